@@ -1,0 +1,1 @@
+"""Plugins for the converters people already use, one file a host."""

@@ -1,0 +1,1 @@
+"""Model formats: readers, writers and what is known of their operators."""

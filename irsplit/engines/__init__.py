@@ -1,0 +1,1 @@
+"""Compile-side execution: whole models, calibration, untrusted files in a subprocess."""

@@ -1,0 +1,51 @@
+"""Errors that a user can cause, and the version that every artefact names.
+
+Everything here derives from `IrsplitError`: the command line prints its text on one line and exits with code 2.
+A defect of our own is never an `IrsplitError`: assertions and other exceptions fly with their trace.
+"""
+
+VERSION = "0.1.0"
+
+
+class IrsplitError(Exception):
+    """The user's input is at fault; the text says what, where and how to fix it."""
+
+
+class ModelError(IrsplitError):
+    """A model file cannot be read, or holds what its format does not allow."""
+
+
+class UnsupportedError(IrsplitError):
+    """The input is valid, but asks for what irsplit does not do; refused rather than silently lost."""
+
+
+class VerifyError(IrsplitError):
+    """A model in the IR breaks an invariant."""
+
+
+class ParseError(IrsplitError):
+    """Text (IR, pipeline, option) does not parse; carries line and column."""
+
+
+class CutError(IrsplitError):
+    """A requested cut does not exist or is not legal."""
+
+
+class PassError(IrsplitError):
+    """A pass failed, or left the model invalid."""
+
+
+class BundleError(IrsplitError):
+    """A folder or file is no bundle, or a damaged one."""
+
+
+class FrameError(IrsplitError):
+    """A frame is damaged, truncated, or belongs to another bundle."""
+
+
+class EngineError(IrsplitError):
+    """An inference engine refused a model or an input."""
+
+
+class PlanError(IrsplitError):
+    """A profile is invalid, or no plan fits the limits; names the limit that binds."""

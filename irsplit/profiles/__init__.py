@@ -1,0 +1,1 @@
+"""Devices and links as data: every number with its source."""

@@ -1,0 +1,1 @@
+"""Transformation passes and analyses over the IR (installed as irsplit.passes)."""
