@@ -19,6 +19,7 @@ Versions = dict[str, int]
 
 ACTIVATION = {False: ActivationFunctionType.NONE, True: ActivationFunctionType.RELU}
 INT8_LIMIT = 127
+RANGE_STEP = 1 / 16
 
 
 class Storage(Protocol):
@@ -100,8 +101,12 @@ def tflite_int8_bytes(parameters: Parameters, calibration: Array) -> bytes:
 
 
 def _affine(value: Array) -> Quantization:
-    """The range of `value`, stretched to hold zero, on -128..127."""
-    low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
+    """The range of `value`, stretched to hold zero, on -128..127.
+
+    Its ends go outward to multiples of RANGE_STEP: the last bits of a sum differ between machines, the file must not.
+    """
+    low = min(np.floor(float(value.min()) / RANGE_STEP) * RANGE_STEP, 0.0)
+    high = max(np.ceil(float(value.max()) / RANGE_STEP) * RANGE_STEP, 0.0)
     scale = (high - low) / 255
     return Quantization(np.array([scale], np.float32), round(-128 - low / scale))
 
