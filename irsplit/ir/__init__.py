@@ -1,1 +1,15 @@
-"""The neutral intermediate representation."""
+"""The neutral intermediate representation: model, graph, node, value, constant."""
+
+from irsplit.ir.compare import equal
+from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value, captures, operands, walk
+from irsplit.ir.lower import engine_graph
+from irsplit.ir.parser import parse_model
+from irsplit.ir.printer import around, print_graph, print_model, print_node, print_type
+from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type
+from irsplit.ir.verify import verify
+
+__all__ = [
+    "Attribute", "Buffer", "Constant", "Dim", "Graph", "Model", "Node", "OpaqueType", "Quantization", "TensorType",
+    "Type", "Value", "around", "captures", "engine_graph", "equal", "operands", "parse_model", "print_graph",
+    "print_model", "print_node", "print_type", "verify", "walk",
+]  # fmt: skip

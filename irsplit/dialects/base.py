@@ -1,0 +1,51 @@
+"""What a model format must offer: the only door between files and the IR."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from irsplit.ir import Graph, Model, Node, Value
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How a writer lays out weights.
+
+    `external_over` bytes: weights go into a file beside the model when the model would be larger (None: never unless
+    the format's own limit forces it).
+    """
+
+    external_over: int | None = None
+
+
+class Dialect(Protocol):
+    """A model format.
+
+    `read` leaves weights in the mapped file and raises ModelError (damaged), UnsupportedError (valid, but not ours)
+    with text that names file, place and remedy. `write` writes `graph` (without irsplit.* nodes, see
+    `irsplit.ir.engine_graph`) as the entry of a model file of its own, with exactly the callees, functions, operator
+    codes, opset imports, quantization annotations and metadata that it uses, and returns the files it wrote, the
+    model first. Reading and writing an untouched model gives an equal model.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+    engine: str
+    """The runtime engine that runs files of this format: a key of `irsplit.runtime.engines`."""
+
+    def read(self, path: Path) -> Model: ...
+
+    def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]: ...
+
+    def array(self, value: Value) -> Any:
+        """The elements of a constant as a numpy array (a copy or a view); for people and for shape arithmetic."""
+        ...
+
+    def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
+        """Multiply-accumulate operations of the node; 0 for operators without any; unknown dimensions count as 1."""
+        ...
+
+    def is_cheap(self, node: Node) -> bool:
+        """Whether the node is a pure function that costs less to compute again than to send its result."""
+        ...

@@ -1,0 +1,315 @@
+"""Text to IR: the inverse of the printer."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import NoReturn, TypeVar
+
+from irsplit.dtypes import BY_NAME
+from irsplit.errors import ParseError
+from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value
+from irsplit.ir.printer import PLACES
+from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type
+
+_T = TypeVar("_T")
+_TOKEN = re.compile(
+    r"""(?P<skip>(?:\s+|//[^\n]*)+)
+      | (?P<string>"(?:[^"\\]|\\.)*")
+      | (?P<bytes>0x[0-9a-fA-F]*)
+      | (?P<number>-?(?:Infinity|NaN|inf|nan|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.$-])))
+      | (?P<word>[A-Za-z0-9_][\w.$-]*)
+      | (?P<symbol>->|[@%(){}\[\],:;=!?*])
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+
+def parse_model(text: str, buffers: Mapping[str, Buffer] | None = None) -> Model:
+    """The model that `text` describes.
+
+    `buffers` gives the bytes behind named constants; one that is missing is made without bytes, which is enough for
+    every pass. Raises ParseError with line and column.
+    """
+    return _Parser(text, dict(buffers or {})).model()
+
+
+class _Parser:
+    def __init__(self, text: str, buffers: dict[str, Buffer]) -> None:
+        self.text = text
+        self.buffers = buffers
+        self.tokens = list(self._tokenize())
+        self.index = 0
+        self.graphs: dict[str, Graph] = {}
+        self.calls: list[tuple[Node, list[str]]] = []
+
+    def _tokenize(self):
+        position = 0
+        while position < len(self.text):
+            match = _TOKEN.match(self.text, position)
+            if match is None:
+                self._fail_at(position, f"unexpected character {self.text[position]!r}")
+            position = match.end()
+            if match.lastgroup != "skip":
+                yield str(match.lastgroup), match.group(), match.start()
+        yield "end", "", len(self.text)
+
+    # -- tokens -------------------------------------------------------------------------------------------------
+
+    def _fail_at(self, position: int, message: str) -> NoReturn:
+        line = self.text.count("\n", 0, position) + 1
+        column = position - (self.text.rfind("\n", 0, position) + 1) + 1
+        raise ParseError(f"line {line}, column {column}: {message}")
+
+    def fail(self, message: str) -> NoReturn:
+        self._fail_at(self.tokens[self.index][2], message)
+
+    @property
+    def kind(self) -> str:
+        return self.tokens[self.index][0]
+
+    @property
+    def token(self) -> str:
+        return self.tokens[self.index][1]
+
+    def next(self) -> str:
+        token = self.token
+        self.index += 1
+        return token
+
+    def accept(self, token: str) -> bool:
+        if self.token != token or self.kind == "string":
+            return False
+        self.index += 1
+        return True
+
+    def expect(self, token: str) -> None:
+        if not self.accept(token):
+            self.fail(f"expected '{token}', found '{self.token or 'the end'}'")
+
+    def name(self) -> str:
+        if self.kind == "string":
+            return self.string()
+        if self.kind in ("word", "number", "bytes"):
+            return self.next()
+        self.fail(f"expected a name, found '{self.token or 'the end'}'")
+
+    def string(self) -> str:
+        if self.kind != "string":
+            self.fail(f"expected a string, found '{self.token or 'the end'}'")
+        return str(json.loads(self.next()))
+
+    def integer(self) -> int:
+        if not re.fullmatch(r"-?\d+", self.token):
+            self.fail(f"expected an integer, found '{self.token or 'the end'}'")
+        return int(self.next())
+
+    def listed(self, item: Callable[[], _T], end: str) -> list[_T]:
+        """Items separated by commas up to and including `end`."""
+        items: list[_T] = []
+        while not self.accept(end):
+            if items:
+                self.expect(",")
+            items.append(item())
+        return items
+
+    def series(self, item: Callable[[], _T]) -> list[_T]:
+        """One or more items separated by commas."""
+        items = [item()]
+        while self.accept(","):
+            items.append(item())
+        return items
+
+    # -- structure ----------------------------------------------------------------------------------------------
+
+    def model(self) -> Model:
+        dialect = self.name() if self.accept("model") else "test"
+        graphs: list[Graph] = []
+        while self.kind != "end":
+            graph = self.graph({})
+            self.graphs.setdefault(graph.name, graph)
+            graphs.append(graph)
+        if not graphs:
+            self.fail("expected 'graph'")
+        for node, callees in self.calls:
+            missing = [name for name in callees if name not in self.graphs]
+            if missing:
+                raise ParseError(f"{node} calls @{missing[0]}, which the text does not define")
+            node.callees = tuple(self.graphs[name] for name in callees)
+        return Model(dialect, graphs)
+
+    def graph(self, scope: Mapping[str, Value]) -> Graph:
+        self.expect("graph")
+        self.expect("@")
+        graph = Graph(self.name())
+        visible = dict(scope)
+        self.expect("(")
+        graph.inputs = self.listed(lambda: self.declaration(visible), ")")
+        outputs = self.index_of_outputs()
+        graph.place = self.name() if self.accept("on") else graph.name if graph.name in PLACES else None
+        self.expect("{")
+        while not self.accept("}"):
+            if self.accept("const"):
+                graph.constants.append(self.declaration(visible))
+            else:
+                graph.nodes.append(self.node(visible))
+        end, self.index = self.index, outputs
+        if self.accept("->"):
+            self.expect("(")
+            graph.outputs = self.listed(lambda: self.use(visible), ")")
+        self.index = end
+        return graph
+
+    def index_of_outputs(self) -> int:
+        """Step over the outputs, which name values that are not known yet; where they start."""
+        start = self.index
+        if self.accept("->"):
+            self.expect("(")
+            self.listed(lambda: (self.expect("%"), self.name()), ")")
+        return start
+
+    def declaration(self, visible: dict[str, Value]) -> Value:
+        self.expect("%")
+        value = Value(self.name())
+        visible[value.name] = value
+        self.expect(":")
+        value.type = self.type()
+        if self.accept("="):
+            value.constant = self.constant()
+        return value
+
+    def use(self, visible: Mapping[str, Value]) -> Value:
+        self.expect("%")
+        name = self.name()
+        if name not in visible:
+            self.index -= 2
+            self.fail(f"%{name} is not defined before its use")
+        return visible[name]
+
+    def operand(self, visible: Mapping[str, Value]) -> Value | None:
+        return None if self.accept("_") else self.use(visible)
+
+    def node(self, visible: dict[str, Value]) -> Node:
+        results: list[str | None] = []
+        if self.token in ("%", "_"):
+            results = self.series(self.result)
+            self.expect("=")
+        op = self.name()
+        attributes: dict[str, Attribute] = {}
+        if op in ("irsplit.send", "irsplit.recv"):
+            attributes["boundary"] = self.integer()
+            inputs = self.series(lambda: self.operand(visible)) if self.token == "%" else []
+        else:
+            self.expect("(")
+            inputs = self.listed(lambda: self.operand(visible), ")")
+        outputs = [None if name is None else Value(name) for name in results]
+        node = Node(op, inputs, outputs, attributes=attributes)
+        if self.kind == "string":
+            node.name = self.string()
+        if self.accept("calls"):
+            self.calls.append((node, self.series(lambda: (self.expect("@"), self.name())[1])))
+        if self.accept("states"):
+            node.states = tuple(self.series(self.string))
+        node.random = self.accept("random")
+        if self.accept("{"):
+            node.attributes.update(self.listed(self.assignment, "}"))
+        if outputs:
+            self.expect(":")
+            types = self.series(lambda: None if self.accept("_") else self.type())
+            if len(types) != len(outputs):
+                self.fail(f"{op} has {len(outputs)} results, but {len(types)} types")
+            for value, type in zip(outputs, types, strict=True):
+                if value is not None:
+                    value.type = type
+        if self.accept("with"):
+            self.expect("{")
+            bodies: list[Graph] = []
+            while not self.accept("}"):
+                bodies.append(self.graph(visible))
+            node.graphs = tuple(bodies)
+        visible.update((value.name, value) for value in outputs if value is not None)
+        return node
+
+    def result(self) -> str | None:
+        if self.accept("_"):
+            return None
+        self.expect("%")
+        return self.name()
+
+    # -- leaves -------------------------------------------------------------------------------------------------
+
+    def type(self) -> Type | None:
+        if self.accept("?"):
+            return None
+        if self.accept("!"):
+            return OpaqueType(self.string())
+        if self.token not in BY_NAME:
+            self.fail(f"unknown element type '{self.token}'; known: {', '.join(BY_NAME)}")
+        dtype = BY_NAME[self.next()]
+        self.expect("[")
+        if self.accept("*"):
+            self.expect("]")
+            shape = None
+        else:
+            shape = tuple(self.listed(self.dim, "]"))
+        return TensorType(dtype, shape, self.quantization() if self.accept("q") else None)
+
+    def dim(self) -> Dim:
+        if self.accept("?"):
+            return None
+        return self.integer() if self.kind == "number" else self.name()
+
+    def quantization(self) -> Quantization:
+        self.expect("(")
+        pairs = self.series(self.scale_and_zero_point)
+        axis = None
+        if self.accept(";"):
+            self.expect("axis")
+            axis = self.integer()
+        self.expect(")")
+        return Quantization(tuple(scale for scale, _ in pairs), tuple(zero for _, zero in pairs), axis)
+
+    def scale_and_zero_point(self) -> tuple[float, int]:
+        scale = self.number()
+        self.expect(":")
+        return float(scale), self.integer()
+
+    def number(self) -> int | float:
+        if self.kind != "number":
+            self.fail(f"expected a number, found '{self.token or 'the end'}'")
+        text = self.next()
+        return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
+
+    def constant(self) -> Constant:
+        if self.kind == "bytes" and self.tokens[self.index + 1][1] != "[":
+            digits = self.next()[2:]
+            if len(digits) % 2:
+                self.fail("a constant needs an even number of hexadecimal digits")
+            data = bytes.fromhex(digits)
+            return Constant(Buffer.in_memory(data), 0, len(data), self.encoding())
+        name = self.name()
+        self.expect("[")
+        offset = self.integer()
+        self.expect(":")
+        length = self.integer()
+        self.expect("]")
+        return Constant(self.buffers.setdefault(name, Buffer(name)), offset, length, self.encoding())
+
+    def encoding(self) -> str:
+        return self.name() if self.accept("as") else "raw"
+
+    def assignment(self) -> tuple[str, Attribute]:
+        key = self.name()
+        self.expect("=")
+        return key, self.attribute()
+
+    def attribute(self) -> Attribute:
+        if self.kind == "string":
+            return self.string()
+        if self.kind == "bytes":
+            return bytes.fromhex(self.next()[2:])
+        if self.accept("["):
+            return self.listed(self.attribute, "]")
+        for word, value in (("true", True), ("false", False), ("null", None)):
+            if self.accept(word):
+                return value
+        return self.number()
