@@ -1,0 +1,19 @@
+from collections.abc import Callable, Sequence
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Bytes = bytes | bytearray | memoryview
+Boundary = NewType("Boundary", object)
+
+def open(
+    descriptor: bytes,
+    compress: Callable[[int, memoryview], bytes],
+    decompress: Callable[[int, memoryview, int], bytes],
+) -> Boundary: ...
+def encode(boundary: Boundary, arrays: Sequence[NDArray[np.generic]]) -> bytes: ...
+def shapes(boundary: Boundary, frame: _Bytes) -> list[tuple[int, ...]]: ...
+def decode(boundary: Boundary, frame: _Bytes, arrays: Sequence[NDArray[np.generic]]) -> None: ...
+def frame_size(data: _Bytes) -> int: ...
+def crc32c(data: _Bytes) -> int: ...
