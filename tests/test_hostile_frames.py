@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import zstandard
-from framing import Array, boundaries_with_arrays, decoded, engines, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framing import Array, boundaries_with_arrays, decoded, engines, outcome
 from irsplit.errors import BundleError, FrameError, UnsupportedError
 from irsplit.runtime import _native, frame
 from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec, _unpack, zstandard_parameters

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from framing import FRAMABLE, Array, array_of_bytes, boundaries_with_arrays, decoded, engines
 from hypothesis import given
 
+from framing import FRAMABLE, Array, array_of_bytes, boundaries_with_arrays, decoded, engines
 from irsplit.runtime import frame
 from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
 

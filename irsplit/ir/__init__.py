@@ -1,5 +1,6 @@
 """The neutral intermediate representation: model, graph, node, value, constant."""
 
+from irsplit.ir.clone import clone_graph, clone_node, clone_value
 from irsplit.ir.compare import equal
 from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value, captures, operands, walk
 from irsplit.ir.lower import engine_graph
@@ -10,6 +11,7 @@ from irsplit.ir.verify import verify
 
 __all__ = [
     "Attribute", "Buffer", "Constant", "Dim", "Graph", "Model", "Node", "OpaqueType", "Quantization", "TensorType",
-    "Type", "Value", "around", "captures", "engine_graph", "equal", "operands", "parse_model", "print_graph",
+    "Type", "Value", "around", "captures", "clone_graph", "clone_node",
+    "clone_value", "engine_graph", "equal", "operands", "parse_model", "print_graph",
     "print_model", "print_node", "print_type", "verify", "walk",
 ]  # fmt: skip

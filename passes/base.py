@@ -1,0 +1,53 @@
+"""What a pass is, and what it may know beside the model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irsplit.ir import Model, Node
+
+Samples = Sequence[NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What a pass did or found, for people and reports."""
+
+    pass_name: str
+    text: str
+    warning: bool = False
+
+
+@dataclass(slots=True)
+class Context:
+    """What the passes of one run share.
+
+    `calibration` has, for every value that crosses, its arrays over the calibration inputs; `macs` and `is_cheap` are
+    the dialect's knowledge of its operators.
+    """
+
+    macs: Callable[[Node], int] | None = None
+    is_cheap: Callable[[Node], bool] | None = None
+    calibration: Mapping[str, Samples] = field(default_factory=dict[str, Samples])
+    chosen_cuts: tuple[str, ...] = ()
+    remarks: list[Remark] = field(default_factory=list[Remark])
+
+    def remark(self, pass_: "Pass", text: str, *, warning: bool = False) -> None:
+        self.remarks.append(Remark(pass_.name, text, warning))
+
+
+@runtime_checkable
+class Pass(Protocol):
+    """A transformation: a frozen dataclass whose fields are its options.
+
+    `run` changes the model in place and tells whether it did. It takes a valid model and leaves a valid one; a
+    request that cannot be met raises an IrsplitError, before anything is changed.
+    """
+
+    name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def run(self, model: Model, context: Context) -> bool: ...

@@ -1,0 +1,44 @@
+"""check-boundary: every boundary can be framed and every segment does something; remarks on what is unwise."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from irsplit.errors import PassError
+from irsplit.ir import Graph, Model, TensorType
+from irsplit.passes.base import Context
+from irsplit.passes.boundaries import sends, specs
+from irsplit.runtime.boundary import MAX_TENSORS
+
+
+@dataclass(frozen=True)
+class CheckBoundary:
+    """Raise PassError, naming segment and tensor, for a partition that could not run; change nothing."""
+
+    name: ClassVar[str] = "check-boundary"
+
+    def run(self, model: Model, context: Context) -> bool:
+        if not model.segments:
+            raise PassError(f"pass '{self.name}': the model is not partitioned; put partition before it")
+        for graph in model.segments:
+            if all(node.op.startswith("irsplit.") for node in graph.nodes):
+                raise PassError(f"pass '{self.name}': segment @{graph.name} has no node; remove one of the cuts")
+        for graph, send in sends(model):
+            if not 1 <= len(send.inputs) <= MAX_TENSORS:
+                raise PassError(
+                    f"pass '{self.name}': segment @{graph.name} sends {len(send.inputs)} tensors; a frame carries 1 to "
+                    f"{MAX_TENSORS}"
+                )
+            specs(send)
+            self._remark_size(graph, [value.type for value in send.inputs if value is not None], context)
+        return False
+
+    def _remark_size(self, graph: Graph, crossing: list[object], context: Context) -> None:
+        sent = [type.size_bytes(1) or 0 for type in crossing if isinstance(type, TensorType)]
+        fed = [value.type.size_bytes(1) or 0 for value in graph.inputs if isinstance(value.type, TensorType)]
+        if fed and sum(sent) >= sum(fed):
+            context.remark(
+                self,
+                f"segment @{graph.name} sends {sum(sent)} raw bytes, its inputs are {sum(fed)}: "
+                "sending the input and running everything on the far side moves less",
+                warning=True,
+            )
