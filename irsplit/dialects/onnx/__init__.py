@@ -1,0 +1,38 @@
+"""The ONNX dialect: ModelProto files to IR and back, by spans of the file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from irsplit.dialects.base import WriteOptions
+from irsplit.dialects.onnx import operators
+from irsplit.dialects.onnx.constants import constant_array
+from irsplit.dialects.onnx.reader import read_model
+from irsplit.dialects.onnx.writer import write_model
+from irsplit.ir import Graph, Model, Node, Value
+
+
+class OnnxDialect:
+    """Reads and writes .onnx files."""
+
+    name = "onnx"
+    extensions = (".onnx",)
+    engine = "onnxruntime"
+
+    def read(self, path: Path) -> Model:
+        return read_model(path)
+
+    def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]:
+        return write_model(model, graph, path, options)
+
+    def array(self, value: Value) -> Any:
+        return constant_array(value)
+
+    def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
+        return operators.macs(node, symbols or {})
+
+    def is_cheap(self, node: Node) -> bool:
+        return operators.is_cheap(node)
+
+
+ONNX = OnnxDialect()

@@ -1,0 +1,108 @@
+"""Attributes of a node: scalars and lists read from its NodeProto, or written for a node that passes made."""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from irsplit.dialects.onnx import schema
+from irsplit.dialects.onnx.source import SourceNode
+from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_ints, read_text
+from irsplit.ir import Attribute, Node
+
+_FLOAT, _INT, _STRING, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 6, 7, 8
+"""AttributeProto.AttributeType."""
+
+
+def read_attributes(node: Node) -> dict[str, Attribute]:
+    """Numbers, strings and lists of them by name; tensors, graphs and types are left out."""
+    if not isinstance(node.native, SourceNode):
+        return dict(node.attributes)
+    data, message = node.native.buffer.view, node.native.message
+    found: dict[str, Attribute] = {}
+    for field in fields(data, message.start, message.stop):
+        if field.key == schema.NODE_ATTRIBUTE:
+            name, value = _attribute(data, field)
+            if value is not None:
+                found[name] = value
+    return found
+
+
+def attribute_tensor(node: Node, name: str) -> Field | None:
+    """Where the TensorProto of a tensor attribute lies in the node's buffer."""
+    if not isinstance(node.native, SourceNode):
+        return None
+    data, message = node.native.buffer.view, node.native.message
+    for field in fields(data, message.start, message.stop):
+        if field.key == schema.NODE_ATTRIBUTE:
+            parts = {part.key: part for part in fields(data, field.start, field.stop)}
+            if schema.ATTRIBUTE_TENSOR in parts and read_text(data, parts[schema.ATTRIBUTE_NAME]) == name:
+                return parts[schema.ATTRIBUTE_TENSOR]
+    return None
+
+
+def _attribute(data: Data, message: Field) -> tuple[str, Attribute]:
+    name, value = "", None
+    integers: list[int] = []
+    floats: list[float] = []
+    strings: list[bytes] = []
+    for field in fields(data, message.start, message.stop):
+        payload = data[field.start : field.stop]
+        match field.key:
+            case schema.ATTRIBUTE_NAME:
+                name = read_text(data, field)
+            case schema.ATTRIBUTE_INT:
+                value = read_int(data, field)
+            case schema.ATTRIBUTE_FLOAT:
+                (value,) = struct.unpack("<f", payload)
+            case schema.ATTRIBUTE_STRING:
+                value = bytes(payload)
+            case schema.ATTRIBUTE_INTS | schema.ATTRIBUTE_INTS_PACKED:
+                integers += read_ints(data, field)
+            case schema.ATTRIBUTE_FLOATS | schema.ATTRIBUTE_FLOATS_PACKED:
+                floats += np.frombuffer(payload, "<f4").tolist()
+            case schema.ATTRIBUTE_STRINGS:
+                strings.append(bytes(payload))
+            case _:
+                pass
+    return name, value if value is not None else integers or floats or strings or None
+
+
+def attribute_message(name: str, value: Attribute) -> Message:
+    """An AttributeProto; a list has the type of its first item, an empty one is a list of integers."""
+    message = Message()
+    message.text(schema.ATTRIBUTE_NAME, name)
+    match value:
+        case int():
+            message.number(schema.ATTRIBUTE_INT, int(value))
+            kind = _INT
+        case float():
+            message.raw(bytes([schema.ATTRIBUTE_FLOAT]) + struct.pack("<f", value))
+            kind = _FLOAT
+        case str() | bytes():
+            message.bytes(schema.ATTRIBUTE_STRING, _bytes(value))
+            kind = _STRING
+        case None:
+            raise TypeError(f"attribute {name} has no value")
+        case _:
+            kind = _list(message, value)
+    message.number(schema.ATTRIBUTE_TYPE, kind)
+    return message
+
+
+def _list(message: Message, items: Sequence[Attribute]) -> int:
+    if items and isinstance(items[0], str | bytes):
+        for item in items:
+            message.bytes(schema.ATTRIBUTE_STRINGS, _bytes(item))
+        return _STRINGS
+    if items and isinstance(items[0], float):
+        message.bytes(schema.ATTRIBUTE_FLOATS_PACKED, np.asarray(items, "<f4").tobytes())
+        return _FLOATS
+    for item in np.asarray(items, np.int64).tolist():
+        message.number(schema.ATTRIBUTE_INTS, item)
+    return _INTS
+
+
+def _bytes(value: Attribute) -> bytes:
+    assert isinstance(value, str | bytes)
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,57 @@
+"""Weights in files beside the model: where they lie, and that they do not lie elsewhere."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from irsplit.errors import ModelError
+from irsplit.ir import Buffer, Constant
+
+
+class DataFiles:
+    """The data files of one model: each opened once, and only inside the model's folder."""
+
+    def __init__(self, model: Path) -> None:
+        self._model = model
+        self._folder = model.parent.resolve()
+        self._buffers: dict[str, tuple[Buffer, int]] = {}
+
+    def constant(self, tensor: str, entries: Mapping[str, str], size: int | None) -> Constant:
+        """The bytes that the `external_data` entries of a tensor name; `size` is what its type needs, if known."""
+        location = entries.get("location", "")
+        buffer, available = self._open(tensor, location)
+        offset = self._number(tensor, entries, "offset", 0)
+        length = self._number(tensor, entries, "length", available - offset if size is None else size)
+        if size is not None and length != size:
+            raise ModelError(f"{self._model}: weight '{tensor}' needs {size} bytes, but says it has {length}")
+        if offset + length > available or offset > available:
+            raise ModelError(
+                f"{self._model}: weight '{tensor}' ends at byte {offset + length} of '{location}', which has "
+                f"{available} bytes; the data file is truncated or belongs to another model"
+            )
+        return Constant(buffer, offset, length)
+
+    def _open(self, tensor: str, location: str) -> tuple[Buffer, int]:
+        if location in self._buffers:
+            return self._buffers[location]
+        if not location:
+            raise ModelError(f"{self._model}: weight '{tensor}' is external, but names no file")
+        path = (self._folder / location).resolve()
+        if not path.is_relative_to(self._folder):
+            raise ModelError(
+                f"{self._model}: weight '{tensor}' lies in '{location}', outside the model's folder; "
+                "copy the file beside the model"
+            )
+        if not path.is_file():
+            raise ModelError(
+                f"{self._model}: weight '{tensor}' lies in '{location}', which is missing; "
+                "put the file beside the model"
+            )
+        entry = Buffer(location, path), path.stat().st_size
+        self._buffers[location] = entry
+        return entry
+
+    def _number(self, tensor: str, entries: Mapping[str, str], key: str, default: int) -> int:
+        text = entries.get(key, str(default))
+        if not text.isdecimal():
+            raise ModelError(f"{self._model}: {key} '{text}' of weight '{tensor}' is not a number of bytes")
+        return int(text)

@@ -1,0 +1,67 @@
+"""What is known of ONNX operators: which are random, which are cheap."""
+
+from collections.abc import Mapping
+
+from irsplit.dialects.onnx import schema
+from irsplit.dialects.onnx.attributes import read_attributes
+from irsplit.dialects.onnx.constants import constant_array
+from irsplit.ir import Node
+
+_PREFIX = "onnx"
+
+_RANDOM = frozenset(
+    "onnx." + name
+    for name in ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+) | frozenset(
+    {
+        "com.microsoft.BiasDropout",
+        "com.microsoft.BitmaskBiasDropout",
+        "com.microsoft.BitmaskDropout",
+        "com.microsoft.Sampling",
+    }
+)
+
+_PURE_DOMAINS = ("onnx", "ai.onnx", "com.microsoft", "com.ms")
+"""Domains whose operators are functions of their operands; operators of others may be anything."""
+
+
+def plain_domain(domain: str) -> str:
+    """The domain with one name for the default one."""
+    return "" if domain in schema.DEFAULT_DOMAINS else domain
+
+
+def name(domain: str, operator: str) -> str:
+    """The IR's name of an operator."""
+    return f"{domain or _PREFIX}.{operator}"
+
+
+def domain(node: Node) -> str:
+    """The domain of a node as ONNX spells it, empty for the default one."""
+    prefix = node.op.rpartition(".")[0]
+    return "" if prefix == _PREFIX else prefix
+
+
+def is_random(node: Node) -> bool:
+    """Whether the node gives another result each time, or may: custom operators are not known to be functions."""
+    if node.op in _RANDOM or any(inner.random for body in node.graphs for inner in body.nodes):
+        return True
+    if node.op == "onnx.Dropout":
+        return _drops(node)
+    pure = any(node.op.startswith(domain + ".") for domain in _PURE_DOMAINS)
+    return not pure and not node.callees
+
+
+def _drops(node: Node) -> bool:
+    """Whether a Dropout is in training mode: an operand since opset 12, before that never in opset 7 to 11."""
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return read_attributes(node).get("is_test") == 0
+    training = constant_array(node.inputs[2])
+    return training is None or bool(training.any())
+
+
+def macs(node: Node, symbols: Mapping[str, int]) -> int:
+    return 0
+
+
+def is_cheap(node: Node) -> bool:
+    return False

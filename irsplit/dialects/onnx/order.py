@@ -1,0 +1,35 @@
+"""Topological order: exporters may leave nodes unsorted, the IR may not."""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+
+from irsplit.ir import Node, operands
+
+
+def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node]:
+    """The nodes of one graph in topological order, as near to the given order as possible; unchanged when sorted.
+
+    Raises what `cycle` makes of a node that lies on one.
+    """
+    position = {node: index for index, node in enumerate(nodes)}
+    sources = [{position[value.producer] for value in operands(node) if value.producer in position} for node in nodes]
+    if all(max(before, default=-1) < index for index, before in enumerate(sources)):
+        return nodes
+    readers: list[list[int]] = [[] for _ in nodes]
+    for index, before in enumerate(sources):
+        for source in before:
+            readers[source].append(index)
+    missing = [len(before) for before in sources]
+    ready = [index for index, count in enumerate(missing) if not count]
+    heapify(ready)
+    ordered: list[Node] = []
+    while ready:
+        index = heappop(ready)
+        ordered.append(nodes[index])
+        for reader in readers[index]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heappush(ready, reader)
+    if len(ordered) < len(nodes):
+        raise cycle(next(node for node, count in zip(nodes, missing, strict=True) if count))
+    return ordered

@@ -1,0 +1,352 @@
+"""ModelProto to IR: one scan over the wire, weights left where they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from irsplit.dialects.onnx import operators, schema
+from irsplit.dialects.onnx.external import DataFiles
+from irsplit.dialects.onnx.order import in_order
+from irsplit.dialects.onnx.source import FunctionKey, SourceGraph, SourceModel, SourceNode
+from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
+from irsplit.dialects.onnx.typeinfo import read_type
+from irsplit.dialects.onnx.wire import Field, WireError, fields, read_int, read_text
+from irsplit.errors import ModelError
+from irsplit.ir import Buffer, Graph, Model, Node, Type, Value
+
+_DEEPEST = 100
+"""Bodies inside bodies; protobuf's own limit."""
+
+_FOREIGN = (
+    (slice(0, 0), b"", "it is empty"),
+    (slice(4, 8), b"TFL3", "it is a TFLite model; name it .tflite"),
+    (slice(4, 8), b"ORTM", "it is in ORT format; give the .onnx file that it was made from"),
+    (slice(0, 24), b"version https://git-lfs.", "it is a Git LFS pointer; run 'git lfs pull'"),
+    (slice(0, 2), b"PK", "it is a ZIP archive; unpack it first"),
+)
+"""Files that are often mistaken for ONNX: where to look, what is there, what to do. The first is for no bytes."""
+
+
+def read_model(path: Path) -> Model:
+    """The model in an .onnx file, typed as far as the file itself says."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; check the path")
+    buffer = Buffer(path.name, path)
+    try:
+        return _Reader(path, buffer).model()
+    except WireError as error:
+        raise ModelError(
+            f"{path}: damaged at byte {error.offset}: {error}; the file is truncated or no ONNX model, fetch it again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"{path}: a name is not UTF-8 ({error.reason}); the file is damaged, fetch it again"
+        ) from error
+
+
+class _Head(NamedTuple):
+    message: Field
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    name: str
+    op: str
+    domain: str
+    overload: str
+    attributes: list[Field]
+
+
+class _Reader:
+    def __init__(self, path: Path, buffer: Buffer) -> None:
+        self.path = path
+        self.buffer = buffer
+        self.data = buffer.view
+        self.files = DataFiles(path)
+        self.functions: dict[FunctionKey, Graph] = {}
+        self.calls: list[Node] = []
+        self.types: dict[bytes, Type | None] = {}
+
+    # -- model --------------------------------------------------------------------------------------------------
+
+    def model(self) -> Model:
+        self.refuse_foreign()
+        found = fields(self.data, 0, len(self.data))
+        graphs = [field for field in found if field.key == schema.MODEL_GRAPH]
+        versions = [read_int(self.data, field) for field in found if field.key == schema.MODEL_IR_VERSION]
+        if not graphs or not versions or versions[-1] < 1:
+            missing = "graph" if not graphs else "IR version"
+            raise ModelError(
+                f"{self.path}: not an ONNX model: it has no {missing}; give a file that holds a ModelProto"
+            )
+        if len(graphs) > 1:
+            raise ModelError(f"{self.path}: the model has {len(graphs)} graphs instead of one; export it again")
+        opsets = dict(self.opset(field) for field in found if field.key == schema.MODEL_OPSET)
+        definitions = [field for field in found if field.key == schema.MODEL_FUNCTION]
+        for message in definitions:
+            self.declare_function(message)
+        for message, function in zip(definitions, self.functions.values(), strict=True):
+            self.fill_function(message, function)
+        entry = self.graph(graphs[0], [])
+        self.mark_random_calls()
+        self.name_apart([entry, *self.functions.values()])
+        native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
+        return Model("onnx", [entry, *self.functions.values()], native)
+
+    def refuse_foreign(self) -> None:
+        for place, magic, advice in _FOREIGN:
+            if bytes(self.data[place]) == magic and (magic or not len(self.data)):
+                raise ModelError(f"{self.path}: not an ONNX model: {advice}")
+
+    def opset(self, message: Field) -> tuple[str, int]:
+        domain, version = "", 0
+        for field in fields(self.data, message.start, message.stop):
+            if field.key == schema.OPSET_DOMAIN:
+                domain = read_text(self.data, field)
+            elif field.key == schema.OPSET_VERSION:
+                version = read_int(self.data, field)
+        return domain, version
+
+    def name_apart(self, graphs: Sequence[Graph]) -> None:
+        """Graphs of a model are told apart by name; functions have overloads, and the entry may be named like one."""
+        taken: set[str] = set()
+        for graph in graphs:
+            name, number = graph.name, 1
+            while graph.name in taken:
+                number += 1
+                graph.name = f"{name}.{number}"
+            taken.add(graph.name)
+
+    # -- functions ----------------------------------------------------------------------------------------------
+
+    def declare_function(self, message: Field) -> None:
+        domain = name = overload = ""
+        for field in fields(self.data, message.start, message.stop):
+            match field.key:
+                case schema.FUNCTION_DOMAIN:
+                    domain = read_text(self.data, field)
+                case schema.FUNCTION_NAME:
+                    name = read_text(self.data, field)
+                case schema.FUNCTION_OVERLOAD:
+                    overload = read_text(self.data, field)
+                case _:
+                    pass
+        key = (operators.plain_domain(domain), name, overload)
+        if key in self.functions:
+            raise ModelError(f"{self.path}: function '{domain}.{name}' is defined twice; remove one")
+        self.functions[key] = Graph(".".join(part for part in key if part))
+
+    def fill_function(self, message: Field, graph: Graph) -> None:
+        source = SourceGraph()
+        graph.native = source
+        found = fields(self.data, message.start, message.stop)
+        source.order = tuple(dict.fromkeys(field.key for field in found))
+        nodes: list[Field] = []
+        outputs: list[str] = []
+        scope: dict[str, Value] = {}
+        for field in found:
+            match field.key:
+                case schema.FUNCTION_NODE:
+                    nodes.append(field)
+                    continue
+                case schema.FUNCTION_INPUT:
+                    graph.inputs.append(self.define(Value(read_text(self.data, field)), scope, graph))
+                case schema.FUNCTION_OUTPUT:
+                    outputs.append(read_text(self.data, field))
+                case schema.FUNCTION_VALUE_INFO:
+                    name, _ = self.info(field)
+                    source.value_info[name] = field
+                    continue
+                case _:
+                    pass
+            source.rest.append(field)
+        source.types = {name: self.info(field)[1] for name, field in source.value_info.items()}
+        self.fill(graph, source, nodes, outputs, [scope])
+
+    def mark_random_calls(self) -> None:
+        """A call is random when something in the function is, however deep."""
+        changed = True
+        while changed:
+            random = {graph for graph in self.functions.values() if any(node.random for node in graph.nodes)}
+            calls = [node for node in self.calls if not node.random and not random.isdisjoint(node.callees)]
+            for node in calls:
+                node.random = True
+            changed = bool(calls)
+
+    # -- graphs -------------------------------------------------------------------------------------------------
+
+    def graph(self, message: Field, outer: list[dict[str, Value]]) -> Graph:
+        if len(outer) > _DEEPEST:
+            raise ModelError(f"{self.path}: bodies are nested deeper than {_DEEPEST}; the file is damaged")
+        graph, source = Graph(""), SourceGraph()
+        graph.native = source
+        found = fields(self.data, message.start, message.stop)
+        source.order = tuple(dict.fromkeys(field.key for field in found))
+        nodes: list[Field] = []
+        inputs: list[str] = []
+        outputs: list[str] = []
+        tensors: dict[str, Tensor] = {}
+        for field in found:
+            match field.key:
+                case schema.GRAPH_NODE:
+                    nodes.append(field)
+                case schema.GRAPH_INITIALIZER:
+                    tensor = read_tensor(self.buffer, field.start, field.stop, self.files)
+                    self.add_tensor(tensors, tensor)
+                    source.initializers[tensor.name] = field
+                case schema.GRAPH_SPARSE:
+                    tensor = read_sparse(self.buffer, field.start, field.stop, self.files)
+                    self.add_tensor(tensors, tensor)
+                    source.sparse[tensor.name] = field
+                case schema.GRAPH_INPUT:
+                    inputs.append(self.add_info(source.inputs, source, field))
+                case schema.GRAPH_OUTPUT:
+                    outputs.append(self.add_info(source.outputs, source, field))
+                case schema.GRAPH_VALUE_INFO:
+                    self.add_info(source.value_info, source, field)
+                case schema.GRAPH_ANNOTATION:
+                    source.annotations.append(self.annotation(field))
+                case _:
+                    if field.key == schema.GRAPH_NAME:
+                        graph.name = read_text(self.data, field)
+                    source.rest.append(field)
+        source.input_names, source.output_names = tuple(inputs), tuple(outputs)
+        scope: dict[str, Value] = {}
+        for name in inputs:
+            tensor = tensors.pop(name, None)
+            value = Value(name, source.types[name]) if tensor is None else Value(name, tensor.type, tensor.constant)
+            graph.inputs.append(self.define(value, scope, graph))
+        for tensor in tensors.values():
+            graph.constants.append(self.define(Value(tensor.name, tensor.type, tensor.constant), scope, graph))
+        self.fill(graph, source, nodes, outputs, [*outer, scope])
+        return graph
+
+    def add_tensor(self, tensors: dict[str, Tensor], tensor: Tensor) -> None:
+        if not tensor.name or tensor.name in tensors:
+            what = f"two initializers are named '{tensor.name}'" if tensor.name else "an initializer has no name"
+            raise ModelError(f"{self.path}: {what}; give each a name of its own")
+        tensors[tensor.name] = tensor
+
+    def add_info(self, infos: dict[str, Field], source: SourceGraph, field: Field) -> str:
+        name, type = self.info(field)
+        if type is not None or name not in source.types:
+            source.types[name] = type
+        infos[name] = field
+        return name
+
+    def info(self, message: Field) -> tuple[str, Type | None]:
+        """Name and type of a ValueInfoProto; equal types are read once and shared."""
+        name, type = "", None
+        for field in fields(self.data, message.start, message.stop):
+            if field.key == schema.INFO_NAME:
+                name = read_text(self.data, field)
+            elif field.key == schema.INFO_TYPE:
+                spelled = bytes(self.data[field.start : field.stop])
+                if spelled not in self.types:
+                    self.types[spelled] = read_type(self.data, field.start, field.stop)
+                type = self.types[spelled]
+        return name, type
+
+    def annotation(self, message: Field) -> tuple[str, tuple[str, ...], Field]:
+        name, parameters = "", list[str]()
+        for field in fields(self.data, message.start, message.stop):
+            if field.key == schema.ANNOTATION_TENSOR:
+                name = read_text(self.data, field)
+            elif field.key == schema.ANNOTATION_PARAMETER:
+                for entry in fields(self.data, field.start, field.stop):
+                    if entry.key == schema.ENTRY_VALUE:
+                        parameters.append(read_text(self.data, entry))
+        return name, tuple(parameters), message
+
+    def define(self, value: Value, scope: dict[str, Value], graph: Graph) -> Value:
+        if value.name in scope:
+            raise ModelError(
+                f"{self.path}: '{value.name}' is defined twice in graph '{graph.name}'; every value needs one producer"
+            )
+        scope[value.name] = value
+        return value
+
+    # -- nodes --------------------------------------------------------------------------------------------------
+
+    def fill(
+        self,
+        graph: Graph,
+        source: SourceGraph,
+        messages: list[Field],
+        outputs: list[str],
+        scopes: list[dict[str, Value]],
+    ) -> None:
+        """Nodes, outputs and types of a graph whose inputs and constants are in the innermost scope."""
+        scope = scopes[-1]
+        source.node_count = len(messages)
+        heads = [self.head(message) for message in messages]
+        for head in heads:
+            for name in head.outputs:
+                if name:
+                    self.define(Value(name, source.types.get(name)), scope, graph)
+        nodes = [self.node(index, head, scopes) for index, head in enumerate(heads)]
+        graph.nodes = in_order(nodes, lambda node: self.cycle(node, graph))
+        graph.outputs = [self.resolve(name, scopes, f"the output of graph '{graph.name}'") for name in outputs]
+        source.types = {name: value.type for name, value in scope.items()}
+
+    def head(self, message: Field) -> _Head:
+        """What a NodeProto says of itself; of its attributes only where they lie."""
+        data = self.data
+        inputs: list[str] = []
+        outputs: list[str] = []
+        attributes: list[Field] = []
+        name = op = domain = overload = ""
+        for field in fields(data, message.start, message.stop):
+            match field.key:
+                case schema.NODE_INPUT:
+                    inputs.append(read_text(data, field))
+                case schema.NODE_OUTPUT:
+                    outputs.append(read_text(data, field))
+                case schema.NODE_NAME:
+                    name = read_text(data, field)
+                case schema.NODE_OP:
+                    op = read_text(data, field)
+                case schema.NODE_ATTRIBUTE:
+                    attributes.append(field)
+                case schema.NODE_DOMAIN:
+                    domain = operators.plain_domain(read_text(data, field))
+                case schema.NODE_OVERLOAD:
+                    overload = read_text(data, field)
+                case _:
+                    pass
+        if not op:
+            raise WireError(message.head, f"node '{name}' names no operator")
+        return _Head(message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes)
+
+    def node(self, index: int, head: _Head, scopes: list[dict[str, Value]]) -> Node:
+        scope = scopes[-1]
+        operator = operators.name(head.domain, head.op)
+        function = self.functions.get((head.domain, head.op, head.overload)) if self.functions else None
+        bodies = [self.graph(body, scopes) for attribute in head.attributes for body in self.bodies(attribute)]
+        node = Node(
+            operator,
+            [self.resolve(name, scopes, f"{operator} '{head.name}'") if name else None for name in head.inputs],
+            [scope[name] if name else None for name in head.outputs],
+            name=head.name,
+            graphs=bodies,
+            callees=() if function is None else (function,),
+            native=SourceNode(self.buffer, head.message, head.inputs, head.outputs, index),
+        )
+        if function is not None:
+            self.calls.append(node)
+        node.random = operators.is_random(node)
+        return node
+
+    def bodies(self, attribute: Field) -> list[Field]:
+        return [
+            field
+            for field in fields(self.data, attribute.start, attribute.stop)
+            if field.key in schema.ATTRIBUTE_BODIES
+        ]
+
+    def resolve(self, name: str, scopes: list[dict[str, Value]], reader: str) -> Value:
+        for scope in reversed(scopes):
+            if name in scope:
+                return scope[name]
+        raise ModelError(f"{self.path}: {reader} reads '{name}', which nothing produces; the model is incomplete")
+
+    def cycle(self, node: Node, graph: Graph) -> ModelError:
+        return ModelError(f"{self.path}: {node} of graph '{graph.name}' depends on its own result; break the cycle")

@@ -1,0 +1,87 @@
+"""TypeProto to types of the IR, and back for values whose source says nothing."""
+
+from irsplit.dialects.onnx import schema
+from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_text
+from irsplit.ir import Dim, OpaqueType, TensorType, Type
+
+_NESTED = {schema.TYPE_SEQUENCE: "seq", schema.TYPE_OPTIONAL: "optional"}
+
+
+def element_type(code: int, shape: tuple[Dim, ...] | None) -> Type:
+    """A tensor type, or an opaque one for an element type that is not known here."""
+    dtype = schema.ELEMENT_TYPES.get(code)
+    return OpaqueType(f"tensor(type {code})") if dtype is None else TensorType(dtype, shape)
+
+
+def read_type(data: Data, start: int, stop: int) -> Type | None:
+    """The type in the TypeProto at data[start:stop]; None when it says nothing."""
+    for field in fields(data, start, stop):
+        if field.key == schema.TYPE_TENSOR:
+            return _tensor(data, field)
+        if field.key in _NESTED:
+            return OpaqueType(f"{_NESTED[field.key]}({_inner(data, field, schema.NESTED_TYPE)})")
+        if field.key == schema.TYPE_MAP:
+            return OpaqueType(f"map({_inner(data, field, schema.MAP_VALUE)})")
+        if field.key == schema.TYPE_SPARSE:
+            return OpaqueType(f"sparse({_name(_tensor(data, field))})")
+        if field.key == schema.TYPE_OPAQUE:
+            return OpaqueType("opaque")
+    return None
+
+
+def _tensor(data: Data, message: Field) -> Type | None:
+    code, shape = 0, None
+    for field in fields(data, message.start, message.stop):
+        if field.key == schema.ELEMENT_TYPE:
+            code = read_int(data, field)
+        elif field.key == schema.ELEMENT_SHAPE:
+            dims = fields(data, field.start, field.stop)
+            shape = tuple(_dim(data, dim) for dim in dims if dim.key == schema.SHAPE_DIM)
+    return element_type(code, shape) if code else None
+
+
+def _dim(data: Data, message: Field) -> Dim:
+    for field in fields(data, message.start, message.stop):
+        if field.key == schema.DIM_VALUE:
+            value = read_int(data, field)
+            return value if value >= 0 else None
+        if field.key == schema.DIM_SYMBOL:
+            return read_text(data, field) or None
+    return None
+
+
+def _inner(data: Data, message: Field, key: int) -> str:
+    for field in fields(data, message.start, message.stop):
+        if field.key == key:
+            return _name(read_type(data, field.start, field.stop))
+    return "?"
+
+
+def _name(type: Type | None) -> str:
+    if isinstance(type, TensorType):
+        return f"tensor({type.dtype})"
+    return "?" if type is None else type.text
+
+
+def value_info(name: str, type: Type | None) -> Message:
+    """A ValueInfoProto; the name alone when the type cannot be said."""
+    info = Message()
+    info.text(schema.INFO_NAME, name)
+    if not isinstance(type, TensorType) or type.dtype not in schema.ELEMENT_CODES:
+        return info
+    tensor = Message()
+    tensor.number(schema.ELEMENT_TYPE, schema.ELEMENT_CODES[type.dtype])
+    if type.shape is not None:
+        shape = Message()
+        for size in type.shape:
+            dim = Message()
+            if isinstance(size, int):
+                dim.number(schema.DIM_VALUE, size)
+            elif size is not None:
+                dim.text(schema.DIM_SYMBOL, size)
+            shape.message(schema.SHAPE_DIM, dim)
+        tensor.message(schema.ELEMENT_SHAPE, shape)
+    wrapped = Message()
+    wrapped.message(schema.TYPE_TENSOR, tensor)
+    info.message(schema.INFO_TYPE, wrapped)
+    return info

@@ -1,0 +1,116 @@
+"""Initializers on their way out: inline in the model, or in a data file beside it."""
+
+from pathlib import Path
+
+from irsplit.dialects.onnx import schema
+from irsplit.dialects.onnx.blocks import BlockWriter
+from irsplit.dialects.onnx.tensors import SPARSE, TENSOR
+from irsplit.dialects.onnx.wire import Message, Span, fields
+from irsplit.errors import UnsupportedError
+from irsplit.ir import Buffer, TensorType, Value
+
+_SMALLEST_EXTERNAL = 1024
+"""Engines want the contents of small tensors (shapes, axes) in the model itself."""
+_PAGE = 4096
+_ALIGNMENTS = ((64 * 1024, _PAGE), (0, 64))
+"""(size from which on, alignment in the data file): engines map large tensors straight from the file."""
+_STORAGE_KEYS = frozenset({schema.TENSOR_RAW, schema.TENSOR_EXTERNAL, schema.TENSOR_LOCATION})
+
+Origin = Span | None
+"""The payload of the TensorProto that a constant was read from."""
+
+
+class InlineWeights:
+    """Every weight inside the model file."""
+
+    def is_verbatim(self, value: Value, origin: Origin) -> bool:
+        """Whether the source's TensorProto goes out as it is."""
+        constant = value.constant
+        if origin is None or constant is None or constant.buffer is not origin.buffer:
+            return False
+        return origin.start <= constant.offset and constant.offset + constant.length <= origin.stop
+
+    def tensor(self, value: Value, origin: Origin) -> Message:
+        """The TensorProto of a constant; `origin` is the one it was read from, if any."""
+        assert value.constant is not None
+        if origin is not None and self.is_verbatim(value, origin):
+            message = Message()
+            message.span(*origin)
+            return message
+        message, constant = header(value, origin), value.constant
+        message.payload(schema.TENSOR_RAW, constant.buffer, constant.offset, constant.offset + constant.length)
+        return message
+
+    def finish(self, folder: Path) -> list[Path]:
+        return []
+
+
+class ExternalWeights(InlineWeights):
+    """Large weights in one data file, each stored once, in order of appearance."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._places: dict[tuple[Buffer, int, int], int] = {}
+        self._end = 0
+
+    def is_verbatim(self, value: Value, origin: Origin) -> bool:
+        return super().is_verbatim(value, origin) and not _is_large(value)
+
+    def tensor(self, value: Value, origin: Origin) -> Message:
+        constant = value.constant
+        if constant is None or not _is_large(value):
+            return super().tensor(value, origin)
+        message = header(value, origin)
+        offset = self._place(constant.buffer, constant.offset, constant.length)
+        for key, text in (("location", self._name), ("offset", str(offset)), ("length", str(constant.length))):
+            entry = Message()
+            entry.text(schema.ENTRY_KEY, key)
+            entry.text(schema.ENTRY_VALUE, text)
+            message.message(schema.TENSOR_EXTERNAL, entry)
+        message.number(schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL)
+        return message
+
+    def _place(self, buffer: Buffer, offset: int, length: int) -> int:
+        key = (buffer, offset, length)
+        if key not in self._places:
+            alignment = next(alignment for size, alignment in _ALIGNMENTS if length >= size)
+            self._places[key] = self._end + -self._end % alignment
+            self._end = self._places[key] + length
+        return self._places[key]
+
+    def finish(self, folder: Path) -> list[Path]:
+        if not self._places:
+            return []
+        path = folder / self._name
+        with BlockWriter(path) as file:
+            for (buffer, offset, length), place in self._places.items():
+                file.bytes(bytes(place - file.position))
+                file.span(Span(buffer, offset, offset + length))
+        return [path]
+
+
+def _is_large(value: Value) -> bool:
+    constant = value.constant
+    return constant is not None and constant.encoding == "raw" and constant.length >= _SMALLEST_EXTERNAL
+
+
+def header(value: Value, origin: Origin) -> Message:
+    """A TensorProto without its elements: that of its origin, or one of name and type."""
+    constant, type = value.constant, value.type
+    assert constant is not None
+    if constant.encoding in (TENSOR, SPARSE):
+        raise UnsupportedError(f"constant {value} has elements in ONNX's own encoding, but lost its TensorProto")
+    message = Message()
+    if origin is not None:
+        for part in fields(origin.buffer.view, origin.start, origin.stop):
+            if part.key not in _STORAGE_KEYS and part.key >> 3 not in schema.TYPED_FIELDS:
+                message.span(origin.buffer, part.head, part.stop)
+        return message
+    if not isinstance(type, TensorType) or type.shape is None or type.dtype not in schema.ELEMENT_CODES:
+        raise UnsupportedError(f"constant {value} has no type that ONNX knows")
+    for dim in type.shape:
+        assert isinstance(dim, int)
+        message.number(schema.TENSOR_DIMS, dim)
+    message.number(schema.TENSOR_TYPE, schema.ELEMENT_CODES[type.dtype])
+    message.text(schema.TENSOR_NAME, value.name)
+    return message

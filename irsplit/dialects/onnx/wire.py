@@ -1,0 +1,187 @@
+"""The protobuf wire format: finding fields without parsing them, and building messages out of spans of a file.
+
+A message is never turned into objects: `fields` tells where each field lies, and `Message` gathers fields for the
+output, most of them verbatim spans of the source. Payloads are therefore neither read nor copied until the output is
+written, block by block.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from irsplit.ir import Buffer
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_FIXED = {FIXED64: 8, FIXED32: 4}
+
+
+class WireError(ValueError):
+    """Bytes that are no protobuf message; `offset` is where reading stopped."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset = offset
+
+
+class Field(NamedTuple):
+    """One field of a message: its key (number << 3 | wire type), where the key starts, and where the payload lies."""
+
+    key: int
+    head: int
+    start: int
+    stop: int
+
+
+Data = memoryview | bytes
+
+
+def fields(data: Data, start: int, stop: int) -> list[Field]:
+    """The fields of the message at data[start:stop], in order. Raises WireError."""
+    found: list[Field] = []
+    position = start
+    make = tuple.__new__  # half the cost of Field(...), and this loop runs a million times on a large graph
+    while position < stop:
+        head = position
+        key = data[position]
+        position += 1
+        if key > 127:
+            key, position = read_varint(data, head, stop)
+        wire = key & 7
+        begin = position
+        if wire == BYTES:
+            length = data[position] if position < stop else 128
+            begin = position = position + 1
+            if length > 127:
+                length, begin = read_varint(data, position - 1, stop)
+            position = begin + length
+        elif wire == VARINT:
+            _, position = read_varint(data, position, stop)
+        elif wire in _FIXED:
+            position += _FIXED[wire]
+        else:
+            raise WireError(head, f"wire type {wire} is not used by ONNX")
+        if position > stop:
+            raise WireError(head, f"field {key >> 3} needs {position - stop} more bytes than its message has")
+        if key < 8:
+            raise WireError(head, "field number 0 does not exist")
+        found.append(make(Field, (key, head, begin, position)))
+    return found
+
+
+def read_varint(data: Data, position: int, stop: int) -> tuple[int, int]:
+    """The unsigned number at `position` and the position after it."""
+    value = shift = 0
+    while position < stop:
+        byte = data[position]
+        value |= (byte & 127) << shift
+        position += 1
+        if byte < 128:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, position
+        shift += 7
+        if shift > 63:
+            raise WireError(position, "a number is longer than 10 bytes")
+    raise WireError(position, "the data ends inside a number")
+
+
+def signed(value: int) -> int:
+    """A varint read as int64."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def read_int(data: Data, field: Field) -> int:
+    return signed(read_varint(data, field.start, field.stop)[0])
+
+
+def read_ints(data: Data, field: Field) -> list[int]:
+    """The numbers of a repeated field, packed or single."""
+    numbers: list[int] = []
+    position = field.start
+    while position < field.stop:
+        value, position = read_varint(data, position, field.stop)
+        numbers.append(signed(value))
+    return numbers
+
+
+def read_text(data: Data, field: Field) -> str:
+    return str(data[field.start : field.stop], "utf-8")
+
+
+def varint(value: int) -> bytes:
+    """The number as a varint; negative ones as int64, ten bytes."""
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class Span(NamedTuple):
+    """Bytes of a buffer that go to the output as they are."""
+
+    buffer: Buffer
+    start: int
+    stop: int
+
+
+class Message:
+    """A message under construction: bytes and spans in order, with the size known at any time.
+
+    Spans that touch in the source become one, so an untouched run of nodes or weights is a single copy.
+    """
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self) -> None:
+        self.parts: list[bytearray | Span] = []
+        self.size = 0
+
+    def raw(self, data: "bytes | bytearray") -> None:
+        """Bytes that already are whole fields."""
+        if self.parts and isinstance(self.parts[-1], bytearray):
+            self.parts[-1] += data
+        else:
+            self.parts.append(bytearray(data))
+        self.size += len(data)
+
+    def span(self, buffer: Buffer, start: int, stop: int) -> None:
+        """Whole fields, or a payload whose key and length were given to `raw`, as they lie in `buffer`."""
+        last = self.parts[-1] if self.parts else None
+        if isinstance(last, Span) and last.buffer is buffer and last.stop == start:
+            self.parts[-1] = Span(buffer, last.start, stop)
+        else:
+            self.parts.append(Span(buffer, start, stop))
+        self.size += stop - start
+
+    def number(self, key: int, value: int) -> None:
+        self.raw(varint(key) + varint(value))
+
+    def bytes(self, key: int, data: bytes) -> None:
+        self.raw(varint(key) + varint(len(data)) + data)
+
+    def text(self, key: int, text: str) -> None:
+        self.bytes(key, text.encode())
+
+    def texts(self, key: int, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.text(key, text)
+
+    def payload(self, key: int, buffer: Buffer, start: int, stop: int) -> None:
+        """A field of bytes or a message whose payload is a span."""
+        self.raw(varint(key) + varint(stop - start))
+        if stop > start:
+            self.span(buffer, start, stop)
+
+    def message(self, key: int, message: "Message") -> None:
+        self.raw(varint(key) + varint(message.size))
+        for part in message.parts:
+            if isinstance(part, Span):
+                self.span(*part)
+            else:
+                self.raw(part)
+
+    def tobytes(self) -> "bytes":
+        """The message in memory; for small ones."""
+        return b"".join(
+            part.buffer.view[part.start : part.stop] if isinstance(part, Span) else part for part in self.parts
+        )
