@@ -1,0 +1,19 @@
+"""Choose where everything runs: exact plans over a cost table. No input or output, no knowledge of the IR."""
+
+from irsplit.planner.goal import OBJECTIVES, Goal, human
+from irsplit.planner.pareto import pareto_front
+from irsplit.planner.result import Baseline, Costs, Plan, Switch
+from irsplit.planner.solve import NotFoundError, plan
+
+__all__ = [
+    "OBJECTIVES",
+    "Baseline",
+    "Costs",
+    "Goal",
+    "NotFoundError",
+    "Plan",
+    "Switch",
+    "human",
+    "pareto_front",
+    "plan",
+]

@@ -1,0 +1,60 @@
+"""What a profile says, in the integer units of the cost table."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link between device and server.
+
+    Powers are the device's radio at the full rate: alpha * rate + beta. `tail_nj` is charged once a round trip and is
+    0 unless asked for, since the published planners ignore it; `published_tail_nj` keeps the measured figure.
+    """
+
+    name: str
+    up_bit_s: int
+    down_bit_s: int
+    rtt_ns: int = 0
+    jitter_ns: int = 0
+    loss_ppm: int = 0
+    corruption_ppm: int = 0
+    burst_bytes: int = 0
+    up_uw: int = 0
+    down_uw: int = 0
+    tail_nj: int = 0
+    published_tail_nj: int = 0
+
+    @property
+    def up_goodput_bit_s(self) -> int:
+        """What is left of the rate when lost packets are sent again."""
+        return max(1, self.up_bit_s * (1_000_000 - self.loss_ppm) // 1_000_000)
+
+    @property
+    def down_goodput_bit_s(self) -> int:
+        return max(1, self.down_bit_s * (1_000_000 - self.loss_ppm) // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSpeed:
+    """Bytes of raw tensor coded a second."""
+
+    encode_bytes_s: int
+    decode_bytes_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A machine that runs a half: a phone or a server.
+
+    `macs_s` is the rate of each operator class (`conv`, `depthwise`, `matmul`), `bytes_s` the rate at which all other
+    operators move their inputs and outputs, `overhead_ns` the fixed time of an operator. `memory_bytes` 0: unknown.
+    """
+
+    name: str
+    macs_s: dict[str, int]
+    bytes_s: int
+    overhead_ns: int = 0
+    active_uw: int = 0
+    idle_uw: int = 0
+    memory_bytes: int = 0
+    codecs: dict[str, CodecSpeed] = field(default_factory=dict)

@@ -1,0 +1,185 @@
+"""The planner against brute force over every placement: values, bounds that are never wrong, limits named."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cost_tables import LINK, brute_force, chains, dags, every_solution
+from irsplit.cost import METRICS, TERMS, Coded, CostTable, Group, Place, Tensor, from_json, to_json
+from irsplit.errors import PlanError
+from irsplit.planner import OBJECTIVES, Goal, NotFoundError, pareto_front, plan
+from irsplit.planner.placement import crossing, evaluate, stuck_steps, sweep
+
+OBJECTIVE = st.sampled_from(list(OBJECTIVES))
+LIMITS = st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200), min_size=1, max_size=2)
+
+
+def raw(size_bytes: int) -> tuple[Coded, ...]:
+    return (Coded("raw", size_bytes),)
+
+
+def diamond() -> CostTable:
+    """A fork whose value is read twice, and a join: 8 bits a nanosecond, so a byte costs a nanosecond."""
+    groups = (Group("fork", 1, 1), Group("left", 90, 1), Group("right", 90, 1), Group("join", 5, 5))
+    tensors = (
+        Tensor("x", None, (0,), raw(500), ()),
+        Tensor("a", 0, (1, 2), raw(20), raw(20)),
+        Tensor("l", 1, (3,), raw(3), raw(3)),
+        Tensor("r", 2, (3,), raw(4), raw(4)),
+        Tensor("y", 3, (), raw(1), raw(1), output=True),
+    )
+    return CostTable("diamond", groups, tensors, LINK)
+
+
+def test_a_tensor_read_twice_is_paid_once():
+    found = plan(diamond())
+    assert found.places == (Place.DEVICE, Place.SERVER, Place.SERVER, Place.SERVER)
+    assert found.value == found.bound == 1 + 20 + 1 + 1 + 5 + 1
+    assert [(switch.tensor, switch.to) for switch in found.costs.switches] == [("a", Place.SERVER), ("y", Place.DEVICE)]
+    assert found.costs.pattern == "MC"
+
+
+def test_baselines_stand_beside_the_plan():
+    table = diamond()
+    small = Tensor("x", None, (0,), (*raw(500), Coded("zstd", 100, 10, 10)), (), preview=(Coded("jpeg", 5),))
+    table = CostTable("diamond", table.groups, (small, *table.tensors[1:]), LINK)
+    values = {baseline.name: baseline.value for baseline in plan(table).baselines}
+    assert values == {
+        "device only": 186,
+        "server only, raw input": 500 + 8 + 1,
+        "server only, compressed input": 5 + 8 + 1,
+    }
+
+
+def test_a_pin_back_to_the_device_makes_three_stages():
+    groups = (Group("a", 1, 1), Group("b", 100, 1), Group("c", 1, 1, pin=Place.DEVICE))
+    tensors = (
+        Tensor("x", None, (0,), raw(300), ()),
+        Tensor("a", 0, (1,), raw(10), raw(10)),
+        Tensor("b", 1, (2,), raw(10), raw(10)),
+        Tensor("c", 2, (), raw(1), raw(1), output=True),
+    )
+    table = CostTable("sandwich", groups, tensors, LINK)
+    found = plan(table, monotone=False)
+    assert (found.costs.pattern, found.value, found.costs.round_trips) == ("MCM", 23, 1)
+    assert plan(table, monotone=True).costs.pattern == "M"
+
+
+@settings(max_examples=300, deadline=None)
+@given(table=dags(), objective=OBJECTIVE, monotone=st.booleans())
+def test_equals_brute_force(table: CostTable, objective: str, monotone: bool):
+    check(table, Goal(objective, {}), monotone)
+
+
+@settings(max_examples=300, deadline=None)
+@given(table=dags(), objective=OBJECTIVE, limits=LIMITS, monotone=st.booleans())
+def test_equals_brute_force_within_limits(table: CostTable, objective: str, limits: dict[str, int], monotone: bool):
+    check(table, Goal(objective, limits), monotone)
+
+
+@settings(max_examples=150, deadline=None)
+@given(table=chains(), objective=OBJECTIVE, limits=st.one_of(st.just({}), LIMITS), monotone=st.booleans())
+def test_equals_brute_force_on_chains(table: CostTable, objective: str, limits: dict[str, int], monotone: bool):
+    check(table, Goal(objective, limits), monotone, always_closed=True)
+
+
+def check(table: CostTable, goal: Goal, monotone: bool, always_closed: bool = False) -> None:
+    best = brute_force(table, goal, monotone=monotone)
+    for exact in (False, True):
+        if best is None:
+            with pytest.raises(PlanError):
+                plan(table, goal.objective, limits=goal.limits, monotone=monotone, exact=exact)
+            continue
+        try:
+            found = plan(table, goal.objective, limits=goal.limits, monotone=monotone, exact=exact)
+        except NotFoundError:  # said to be open, not impossible
+            assert not exact
+            continue
+        assert found.bound <= best <= found.value
+        assert all(found.costs.metrics[name] <= limit for name, limit in goal.limits.items())
+        single_visit = monotone or table.columns.round_trip.sum() == 0
+        if exact or always_closed or (not goal.limits and goal.objective != "throughput" and single_visit):
+            assert found.value == found.bound == best
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=dags(5), monotone=st.booleans())
+def test_pareto_front_is_what_no_placement_beats(table: CostTable, monotone: bool):
+    pairs = {(s.metric("latency"), s.metric("energy")) for s in every_solution(table, monotone=monotone)}
+    expected = {a for a in pairs if not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in pairs)}
+    front = pareto_front(table, "latency", "energy", monotone=monotone) if pairs else ()
+    found = {(p.costs.metrics["latency"], p.costs.metrics["energy"]) for p in front}
+    if all(p.gap == 0 for p in front):
+        assert found == expected
+    assert found <= pairs
+
+
+@settings(max_examples=100, deadline=None)
+@given(table=dags())
+def test_a_sweep_is_every_prefix_evaluated(table: CostTable):
+    columns = table.columns
+    none = np.zeros(len(table.groups), dtype=np.bool_)
+    ones = np.ones(len(TERMS), dtype=np.int64)
+    up_choice, down_choice = columns.up.fold(ones)[1], columns.down.fold(ones)[1]
+    swept = sweep(columns, none, np.arange(len(table.groups)), up_choice, down_choice)
+    for step, stuck in enumerate(stuck_steps(swept)):
+        on_device = swept.placement(step)
+        up, down = crossing(columns, on_device)
+        assert stuck == bool((up_choice[up] < 0).any() or (down_choice[down] < 0).any())
+        if not stuck:
+            assert (evaluate(columns, on_device, up_choice, down_choice).terms == swept.terms[:, step]).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(table=dags())
+def test_json_round_trip(table: CostTable):
+    assert from_json(to_json(table)) == table
+    assert json.loads(to_json(table))["format"] == "irsplit-cost-table/1"
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"memory": 3, "latency": 4}, "limit latency=4 ns cannot be met: every placement needs at least 29 ns"),
+        ({"server": 0, "device": 100}, "no placement meets all limits together"),
+        ({"speed": 1}, "unknown limit 'speed'"),
+        ({"memory": -1}, "is negative"),
+    ],
+)
+def test_impossible_limits_are_named(limits: dict[str, int], text: str):
+    with pytest.raises(PlanError, match=text):
+        plan(diamond(), limits=limits)
+
+
+def test_unknown_objective_is_named():
+    with pytest.raises(PlanError, match="unknown objective 'speed'; known objectives: latency"):
+        plan(diamond(), "speed")
+
+
+def test_pins_against_a_tensor_that_cannot_cross():
+    groups = (Group("a", 1, 1, pin=Place.DEVICE), Group("b", 1, 1, pin=Place.SERVER))
+    tensors = (Tensor("x", None, (0,), raw(1), ()), Tensor("a", 0, (1,), (), ()), Tensor("b", 1, (), (), raw(1), True))
+    with pytest.raises(PlanError, match="no placement obeys the pins"):
+        plan(CostTable("stuck", groups, tensors, LINK))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (Tensor("t", 1, (0,), raw(1), raw(1)), "sort the groups"),
+        (Tensor("t", 9, (), raw(1), raw(1)), "made by group 9 of 2"),
+        (Tensor("t", 0, (1,), raw(-1), raw(1)), "negative cost"),
+    ],
+)
+def test_impossible_tables_are_refused(tensor: Tensor, text: str):
+    with pytest.raises(PlanError, match=text):
+        CostTable("bad", (Group("a", 1, 1), Group("b", 1, 1)), (tensor,), LINK)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"format": "irsplit-cost-table/0"}'])
+def test_other_text_is_no_cost_table(text: str):
+    with pytest.raises(PlanError, match=r"my\.json"):
+        from_json(text, "my.json")
