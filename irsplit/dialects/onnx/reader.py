@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.external import DataFiles
+from irsplit.dialects.onnx.inference import infer_types
 from irsplit.dialects.onnx.order import in_order
 from irsplit.dialects.onnx.source import FunctionKey, SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
-from irsplit.dialects.onnx.typeinfo import read_type
+from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Field, WireError, fields, read_int, read_text
 from irsplit.errors import ModelError
 from irsplit.ir import Buffer, Graph, Model, Node, Type, Value
@@ -89,7 +90,10 @@ class _Reader:
         self.mark_random_calls()
         self.name_apart([entry, *self.functions.values()])
         native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
-        return Model("onnx", [entry, *self.functions.values()], native)
+        model = Model("onnx", [entry, *self.functions.values()], native)
+        infer_types(model)
+        entry.native.types = {value.name: value.type for value in entry.values()}
+        return model
 
     def refuse_foreign(self) -> None:
         for place, magic, advice in _FOREIGN:
@@ -152,13 +156,13 @@ class _Reader:
                 case schema.FUNCTION_OUTPUT:
                     outputs.append(read_text(self.data, field))
                 case schema.FUNCTION_VALUE_INFO:
-                    name, _ = self.info(field)
+                    name, _ = read_info(self.data, field, self.types)
                     source.value_info[name] = field
                     continue
                 case _:
                     pass
             source.rest.append(field)
-        source.types = {name: self.info(field)[1] for name, field in source.value_info.items()}
+        source.types = {name: read_info(self.data, field, self.types)[1] for name, field in source.value_info.items()}
         self.fill(graph, source, nodes, outputs, [scope])
 
     def mark_random_calls(self) -> None:
@@ -226,24 +230,11 @@ class _Reader:
         tensors[tensor.name] = tensor
 
     def add_info(self, infos: dict[str, Field], source: SourceGraph, field: Field) -> str:
-        name, type = self.info(field)
+        name, type = read_info(self.data, field, self.types)
         if type is not None or name not in source.types:
             source.types[name] = type
         infos[name] = field
         return name
-
-    def info(self, message: Field) -> tuple[str, Type | None]:
-        """Name and type of a ValueInfoProto; equal types are read once and shared."""
-        name, type = "", None
-        for field in fields(self.data, message.start, message.stop):
-            if field.key == schema.INFO_NAME:
-                name = read_text(self.data, field)
-            elif field.key == schema.INFO_TYPE:
-                spelled = bytes(self.data[field.start : field.stop])
-                if spelled not in self.types:
-                    self.types[spelled] = read_type(self.data, field.start, field.stop)
-                type = self.types[spelled]
-        return name, type
 
     def annotation(self, message: Field) -> tuple[str, tuple[str, ...], Field]:
         name, parameters = "", list[str]()

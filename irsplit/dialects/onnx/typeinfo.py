@@ -13,6 +13,20 @@ def element_type(code: int, shape: tuple[Dim, ...] | None) -> Type:
     return OpaqueType(f"tensor(type {code})") if dtype is None else TensorType(dtype, shape)
 
 
+def read_info(data: Data, message: Field, shared: dict[bytes, Type | None]) -> tuple[str, Type | None]:
+    """Name and type of a ValueInfoProto; types that are spelled alike are read once and kept in `shared`."""
+    name, type = "", None
+    for field in fields(data, message.start, message.stop):
+        if field.key == schema.INFO_NAME:
+            name = read_text(data, field)
+        elif field.key == schema.INFO_TYPE:
+            spelled = bytes(data[field.start : field.stop])
+            if spelled not in shared:
+                shared[spelled] = read_type(data, field.start, field.stop)
+            type = shared[spelled]
+    return name, type
+
+
 def read_type(data: Data, start: int, stop: int) -> Type | None:
     """The type in the TypeProto at data[start:stop]; None when it says nothing."""
     for field in fields(data, start, stop):

@@ -9,7 +9,7 @@ from irsplit.dialects.onnx.wire import Message, Span, fields
 from irsplit.errors import UnsupportedError
 from irsplit.ir import Buffer, TensorType, Value
 
-_SMALLEST_EXTERNAL = 1024
+SMALLEST_EXTERNAL = 1024
 """Engines want the contents of small tensors (shapes, axes) in the model itself."""
 _PAGE = 4096
 _ALIGNMENTS = ((64 * 1024, _PAGE), (0, 64))
@@ -62,12 +62,7 @@ class ExternalWeights(InlineWeights):
             return super().tensor(value, origin)
         message = header(value, origin)
         offset = self._place(constant.buffer, constant.offset, constant.length)
-        for key, text in (("location", self._name), ("offset", str(offset)), ("length", str(constant.length))):
-            entry = Message()
-            entry.text(schema.ENTRY_KEY, key)
-            entry.text(schema.ENTRY_VALUE, text)
-            message.message(schema.TENSOR_EXTERNAL, entry)
-        message.number(schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL)
+        _refer(message, location=self._name, offset=str(offset), length=str(constant.length))
         return message
 
     def _place(self, buffer: Buffer, offset: int, length: int) -> int:
@@ -91,7 +86,7 @@ class ExternalWeights(InlineWeights):
 
 def _is_large(value: Value) -> bool:
     constant = value.constant
-    return constant is not None and constant.encoding == "raw" and constant.length >= _SMALLEST_EXTERNAL
+    return constant is not None and constant.encoding == "raw" and constant.length >= SMALLEST_EXTERNAL
 
 
 def header(value: Value, origin: Origin) -> Message:
@@ -102,9 +97,7 @@ def header(value: Value, origin: Origin) -> Message:
         raise UnsupportedError(f"constant {value} has elements in ONNX's own encoding, but lost its TensorProto")
     message = Message()
     if origin is not None:
-        for part in fields(origin.buffer.view, origin.start, origin.stop):
-            if part.key not in _STORAGE_KEYS and part.key >> 3 not in schema.TYPED_FIELDS:
-                message.span(origin.buffer, part.head, part.stop)
+        _copy_header(message, origin)
         return message
     if not isinstance(type, TensorType) or type.shape is None or type.dtype not in schema.ELEMENT_CODES:
         raise UnsupportedError(f"constant {value} has no type that ONNX knows")
@@ -114,3 +107,27 @@ def header(value: Value, origin: Origin) -> Message:
     message.number(schema.TENSOR_TYPE, schema.ELEMENT_CODES[type.dtype])
     message.text(schema.TENSOR_NAME, value.name)
     return message
+
+
+def stub(origin: Span) -> Message:
+    """The TensorProto with its elements said to lie in a file that does not exist; for those who want types only."""
+    message = Message()
+    _copy_header(message, origin)
+    _refer(message, location="elsewhere")
+    return message
+
+
+def _copy_header(message: Message, origin: Span) -> None:
+    for part in fields(origin.buffer.view, origin.start, origin.stop):
+        if part.key not in _STORAGE_KEYS and part.key >> 3 not in schema.TYPED_FIELDS:
+            message.span(origin.buffer, part.head, part.stop)
+
+
+def _refer(message: Message, **entries: str) -> None:
+    """Say that the elements of a tensor lie in another file."""
+    for key, text in entries.items():
+        entry = Message()
+        entry.text(schema.ENTRY_KEY, key)
+        entry.text(schema.ENTRY_VALUE, text)
+        message.message(schema.TENSOR_EXTERNAL, entry)
+    message.number(schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL)

@@ -27,10 +27,10 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
     _refuse_overwriting(path, graph)
     limit = schema.SIZE_LIMIT if options.external_over is None else min(options.external_over, schema.SIZE_LIMIT)
     weights = InlineWeights()
-    message = _Writer(model, graph, weights).model()
+    message = ModelWriter(model, graph, weights).model()
     if message.size > limit:
         weights = ExternalWeights(f"{path.name}.data")
-        message = _Writer(model, graph, weights).model()
+        message = ModelWriter(model, graph, weights).model()
     if message.size > schema.SIZE_LIMIT:
         raise UnsupportedError(
             f"{path}: {message.size} bytes remain in the model without its initializers, and protobuf allows "
@@ -49,7 +49,9 @@ def _refuse_overwriting(path: Path, graph: Graph) -> None:
             raise UnsupportedError(f"{path}: cannot overwrite the file that the model is read from; give another path")
 
 
-class _Writer:
+class ModelWriter:
+    """One model on its way out; subclasses leave things out."""
+
     def __init__(self, model: Model, graph: Graph, weights: InlineWeights) -> None:
         assert isinstance(model.native, SourceModel), "the model was not read by the ONNX dialect"
         self.model_graphs = model.graphs
@@ -141,7 +143,7 @@ class _Writer:
                 case schema.GRAPH_INPUT:
                     self.infos(message, key, self.inputs(graph, source), source, source.inputs)
                 case schema.GRAPH_OUTPUT:
-                    self.infos(message, key, graph.outputs, source, source.outputs)
+                    self.infos(message, key, self.outputs(graph), source, source.outputs)
                 case schema.GRAPH_VALUE_INFO:
                     self.value_infos(message, graph, source)
                 case schema.GRAPH_ANNOTATION:
@@ -165,6 +167,9 @@ class _Writer:
         if graph is not self.entry or self.source.ir_version >= _OLD_INITIALIZERS:
             return graph.inputs
         return [*graph.inputs, *graph.constants]
+
+    def outputs(self, graph: Graph) -> list[Value]:
+        return graph.outputs
 
     def infos(
         self, message: Message, key: int, values: Iterable[Value], source: SourceGraph, declared: Mapping[str, Field]

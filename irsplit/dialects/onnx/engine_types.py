@@ -1,0 +1,50 @@
+"""Run as a script: what onnxruntime knows of the outputs of the model in argv[1], as JSON [[name, type, shape], ...].
+
+It runs in a process of its own, because an engine may abort on a model, and knows nothing of irsplit. onnxruntime
+says `[]` for a scalar and for an unknown rank alike: those are run once and get as many unknown dimensions as come out;
+the shape is null where that fails.
+"""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+_DTYPES = {"float": "float32", "double": "float64"}
+_MOST_BYTES = 256 * 1024 * 1024
+
+
+def main(path: str) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    shapes: dict[str, Any] = {value.name: value.shape for value in session.get_outputs()}
+    unclear = [name for name, shape in shapes.items() if not shape]
+    shapes.update(_observed(session, unclear) if unclear else {})
+    json.dump([(value.name, value.type, shapes[value.name]) for value in session.get_outputs()], sys.stdout)
+
+
+def _observed(session: Any, names: list[str]) -> dict[str, Any]:
+    """Shapes of these outputs in one run on ones: as many nulls as there are dimensions, or null."""
+    try:
+        results = session.run(names, {value.name: _ones(value) for value in session.get_inputs()})
+    except Exception:  # whatever an engine or an odd input raises, the answer is that nothing is known
+        return dict.fromkeys(names)
+    ranks = [len(result.shape) if hasattr(result, "shape") else None for result in results]
+    return {name: None if rank is None else [None] * rank for name, rank in zip(names, ranks, strict=True)}
+
+
+def _ones(value: Any) -> Any:
+    name = value.type.removeprefix("tensor(").removesuffix(")")
+    shape = [dim if isinstance(dim, int) else 1 for dim in value.shape]
+    dtype = np.dtype(_DTYPES.get(name, name))
+    if dtype.itemsize * np.prod(shape, dtype=float) > _MOST_BYTES:
+        raise MemoryError(value.name)
+    return np.ones(shape, dtype)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

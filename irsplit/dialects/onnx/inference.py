@@ -1,0 +1,124 @@
+"""Types of inner values that the file does not say: from ONNX's own inference, else from the engine."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from logging import getLogger
+from pathlib import Path
+
+from onnx import shape_inference
+from onnx.onnx_cpp2py_export import shape_inference as native_inference
+
+from irsplit import dtypes
+from irsplit.dialects.onnx import engine_types, schema
+from irsplit.dialects.onnx.blocks import BlockWriter
+from irsplit.dialects.onnx.skeleton import Skeleton
+from irsplit.dialects.onnx.typeinfo import read_info
+from irsplit.dialects.onnx.wire import fields
+from irsplit.ir import Model, OpaqueType, TensorType, Type, Value
+
+_log = getLogger("irsplit")
+
+_MOST_BYTES = 256 * 1024 * 1024
+"""Skeletons above this are not worth the time; only tensors inside nodes make one so large."""
+_TIMEOUT_S = 60
+
+
+def infer_types(model: Model) -> None:
+    """Give the values of the entry the types that can be known; what the file says stays, unless it gets sharper."""
+    for ask, is_known in ((_ask_onnx, _is_complete), (_ask_engine, _is_ranked)):
+        wanted = [value for value in model.entry.values() if value.producer is not None and not is_known(value.type)]
+        types = ask(model, wanted) if wanted else {}
+        for value in wanted:
+            value.type = _sharper(value.type, types.get(value.name))
+
+
+def _is_ranked(type: Type | None) -> bool:
+    return type is not None and not (isinstance(type, TensorType) and type.shape is None)
+
+
+def _is_complete(type: Type | None) -> bool:
+    return _is_ranked(type) and not (isinstance(type, TensorType) and None in (type.shape or ()))
+
+
+def _sharper(said: Type | None, inferred: Type | None) -> Type | None:
+    """The inferred type where the file says nothing; where both say something, dimensions that only one knows."""
+    if said is None or inferred is None:
+        return said or inferred
+    if not isinstance(said, TensorType) or not isinstance(inferred, TensorType) or said.dtype != inferred.dtype:
+        return said
+    if said.shape is None or inferred.shape is None or len(said.shape) != len(inferred.shape):
+        return inferred if said.shape is None else said
+    return TensorType(said.dtype, tuple(b if a is None else a for a, b in zip(said.shape, inferred.shape, strict=True)))
+
+
+def _ask_onnx(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
+    skeleton = Skeleton(model).model()
+    if skeleton.size > _MOST_BYTES:
+        return {}
+    try:
+        inferred: bytes = native_inference.infer_shapes(skeleton.tobytes(), False, False, True)
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        _log.info("%s: ONNX cannot infer types: %s", model.native.buffer.name, error)
+        return {}
+    return _types(inferred)
+
+
+def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
+    """What onnxruntime says, in a process of its own, when the values are made outputs: it knows contrib operators."""
+    skeleton = Skeleton(model, wanted, stubs=False).model()
+    if skeleton.size > _MOST_BYTES:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
+        path = Path(folder) / "skeleton.onnx"
+        with BlockWriter(path) as file:
+            file.message(skeleton)
+        command = [sys.executable, "-I", engine_types.__file__, str(path)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
+        except (subprocess.SubprocessError, OSError) as error:
+            _log.info("%s: onnxruntime cannot infer types: %s", model.native.buffer.name, error)
+            return {}
+    return {name: _engine_type(type, shape) for name, type, shape in json.loads(done.stdout)}
+
+
+def _engine_type(text: str, shape: list[int | str | None] | None) -> Type:
+    dtype = _ENGINE_TYPES.get(text)
+    return OpaqueType(text) if dtype is None else TensorType(dtype, None if shape is None else tuple(shape))
+
+
+def _types(data: bytes) -> dict[str, Type | None]:
+    """The types that a ModelProto says of its values, the inputs excepted."""
+    shared: dict[bytes, Type | None] = {}
+    types: dict[str, Type | None] = {}
+    for part in fields(data, 0, len(data)):
+        if part.key == schema.MODEL_GRAPH:
+            for field in fields(data, part.start, part.stop):
+                if field.key in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
+                    name, type = read_info(data, field, shared)
+                    types[name] = type
+    return types
+
+
+_ENGINE_TYPES = {
+    f"tensor({name})": dtype
+    for name, dtype in (
+        ("float", dtypes.F32),
+        ("double", dtypes.F64),
+        ("float16", dtypes.F16),
+        ("bfloat16", dtypes.BF16),
+        ("string", dtypes.STR),
+        ("complex64", dtypes.C64),
+        ("complex128", dtypes.C128),
+        *(
+            (f"{kind}int{bits}", dtypes.BY_NAME[f"{kind or 'i'}{bits}"])
+            for kind in ("", "u")
+            for bits in (8, 16, 32, 64)
+        ),
+        *((f"float{dtype.name[1:]}", dtype) for dtype in dtypes.ALL if dtype.name.startswith("f8")),
+        ("bool", dtypes.BOOL),
+        ("int4", dtypes.I4),
+        ("uint4", dtypes.U4),
+    )
+}
