@@ -1,0 +1,5 @@
+"""TFLite: .tflite files in and out."""
+
+from irsplit.dialects.tflite.dialect import TfliteDialect
+
+__all__ = ["TfliteDialect"]

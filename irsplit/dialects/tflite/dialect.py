@@ -1,0 +1,37 @@
+"""The TFLite dialect: the door between .tflite files and the IR."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from irsplit.dialects.base import WriteOptions
+from irsplit.dialects.tflite import operators
+from irsplit.dialects.tflite.arrays import array
+from irsplit.dialects.tflite.reader import read_model
+from irsplit.dialects.tflite.writer import write_model
+from irsplit.ir import Graph, Model, Node, Value
+
+
+class TfliteDialect:
+    """TFLite files: FlatBuffers with the identifier TFL3."""
+
+    name = "tflite"
+    extensions: tuple[str, ...] = (".tflite", ".lite")
+    engine = "tflite"
+
+    def read(self, path: Path, entry: str | None = None) -> Model:
+        """`entry` names the signature or subgraph to split, by default the first subgraph."""
+        return read_model(path, entry)
+
+    def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]:
+        return write_model(model, graph, path, options)
+
+    def array(self, value: Value) -> Any:
+        return array(value)
+
+    def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
+        """TFLite has no symbolic dimensions: `symbols` names none of its own."""
+        return operators.macs(node)
+
+    def is_cheap(self, node: Node) -> bool:
+        return operators.is_cheap(node)

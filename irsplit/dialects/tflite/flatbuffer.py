@@ -1,0 +1,293 @@
+"""Tables of a flatbuffer, read in place by schema; every offset is checked before it is followed.
+
+A *layout* is what the schema says of a table; a *shape* is what one vtable of the file makes of it. Tables of a file
+share few vtables, so the checks of a shape are made once, and reading a field is a lookup and an unpack.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from struct import Struct, unpack_from
+from typing import Literal, NoReturn
+
+from flatbuffers import packer
+
+from irsplit.dialects.tflite.schema import TABLES, UNIONS
+from irsplit.errors import ModelError, UnsupportedError
+
+Kind = Literal["scalar", "text", "table", "union", "numbers", "texts", "tables"]
+SCALARS: dict[str, Struct] = {
+    "bool": Struct("<?"), "i8": packer.int8, "u8": packer.uint8, "i16": packer.int16, "u16": packer.uint16,
+    "i32": packer.int32, "u32": packer.uint32, "i64": packer.int64, "u64": packer.uint64, "f32": packer.float32,
+    "f64": packer.float64,
+}  # fmt: skip
+OFFSET_SIZE = 4
+VTABLE_HEADER = 4
+# An honest file reaches each of its bytes about once; one whose tables refer to each other in fans reaches far more.
+VISITS_PER_BYTE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the schema. `target` names a table or union; `code` is the struct code of a scalar or an element."""
+
+    name: str
+    slot: int
+    kind: Kind
+    target: str
+    code: Struct
+    default: int | float
+
+    @property
+    def width(self) -> int:
+        """Bytes inside the table: the scalar itself, or the offset to what it refers to."""
+        return self.code.size if self.kind == "scalar" else OFFSET_SIZE
+
+    @property
+    def element_width(self) -> int:
+        """Bytes of an element of the vector."""
+        return self.code.size if self.kind == "numbers" else OFFSET_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the schema says of a table; `slots` has None for slots without a known field."""
+
+    name: str
+    slots: tuple[Field | None, ...]
+    fields: dict[str, Field]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One vtable read by one layout: `offsets` of the slots in the table (0: absent), and the fields that refer."""
+
+    vtable: bytes
+    size: int
+    offsets: tuple[int, ...]
+    references: tuple[tuple[int, Field], ...]
+
+
+@cache
+def layout(name: str) -> Layout:
+    """The layout of a table of the schema."""
+    words = TABLES[name].split()
+    slots = tuple(None if word == "-" else _field(slot, word) for slot, word in enumerate(words))
+    return Layout(name, slots, {field.name: field for field in slots if field is not None})
+
+
+def _field(slot: int, word: str) -> Field:
+    name, _, rest = word.partition(":")
+    kind, _, default = rest.partition("=")
+    target = kind.strip("[]")
+    code = SCALARS.get(target, packer.uoffset)
+    value = 0 if not default else {"True": 1, "False": 0}.get(default) or float(default)
+    number = value if target in ("f32", "f64") else int(value)
+    return Field(name, slot, _kind_of(target, vector=kind.startswith("[")), target, code, number)
+
+
+def _kind_of(target: str, *, vector: bool) -> Kind:
+    if target in SCALARS:
+        return "numbers" if vector else "scalar"
+    if target == "str":
+        return "texts" if vector else "text"
+    if target in UNIONS:
+        return "union"
+    return "tables" if vector else "table"
+
+
+class Flatbuffer:
+    """The bytes of a file, and the shapes met in it. `name` is the file's name in errors."""
+
+    def __init__(self, data: memoryview, name: str) -> None:
+        self.data = data
+        self.name = name
+        self.size = len(data)
+        self._shapes: dict[tuple[str, int], Shape] = {}
+        self._visits_left = VISITS_PER_BYTE * self.size
+
+    def root(self, table: str, identifier: bytes) -> "Table":
+        """The root table. Raises ModelError when the file does not carry the identifier."""
+        if bytes(self.data[4:8]) != identifier:
+            word = identifier.decode()
+            raise ModelError(f"{self.name}: no TFLite model: bytes 4 to 7 are not '{word}'; give a .tflite file")
+        return Table(self, layout(table), self.follow(0))
+
+    def fail(self, position: int, what: str) -> NoReturn:
+        raise ModelError(f"{self.name}: damaged at byte {position}: {what}; copy or convert the model again")
+
+    def follow(self, position: int) -> int:
+        """The position that the offset at `position` refers to."""
+        target = position + self.unsigned(position)
+        if target + OFFSET_SIZE > self.size:
+            self.fail(position, f"it refers to byte {target}, beyond the end of the file ({self.size} bytes)")
+        return target
+
+    def unsigned(self, position: int) -> int:
+        if position + OFFSET_SIZE > self.size:
+            self.fail(position, f"the file ends after {self.size} bytes")
+        return packer.uoffset.unpack_from(self.data, position)[0]
+
+    def vector(self, position: int, element_width: int) -> tuple[int, int]:
+        """First byte and number of elements of the vector or string at `position`."""
+        count = self.unsigned(position)
+        start = position + OFFSET_SIZE
+        if count * element_width > self.size - start:
+            self.fail(position, f"a vector of {count} elements runs beyond the end of the file ({self.size} bytes)")
+        return start, count
+
+    def text(self, position: int) -> str:
+        start, count = self.vector(position, 1)
+        return bytes(self.data[start : start + count]).decode("utf-8", "backslashreplace")
+
+    def visit(self, position: int, count: int) -> None:
+        """Account for `count` elements read by loops. Raises ModelError for a file that refers to itself in fans."""
+        self._visits_left -= count
+        if self._visits_left < 0:
+            self.fail(position, "its tables refer to each other more often than the file has bytes")
+
+    def shape(self, layout: Layout, position: int) -> Shape:
+        """The shape of the table at `position`, checked: the table and all its fields lie in the file."""
+        if position + OFFSET_SIZE > self.size:
+            self.fail(position, f"the file ends after {self.size} bytes")
+        vtable = position - packer.soffset.unpack_from(self.data, position)[0]
+        key = layout.name, vtable
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = self._read_shape(layout, vtable)
+        if position + shape.size > self.size:
+            self.fail(position, f"a {layout.name} table of {shape.size} bytes runs beyond the end of the file")
+        return shape
+
+    def _read_shape(self, layout: Layout, position: int) -> Shape:
+        if position < 0 or position + VTABLE_HEADER > self.size:
+            self.fail(position, f"the vtable of a {layout.name} table lies outside the file ({self.size} bytes)")
+        length, size = unpack_from("<HH", self.data, position)
+        if length < VTABLE_HEADER or length % 2 or position + length > self.size or size < OFFSET_SIZE:
+            self.fail(
+                position, f"the vtable of a {layout.name} table is malformed (length {length}, table size {size})"
+            )
+        raw = bytes(self.data[position : position + length])
+        offsets: tuple[int, ...] = unpack_from(f"<{length // 2 - 2}H", raw, VTABLE_HEADER)
+        references: list[tuple[int, Field]] = []
+        for slot, offset in enumerate(offsets):
+            field = layout.slots[slot] if slot < len(layout.slots) else None
+            if not offset:
+                continue
+            if field is None:
+                self._refuse_unknown(layout, slot, offset, offsets, size)
+                continue
+            if offset < OFFSET_SIZE or offset + field.width > size:
+                self.fail(position, f"field '{field.name}' lies outside its {layout.name} table of {size} bytes")
+            if field.kind != "scalar":
+                references.append((offset, field))
+        padded = offsets + (0,) * (len(layout.slots) - len(offsets))
+        return Shape(raw, size, padded, tuple(references))
+
+    def _refuse_unknown(self, layout: Layout, slot: int, offset: int, offsets: tuple[int, ...], size: int) -> None:
+        """A field that the schema does not know is kept when it can only be a scalar: what it refers to would be lost.
+
+        Offsets are four bytes wide and aligned; a field with less room, or at an odd place, is none.
+        """
+        end = min((other for other in (*offsets, size) if other > offset), default=size)
+        if offset % OFFSET_SIZE == 0 and end - offset >= OFFSET_SIZE:
+            raise UnsupportedError(
+                f"{self.name}: slot {slot} of a {layout.name} table is newer than the TFLite schema that irsplit knows "
+                f"({len(layout.slots)} slots), and might refer to data that would be lost; update irsplit"
+            )
+
+
+class Table:
+    """A table of the file. Fields are read by their name in the schema; an absent one has its default, or is None."""
+
+    __slots__ = ("layout", "position", "shape", "source")
+
+    def __init__(self, source: Flatbuffer, layout: Layout, position: int) -> None:
+        self.source = source
+        self.layout = layout
+        self.position = position
+        self.shape = source.shape(layout, position)
+
+    def has(self, name: str) -> bool:
+        return self.shape.offsets[self.layout.fields[name].slot] != 0
+
+    def integer(self, name: str) -> int:
+        field = self.layout.fields[name]
+        offset = self.shape.offsets[field.slot]
+        return field.code.unpack_from(self.source.data, self.position + offset)[0] if offset else int(field.default)
+
+    def text(self, name: str) -> str | None:
+        position = self.refers_to(name)
+        return None if position is None else self.source.text(position)
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """The elements of a vector of integers; empty when it is absent."""
+        position = self.refers_to(name)
+        if position is None:
+            return ()
+        code = self.layout.fields[name].code
+        start, count = self.source.vector(position, code.size)
+        self.source.visit(position, count)
+        return unpack_from(f"<{count}{code.format[-1]}", self.source.data, start)
+
+    def reals(self, name: str) -> tuple[float, ...]:
+        """The elements of a vector of floats; empty when it is absent."""
+        return self.numbers(name)
+
+    def span(self, name: str) -> tuple[int, int] | None:
+        """Position and length in bytes of a vector of bytes; None when it is absent."""
+        position = self.refers_to(name)
+        return None if position is None else self.source.vector(position, 1)
+
+    def table(self, name: str) -> "Table | None":
+        """The table that a field refers to, a union resolved by its type field; None when it is absent."""
+        position = self.refers_to(name)
+        if position is None:
+            return None
+        inner = target(self, self.layout.fields[name])
+        return None if inner is None else Table(self.source, inner, position)
+
+    def tables(self, name: str) -> "list[Table]":
+        """The elements of a vector of tables; empty when it is absent."""
+        position = self.refers_to(name)
+        if position is None:
+            return []
+        inner = layout(self.layout.fields[name].target)
+        return [Table(self.source, inner, place) for place in elements(self.source, position)]
+
+    def refers_to(self, name: str) -> int | None:
+        """The position of what a field refers to; None when it is absent."""
+        offset = self.shape.offsets[self.layout.fields[name].slot]
+        return self.source.follow(self.position + offset) if offset else None
+
+
+def elements(source: Flatbuffer, position: int) -> Iterator[int]:
+    """The positions of the strings or tables of the vector at `position`."""
+    start, count = source.vector(position, OFFSET_SIZE)
+    source.visit(position, count)
+    return map(source.follow, range(start, start + count * OFFSET_SIZE, OFFSET_SIZE))
+
+
+def target(table: Table, field: Field) -> Layout | None:
+    """The layout of what a field of kind table or union refers to; None for a union without a member.
+
+    Raises UnsupportedError for a union member that the schema does not know.
+    """
+    if field.kind != "union":
+        return layout(field.target)
+    selector = table.layout.slots[field.slot - 1]
+    assert selector is not None, "a union follows its type field"
+    member = table.integer(selector.name)
+    members = union_members(field.target)
+    if member >= len(members) or members[member] == "-":
+        raise UnsupportedError(
+            f"{table.source.name}: member {member} of {field.target} in a {table.layout.name} table is newer than the "
+            f"TFLite schema that irsplit knows ({len(members)} members); update irsplit"
+        )
+    return layout(members[member]) if member else None
+
+
+@cache
+def union_members(name: str) -> tuple[str, ...]:
+    """The names of the tables of a union by number; number 0 is none."""
+    return tuple(UNIONS[name].split())

@@ -1,0 +1,111 @@
+"""What is known of operators: which call subgraphs, which are random or cheap, and how many multiplications they do."""
+
+from collections.abc import Callable
+from math import prod
+
+from irsplit.dialects.tflite.schema import ENUMS, TABLES
+from irsplit.dialects.tflite.states import VARIABLE, called_graphs
+from irsplit.ir import Node, TensorType, Value
+
+CODES_BY_NUMBER: dict[int, str] = dict(enumerate(ENUMS["BuiltinOperator"].split()))
+NUMBERS: dict[str, int] = {name: number for number, name in CODES_BY_NUMBER.items()}
+
+# Fields of options tables that hold indices of subgraphs: the schema names all of them alike.
+CALLS: dict[str, tuple[str, ...]] = {
+    name: found
+    for name, text in TABLES.items()
+    if name.endswith("Options")
+    and (found := tuple(field for field in (word.split(":")[0] for word in text.split()) if "subgraph" in field))
+}
+
+RANDOM = frozenset({"tflite.RANDOM_UNIFORM", "tflite.RANDOM_STANDARD_NORMAL", "tflite.MULTINOMIAL"})
+
+# Pure functions that cost no more than reading their operands once: shape arithmetic, masks, casts, element-wise maths.
+_CHEAP = """
+    ABS ADD ADD_N ARG_MAX ARG_MIN BITCAST BITWISE_XOR BROADCAST_ARGS BROADCAST_TO CAST CEIL CONCATENATION CUMSUM
+    DEQUANTIZE DIV EQUAL EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD GATHER GATHER_ND GREATER GREATER_EQUAL LESS
+    LESS_EQUAL LOGICAL_AND LOGICAL_NOT LOGICAL_OR MAXIMUM MINIMUM MUL NEG NOT_EQUAL ONE_HOT PACK PAD PADV2 QUANTIZE
+    RANGE RANK REDUCE_ALL REDUCE_ANY REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RESHAPE REVERSE_V2 RIGHT_SHIFT ROUND
+    SCATTER_ND SELECT SELECT_V2 SHAPE SIGN SLICE SPARSE_TO_DENSE SPLIT SPLIT_V SQUARE SQUEEZE STRIDED_SLICE SUB SUM TILE
+    TRANSPOSE UNPACK WHERE ZEROS_LIKE
+"""
+CHEAP = frozenset(f"tflite.{name}" for name in _CHEAP.split())
+
+
+def may_be_unset(op: str, place: int) -> bool:
+    """Whether LiteRT lets an operand be a tensor without data: the shape of RESHAPE, which its options repeat."""
+    return op == "tflite.RESHAPE" and place == 1
+
+
+def is_cheap(node: Node) -> bool:
+    return node.op in CHEAP and not node.states
+
+
+def macs(node: Node) -> int:
+    """Multiply-accumulate operations by the types; unknown dimensions count as 1, loop bodies and branches once."""
+    if node.callees:
+        return sum(macs(inner) for graph in called_graphs(node.callees) for inner in graph.nodes if not inner.callees)
+    count = _MACS.get(node.op)
+    return 0 if count is None else count(node)
+
+
+def _shape(values: tuple[Value | None, ...], index: int) -> tuple[int, ...]:
+    """Shape of an operand or result, unknown dimensions as 1; (0,) when it is absent, so that products vanish."""
+    value = values[index] if -len(values) <= index < len(values) else None
+    if value is None or not isinstance(value.type, TensorType) or not value.type.shape:
+        return (0,)
+    return tuple(dim if isinstance(dim, int) else 1 for dim in value.type.shape)
+
+
+def _convolution(filter: int, kernel: slice) -> Callable[[Node], int]:
+    """Every result is a sum over the `kernel` dimensions of operand `filter`."""
+    return lambda node: prod(_shape(node.outputs, 0)) * prod(_shape(node.inputs, filter)[kernel])
+
+
+def _scattering(input: int, filter: int, skipped: int) -> Callable[[Node], int]:
+    """Every element of operand `input` goes through all of operand `filter` but dimension `skipped`, its channels."""
+
+    def count(node: Node) -> int:
+        weights = list(_shape(node.inputs, filter))
+        del weights[skipped]
+        return prod(_shape(node.inputs, input)) * prod(weights)
+
+    return count
+
+
+def _batch_matmul(node: Node) -> int:
+    options = node.native.table.table("builtin_options") if node.native is not None else None
+    adjoint = options is not None and options.integer("adj_x")
+    left = _shape(node.inputs, 0)
+    return prod(_shape(node.outputs, 0)) * left[-2 if adjoint and len(left) > 1 else -1]
+
+
+def _recurrent(node: Node) -> int:
+    """Every step of every sequence goes through all weight matrices once."""
+    sequence = _shape(node.inputs, 0)
+    weights = [value for value in node.inputs[1:] if value is not None and not _is_state(value)]
+    matrices = [value.type for value in weights if isinstance(value.type, TensorType)]
+    return prod(sequence[:-1]) * sum(type.elements(1) or 0 for type in matrices if len(type.shape or ()) == 2)
+
+
+def _is_state(value: Value) -> bool:
+    return value.constant is not None and value.constant.encoding == VARIABLE
+
+
+_MACS: dict[str, Callable[[Node], int]] = {
+    "tflite.CONV_2D": _convolution(1, slice(1, None)),  # filter [out, height, width, in]
+    "tflite.DEPTHWISE_CONV_2D": _convolution(1, slice(1, 3)),  # [1, height, width, channels]
+    "tflite.CONV_3D": _convolution(1, slice(0, 4)),  # [depth, height, width, in, out]
+    "tflite.FULLY_CONNECTED": _convolution(1, slice(1, None)),  # [out, in]
+    "tflite.TRANSPOSE_CONV": _scattering(2, 1, 3),  # [out, height, width, in]
+    "tflite.CONV_3D_TRANSPOSE": _scattering(2, 1, 4),  # [depth, height, width, out, in]
+    "tflite.custom.Convolution2DTransposeBias": _scattering(0, 1, 3),
+    "tflite.BATCH_MATMUL": _batch_matmul,
+    "tflite.LSTM": _recurrent,
+    "tflite.UNIDIRECTIONAL_SEQUENCE_LSTM": _recurrent,
+    "tflite.BIDIRECTIONAL_SEQUENCE_LSTM": _recurrent,
+    "tflite.RNN": _recurrent,
+    "tflite.UNIDIRECTIONAL_SEQUENCE_RNN": _recurrent,
+    "tflite.BIDIRECTIONAL_SEQUENCE_RNN": _recurrent,
+    "tflite.SVDF": _recurrent,
+}

@@ -1,0 +1,123 @@
+"""Damaged files are refused with a text that says what and where; nothing else flies, nothing is half written."""
+
+import random
+import struct
+from pathlib import Path
+
+import pytest
+
+import corpus
+from corpus import CorpusModel
+from irsplit.dialects.tflite import TfliteDialect
+from irsplit.errors import IrsplitError, ModelError, UnsupportedError
+from irsplit.ir import verify
+
+DIALECT = TfliteDialect()
+EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
+SMALL = EXAMPLES / "digits_int8.tflite"
+# Files that are sound for irsplit, though engines cannot run all of them: operators that only another engine has.
+SOUND = {"empty_model.tflite", "custom_bsign.tflite", "fake_op.tflite", "fork_violation.tflite"}
+HOSTILE = [model for model in corpus.load("hostile") if model.format == "tflite"]
+
+
+@pytest.mark.parametrize("model", corpus.cases(HOSTILE))
+def test_hostile_models_are_refused_by_name_or_carried(model: CorpusModel, tmp_path: Path):
+    if model.name in SOUND:
+        read = DIALECT.read(model.path)
+        verify(read)
+        assert DIALECT.write(read, read.entry, tmp_path / model.name)[0].stat().st_size > 0
+        return
+    with pytest.raises(ModelError) as error:
+        DIALECT.read(model.path)
+    assert str(error.value).startswith(f"{model.path}: ")
+    assert ";" in str(error.value), "a remedy follows"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no TFLite model: bytes 4 to 7 are not 'TFL3'"),
+        (b"this is a text, not a model", "no TFLite model"),
+        (b"\x08\0\0\0TFL3", "it refers to byte 8, beyond the end of the file"),
+        (b"\xff\xff\xff\xffTFL3" + bytes(64), "beyond the end of the file"),
+        (b"\x08\0\0\0TFL3\xff\xff\xff\x7f" + bytes(64), "vtable of a Model table lies outside the file"),
+        (b"\x08\0\0\0TFL3\0\0\0\0" + bytes(64), "vtable of a Model table is malformed"),
+    ],
+)
+def test_files_that_are_no_model(content: bytes, message: str, tmp_path: Path):
+    path = tmp_path / "bad.tflite"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        DIALECT.read(path)
+
+
+def test_missing_path_and_folder(tmp_path: Path):
+    for path in (tmp_path / "gone.tflite", tmp_path):
+        with pytest.raises(ModelError, match=r"cannot be read: .*; check the path"):
+            DIALECT.read(path)
+
+
+def test_truncated_at_any_length(tmp_path: Path):
+    data = SMALL.read_bytes()
+    path = tmp_path / "short.tflite"
+    lengths = [*range(600), *range(600, len(data), 97), len(data) - 1]
+    for length in lengths:
+        path.write_bytes(data[:length])
+        with pytest.raises(IrsplitError):
+            DIALECT.read(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flipped_bytes_are_refused_or_carried(seed: int, tmp_path: Path):
+    """Whatever the bytes say, only errors of ours come out, of reading and of writing."""
+    source = SMALL.read_bytes()
+    generator = random.Random(seed)
+    path = tmp_path / "flipped.tflite"
+    refused = 0
+    for _ in range(300):
+        data = bytearray(source)
+        for _ in range(generator.randint(1, 4)):
+            position = generator.randrange(len(data))
+            data[position] = generator.choice((0, 1, 0x7F, 0x80, 0xFF, generator.randrange(256)))
+        path.write_bytes(data)
+        try:
+            model = DIALECT.read(path)
+            verify(model)
+            DIALECT.write(model, model.entry, tmp_path / "written.tflite")
+        except IrsplitError:
+            refused += 1
+    assert refused > 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_offsets_to_anywhere_are_refused_or_carried(seed: int, tmp_path: Path):
+    source = SMALL.read_bytes()
+    generator = random.Random(seed)
+    path = tmp_path / "moved.tflite"
+    for _ in range(200):
+        data = bytearray(source)
+        position = 4 * generator.randrange(len(data) // 4)
+        struct.pack_into("<I", data, position, generator.choice((0, 4, len(data), generator.randrange(1 << 32))))
+        path.write_bytes(data)
+        try:
+            model = DIALECT.read(path)
+            DIALECT.write(model, model.entry, tmp_path / "written.tflite")
+        except IrsplitError:
+            pass
+
+
+def test_unwritable_place_leaves_nothing(tmp_path: Path):
+    model = DIALECT.read(SMALL)
+    with pytest.raises(ModelError, match="cannot be written"):
+        DIALECT.write(model, model.entry, tmp_path / "no" / "folder.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_newer_schema_version_is_refused(tmp_path: Path):
+    path = tmp_path / "new.tflite"
+    data = bytearray(SMALL.read_bytes())
+    model = DIALECT.read(SMALL).native.table
+    struct.pack_into("<I", data, model.position + model.shape.offsets[0], 4)
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedError, match="TFLite schema version 4; irsplit reads version 3"):
+        DIALECT.read(path)
