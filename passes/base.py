@@ -25,15 +25,22 @@ class Remark:
 class Context:
     """What the passes of one run share.
 
-    `calibration` has, for every value that crosses, its arrays over the calibration inputs; `macs` and `is_cheap` are
-    the dialect's knowledge of its operators.
+    `macs` and `is_cheap` are the dialect's knowledge of its operators; `calibrate` runs the segments of a partitioned
+    model on calibration inputs.
     """
 
     macs: Callable[[Node], int] | None = None
     is_cheap: Callable[[Node], bool] | None = None
-    calibration: Mapping[str, Samples] = field(default_factory=dict[str, Samples])
+    calibrate: Callable[[Model], Mapping[str, Samples]] | None = None
     chosen_cuts: tuple[str, ...] = ()
     remarks: list[Remark] = field(default_factory=list[Remark])
+    _samples: Mapping[str, Samples] | None = None
+
+    def samples(self, model: Model) -> Mapping[str, Samples]:
+        """For every value that crosses a boundary, its arrays over the calibration inputs; empty without inputs."""
+        if self._samples is None:
+            self._samples = self.calibrate(model) if self.calibrate else {}
+        return self._samples
 
     def remark(self, pass_: "Pass", text: str, *, warning: bool = False) -> None:
         self.remarks.append(Remark(pass_.name, text, warning))

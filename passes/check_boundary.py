@@ -34,7 +34,8 @@ class CheckBoundary:
 
     def _remark_size(self, graph: Graph, crossing: list[object], context: Context) -> None:
         sent = [type.size_bytes(1) or 0 for type in crossing if isinstance(type, TensorType)]
-        fed = [value.type.size_bytes(1) or 0 for value in graph.inputs if isinstance(value.type, TensorType)]
+        inputs = [value.type for value in graph.inputs if value.constant is None]
+        fed = [type.size_bytes(1) or 0 for type in inputs if isinstance(type, TensorType)]
         if fed and sum(sent) >= sum(fed):
             context.remark(
                 self,

@@ -1,6 +1,7 @@
 """quantize-boundary: float tensors cross a boundary as 8-bit integers."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,20 +26,20 @@ class QuantizeBoundary:
     bits: int = 8
 
     def run(self, model: Model, context: Context) -> bool:
-        changes = [(send, [self._quantized(spec, context) for spec in specs(send)]) for _, send in sends(model)]
+        samples = context.samples(model)
+        changes = [(send, [self._quantized(spec, samples) for spec in specs(send)]) for _, send in sends(model)]
         changed = [set_specs(send, quantized) for send, quantized in changes]
         return any(changed)
 
-    def _quantized(self, spec: TensorSpec, context: Context) -> TensorSpec:
+    def _quantized(self, spec: TensorSpec, samples: Mapping[str, Samples]) -> TensorSpec:
         if not BY_NAME[spec.dtype].is_float or spec.quantization is not None:
             return spec
-        samples = context.calibration.get(spec.name)
-        if not samples:
+        if not samples.get(spec.name):
             raise PassError(
                 f"pass '{self.name}' has no calibration data for %{spec.name}; "
                 "give calibration inputs or keep the boundary lossless"
             )
-        return dataclasses.replace(spec, quantization=full_range(samples, self.bits))
+        return dataclasses.replace(spec, quantization=full_range(samples[spec.name], self.bits))
 
 
 def full_range(samples: Samples, bits: int = 8) -> Quantization:

@@ -1,0 +1,190 @@
+"""Write a bundle: segment files for both sides, boundary descriptors, manifest; all at once or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from irsplit.dialects.base import Dialect, WriteOptions
+from irsplit.errors import VERSION, BundleError
+from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
+from irsplit.passes.boundaries import sends, specs
+from irsplit.runtime.boundary import Boundary, TensorSpec
+from irsplit.runtime.manifest import FORMAT_VERSION, MANIFEST, Manifest, SegmentInfo, TensorInfo, file_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a bundle comes from: what its manifest says of the source and of how it was made."""
+
+    file: str
+    sha256: str
+    pipeline: str
+    details: dict[str, Any]
+    """Further objects for the manifest, by key: the chosen cuts and why, remarks."""
+
+
+def write_bundle(
+    model: Model, dialect: Dialect, source: Graph, folder: Path, origin: Origin, options: WriteOptions
+) -> Manifest:
+    """Write the partitioned `model`; `source` is the entry graph before partition, for the order of its outputs.
+
+    The folder appears whole, replacing an older bundle there; on failure nothing of it is left and an older one
+    stays. The same model, pipeline and version give the same bytes. Raises BundleError when the folder holds
+    something else, or cannot be written.
+    """
+    with new_folder(folder) as build:
+        segments = [_write_segment(model, dialect, graph, build, options) for graph in model.segments]
+        files = {_relative(path, build): file_digest(path) for path in sorted(build.rglob("*")) if path.is_file()}
+        tensors = [tuple(specs(send)) for _, send in sends(model)]
+        digest = _content_digest(files, segments, tensors)
+        boundaries = [
+            Boundary(index, _boundary_name(crossing), crossing, bytes.fromhex(digest))
+            for index, crossing in enumerate(tensors)
+        ]
+        described: list[dict[str, Any]] = []
+        for boundary in boundaries:
+            places = sorted({segment.place for segment in segments[boundary.index : boundary.index + 2]})
+            paths = {place: f"{place}/boundary{boundary.index}.irsd" for place in places}
+            for path in paths.values():
+                (build / path).write_bytes(boundary.to_bytes())
+                files[path] = file_digest(build / path)
+            described.append(_boundary_json(boundary, paths))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "irsplit": VERSION,
+            "name": Path(origin.file).stem,
+            "digest": digest,
+            "source": {"file": origin.file, "sha256": origin.sha256, "dialect": model.dialect},
+            "pipeline": origin.pipeline,
+            "inputs": [tensor_info(value).to_json() for value in source.inputs if value.constant is None],
+            "outputs": [tensor_info(value).to_json() for value in dict.fromkeys(source.outputs)],
+            "segments": [segment.to_json() for segment in segments],
+            "boundaries": described,
+            **origin.details,
+            "files": dict(sorted(files.items())),
+        }
+        (build / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Manifest.load(folder)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Generator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well, and vanishes otherwise."""
+    if folder.exists() and not folder.is_dir():
+        raise BundleError(f"{folder}: is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise BundleError(f"{folder}: holds files that are no bundle; give a new or empty folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        build = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be written: {error.strerror}; give a folder that you may write") from error
+    try:
+        build.chmod(0o755)
+        yield build
+        _replace(build, folder)
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+
+
+def _replace(build: Path, folder: Path) -> None:
+    """Put `build` where `folder` is. Folders cannot be swapped in one step portably: the old one steps aside first."""
+    if not folder.exists():
+        build.rename(folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    os.rename(folder, aside / "old")
+    try:
+        os.rename(build, folder)
+    except OSError:
+        os.rename(aside / "old", folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_segment(model: Model, dialect: Dialect, graph: Graph, build: Path, options: WriteOptions) -> SegmentInfo:
+    lowered = engine_graph(graph)
+    place = graph.place or "server"
+    stem = "model" if graph.name == place else graph.name
+    path = build / place / f"{stem}{dialect.extensions[0]}"
+    path.parent.mkdir(exist_ok=True)
+    dialect.write(model, lowered, path, options)
+    return SegmentInfo(
+        graph.name,
+        place,
+        _relative(path, build),
+        model.dialect,
+        tuple(value.name for value in lowered.inputs if value.constant is None),
+        tuple(value.name for value in lowered.outputs),
+        tuple(value.name for value in graph.outputs),
+        any(node.states for node in graph.nodes),
+    )
+
+
+def _content_digest(
+    files: dict[str, str], segments: Sequence[SegmentInfo], tensors: Sequence[Sequence[TensorSpec]]
+) -> str:
+    """SHA-256 of everything that two sides must agree on; boundary digests derive from it."""
+    content = {
+        "files": files,
+        "segments": [segment.to_json() for segment in segments],
+        "tensors": [[spec.to_json() | {"parameters": spec.parameters.hex()} for spec in each] for each in tensors],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _boundary_name(tensors: Sequence[TensorSpec]) -> str:
+    name = "+".join(spec.name for spec in tensors)
+    return name if len(name) <= 200 else f"{name[:197]}..."
+
+
+def _boundary_json(boundary: Boundary, paths: dict[str, str]) -> dict[str, Any]:
+    data = boundary.to_json()
+    return {
+        "index": boundary.index,
+        "name": boundary.name,
+        "digest": data["digest"],
+        "descriptor": paths,
+        "tensors": [{key: tensor[key] for key in ("name", "dtype", "shape")} for tensor in data["tensors"]],
+        "quantization": [tensor["quantization"] for tensor in data["tensors"]],
+        "codec": [tensor["codec"] for tensor in data["tensors"]],
+    }
+
+
+def tensor_info(value: Value) -> TensorInfo:
+    """Name, type and shape of a value, as manifests carry them; None for a dimension that may vary."""
+    if not isinstance(value.type, TensorType):
+        return TensorInfo(value.name, "?" if value.type is None else value.type.text, None)
+    shape = value.type.shape
+    dims = None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
+    return TensorInfo(value.name, value.type.dtype.name, dims)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file that appears whole or not at all. Raises BundleError when it cannot be written."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                write(file)
+                file.flush()
+                temporary.chmod(0o644)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written: {error.strerror}; give a file that you may write") from error

@@ -1,0 +1,47 @@
+"""The command line: finds the command, turns users' mistakes into one line and exit code 2.
+
+Exit codes: 0 done, 1 a check did not hold, 2 the user's input is at fault. Commands are modules of irsplit.commands and
+are imported when they are asked for: `irsplit --version` loads none of them.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from irsplit.errors import VERSION, IrsplitError
+
+COMMANDS = {
+    "cuts": "list the positions at which a model can be cut, and why it cannot at the others",
+    "compile": "cut a model and write a bundle for device and server",
+    "verify": "compare a bundle with the model that it was compiled from",
+    "run": "run a bundle on inputs, all segments in this process",
+    "inspect": "show what is in a model or a bundle",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="irsplit",
+        description="Split compiler for neural networks.",
+        epilog="commands:\n" + "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"irsplit {VERSION}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below; 'irsplit COMMAND --help'")
+    name = parser.parse_args(words[:1]).command
+    module = importlib.import_module(f"irsplit.commands.{name}")
+    command = argparse.ArgumentParser(prog=f"irsplit {name}", description=COMMANDS[name].capitalize() + ".")
+    module.add_arguments(command)
+    try:
+        return module.run(command.parse_args(words[1:]))
+    except IrsplitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output went away (irsplit cuts MODEL | head): nothing left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,46 @@
+"""Arguments that several commands share."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from irsplit.engines.inputs import load_input
+from irsplit.errors import EngineError
+from irsplit.runtime.manifest import TensorInfo
+
+
+def add_dims(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="INPUT[.AXIS]=N",
+        help="size of a dimension that may vary, for inputs that are made up; default 1",
+    )
+
+
+def parse_dims(words: Sequence[str]) -> dict[str, int]:
+    """Raises EngineError for a word that is not NAME=NUMBER."""
+    dims: dict[str, int] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        if not name or not number.isdecimal():
+            raise EngineError(f"--dim {word}: give INPUT=N or INPUT.AXIS=N with a number N")
+        dims[name] = int(number)
+    return dims
+
+
+def parse_inputs(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
+    """The arrays of one call from NAME=FILE words. Raises EngineError for unknown names and unreadable files."""
+    known = {info.name: info for info in infos}
+    inputs: dict[str, NDArray[Any]] = {}
+    for word in words:
+        # Tensor names may hold '=': the longest known name that fits wins.
+        name = max((name for name in known if word.startswith(f"{name}=")), key=len, default=None)
+        if name is None:
+            raise EngineError(f"--input {word}: give NAME=FILE with one of the inputs {', '.join(known)}")
+        inputs[name] = load_input(Path(word[len(name) + 1 :]), known[name])
+    return inputs

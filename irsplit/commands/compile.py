@@ -1,0 +1,72 @@
+"""irsplit compile MODEL -o DIR"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.commands.output import print_json, size
+from irsplit.compiler import BOUNDARIES, compile_model, whole_model
+from irsplit.engines.inputs import load_calls
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the bundle's folder")
+    parser.add_argument(
+        "--cut",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a cut by id or tensor name (see 'irsplit cuts'); give it several times for several cuts; "
+        "default: the smallest boundary below the input's size",
+    )
+    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    parser.add_argument(
+        "--place",
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="where each segment runs, in order: device or server; default: the first on the device",
+    )
+    parser.add_argument(
+        "--boundary", choices=BOUNDARIES, default="lossless", help="how tensors cross; default lossless"
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="inputs to calibrate a quantized boundary: .npy, .npz, images, .wav, or folders of them",
+    )
+    parser.add_argument("--codec", default="zstandard", help="lossless codec of the boundary; default zstandard")
+    parser.add_argument("--json", action="store_true", help="print the manifest")
+
+
+def run(arguments: Namespace) -> int:
+    calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
+    compiled = compile_model(
+        arguments.model,
+        arguments.output,
+        arguments.cut,
+        boundary=arguments.boundary,
+        calibration=calls,
+        max_tensors=arguments.max_tensors,
+        places=arguments.place,
+        codec=arguments.codec,
+    )
+    for remark in compiled.remarks:
+        print(f"{'warning' if remark.warning else 'note'}: {remark.text}", file=sys.stderr)
+    manifest = compiled.manifest
+    if arguments.json:
+        print_json(manifest.raw)
+        return 0
+    for index, segment in enumerate(manifest.segments):
+        path = manifest.path(segment.file)
+        print(f"{segment.place:7} {path}  {size(path.stat().st_size)}")
+        if index < len(manifest.boundaries):
+            for spec in manifest.boundaries[index].tensors:
+                shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)
+                coded = "int8, " if spec.quantization is not None else ""
+                print(f"   |    {spec.name}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
+    return 0

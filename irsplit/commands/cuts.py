@@ -1,0 +1,69 @@
+"""irsplit cuts MODEL"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from irsplit.commands.output import print_json, shorten, size, table
+from irsplit.dialects.registry import dialect_of
+from irsplit.ir import TensorType, Value
+from irsplit.passes.cuts import Cut, find_cuts
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
+    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    parser.add_argument("--legal", action="store_true", help="leave the rejected positions out")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: Namespace) -> int:
+    dialect = dialect_of(arguments.model)
+    model = dialect.read(arguments.model)
+    cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs)
+    shown = [cut for cut in cuts if cut.legal or not arguments.legal]
+    if arguments.json:
+        print_json([describe(cut) for cut in shown])
+        return 0
+    legal = sum(cut.legal for cut in cuts)
+    if shown:
+        print(table(("id", "kind", "bytes", "weights", "MACs", "after", "boundary or reason"), [*map(_row, shown)]))
+    print(f"{legal} legal of {len(cuts)} positions")
+    return 0
+
+
+def describe(cut: Cut) -> dict[str, Any]:
+    """A cut as JSON; bytes are null when a dimension is not known before run time."""
+    return {
+        "id": cut.id,
+        "after": cut.after.name or next((v.name for v in cut.after.outputs if v is not None), cut.after.op),
+        "legal": cut.legal,
+        "kind": cut.kind,
+        "reason": cut.reason,
+        "forwards": [value.name for value in cut.forwards],
+        "early_outputs": [value.name for value in cut.early_outputs],
+        "tensors": [_tensor(value) for value in cut.tensors],
+        "bytes": cut.size_bytes(),
+        "device_weight_bytes": cut.weight_bytes,
+        "device_macs_share": cut.macs_share,
+    }
+
+
+def _tensor(value: Value) -> dict[str, Any]:
+    if not isinstance(value.type, TensorType):
+        return {"name": value.name, "dtype": None, "shape": None, "bytes": None}
+    shape = None if value.type.shape is None else list(value.type.shape)
+    return {"name": value.name, "dtype": value.type.dtype.name, "shape": shape, "bytes": value.type.size_bytes()}
+
+
+def _row(cut: Cut) -> tuple[str, ...]:
+    share = "" if cut.macs_share is None else f"{100 * cut.macs_share:.1f} %"
+    after = cut.after.name or next((v.name for v in cut.after.outputs if v is not None), cut.after.op)
+    crossing = "+".join(value.name for value in cut.tensors)
+    extras = "".join(
+        f"; {word} {', '.join(value.name for value in values)}"
+        for word, values in (("forwards", cut.forwards), ("early outputs", cut.early_outputs))
+        if values
+    )
+    text = shorten(crossing, 80) + extras if cut.legal else str(cut.reason)
+    return (cut.id, cut.kind or "-", size(cut.size_bytes()), size(cut.weight_bytes), share, shorten(after, 40), text)

@@ -1,0 +1,49 @@
+"""irsplit inspect DIR|MODEL"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.commands.output import print_json, size, table
+from irsplit.dialects.registry import read_model
+from irsplit.ir import print_model
+from irsplit.runtime.manifest import Manifest
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="a model file (printed as IR text) or a bundle (printed as a table)")
+    parser.add_argument("--json", action="store_true", help="print the manifest of a bundle")
+
+
+def run(arguments: Namespace) -> int:
+    if not arguments.path.is_dir():
+        print(print_model(read_model(arguments.path)), end="")
+        return 0
+    manifest = Manifest.load(arguments.path)
+    if arguments.json:
+        print_json(manifest.raw)
+        return 0
+    source = manifest.raw["source"]
+    print(f"bundle {manifest.name} ({manifest.digest[:16]}) of {source['file']}, {source['dialect']}")
+    print(f"pipeline {manifest.raw['pipeline']}\n")
+    header = ("segment", "place", "file", "size", "inputs", "outputs")
+    print(table(header, [_segment_row(manifest, index) for index in range(len(manifest.segments))]))
+    for boundary in manifest.boundaries:
+        print(f"\n{boundary}")
+        for spec in boundary.tensors:
+            shape = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
+            print(f"  {spec.name}: {spec.dtype}[{shape}], {spec.codec}, quantization {spec.quantization or 'none'}")
+    return 0
+
+
+def _segment_row(manifest: Manifest, index: int) -> tuple[str, ...]:
+    segment = manifest.segments[index]
+    path = manifest.folder / segment.file
+    count = path.stat().st_size if path.is_file() else None
+    return (
+        segment.name,
+        segment.place,
+        segment.file,
+        "absent" if count is None else size(count),
+        ", ".join(segment.inputs),
+        ", ".join(dict.fromkeys((*segment.outputs, *segment.results))),
+    )

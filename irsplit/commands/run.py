@@ -1,0 +1,50 @@
+"""irsplit run DIR"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irsplit.bundle import write_file
+from irsplit.commands.arguments import parse_inputs
+from irsplit.commands.output import size
+from irsplit.engines.execute import run_bundle
+from irsplit.engines.isolate import isolated
+from irsplit.runtime.engines import DEFAULT_OPTIONS
+from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.session import check_inputs
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="an input from .npy, an image or a .wav; once for every input",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.npz", help="write the outputs by name")
+
+
+def run(arguments: Namespace) -> int:
+    manifest = Manifest.load(arguments.bundle)
+    inputs = check_inputs(manifest.inputs, parse_inputs(arguments.input, manifest.inputs))
+    outputs, frames = isolated(run_bundle, arguments.bundle, [inputs], DEFAULT_OPTIONS)
+    for name, value in outputs[0].items():
+        print(f"{name}  {_described(value)}")
+    print("frames:", ", ".join(size(count) for count in frames[0]))
+    if arguments.output is not None:
+        arrays: dict[str, Any] = outputs[0]
+        write_file(arguments.output, lambda file: np.savez(file, **arrays))
+    return 0
+
+
+def _described(value: Any) -> str:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" or not array.size:
+        return f"{array.dtype}{list(array.shape)}"
+    first = ", ".join(f"{item:.4g}" for item in array.ravel()[:6])
+    dots = ", ..." if array.size > 6 else ""
+    return f"{array.dtype}{list(array.shape)}  [{first}{dots}]  largest at {int(array.argmax())}"

@@ -1,0 +1,52 @@
+"""irsplit verify DIR"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
+from irsplit.commands.output import print_json, table
+from irsplit.engines.inputs import load_calls
+from irsplit.runtime.manifest import Manifest
+from irsplit.verification import OutputDifference, verify_bundle
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
+    parser.add_argument("--model", type=Path, help="the source model, when it is no longer where it was compiled from")
+    parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE", help="inputs of one call")
+    parser.add_argument("--inputs", type=Path, nargs="+", default=[], metavar="FILE", help="inputs of several calls")
+    parser.add_argument("--seed", type=int, default=0, help="for inputs that are made up; default 0")
+    add_dims(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: Namespace) -> int:
+    infos = Manifest.load(arguments.bundle).inputs
+    calls = load_calls(arguments.inputs, infos) if arguments.inputs else []
+    calls += [parse_inputs(arguments.input, infos)] if arguments.input else []
+    dims = parse_dims(arguments.dim)
+    outcome = verify_bundle(arguments.bundle, arguments.model, calls=calls, seed=arguments.seed, dims=dims)
+    if arguments.json:
+        print_json(outcome.to_json())
+        return 0 if outcome.holds else 1
+    print("optimisations off:", "bit-equal" if outcome.bit_equal else "differs")
+    if not outcome.bit_equal:
+        print(_differences(outcome.exact))
+    print("engine defaults:  ", "bit-equal" if all(o.bit_equal for o in outcome.optimized) else "differs")
+    if not all(output.bit_equal for output in outcome.optimized):
+        print(_differences(outcome.optimized))
+    frames = ", ".join(f"{size} B" for size in outcome.frame_bytes)
+    print(f"{outcome.calls} calls, frames of {frames}")
+    if not outcome.holds:
+        print("FAILED: the bundle does not compute what its model computes")
+    return 0 if outcome.holds else 1
+
+
+def _differences(outputs: Sequence[OutputDifference]) -> str:
+    header = ("  output", "max error", "mean error", "largest value", "same argmax")
+    rows = [
+        (f"  {o.name}", f"{o.max_error:.3g}", f"{o.mean_error:.3g}", f"{o.scale:.4g}", f"{100 * o.agreement:.1f} %")
+        for o in outputs
+    ]
+    return table(header, rows)

@@ -1,0 +1,128 @@
+"""One call, one artefact: a model file in, a bundle out."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from irsplit import sources
+from irsplit.bundle import Origin, tensor_info, write_bundle
+from irsplit.dialects.base import Dialect, WriteOptions
+from irsplit.dialects.registry import dialect_of
+from irsplit.engines.execute import Call, SegmentFile, run_segments
+from irsplit.engines.isolate import isolated
+from irsplit.errors import CutError
+from irsplit.ir import Graph, Model, TensorType, engine_graph
+from irsplit.passes import Context, Cut, Pipeline, Remark, find_cuts
+from irsplit.passes.base import Pass, Samples
+from irsplit.passes.boundaries import sends
+from irsplit.passes.check_boundary import CheckBoundary
+from irsplit.passes.compress_boundary import CompressBoundary
+from irsplit.passes.partition import Partition
+from irsplit.passes.prune_buffers import PruneBuffers
+from irsplit.passes.quantize_boundary import QuantizeBoundary
+from irsplit.passes.remove_unused import RemoveUnused
+from irsplit.runtime.manifest import Manifest, TensorInfo, file_digest
+
+BOUNDARIES: dict[str, tuple[Pass, ...]] = {"lossless": (), "int8": (QuantizeBoundary(),)}
+"""What `--boundary` means: the passes before compress-boundary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A bundle and what the passes had to say."""
+
+    manifest: Manifest
+    pipeline: str
+    remarks: tuple[Remark, ...]
+
+
+def compile_model(
+    model: Path | str,
+    folder: Path | str,
+    cuts: Sequence[str] = (),
+    *,
+    boundary: str = "lossless",
+    calibration: Sequence[Call] = (),
+    max_tensors: int = 1,
+    places: Sequence[str] = (),
+    codec: str = "zstandard",
+    options: WriteOptions = WriteOptions(),
+) -> Compiled:
+    """Compile the model file into a bundle in `folder`.
+
+    `cuts` are ids or tensor names of legal cuts; without any, the one with the fewest boundary bytes below the
+    input's. `boundary` is "lossless" or "int8", which needs `calibration`: inputs by name, one mapping a call.
+    Raises an IrsplitError for whatever is wrong with model, cut or folder; nothing is left half written then.
+    """
+    source, target = Path(model), Path(folder)
+    dialect = dialect_of(source)
+    loaded = dialect.read(source)
+    if not cuts:
+        cuts = [smallest_boundary(loaded.entry, find_cuts(loaded.entry, max_tensors)).id]
+    pipeline = default_pipeline(cuts, boundary, max_tensors, places, codec)
+    entry = loaded.entry
+    context = Context(dialect.macs, dialect.is_cheap)
+    if calibration:
+        context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
+    pipeline.run(loaded, context)
+    digest = file_digest(source)
+    details = {"remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks]}
+    origin = Origin(source.name, digest, str(pipeline), details)
+    manifest = write_bundle(loaded, dialect, entry, target, origin, options)
+    sources.remember(source, digest)
+    return Compiled(manifest, str(pipeline), tuple(context.remarks))
+
+
+def default_pipeline(
+    cuts: Sequence[str], boundary: str, max_tensors: int, places: Sequence[str], codec: str
+) -> Pipeline:
+    """The passes that `compile` runs for these options. Raises CutError for an unknown `boundary`."""
+    if boundary not in BOUNDARIES:
+        raise CutError(f"unknown boundary '{boundary}'; known: {', '.join(BOUNDARIES)}")
+    partition = Partition(tuple(cuts), max_tensors, tuple(places))
+    coding = (*BOUNDARIES[boundary], CompressBoundary(codec), CheckBoundary())
+    return Pipeline((partition, RemoveUnused(), PruneBuffers(), *coding))
+
+
+def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
+    """The legal cut with the fewest raw bytes, the latest of several, if it sends less than the model's inputs are.
+
+    Dimensions that are not known count as 1 on both sides. Raises CutError when no cut sends less.
+    """
+    legal = [cut for cut in cuts if cut.legal]
+    if not legal:
+        reasons = f"; the first position: {cuts[0].reason}" if cuts else ": it has fewer than two nodes"
+        raise CutError(f"the model has no legal cut{reasons} (see 'irsplit cuts', or allow more with --max-tensors)")
+    inputs = [value.type for value in graph.inputs if value.constant is None]
+    fed = [type.size_bytes(1) or 0 for type in inputs if isinstance(type, TensorType)]
+    best = min(reversed(legal), key=lambda cut: cut.size_bytes(1) or 0)
+    if (best.size_bytes(1) or 0) >= sum(fed):
+        raise CutError(
+            f"no legal cut sends less than the inputs ({sum(fed)} bytes): the smallest is {best.id} with "
+            f"{best.size_bytes(1)} bytes; choose one with --cut, or send the inputs and run everything on the server"
+        )
+    return best
+
+
+def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Call]) -> Mapping[str, Samples]:
+    """What crosses the boundaries of a partitioned model over the calibration calls."""
+    wanted = list(dict.fromkeys(value.name for _, send in sends(model) for value in send.inputs if value))
+    with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
+        files: list[SegmentFile] = []
+        for graph in model.segments:
+            lowered = engine_graph(graph)
+            path = Path(folder) / f"{graph.name}{dialect.extensions[0]}"
+            dialect.write(model, lowered, path)
+            inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
+            files.append(SegmentFile(path, model.dialect, inputs, tuple(value.name for value in lowered.outputs)))
+        return isolated(run_segments, files, list(calls), wanted)
+
+
+def whole_model(path: Path) -> tuple[SegmentFile, list[TensorInfo]]:
+    """A model file as one segment, and its inputs."""
+    dialect = dialect_of(path)
+    entry = dialect.read(path).entry
+    infos = [tensor_info(value) for value in entry.inputs if value.constant is None]
+    outputs = tuple(value.name for value in entry.outputs)
+    return SegmentFile(path, dialect.name, tuple(info.name for info in infos), outputs), infos

@@ -1,0 +1,42 @@
+"""The installed dialects: ours and those of other packages, found by name or by a file's ending."""
+
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from irsplit.dialects.base import Dialect
+from irsplit.errors import IrsplitError, ModelError
+from irsplit.ir import Model
+
+ENTRY_POINTS = "irsplit.dialects"
+
+
+@cache
+def dialect(name: str) -> Dialect:
+    """The dialect called `name`. Raises IrsplitError when none or several packages offer it, naming them."""
+    points = {point.value: point for point in entry_points(group=ENTRY_POINTS, name=name)}
+    if not points:
+        known = ", ".join(sorted(entry_points(group=ENTRY_POINTS).names))
+        raise IrsplitError(f"there is no dialect '{name}'; installed dialects: {known}")
+    if len(points) > 1:
+        raise IrsplitError(f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one")
+    return next(iter(points.values())).load()
+
+
+def dialect_of(path: Path) -> Dialect:
+    """The dialect of a model file by its ending. Raises ModelError when the file is missing or of no known kind."""
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; give a model file")
+    names = sorted(entry_points(group=ENTRY_POINTS).names)
+    # An ending is nearly always the dialect's name: try that first, and load the others only when it is not.
+    for name in sorted(names, key=lambda name: f".{name}" != path.suffix.lower()):
+        if path.suffix.lower() in dialect(name).extensions:
+            return dialect(name)
+    raise ModelError(f"{path}: unknown kind of model file '{path.suffix}'; irsplit reads {', '.join(names)}")
+
+
+def read_model(path: Path) -> Model:
+    """The model in a file, of whichever dialect."""
+    return dialect_of(path).read(path)

@@ -1,0 +1,61 @@
+"""Run whole models and bundles on stock engines; importable by name, for `isolated`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions, open_engine
+from irsplit.runtime.session import LocalSession
+
+Call = Mapping[str, NDArray[Any]]
+"""Inputs of one inference by name."""
+
+EXACT = replace(DEFAULT_OPTIONS, optimize=False, threads=1)
+"""No fusing, one thread: a node computes the same whatever surrounds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """A segment as the engine sees it: file, format, and the names of its inputs and outputs in the file's order."""
+
+    path: Path
+    format: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def run_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions) -> list[dict[str, Any]]:
+    """Outputs of each call by name, one engine for all of them, so that state carries over."""
+    engine = open_engine(file.path, file.format, options)
+    outputs = [engine.run([call[name] for name in file.inputs]) for call in calls]
+    return [dict(zip(file.outputs, values, strict=True)) for values in outputs]
+
+
+def run_bundle(
+    folder: Path, calls: Sequence[Call], options: EngineOptions
+) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """Outputs of each call by name, and the bytes of its frames, all segments in this process."""
+    session = LocalSession(folder, options)
+    outputs: list[dict[str, Any]] = []
+    frames: list[list[int]] = []
+    for call in calls:
+        outputs.append(session.run(call))
+        frames.append(session.frame_bytes)
+    return outputs, frames
+
+
+def run_segments(files: Sequence[SegmentFile], calls: Sequence[Call], wanted: Sequence[str]) -> dict[str, list[Any]]:
+    """Run the segments in order, passing everything on; the arrays of the `wanted` values over the calls."""
+    engines = [open_engine(file.path, file.format, EXACT) for file in files]
+    found: dict[str, list[Any]] = {name: [] for name in wanted}
+    for call in calls:
+        values = dict(call)
+        for file, engine in zip(files, engines, strict=True):
+            outputs = engine.run([values[name] for name in file.inputs])
+            values.update(zip(file.outputs, outputs, strict=True))
+        for name in wanted:
+            found[name].append(values[name])
+    return found

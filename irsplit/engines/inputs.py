@@ -1,0 +1,155 @@
+"""Inputs for a model: seeded ones, and those in a user's files (arrays, images, sound)."""
+
+import wave
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from irsplit.dtypes import BY_NAME
+from irsplit.errors import EngineError, UnsupportedError
+from irsplit.runtime.manifest import TensorInfo
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+Call = dict[str, NDArray[Any]]
+
+
+def seeded_calls(
+    infos: Sequence[TensorInfo], count: int, seed: int = 0, dims: Mapping[str, int] | None = None
+) -> list[Call]:
+    """`count` calls of random inputs, the same for the same seed.
+
+    Floats are uniform in [0, 1), 8-bit integers use their whole range, wider ones are below 10 (they are mostly
+    indices). A dimension that may vary is 1, or what `dims` says for "<input>.<axis>" or "<input>" (all its axes).
+    """
+    rng = np.random.default_rng(seed)
+    return [{info.name: _random(rng, info, dims or {}) for info in infos} for _ in range(count)]
+
+
+def _random(rng: np.random.Generator, info: TensorInfo, dims: Mapping[str, int]) -> NDArray[Any]:
+    shape = [
+        dim if dim is not None else dims.get(f"{info.name}.{axis}", dims.get(info.name, 1))
+        for axis, dim in enumerate(info.shape or ())
+    ]
+    dtype = BY_NAME.get(info.dtype)
+    if info.dtype == "str":
+        return np.full(shape, "text", dtype=object)
+    if dtype is None or dtype.storage is None or info.dtype.startswith("c"):
+        raise UnsupportedError(f"input '{info.name}' of type {info.dtype} cannot be made up; give it with --input")
+    if dtype.is_float:
+        return rng.random(shape).astype(dtype.storage)
+    if info.dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    if dtype.bits == 8:
+        return rng.integers(0, 256, shape).astype(np.uint8).view(dtype.storage)
+    return rng.integers(0, 10, shape).astype(dtype.storage)
+
+
+def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Call]:
+    """Calls from files: every `.npz` has arrays by input name, the others are for models with one input.
+
+    A folder stands for the files in it. An array with one more axis than the input, or with more rows than its first
+    axis takes, is a batch: one call a row. Raises EngineError naming the file.
+    """
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    calls: list[Call] = []
+    for file in files:
+        calls.extend(_calls_of(file, infos))
+    if not calls:
+        raise EngineError(f"no inputs in {', '.join(map(str, paths))}; give .npy, .npz, images or .wav files")
+    return calls
+
+
+def load_input(path: Path, info: TensorInfo) -> NDArray[Any]:
+    """One array for one input, from an array, image or sound file. Raises EngineError naming file and input."""
+    if not path.is_file():
+        raise EngineError(f"{path}: no such file, given for input '{info.name}'")
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return _loaded(path)
+    if suffix in IMAGES:
+        return image_array(path, info)
+    if suffix == ".wav":
+        return sound_array(path, info)
+    raise EngineError(f"{path}: unknown kind of input; give .npy, .wav or an image ({', '.join(IMAGES)})")
+
+
+def image_array(path: Path, info: TensorInfo) -> NDArray[Any]:
+    """An image resized to the input: NHWC or NCHW by where 1 or 3 stands; floats are in [0, 1], i8 is pixel - 128."""
+    shape = list(info.shape or ())
+    channels_last = len(shape) in (3, 4) and shape[-1] in (1, 3)
+    channels_first = len(shape) in (3, 4) and shape[-3] in (1, 3)
+    if not channels_last and not channels_first:
+        raise EngineError(f"{path}: input '{info.name}' of shape {shape} is no image; give an array (.npy)")
+    height, width, channels = shape[-3:] if channels_last else (shape[-2], shape[-1], shape[-3])
+    try:
+        with Image.open(path) as image:
+            size = (width or image.width, height or image.height)
+            resized = image.convert("L" if channels == 1 else "RGB").resize(size, Image.Resampling.BILINEAR)
+    except (UnidentifiedImageError, OSError) as error:
+        raise EngineError(f"{path}: cannot be read as an image: {error}") from error
+    pixels = np.asarray(resized).reshape(size[1], size[0], channels or 3)
+    pixels = pixels if channels_last else pixels.transpose(2, 0, 1)
+    dtype = BY_NAME[info.dtype]
+    assert dtype.storage is not None
+    values = pixels / 255 if dtype.is_float else pixels.astype(np.int16) - (128 if info.dtype == "i8" else 0)
+    return np.ascontiguousarray(values.astype(dtype.storage)).reshape((1,) * (len(shape) - 3) + pixels.shape)
+
+
+def sound_array(path: Path, info: TensorInfo) -> NDArray[Any]:
+    """A 16-bit PCM wave file, first channel, cut or padded to the input; floats are in [-1, 1)."""
+    try:
+        with wave.open(str(path), "rb") as sound:
+            if sound.getsampwidth() != 2:
+                raise EngineError(f"{path}: {8 * sound.getsampwidth()}-bit samples; convert it to 16-bit PCM")
+            samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")[:: sound.getnchannels()]
+    except (wave.Error, EOFError) as error:
+        raise EngineError(f"{path}: cannot be read as a wave file: {error}") from error
+    shape = [dim if dim is not None else 1 for dim in info.shape or (len(samples),)]
+    if info.shape and info.shape[-1] is None:
+        shape[-1] = len(samples)
+    count = int(np.prod(shape))
+    padded = np.pad(samples[:count], (0, max(0, count - len(samples))))
+    dtype = BY_NAME[info.dtype]
+    assert dtype.storage is not None
+    return (padded / 32768 if dtype.is_float else padded).astype(dtype.storage).reshape(shape)
+
+
+def _calls_of(file: Path, infos: Sequence[TensorInfo]) -> list[Call]:
+    if file.suffix.lower() == ".npz":
+        arrays = dict(_loaded(file))
+    elif len(infos) == 1:
+        arrays = {infos[0].name: load_input(file, infos[0])}
+    else:
+        raise EngineError(f"{file}: the model has {len(infos)} inputs; give .npz files with one array an input")
+    wanted = {info.name: info for info in infos}
+    if len(arrays) == len(wanted) == 1:
+        arrays = dict(zip(wanted, arrays.values(), strict=True))  # one input, one array: whatever it is called
+    if set(arrays) != set(wanted):
+        raise EngineError(f"{file}: has {', '.join(arrays)}; give one array for each input: {', '.join(wanted)}")
+    rows = {name: _rows(array, wanted[name]) for name, array in arrays.items()}
+    count = max(len(row) for row in rows.values())
+    if any(len(row) not in (1, count) for row in rows.values()):
+        sizes = ", ".join(f"{name} {len(row)}" for name, row in rows.items())
+        raise EngineError(f"{file}: the arrays disagree on the number of calls: {sizes}")
+    return [{name: row[index % len(row)] for name, row in rows.items()} for index in range(count)]
+
+
+def _rows(array: NDArray[Any], info: TensorInfo) -> list[NDArray[Any]]:
+    shape = info.shape
+    if shape is None:
+        return [array]
+    if array.ndim == len(shape) + 1:
+        return list(array)
+    takes_one = array.ndim == len(shape) and array.ndim > 0 and shape[0] in (1, None)
+    return [row[None] for row in array] if takes_one and len(array) > 1 else [array]
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path}: cannot be read as numpy arrays: {error}") from error

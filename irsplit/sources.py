@@ -1,0 +1,46 @@
+"""Where this machine has the model that a bundle was compiled from: remembered beside the user's caches.
+
+A bundle names its source by file name and digest alone, so that the same model gives the same bundle wherever it
+lies; this index lets `irsplit verify BUNDLE` find it again.
+"""
+
+import os
+from pathlib import Path
+
+from irsplit.errors import BundleError
+from irsplit.runtime.manifest import Manifest, file_digest
+
+
+def remember(model: Path, sha256: str) -> None:
+    """Note where the model with this digest lies. Nothing happens where the cache cannot be written."""
+    try:
+        _index().mkdir(parents=True, exist_ok=True)
+        (_index() / sha256).write_text(str(model.resolve()), encoding="utf-8")
+    except OSError:
+        return
+
+
+def find(manifest: Manifest, given: Path | None = None) -> Path:
+    """The source model of a bundle: `given`, the remembered path, or a file of its name near the bundle.
+
+    Raises BundleError when none of them has the digest in the manifest.
+    """
+    file, sha256 = manifest.raw["source"]["file"], manifest.raw["source"]["sha256"]
+    if given is not None:
+        if not given.is_file():
+            raise BundleError(f"{given}: no such file")
+        if file_digest(given) != sha256:
+            raise BundleError(f"{given}: is not the model that {manifest.folder} was compiled from; give {file}")
+        return given
+    remembered = _index() / sha256
+    candidates = [Path(remembered.read_text(encoding="utf-8"))] if remembered.is_file() else []
+    candidates += [folder / file for folder in (manifest.folder, manifest.folder.resolve().parent, Path.cwd())]
+    for candidate in candidates:
+        if candidate.is_file() and file_digest(candidate) == sha256:
+            return candidate
+    raise BundleError(f"{manifest.folder}: its source model {file} is not where it was; say where with --model PATH")
+
+
+def _index() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "irsplit" / "sources"

@@ -1,0 +1,147 @@
+"""Does a bundle compute what its model computes: the whole against the chain of segments, through real frames."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irsplit import sources
+from irsplit.compiler import whole_model
+from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_whole
+from irsplit.engines.inputs import seeded_calls
+from irsplit.engines.isolate import isolated
+from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
+from irsplit.runtime.manifest import Manifest
+
+TOLERANCE = 1e-3
+"""Largest error, relative to the largest magnitude of the output, that `close` allows.
+
+With optimisations on, an engine fuses operators across the cut in the whole model and cannot in the halves; sums are
+then rounded in another order. Measured on float models: mostly 1e-6, at most 3e-4 after thousands of summands.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputDifference:
+    """How one output differs over all calls; errors are absolute, `scale` is the output's largest magnitude."""
+
+    name: str
+    bit_equal: bool
+    max_error: float
+    mean_error: float
+    scale: float
+    agreement: float
+    """Share of the rows (along the last axis) with their largest element in the same place."""
+
+    @property
+    def close(self) -> bool:
+        return self.bit_equal or self.max_error <= TOLERANCE * max(self.scale, 1e-30)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome of `verify_bundle`; `holds` is what its exit code says.
+
+    A lossless bundle must be bit-equal with the engine's optimisations off. A quantized one has no promise but the
+    numbers here: it holds when every output has the right shape and type.
+    """
+
+    holds: bool
+    lossless: bool
+    calls: int
+    exact: tuple[OutputDifference, ...]
+    """Optimisations off, one thread."""
+    optimized: tuple[OutputDifference, ...]
+    """The engine's defaults, as a user runs it."""
+    frame_bytes: tuple[int, ...]
+    """Bytes of the frame at each boundary, mean over the calls."""
+
+    @property
+    def bit_equal(self) -> bool:
+        return all(output.bit_equal for output in self.exact)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"bit_equal": self.bit_equal}
+
+
+def verify_bundle(
+    bundle: Path | str,
+    model: Path | str | None = None,
+    *,
+    calls: Sequence[Call] = (),
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    engine_defaults: bool = True,
+) -> Verification:
+    """Run the whole model and the bundle on the same inputs, both in processes of their own, and compare.
+
+    `calls` are inputs by name; without any, three seeded ones are made up (`dims` gives sizes to dimensions that may
+    vary). A stateful model sees them as a sequence. `model` is needed only when the source has moved.
+    """
+    manifest = Manifest.load(bundle)
+    manifest.check_files()
+    whole, infos = whole_model(sources.find(manifest, None if model is None else Path(model)))
+    calls = list(calls) or seeded_calls(infos, 3, seed, dims)
+    exact, frames = _compare(manifest, whole, calls, EXACT)
+    optimized = _compare(manifest, whole, calls, DEFAULT_OPTIONS)[0] if engine_defaults else ()
+    lossless = all(spec.quantization is None for boundary in manifest.boundaries for spec in boundary.tensors)
+    holds = all(output.bit_equal for output in exact) if lossless else all(np.isfinite(o.max_error) for o in exact)
+    means = tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*frames, strict=True))
+    return Verification(holds, lossless, len(calls), exact, optimized, means)
+
+
+def _compare(
+    manifest: Manifest, whole: SegmentFile, calls: Sequence[Call], options: EngineOptions
+) -> tuple[tuple[OutputDifference, ...], list[list[int]]]:
+    expected = isolated(run_whole, whole, list(calls), options)
+    found, frames = isolated(run_bundle, manifest.folder, list(calls), options)
+    names = [info.name for info in manifest.outputs]
+    return tuple(compare(name, [c[name] for c in expected], [c.get(name) for c in found]) for name in names), frames
+
+
+def compare(name: str, expected: Sequence[Any], found: Sequence[Any]) -> OutputDifference:
+    """How the values of one output over several calls differ from the expected ones.
+
+    A missing value, or one of another type or shape, is infinitely wrong; so is text that differs. NaN where NaN is
+    expected is no error.
+    """
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(expected, found, strict=True)]
+    if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
+        return OutputDifference(name, False, float("inf"), float("inf"), 0.0, 0.0)
+    bit_equal = all(_bits(a) == _bits(b) for a, b in pairs)
+    numeric = [(_wide(a), _wide(b)) for a, b in pairs if a.dtype.kind in "biufc" and a.size]
+    if not numeric:
+        error = 0.0 if bit_equal else float("inf")
+        return OutputDifference(name, bit_equal, error, error, 0.0, float(bit_equal))
+    errors = [_errors(a, b) for a, b in numeric]
+    agreement = [_first_largest(a) == _first_largest(b) for a, b in numeric if a.ndim]
+    return OutputDifference(
+        name,
+        bit_equal,
+        max(float(error.max()) for error in errors),
+        float(np.mean([error.mean() for error in errors])),
+        max(float(np.nan_to_num(np.abs(a)).max()) for a, _ in numeric),
+        float(np.mean([same.mean() for same in agreement])) if agreement else 1.0,
+    )
+
+
+def _bits(array: NDArray[Any]) -> Any:
+    return array.tolist() if array.dtype.hasobject else array.tobytes()
+
+
+def _wide(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _first_largest(array: NDArray[Any]) -> NDArray[np.intp]:
+    return np.real(array).argmax(-1)
+
+
+def _errors(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(expected - found)
+    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+    return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))

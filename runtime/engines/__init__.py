@@ -1,0 +1,52 @@
+"""Executors of segment files: one module an engine, loaded when a segment of its format is opened."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from irsplit.errors import EngineError
+
+MODULES = {"onnx": "irsplit.runtime.engines.ort", "tflite": "irsplit.runtime.engines.litert"}
+"""Format of a segment file to the module with its `open_engine`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """`optimize` lets the engine fuse and reorder; without it a node computes the same whatever surrounds it."""
+
+    optimize: bool = True
+    threads: int = 0
+    """0: the engine chooses."""
+
+
+DEFAULT_OPTIONS = EngineOptions()
+
+
+class Engine(Protocol):
+    """A loaded model file. Inputs and outputs are positional, in the file's order: names need not be unique."""
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
+        """One inference. Raises EngineError when the engine refuses the inputs or fails."""
+        ...
+
+    def reset(self) -> None:
+        """Forget state kept between calls."""
+        ...
+
+
+def open_engine(path: Path, format: str, options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
+    """Load a model file. Raises EngineError when the engine is not installed or refuses the file.
+
+    An engine may abort the process on a malformed file: open files that nobody vouches for in a subprocess.
+    """
+    if format not in MODULES:
+        raise EngineError(f"no engine for format '{format}'; formats: {', '.join(MODULES)}")
+    try:
+        module = importlib.import_module(MODULES[format])
+    except ImportError as error:
+        raise EngineError(f"{path.name} needs an engine that is not installed: {error}; install it") from error
+    return module.open_engine(path, options)

@@ -1,0 +1,72 @@
+"""TFLite segments on LiteRT."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from numpy.typing import NDArray
+
+from irsplit.errors import EngineError
+from irsplit.runtime.engines import Engine, EngineOptions
+
+
+class LitertEngine:
+    """One interpreter, which serves one call at a time.
+
+    A few kernels exist in the default delegate alone: a model that does not open without it is opened with it, even
+    when no optimisation is asked for.
+    """
+
+    def __init__(self, path: Path, options: EngineOptions) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
+        try:
+            self._interpreter = self._open(delegated if options.optimize else plain, options)
+        except EngineError:
+            self._interpreter = self._open(plain if options.optimize else delegated, options)
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
+        self._shapes = [tuple(details["shape"]) for details in self._inputs]
+
+    def _open(self, resolver: Any, options: EngineOptions) -> Any:
+        try:
+            interpreter = Interpreter(
+                str(self._path), experimental_op_resolver_type=resolver, num_threads=options.threads or None
+            )
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"{self._path.name}: LiteRT refuses it: {str(error).splitlines()[0]}") from error
+        return interpreter
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
+        with self._lock:
+            try:
+                self._resize(inputs)
+                for details, array in zip(self._inputs, inputs, strict=True):
+                    self._interpreter.set_tensor(details["index"], array)
+                self._interpreter.invoke()
+                return [np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs]
+            except (RuntimeError, ValueError) as error:
+                raise EngineError(f"{self._path.name}: LiteRT failed: {str(error).splitlines()[0]}") from error
+
+    def _resize(self, inputs: Sequence[NDArray[Any]]) -> None:
+        """Fit dynamic inputs; only when a shape changed, because allocating anew clears variable tensors."""
+        shapes = [array.shape for array in inputs]
+        if shapes == self._shapes:
+            return
+        for details, shape in zip(self._inputs, shapes, strict=True):
+            self._interpreter.resize_tensor_input(details["index"], shape)
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes
+
+    def reset(self) -> None:
+        with self._lock:
+            self._interpreter.reset_all_variables()
+
+
+def open_engine(path: Path, options: EngineOptions) -> Engine:
+    return LitertEngine(path, options)

@@ -1,0 +1,165 @@
+"""manifest.json of a bundle: segments, boundaries and files, read and checked.
+
+The one description of a bundle that both sides share; the compiler writes it, sessions read it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from irsplit.errors import BundleError
+from irsplit.runtime.boundary import Boundary
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "TensorInfo":
+        shape = data["shape"]
+        return cls(data["name"], data["dtype"], None if shape is None else tuple(shape))
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """One segment: where it runs, its model file, and what the engine is fed and gives, in the file's order.
+
+    `results` are the outputs of the whole model that are ready after this segment. `stateful` segments keep state
+    between calls and must see every call of a stream in order.
+    """
+
+    name: str
+    place: str
+    file: str
+    format: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    results: tuple[str, ...]
+    stateful: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "place": self.place,
+            "file": self.file,
+            "format": self.format,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "results": list(self.results),
+            "stateful": self.stateful,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "SegmentInfo":
+        return cls(
+            data["name"],
+            data["place"],
+            data["file"],
+            data["format"],
+            tuple(data["inputs"]),
+            tuple(data["outputs"]),
+            tuple(data["results"]),
+            data["stateful"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A bundle's description. `folder` is where the files are; `digest` names the bundle's contents."""
+
+    folder: Path
+    name: str
+    digest: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    segments: tuple[SegmentInfo, ...]
+    boundaries: tuple[Boundary, ...]
+    files: dict[str, str] = field(repr=False)
+    """SHA-256 of every file of the bundle but the manifest itself, by path relative to the bundle."""
+    raw: dict[str, Any] = field(repr=False)
+    """The whole JSON object: what only the compiler's side looks at."""
+
+    @classmethod
+    def load(cls, bundle: Path | str) -> "Manifest":
+        """Read the manifest of a bundle folder. Raises BundleError when it is none, or damaged."""
+        folder = Path(bundle)
+        path = folder / MANIFEST
+        if not folder.exists():
+            raise BundleError(f"{folder}: no such bundle; make one with 'irsplit compile MODEL -o {folder}'")
+        if not path.is_file():
+            raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}; make one with 'irsplit compile'")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            version = data["format_version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{path}: damaged manifest ({error}); compile the bundle again") from error
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"{path}: format version {version}, this release reads {FORMAT_VERSION}; compile the bundle again"
+            )
+        try:
+            return cls._from_json(folder, data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{path}: damaged manifest ({error!r}); compile the bundle again") from error
+
+    @classmethod
+    def _from_json(cls, folder: Path, data: dict[str, Any]) -> "Manifest":
+        segments = tuple(SegmentInfo.from_json(item) for item in data["segments"])
+        boundaries = tuple(_read_boundary(folder, item) for item in data["boundaries"])
+        if len(boundaries) != len(segments) - 1:
+            raise ValueError(f"{len(segments)} segments and {len(boundaries)} boundaries")
+        return cls(
+            folder,
+            data["name"],
+            data["digest"],
+            tuple(TensorInfo.from_json(item) for item in data["inputs"]),
+            tuple(TensorInfo.from_json(item) for item in data["outputs"]),
+            segments,
+            boundaries,
+            dict(data["files"]),
+            data,
+        )
+
+    def path(self, file: str) -> Path:
+        """Where a file of the bundle is. Raises BundleError for one outside of it or one that is missing."""
+        path = self.folder / file
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise BundleError(f"{self.folder / MANIFEST}: '{file}' is outside of the bundle; compile it again")
+        if not path.is_file():
+            raise BundleError(f"{path}: missing from the bundle; copy the folder of this side whole")
+        return path
+
+    def check_files(self) -> None:
+        """Raise BundleError, naming the file, when one that is present differs from what was compiled."""
+        for file, expected in self.files.items():
+            path = self.folder / file
+            if path.is_file() and file_digest(path) != expected:
+                raise BundleError(f"{path}: changed since it was compiled; copy or compile the bundle again")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_boundary(folder: Path, data: dict[str, Any]) -> Boundary:
+    """The boundary from the first descriptor that is present: a device has its own copy only."""
+    for name in data["descriptor"].values():
+        path = folder / name
+        if path.is_file():
+            return Boundary.from_bytes(path.read_bytes())
+    raise BundleError(f"{folder}: no descriptor of boundary {data['index']}; copy the folder of this side whole")
