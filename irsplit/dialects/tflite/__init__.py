@@ -2,4 +2,6 @@
 
 from irsplit.dialects.tflite.dialect import TfliteDialect
 
-__all__ = ["TfliteDialect"]
+TFLITE = TfliteDialect()
+
+__all__ = ["TFLITE", "TfliteDialect"]
