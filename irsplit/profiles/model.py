@@ -58,3 +58,13 @@ class Device:
     idle_uw: int = 0
     memory_bytes: int = 0
     codecs: dict[str, CodecSpeed] = field(default_factory=dict)
+
+    def time_ns(self, operator_class: str, macs: int, moved_bytes: int) -> int:
+        """Estimated time of one operator: its MACs at the rate of its class, or its bytes if it has no MACs."""
+        rate = self.macs_s.get(operator_class)
+        work = macs * 10**9 // rate if rate and macs else moved_bytes * 10**9 // self.bytes_s
+        return self.overhead_ns + work
+
+    def energy_nj(self, time_ns: int) -> int:
+        """Battery energy of computing: 1 uW over 1 ns is 1e-6 nJ."""
+        return self.active_uw * time_ns // 10**6
