@@ -1,5 +1,62 @@
-"""irsplit: the split compiler for neural networks."""
+"""irsplit: the split compiler for neural networks.
+
+    import irsplit
+    bundle = irsplit.compile_model("digits.onnx", "build", cuts=["bottleneck/relu"])
+    frame = irsplit.DeviceSession("build").start({"image": image})
+    outputs = irsplit.ServerSession("build").resume(frame)
+
+Names are imported when they are first used: `import irsplit` costs nothing, and `irsplit.runtime` needs neither onnx
+nor flatbuffers.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from irsplit.errors import VERSION as __version__
+from irsplit.errors import IrsplitError
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from irsplit.compiler import Compiled, compile_model
+    from irsplit.dialects.registry import read_model
+    from irsplit.passes.cuts import find_cuts
+    from irsplit.passes.pipeline import Pipeline
+    from irsplit.runtime.session import DeviceSession, Frame, LocalSession, ServerSession, Session
+    from irsplit.verification import Verification, verify_bundle
+
+_HOMES = {
+    "Compiled": "irsplit.compiler",
+    "DeviceSession": "irsplit.runtime.session",
+    "Frame": "irsplit.runtime.session",
+    "LocalSession": "irsplit.runtime.session",
+    "Pipeline": "irsplit.passes.pipeline",
+    "ServerSession": "irsplit.runtime.session",
+    "Session": "irsplit.runtime.session",
+    "Verification": "irsplit.verification",
+    "compile_model": "irsplit.compiler",
+    "find_cuts": "irsplit.passes.cuts",
+    "read_model": "irsplit.dialects.registry",
+    "verify_bundle": "irsplit.verification",
+}
+
+__all__ = [
+    "Compiled",
+    "DeviceSession",
+    "Frame",
+    "IrsplitError",
+    "LocalSession",
+    "Pipeline",
+    "ServerSession",
+    "Session",
+    "Verification",
+    "__version__",
+    "compile_model",
+    "find_cuts",
+    "read_model",
+    "verify_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'irsplit' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

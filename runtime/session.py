@@ -127,12 +127,29 @@ class DeviceSession(Session):
     def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         super().__init__(bundle, ("device",), options)
 
+    def start(self, inputs: Arrays) -> Frame:
+        """As `Session.start`: the frame for the server."""
+        outcome = super().start(inputs)
+        if not isinstance(outcome, Frame):
+            raise BundleError(f"bundle '{self.manifest.name}' ends on the device, without a frame; use LocalSession")
+        return outcome
+
 
 class ServerSession(Session):
     """The segments on the server."""
 
     def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         super().__init__(bundle, ("server",), options)
+
+    def resume(self, frame: bytes) -> dict[str, Any]:
+        """As `Session.resume`, for a bundle that ends on the server: the outputs by name."""
+        outcome = super().resume(frame)
+        if isinstance(outcome, Frame):
+            raise BundleError(
+                f"bundle '{self.manifest.name}' goes on at the device; "
+                "use Session(bundle, ['server']), whose resume returns the next frame"
+            )
+        return outcome
 
 
 class LocalSession(Session):

@@ -27,11 +27,11 @@ class SegmentFile:
     outputs: tuple[str, ...]
 
 
-def run_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions) -> list[dict[str, Any]]:
-    """Outputs of each call by name, one engine for all of them, so that state carries over."""
+def run_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions) -> tuple[list[dict[str, Any]], bool]:
+    """Outputs of each call by name, one engine for all of them, so that state carries over; whether it optimised."""
     engine = open_engine(file.path, file.format, options)
     outputs = [engine.run([call[name] for name in file.inputs]) for call in calls]
-    return [dict(zip(file.outputs, values, strict=True)) for values in outputs]
+    return [dict(zip(file.outputs, values, strict=True)) for values in outputs], engine.optimized
 
 
 def run_bundle(

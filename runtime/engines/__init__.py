@@ -29,6 +29,9 @@ DEFAULT_OPTIONS = EngineOptions()
 class Engine(Protocol):
     """A loaded model file. Inputs and outputs are positional, in the file's order: names need not be unique."""
 
+    optimized: bool
+    """Whether it fuses and reorders; an engine that can run a model in one way only does so whatever was asked."""
+
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
         """One inference. Raises EngineError when the engine refuses the inputs or fails."""
         ...

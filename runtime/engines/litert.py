@@ -16,26 +16,29 @@ from irsplit.runtime.engines import Engine, EngineOptions
 class LitertEngine:
     """One interpreter, which serves one call at a time.
 
-    A few kernels exist in the default delegate alone: a model that does not open without it is opened with it, even
-    when no optimisation is asked for.
+    A few kernels exist in the default delegate alone, and a few models only open without it: what does not open as
+    asked is opened the other way, and `optimized` tells.
     """
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
         self._path = path
         self._lock = threading.Lock()
-        plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
+        self.optimized = options.optimize
         try:
-            self._interpreter = self._open(delegated if options.optimize else plain, options)
+            self._interpreter = self._open(options.threads)
         except EngineError:
-            self._interpreter = self._open(plain if options.optimize else delegated, options)
+            self.optimized = not options.optimize
+            self._interpreter = self._open(options.threads)
         self._inputs = self._interpreter.get_input_details()
         self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
         self._shapes = [tuple(details["shape"]) for details in self._inputs]
 
-    def _open(self, resolver: Any, options: EngineOptions) -> Any:
+    def _open(self, threads: int) -> Any:
+        plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
+        resolver = delegated if self.optimized else plain
         try:
             interpreter = Interpreter(
-                str(self._path), experimental_op_resolver_type=resolver, num_threads=options.threads or None
+                str(self._path), experimental_op_resolver_type=resolver, num_threads=threads or None
             )
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:

@@ -14,6 +14,7 @@ from irsplit.runtime.engines import Engine, EngineOptions
 
 class OrtEngine:
     def __init__(self, path: Path, options: EngineOptions) -> None:
+        self.optimized = options.optimize
         self._path = path
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = options.threads

@@ -1,0 +1,55 @@
+"""The main job on the example: compile both formats, run them split, compare with the whole model.
+
+python examples/digits/demo.py [FOLDER]     bundles go to FOLDER, by default build/demo
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import irsplit
+from irsplit.compiler import whole_model
+from irsplit.engines.execute import run_whole
+from irsplit.runtime.engines import DEFAULT_OPTIONS
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    build = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo")
+    images = np.load(HERE / "test_images.npz")
+    pixels = (images["images"] / 255).astype(np.float32)
+    calibration = (np.load(HERE / "calibration_images.npz")["images"] / 255).astype(np.float32)
+    print(f"{'model':15} {'boundary':9} {'cut after':17} {'input':>7} {'raw':>7} {'frame':>8}  accuracy whole -> split")
+    for name in ("digits.onnx", "digits.tflite"):
+        axis = 1 if name.endswith(".onnx") else -1
+        calls = [{"image": np.expand_dims(image, (0, axis))} for image in pixels]
+        whole, _ = whole_model(HERE / name)
+        expected, _ = run_whole(whole, calls, DEFAULT_OPTIONS)
+        for boundary in ("lossless", "int8"):
+            folder = build / f"{Path(name).stem}-{name.rpartition('.')[2]}-{boundary}"
+            samples = [{"image": np.expand_dims(image, (0, axis))} for image in calibration]
+            bundle = irsplit.compile_model(HERE / name, folder, boundary=boundary, calibration=samples).manifest
+            device, server = irsplit.DeviceSession(folder), irsplit.ServerSession(folder)
+            frames = [device.start(call) for call in calls]
+            found = [server.resume(frame) for frame in frames]
+            tensor = bundle.boundaries[0].tensors[0]
+            raw = int(np.prod([dim or 1 for dim in tensor.shape])) * tensor.storage.itemsize
+            size = sum(map(len, frames)) / len(frames)
+            print(
+                f"{name:15} {boundary:9} {tensor.name:17} {calls[0]['image'].nbytes:5} B {raw:5} B {size:6.1f} B"
+                f"  {accuracy(expected, images['labels'])} -> {accuracy(found, images['labels'])}"
+            )
+    print(f"\nbundles are in {build}; try:  irsplit verify {build}/digits-onnx-lossless")
+
+
+def accuracy(outputs: Sequence[Mapping[str, Any]], labels: Sequence[int]) -> str:
+    correct = sum(int(np.argmax(output["logits"]) == label) for output, label in zip(outputs, labels, strict=True))
+    return f"{correct}/{len(labels)}"
+
+
+if __name__ == "__main__":
+    main()
