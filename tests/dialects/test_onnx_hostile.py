@@ -69,7 +69,7 @@ def test_a_flipped_bit_is_refused_or_read_but_never_a_traceback(tmp_path: Path):
     path = tmp_path / "model.onnx"
     content = small_model().SerializeToString()
 
-    for position in range(len(content) * 8):
+    for position in range(0, len(content) * 8, 13):
         damaged = bytearray(content)
         damaged[position // 8] ^= 1 << position % 8
         path.write_bytes(damaged)

@@ -36,7 +36,7 @@ def attribute_tensor(node: Node, name: str) -> Field | None:
     for field in fields(data, message.start, message.stop):
         if field.key == schema.NODE_ATTRIBUTE:
             parts = {part.key: part for part in fields(data, field.start, field.stop)}
-            if schema.ATTRIBUTE_TENSOR in parts and read_text(data, parts[schema.ATTRIBUTE_NAME]) == name:
+            if schema.ATTRIBUTE_TENSOR in parts and read_text(data, *parts[schema.ATTRIBUTE_NAME][2:]) == name:
                 return parts[schema.ATTRIBUTE_TENSOR]
     return None
 
@@ -50,15 +50,15 @@ def _attribute(data: Data, message: Field) -> tuple[str, Attribute]:
         payload = data[field.start : field.stop]
         match field.key:
             case schema.ATTRIBUTE_NAME:
-                name = read_text(data, field)
+                name = read_text(data, field.start, field.stop)
             case schema.ATTRIBUTE_INT:
-                value = read_int(data, field)
+                value = read_int(data, field.start, field.stop)
             case schema.ATTRIBUTE_FLOAT:
                 (value,) = struct.unpack("<f", payload)
             case schema.ATTRIBUTE_STRING:
                 value = bytes(payload)
             case schema.ATTRIBUTE_INTS | schema.ATTRIBUTE_INTS_PACKED:
-                integers += read_ints(data, field)
+                integers += read_ints(data, field.start, field.stop)
             case schema.ATTRIBUTE_FLOATS | schema.ATTRIBUTE_FLOATS_PACKED:
                 floats += np.frombuffer(payload, "<f4").tolist()
             case schema.ATTRIBUTE_STRINGS:

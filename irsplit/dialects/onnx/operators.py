@@ -1,6 +1,7 @@
 """What is known of ONNX operators: which are random, which are cheap."""
 
 from collections.abc import Mapping
+from functools import cache
 
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import read_attributes
@@ -21,7 +22,7 @@ _RANDOM = frozenset(
     }
 )
 
-_PURE_DOMAINS = ("onnx", "ai.onnx", "com.microsoft", "com.ms")
+_PURE_DOMAINS = ("onnx.", "ai.onnx.", "com.microsoft.", "com.ms.")
 """Domains whose operators are functions of their operands; operators of others may be anything."""
 
 
@@ -43,12 +44,16 @@ def domain(node: Node) -> str:
 
 def is_random(node: Node) -> bool:
     """Whether the node gives another result each time, or may: custom operators are not known to be functions."""
-    if node.op in _RANDOM or any(inner.random for body in node.graphs for inner in body.nodes):
-        return True
     if node.op == "onnx.Dropout":
         return _drops(node)
-    pure = any(node.op.startswith(domain + ".") for domain in _PURE_DOMAINS)
-    return not pure and not node.callees
+    if node.graphs and any(inner.random for body in node.graphs for inner in body.nodes):
+        return True
+    return _may_be_random(node.op) and not node.callees
+
+
+@cache
+def _may_be_random(op: str) -> bool:
+    return op in _RANDOM or not op.startswith(_PURE_DOMAINS)
 
 
 def _drops(node: Node) -> bool:

@@ -11,10 +11,10 @@ def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node
 
     Raises what `cycle` makes of a node that lies on one.
     """
+    if _is_sorted(nodes):
+        return nodes
     position = {node: index for index, node in enumerate(nodes)}
     sources = [{position[value.producer] for value in operands(node) if value.producer in position} for node in nodes]
-    if all(max(before, default=-1) < index for index, before in enumerate(sources)):
-        return nodes
     readers: list[list[int]] = [[] for _ in nodes]
     for index, before in enumerate(sources):
         for source in before:
@@ -33,3 +33,14 @@ def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node
     if len(ordered) < len(nodes):
         raise cycle(next(node for node, count in zip(nodes, missing, strict=True) if count))
     return ordered
+
+
+def _is_sorted(nodes: list[Node]) -> bool:
+    """Whether no node reads what a node at or after its own place produces."""
+    later = set(nodes)
+    for node in nodes:
+        read = operands(node) if node.graphs else node.inputs
+        if any(value is not None and value.producer in later for value in read):
+            return False
+        later.discard(node)
+    return True

@@ -1,6 +1,8 @@
 """ModelProto to IR: one scan over the wire, weights left where they are."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +13,11 @@ from irsplit.dialects.onnx.order import in_order
 from irsplit.dialects.onnx.source import FunctionKey, SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import Field, WireError, fields, read_int, read_text
+from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
 from irsplit.errors import ModelError
 from irsplit.ir import Buffer, Graph, Model, Node, Type, Value
 
+_SMALL = 4096
 _DEEPEST = 100
 """Bodies inside bodies; protobuf's own limit."""
 
@@ -34,7 +37,8 @@ def read_model(path: Path) -> Model:
         raise ModelError(f"{path}: no such file; check the path")
     buffer = Buffer(path.name, path)
     try:
-        return _Reader(path, buffer).model()
+        with _without_collector():
+            return _Reader(path, buffer).model()
     except WireError as error:
         raise ModelError(
             f"{path}: damaged at byte {error.offset}: {error}; the file is truncated or no ONNX model, fetch it again"
@@ -45,6 +49,23 @@ def read_model(path: Path) -> Model:
         ) from error
 
 
+@contextmanager
+def _without_collector() -> Generator[None]:
+    """No garbage collection: a large graph makes a million objects, none of them garbage, and looking costs a third."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def may_hold_bodies(attribute: Data) -> bool:
+    """Whether the key of a graph occurs among the bytes at all; most attributes need no closer look."""
+    return len(attribute) >= _SMALL or b"2" in attribute or b"Z" in attribute
+
+
 class _Head(NamedTuple):
     message: Field
     inputs: tuple[str, ...]
@@ -53,7 +74,7 @@ class _Head(NamedTuple):
     op: str
     domain: str
     overload: str
-    attributes: list[Field]
+    attributes: list[tuple[int, int]]
 
 
 class _Reader:
@@ -72,7 +93,9 @@ class _Reader:
         self.refuse_foreign()
         found = fields(self.data, 0, len(self.data))
         graphs = [field for field in found if field.key == schema.MODEL_GRAPH]
-        versions = [read_int(self.data, field) for field in found if field.key == schema.MODEL_IR_VERSION]
+        versions = [
+            read_int(self.data, field.start, field.stop) for field in found if field.key == schema.MODEL_IR_VERSION
+        ]
         if not graphs or not versions or versions[-1] < 1:
             missing = "graph" if not graphs else "IR version"
             raise ModelError(
@@ -104,9 +127,9 @@ class _Reader:
         domain, version = "", 0
         for field in fields(self.data, message.start, message.stop):
             if field.key == schema.OPSET_DOMAIN:
-                domain = read_text(self.data, field)
+                domain = read_text(self.data, field.start, field.stop)
             elif field.key == schema.OPSET_VERSION:
-                version = read_int(self.data, field)
+                version = read_int(self.data, field.start, field.stop)
         return domain, version
 
     def name_apart(self, graphs: Sequence[Graph]) -> None:
@@ -126,11 +149,11 @@ class _Reader:
         for field in fields(self.data, message.start, message.stop):
             match field.key:
                 case schema.FUNCTION_DOMAIN:
-                    domain = read_text(self.data, field)
+                    domain = read_text(self.data, field.start, field.stop)
                 case schema.FUNCTION_NAME:
-                    name = read_text(self.data, field)
+                    name = read_text(self.data, field.start, field.stop)
                 case schema.FUNCTION_OVERLOAD:
-                    overload = read_text(self.data, field)
+                    overload = read_text(self.data, field.start, field.stop)
                 case _:
                     pass
         key = (operators.plain_domain(domain), name, overload)
@@ -152,9 +175,9 @@ class _Reader:
                     nodes.append(field)
                     continue
                 case schema.FUNCTION_INPUT:
-                    graph.inputs.append(self.define(Value(read_text(self.data, field)), scope, graph))
+                    graph.inputs.append(self.define(Value(read_text(self.data, field.start, field.stop)), scope, graph))
                 case schema.FUNCTION_OUTPUT:
-                    outputs.append(read_text(self.data, field))
+                    outputs.append(read_text(self.data, field.start, field.stop))
                 case schema.FUNCTION_VALUE_INFO:
                     name, _ = read_info(self.data, field, self.types)
                     source.value_info[name] = field
@@ -210,7 +233,7 @@ class _Reader:
                     source.annotations.append(self.annotation(field))
                 case _:
                     if field.key == schema.GRAPH_NAME:
-                        graph.name = read_text(self.data, field)
+                        graph.name = read_text(self.data, field.start, field.stop)
                     source.rest.append(field)
         source.input_names, source.output_names = tuple(inputs), tuple(outputs)
         scope: dict[str, Value] = {}
@@ -240,11 +263,11 @@ class _Reader:
         name, parameters = "", list[str]()
         for field in fields(self.data, message.start, message.stop):
             if field.key == schema.ANNOTATION_TENSOR:
-                name = read_text(self.data, field)
+                name = read_text(self.data, field.start, field.stop)
             elif field.key == schema.ANNOTATION_PARAMETER:
                 for entry in fields(self.data, field.start, field.stop):
                     if entry.key == schema.ENTRY_VALUE:
-                        parameters.append(read_text(self.data, entry))
+                        parameters.append(read_text(self.data, entry.start, entry.stop))
         return name, tuple(parameters), message
 
     def define(self, value: Value, scope: dict[str, Value], graph: Graph) -> Value:
@@ -279,39 +302,36 @@ class _Reader:
         source.types = {name: value.type for name, value in scope.items()}
 
     def head(self, message: Field) -> _Head:
-        """What a NodeProto says of itself; of its attributes only where they lie."""
-        data = self.data
+        """What a NodeProto says of itself; of its attributes only those that may hold bodies, and where they lie."""
+        start, stop = message.start, message.stop
+        data = self.data[start:stop]
+        if stop - start < _SMALL:
+            data = bytes(data)
         inputs: list[str] = []
         outputs: list[str] = []
-        attributes: list[Field] = []
-        name = op = domain = overload = ""
-        for field in fields(data, message.start, message.stop):
-            match field.key:
-                case schema.NODE_INPUT:
-                    inputs.append(read_text(data, field))
-                case schema.NODE_OUTPUT:
-                    outputs.append(read_text(data, field))
-                case schema.NODE_NAME:
-                    name = read_text(data, field)
-                case schema.NODE_OP:
-                    op = read_text(data, field)
-                case schema.NODE_ATTRIBUTE:
-                    attributes.append(field)
-                case schema.NODE_DOMAIN:
-                    domain = operators.plain_domain(read_text(data, field))
-                case schema.NODE_OVERLOAD:
-                    overload = read_text(data, field)
-                case _:
-                    pass
+        attributes: list[tuple[int, int]] = []
+        texts = {schema.NODE_NAME: "", schema.NODE_OP: "", schema.NODE_DOMAIN: "", schema.NODE_OVERLOAD: ""}
+        for key, _, begin, end in scan(data, 0, stop - start, start):
+            if key == schema.NODE_INPUT:
+                inputs.append(read_text(data, begin, end))
+            elif key == schema.NODE_OUTPUT:
+                outputs.append(read_text(data, begin, end))
+            elif key == schema.NODE_ATTRIBUTE:
+                if may_hold_bodies(data[begin:end]):
+                    attributes.append((start + begin, start + end))
+            elif key in texts:
+                texts[key] = read_text(data, begin, end)
+        name, op, domain, overload = texts.values()
         if not op:
             raise WireError(message.head, f"node '{name}' names no operator")
+        domain = operators.plain_domain(domain)
         return _Head(message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes)
 
     def node(self, index: int, head: _Head, scopes: list[dict[str, Value]]) -> Node:
         scope = scopes[-1]
         operator = operators.name(head.domain, head.op)
         function = self.functions.get((head.domain, head.op, head.overload)) if self.functions else None
-        bodies = [self.graph(body, scopes) for attribute in head.attributes for body in self.bodies(attribute)]
+        bodies = [self.graph(body, scopes) for attribute in head.attributes for body in self.bodies(*attribute)]
         node = Node(
             operator,
             [self.resolve(name, scopes, f"{operator} '{head.name}'") if name else None for name in head.inputs],
@@ -326,12 +346,9 @@ class _Reader:
         node.random = operators.is_random(node)
         return node
 
-    def bodies(self, attribute: Field) -> list[Field]:
-        return [
-            field
-            for field in fields(self.data, attribute.start, attribute.stop)
-            if field.key in schema.ATTRIBUTE_BODIES
-        ]
+    def bodies(self, start: int, stop: int) -> list[Field]:
+        """The graphs in the attribute at data[start:stop]."""
+        return [field for field in fields(self.data, start, stop) if field.key in schema.ATTRIBUTE_BODIES]
 
     def resolve(self, name: str, scopes: list[dict[str, Value]], reader: str) -> Value:
         for scope in reversed(scopes):

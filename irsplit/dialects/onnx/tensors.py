@@ -9,13 +9,17 @@ from onnx import numpy_helper
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.typeinfo import element_type
-from irsplit.dialects.onnx.wire import WireError, fields, read_int, read_ints, read_text
+from irsplit.dialects.onnx.wire import WireError, fields, read_int, read_ints, read_text, scan
 from irsplit.ir import Buffer, Constant, TensorType, Type
 
 TENSOR = "onnx.tensor"
 """Encoding of a constant that is a whole TensorProto: typed fields, strings."""
 SPARSE = "onnx.sparse"
 """Encoding of a constant that is a whole SparseTensorProto."""
+
+
+_PACKED_AS_RAW = (schema.TENSOR_FLOATS_PACKED, schema.TENSOR_DOUBLES_PACKED)
+"""Packed floats and doubles are the very bytes that raw data would be."""
 
 
 class Tensor(NamedTuple):
@@ -29,43 +33,38 @@ def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Tens
     data = buffer.view
     dims: list[int] = []
     entries: dict[str, str] = {}
-    elements: set[int] = set()
-    code, name, external, raw, packed = 0, "", False, None, None
-    for field in fields(data, start, stop):
-        match field.key:
-            case schema.TENSOR_DIMS | schema.TENSOR_DIMS_PACKED:
-                dims += read_ints(data, field)
-            case schema.TENSOR_TYPE:
-                code = read_int(data, field)
-            case schema.TENSOR_NAME:
-                name = read_text(data, field)
-            case schema.TENSOR_RAW:
-                raw = field
-            case schema.TENSOR_EXTERNAL:
-                entries.update([read_entry(buffer, field.start, field.stop)])
-            case schema.TENSOR_LOCATION:
-                external = read_int(data, field) == schema.LOCATION_EXTERNAL
-            case schema.TENSOR_FLOATS_PACKED | schema.TENSOR_DOUBLES_PACKED if not elements:
-                packed = field
-                elements.add(field.key >> 3)
-            case _ if field.key >> 3 in schema.TYPED_FIELDS:
-                packed = None
-                elements.add(field.key >> 3)
-            case _:
-                pass
+    code, name, external, elements = 0, "", False, False
+    raw = packed = None
+    for key, _, begin, end in scan(data, start, stop):
+        if key == schema.TENSOR_DIMS or key == schema.TENSOR_DIMS_PACKED:
+            dims += read_ints(data, begin, end)
+        elif key == schema.TENSOR_TYPE:
+            code = read_int(data, begin, end)
+        elif key == schema.TENSOR_NAME:
+            name = read_text(data, begin, end)
+        elif key == schema.TENSOR_RAW:
+            raw = begin, end
+        elif key == schema.TENSOR_EXTERNAL:
+            entries.update([read_entry(buffer, begin, end)])
+        elif key == schema.TENSOR_LOCATION:
+            external = read_int(data, begin, end) == schema.LOCATION_EXTERNAL
+        elif key >> 3 in schema.TYPED_FIELDS:
+            packed = (begin, end) if not elements and key in _PACKED_AS_RAW else None
+            elements = True
     if any(dim < 0 for dim in dims):
         raise WireError(start, f"tensor '{name}' has a negative dimension: {dims}")
     type = element_type(code, tuple(dims))
     size = type.size_bytes() if isinstance(type, TensorType) else None
     if external:
         return Tensor(name, type, files.constant(name, entries, size))
-    if raw is None and size is not None and packed is not None and packed.stop - packed.start == size:
-        raw = packed  # packed floats and doubles are the very bytes that raw data would be
+    if raw is None and size is not None and packed is not None and packed[1] - packed[0] == size:
+        raw = packed
     if raw is None:
         return Tensor(name, type, Constant(buffer, start, stop - start, TENSOR))
-    if size is not None and raw.stop - raw.start != size:
-        raise WireError(raw.start, f"tensor '{name}' needs {size} bytes of data, but has {raw.stop - raw.start}")
-    return Tensor(name, type, Constant(buffer, raw.start, raw.stop - raw.start))
+    begin, end = raw
+    if size is not None and end - begin != size:
+        raise WireError(begin, f"tensor '{name}' needs {size} bytes of data, but has {end - begin}")
+    return Tensor(name, type, Constant(buffer, begin, end - begin))
 
 
 def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Tensor:
@@ -77,7 +76,7 @@ def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Tens
         if field.key == schema.SPARSE_VALUES:
             values = read_tensor(buffer, field.start, field.stop, files)
         elif field.key in (schema.SPARSE_DIMS, schema.SPARSE_DIMS_PACKED):
-            dims += read_ints(data, field)
+            dims += read_ints(data, field.start, field.stop)
     if values is None:
         raise WireError(start, "a sparse tensor has no values")
     dense = values.type
@@ -91,9 +90,9 @@ def read_entry(buffer: Buffer, start: int, stop: int) -> tuple[str, str]:
     key = value = ""
     for field in fields(data, start, stop):
         if field.key == schema.ENTRY_KEY:
-            key = read_text(data, field)
+            key = read_text(data, field.start, field.stop)
         elif field.key == schema.ENTRY_VALUE:
-            value = read_text(data, field)
+            value = read_text(data, field.start, field.stop)
     return key, value
 
 

@@ -1,12 +1,15 @@
 """TypeProto to types of the IR, and back for values whose source says nothing."""
 
+from functools import lru_cache
+
 from irsplit.dialects.onnx import schema
-from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_text
+from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_text, scan
 from irsplit.ir import Dim, OpaqueType, TensorType, Type
 
 _NESTED = {schema.TYPE_SEQUENCE: "seq", schema.TYPE_OPTIONAL: "optional"}
 
 
+@lru_cache(4096)
 def element_type(code: int, shape: tuple[Dim, ...] | None) -> Type:
     """A tensor type, or an opaque one for an element type that is not known here."""
     dtype = schema.ELEMENT_TYPES.get(code)
@@ -16,13 +19,13 @@ def element_type(code: int, shape: tuple[Dim, ...] | None) -> Type:
 def read_info(data: Data, message: Field, shared: dict[bytes, Type | None]) -> tuple[str, Type | None]:
     """Name and type of a ValueInfoProto; types that are spelled alike are read once and kept in `shared`."""
     name, type = "", None
-    for field in fields(data, message.start, message.stop):
-        if field.key == schema.INFO_NAME:
-            name = read_text(data, field)
-        elif field.key == schema.INFO_TYPE:
-            spelled = bytes(data[field.start : field.stop])
+    for key, _, start, stop in scan(data, message.start, message.stop):
+        if key == schema.INFO_NAME:
+            name = str(data[start:stop], "utf-8")
+        elif key == schema.INFO_TYPE:
+            spelled = bytes(data[start:stop])
             if spelled not in shared:
-                shared[spelled] = read_type(data, field.start, field.stop)
+                shared[spelled] = read_type(data, start, stop)
             type = shared[spelled]
     return name, type
 
@@ -47,7 +50,7 @@ def _tensor(data: Data, message: Field) -> Type | None:
     code, shape = 0, None
     for field in fields(data, message.start, message.stop):
         if field.key == schema.ELEMENT_TYPE:
-            code = read_int(data, field)
+            code = read_int(data, field.start, field.stop)
         elif field.key == schema.ELEMENT_SHAPE:
             dims = fields(data, field.start, field.stop)
             shape = tuple(_dim(data, dim) for dim in dims if dim.key == schema.SHAPE_DIM)
@@ -57,10 +60,10 @@ def _tensor(data: Data, message: Field) -> Type | None:
 def _dim(data: Data, message: Field) -> Dim:
     for field in fields(data, message.start, message.stop):
         if field.key == schema.DIM_VALUE:
-            value = read_int(data, field)
+            value = read_int(data, field.start, field.stop)
             return value if value >= 0 else None
         if field.key == schema.DIM_SYMBOL:
-            return read_text(data, field) or None
+            return read_text(data, field.start, field.stop) or None
     return None
 
 

@@ -109,7 +109,7 @@ class ModelWriter:
         data = self.source.buffer.view
         for field in fields(data, message.start, message.stop):
             if field.key == schema.OPSET_DOMAIN:
-                return operators.plain_domain(read_text(data, field))
+                return operators.plain_domain(read_text(data, field.start, field.stop))
         return ""
 
     def function(self, graph: Graph) -> Message:
@@ -134,7 +134,7 @@ class ModelWriter:
                 case schema.GRAPH_INITIALIZER:
                     for value in constants:
                         if value.constant and value.constant.encoding != SPARSE:
-                            message.message(key, self.weights.tensor(value, self.origin(value, source)))
+                            self.initializer(message, value, source)
                 case schema.GRAPH_SPARSE:
                     for value in constants:
                         if value.constant and value.constant.encoding == SPARSE:
@@ -151,6 +151,13 @@ class ModelWriter:
                 case _:
                     self.rest(message, key, source)
         return message
+
+    def initializer(self, message: Message, value: Value, source: SourceGraph) -> None:
+        if self.weights.is_verbatim(value, self.origin(value, source)):
+            field = source.initializers[value.name]
+            message.span(self.source.buffer, field.head, field.stop)
+        else:
+            message.message(schema.GRAPH_INITIALIZER, self.weights.tensor(value, self.origin(value, source)))
 
     def constants(self, graph: Graph, source: SourceGraph) -> list[Value]:
         """Constants and defaults in the source's order, new ones last."""
