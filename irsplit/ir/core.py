@@ -68,11 +68,11 @@ class Constant:
 class Value:
     """What flows along an edge: produced once (by a node, the caller or a constant), used any number of times.
 
-    `constant` beside a graph input is that input's default. `uses` holds (node, operand index) in the order in which
-    the uses were made; graph outputs are not uses.
+    `constant` beside a graph input is that input's default. `readers` are the nodes with the value among their inputs,
+    in the order in which they began to read it; the nodes of a body count for what the body captures.
     """
 
-    __slots__ = ("constant", "name", "native", "producer", "type", "uses")
+    __slots__ = ("constant", "name", "native", "producer", "readers", "type")
 
     def __init__(
         self,
@@ -86,7 +86,12 @@ class Value:
         self.constant = constant
         self.native = native
         self.producer: Node | None = None
-        self.uses: dict[tuple[Node, int], None] = {}
+        self.readers: dict[Node, None] = {}
+
+    @property
+    def uses(self) -> list[tuple["Node", int]]:
+        """Every (node, operand index) that reads the value; graph outputs are not uses."""
+        return [(node, index) for node in self.readers for index, read in enumerate(node.inputs) if read is self]
 
     def __repr__(self) -> str:
         return f"%{self.name}"
@@ -143,14 +148,14 @@ class Node:
         self.set_inputs(inputs)
 
     def set_inputs(self, inputs: Iterable[Value | None]) -> None:
-        """Replace all operands, keeping the uses of old and new ones true."""
-        for index, value in enumerate(self.inputs):
+        """Replace all operands, keeping the readers of old and new ones true."""
+        for value in self.inputs:
             if value is not None:
-                del value.uses[self, index]
+                value.readers.pop(self, None)
         self.inputs = tuple(inputs)
-        for index, value in enumerate(self.inputs):
+        for value in self.inputs:
             if value is not None:
-                value.uses[self, index] = None
+                value.readers[self] = None
 
     def set_input(self, index: int, value: Value | None) -> None:
         self.set_inputs((*self.inputs[:index], value, *self.inputs[index + 1 :]))
@@ -221,10 +226,10 @@ def captures(node: Node) -> list[Value]:
 
 def operands(node: Node) -> list[Value]:
     """Everything that must exist before `node` runs: its inputs and what its bodies capture, each once."""
-    values = dict.fromkeys(value for value in node.inputs if value is not None)
+    values = dict.fromkeys(node.inputs)
     if node.graphs:
         values.update(dict.fromkeys(captures(node)))
-    return list(values)
+    return [value for value in values if value is not None]
 
 
 def walk(graph: Graph) -> Iterator[Node]:

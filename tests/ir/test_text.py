@@ -93,10 +93,10 @@ def test_verify_shows_the_graph_around_the_node() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("irsplit.recv 1", "irsplit.recv 2", "boundary 2 is received, but no earlier segment sends it"),
-        ("irsplit.send 1 %r", "irsplit.send 0 %r", "received, but no earlier segment sends it"),
+        ("irsplit.recv 1", "irsplit.recv 2", "boundary 2 is received, but the segment before does not send it"),
+        ("irsplit.send 1 %r", "irsplit.send 0 %r", "received, but the segment before does not send it"),
         ("irsplit.recv 1 : f32[1,8]", "irsplit.recv 1 : f32[1,9]", "received with other types than sent"),
-        ("  irsplit.send 1 %r\n", "  irsplit.send 1 %r\n  irsplit.send 2 %r\n", "boundary 2 is sent, but never"),
+        ("  irsplit.send 1 %r\n", "  irsplit.send 1 %r\n  irsplit.send 2 %r\n", "boundary 2 is sent, but the next"),
         ("@middle", "@device", "two graphs are named @device"),
     ],
 )  # fmt: skip
