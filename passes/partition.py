@@ -1,14 +1,16 @@
 """partition: a graph becomes k+1 segments for k cuts, joined by irsplit.send and irsplit.recv."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from irsplit.errors import CutError
 from irsplit.ir import Graph, Model, Node, Value, clone_node, clone_value, operands
 from irsplit.ir.printer import PLACES
 from irsplit.passes.base import Context
-from irsplit.passes.cuts import Cut, Schedule, find_cuts, schedule, select_cut
+from irsplit.passes.cuts import Cut, find_cuts, select_cut
+from irsplit.passes.schedule import Schedule, schedule
 
 
 @dataclass(frozen=True)
@@ -50,77 +52,86 @@ class Partition:
 
 def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Graph]:
     """The segments between `cuts`, which are of this schedule and in ascending order; the source stays as it is."""
-    parts = _Parts(plan, [cut.position for cut in cuts])
     names = places if tuple(places) == PLACES else [f"segment{index}" for index in range(len(places))]
-    return [parts.segment(index, name, place) for index, (name, place) in enumerate(zip(names, places, strict=True))]
+    graphs = [Graph(name, place=place, native=plan.graph.native) for name, place in zip(names, places, strict=True)]
+    _Splitter(plan, [cut.position for cut in cuts], graphs).run()
+    return graphs
 
 
-class _Parts:
-    """For every runtime value, the segment that produces it and the last one that reads it."""
+class _Splitter:
+    """Fills one graph a segment, walking the source once: the work is linear in what the segments hold together."""
 
-    def __init__(self, plan: Schedule, positions: Sequence[int]) -> None:
-        self.plan = plan
+    def __init__(self, plan: Schedule, positions: Sequence[int], graphs: Sequence[Graph]) -> None:
         self.source = plan.graph
-        self.last = len(positions)
-        self.part: dict[Node, int] = {}
-        ends = [*positions, len(plan.nodes)]
-        start = 0
-        for index, end in enumerate(ends):
-            self.part.update(dict.fromkeys(plan.nodes[start:end], index))
-            start = end
+        self.graphs = graphs
+        self.mappings: list[dict[Value, Value]] = [{} for _ in graphs]
+        bounds = [0, *positions, len(plan.nodes)]
+        self.part = {node: part for part, (start, end) in enumerate(pairwise(bounds)) for node in plan.nodes[start:end]}
+        """For each runtime node, its segment."""
         self.made: dict[Value, int] = {}
-        for node in plan.nodes:
-            self.made.update((value, self.part[node]) for value in node.outputs if value is not None)
+        """For each runtime value, the segment that produces it; what the caller feeds comes last."""
+        for node, part in self.part.items():
+            self.made.update((value, part) for value in node.outputs if value is not None)
         self.made.update(dict.fromkeys(plan.inputs, 0))
-        self.last_read: dict[Value, int] = {}
+        self.boundaries = self._boundaries(plan)
+        self.needed = self._needed(plan)
+
+    def _boundaries(self, plan: Schedule) -> list[list[Value]]:
+        """What travels from each segment to the next one: produced values first, then graph inputs."""
+        last_read: dict[Value, int] = {}
         for node, read in zip(plan.nodes, plan.reads, strict=True):
-            self.last_read.update(dict.fromkeys(read, self.part[node]))
+            last_read.update(dict.fromkeys(read, self.part[node]))
+        boundaries: list[list[Value]] = [[] for _ in self.graphs[1:]]
+        for value, made in self.made.items():
+            for index in range(made, last_read.get(value, made)):
+                boundaries[index].append(value)
+        return boundaries
 
-    def boundary(self, index: int) -> list[Value]:
-        """What travels from segment `index` to the next one: produced values first, then graph inputs."""
-        return [value for value, made in self.made.items() if made <= index < self.last_read.get(value, 0)]
+    def _needed(self, plan: Schedule) -> dict[Value, list[int]]:
+        """For each constant and result of a free node, the segments that need it, in ascending order."""
+        reads: list[list[Value]] = [[] for _ in self.graphs]
+        for node, frees in zip(plan.nodes, plan.frees, strict=True):
+            reads[self.part[node]].extend(frees)
+        reads[-1].extend(value for value in self.source.outputs if value not in self.made)
+        needed: dict[Value, list[int]] = {}
+        for index, pending in enumerate(reads):
+            seen: set[Value] = set()
+            while pending:
+                value = pending.pop()
+                if value in seen:
+                    continue
+                seen.add(value)
+                needed.setdefault(value, []).append(index)
+                if value.producer is not None:
+                    pending.extend(operands(value.producer))
+        return needed
 
-    def segment(self, index: int, name: str, place: str) -> Graph:
-        mapping: dict[Value, Value] = {}
-        graph = Graph(name, place=place, native=self.source.native)
-        outputs = [value for value in self.source.outputs if self.made.get(value, self.last) == index]
-        runtime = [node for node in self.plan.nodes if self.part[node] == index]
-        needed = _free_closure([*(value for node in runtime for value in operands(node)), *outputs], self.made)
+    def run(self) -> None:
         for value in self.source.inputs:
-            fed = value in self.made if index == 0 else False
-            if fed or (value.constant is not None and value in needed):
-                graph.inputs.append(mapping.setdefault(value, clone_value(value)))
+            for index in (0,) if value in self.made else self.needed.get(value, ()):
+                self.graphs[index].inputs.append(self._cloned(index, value))
         for value in self.source.constants:
-            if value in needed:
-                graph.constants.append(mapping.setdefault(value, clone_value(value)))
-        if index > 0:
-            graph.nodes.append(_receive(index - 1, self.boundary(index - 1), mapping))
-        chosen = set(runtime)
+            for index in self.needed.get(value, ()):
+                self.graphs[index].constants.append(self._cloned(index, value))
+        for index, values in enumerate(self.boundaries):
+            received = [self._cloned(index + 1, value) for value in values]
+            self.graphs[index + 1].nodes.append(Node("irsplit.recv", (), received, attributes={"boundary": index}))
         for node in self.source.nodes:
-            if node in chosen or any(value in needed for value in node.outputs if node not in self.part):
-                graph.nodes.append(clone_node(node, mapping))
-        if index < self.last:
-            sent = [mapping[value] for value in self.boundary(index)]
-            graph.nodes.append(Node("irsplit.send", sent, attributes={"boundary": index}))
-        graph.outputs = [mapping[value] for value in outputs]
-        return graph
+            for index in self._places_of(node):
+                self.graphs[index].nodes.append(clone_node(node, self.mappings[index]))
+        for index, values in enumerate(self.boundaries):
+            sent = [self.mappings[index][value] for value in values]
+            self.graphs[index].nodes.append(Node("irsplit.send", sent, attributes={"boundary": index}))
+        for value in self.source.outputs:
+            index = self.made.get(value, len(self.graphs) - 1)
+            self.graphs[index].outputs.append(self.mappings[index][value])
 
+    def _cloned(self, index: int, value: Value) -> Value:
+        """The value in segment `index`, where nothing has produced it yet."""
+        return self.mappings[index].setdefault(value, clone_value(value))
 
-def _receive(boundary: int, values: Sequence[Value], mapping: dict[Value, Value]) -> Node:
-    received = [Value(value.name, value.type, None, value.native) for value in values]
-    mapping.update(zip(values, received, strict=True))
-    return Node("irsplit.recv", (), received, attributes={"boundary": boundary})
-
-
-def _free_closure(values: Sequence[Value], made: dict[Value, int]) -> set[Value]:
-    """The constants among `values` and the results of free nodes, with everything free that those need."""
-    needed: set[Value] = set()
-    pending = [value for value in values if value not in made]
-    while pending:
-        value = pending.pop()
-        if value in needed:
-            continue
-        needed.add(value)
-        if value.producer is not None:
-            pending.extend(operand for operand in operands(value.producer) if operand not in made)
-    return needed
+    def _places_of(self, node: Node) -> Iterable[int]:
+        """The segments that get the node: one for a runtime node, those that need it for a free one, none when dead."""
+        if node in self.part:
+            return (self.part[node],)
+        return sorted({index for value in node.outputs if value is not None for index in self.needed.get(value, ())})

@@ -34,7 +34,7 @@ class Pipeline:
     @classmethod
     def parse(cls, text: str, known: Mapping[str, type[Pass]] | None = None) -> "Pipeline":
         """Raises ParseError for unknown passes and options, and for values of the wrong type."""
-        return cls(tuple(_Parser(text, known or registry()).pipeline()))
+        return cls(tuple(_Parser(text, registry() if known is None else known).pipeline()))
 
     def run(self, model: Model, context: Context) -> None:
         """Run every pass. Raises PassError, naming pass, step and pipeline, when one leaves the model invalid."""
@@ -80,6 +80,13 @@ def _printed_value(value: Any) -> str:
     return text if _WORD.fullmatch(text) else json.dumps(text)
 
 
+def _required(pass_: type[Pass]) -> list[str]:
+    """Options without a default."""
+    fields = dataclasses.fields(pass_)
+    absent = dataclasses.MISSING
+    return [f.name.replace("_", "-") for f in fields if f.default is absent and f.default_factory is absent]
+
+
 class _Parser:
     def __init__(self, text: str, known: Mapping[str, type[Pass]]) -> None:
         self.text = text
@@ -90,6 +97,8 @@ class _Parser:
         raise ParseError(f"pipeline '{self.text}', column {self.position + 1}: {message}")
 
     def pipeline(self) -> Iterable[Pass]:
+        if not self.text.strip():
+            return
         while True:
             yield self.step()
             self.skip()
@@ -107,15 +116,17 @@ class _Parser:
             while not self.accept("}"):
                 key = self.word("an option")
                 self.expect("=")
-                options.setdefault(key.replace("-", "_"), []).append(self.value())
-        return pass_(**{key: self.converted(pass_, key, values) for key, values in options.items()})
+                options.setdefault(key, []).append(self.value())
+        missing = [key for key in _required(pass_) if key not in options]
+        if missing:
+            self.fail(f"pass '{name}' needs option '{missing[0]}'; write {name}{{{missing[0]}=VALUE}}")
+        return pass_(**{key.replace("-", "_"): self.converted(pass_, key, options[key]) for key in options})
 
     def converted(self, pass_: type[Pass], key: str, values: Sequence[str]) -> Any:
-        names = [field.name for field in dataclasses.fields(pass_)]
+        names = [field.name.replace("_", "-") for field in dataclasses.fields(pass_)]
         if key not in names:
-            known = ", ".join(name.replace("_", "-") for name in names) or "none"
-            self.fail(f"pass '{pass_.name}' has no option '{key}'; its options: {known}")
-        hint = get_type_hints(pass_)[key]
+            self.fail(f"pass '{pass_.name}' has no option '{key}'; its options: {', '.join(names) or 'none'}")
+        hint = get_type_hints(pass_)[key.replace("-", "_")]
         if get_origin(hint) is tuple:
             return tuple(self.converted_one(get_args(hint)[0], key, value) for value in values)
         if len(values) > 1:

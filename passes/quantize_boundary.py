@@ -26,6 +26,8 @@ class QuantizeBoundary:
     bits: int = 8
 
     def run(self, model: Model, context: Context) -> bool:
+        if not 2 <= self.bits <= 8:
+            raise PassError(f"pass '{self.name}': {self.bits} bits; use 2 to 8")
         samples = context.samples(model)
         changes = [(send, [self._quantized(spec, samples) for spec in specs(send)]) for _, send in sends(model)]
         changed = [set_specs(send, quantized) for send, quantized in changes]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.ir import Graph, Model, operands
+from irsplit.ir import Graph, Model, Node, Value, operands, walk
 from irsplit.passes.base import Context
 
 
@@ -19,14 +19,23 @@ class RemoveUnused:
 
 
 def _remove_unused(graph: Graph) -> bool:
-    needed = set(graph.outputs)
-    kept = []
+    needed: set[Value | None] = set(graph.outputs)
+    kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if node.op == "irsplit.send" or node.states or any(value in needed for value in node.outputs):
+        # Both ends of a boundary stay: what travels is agreed between two segments.
+        if node.op in ("irsplit.send", "irsplit.recv") or node.states or not needed.isdisjoint(node.outputs):
             needed.update(operands(node))
             kept.append(node)
         else:
-            node.set_inputs(())
+            _detach(node)
     changed = len(kept) != len(graph.nodes)
     graph.nodes = kept[::-1]
     return changed
+
+
+def _detach(node: Node) -> None:
+    """Let the node, and what is inside its bodies, read nothing any more."""
+    node.set_inputs(())
+    for body in node.graphs:
+        for inner in walk(body):
+            inner.set_inputs(())

@@ -1,0 +1,59 @@
+"""A cut: one position of a schedule, and what is known about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from irsplit.ir import Node, TensorType, Value
+
+Kind = Literal["strict", "open", "frontier"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """One position of the schedule: the first `position` runtime nodes are near, the others far.
+
+    `kind` is None and `reason` a sentence when the cut is not legal. `strict`: the one tensor lies on every path from
+    every input to every output. `open`: one tensor, but graph inputs are forwarded in the frame or graph outputs were
+    already produced on the near side. `frontier`: several tensors that travel in one frame.
+    """
+
+    position: int
+    after: Node
+    kind: Kind | None
+    explain: Callable[["Cut"], str] | None
+    """Words the reason: only when somebody asks, because most cuts of a large graph are never looked at."""
+    tensors: tuple[Value, ...]
+    """The produced values that cross, the oldest first; of very many at a rejected position, some and the newest."""
+    crossing: int
+    """How many produced values cross."""
+    forwards: tuple[Value, ...]
+    early_outputs: tuple[Value, ...]
+    weight_bytes: int
+    """Bytes of the constants that the near side reads, each counted once."""
+    macs_share: float | None
+    """Share of the multiply-accumulate operations on the near side, 0 to 1; None when the graph counts none."""
+
+    @property
+    def legal(self) -> bool:
+        return self.kind is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the cut is not legal: which value is pending, where it forks, where it joins; or what cannot be cut."""
+        return None if self.explain is None else self.explain(self)
+
+    @property
+    def id(self) -> str:
+        return str(self.position)
+
+    @property
+    def boundary(self) -> tuple[Value, ...]:
+        """What travels in the frame, in frame order: the produced values, then the forwarded graph inputs."""
+        return self.tensors + self.forwards
+
+    def size_bytes(self, unknown: int | None = None) -> int | None:
+        """Raw bytes of the boundary; a dimension that is not known counts as `unknown`, None when that is None."""
+        sizes = [value.type.size_bytes(unknown) for value in self.boundary if isinstance(value.type, TensorType)]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(self.boundary) else None
