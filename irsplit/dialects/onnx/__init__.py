@@ -7,6 +7,7 @@ from typing import Any
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators
 from irsplit.dialects.onnx.constants import constant_array
+from irsplit.dialects.onnx.macs import macs
 from irsplit.dialects.onnx.reader import read_model
 from irsplit.dialects.onnx.writer import write_model
 from irsplit.ir import Graph, Model, Node, Value
@@ -29,7 +30,7 @@ class OnnxDialect:
         return constant_array(value)
 
     def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
-        return operators.macs(node, symbols or {})
+        return macs(node, symbols or {})
 
     def is_cheap(self, node: Node) -> bool:
         return operators.is_cheap(node)

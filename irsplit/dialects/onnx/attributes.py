@@ -41,6 +41,17 @@ def attribute_tensor(node: Node, name: str) -> Field | None:
     return None
 
 
+def body_messages(data: Data, node: Field) -> list[Field]:
+    """The GraphProtos in the attributes of a NodeProto, in order."""
+    return [
+        body
+        for attribute in fields(data, node.start, node.stop)
+        if attribute.key == schema.NODE_ATTRIBUTE
+        for body in fields(data, attribute.start, attribute.stop)
+        if body.key in schema.ATTRIBUTE_BODIES
+    ]
+
+
 def _attribute(data: Data, message: Field) -> tuple[str, Attribute]:
     name, value = "", None
     integers: list[int] = []

@@ -1,9 +1,10 @@
-"""Types of inner values that the file does not say: from ONNX's own inference, else from the engine."""
+"""Types of values that the file does not say: from ONNX's own inference, else from the engine."""
 
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from onnx.onnx_cpp2py_export import shape_inference as native_inference
 
 from irsplit import dtypes
 from irsplit.dialects.onnx import engine_types, schema
+from irsplit.dialects.onnx.attributes import body_messages
 from irsplit.dialects.onnx.blocks import BlockWriter
 from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import fields
-from irsplit.ir import Model, OpaqueType, TensorType, Type, Value
+from irsplit.dialects.onnx.wire import Field, fields
+from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, walk
 
 _log = getLogger("irsplit")
 
@@ -26,12 +28,18 @@ _TIMEOUT_S = 60
 
 
 def infer_types(model: Model) -> None:
-    """Give the values of the entry the types that can be known; what the file says stays, unless it gets sharper."""
-    for ask, is_known in ((_ask_onnx, _is_complete), (_ask_engine, _is_ranked)):
-        wanted = [value for value in model.entry.values() if value.producer is not None and not is_known(value.type)]
-        types = ask(model, wanted) if wanted else {}
-        for value in wanted:
-            value.type = _sharper(value.type, types.get(value.name))
+    """Give values of the entry and its bodies the types that can be known; what the file says stays, if not sharpened.
+
+    The graphs remember their types as read, so that a writer can tell what a pass changed.
+    """
+    graphs = [model.entry, *(body for node in walk(model.entry) for body in node.graphs)]
+    if any(not _is_complete(value.type) for graph in graphs for value in graph.values()):
+        _ask_onnx(model)
+    unranked = [value for value in model.entry.values() if value.producer and not _is_ranked(value.type)]
+    if unranked:
+        _sharpen(unranked, _ask_engine(model, unranked))
+    for graph in graphs:
+        graph.native.types = {value.name: value.type for value in graph.values()}
 
 
 def _is_ranked(type: Type | None) -> bool:
@@ -53,16 +61,41 @@ def _sharper(said: Type | None, inferred: Type | None) -> Type | None:
     return TensorType(said.dtype, tuple(b if a is None else a for a, b in zip(said.shape, inferred.shape, strict=True)))
 
 
-def _ask_onnx(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
+def _sharpen(values: Iterable[Value], types: Mapping[str, Type | None]) -> None:
+    for value in values:
+        if not _is_complete(value.type):
+            value.type = _sharper(value.type, types.get(value.name))
+
+
+def _ask_onnx(model: Model) -> None:
     skeleton = Skeleton(model).model()
     if skeleton.size > _MOST_BYTES:
-        return {}
+        return
     try:
         inferred: bytes = native_inference.infer_shapes(skeleton.tobytes(), False, False, True)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         _log.info("%s: ONNX cannot infer types: %s", model.native.buffer.name, error)
-        return {}
-    return _types(inferred)
+        return
+    for field in fields(inferred, 0, len(inferred)):
+        if field.key == schema.MODEL_GRAPH:
+            _learn(model.entry, dict(enumerate(model.entry.nodes)), inferred, field)
+
+
+def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: Field) -> None:
+    """Take the types of a graph from the GraphProto in the answer, whose nodes are in the order of `nodes`."""
+    shared: dict[bytes, Type | None] = {}
+    types: dict[str, Type | None] = {}
+    position = 0
+    for field in fields(data, message.start, message.stop):
+        if field.key in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
+            name, type = read_info(data, field, shared)
+            types[name] = type
+        elif field.key == schema.GRAPH_NODE:
+            if nodes[position].graphs:
+                for body, found in zip(nodes[position].graphs, body_messages(data, field), strict=True):
+                    _learn(body, {node.native.position: node for node in body.nodes}, data, found)
+            position += 1
+    _sharpen(graph.values(), types)
 
 
 def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
@@ -86,19 +119,6 @@ def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
 def _engine_type(text: str, shape: list[int | str | None] | None) -> Type:
     dtype = _ENGINE_TYPES.get(text)
     return OpaqueType(text) if dtype is None else TensorType(dtype, None if shape is None else tuple(shape))
-
-
-def _types(data: bytes) -> dict[str, Type | None]:
-    """The types that a ModelProto says of its values, the inputs excepted."""
-    shared: dict[bytes, Type | None] = {}
-    types: dict[str, Type | None] = {}
-    for part in fields(data, 0, len(data)):
-        if part.key == schema.MODEL_GRAPH:
-            for field in fields(data, part.start, part.stop):
-                if field.key in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
-                    name, type = read_info(data, field, shared)
-                    types[name] = type
-    return types
 
 
 _ENGINE_TYPES = {

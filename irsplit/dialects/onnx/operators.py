@@ -1,6 +1,5 @@
 """What is known of ONNX operators: which are random, which are cheap."""
 
-from collections.abc import Mapping
 from functools import cache
 
 from irsplit.dialects.onnx import schema
@@ -21,6 +20,23 @@ _RANDOM = frozenset(
         "com.microsoft.Sampling",
     }
 )
+
+_MOVES = """
+    BitCast Cast CastLike Compress Concat Constant ConstantOfShape DepthToSpace Expand EyeLike Flatten Gather
+    GatherElements GatherND Identity OneHot Pad Range Reshape ReverseSequence ScatterElements ScatterND Shape Size Slice
+    SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where
+"""
+_ELEMENTWISE = """
+    Abs Add And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Clip Cos DequantizeLinear Div Equal Erf Exp
+    Floor Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mod
+    Mul Neg Not Or PRelu Pow QuantizeLinear Reciprocal Relu Round Sigmoid Sign Sin Softplus Sqrt Sub Sum Tanh
+    ThresholdedRelu Xor
+"""
+_SMALL_SUMS = """
+    ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
+    ReduceSum ReduceSumSquare
+"""
+_CHEAP = frozenset(f"onnx.{name}" for names in (_MOVES, _ELEMENTWISE, _SMALL_SUMS) for name in names.split())
 
 _PURE_DOMAINS = ("onnx.", "ai.onnx.", "com.microsoft.", "com.ms.")
 """Domains whose operators are functions of their operands; operators of others may be anything."""
@@ -64,9 +80,6 @@ def _drops(node: Node) -> bool:
     return training is None or bool(training.any())
 
 
-def macs(node: Node, symbols: Mapping[str, int]) -> int:
-    return 0
-
-
 def is_cheap(node: Node) -> bool:
-    return False
+    """Whether the node is a pure function of a few operations an element, or of none at all."""
+    return node.op in _CHEAP or (node.op == "onnx.Dropout" and not node.random)

@@ -18,6 +18,7 @@ from irsplit.errors import ModelError
 from irsplit.ir import Buffer, Graph, Model, Node, Type, Value
 
 _SMALL = 4096
+_BODY_KEYS = frozenset(schema.ATTRIBUTE_BODIES)
 _DEEPEST = 100
 """Bodies inside bodies; protobuf's own limit."""
 
@@ -63,7 +64,7 @@ def _without_collector() -> Generator[None]:
 
 def may_hold_bodies(attribute: Data) -> bool:
     """Whether the key of a graph occurs among the bytes at all; most attributes need no closer look."""
-    return len(attribute) >= _SMALL or b"2" in attribute or b"Z" in attribute
+    return len(attribute) >= _SMALL or not _BODY_KEYS.isdisjoint(attribute)
 
 
 class _Head(NamedTuple):
@@ -115,7 +116,6 @@ class _Reader:
         native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
         model = Model("onnx", [entry, *self.functions.values()], native)
         infer_types(model)
-        entry.native.types = {value.name: value.type for value in entry.values()}
         return model
 
     def refuse_foreign(self) -> None:
