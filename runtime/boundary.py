@@ -11,8 +11,9 @@ import numpy as np
 from irsplit import dtypes
 from irsplit.errors import BundleError, UnsupportedError
 from irsplit.runtime.crc32c import crc32c
+from irsplit.runtime.static_model import FLAT, Elements, Model
 
-CODECS: dict[str, int] = {"raw": 0, "zstandard": 1}
+CODECS: dict[str, int] = {"raw": 0, "zstandard": 1, "static-rans": 2}
 CODEC_NAMES: dict[int, str] = {code: name for name, code in CODECS.items()}
 MAX_RANK = 8
 MAX_TENSORS = 256
@@ -30,7 +31,10 @@ _PARAMETERS_LIMIT = 1 << 20
 _CHUNK_BYTES_LIMIT = 1 << 30
 _DEFAULT_CHUNK_BYTES = 1 << 24
 _SIZE_LIMIT = 1 << 62
+_DEFAULT_PART = 1 << 20
 _QUANTIZABLE = ("f32", "f16", "bf16")
+MANTISSA_BITS = {"f32": 23, "f16": 10, "bf16": 7}
+WIDE_INTEGERS = ("i16", "i32", "i64", "u16", "u32", "u64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,9 @@ class TensorSpec:
     def _check_codec(self, where: str) -> None:
         if self.codec == "zstandard" and not self.parameters:
             object.__setattr__(self, "parameters", zstandard_parameters())
-        if self.codec != "raw" and self.chunk == 0:
+        if self.codec == "static-rans":
+            self._check_model(where)
+        elif self.codec != "raw" and self.chunk == 0:
             object.__setattr__(self, "chunk", _DEFAULT_CHUNK_BYTES // self.wire_size)
         if self.codec == "raw" and (self.chunk or self.parameters):
             raise UnsupportedError(f"{where}: raw tensors have neither chunks nor codec parameters; leave them out")
@@ -145,6 +151,31 @@ class TensorSpec:
             raise UnsupportedError(f"{where}: codec parameters of {len(self.parameters)} bytes; the limit is 1 MiB")
         if not 0 <= self.chunk <= _CHUNK_BYTES_LIMIT // self.wire_size:
             raise UnsupportedError(f"{where}: chunks of {self.chunk} elements are above 1 GiB; use smaller ones")
+
+    def _check_model(self, where: str) -> None:
+        try:
+            model = Model.from_bytes(self.parameters)
+        except ValueError as error:
+            raise UnsupportedError(f"{where}: {error}; train the model again") from error
+        axis, channels = model.channel_axis, model.channels
+        if axis != FLAT and (axis >= len(self.shape) or self.shape[axis] != channels):
+            raise UnsupportedError(f"{where}: a model of {channels} channels on axis {axis} for shape {self.shape}")
+        if not self._has_elements(model.elements):
+            raise UnsupportedError(f"{where}: a model of {model.elements.kind} elements for {self.dtype}")
+        if self.chunk == 0:
+            object.__setattr__(self, "chunk", max(1, _DEFAULT_PART // channels) * channels)
+        if self.chunk % channels:
+            raise UnsupportedError(f"{where}: chunks of {self.chunk} elements do not hold whole pixels of {channels}")
+
+    def _has_elements(self, elements: Elements) -> bool:
+        quantized = self.quantization is not None
+        if elements.kind == "bytes":
+            return self.wire_size == 1
+        if elements.kind == "integer":
+            return not quantized and self.dtype in WIDE_INTEGERS
+        mantissa, width = MANTISSA_BITS.get(self.dtype, -1), 8 * self.storage.itemsize
+        in_range = elements.keep <= 7 and elements.zero <= 254 and 0 <= elements.base < 65536
+        return not quantized and elements.keep + elements.tail <= mantissa and in_range and elements.top < 1 << width
 
     @property
     def storage(self) -> np.dtype[np.generic]:

@@ -5,7 +5,7 @@ Reads like FORMAT.md, gives the same bytes as src/frame.c, and refuses with the 
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from irsplit.runtime.boundary import SYMBOLIC, Boundary, TensorSpec
 from irsplit.runtime.codecs import Hooks
 from irsplit.runtime.crc32c import crc32c
+from irsplit.runtime.elements import join, pack_bits, pixel_order, split, tensor_order
 from irsplit.runtime.quantize import dequantize, outlier_limit, quantize
+from irsplit.runtime.static_model import Geometry, Model, geometry
+from irsplit.runtime.static_rans import decode_chunk, encode_chunk
 from irsplit.runtime.status import Status, StatusError
 
 HEADER = struct.Struct("<4sBBH8sQ")  # magic, version, flags, check, digest, size
@@ -76,6 +79,15 @@ class _Reader:
     def take_u32(self) -> int:
         return int.from_bytes(self.take(4), "little")
 
+    def take_chunk(self, size: int) -> tuple[bool, memoryview]:
+        """Whether the chunk is stored, and its payload; `size` is that of its elements."""
+        head = self.take_u32()
+        stored, coded = bool(head & _STORED), head & ~_STORED
+        payload = self.take(coded)
+        if coded != size if stored else coded >= size:
+            raise StatusError(Status.CORRUPT)
+        return stored, payload
+
 
 class ReferenceCodec:
     """One opened boundary. Arrays are row-major, of the storage types and ranks that the boundary names."""
@@ -83,6 +95,9 @@ class ReferenceCodec:
     def __init__(self, boundary: Boundary) -> None:
         self._boundary = boundary
         self._hooks = Hooks(boundary)
+        self._models = [
+            Model.from_bytes(spec.parameters) if spec.codec == "static-rans" else None for spec in boundary.tensors
+        ]
 
     def encode(self, arrays: Sequence[Array]) -> bytes:
         specs = self._boundary.tensors
@@ -112,20 +127,25 @@ class ReferenceCodec:
                 body += struct.pack("<I", len(outliers))
                 for position in outliers:
                     body += struct.pack("<I", position) + array.ravel()[position].tobytes()
-            data = integers.tobytes()
-        else:
-            data = array.tobytes()
+            array = integers.reshape(array.shape)
         if spec.codec == "raw":
-            body += bytes(-len(body) % min(spec.wire_size, 8)) + data
+            body += bytes(-len(body) % min(spec.wire_size, 8)) + array.tobytes()
             return
-        chunk_size = spec.chunk * spec.wire_size
-        for start in range(0, len(data), chunk_size):
-            chunk = data[start : start + chunk_size]
-            coded = self._hooks.compress(index, chunk)
+        chunks = self._zstandard_chunks(index, spec, array)
+        if (model := self._models[index]) is not None:
+            chunks = _static_chunks(model, spec, array)
+        for chunk, coded in chunks:
             if len(coded) < len(chunk):
                 body += struct.pack("<I", len(coded)) + coded
             else:
                 body += struct.pack("<I", len(chunk) | _STORED) + chunk
+
+    def _zstandard_chunks(self, index: int, spec: TensorSpec, array: Array) -> Iterator[tuple[bytes, bytes]]:
+        """Chunks as they are and coded."""
+        data, size = array.tobytes(), spec.chunk * spec.wire_size
+        for start in range(0, len(data), size):
+            chunk = data[start : start + size]
+            yield chunk, self._hooks.compress(index, chunk)
 
     def _check_frame(self, frame: memoryview) -> None:
         size = frame_size(frame)
@@ -169,7 +189,10 @@ class ReferenceCodec:
             if count > outlier_limit(array.size):
                 raise StatusError(Status.CORRUPT)
             outliers = reader.take(count * (4 + spec.storage.itemsize))
-        data = self._read_data(index, spec, array.size * spec.wire_size, reader)
+        if (model := self._models[index]) is not None:
+            data = _read_static(model, spec, array.shape, reader)
+        else:
+            data = self._read_data(index, spec, array.size * spec.wire_size, reader)
         if spec.quantization is not None:
             array[...] = dequantize(spec, np.frombuffer(data, np.uint8), array.shape)
         else:
@@ -187,13 +210,53 @@ class ReferenceCodec:
         data = bytearray()
         while len(data) < size:
             part = min(spec.chunk * spec.wire_size, size - len(data))
-            head = reader.take_u32()
-            stored, coded = head & _STORED, head & ~_STORED
-            payload = reader.take(coded)
-            if coded != part if stored else coded >= part:
-                raise StatusError(Status.CORRUPT)
+            stored, payload = reader.take_chunk(part)
             data += payload if stored else self._hooks.decompress(index, payload, part)
         return bytes(data)
+
+
+def _static_chunks(model: Model, spec: TensorSpec, array: Array) -> Iterator[tuple[bytes, bytes]]:
+    """Chunks as they are, in pixel order, and coded."""
+    geo = geometry(array.shape, model.channel_axis)
+    pixels = pixel_order(array, geo) if array.size else array.reshape(0, model.channels)
+    step = spec.chunk // model.channels
+    for first in range(0, len(pixels), step):
+        part = pixels[first : first + step]
+        symbols, sizes, rest = split(model.elements, spec, part)
+        head = b""
+        if model.elements.kind != "bytes":
+            bits = pack_bits(sizes, rest)
+            head = struct.pack("<I", len(bits)) + bits
+        yield part.tobytes(), head + encode_chunk(model, symbols, first, geo)
+
+
+def _read_static(model: Model, spec: TensorSpec, shape: Shape, reader: _Reader) -> bytes:
+    """Elements in memory order."""
+    wire = spec.storage if spec.quantization is None else np.dtype(np.uint8)
+    pixels = np.empty((math.prod(shape) // model.channels, model.channels), wire)
+    if pixels.size == 0:
+        return b""
+    geo = geometry(shape, model.channel_axis)
+    step = spec.chunk // model.channels
+    for first in range(0, len(pixels), step):
+        part = pixels[first : first + step]
+        stored, payload = reader.take_chunk(part.nbytes)
+        if stored:
+            part[...] = np.frombuffer(payload, wire).reshape(part.shape)
+        else:
+            part[...] = _decode_part(model, spec, payload, len(part), first, geo)
+    return tensor_order(pixels, geo, shape).tobytes()
+
+
+def _decode_part(model: Model, spec: TensorSpec, payload: memoryview, count: int, first: int, geo: Geometry) -> Array:
+    bits = memoryview(b"")
+    if model.elements.kind != "bytes":
+        size = int.from_bytes(payload[:4], "little")
+        if len(payload) < 4 or size > len(payload) - 4:
+            raise StatusError(Status.CORRUPT)
+        bits, payload = payload[4 : 4 + size], payload[4 + size :]
+    symbols = decode_chunk(model, payload, count, first, geo)
+    return join(model.elements, spec, symbols, bits)
 
 
 def _place_outliers(spec: TensorSpec, entries: memoryview, array: Array) -> None:

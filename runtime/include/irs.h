@@ -48,7 +48,7 @@ typedef enum irs_status {
 } irs_status;
 
 /* Codec ids of descriptors; never renumbered. Ids from IRS_CODEC_FOREIGN on are other people's, through hooks only. */
-enum { IRS_CODEC_RAW = 0, IRS_CODEC_ZSTANDARD = 1, IRS_CODEC_FOREIGN = 128 };
+enum { IRS_CODEC_RAW = 0, IRS_CODEC_ZSTANDARD = 1, IRS_CODEC_STATIC_RANS = 2, IRS_CODEC_FOREIGN = 128 };
 
 /* An opened boundary; lives in the caller's memory and points into the caller's descriptor, which must stay. */
 typedef struct irs_boundary irs_boundary;
@@ -72,7 +72,7 @@ typedef struct irs_hooks {
                              size_t parameters_size, const void *source, size_t source_size, void *target, size_t size);
 } irs_hooks;
 
-/* Bytes of memory that irs_boundary_open needs for this descriptor. Checks no more than it must. */
+/* Bytes of memory that irs_boundary_open needs for this descriptor; refuses what irs_boundary_open refuses. */
 irs_status irs_boundary_size(const void *descriptor, size_t size, size_t *memory_size);
 
 /* Checks the whole descriptor and builds everything that frames need. `memory` must be 16-byte aligned. */

@@ -1,5 +1,5 @@
 /* Opening a descriptor: every field is checked here once, so that frames are only checked against what is known good. */
-#include "internal.h"
+#include "static_rans.h"
 
 #define HEAD_SIZE 72
 #define RECORD_SIZE 16
@@ -56,10 +56,10 @@ static irs_status check_head(const uint8_t *p, size_t size) {
     if (load32(p + 8) != size) {
         return load32(p + 8) > size ? IRS_ERR_TRUNCATED : IRS_ERR_SIZE;
     }
-    if (load16(p + 6) == 0 || load16(p + 6) > IRS_MAX_TENSORS) {
-        return IRS_ERR_DESCRIPTOR;
+    if (irs_crc32c(0, p, size - IRS_TRAILER_SIZE) != load32(p + size - IRS_TRAILER_SIZE)) {
+        return IRS_ERR_CHECKSUM;
     }
-    return IRS_OK;
+    return load16(p + 6) - 1u < IRS_MAX_TENSORS ? IRS_OK : IRS_ERR_DESCRIPTOR;
 }
 
 static irs_status read_quantization(irs_spec *spec, reader *r) {
@@ -101,20 +101,22 @@ static irs_status read_quantization(irs_spec *spec, reader *r) {
     return IRS_OK;
 }
 
-static irs_status check_codec(const irs_spec *spec) {
+static irs_status open_codec(irs_spec *spec, irs_arena *arena) {
     if (spec->codec == IRS_CODEC_RAW) {
         return spec->chunk == 0 && spec->parameters_size == 0 ? IRS_OK : IRS_ERR_DESCRIPTOR;
-    }
-    if (spec->codec != IRS_CODEC_ZSTANDARD && spec->codec < IRS_CODEC_FOREIGN) {
-        return IRS_ERR_CODEC;
     }
     if (spec->chunk == 0 || spec->chunk > CHUNK_BYTES_LIMIT / spec->wire_size) {
         return IRS_ERR_DESCRIPTOR;
     }
-    return IRS_OK;
+    if (spec->codec == IRS_CODEC_STATIC_RANS) {
+        irs_model counted, *model = irs_allot(arena, sizeof *model);
+        spec->model = model;
+        return irs_open_static(spec, model == NULL ? &counted : model, arena);
+    }
+    return spec->codec == IRS_CODEC_ZSTANDARD || spec->codec >= IRS_CODEC_FOREIGN ? IRS_OK : IRS_ERR_CODEC;
 }
 
-static irs_status read_spec(irs_spec *spec, uint32_t *symbols, reader *r) {
+static irs_status read_spec(irs_spec *spec, irs_arena *arena, uint32_t *symbols, reader *r) {
     const uint8_t *record = take(r, RECORD_SIZE);
     if (record == NULL) {
         return IRS_ERR_DESCRIPTOR;
@@ -155,7 +157,29 @@ static irs_status read_spec(irs_spec *spec, uint32_t *symbols, reader *r) {
     if (spec->parameters == NULL) {
         return IRS_ERR_DESCRIPTOR;
     }
-    return check_codec(spec);
+    return open_codec(spec, arena);
+}
+
+/* One pass over all records: fills `boundary`, or only counts what it will need when the arena has no memory. */
+static irs_status read_all(const uint8_t *p, size_t size, irs_arena *arena, irs_boundary **boundary) {
+    uint32_t count = load16(p + 6), symbols = 0;
+    irs_boundary *b = irs_allot(arena, sizeof *b + (count - 1) * sizeof(irs_spec));
+    reader r = {p + HEAD_SIZE, p + size - IRS_TRAILER_SIZE};
+    uint32_t name_size = load16(p + 64);
+    if (name_size > NAME_LIMIT || load16(p + 66) != 0 || load32(p + 68) != 0 || take_padded(&r, name_size) == NULL) {
+        return IRS_ERR_DESCRIPTOR;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        irs_spec counted;
+        IRS_TRY(read_spec(b == NULL ? &counted : &b->specs[i], arena, &symbols, &r));
+    }
+    if (b != NULL) {
+        memcpy(b->digest, p + 16, sizeof b->digest);
+        b->tensor_count = count;
+        b->symbol_count = symbols;
+    }
+    *boundary = b;
+    return r.p == r.end ? IRS_OK : IRS_ERR_DESCRIPTOR;
 }
 
 irs_status irs_boundary_size(const void *descriptor, size_t size, size_t *memory_size) {
@@ -163,8 +187,13 @@ irs_status irs_boundary_size(const void *descriptor, size_t size, size_t *memory
         return IRS_ERR_ARGUMENT;
     }
     IRS_TRY(check_head(descriptor, size));
-    uint32_t count = load16((const uint8_t *)descriptor + 6);
-    *memory_size = sizeof(irs_boundary) + (count - 1) * sizeof(irs_spec);
+    irs_arena arena = {NULL, 0, 0};
+    irs_boundary *none;
+    IRS_TRY(read_all(descriptor, size, &arena, &none));
+    if (arena.used > SIZE_MAX) {
+        return IRS_ERR_SIZE;
+    }
+    *memory_size = (size_t)arena.used;
     return IRS_OK;
 }
 
@@ -178,27 +207,8 @@ irs_status irs_boundary_open(irs_boundary **boundary, void *memory, size_t memor
     if (memory_size < needed) {
         return IRS_ERR_BUFFER;
     }
-    const uint8_t *p = descriptor;
-    if (irs_crc32c(0, p, size - IRS_TRAILER_SIZE) != load32(p + size - IRS_TRAILER_SIZE)) {
-        return IRS_ERR_CHECKSUM;
-    }
-    irs_boundary *b = memory;
-    memcpy(b->digest, p + 16, sizeof b->digest);
-    b->tensor_count = load16(p + 6);
-    b->symbol_count = 0;
-    reader r = {p + HEAD_SIZE, p + size - IRS_TRAILER_SIZE};
-    uint32_t name_size = load16(p + 64);
-    if (name_size > NAME_LIMIT || load16(p + 66) != 0 || load32(p + 68) != 0 || take_padded(&r, name_size) == NULL) {
-        return IRS_ERR_DESCRIPTOR;
-    }
-    for (uint32_t i = 0; i < b->tensor_count; i++) {
-        IRS_TRY(read_spec(&b->specs[i], &b->symbol_count, &r));
-    }
-    if (r.p != r.end) {
-        return IRS_ERR_DESCRIPTOR;
-    }
-    *boundary = b;
-    return IRS_OK;
+    irs_arena arena = {memory, 0, memory_size};
+    return read_all(descriptor, size, &arena, boundary);
 }
 
 uint32_t irs_tensor_count(const irs_boundary *boundary) { return boundary == NULL ? 0 : boundary->tensor_count; }

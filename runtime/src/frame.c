@@ -1,24 +1,60 @@
 /* The container: header, dims, one section a tensor, CRC. A section is the tensor's bytes as they are, or chunks of coded
  * ones; a quantized tensor's section starts with its outliers when it has any to give. */
-#include "internal.h"
+#include "static_rans.h"
 
-static irs_status chunk_compress(const irs_spec *spec, uint32_t tensor, const irs_hooks *hooks, const uint8_t *source,
-                                 size_t source_size, uint8_t *target, size_t capacity, size_t *size) {
-    if (hooks == NULL || hooks->compress == NULL) {
+/* A section on its way: what encoding and decoding of its chunks need to know. */
+typedef struct section {
+    const irs_spec *spec;
+    const irs_hooks *hooks;
+    uint32_t index;
+    irs_geometry geometry; /* of static-rans tensors */
+    uint8_t *scratch;
+} section;
+
+static irs_status chunk_encode(const section *s, const uint8_t *elements, irs_part part, uint8_t *target, size_t capacity,
+                               size_t *size) {
+    const irs_spec *spec = s->spec;
+    if (spec->codec == IRS_CODEC_STATIC_RANS) {
+        return irs_static_encode(spec, &s->geometry, elements, part, s->scratch, target, capacity, size);
+    }
+    if (s->hooks == NULL || s->hooks->compress == NULL) {
         return IRS_ERR_CODEC;
     }
-    irs_status status = hooks->compress(hooks->context, tensor, spec->codec, spec->parameters, spec->parameters_size,
-                                        source, source_size, target, capacity, size);
+    irs_status status =
+        s->hooks->compress(s->hooks->context, s->index, spec->codec, spec->parameters, spec->parameters_size,
+                           elements + part.first * spec->wire_size, part.count * spec->wire_size, target, capacity, size);
     return status == IRS_OK && *size > capacity ? IRS_ERR_BUFFER : status;
 }
 
-static irs_status chunk_decompress(const irs_spec *spec, uint32_t tensor, const irs_hooks *hooks, const uint8_t *source,
-                                   size_t source_size, uint8_t *target, size_t size) {
-    if (hooks == NULL || hooks->decompress == NULL) {
+static irs_status chunk_decode(const section *s, const uint8_t *payload, size_t size, irs_part part, uint8_t *elements) {
+    const irs_spec *spec = s->spec;
+#ifndef IRS_ENCODE_ONLY
+    if (spec->codec == IRS_CODEC_STATIC_RANS) {
+        return irs_static_decode(spec, &s->geometry, payload, size, part, s->scratch, elements);
+    }
+#endif
+    if (s->hooks == NULL || s->hooks->decompress == NULL) {
         return IRS_ERR_CODEC;
     }
-    return hooks->decompress(hooks->context, tensor, spec->codec, spec->parameters, spec->parameters_size, source,
-                             source_size, target, size);
+    return s->hooks->decompress(s->hooks->context, s->index, spec->codec, spec->parameters, spec->parameters_size, payload,
+                                size, elements + part.first * spec->wire_size, part.count * spec->wire_size);
+}
+
+/* Elements that no codec made smaller: in memory order, in pixel order for static-rans. */
+static void chunk_store(const section *s, const uint8_t *elements, irs_part part, uint8_t *target) {
+    if (s->spec->codec == IRS_CODEC_STATIC_RANS) {
+        irs_gather(s->spec, &s->geometry, elements, part, target);
+    } else {
+        memcpy(target, elements + part.first * s->spec->wire_size, part.count * s->spec->wire_size);
+    }
+}
+
+static void chunk_restore(const section *s, const uint8_t *payload, irs_part part, uint8_t *elements) {
+    if (s->spec->codec == IRS_CODEC_STATIC_RANS) {
+        irs_scatter(s->spec, &s->geometry, payload, part, elements);
+    } else {
+        memcpy(elements + part.first * s->spec->wire_size, payload, part.count * s->spec->wire_size);
+    }
 }
 
 static uint32_t raw_alignment(const irs_spec *spec) { return spec->wire_size < 8 ? spec->wire_size : 8; }
@@ -87,8 +123,33 @@ irs_status irs_frame_bound(const irs_boundary *b, const irs_tensor *tensors, siz
     return IRS_OK;
 }
 
-static uint64_t workspace_of(const irs_spec *spec, uint64_t count) {
-    return spec->quantization.storage != 0 && spec->codec != IRS_CODEC_RAW ? count : 0;
+/* Quantized elements of a tensor that is coded afterwards, before the codec's own scratch. */
+static uint64_t quantized_size(const irs_spec *spec, uint64_t count) {
+    return spec->quantization.storage != 0 && spec->codec != IRS_CODEC_RAW ? align_up(count, IRS_ALIGNMENT) : 0;
+}
+
+static uint64_t workspace_of(const irs_spec *spec, const uint32_t *dims, uint64_t count) {
+    uint64_t size = quantized_size(spec, count);
+    if (spec->codec == IRS_CODEC_STATIC_RANS) {
+        irs_geometry geometry;
+        irs_geometry_of(&geometry, spec->model, spec->rank, dims);
+        size += irs_static_scratch(spec->model, &geometry, count < spec->chunk ? count : spec->chunk);
+    }
+    return size;
+}
+
+static section begin_section(const irs_boundary *b, uint32_t index, const irs_hooks *hooks, const uint32_t *dims,
+                             uint64_t count, uint8_t *workspace) {
+    section s;
+    memset(&s, 0, sizeof s);
+    s.spec = &b->specs[index];
+    s.hooks = hooks;
+    s.index = index;
+    if (s.spec->codec == IRS_CODEC_STATIC_RANS) {
+        irs_geometry_of(&s.geometry, s.spec->model, s.spec->rank, dims);
+    }
+    s.scratch = workspace == NULL ? NULL : workspace + quantized_size(s.spec, count);
+    return s;
 }
 
 irs_status irs_workspace_size(const irs_boundary *b, const irs_tensor *tensors, size_t *size) {
@@ -99,7 +160,7 @@ irs_status irs_workspace_size(const irs_boundary *b, const irs_tensor *tensors, 
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         uint64_t count;
         IRS_TRY(check_dims(&b->specs[i], tensors[i].dims, &count));
-        uint64_t own = workspace_of(&b->specs[i], count);
+        uint64_t own = workspace_of(&b->specs[i], tensors[i].dims, count);
         needed = own > needed ? own : needed;
     }
     if (needed > SIZE_MAX) {
@@ -124,14 +185,14 @@ static uint8_t *claim(writer *w, uint64_t size) {
     return place;
 }
 
-static irs_status write_chunk(const irs_spec *spec, uint32_t tensor, const irs_hooks *hooks, const uint8_t *source,
-                              size_t size, writer *w) {
+static irs_status write_chunk(const section *s, const uint8_t *elements, irs_part part, writer *w) {
+    size_t size = part.count * s->spec->wire_size;
     uint8_t *head = claim(w, 4);
     if (head == NULL || size > (size_t)(w->end - w->p)) {
         return IRS_ERR_BUFFER;
     }
     size_t coded = 0;
-    irs_status status = chunk_compress(spec, tensor, hooks, source, size, w->p, size - 1, &coded);
+    irs_status status = chunk_encode(s, elements, part, w->p, size - 1, &coded);
     if (status == IRS_OK) {
         store32(head, (uint32_t)coded);
         w->p += coded;
@@ -141,7 +202,7 @@ static irs_status write_chunk(const irs_spec *spec, uint32_t tensor, const irs_h
         return status;
     }
     store32(head, (uint32_t)size | IRS_STORED);
-    memcpy(w->p, source, size);
+    chunk_store(s, elements, part, w->p);
     w->p += size;
     return IRS_OK;
 }
@@ -195,22 +256,24 @@ static irs_status write_raw(const irs_spec *spec, const irs_tensor *tensor, uint
     return IRS_OK;
 }
 
-static irs_status write_section(const irs_spec *spec, uint32_t index, const irs_hooks *hooks, const irs_tensor *tensor,
+static irs_status write_section(const irs_boundary *b, uint32_t index, const irs_hooks *hooks, const irs_tensor *tensor,
                                 uint8_t *workspace, writer *w) {
+    const irs_spec *spec = &b->specs[index];
     uint64_t count;
     IRS_TRY(check_tensor(spec, tensor, &count));
     IRS_TRY(check_bools(spec, tensor->data, count));
     if (spec->codec == IRS_CODEC_RAW) {
         return write_raw(spec, tensor, count, w);
     }
-    const uint8_t *source = tensor->data;
+    const uint8_t *elements = tensor->data;
     if (spec->quantization.storage != 0) {
         IRS_TRY(write_outliers(spec, tensor, count, workspace, w));
-        source = workspace;
+        elements = workspace;
     }
-    for (uint64_t i = 0; i < count; i += spec->chunk) {
-        uint64_t part = count - i < spec->chunk ? count - i : spec->chunk;
-        IRS_TRY(write_chunk(spec, index, hooks, source + i * spec->wire_size, (size_t)(part * spec->wire_size), w));
+    section s = begin_section(b, index, hooks, tensor->dims, count, workspace);
+    for (uint64_t first = 0; first < count; first += spec->chunk) {
+        irs_part part = {first, (size_t)(count - first < spec->chunk ? count - first : spec->chunk)};
+        IRS_TRY(write_chunk(&s, elements, part, w));
     }
     return IRS_OK;
 }
@@ -253,7 +316,7 @@ irs_status irs_encode(const irs_boundary *b, const irs_hooks *hooks, const irs_t
         }
     }
     for (uint32_t i = 0; i < b->tensor_count; i++) {
-        IRS_TRY(write_section(&b->specs[i], i, hooks, &tensors[i], workspace, &w));
+        IRS_TRY(write_section(b, i, hooks, &tensors[i], workspace, &w));
     }
     uint8_t *trailer = claim(&w, IRS_TRAILER_SIZE);
     if (trailer == NULL) {
@@ -354,8 +417,8 @@ irs_status irs_frame_dims(const irs_boundary *b, const void *frame, size_t frame
     return read_dims(b, (const uint8_t *)frame + IRS_HEADER_SIZE, tensors);
 }
 
-static irs_status read_chunk(const irs_spec *spec, uint32_t tensor, const irs_hooks *hooks, uint8_t *target, size_t size,
-                             reader *r) {
+static irs_status read_chunk(const section *s, irs_part part, uint8_t *elements, reader *r) {
+    size_t size = part.count * s->spec->wire_size;
     const uint8_t *head = take(r, 4);
     if (head == NULL) {
         return IRS_ERR_CORRUPT;
@@ -366,10 +429,10 @@ static irs_status read_chunk(const irs_spec *spec, uint32_t tensor, const irs_ho
         return IRS_ERR_CORRUPT;
     }
     if (stored) {
-        memcpy(target, payload, size);
+        chunk_restore(s, payload, part, elements);
         return IRS_OK;
     }
-    return chunk_decompress(spec, tensor, hooks, payload, coded, target, size);
+    return chunk_decode(s, payload, coded, part, elements);
 }
 
 static irs_status find_outliers(const irs_spec *spec, uint64_t count, const uint8_t **entries, uint32_t *found,
@@ -418,17 +481,17 @@ static irs_status read_raw(const irs_spec *spec, uint8_t *target, uint64_t size,
     return IRS_OK;
 }
 
-static irs_status read_chunks(const irs_spec *spec, uint32_t index, const irs_hooks *hooks, uint8_t *target,
-                              uint64_t count, reader *r) {
-    for (uint64_t i = 0; i < count; i += spec->chunk) {
-        uint64_t part = count - i < spec->chunk ? count - i : spec->chunk;
-        IRS_TRY(read_chunk(spec, index, hooks, target + i * spec->wire_size, (size_t)(part * spec->wire_size), r));
+static irs_status read_chunks(const section *s, uint64_t count, uint8_t *elements, reader *r) {
+    for (uint64_t first = 0; first < count; first += s->spec->chunk) {
+        irs_part part = {first, (size_t)(count - first < s->spec->chunk ? count - first : s->spec->chunk)};
+        IRS_TRY(read_chunk(s, part, elements, r));
     }
     return IRS_OK;
 }
 
-static irs_status read_quantized(const irs_spec *spec, uint32_t index, const irs_hooks *hooks, const irs_tensor *tensor,
-                                 uint64_t count, uint8_t *workspace, reader *r) {
+static irs_status read_quantized(const section *s, const irs_tensor *tensor, uint64_t count, uint8_t *workspace,
+                                 reader *r) {
+    const irs_spec *spec = s->spec;
     const uint8_t *entries = NULL, *integers = workspace;
     uint32_t found = 0;
     if (spec->quantization.outliers) {
@@ -440,23 +503,25 @@ static irs_status read_quantized(const irs_spec *spec, uint32_t index, const irs
             return IRS_ERR_CORRUPT;
         }
     } else {
-        IRS_TRY(read_chunks(spec, index, hooks, workspace, count, r));
+        IRS_TRY(read_chunks(s, count, workspace, r));
     }
     irs_dequantize(spec, tensor->dims, integers, count, tensor->data);
     return place_outliers(spec, count, entries, found, tensor->data);
 }
 
-static irs_status read_section(const irs_spec *spec, uint32_t index, const irs_hooks *hooks, const irs_tensor *tensor,
+static irs_status read_section(const irs_boundary *b, uint32_t index, const irs_hooks *hooks, const irs_tensor *tensor,
                                uint8_t *workspace, reader *r) {
+    const irs_spec *spec = &b->specs[index];
     uint64_t count;
     IRS_TRY(check_tensor(spec, tensor, &count));
+    section s = begin_section(b, index, hooks, tensor->dims, count, workspace);
     if (spec->quantization.storage != 0) {
-        return read_quantized(spec, index, hooks, tensor, count, workspace, r);
+        return read_quantized(&s, tensor, count, workspace, r);
     }
     if (spec->codec == IRS_CODEC_RAW) {
         IRS_TRY(read_raw(spec, tensor->data, tensor->size, r));
     } else {
-        IRS_TRY(read_chunks(spec, index, hooks, tensor->data, count, r));
+        IRS_TRY(read_chunks(&s, count, tensor->data, r));
     }
     return check_bools(spec, tensor->data, count) == IRS_OK ? IRS_OK : IRS_ERR_CORRUPT;
 }
@@ -481,7 +546,7 @@ irs_status irs_decode(const irs_boundary *b, const irs_hooks *hooks, const void 
     }
     IRS_TRY(check_workspace(b, tensors, workspace, workspace_size));
     for (uint32_t i = 0; i < b->tensor_count; i++) {
-        IRS_TRY(read_section(&b->specs[i], i, hooks, &tensors[i], workspace, &r));
+        IRS_TRY(read_section(b, i, hooks, &tensors[i], workspace, &r));
     }
     return r.p == r.end ? IRS_OK : IRS_ERR_CORRUPT;
 }

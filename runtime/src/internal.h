@@ -10,7 +10,25 @@
 #define IRS_ALIGNMENT 16
 
 /* Element type codes, as in irsplit/dtypes.py; only those the core treats specially. */
-enum { IRS_F32 = 1, IRS_F16 = 2, IRS_BF16 = 4, IRS_I8 = 5, IRS_U8 = 9, IRS_BOOL = 13 };
+enum {
+    IRS_F32 = 1, IRS_F16 = 2, IRS_BF16 = 4, IRS_I8 = 5, IRS_I16 = 6, IRS_I64 = 8, IRS_U8 = 9, IRS_U16 = 10,
+    IRS_U64 = 12, IRS_BOOL = 13
+};
+
+/* Memory of an opened boundary, handed out piece by piece. Without a base it only counts. */
+typedef struct irs_arena {
+    uint8_t *base;
+    uint64_t used, size;
+} irs_arena;
+
+/* Aligned piece; null while counting. The second pass over a descriptor asks for what the first one counted. */
+static inline void *irs_allot(irs_arena *arena, size_t size) {
+    uint64_t place = align_up(arena->used, IRS_ALIGNMENT);
+    arena->used = place + size;
+    return arena->base == NULL || arena->used > arena->size ? NULL : arena->base + place;
+}
+
+typedef struct irs_model irs_model; /* static_rans.h */
 
 /* Affine quantization of a float tensor to 8-bit integers before the codec. */
 typedef struct irs_quantization {
@@ -31,6 +49,7 @@ typedef struct irs_spec {
     const uint8_t *parameters;
     uint32_t parameters_size;
     irs_quantization quantization;
+    irs_model *model; /* of static-rans */
 } irs_spec;
 
 struct irs_boundary {
@@ -38,6 +57,8 @@ struct irs_boundary {
     uint32_t tensor_count, symbol_count;
     irs_spec specs[1]; /* tensor_count of them */
 };
+
+irs_status irs_open_static(const irs_spec *spec, irs_model *model, irs_arena *arena);
 
 /* Number of elements; IRS_ERR_SIZE when the tensor's bytes do not fit 62 bits. */
 irs_status irs_count_elements(const irs_spec *spec, const uint32_t *dims, uint64_t *count);

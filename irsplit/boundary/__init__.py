@@ -1,0 +1,1 @@
+"""Compile side of the boundary codec: trains models from calibration tensors and chooses codecs."""

@@ -1,0 +1,315 @@
+/* Wire elements to symbols in pixel order with remaining bits, and back. Bits are packed from the lowest one on. */
+#include "static_rans.h"
+
+/* ---- pixel order -------------------------------------------------------------------------------------------------- */
+
+/* Byte offset of the first channel of a pixel, and from one channel to the next. */
+static inline uint64_t pixel_offset(const irs_geometry *g, uint64_t pixel, size_t width) {
+    if (g->plane == 0) {
+        return pixel * g->channels * width;
+    }
+    return (pixel / g->plane * g->channels * g->plane + pixel % g->plane) * width;
+}
+
+static inline uint64_t channel_stride(const irs_geometry *g, size_t width) {
+    return (g->plane == 0 ? 1 : g->plane) * width;
+}
+
+#define BLOCK 64
+
+/* Copies a part with channels before pixels, `size` bytes an element, in blocks of pixels that stay in the cache. */
+static inline void copy_planar(const irs_geometry *g, uint8_t *tensor, uint8_t *pixels, irs_part part, size_t size,
+                               int to_pixels) {
+    uint64_t first = part.first / g->channels, count = part.count / g->channels;
+    for (uint64_t done = 0; done < count;) {
+        uint64_t within = (first + done) % g->plane, block = g->plane - within;
+        block = block < count - done ? block : count - done;
+        block = block < BLOCK ? block : BLOCK;
+        uint8_t *plane = tensor + ((first + done) / g->plane * g->channels * g->plane + within) * size;
+        uint8_t *row = pixels + done * g->channels * size;
+        for (uint32_t c = 0; c < g->channels; c++, plane += g->plane * size, row += size) {
+            for (uint64_t i = 0; i < block; i++) {
+                uint8_t *a = plane + i * size, *b = row + i * g->channels * size;
+                memcpy(to_pixels ? b : a, to_pixels ? a : b, size);
+            }
+        }
+        done += block;
+    }
+}
+
+static void copy_part(const irs_spec *spec, const irs_geometry *g, uint8_t *tensor, uint8_t *pixels, irs_part part,
+                      int to_pixels) {
+    size_t size = spec->wire_size;
+    if (g->plane == 0) {
+        uint8_t *place = tensor + part.first * size;
+        memcpy(to_pixels ? pixels : place, to_pixels ? place : pixels, part.count * size);
+        return;
+    }
+    switch (size) { /* constants make the inner copies single moves */
+    case 1: copy_planar(g, tensor, pixels, part, 1, to_pixels); break;
+    case 2: copy_planar(g, tensor, pixels, part, 2, to_pixels); break;
+    case 4: copy_planar(g, tensor, pixels, part, 4, to_pixels); break;
+    default: copy_planar(g, tensor, pixels, part, 8, to_pixels); break;
+    }
+}
+
+void irs_gather(const irs_spec *spec, const irs_geometry *g, const uint8_t *tensor, irs_part part, uint8_t *target) {
+    copy_part(spec, g, (uint8_t *)(uintptr_t)tensor, target, part, 1);
+}
+
+void irs_scatter(const irs_spec *spec, const irs_geometry *g, const uint8_t *source, irs_part part, uint8_t *tensor) {
+    copy_part(spec, g, tensor, (uint8_t *)(uintptr_t)source, part, 0);
+}
+
+/* ---- bits --------------------------------------------------------------------------------------------------------- */
+
+typedef struct bit_writer {
+    uint8_t *p, *end;
+    uint64_t pending;
+    uint32_t count; /* below 8 between calls */
+} bit_writer;
+
+static inline int put_bits(bit_writer *w, uint64_t value, uint32_t size) { /* size at most 32 */
+    w->pending |= value << w->count;
+    w->count += size;
+    if ((size_t)(w->end - w->p) >= 8) {
+        store64(w->p, w->pending);
+        w->p += w->count >> 3;
+    } else {
+        for (uint32_t i = 0; i < w->count >> 3; i++) {
+            if (w->p == w->end) {
+                return 0;
+            }
+            *w->p++ = (uint8_t)(w->pending >> 8 * i);
+        }
+    }
+    w->pending >>= w->count & ~7u;
+    w->count &= 7;
+    return 1;
+}
+
+typedef struct bit_reader {
+    const uint8_t *p, *end;
+    uint64_t pending;
+    uint32_t count;
+} bit_reader;
+
+static inline int get_bits(bit_reader *r, uint32_t size, uint64_t *value) { /* size at most 32 */
+    if (r->count < size) {
+        if ((size_t)(r->end - r->p) >= 8) {
+            r->pending |= load64(r->p) << r->count;
+            r->p += (63 - r->count) >> 3;
+            r->count |= 56;
+        } else {
+            while (r->count < size) {
+                if (r->p == r->end) {
+                    return 0;
+                }
+                r->pending |= (uint64_t)*r->p++ << r->count;
+                r->count += 8;
+            }
+        }
+    }
+    *value = r->pending & ((UINT64_C(1) << size) - 1);
+    r->pending >>= size;
+    r->count -= size;
+    return 1;
+}
+
+/* ---- float and integer elements ----------------------------------------------------------------------------------- */
+
+static inline uint64_t load_bits(const uint8_t *p, size_t size) {
+    return size == 2 ? load16(p) : size == 4 ? load32(p) : load64(p);
+}
+
+static inline void store_bits(uint8_t *p, size_t size, uint64_t bits) {
+    if (size == 2) {
+        store16(p, (uint16_t)bits);
+    } else if (size == 4) {
+        store32(p, (uint32_t)bits);
+    } else {
+        store64(p, bits);
+    }
+}
+
+/* What the loops need to know, by value so that it stays in registers. */
+typedef struct splitter {
+    uint32_t width, mantissa, keep, tail, zero, most, top, is_signed;
+    uint64_t base;
+} splitter;
+
+static splitter splitter_of(const irs_spec *spec) {
+    const irs_model *m = spec->model;
+    splitter s = {8u * spec->wire_size, 0, m->keep, m->tail, m->zero, 0, m->top, 0, m->base};
+    s.mantissa = spec->dtype == IRS_F32 ? 23 : spec->dtype == IRS_F16 ? 10 : 7;
+    s.most = m->top != 0 ? IRS_TOP_SYMBOL - 1 : IRS_TOP_SYMBOL;
+    s.is_signed = spec->dtype >= IRS_I16 && spec->dtype <= IRS_I64;
+    return s;
+}
+
+static inline uint32_t split_float(const splitter *s, uint64_t bits, uint64_t *rest, uint32_t *size) {
+    *size = 0;
+    *rest = 0;
+    if (bits == 0) {
+        return s->zero;
+    }
+    if (bits == s->top) {
+        return IRS_TOP_SYMBOL;
+    }
+    uint32_t sign = (uint32_t)(bits >> (s->width - 1)), magnitude = (uint32_t)bits & ((UINT32_C(1) << (s->width - 1)) - 1);
+    int32_t step = (int32_t)(magnitude >> (s->mantissa - s->keep)) - (int32_t)s->base;
+    int32_t symbol = sign ? (int32_t)s->zero - 1 - step : (int32_t)s->zero + 1 + step;
+    if (step < 0 || symbol < 0 || symbol > (int32_t)s->most || (magnitude & ((UINT32_C(1) << s->tail) - 1)) != 0) {
+        return IRS_RAW_SYMBOL;
+    }
+    *size = s->mantissa - s->keep - s->tail;
+    *rest = (magnitude >> s->tail) & ((UINT32_C(1) << *size) - 1);
+    return (uint32_t)symbol;
+}
+
+static inline uint32_t split_integer(const splitter *s, uint64_t bits, uint64_t *rest, uint32_t *size) {
+    uint64_t wide = s->is_signed && s->width < 64 && bits >> (s->width - 1) ? bits | ~UINT64_C(0) << s->width : bits;
+    uint64_t distance = wide - s->base, symbol = distance >> s->keep;
+    if (symbol >= IRS_RAW_SYMBOL) {
+        return IRS_RAW_SYMBOL;
+    }
+    *size = s->keep;
+    *rest = distance & ((UINT64_C(1) << s->keep) - 1);
+    return (uint32_t)symbol;
+}
+
+/* Writes a whole element; in two halves when it has 64 bits. */
+static inline int put_raw(bit_writer *w, uint64_t bits, size_t width) {
+    if (width < 8) {
+        return put_bits(w, bits, 8 * (uint32_t)width);
+    }
+    return put_bits(w, bits & UINT32_MAX, 32) && put_bits(w, bits >> 32, 32);
+}
+
+static inline irs_status split_all(const splitter s, int is_float, const irs_geometry *g, const uint8_t *tensor,
+                                   irs_part part, size_t width, uint8_t *symbols, bit_writer *w) {
+    uint64_t first = part.first / g->channels, pixels = part.count / g->channels, stride = channel_stride(g, width);
+    for (uint64_t pixel = first; pixel < first + pixels; pixel++) {
+        const uint8_t *p = tensor + pixel_offset(g, pixel, width);
+        for (uint32_t c = 0; c < g->channels; c++, p += stride) {
+            uint64_t rest = 0, bits = load_bits(p, width);
+            uint32_t size = 0;
+            uint32_t symbol = is_float ? split_float(&s, bits, &rest, &size) : split_integer(&s, bits, &rest, &size);
+            *symbols++ = (uint8_t)symbol;
+            if (!(symbol == IRS_RAW_SYMBOL ? put_raw(w, bits, width) : put_bits(w, rest, size))) {
+                return IRS_ERR_BUFFER;
+            }
+        }
+    }
+    if (w->count > 0) {
+        if (w->p == w->end) {
+            return IRS_ERR_BUFFER;
+        }
+        *w->p++ = (uint8_t)w->pending;
+    }
+    return IRS_OK;
+}
+
+static void flip_bytes(uint8_t *p, size_t count, uint8_t flip) {
+    for (size_t i = 0; flip != 0 && i < count; i++) {
+        p[i] ^= flip;
+    }
+}
+
+irs_status irs_split(const irs_spec *spec, const irs_geometry *g, const uint8_t *tensor, irs_part part, uint8_t *symbols,
+                     uint8_t *bits, size_t capacity, size_t *size) {
+    *size = 0;
+    if (spec->model->elements == IRS_ELEMENTS_BYTES) {
+        irs_gather(spec, g, tensor, part, symbols);
+        flip_bytes(symbols, part.count, spec->model->flip);
+        return IRS_OK;
+    }
+    splitter s = splitter_of(spec);
+    bit_writer w = {bits, bits + capacity, 0, 0};
+    int is_float = spec->model->elements == IRS_ELEMENTS_FLOAT;
+    if (is_float && spec->wire_size == 4) {
+        IRS_TRY(split_all(s, 1, g, tensor, part, 4, symbols, &w));
+    } else if (is_float) {
+        IRS_TRY(split_all(s, 1, g, tensor, part, 2, symbols, &w));
+    } else {
+        IRS_TRY(split_all(s, 0, g, tensor, part, spec->wire_size, symbols, &w));
+    }
+    *size = (size_t)(w.p - bits);
+    return IRS_OK;
+}
+
+#ifndef IRS_ENCODE_ONLY
+static inline int join_float(const splitter *s, uint32_t symbol, bit_reader *r, uint64_t *bits) {
+    if (symbol == s->zero) {
+        *bits = 0;
+        return 1;
+    }
+    if (symbol == IRS_TOP_SYMBOL && s->top != 0) {
+        *bits = s->top;
+        return 1;
+    }
+    uint64_t rest;
+    if (!get_bits(r, s->mantissa - s->keep - s->tail, &rest)) {
+        return 0;
+    }
+    uint32_t sign = symbol < s->zero, distance = sign ? s->zero - 1 - symbol : symbol - s->zero - 1;
+    uint32_t step = distance + (uint32_t)s->base;
+    *bits = (uint64_t)step << (s->mantissa - s->keep) | rest << s->tail | (uint64_t)sign << (s->width - 1);
+    return 1;
+}
+
+static inline int join_integer(const splitter *s, uint32_t symbol, bit_reader *r, uint64_t *bits) {
+    uint64_t rest;
+    if (!get_bits(r, s->keep, &rest)) {
+        return 0;
+    }
+    *bits = ((uint64_t)symbol << s->keep) + rest + s->base;
+    return 1;
+}
+
+static inline int join_raw(uint32_t width, bit_reader *r, uint64_t *bits) {
+    uint64_t high = 0;
+    if (!get_bits(r, width < 32 ? width : 32, bits) || (width == 64 && !get_bits(r, 32, &high))) {
+        return 0;
+    }
+    *bits |= high << 32;
+    return 1;
+}
+
+static inline irs_status join_all(const splitter s, int is_float, const irs_geometry *g, const uint8_t *symbols,
+                                  irs_part part, size_t width, bit_reader *r, uint8_t *tensor) {
+    uint64_t first = part.first / g->channels, pixels = part.count / g->channels, stride = channel_stride(g, width);
+    for (uint64_t pixel = first; pixel < first + pixels; pixel++) {
+        uint8_t *p = tensor + pixel_offset(g, pixel, width);
+        for (uint32_t c = 0; c < g->channels; c++, p += stride) {
+            uint64_t bits;
+            uint32_t symbol = *symbols++;
+            int ok = symbol == IRS_RAW_SYMBOL ? join_raw(s.width, r, &bits)
+                     : is_float               ? join_float(&s, symbol, r, &bits)
+                                              : join_integer(&s, symbol, r, &bits);
+            if (!ok) {
+                return IRS_ERR_CORRUPT;
+            }
+            store_bits(p, width, bits);
+        }
+    }
+    /* spare bits are zero, and no byte is left */
+    return r->p == r->end && r->count < 8 && r->pending == 0 ? IRS_OK : IRS_ERR_CORRUPT;
+}
+
+irs_status irs_join(const irs_spec *spec, const irs_geometry *g, const uint8_t *symbols, const uint8_t *bits, size_t size,
+                    irs_part part, uint8_t *tensor) {
+    if (spec->model->elements == IRS_ELEMENTS_BYTES) {
+        flip_bytes((uint8_t *)(uintptr_t)symbols, part.count, spec->model->flip);
+        irs_scatter(spec, g, symbols, part, tensor);
+        return IRS_OK;
+    }
+    splitter s = splitter_of(spec);
+    bit_reader r = {bits, bits + size, 0, 0};
+    int is_float = spec->model->elements == IRS_ELEMENTS_FLOAT;
+    if (is_float && spec->wire_size == 4) {
+        return join_all(s, 1, g, symbols, part, 4, &r, tensor);
+    }
+    return join_all(s, is_float, g, symbols, part, spec->wire_size, &r, tensor);
+}
+#endif

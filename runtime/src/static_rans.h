@@ -1,0 +1,80 @@
+/* static-rans: the trained model of one tensor as it lies in memory once the descriptor is open, and the steps of coding. */
+#ifndef IRS_STATIC_RANS_H
+#define IRS_STATIC_RANS_H
+
+#include "internal.h"
+
+#define IRS_MAX_LANES 32
+#define IRS_PADDING 64 /* bytes that vector loads may touch behind a row of channels */
+#define IRS_RAW_SYMBOL 255
+#define IRS_TOP_SYMBOL 254
+#define IRS_LOW_STATE UINT32_C(0x8000)
+
+enum { IRS_PREDICT_NONE, IRS_PREDICT_SHARED, IRS_PREDICT_LINEAR, IRS_PREDICT_MED };
+enum { IRS_ELEMENTS_BYTES, IRS_ELEMENTS_FLOAT, IRS_ELEMENTS_INTEGER };
+
+/* How the encoder divides a state by a frequency: q = (state * reciprocal >> 32) >> shift. */
+typedef struct irs_encoder_entry {
+    uint32_t reciprocal;
+    uint32_t packed; /* frequency in bits 0 to 10, shift in 12 to 15, bias from 16 on */
+} irs_encoder_entry;
+
+#define IRS_TABLE_ENTRIES 257 /* symbols and the escape */
+
+/* A decoder entry per slot: symbol in bits 0 to 7, frequency in 8 to 18, slot - start in 19 to 29, escape in 31. */
+
+struct irs_model {
+    uint8_t channel_axis, predictor, residual, has_references, table_bits, lanes, bins, levels, tables;
+    uint8_t elements, keep, tail, zero, initial, flip;
+    uint32_t top, channels, classes;
+    uint64_t base;
+    uint32_t activity[8];
+    uint8_t thresholds[16];
+    /* arrays over channels, in the boundary's memory */
+    int8_t *west_north;  /* weight pairs of W and N */
+    int8_t *corners;     /* weight pairs of NW and NE */
+    uint16_t *reference; /* two a channel */
+    int16_t *reference_weight;
+    uint8_t *map; /* [levels][bins][channels]: table */
+    irs_encoder_entry *encoder;
+    uint32_t *decoder;
+};
+
+typedef struct irs_geometry {
+    uint32_t width, channels;
+    uint64_t height;
+    uint64_t plane; /* height * width when the channels come before them, 0 when they come last */
+} irs_geometry;
+
+/* Part of a tensor that is coded at a time: elements [first, first + count) in pixel order. */
+typedef struct irs_part {
+    uint64_t first;
+    size_t count;
+} irs_part;
+
+void irs_geometry_of(irs_geometry *geometry, const irs_model *model, uint32_t rank, const uint32_t *dims);
+
+/* Scratch for one part of `count` elements. */
+uint64_t irs_static_scratch(const irs_model *model, const irs_geometry *geometry, uint64_t count);
+
+/* Codes a part; `tensor` are the wire elements of the whole tensor. IRS_ERR_BUFFER when it does not fit `capacity`. */
+irs_status irs_static_encode(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *tensor, irs_part part,
+                             uint8_t *scratch, uint8_t *target, size_t capacity, size_t *size);
+irs_status irs_static_decode(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *payload, size_t size,
+                             irs_part part, uint8_t *scratch, uint8_t *tensor);
+
+/* elements.c: between wire elements, and symbols (in pixel order) with remaining bits */
+irs_status irs_split(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *tensor, irs_part part,
+                     uint8_t *symbols, uint8_t *bits, size_t capacity, size_t *size);
+irs_status irs_join(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *symbols, const uint8_t *bits,
+                    size_t size, irs_part part, uint8_t *tensor);
+/* wire elements of a part as they are, in pixel order */
+void irs_gather(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *tensor, irs_part part, uint8_t *target);
+void irs_scatter(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *source, irs_part part, uint8_t *tensor);
+
+/* rans.c: symbols with their tables to states, words and escapes; `room` has irs_rans_room(count) bytes */
+static inline uint64_t irs_rans_room(uint64_t count) { return count / 8 * 19 + 256; }
+irs_status irs_rans_encode(const irs_model *model, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
+                           uint8_t *room, uint8_t *target, size_t capacity, size_t *size);
+
+#endif
