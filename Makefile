@@ -21,8 +21,18 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
 
-test: lint
+demo: setup
+	$(BIN)/python examples/digits/demo.py build/demo
+
+test: lint wheel
 	$(BIN)/pytest
+
+# Built, and imported away from the checkout, which would hide a module that the wheel lacks.
+wheel: setup
+	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --outdir build/wheel .
+	rm -rf build/wheel-env && $(PYTHON) -m venv build/wheel-env
+	build/wheel-env/bin/pip install --quiet build/wheel/*.whl
+	cd / && $(CURDIR)/build/wheel-env/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info irsplit/runtime/*.so
