@@ -72,6 +72,8 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
     wanted = name.removeprefix("%")
     matches = [cut for cut in cuts if cut.id == wanted]
     matches = matches or [cut for cut in cuts if "+".join(value.name for value in cut.tensors) == wanted]
+    # A tensor that never crosses alone: the position behind its node, for the reason.
+    matches = matches or [cut for cut in cuts if any(value and value.name == wanted for value in cut.after.outputs)]
     if not matches:
         known = ", ".join(cut.id for cut in cuts if cut.legal) or "none"
         raise CutError(f"there is no cut '{name}'; legal cuts by id: {known} (see 'irsplit cuts')")

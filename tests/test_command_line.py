@@ -60,6 +60,13 @@ def test_cuts_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     pending = next(cut for cut in cuts if cut["after"] == "block1/a/relu")
     assert not pending["legal"]
     assert all(name in pending["reason"] for name in ("%down/relu", "'down/relu'", "'block1/add'"))
+
+
+def test_near_shares_grow_with_the_position(capsys: pytest.CaptureFixture[str]) -> None:
+    assert irsplit("cuts", EXAMPLE / "digits.tflite", "--json") == 0
+    cuts = json.loads(capsys.readouterr().out)
+    weights = [cut["device_weight_bytes"] for cut in cuts]
+    assert weights == sorted(weights)
     shares = [cut["device_macs_share"] for cut in cuts]
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] <= 1
