@@ -1,10 +1,16 @@
-"""Model files as LiteRT's objects, for tests: what a file says, whatever its layout."""
+"""Model files as LiteRT's objects, for tests: what a file says, whatever its layout; and segments to look at."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from irsplit.dialects.base import WriteOptions
+from irsplit.dialects.tflite import TFLITE
+from irsplit.ir import Graph, Model, engine_graph
+from irsplit.passes.cuts import legal_cuts, schedule
+from irsplit.passes.partition import split
 
 
 def load(path: Path) -> Any:
@@ -35,3 +41,15 @@ def difference(left: Any, right: Any, where: str = "model") -> str | None:
         return None if left == right or left != left else f"{where}: {left!r} and {right!r}"
     found = (difference(a, b, name) for name, a, b in pairs)
     return next((text for text in found if text is not None), None)
+
+
+def halves(model: Model, position: int | None = None) -> list[Graph]:
+    """The engine graphs of the two segments at the legal cut of this position, by default the middle one."""
+    plan = schedule(model.entry)
+    cuts = [cut for cut in legal_cuts(plan, max_tensors=2) if position in (None, cut.position)]
+    return [engine_graph(part) for part in split(plan, [cuts[len(cuts) // 2]], ("device", "server"))]
+
+
+def write(model: Model, graph: Graph, folder: Path, options: WriteOptions = WriteOptions()) -> Any:
+    """The file that the dialect writes for a graph, as objects."""
+    return load(TFLITE.write(model, graph, folder / f"{graph.name}.tflite", options)[0])

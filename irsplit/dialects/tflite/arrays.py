@@ -56,6 +56,8 @@ def _strings(data: memoryview) -> NDArray[Any]:
     if count < 0 or 4 * (count + 2) > len(data):
         raise ValueError(f"{count} strings do not fit")
     offsets = unpack_from(f"<{count + 1}i", data, 4)
+    if list(offsets) != sorted(offsets) or offsets[0] < 0 or offsets[-1] > len(data):
+        raise ValueError("the strings lie outside")
     result = np.empty(count, object)
     result[:] = [bytes(data[start:end]) for start, end in pairwise(offsets)]
     return result

@@ -151,7 +151,7 @@ class _SubgraphReader:
         outputs: list[Value | None] = []
         for tensor in table.numbers("outputs"):
             self._in_range(tensor, where, optional=True)
-            outputs.append(None if tensor < 0 else self._define(tensor, None))
+            outputs.append(None if tensor < 0 else self._result(tensor, op))
         intermediates = table.numbers("intermediates")
         scratch = tuple(self.tensors[i] if self._in_range(i, where, optional=True) else None for i in intermediates)
         return Node(
@@ -183,6 +183,16 @@ class _SubgraphReader:
         if self.values[index] is not None:
             self.names[index] = _unique([*self.names, self.names[index]])[-1]
         value = self.values[index] = Value(self.names[index], tensor_type(tensor.table), constant, tensor)
+        return value
+
+    def _result(self, index: int, op: str) -> Value:
+        value = self._define(index, None)
+        table = self.tensors[index].table
+        assert isinstance(value.type, TensorType)
+        # Converters write no shape, or that of a scalar, for what only the kernel of a custom operator knows.
+        unsaid = not table.has("shape") or op.startswith("tflite.custom.")
+        if unsaid and value.type.shape == () and not table.integer("has_rank"):
+            value.type = replace(value.type, shape=None)
         return value
 
     def _constant(self, index: int, where: str, *, unset: bool = False) -> Value:

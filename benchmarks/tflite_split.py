@@ -1,0 +1,42 @@
+"""One split of a TFLite model in the middle; as a script it prints the peak memory of doing so, in bytes.
+
+    python benchmarks/tflite_split.py SOURCE FOLDER
+
+It imports nothing but irsplit, so that the figure is that of a user's process.
+"""
+
+import sys
+from pathlib import Path
+
+from irsplit.dialects.tflite import TFLITE
+from irsplit.ir import engine_graph
+from irsplit.passes.cuts import legal_cuts, schedule
+from irsplit.passes.partition import split
+
+PLACES = ("device", "server")
+
+
+def split_with_irsplit(source: Path, folder: Path) -> list[Path]:
+    """Read, find the legal cuts, take the middle one, write both halves."""
+    model = TFLITE.read(source)
+    plan = schedule(model.entry)
+    cuts = legal_cuts(plan)
+    segments = split(plan, [cuts[len(cuts) // 2]], PLACES)
+    return [TFLITE.write(model, engine_graph(part), folder / f"{part.name}.tflite")[0] for part in segments]
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process since it was started (`getrusage` would inherit that of its parent)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(f"usage: {sys.argv[0]} SOURCE FOLDER")
+    split_with_irsplit(Path(sys.argv[1]), Path(sys.argv[2]))
+    print(peak_bytes())
+
+
+if __name__ == "__main__":
+    main()
