@@ -17,6 +17,7 @@ from irsplit.passes import Context, Cut, Pipeline, Remark, find_cuts
 from irsplit.passes.base import Pass, Samples
 from irsplit.passes.boundaries import sends
 from irsplit.passes.check_boundary import CheckBoundary
+from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
 from irsplit.passes.partition import Partition
 from irsplit.passes.prune_buffers import PruneBuffers
@@ -47,27 +48,33 @@ def compile_model(
     max_tensors: int = 1,
     places: Sequence[str] = (),
     codec: str = "zstandard",
+    choose: ChooseCut | None = None,
     options: WriteOptions = WriteOptions(),
 ) -> Compiled:
     """Compile the model file into a bundle in `folder`.
 
-    `cuts` are ids or tensor names of legal cuts; without any, the one with the fewest boundary bytes below the
-    input's. `boundary` is "lossless" or "int8", which needs `calibration`: inputs by name, one mapping a call.
-    Raises an IrsplitError for whatever is wrong with model, cut or folder; nothing is left half written then.
+    `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
+    with the fewest boundary bytes below the input's. `boundary` is "lossless" or "int8", which needs `calibration`:
+    inputs by name, one mapping a call. Raises an IrsplitError for whatever is wrong with model, cut or folder;
+    nothing is left half written then.
     """
     source, target = Path(model), Path(folder)
     dialect = dialect_of(source)
     loaded = dialect.read(source)
-    if not cuts:
+    if not cuts and choose is None:
         cuts = [smallest_boundary(loaded.entry, find_cuts(loaded.entry, max_tensors)).id]
     pipeline = default_pipeline(cuts, boundary, max_tensors, places, codec)
+    if not cuts and choose is not None:
+        pipeline = Pipeline((choose, *pipeline.passes))
     entry = loaded.entry
     context = Context(dialect.macs, dialect.is_cheap)
     if calibration:
         context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
     pipeline.run(loaded, context)
     digest = file_digest(source)
-    details = {"remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks]}
+    details = context.details | {
+        "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks]
+    }
     origin = Origin(source.name, digest, str(pipeline), details)
     manifest = write_bundle(loaded, dialect, entry, target, origin, options)
     sources.remember(source, digest)

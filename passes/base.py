@@ -26,13 +26,15 @@ class Context:
     """What the passes of one run share.
 
     `macs` and `is_cheap` are the dialect's knowledge of its operators; `calibrate` runs the segments of a partitioned
-    model on calibration inputs.
+    model on calibration inputs. `details` go into the bundle's manifest.
     """
 
     macs: Callable[[Node], int] | None = None
     is_cheap: Callable[[Node], bool] | None = None
     calibrate: Callable[[Model], Mapping[str, Samples]] | None = None
     chosen_cuts: tuple[str, ...] = ()
+    chosen_places: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
     remarks: list[Remark] = field(default_factory=list[Remark])
     _samples: Mapping[str, Samples] | None = None
 

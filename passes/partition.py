@@ -35,13 +35,13 @@ class Partition:
         plan = schedule(model.entry)
         cuts = find_cuts(plan, self.max_tensors)
         chosen = sorted({cut.position: cut for cut in (select_cut(cuts, name) for name in wanted)}.items())
-        places = self._places(len(chosen) + 1)
+        places = self._places(len(chosen) + 1, context.chosen_places)
         segments = split(plan, [cut for _, cut in chosen], places)
         model.graphs[:1] = segments
         return True
 
-    def _places(self, count: int) -> tuple[str, ...]:
-        places = self.places or ("device",) + ("server",) * (count - 1)
+    def _places(self, count: int, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        places = self.places or (chosen if not self.cut else ()) or ("device",) + ("server",) * (count - 1)
         unknown = [place for place in places if place not in PLACES]
         if unknown:
             raise CutError(f"unknown place '{unknown[0]}'; places: {', '.join(PLACES)}")

@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.commands.output import print_json, size
+from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.compiler import BOUNDARIES, compile_model, whole_model
 from irsplit.engines.inputs import load_calls
 
@@ -18,8 +19,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=[],
         metavar="ID",
         help="a cut by id or tensor name (see 'irsplit cuts'); give it several times for several cuts; "
-        "default: the smallest boundary below the input's size",
+        "default: the smallest boundary below the input's size, or with --device the best by the planner",
     )
+    add_plan_arguments(parser)
     parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
     parser.add_argument(
         "--place",
@@ -54,6 +56,7 @@ def run(arguments: Namespace) -> int:
         max_tensors=arguments.max_tensors,
         places=arguments.place,
         codec=arguments.codec,
+        choose=chooser(arguments, arguments.codec) if arguments.device else None,
     )
     for remark in compiled.remarks:
         print(f"{'warning' if remark.warning else 'note'}: {remark.text}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from irsplit.planner.goal import OBJECTIVES, Goal, human
 from irsplit.planner.pareto import pareto_front
+from irsplit.planner.ranking import Ranked, best_cut, rank_cuts
 from irsplit.planner.result import Baseline, Costs, Plan, Switch
 from irsplit.planner.solve import NotFoundError, plan
 
@@ -12,8 +13,11 @@ __all__ = [
     "Goal",
     "NotFoundError",
     "Plan",
+    "Ranked",
     "Switch",
+    "best_cut",
     "human",
     "pareto_front",
     "plan",
+    "rank_cuts",
 ]

@@ -1,0 +1,66 @@
+"""irsplit plan MODEL"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.commands.output import print_json, shorten, size, table
+from irsplit.commands.planning import add_plan_arguments, chooser
+from irsplit.dialects.registry import dialect_of
+from irsplit.passes.choose_cut import Choice, label
+from irsplit.planner import Costs, human
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
+    add_plan_arguments(parser)
+    parser.set_defaults(device="pixel-2")
+    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    parser.add_argument("--all", action="store_true", help="show every cut, not the ten best")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: Namespace) -> int:
+    dialect = dialect_of(arguments.model)
+    choice = chooser(arguments).choose(dialect.read(arguments.model), dialect.macs)
+    if arguments.json:
+        print_json(choice.to_json())
+        return 0
+    print(_ranking(choice, len(choice.ranked) if arguments.all else 10))
+    for note in choice.notes:
+        print(note)
+    return 0
+
+
+def _ranking(choice: Choice, count: int) -> str:
+    """The best cuts with their cost terms, and the three baselines."""
+    objective = choice.goal.objective
+    head = (objective, "cut", "device", "code", "uplink", "server", "downlink", "sent", "memory", "energy", "after")
+    rows = [
+        (
+            human(objective, row.value) + ("" if row.allowed else " over a limit"),
+            label(choice.parts, row),
+            *_terms(row.costs),
+            shorten(_after(choice, row.groups), 40),
+        )
+        for row in choice.ranked[:count]
+    ]
+    rows += [
+        (human(objective, b.value), "-", *_terms(b.costs), b.name + ("" if b.allowed else " (over a limit)"))
+        for b in choice.baselines
+    ]
+    return table(head, rows)
+
+
+def _terms(costs: Costs) -> tuple[str, ...]:
+    terms, metrics = costs.terms, costs.metrics
+    code = terms["device_codec_ns"] + terms["server_codec_ns"]
+    times = (terms["device_ns"], code, terms["uplink_ns"], terms["server_ns"], terms["downlink_ns"])
+    spent = human("energy", metrics["energy"]) if metrics["energy"] else "?"
+    return (*(human("latency", t) for t in times), size(metrics["bytes"]), size(metrics["memory"]), spent)
+
+
+def _after(choice: Choice, groups: int) -> str:
+    if not 0 < groups <= len(choice.parts.cuts):
+        return ""
+    node = choice.parts.cuts[groups - 1].after
+    return node.name or next((value.name for value in node.outputs if value is not None), node.op)

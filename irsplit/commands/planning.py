@@ -1,0 +1,48 @@
+"""Arguments of the planner, which `plan` and `compile` share."""
+
+from argparse import ArgumentParser, Namespace
+
+from irsplit.passes.choose_cut import RULES, ChooseCut
+
+
+def add_plan_arguments(parser: ArgumentParser) -> None:
+    """Everything but --max-tensors, which has a meaning of its own in every command."""
+    parser.add_argument(
+        "--device", metavar="PROFILE", help="device by name or .toml, or measured: profile.json[,slowdown=4]"
+    )
+    parser.add_argument(
+        "--server",
+        default="",
+        metavar="PROFILE",
+        help="the same for the server; default: the measured profile without its slowdown, or tesla-k40",
+    )
+    parser.add_argument(
+        "--link", default="wifi", help="by name or .toml, with changes: lte,rtt=70ms,up=2Mbit/s; default wifi"
+    )
+    parser.add_argument(
+        "--objective", default="latency", help="latency (default), energy, bytes, device-memory or throughput"
+    )
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="METRIC=VALUE", help="such as memory=64MB or energy=2J"
+    )
+    parser.add_argument("--rule", choices=RULES, default="exact", help="exact (default), or the policy of a paper")
+    parser.add_argument(
+        "--pattern", choices=("single", "any"), default="single", help="one cut (default), or as many as pay"
+    )
+    parser.add_argument("--load", type=int, default=100, metavar="PERCENT", help="server load; 100 (default) is idle")
+
+
+def chooser(arguments: Namespace, codec: str = "") -> ChooseCut:
+    """The pass that these arguments mean; `codec` names the only one that the boundary may use."""
+    return ChooseCut(
+        device=arguments.device,
+        server=arguments.server,
+        link=arguments.link,
+        objective=arguments.objective,
+        limit=tuple(arguments.limit),
+        rule=arguments.rule,
+        pattern=arguments.pattern,
+        max_tensors=arguments.max_tensors,
+        load=arguments.load,
+        codec=codec,
+    )

@@ -1,0 +1,55 @@
+"""irsplit profile MODEL -o profile.json"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.bundle import write_file
+from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
+from irsplit.compiler import whole_model
+from irsplit.errors import PlanError
+from irsplit.planner import human
+from irsplit.profiles.measured import to_json
+from irsplit.profiling import Effort, profile_model
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile, .json")
+    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the engine; default 1")
+    parser.add_argument(
+        "--runs", type=int, default=15, help="runs of each part, of which the median counts; default 15"
+    )
+    parser.add_argument("--warmup", type=int, default=3, help="runs before those; default 3")
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="NAME=FILE", help="real inputs; default: made up"
+    )
+    add_dims(parser)
+
+
+def run(arguments: Namespace) -> int:
+    if min(arguments.threads, arguments.runs, arguments.warmup) < 1:
+        raise PlanError("--threads, --runs and --warmup must be at least 1")
+    call = parse_inputs(arguments.input, whole_model(arguments.model)[1]) if arguments.input else None
+    profile = profile_model(
+        arguments.model,
+        call=call,
+        dims=parse_dims(arguments.dim),
+        max_tensors=arguments.max_tensors,
+        effort=Effort(arguments.threads, arguments.warmup, arguments.runs),
+        progress=show_progress,
+    )
+    write_file(arguments.output, lambda file: file.write(to_json(profile).encode()))
+    print(f"{profile.machine}, {profile.threads} thread(s)")
+    print(f"whole model: {human('latency', profile.whole.wall_ns)}, {human('memory', profile.whole.peak_bytes)}")
+    print(f"{len(profile.positions)} cuts measured: {arguments.output}")
+    return 0
+
+
+def show_progress(done: int, total: int, what: str) -> None:
+    """A line that replaces itself, on a terminal only."""
+    if sys.stderr.isatty():
+        last = done + 1 == total
+        text = "" if last else f"{done + 1}/{total} {what}"
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,156 @@
+"""Measure a model on this machine, part by part, each as the session that it will be (`irsplit profile`).
+
+Three sweeps: the stretches between neighbouring legal cuts, the prefixes (everything after a cut switched off, as
+Ushakov et al. measure their U8 loads) and the suffixes. Every part runs in a fresh process, so that its memory is its
+own, and optimised by the engine as it will be in a bundle.
+"""
+
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irsplit.bundle import tensor_info
+from irsplit.dialects.base import Dialect
+from irsplit.dialects.registry import dialect_of
+from irsplit.engines.execute import Call, SegmentFile
+from irsplit.engines.inputs import seeded_calls
+from irsplit.engines.isolate import isolated
+from irsplit.engines.measure import measure_codecs, measure_part
+from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
+from irsplit.passes.cuts import Cut, Schedule, find_cuts, schedule
+from irsplit.passes.partition import split
+from irsplit.passes.stretches import stretches
+from irsplit.profiles.measured import Coding, Load, ModelProfile
+from irsplit.runtime.engines import EngineOptions
+from irsplit.runtime.manifest import file_digest
+
+Progress = Callable[[int, int, str], None]
+"""Told before each part: parts done, parts in all, what comes next."""
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How carefully to measure. Medians are over `runs`, or as many of them as fit into a second, three at least."""
+
+    threads: int = 1
+    warmup: int = 3
+    runs: int = 15
+
+
+def profile_model(
+    path: Path,
+    *,
+    call: Call | None = None,
+    dims: Mapping[str, int] | None = None,
+    max_tensors: int = 1,
+    effort: Effort = Effort(),
+    progress: Progress = _silent,
+) -> ModelProfile:
+    """Measure every stretch, prefix and suffix of a model file, and the codecs on what crosses.
+
+    `call` are inputs by name; without it they are made up. Raises PlanError when there is no legal cut.
+    """
+    dialect = dialect_of(path)
+    model = dialect.read(path)
+    plan = schedule(model.entry)
+    parts = stretches(plan, find_cuts(plan, max_tensors))
+    infos = [tensor_info(value) for value in plan.inputs]
+    inputs = call if call is not None else seeded_calls(infos, 1, 0, dims)[0]
+    with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
+        bench = _Bench(dialect, model, plan, Path(folder), effort, progress, 2 + 3 * len(parts.cuts))
+        whole = bench.load(bench.parts((), "whole")[0], inputs)
+        values = dict(inputs)
+        own = [bench.load(part, values, keep=True) for part in bench.parts(parts.cuts, "stretch")]
+        halves = [bench.parts((cut,), f"cut{cut.id}") for cut in parts.cuts]
+        prefixes = [
+            _sending(bench.load(near, values), cut, values) for (near, _), cut in zip(halves, parts.cuts, strict=True)
+        ]
+        suffixes = [bench.load(far, values) for _, far in halves]
+    crossing = dict.fromkeys(value for cut in parts.cuts for value in cut.boundary)
+    return ModelProfile(
+        model=path.name,
+        digest=file_digest(path),
+        machine=machine(),
+        engine=dialect.engine,
+        threads=effort.threads,
+        runs=effort.runs,
+        positions=tuple(cut.position for cut in parts.cuts),
+        whole=whole,
+        stretches=tuple(own),
+        prefixes=tuple(prefixes),
+        suffixes=tuple(suffixes),
+        tensors={**_codings(crossing, values, effort), **_codings(plan.inputs, values, effort)},
+    )
+
+
+def machine() -> str:
+    """This machine in words: system, architecture, processor."""
+    info = Path("/proc/cpuinfo")
+    models = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    return f"{platform.system()} {platform.machine()}, {models[0] if models else platform.processor() or 'unknown'}"
+
+
+@dataclass
+class _Bench:
+    """Writes parts of one model as files of their own and measures them one by one."""
+
+    dialect: Dialect
+    model: Model
+    plan: Schedule
+    folder: Path
+    effort: Effort
+    progress: Progress
+    total: int
+    done: int = 0
+
+    def parts(self, cuts: Sequence[Cut], name: str) -> list[SegmentFile]:
+        """Files of the segments between some cuts."""
+        places = ("device",) + ("server",) * len(cuts)
+        return [self._write(graph, f"{name}-{index}") for index, graph in enumerate(split(self.plan, cuts, places))]
+
+    def _write(self, graph: Graph, name: str) -> SegmentFile:
+        lowered = engine_graph(graph)
+        path = self.folder / f"{name}{self.dialect.extensions[0]}"
+        self.dialect.write(self.model, lowered, path)
+        inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
+        return SegmentFile(path, self.model.dialect, inputs, tuple(value.name for value in lowered.outputs))
+
+    def load(self, part: SegmentFile, values: dict[str, Any] | Call, *, keep: bool = False) -> Load:
+        """Measure a part; with `keep` its outputs join the values that later parts read."""
+        self.progress(self.done, self.total, part.path.stem)
+        self.done += 1
+        needed = {name: values[name] for name in part.inputs}
+        options = EngineOptions(threads=self.effort.threads)
+        load, outputs = isolated(measure_part, part, needed, options, self.effort.warmup, self.effort.runs)
+        if keep and isinstance(values, dict):
+            values.update(outputs)
+        return load
+
+
+def _sending(load: Load, cut: Cut, values: Mapping[str, Any]) -> Load:
+    """A prefix's load, with what its boundary sends as its output."""
+    size = sum(np.asarray(values[value.name]).nbytes for value in cut.boundary)
+    return Load(load.wall_ns, load.cpu_ns, load.peak_bytes, size, load.spread_ns)
+
+
+def _codings(
+    crossing: Sequence[Value] | Mapping[Value, None], values: Mapping[str, Any], effort: Effort
+) -> dict[str, tuple[Coding, ...]]:
+    return {
+        value.name: measure_codecs(value.name, value.type.dtype.name, [np.asarray(values[value.name])], effort.runs)
+        for value in crossing
+        if isinstance(value.type, TensorType) and value.type.dtype.framable
+    }

@@ -1,0 +1,257 @@
+"""choose-cut: the cut that is best for a device, a server and a link."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from irsplit import policies
+from irsplit.cost import METRICS, UNITS, CostTable, Place
+from irsplit.errors import PlanError
+from irsplit.ir import Model
+from irsplit.passes.base import Context
+from irsplit.passes.cuts import Cut, find_cuts, schedule
+from irsplit.passes.stretches import Macs, Stretches, cost_table, estimated, measured, stretches
+from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, plan, rank_cuts
+from irsplit.planner.result import baselines
+from irsplit.profiles import Device, device, link
+from irsplit.profiles.measured import ModelProfile, is_measured, load_profile
+from irsplit.profiles.units import parse
+
+DEFAULT_SERVER = "tesla-k40"
+OBJECTIVES = {"device-memory": "memory"}
+"""Names that the command line offers beside the planner's own."""
+RULES = ("exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov")
+_DIMENSIONS = {"ns": "time", "nJ": "energy", "bytes": "size"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen: cuts in order, a place per segment, and everything that it was compared with.
+
+    Without cuts the whole model belongs to one place, and no split is allowed. `bound` is 0 where a paper's policy
+    proves nothing.
+    """
+
+    rule: str
+    goal: Goal
+    table: CostTable
+    parts: Stretches
+    ranked: tuple[Ranked, ...]
+    baselines: tuple[Baseline, ...]
+    cuts: tuple[Cut, ...]
+    places: tuple[str, ...]
+    value: int
+    bound: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The choice and its reasons, for manifests and reports."""
+        return {
+            "rule": self.rule,
+            "objective": self.goal.objective,
+            "unit": self.goal.unit,
+            "limits": dict(self.goal.limits),
+            "link": self.table.link.name,
+            "cuts": [cut.id for cut in self.cuts],
+            "places": list(self.places),
+            "value": self.value,
+            "bound": self.bound,
+            "baselines": {b.name: {"value": b.value, "allowed": b.allowed} for b in self.baselines},
+            "ranked": [
+                {"cut": label(self.parts, row), "value": row.value, "allowed": row.allowed, "terms": row.costs.terms}
+                for row in self.ranked
+            ],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class ChooseCut:
+    """Choose among the legal cuts; `device` and `server` are profiles by name or file, or measured profiles (.json).
+
+    `limit` is METRIC=VALUE with a unit, any number of times. `rule` is `exact` or the policy of a paper. With
+    `pattern=any` the model may be cut several times and come back to the device.
+    """
+
+    name: ClassVar[str] = "choose-cut"
+    device: str = "pixel-2"
+    server: str = ""
+    link: str = "wifi"
+    objective: str = "latency"
+    limit: tuple[str, ...] = ()
+    rule: str = "exact"
+    pattern: str = "single"
+    max_tensors: int = 1
+    load: int = 100
+    codec: str = ""
+
+    def run(self, model: Model, context: Context) -> bool:
+        choice = self.choose(model, context.macs)
+        if not choice.cuts:
+            raise PlanError("; ".join(choice.notes))
+        context.chosen_cuts = tuple(cut.id for cut in choice.cuts)
+        context.chosen_places = choice.places
+        context.details["choice"] = choice.to_json()
+        for note in choice.notes:
+            context.remark(self, note, warning=note.startswith("no split"))
+        return False
+
+    def choose(self, model: Model, macs: Macs | None) -> Choice:
+        """Price every legal cut and choose. Raises PlanError for a bad profile or limit, or when nothing fits."""
+        goal = Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
+        if self.rule not in RULES:
+            raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(RULES)}")
+        if self.pattern not in ("single", "any"):
+            raise PlanError(f"unknown pattern {self.pattern!r}; write single (one cut) or any")
+        if self.load <= 0:
+            raise PlanError(f"server load {self.load} % must be positive; 100 is an idle server")
+        plan_ = schedule(model.entry)
+        parts = stretches(plan_, find_cuts(plan_, self.max_tensors))
+        table = self.table(model.entry.name, parts, macs)
+        if goal.objective == "energy" and not (table.active_uw or any(g.device_nj for g in table.groups)):
+            raise PlanError(f"device {self.device!r} has no active_power: energy cannot be planned with it")
+        ranked = rank_cuts(table, goal)
+        places, value, bound, notes = self._decide(table, goal, ranked)
+        return _choice(self.rule, goal, table, parts, ranked, places, value, bound, notes)
+
+    def table(self, name: str, parts: Stretches, macs: Macs | None) -> CostTable:
+        """The model's cost table for these profiles."""
+        measured_here = self.device.partition(",")[0] if is_measured(self.device) else DEFAULT_SERVER
+        here, there = _machine(self.device), _machine(self.server or measured_here)
+        codings = here.tensors if isinstance(here, ModelProfile) else {}
+        if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
+            codings = _meet(here, there)
+        return cost_table(
+            name,
+            parts,
+            _times(parts, here, macs, before=True),
+            _times(parts, there, macs, before=False),
+            link(self.link),
+            device=here if isinstance(here, Device) else None,
+            codings=codings,
+            codecs=(self.codec,) if self.codec else None,
+            peaks=here.prefixes if isinstance(here, ModelProfile) else (),
+        ).with_load(self.load)
+
+    def _decide(
+        self, table: CostTable, goal: Goal, ranked: Sequence[Ranked]
+    ) -> tuple[tuple[Place, ...], int, int, list[str]]:
+        """Place of every stretch, its value, the proved bound, and what to say about it."""
+        if self.rule == "ushakov":
+            return _ushakov(table, goal)
+        if self.rule == "jointdnn":
+            limits = {"energy": "battery_nj", "server": "cloud_ns", "latency": "qos_ns"}
+            unknown = [name for name in goal.limits if name not in limits]
+            if unknown:
+                raise PlanError(f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(limits)}")
+            found = policies.jointdnn(table, goal.objective, **{limits[n]: v for n, v in goal.limits.items()})
+            return found.places, found.value, 0, []
+        if self.rule != "exact":
+            if goal.limits:
+                raise PlanError(f"rule {self.rule} has no limits; leave them out, or use rule exact")
+            policy = {"neurosurgeon": policies.neurosurgeon, "dads": policies.dads, "collabdnn": policies.collabdnn}
+            found = policy[self.rule](table, goal.objective)
+            return found.places, found.value, 0, []
+        if self.pattern == "any":
+            best = plan(table, goal.objective, limits=goal.limits, monotone=False)
+            return best.places, best.value, best.bound, []
+        first = best_cut(ranked, goal)
+        return _prefix(len(table.groups), first.groups), first.value, first.value, []
+
+
+def parse_limits(words: Sequence[str]) -> dict[str, int]:
+    """`memory=64MB`, `latency=20ms` in the units of the cost table. Raises PlanError."""
+    limits: dict[str, int] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        name = OBJECTIVES.get(name, name)
+        if name not in METRICS:
+            raise PlanError(f"unknown limit {word!r}; limits can be set on {', '.join(METRICS)}, as in memory=64MB")
+        try:
+            limits[name] = parse(value, _DIMENSIONS[UNITS.get(name, "ns")])
+        except ValueError as error:
+            raise PlanError(f"limit {word!r}: {error}") from error
+        if limits[name] < 0:
+            raise PlanError(f"limit {word!r} is negative")
+    return limits
+
+
+def label(parts: Stretches, row: Ranked) -> str:
+    """The id of the cut that a ranked prefix is, or what it is instead."""
+    if row.groups == 0:
+        return "server only"
+    return "device only" if row.groups > len(parts.cuts) else parts.cuts[row.groups - 1].id
+
+
+def _machine(text: str) -> Device | ModelProfile:
+    return load_profile(text) if is_measured(text) else device(text)
+
+
+def _times(parts: Stretches, machine: Device | ModelProfile, macs: Macs | None, *, before: bool) -> list[int]:
+    if isinstance(machine, Device):
+        return estimated(parts, macs, machine)
+    return measured(parts, machine, before=before)
+
+
+def _meet(here: ModelProfile, there: ModelProfile) -> dict[str, Any]:
+    """Codings as the device encodes and the server decodes them."""
+    from_server = {(name, c.codec): c for name, found in there.tensors.items() for c in found}
+    return {
+        name: tuple(
+            type(c)(c.codec, c.size_bytes, c.encode_ns, from_server.get((name, c.codec), c).decode_ns) for c in found
+        )
+        for name, found in here.tensors.items()
+    }
+
+
+def _prefix(count: int, groups: int) -> tuple[Place, ...]:
+    return (Place.DEVICE,) * groups + (Place.SERVER,) * (count - groups)
+
+
+def _ushakov(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, list[str]]:
+    missing = [name for name in ("memory", "device", "bytes") if name not in goal.limits]
+    if missing:
+        raise PlanError(f"rule ushakov needs the limits memory, device and bytes; {', '.join(missing)} missing")
+    found, rule = policies.ushakov(
+        table,
+        goal.objective,
+        memory_max=goal.limits["memory"],
+        cpu_max=goal.limits["device"],
+        sent_max=goal.limits["bytes"],
+    )
+    text = f"rule ushakov: j={rule.j} k={rule.k} q={rule.q} g={rule.g}"
+    text += f", bound of {rule.fuzzy} relaxed" if rule.fuzzy else ""
+    text += "" if rule.feasible else "; the cut breaks a limit (feasible = false)"
+    return found.places, found.value, 0, [text]
+
+
+def _choice(
+    rule: str,
+    goal: Goal,
+    table: CostTable,
+    parts: Stretches,
+    ranked: tuple[Ranked, ...],
+    places: tuple[Place, ...],
+    value: int,
+    bound: int,
+    notes: list[str],
+) -> Choice:
+    """Cuts where the place changes; when it never does, the best allowed split, if there is one."""
+    changes = [index for index in range(1, len(places)) if places[index - 1] != places[index]]
+    compared = baselines(table, goal)
+    if not changes:
+        only = f"everything on the {places[0]} is best: {goal.objective} {human(goal.objective, value)}"
+        split = next((row for row in ranked if row.allowed and 0 < row.groups < len(table.groups)), None)
+        if split is None:
+            why = f"no cut keeps {goal.limits_text()}" if goal.limits else "no cut can be made"
+            return Choice(rule, goal, table, parts, ranked, compared, (), (), value, bound, (*notes, f"{only}; {why}"))
+        notes = [*notes, f"no split pays: {only}"]
+        places, changes = _prefix(len(table.groups), split.groups), [split.groups]
+        value, bound = split.value, split.value if bound else 0
+    cuts = tuple(parts.cuts[index - 1] for index in changes)
+    segments = tuple(str(places[index]) for index in (0, *changes))
+    where = ", ".join(f"{cut.id} (after {cut.after.name or cut.after.op})" for cut in cuts)
+    said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {table.link.name}"]
+    said += [f"{b.name}: {human(goal.objective, b.value)}" for b in compared]
+    said_all = (*notes, "; ".join(said))
+    return Choice(rule, goal, table, parts, ranked, compared, cuts, segments, value, bound, said_all)

@@ -1,0 +1,209 @@
+"""A model as a chain of stretches, the parts between neighbouring legal cuts, priced as a cost table.
+
+The planner then moves whole stretches, so that whatever it chooses is a legal cut.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from irsplit.cost import Coded, CostTable, Group, Tensor
+from irsplit.errors import PlanError
+from irsplit.ir import Node, TensorType, Value, operands
+from irsplit.passes.cuts import Cut, Schedule
+from irsplit.profiles import Device, Link
+from irsplit.profiles.measured import Coding, Load, ModelProfile
+
+Macs = Callable[[Node], int]
+
+# Operators by name, without dialect; a convolution with one input channel a group is depthwise.
+_CONVOLUTIONS = ("conv", "transposeconv")
+_MATMULS = ("gemm", "matmul", "fullyconnected", "batchmatmul", "lstm", "gru", "rnn", "svdf", "attention")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """The runtime nodes of a schedule and the legal cuts between them, ascending: `cuts[i]` ends stretch i."""
+
+    plan: Schedule
+    cuts: tuple[Cut, ...]
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """First and last node of every stretch, as half-open ranges of the schedule."""
+        ends = [0, *(cut.position for cut in self.cuts), len(self.plan.nodes)]
+        return list(pairwise(ends))
+
+
+def stretches(plan: Schedule, cuts: Sequence[Cut]) -> Stretches:
+    """Raises PlanError when there is no legal cut, so nothing to plan."""
+    legal = tuple(cut for cut in cuts if cut.legal)
+    if not legal:
+        reason = f"; the first position: {cuts[0].reason}" if cuts else ""
+        raise PlanError(f"the model has no legal cut to choose from{reason}; allow more with --max-tensors")
+    return Stretches(plan, legal)
+
+
+def operator_class(node: Node) -> str:
+    """`conv`, `depthwise`, `matmul` or `other`: which rate of a device applies."""
+    name = node.op.rpartition(".")[2].replace("_", "").lower()
+    if "depthwise" in name:
+        return "depthwise"
+    if any(word in name for word in _CONVOLUTIONS):
+        return "depthwise" if _one_channel_a_group(node) else "conv"
+    return "matmul" if any(word in name for word in _MATMULS) else "other"
+
+
+def _one_channel_a_group(node: Node) -> bool:
+    filter = node.inputs[1] if len(node.inputs) > 1 else None
+    image = node.inputs[0] if node.inputs else None
+    if filter is None or image is None or not node.op.startswith("onnx."):
+        return False
+    kinds = (filter.type, image.type)
+    shapes = [kind.shape for kind in kinds if isinstance(kind, TensorType)]
+    if len(shapes) < 2 or not shapes[0] or not shapes[1] or len(shapes[1]) < 2:
+        return False
+    return shapes[0][1] == 1 and shapes[1][1] != 1
+
+
+def size_bytes(value: Value) -> int:
+    """Bytes of a tensor; dimensions that are not known count as 1."""
+    return (value.type.size_bytes(1) or 0) if isinstance(value.type, TensorType) else 0
+
+
+def estimated_ns(nodes: Sequence[Node], macs: Macs | None, device: Device) -> int:
+    """Time of some nodes by their operator classes: multiply-adds where they have some, bytes moved otherwise."""
+    total = 0
+    for node in nodes:
+        moved = sum(map(size_bytes, operands(node))) + sum(size_bytes(v) for v in node.outputs if v is not None)
+        total += device.time_ns(operator_class(node), macs(node) if macs else 0, moved)
+    return total
+
+
+def working_bytes(nodes: Sequence[Node]) -> int:
+    """The largest step of some nodes: activations read and written by one of them."""
+    steps = [
+        sum(size_bytes(v) for v in operands(node) if v.constant is None)
+        + sum(size_bytes(v) for v in node.outputs if v is not None)
+        for node in nodes
+    ]
+    return max(steps, default=0)
+
+
+def estimated(parts: Stretches, macs: Macs | None, device: Device) -> list[int]:
+    """Time of every stretch on a device, from its rates."""
+    return [estimated_ns(parts.plan.nodes[start:stop], macs, device) for start, stop in parts.bounds]
+
+
+def measured(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[int]:
+    """Time of every stretch from a measured profile.
+
+    With prefixes (`before`: what runs on the device) or suffixes (on the server) a stretch costs what it adds to
+    them, smoothed so that no part has a negative time; sums then are the measured halves. Otherwise the stretches'
+    own times. Raises PlanError when the profile is of another model or of other cuts.
+    """
+    positions = tuple(cut.position for cut in parts.cuts)
+    if profile.positions != positions:
+        raise PlanError(
+            f"profile of {profile.model!r} ({len(profile.positions)} cuts) does not fit this model with "
+            f"{len(positions)} legal cuts; measure it again with 'irsplit profile' and the same --max-tensors"
+        )
+    halves = profile.prefixes if before else profile.suffixes
+    if not halves:
+        if not profile.stretches:
+            raise PlanError(f"profile of {profile.model!r} holds no times; make it again with 'irsplit profile'")
+        return [load.wall_ns for load in profile.stretches]
+    walls = [0, *(half.wall_ns for half in halves), profile.whole.wall_ns] if before else []
+    walls = walls or [0, *(half.wall_ns for half in reversed(halves)), profile.whole.wall_ns]
+    smooth = _rising(walls)
+    gains = [after - now for now, after in pairwise(smooth)]
+    return gains if before else gains[::-1]
+
+
+def _rising(values: Sequence[int]) -> list[int]:
+    """The nearest sequence in squares that never falls (pool adjacent violators); the first value stays."""
+    pools: list[list[int]] = []
+    for value in values[1:]:
+        pools.append([max(value, values[0]), 1])
+        while len(pools) > 1 and pools[-2][0] * pools[-1][1] > pools[-1][0] * pools[-2][1]:
+            total, count = pools.pop()
+            pools[-1][0] += total
+            pools[-1][1] += count
+    return [values[0], *(total // count for total, count in pools for _ in range(count))]
+
+
+def cost_table(
+    name: str,
+    parts: Stretches,
+    device_ns: Sequence[int],
+    server_ns: Sequence[int],
+    link: Link,
+    *,
+    device: Device | None = None,
+    codings: Mapping[str, tuple[Coding, ...]] | None = None,
+    codecs: Sequence[str] | None = None,
+    peaks: Sequence[Load] = (),
+) -> CostTable:
+    """The chain of stretches with its tensors; `codings` are measured ways to send a tensor, of those in `codecs`.
+
+    Device memory is the weights so far plus the largest working set; measured peaks of prefixes replace both.
+    """
+    watts = (device.active_uw, device.idle_uw) if device is not None else (0, 0)
+    weights = [0, *(cut.weight_bytes for cut in parts.cuts), _all_weights(parts)]
+    memory = _rising([0, *(load.peak_bytes for load in peaks)]) if peaks else None
+    groups: list[Group] = []
+    for index, (start, stop) in enumerate(parts.bounds):
+        held = weights[index + 1] - weights[index]
+        working = working_bytes(parts.plan.nodes[start:stop])
+        if memory is not None:
+            last = index + 1 < len(memory)
+            held, working = (memory[index + 1] - memory[index] if last else held), 0
+        spent = watts[0] * device_ns[index] // 10**6
+        groups.append(Group(f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working))
+    tensors = _tensors(parts, codings or {}, codecs)
+    return CostTable(name, tuple(groups), tensors, link, *watts)
+
+
+def _all_weights(parts: Stretches) -> int:
+    """Bytes of the constants of the whole model that runtime nodes read: the last cut's, and what its far side adds."""
+    seen: set[Value] = set()
+    total = 0
+    for node in parts.plan.nodes[parts.cuts[-1].position :]:
+        for value in operands(node):
+            if value.constant is not None and value not in seen:
+                seen.add(value)
+                total += value.constant.length
+    return parts.cuts[-1].weight_bytes + total
+
+
+def _tensors(
+    parts: Stretches, codings: Mapping[str, tuple[Coding, ...]], codecs: Sequence[str] | None
+) -> tuple[Tensor, ...]:
+    """Every value that a stretch gives to a later one or to the caller."""
+    plan = parts.plan
+    stretch = [index for index, (start, stop) in enumerate(parts.bounds) for _ in range(start, stop)]
+    made: dict[Value, int | None] = dict.fromkeys(plan.inputs)
+    readers: dict[Value, dict[int, None]] = {}
+    for index, (node, read) in enumerate(zip(plan.nodes, plan.reads, strict=True)):
+        for value in read:
+            readers.setdefault(value, {})[stretch[index]] = None
+        made.update((value, stretch[index]) for value in node.outputs if value is not None)
+    outputs = set(plan.graph.outputs)
+    tensors: list[Tensor] = []
+    for value, producer in made.items():
+        consumers = tuple(reader for reader in readers.get(value, {}) if reader != producer)
+        output = value in outputs and producer is not None
+        if not consumers and not output:
+            continue
+        ways = _ways(value, codings.get(value.name, ()), codecs)
+        tensors.append(Tensor(value.name, producer, consumers, ways, ways, output))
+    return tuple(tensors)
+
+
+def _ways(value: Value, codings: Sequence[Coding], codecs: Sequence[str] | None) -> tuple[Coded, ...]:
+    if not isinstance(value.type, TensorType) or not value.type.dtype.framable or value.type.shape is None:
+        return ()
+    wanted = [c for c in codings if codecs is None or c.codec in codecs]
+    if not wanted:
+        return (Coded("raw", size_bytes(value)),)
+    return tuple(Coded(c.codec, c.size_bytes, c.encode_ns, c.decode_ns) for c in wanted)

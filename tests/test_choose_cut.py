@@ -1,0 +1,258 @@
+"""choose-cut: stretches and their costs, what is chosen and said, and the command line around it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from cost_tables import brute_force
+from irsplit.cli import main
+from irsplit.errors import PlanError
+from irsplit.ir import Graph, parse_model
+from irsplit.passes import Context, Pipeline
+from irsplit.passes.choose_cut import ChooseCut, parse_limits
+from irsplit.passes.cuts import find_cuts, schedule
+from irsplit.passes.partition import Partition
+from irsplit.passes.stretches import cost_table, measured, stretches
+from irsplit.planner import Goal, plan, rank_cuts
+from irsplit.profiles import link
+from irsplit.profiles.measured import Coding, Load, ModelProfile, load_profile, to_json
+
+# A large input, a small waist %b, a fork, a join, a small output; 4 bytes an element.
+TEXT = """
+graph @main(%x: f32[1,1000]) -> (%y) {
+  %a = test.op(%x) : f32[1,500]
+  %b = test.op(%a) : f32[1,10]
+  %l = test.op(%b) : f32[1,800]
+  %r = test.op(%b) : f32[1,800]
+  %y = test.op(%l, %r) : f32[1,5]
+}
+"""
+
+
+def graph() -> Graph:
+    return parse_model(TEXT).entry
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """An ONNX model of three operators: few parts to measure."""
+    weights = [
+        helper.make_tensor("w", TensorProto.FLOAT, [64, 8], np.ones(512, np.float32)),
+        helper.make_tensor("v", TensorProto.FLOAT, [8, 4], np.ones(32, np.float32)),
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "v"], ["y"]),
+    ]
+    shapes = {"x": [1, 64], "y": [1, 4]}
+    ends = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    graph = helper.make_graph(nodes, "small", [ends["x"]], [ends["y"]], weights)
+    path = tmp_path / "small.onnx"
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def load(wall_ns: int, peak_bytes: int = 0) -> Load:
+    return Load(wall_ns, wall_ns, peak_bytes, 0)
+
+
+def profile(**changes: object) -> ModelProfile:
+    """Measured halves of the model above, cut after %a and after %b."""
+    fields: dict[str, object] = {
+        "model": "m",
+        "digest": "",
+        "machine": "here",
+        "engine": "e",
+        "threads": 1,
+        "runs": 1,
+        "positions": (1, 2),
+        "whole": load(10_000),
+        "stretches": (load(1_000), load(2_000), load(9_000)),
+        "prefixes": (load(1_000, 300), load(2_500, 700)),
+        "suffixes": (load(9_500), load(8_000)),
+    }
+    return ModelProfile(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def test_stretches_lie_between_legal_cuts():
+    plan_ = schedule(graph())
+    parts = stretches(plan_, find_cuts(plan_))
+    assert [cut.id for cut in parts.cuts] == ["1", "2"]
+    assert parts.bounds == [(0, 1), (1, 2), (2, 5)]
+
+
+def test_measured_halves_are_what_the_table_adds_up_to():
+    plan_ = schedule(graph())
+    parts = stretches(plan_, find_cuts(plan_))
+    device_ns = measured(parts, profile(), before=True)
+    server_ns = measured(parts, profile(), before=False)
+    assert device_ns == [1_000, 1_500, 7_500]
+    assert server_ns == [500, 1_500, 8_000]
+    table = cost_table("m", parts, device_ns, server_ns, link("wifi"), peaks=profile().prefixes)
+    rows = {row.groups: row.costs for row in rank_cuts(table, Goal("latency", {}))}
+    assert (rows[2].terms["device_ns"], rows[2].terms["server_ns"], rows[2].metrics["memory"]) == (2_500, 8_000, 700)
+    assert rows[2].metrics["bytes"] == 40 + 20
+    assert [tensor.name for tensor in table.tensors] == ["x", "a", "b", "y"]
+
+
+def test_noise_never_makes_a_time_negative():
+    plan_ = schedule(graph())
+    parts = stretches(plan_, find_cuts(plan_))
+    noisy = profile(prefixes=(load(3_000), load(2_000)), whole=load(10_000))
+    assert measured(parts, noisy, before=True) == [2_500, 0, 7_500]
+
+
+def test_a_profile_of_other_cuts_is_refused():
+    plan_ = schedule(graph())
+    parts = stretches(plan_, find_cuts(plan_))
+    with pytest.raises(PlanError, match="does not fit this model with 2 legal cuts"):
+        measured(parts, profile(positions=(1, 3)), before=True)
+
+
+def test_the_best_rank_is_the_best_of_all_placements():
+    """The planner over stretches and the ranking of prefixes agree, and with brute force."""
+    plan_ = schedule(graph())
+    parts = stretches(plan_, find_cuts(plan_))
+    table = cost_table("m", parts, [100_000, 200_000, 900_000], [10_000, 20_000, 90_000], link("4g"))
+    for goal in (Goal("latency", {}), Goal("energy", {}), Goal("throughput", {}), Goal("latency", {"memory": 5_000})):
+        best = rank_cuts(table, goal)[0].value
+        assert best == brute_force(table, goal, monotone=True)
+        assert best == plan(table, goal.objective, limits=goal.limits).value
+
+
+def write(tmp_path: Path, measured_: ModelProfile) -> str:
+    path = tmp_path / "profile.json"
+    path.write_text(to_json(measured_))
+    return str(path)
+
+
+def test_profile_json_round_trip(tmp_path: Path):
+    whole = profile(tensors={"b": (Coding("raw", 40, 1, 2), Coding("zstandard", 30, 5, 6))})
+    path = write(tmp_path, whole)
+    assert load_profile(path) == whole
+    slow = load_profile(f"{path},slowdown=4")
+    assert (slow.whole.wall_ns, slow.tensors["b"][1].encode_ns) == (40_000, 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (",slowdown=0", "unknown change 'slowdown=0'"),
+        (",speed=2", "unknown change 'speed=2'"),
+    ],
+)
+def test_bad_changes_of_a_profile(tmp_path: Path, change: str, text: str):
+    with pytest.raises(PlanError, match=text):
+        load_profile(write(tmp_path, profile()) + change)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "text", '{"format": "irsplit-profile/1", "positions": []}'])
+def test_a_bad_profile_names_its_file(tmp_path: Path, text: str):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=r"bad\.json"):
+        load_profile(str(path))
+
+
+def test_choose_cut_feeds_partition(tmp_path: Path):
+    model = parse_model(TEXT)
+    context = Context()
+    choose = ChooseCut(device=f"{write(tmp_path, profile())},slowdown=2", link="wifi")
+    Pipeline((choose, Partition())).run(model, context)
+    assert [segment.place for segment in model.segments] == ["device", "server"]
+    assert context.chosen_cuts == ("2",)
+    choice = context.details["choice"]
+    assert choice["value"] == choice["bound"]
+    assert set(choice["baselines"]) == {"device only", "server only, raw input", "server only, compressed input"}
+    assert json.loads(json.dumps(choice)) == choice
+
+
+def test_the_pass_prints_and_parses():
+    choose = ChooseCut(device="pixel-2", link="wifi,rtt=10ms", limit=("memory=64MB", "latency=1s"), rule="dads")
+    pipeline = Pipeline((choose, Partition()))
+    assert Pipeline.parse(str(pipeline)) == pipeline
+
+
+def test_any_pattern_may_come_back(tmp_path: Path):
+    """A middle that only the server does well, between ends that only the device does."""
+    far = profile(prefixes=(), suffixes=(), stretches=(load(9 * 10**9), load(1), load(9 * 10**9)))
+    near = profile(prefixes=(), suffixes=(), stretches=(load(1), load(9 * 10**9), load(1)))
+    (tmp_path / "far.json").write_text(to_json(far))
+    (tmp_path / "near.json").write_text(to_json(near))
+    model, context = parse_model(TEXT), Context()
+    choose = ChooseCut(device=str(tmp_path / "near.json"), server=str(tmp_path / "far.json"), pattern="any")
+    Pipeline((choose, Partition())).run(model, context)
+    assert [segment.place for segment in model.segments] == ["device", "server", "device"]
+
+
+def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path):
+    model, context = parse_model(TEXT), Context()
+    ChooseCut(device=write(tmp_path, profile()), link="3g").run(model, context)
+    assert context.chosen_cuts == ("2",)
+    assert [r.text for r in context.remarks if r.warning] == [
+        "no split pays: everything on the device is best: latency 10 us"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"rule": "guess"}, "unknown rule 'guess'"),
+        ({"objective": "speed"}, "unknown objective 'speed'"),
+        ({"pattern": "MCM"}, "unknown pattern 'MCM'"),
+        ({"load": 0}, "must be positive"),
+        ({"limit": ("memory=lots",)}, "'lots' is not a number with a unit"),
+        ({"limit": ("speed=1s",)}, "unknown limit 'speed=1s'"),
+        ({"limit": ("latency=1ns",)}, "limit latency=1 ns cannot be met: every cut needs at least"),
+        ({"objective": "energy"}, "has no active_power"),
+        ({"rule": "ushakov"}, "needs the limits memory, device and bytes"),
+        ({"rule": "dads", "limit": ("memory=1MB",)}, "rule dads has no limits"),
+        ({"rule": "jointdnn", "limit": ("memory=1MB",)}, "rule jointdnn has no limit 'memory'"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, object], text: str):
+    with pytest.raises(PlanError, match=text):
+        ChooseCut(**options).choose(parse_model(TEXT), None)  # pyright: ignore[reportArgumentType]
+
+
+def test_limits_have_units():
+    assert parse_limits(["memory=64MB", "device-memory=1kB", "latency=1.5ms", "energy=2J"]) == {
+        "memory": 1_000,
+        "latency": 1_500_000,
+        "energy": 2 * 10**9,
+    }
+
+
+def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A measured profile drives a plan; the bundle says what was chosen and why."""
+    measured_ = tmp_path / "measured.json"
+    assert main(["profile", str(small), "-o", str(measured_), "--runs", "3"]) == 0
+    found = load_profile(str(measured_))
+    assert len(found.stretches) == len(found.positions) + 1
+    assert len(found.prefixes) == len(found.suffixes) == len(found.positions)
+    assert all(load.wall_ns > 0 for load in (*found.stretches, *found.prefixes, *found.suffixes))
+    assert {coding.codec for codings in found.tensors.values() for coding in codings} == {"raw", "zstandard"}
+    capsys.readouterr()
+    options = ["--device", f"{measured_},slowdown=500", "--link", "4g"]
+    assert main(["plan", str(small), *options, "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["value"] == min(row["value"] for row in planned["ranked"] if row["cut"].isdigit())
+    assert main(["compile", str(small), "-o", str(tmp_path / "bundle"), *options]) == 0
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    assert manifest["choice"]["cuts"]
+    assert manifest["pipeline"].startswith("choose-cut{device=")
+    assert main(["verify", str(tmp_path / "bundle")]) == 0
+
+
+def test_impossible_limits_exit_with_2(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["compile", str(small), "-o", str(tmp_path / "b"), "--device", "pixel-2", "--limit", "latency=1ns"]
+    assert main(words) == 2
+    assert "limit latency=1 ns cannot be met" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+    assert main(["plan", str(small), "--device", "no-such-phone"]) == 2
+    assert "unknown device 'no-such-phone'" in capsys.readouterr().err
