@@ -149,6 +149,22 @@ def test_unknown_options_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         TFLITE.read(tmp_path / "new.tflite")
 
 
+def test_options_without_a_type_are_absent(tmp_path: Path):
+    """What the type of a union says is none cannot be read by anybody."""
+    sketch = Sketch()
+    sketch.subgraph("main")
+    sketch.chain("near", "far")
+    for operator in sketch.graph.operators:
+        operator.builtinOptionsType = 0
+    model = TFLITE.read(sketch.save(tmp_path / "untyped.tflite"))
+    for graph in (model.entry, *tflite_objects.halves(model)):
+        (path,) = TFLITE.write(model, graph, tmp_path / "written.tflite")
+        operators = TFLITE.read(path).native.table.tables("subgraphs")[0].tables("operators")
+        assert [operator.has("builtin_options") for operator in operators] == [False] * len(graph.nodes)
+    whole = tflite_objects.write(model, model.entry, tmp_path)
+    assert tflite_objects.difference(whole, tflite_objects.load(tmp_path / "untyped.tflite")) is None
+
+
 def test_unknown_operator_is_carried(tmp_path: Path):
     sketch = Sketch()
     sketch.subgraph("main")

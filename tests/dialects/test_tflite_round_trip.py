@@ -1,6 +1,7 @@
 """Reading and writing an untouched model loses nothing: equal objects, equal text, equal outputs, aligned weights."""
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import tflite_objects
 from corpus import CorpusModel
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TfliteDialect
+from irsplit.dialects.tflite.flatbuffer import Table
 from irsplit.ir import equal, parse_model, print_model, verify
+from irsplit.passes.cuts import legal_cuts
 from stock_engines import open_model, same_bits
 
 DIALECT = TfliteDialect()
@@ -72,6 +75,35 @@ def test_weights_start_at_multiples_of_16(path: Path, external_over: int | None,
     (written,) = DIALECT.write(model, model.entry, tmp_path / path.name, WriteOptions(external_over))
     contents = DIALECT.read(written).native.contents
     assert {content.offset % 16 for content in contents if content is not None} <= {0}
+
+
+def misaligned(table: Table) -> Iterator[str]:
+    """Fields of a table and of all that it refers to that do not start at a multiple of their width."""
+    source = table.source
+    for slot, offset in enumerate(table.shape.offsets):
+        spec = table.layout.slots[slot] if slot < len(table.layout.slots) else None
+        if spec is None or not offset:
+            continue
+        position = table.position + offset
+        if position % spec.width:
+            yield f"{table.layout.name}.{spec.name} at {position}"
+        if spec.kind in ("table", "union"):
+            inner = table.table(spec.name)
+            yield from () if inner is None else misaligned(inner)
+        elif spec.kind == "tables":
+            for inner in table.tables(spec.name):
+                yield from misaligned(inner)
+        elif spec.kind == "numbers" and (source.follow(position) + 4) % spec.element_width:
+            yield f"elements of {table.layout.name}.{spec.name} at {source.follow(position) + 4}"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_written_fields_are_aligned(path: Path, tmp_path: Path):
+    model = DIALECT.read(path)
+    files = [DIALECT.write(model, model.entry, tmp_path / path.name)[0]]
+    if legal_cuts(model.entry):
+        files += [DIALECT.write(model, graph, tmp_path / graph.name)[0] for graph in tflite_objects.halves(model)]
+    assert [text for file in files for text in misaligned(DIALECT.read(file).native.table)] == []
 
 
 def test_same_bytes_every_time(tmp_path: Path):

@@ -92,7 +92,7 @@ class Builder:
         source, shape, position = table.source, table.shape, table.position
         start = self._inline(shape.vtable, source.data[position : position + shape.size], position)
         for offset, spec in shape.references:
-            self._refer(start + offset, self._copy_reference(table, spec, source.follow(position + offset)))
+            self._point(start, offset, spec, self._copy_reference(table, spec, source.follow(position + offset)))
         return start
 
     def _copy_reference(self, table: Table, spec: Field, position: int) -> int | None:
@@ -143,7 +143,7 @@ class Builder:
                 self._refer(position, self._reference(spec, value))
             elif source is not None:
                 child = source.source.follow(source.position + offset)
-                self._refer(position, self._copy_reference(source, spec, child))
+                self._point(start, offset, spec, self._copy_reference(source, spec, child))
         return start
 
     def _reference(self, spec: Field, value: FieldValue) -> int:
@@ -158,18 +158,34 @@ class Builder:
         return self._vector(pack(f"<{len(value)}{spec.code.format[-1]}", *value), len(value), spec.code.size)
 
     def _inline(self, vtable: bytes, body: bytes | bytearray | memoryview, phase: int) -> int:
-        """Append the fields of a table at a place congruent to `phase`; its vtable is written once."""
-        out = self.out
-        at = self._vtables.get(vtable)
-        if at is None:
-            out += bytes(len(out) % 2)
-            at = self._vtables[vtable] = len(out)
-            out += vtable
+        """Append the fields of a table at a place congruent to `phase`."""
+        at, out = self._vtable(vtable), self.out
         out += bytes((phase - len(out)) % PHASE)
         start = len(out)
         out += body
         packer.soffset.pack_into(out, start, start - at)
         return start
+
+    def _vtable(self, vtable: bytes) -> int:
+        """The position of a vtable, which is written once."""
+        at = self._vtables.get(vtable)
+        if at is None:
+            self.out += bytes(len(self.out) % 2)
+            at = self._vtables[vtable] = len(self.out)
+            self.out += vtable
+        return at
+
+    def _point(self, start: int, offset: int, spec: Field, child: int | None) -> None:
+        """Make the field at `offset` of the table at `start` refer to `child`; without one the field is absent."""
+        if child is not None:
+            self._refer(start + offset, child)
+            return
+        at = start - packer.soffset.unpack_from(self.out, start)[0]
+        (length,) = packer.uint16.unpack_from(self.out, at)
+        vtable = self.out[at : at + length]
+        packer.uint16.pack_into(vtable, VTABLE_HEADER + 2 * spec.slot, 0)
+        packer.uoffset.pack_into(self.out, start + offset, 0)
+        packer.soffset.pack_into(self.out, start, start - self._vtable(bytes(vtable)))
 
     def _text(self, data: bytes | memoryview) -> int:
         start = self._vector(data, len(data), 1)
@@ -191,8 +207,8 @@ class Builder:
             self._refer(start + OFFSET_SIZE * position, write(item))
         return start
 
-    def _refer(self, position: int, to: int | None) -> None:
-        packer.uoffset.pack_into(self.out, position, 0 if to is None else to - position)
+    def _refer(self, position: int, to: int) -> None:
+        packer.uoffset.pack_into(self.out, position, to - position)
 
     def _place_payloads(self) -> None:
         """Give every payload its place: vectors first, because their offsets reach 2 GB only; equal spans share one."""
