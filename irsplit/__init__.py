@@ -16,6 +16,7 @@ from irsplit.errors import VERSION as __version__
 from irsplit.errors import IrsplitError
 
 if TYPE_CHECKING:
+    from irsplit.adapters.split_bytes import SplitModel, split_bytes
     from irsplit.compiler import Compiled, compile_model
     from irsplit.dialects.registry import read_model
     from irsplit.passes.cuts import find_cuts
@@ -31,10 +32,12 @@ _HOMES = {
     "Pipeline": "irsplit.passes.pipeline",
     "ServerSession": "irsplit.runtime.session",
     "Session": "irsplit.runtime.session",
+    "SplitModel": "irsplit.adapters.split_bytes",
     "Verification": "irsplit.verification",
     "compile_model": "irsplit.compiler",
     "find_cuts": "irsplit.passes.cuts",
     "read_model": "irsplit.dialects.registry",
+    "split_bytes": "irsplit.adapters.split_bytes",
     "verify_bundle": "irsplit.verification",
 }
 
@@ -47,11 +50,13 @@ __all__ = [
     "Pipeline",
     "ServerSession",
     "Session",
+    "SplitModel",
     "Verification",
     "__version__",
     "compile_model",
     "find_cuts",
     "read_model",
+    "split_bytes",
     "verify_bundle",
 ]
 

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.errors import VERSION, BundleError
+from irsplit.exchange import exchange
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
 from irsplit.passes.boundaries import sends, specs
 from irsplit.runtime.boundary import Boundary, TensorSpec
@@ -97,10 +98,15 @@ def new_folder(folder: Path) -> Generator[Path]:
 
 
 def _replace(build: Path, folder: Path) -> None:
-    """Put `build` where `folder` is. Folders cannot be swapped in one step portably: the old one steps aside first."""
+    """Put `build` where `folder` is, in one step where the system can; what was there ends up at `build`."""
     if not folder.exists():
         build.rename(folder)
-        return
+    elif not exchange(build, folder):
+        _replace_in_two_steps(build, folder)
+
+
+def _replace_in_two_steps(build: Path, folder: Path) -> None:
+    """The old folder steps aside first: for a moment there is none, and a process killed then leaves it aside."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
     os.rename(folder, aside / "old")
     try:

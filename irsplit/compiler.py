@@ -50,13 +50,14 @@ def compile_model(
     codec: str = "zstandard",
     choose: ChooseCut | None = None,
     options: WriteOptions = WriteOptions(),
+    remember: bool = True,
 ) -> Compiled:
     """Compile the model file into a bundle in `folder`.
 
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
     with the fewest boundary bytes below the input's. `boundary` is "lossless" or "int8", which needs `calibration`:
-    inputs by name, one mapping a call. Raises an IrsplitError for whatever is wrong with model, cut or folder;
-    nothing is left half written then.
+    inputs by name, one mapping a call. `remember` notes where the model lies, so that `verify_bundle` finds it again.
+    Raises an IrsplitError for whatever is wrong with model, cut or folder; nothing is left half written then.
     """
     source, target = Path(model), Path(folder)
     dialect = dialect_of(source)
@@ -77,7 +78,8 @@ def compile_model(
     }
     origin = Origin(source.name, digest, str(pipeline), details)
     manifest = write_bundle(loaded, dialect, entry, target, origin, options)
-    sources.remember(source, digest)
+    if remember:
+        sources.remember(source, digest)
     return Compiled(manifest, str(pipeline), tuple(context.remarks))
 
 

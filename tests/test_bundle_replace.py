@@ -1,0 +1,80 @@
+"""A bundle is replaced whole or not at all, wherever the process that writes it dies."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import irsplit
+from irsplit import bundle as bundle_module
+from irsplit.exchange import exchange
+from irsplit.runtime.manifest import Manifest
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
+TESTS = Path(__file__).parent
+
+
+def recompile(folder: str) -> None:
+    """What the dying process does: another bundle over the one in `folder`."""
+    irsplit.compile_model(EXAMPLE / "digits.onnx", Path(folder) / "bundle", ["down/relu"], remember=False)
+
+
+def first_compile(folder: str) -> None:
+    irsplit.compile_model(EXAMPLE / "digits.onnx", Path(folder) / "bundle", ["expand/relu"], remember=False)
+
+
+def attempts(function: str, tmp_path: Path, *, prepared: bool) -> list[Path]:
+    """The folders of as many attempts as the function has operations on files, and of one that came through."""
+    for number in range(1, 60):
+        (tmp_path / f"run{number}").mkdir()
+        if prepared:
+            shutil.copytree(tmp_path / "old", tmp_path / f"run{number}" / "bundle")
+    command = [sys.executable, TESTS / "dying.py", f"test_bundle_replace:{function}", f"{tmp_path}/run{{}}", "{}"]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return [tmp_path / f"run{line.split()[0]}" for line in done.stdout.splitlines()]
+
+
+def test_killed_at_every_step_of_a_replacement(tmp_path: Path) -> None:
+    old = irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "old", ["bottleneck/relu"]).manifest.digest
+    new = irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "new", ["down/relu"]).manifest.digest
+    found: list[str] = []
+    for folder in attempts("recompile", tmp_path, prepared=True):
+        manifest = Manifest.load(folder / "bundle")
+        manifest.check_files()
+        assert all((manifest.folder / file).is_file() for file in manifest.files)
+        found.append(manifest.digest)
+    assert len(found) > 12
+    assert set(found) == {old, new}
+    assert found == sorted(found, key=[old, new].index), "an old bundle after a new one"
+
+
+def test_killed_at_every_step_of_a_first_bundle(tmp_path: Path) -> None:
+    folders = attempts("first_compile", tmp_path, prepared=False)
+    whole = [folder for folder in folders if (folder / "bundle").exists()]
+    assert folders[-1] in whole
+    assert len(folders) > 10
+    for folder in whole:
+        Manifest.load(folder / "bundle").check_files()
+
+
+def test_without_an_exchange_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_module, "exchange", lambda one, other: False)
+    first_compile(str(tmp_path))
+    recompile(str(tmp_path))
+    assert Manifest.load(tmp_path / "bundle").boundaries[0].name == "down/relu"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_exchange(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text").write_text(name)
+    if not exchange(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("THIS FILE SYSTEM CANNOT EXCHANGE FOLDERS: bundles are replaced in two steps here")
+    assert (tmp_path / "one" / "text").read_text() == "other"
+    assert (tmp_path / "other" / "text").read_text() == "one"
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "one", tmp_path / "missing")
