@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from benchmarks.networks import Network, alexnet, autoencoder, cost_table, resnet50, vgg16
 from benchmarks.tables import fixed, markdown, verdict
 from irsplit.cost import CostTable, link_ns
@@ -19,7 +21,7 @@ CLOUD_NS = 15_400_000
 
 def communication_share_percent(name: str) -> int:
     """Share of the upload in an inference that runs on the server, in hundredths of a percent."""
-    upload = link_ns(alexnet().input.elements, link(name).up_bit_s)
+    upload = int(link_ns(np.array([alexnet().input.elements]), link(name).up_bit_s)[0])
     return 10_000 * upload // (upload + CLOUD_NS)
 
 

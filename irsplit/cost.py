@@ -9,7 +9,7 @@ the report and the tests read the same definition.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -234,91 +234,113 @@ class Columns:
     pinned_server: Mask
 
 
-def energy_nj(power_uw: int, time_ns: int) -> int:
+def _times_over(values: Ints, factor: int, divisor: int, *, up: bool = False) -> Ints:
+    """values * factor / divisor, exactly, rounded down (or up)."""
+    largest = int(values.max(initial=0)) * factor
+    exact = values if largest < 1 << 62 else values.astype(object)
+    return (-(-exact * factor // divisor) if up else exact * factor // divisor).astype(np.int64)
+
+
+def energy_nj(power_uw: int, times_ns: Ints) -> Ints:
     """Energy of a constant power: 1 uW over 1 ns is 1e-6 nJ."""
-    return power_uw * time_ns // 1_000_000
+    return _times_over(times_ns, power_uw, 1_000_000)
 
 
-def link_ns(size_bytes: int, rate_bit_s: int) -> int:
+def link_ns(sizes_bytes: Ints, rate_bit_s: int) -> Ints:
     """Time on the wire, rounded up. Source: TU = D / B of CollabDNN and JointDNN; protocol overhead is in the rate."""
-    return -(-size_bytes * 8_000_000_000 // rate_bit_s)
+    return _times_over(sizes_bytes, 8_000_000_000, rate_bit_s, up=True)
 
 
-def upload_terms(table: CostTable, coded: Coded) -> dict[str, int]:
-    """Terms of one tensor sent from the device to the server."""
-    on_wire = link_ns(coded.size_bytes, table.link.up_goodput_bit_s)
-    decode = coded.decode_ns * table.server_load_percent // 100
-    return {
-        "device_codec_ns": coded.encode_ns,
-        "uplink_ns": on_wire,
-        "server_codec_ns": decode,
-        "codec_nj": energy_nj(table.active_uw, coded.encode_ns),
-        "radio_up_nj": energy_nj(table.link.up_uw, on_wire),
-        "idle_nj": energy_nj(table.idle_uw, decode),
-        "up_bytes": coded.size_bytes,
-    }
+def upload_terms(table: CostTable, ways: Sequence[Coded]) -> Ints:
+    """Terms of tensors sent from the device to the server, a column each."""
+    size, encode, decode = _coded(ways)
+    on_wire = link_ns(size, table.link.up_goodput_bit_s)
+    decode = _times_over(decode, table.server_load_percent, 100)
+    return _matrix(
+        len(ways),
+        device_codec_ns=encode,
+        uplink_ns=on_wire,
+        server_codec_ns=decode,
+        codec_nj=energy_nj(table.active_uw, encode),
+        radio_up_nj=energy_nj(table.link.up_uw, on_wire),
+        idle_nj=energy_nj(table.idle_uw, decode),
+        up_bytes=size,
+    )
 
 
-def download_terms(table: CostTable, coded: Coded) -> dict[str, int]:
-    """Terms of one tensor sent from the server to the device."""
-    on_wire = link_ns(coded.size_bytes, table.link.down_goodput_bit_s)
-    encode = coded.encode_ns * table.server_load_percent // 100
-    return {
-        "server_codec_ns": encode,
-        "downlink_ns": on_wire,
-        "device_codec_ns": coded.decode_ns,
-        "idle_nj": energy_nj(table.idle_uw, encode),
-        "radio_down_nj": energy_nj(table.link.down_uw, on_wire),
-        "codec_nj": energy_nj(table.active_uw, coded.decode_ns),
-        "down_bytes": coded.size_bytes,
-    }
+def download_terms(table: CostTable, ways: Sequence[Coded]) -> Ints:
+    """Terms of tensors sent from the server to the device, a column each."""
+    size, encode, decode = _coded(ways)
+    on_wire = link_ns(size, table.link.down_goodput_bit_s)
+    encode = _times_over(encode, table.server_load_percent, 100)
+    return _matrix(
+        len(ways),
+        server_codec_ns=encode,
+        downlink_ns=on_wire,
+        device_codec_ns=decode,
+        idle_nj=energy_nj(table.idle_uw, encode),
+        radio_down_nj=energy_nj(table.link.down_uw, on_wire),
+        codec_nj=energy_nj(table.active_uw, decode),
+        down_bytes=size,
+    )
 
 
-def round_trip_terms(table: CostTable) -> dict[str, int]:
+def round_trip_terms(table: CostTable) -> Ints:
     """Terms of one visit to the server: a frame up and a frame down."""
-    return {
-        "message_ns": table.link.rtt_ns,
-        "idle_nj": energy_nj(table.idle_uw, table.link.rtt_ns),
-        "tail_nj": table.link.tail_nj,
-    }
+    rtt = np.array([table.link.rtt_ns], dtype=np.int64)
+    tail = np.array([table.link.tail_nj], dtype=np.int64)
+    return _matrix(1, message_ns=rtt, idle_nj=energy_nj(table.idle_uw, rtt), tail_nj=tail)[:, 0]
 
 
-def _matrix(rows: Sequence[Mapping[str, int]]) -> Ints:
-    matrix = np.zeros((len(TERMS), len(rows)), dtype=np.int64)
-    for index, term in enumerate(TERMS):
-        if rows and term in rows[0]:
-            matrix[index] = [row[term] for row in rows]
+def _coded(ways: Sequence[Coded]) -> tuple[Ints, Ints, Ints]:
+    size, encode, decode = (
+        np.fromiter((getattr(way, name) for way in ways), np.int64, len(ways))
+        for name in ("size_bytes", "encode_ns", "decode_ns")
+    )
+    return size, encode, decode
+
+
+def _matrix(count: int, **rows: Ints) -> Ints:
+    """One row per term; the terms that are not given are 0."""
+    matrix = np.zeros((len(TERMS), count), dtype=np.int64)
+    for term, values in rows.items():
+        matrix[TERMS.index(term)] = values
     return matrix
 
 
-def _crossings(table: CostTable, ways: Sequence[tuple[Coded, ...]], upward: bool) -> Crossings:
-    terms = upload_terms if upward else download_terms
-    ptr = np.cumsum([0, *map(len, ways)], dtype=np.int64)
-    matrix = _matrix([terms(table, coded) for options in ways for coded in options])
-    return Crossings(ptr, matrix, np.arange(matrix.shape[1]))
+def _column(groups: Sequence[Group], name: str) -> Ints:
+    return np.fromiter((getattr(group, name) for group in groups), np.int64, len(groups))
 
 
 def _columns(table: CostTable) -> Columns:
     groups, tensors = table.groups, table.tensors
-    load = table.server_load_percent
-    served = [group.server_ns * load // 100 for group in groups]
-    device = _matrix(
-        [{"device_ns": g.device_ns, "compute_nj": g.device_nj, "weight_bytes": g.weight_bytes} for g in groups]
-    )
-    device[TERMS.index("working_bytes")] = [group.working_bytes for group in groups]
+    served = _times_over(_column(groups, "server_ns"), table.server_load_percent, 100)
+    ends = np.fromiter((len(tensor.consumers) for tensor in tensors), np.int64, len(tensors))
     return Columns(
-        device=device,
-        server=_matrix([{"server_ns": ns, "idle_nj": energy_nj(table.idle_uw, ns)} for ns in served]),
-        up=_crossings(table, [tensor.up for tensor in tensors], upward=True),
-        down=_crossings(table, [tensor.down for tensor in tensors], upward=False),
-        round_trip=_matrix([round_trip_terms(table)])[:, 0],
+        device=_matrix(
+            len(groups),
+            device_ns=_column(groups, "device_ns"),
+            compute_nj=_column(groups, "device_nj"),
+            weight_bytes=_column(groups, "weight_bytes"),
+            working_bytes=_column(groups, "working_bytes"),
+        ),
+        server=_matrix(len(groups), server_ns=served, idle_nj=energy_nj(table.idle_uw, served)),
+        up=_crossings([tensor.up for tensor in tensors], lambda ways: upload_terms(table, ways)),
+        down=_crossings([tensor.down for tensor in tensors], lambda ways: download_terms(table, ways)),
+        round_trip=round_trip_terms(table),
         producer=np.array([-1 if t.producer is None else t.producer for t in tensors], dtype=np.int64),
-        consumer_ptr=np.cumsum([0, *(len(t.consumers) for t in tensors)], dtype=np.int64),
+        consumer_ptr=np.concatenate([np.zeros(1, np.int64), np.cumsum(ends)]),
         consumer=np.array([c for t in tensors for c in t.consumers], dtype=np.int64),
         output=np.array([t.output for t in tensors], dtype=np.bool_),
         pinned_device=np.array([g.pin is Place.DEVICE for g in groups], dtype=np.bool_),
         pinned_server=np.array([g.pin is Place.SERVER for g in groups], dtype=np.bool_),
     )
+
+
+def _crossings(ways: Sequence[tuple[Coded, ...]], terms: Callable[[Sequence[Coded]], Ints]) -> Crossings:
+    ptr = np.cumsum([0, *map(len, ways)], dtype=np.int64)
+    matrix = terms([coded for options in ways for coded in options])
+    return Crossings(ptr, matrix, np.arange(matrix.shape[1]))
 
 
 def to_json(table: CostTable) -> str:

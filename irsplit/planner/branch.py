@@ -34,8 +34,9 @@ def branch(
             break
         heapq.heappop(heap)
         for child in _halves(region.columns, group):
+            region.best = best
             try:
-                found = search(child, network, goal, tolerance, best)
+                found = search(child, network, goal, tolerance, region)
             except Impossible:
                 continue
             best = found.best

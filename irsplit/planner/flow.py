@@ -51,7 +51,8 @@ def topology(nodes: int, source: int, sink: int, tail: Ints, head: Ints) -> Topo
     gate, nodes = nodes, nodes + 1
     tail, head = np.append(tail, gate), np.append(head, source)
     forward, backward = tail * nodes + head, head * nodes + tail
-    keys = np.unique(np.concatenate([forward, backward]))
+    keys = np.sort(np.concatenate([forward, backward]))
+    keys = keys[np.append(True, keys[1:] != keys[:-1])]
     rows, indices = keys // nodes, keys % nodes
     return Topology(
         nodes=nodes,

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from irsplit.cost import METRICS, TERMS, Columns, Ints, Mask, metric_terms
 from irsplit.planner.goal import Goal
 from irsplit.planner.network import Network, Relaxed
-from irsplit.planner.placement import Solution, evaluate, stuck_steps, sweep
+from irsplit.planner.placement import Solution, Sweep, evaluate, stuck_steps, sweep
 
 _PRECISION = 1 << 52  # of a weighted total: fine enough for multipliers, small enough for two rounds of flow
 _ROUNDS = 60
@@ -41,6 +43,7 @@ class Search:
     bound: int = 0
     points: list[list[int]] = field(default_factory=list)  # objective metrics, then limit metrics
     seen: list[Solution] = field(default_factory=list)
+    multipliers: list[int] = field(default_factory=list)  # those that proved the bound
 
     @property
     def gap(self) -> float:
@@ -70,11 +73,11 @@ class Search:
         for side in sides:
             solution = evaluate(self.columns, side, relaxed.up_choice, relaxed.down_choice)
             self.seen.append(solution)
-            self.points.append(self._point(solution))
+            self.points.append(self.point(solution))
             self.offer(solution)
         return relaxed
 
-    def _point(self, solution: Solution) -> list[int]:
+    def point(self, solution: Solution) -> list[int]:
         """Metrics as the cut sees them: round trips counted once."""
         extra = self.columns.round_trip * max(0, solution.round_trips - 1)
         terms = solution.terms - extra
@@ -94,21 +97,27 @@ class Search:
         scale = sum(multipliers[:count])
         if scale == 0 and slack > 0:
             raise Impossible
-        if scale > 0:
-            self.bound = max(self.bound, -(-slack // scale))
+        if scale > 0 and (not self.multipliers or -(-slack // scale) > self.bound):
+            self.bound, self.multipliers = max(self.bound, -(-slack // scale)), multipliers
 
 
-def search(columns: Columns, network: Network, goal: Goal, tolerance: float, best: Solution | None = None) -> Search:
+def search(columns: Columns, network: Network, goal: Goal, tolerance: float, parent: "Search | None" = None) -> Search:
     """The best allowed placement found, with its proved bound. Raises Impossible if there is none.
 
-    `best` is an allowed solution from elsewhere: the search ends as soon as it cannot improve on it.
+    A `parent` is the search of a larger region: its best solution ends this one early, its multipliers and the
+    placements it saw that are in this region begin it.
     """
-    state = Search(columns, network, goal, best)
-    if len(goal.metrics) == 1:
+    state = Search(columns, network, goal)
+    if parent is not None:
+        state.best, state.bound = parent.best, parent.bound
+        state.seen = [solution for solution in parent.seen if _inside(columns, solution.on_device)]
+        state.points = [state.point(solution) for solution in state.seen]
+        state.raise_bound(parent.multipliers)
+    elif len(goal.metrics) == 1:
         state.raise_bound([1] + [0] * len(goal.limits))
-        if state.gap <= tolerance:
-            return state
-    for name, limit in goal.limits.items():
+    if state.gap <= tolerance:
+        return state
+    for name, limit in goal.limits.items() if parent is None else ():
         least = state.price({name: 1}).value
         assert least is not None
         if least > limit:
@@ -119,9 +128,13 @@ def search(columns: Columns, network: Network, goal: Goal, tolerance: float, bes
     return state
 
 
+def _inside(columns: Columns, on_device: Mask) -> bool:
+    return not ((columns.pinned_device & ~on_device).any() or (columns.pinned_server & on_device).any())
+
+
 def _cutting_planes(state: Search, tolerance: float) -> None:
     totals = [_total(state.columns, name) for name in (*state.goal.metrics, *state.goal.limits)]
-    if len(state.goal.metrics) > 1:
+    if len(state.goal.metrics) > 1 and not state.points:
         for index in range(len(state.goal.metrics)):
             state.raise_bound([int(i == index) for i in range(len(totals))])
     known = 0
@@ -168,26 +181,64 @@ def _walk(state: Search) -> None:
             return
         start, before = state.best, state.goal.value(state.best)
         for rival in sorted(state.seen, key=state.goal.value)[:_RIVALS]:
-            _walk_between(state, start.on_device, rival.on_device, rival.up_choice, rival.down_choice)
+            for on_device in (start.on_device, rival.on_device):
+                other = rival.on_device if on_device is start.on_device else start.on_device
+                _grow(state, on_device & other, on_device & ~other, rival)
+                _grow(state, on_device & other, other & ~on_device, rival)
+                _grow(state, on_device, other & ~on_device, rival)
         if state.goal.value(state.best) == before:
             return
 
 
-def _walk_between(state: Search, start: Mask, goal: Mask, up_choice: Ints, down_choice: Ints) -> None:
-    """Every prefix, in topological order, of the groups whose place differs: monotone if both ends are."""
-    gain, loss = np.flatnonzero(goal & ~start), np.flatnonzero(start & ~goal)
-    for base, order in (
-        (start, gain),
-        (start & goal, loss),
-        (start & goal, gain),
-        (goal, loss),
-    ):
-        if order.size:
-            _best_step(state, base, order, up_choice, down_choice)
+def _grow(state: Search, base: Mask, wanted: Mask, ways: Solution) -> None:
+    """Move wanted groups to the device, one connected part after the other, and keep the best step.
+
+    Parts do not touch each other, so what each gains and costs adds up: once in any order to price the parts, then
+    those that fit together by gain, as for a knapsack. Steps are prefixes in topological order inside a part:
+    monotone if both ends of the walk are.
+    """
+    if not wanted.any():
+        return
+    parts = _parts(state.columns, wanted)
+    order = np.concatenate(parts)
+    swept = sweep(state.columns, base, order, ways.up_choice, ways.down_choice)
+    _offer_best_step(state, swept, ways)
+    if len(parts) < 2 or not state.goal.limits:
+        return
+    ends = np.cumsum([part.size for part in parts])
+    gains = -np.diff(swept.metric(state.goal.metrics[0])[np.append(0, ends)]).astype(np.float64)
+    needs = np.zeros(len(parts))
+    for name, limit in state.goal.limits.items():
+        used = swept.metric(name)
+        needs += np.maximum(np.diff(used[np.append(0, ends)]), 0) / max(1, limit - int(used[0]))
+    ranked = np.argsort(-gains / np.maximum(needs, 1e-12), kind="stable")
+    fitting, left, room = [], [], 1.0
+    for part in ranked.tolist():
+        fits = gains[part] > 0 and needs[part] <= room
+        (fitting if fits else left).append(part)
+        room -= needs[part] if fits else 0.0
+    order = np.concatenate([parts[part] for part in (*fitting, *left)])
+    _offer_best_step(state, sweep(state.columns, base, order, ways.up_choice, ways.down_choice), ways)
 
 
-def _best_step(state: Search, base: Mask, order: Ints, up_choice: Ints, down_choice: Ints) -> None:
-    swept = sweep(state.columns, base, order, up_choice, down_choice)
+def _parts(columns: Columns, wanted: Mask) -> list[Ints]:
+    """The connected parts of some groups, joined by a tensor that one makes and another reads, or that both read."""
+    groups = wanted.size
+    tensor = np.repeat(np.arange(columns.producer.size), np.diff(columns.consumer_ptr))
+    touches = np.concatenate([columns.consumer, columns.producer])
+    touched = np.concatenate([tensor, np.arange(columns.producer.size)])
+    inside = (touches >= 0) & wanted[touches]
+    count = groups + columns.producer.size
+    graph = coo_array(
+        (np.ones(int(inside.sum()), np.int8), (touches[inside], groups + touched[inside])), shape=(count, count)
+    )
+    labels = connected_components(graph, directed=False)[1][:groups]
+    members = np.flatnonzero(wanted)
+    members = members[np.argsort(labels[members], kind="stable")]
+    return np.split(members, np.flatnonzero(np.diff(labels[members])) + 1)
+
+
+def _offer_best_step(state: Search, swept: Sweep, ways: Solution) -> None:
     allowed = ~stuck_steps(swept)
     for name, limit in state.goal.limits.items():
         allowed &= swept.metric(name) <= limit
@@ -197,4 +248,4 @@ def _best_step(state: Search, base: Mask, order: Ints, up_choice: Ints, down_cho
     index = int(np.argmin(np.where(allowed, value, np.iinfo(np.int64).max)))
     if state.best is not None and int(value[index]) >= state.goal.value(state.best):
         return
-    state.offer(evaluate(state.columns, swept.placement(index), up_choice, down_choice))
+    state.offer(evaluate(state.columns, swept.placement(index), ways.up_choice, ways.down_choice))

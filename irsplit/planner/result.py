@@ -5,7 +5,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irsplit.cost import METRICS, TERMS, Coded, CostTable, Crossings, Ints, Mask, Place, Tensor, metric_terms
+from irsplit.cost import (
+    METRICS,
+    TERMS,
+    Coded,
+    CostTable,
+    Crossings,
+    Ints,
+    Mask,
+    Place,
+    Tensor,
+    metric_terms,
+    upload_terms,
+)
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, crossing, evaluate, pattern
 
@@ -78,10 +90,16 @@ def describe(table: CostTable, solution: Solution) -> Costs:
     return Costs(
         pattern=pattern(columns, solution.on_device),
         round_trips=solution.round_trips,
-        terms={term: int(value) for term, value in zip(TERMS, solution.terms, strict=True)},
-        metrics={name: solution.metric(name) for name in METRICS},
         switches=tuple(switches),
+        **_figures(solution),
     )
+
+
+def _figures(solution: Solution) -> dict[str, dict[str, int]]:
+    return {
+        "terms": {term: int(value) for term, value in zip(TERMS, solution.terms, strict=True)},
+        "metrics": {name: solution.metric(name) for name in METRICS},
+    }
 
 
 def _switches(table: CostTable, ways: Crossings, crossed: Mask, choice: Ints, to: Place) -> list[Switch]:
@@ -100,9 +118,9 @@ def baselines(table: CostTable, goal: Goal) -> tuple[Baseline, ...]:
     They ignore pins, and say so in `allowed`. One that would need a tensor to cross that cannot is left out.
     """
     found = (
-        _baseline("device only", table, goal, on_device=True),
-        _baseline("server only, raw input", _with_inputs(table, _raw), goal, on_device=False),
-        _baseline("server only, compressed input", _with_inputs(table, _packed), goal, on_device=False),
+        _baseline("device only", table, goal, lambda tensor: tensor.up, on_device=True),
+        _baseline("server only, raw input", table, goal, _raw, on_device=False),
+        _baseline("server only, compressed input", table, goal, _packed, on_device=False),
     )
     return tuple(baseline for baseline in found if baseline is not None)
 
@@ -115,20 +133,30 @@ def _packed(tensor: Tensor) -> tuple[Coded, ...]:
     return tuple(coded for coded in (*tensor.up, *tensor.preview) if coded.codec != "raw") or tensor.up
 
 
-def _with_inputs(table: CostTable, ways: Callable[[Tensor], tuple[Coded, ...]]) -> CostTable:
-    tensors = tuple(t if t.producer is not None else replace(t, up=ways(t)) for t in table.tensors)
-    return replace(table, tensors=tensors)
-
-
-def _baseline(name: str, table: CostTable, goal: Goal, *, on_device: bool) -> Baseline | None:
+def _baseline(
+    name: str, table: CostTable, goal: Goal, ways: Callable[[Tensor], tuple[Coded, ...]], *, on_device: bool
+) -> Baseline | None:
+    """Everything at one place; graph inputs are sent in the best of their `ways`, which need not be in the table."""
     columns = table.columns
-    place = np.full(len(table.groups), on_device)
     weights = metric_terms(dict.fromkeys(goal.metrics, 1))
+    place = np.full(len(table.groups), on_device)
     up_choice, down_choice = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
     up, down = crossing(columns, place)
     if (up_choice[up] < 0).any() or (down_choice[down] < 0).any():
         return None
     solution = evaluate(columns, place, up_choice, down_choice)
+    costs = describe(table, solution)
+    sent: list[Switch] = []
+    for index in np.flatnonzero(up).tolist():
+        tensor = table.tensors[index]
+        options = ways(tensor)
+        priced = upload_terms(table, options)
+        best = int(np.argmin(weights @ priced))
+        solution = replace(solution, terms=solution.terms + priced[:, best] - columns.up.terms[:, up_choice[index]])
+        sent.append(Switch(tensor.name, Place.SERVER, options[best].codec, options[best].size_bytes))
+    if sent:
+        back = tuple(switch for switch in costs.switches if switch.to is Place.DEVICE)
+        costs = replace(costs, **_figures(solution), switches=(*sent, *back))
     pinned = columns.pinned_server if on_device else columns.pinned_device
     allowed = solution.meets(goal.limits) and not bool(pinned.any())
-    return Baseline(name, goal.value(solution), allowed, describe(table, solution))
+    return Baseline(name, goal.value(solution), allowed, costs)

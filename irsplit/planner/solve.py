@@ -16,7 +16,7 @@ from irsplit.planner.probe import probe
 from irsplit.planner.result import Plan, baselines, describe
 
 _LARGE = 2_000  # groups; above it branch and bound is kept short and a gap of `_CLOSE` is good enough
-_CLOSE = 2e-4
+_CLOSE = 9e-4
 _REGIONS, _REGIONS_LARGE = 200, 8
 
 
