@@ -13,6 +13,7 @@ from irsplit.compiler import whole_model
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_whole
 from irsplit.engines.inputs import seeded_calls
 from irsplit.engines.isolate import isolated
+from irsplit.errors import EngineError
 from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.manifest import Manifest
 
@@ -60,6 +61,8 @@ class Verification:
     """Optimisations off, one thread, unless the engine has no such way to run the model."""
     optimized: tuple[OutputDifference, ...]
     """The engine's defaults, as a user runs it."""
+    tolerance: float
+    """What `exact` may differ by, relative to the largest value; infinite for a quantized boundary."""
     frame_bytes: tuple[int, ...]
     """Bytes of the frame at each boundary, mean over the calls."""
 
@@ -68,7 +71,8 @@ class Verification:
         return all(output.bit_equal for output in self.exact)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"bit_equal": self.bit_equal}
+        tolerance = self.tolerance if self.lossless else None  # JSON has no infinity
+        return asdict(self) | {"bit_equal": self.bit_equal, "tolerance": tolerance}
 
 
 def verify_bundle(
@@ -76,6 +80,7 @@ def verify_bundle(
     model: Path | str | None = None,
     *,
     calls: Sequence[Call] = (),
+    fixed: Call | None = None,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     engine_defaults: bool = True,
@@ -83,20 +88,29 @@ def verify_bundle(
     """Run the whole model and the bundle on the same inputs, both in processes of their own, and compare.
 
     `calls` are inputs by name; without any, three seeded ones are made up (`dims` gives sizes to dimensions that may
-    vary). A stateful model sees them as a sequence. `model` is needed only when the source has moved.
+    vary), but for the inputs in `fixed`. A stateful model sees them as a sequence. `model` is needed only when the
+    source has moved.
     """
     manifest = Manifest.load(bundle)
     manifest.check_files()
     whole, infos = whole_model(sources.find(manifest, None if model is None else Path(model)))
-    calls = list(calls) or seeded_calls(infos, 3, seed, dims)
-    exact, frames = _compare(manifest, whole, calls, EXACT)
+    made_up = not calls
+    calls = list(calls) or [call | dict(fixed or {}) for call in seeded_calls(infos, 3, seed, dims)]
+    try:
+        exact, frames = _compare(manifest, whole, calls, EXACT)
+    except EngineError as error:
+        if made_up:
+            raise EngineError(
+                f"{error}\n  the inputs were made up; if they are why, give real ones or sizes"
+            ) from error
+        raise
     optimized = _compare(manifest, whole, calls, DEFAULT_OPTIONS)[0] if engine_defaults else ()
     specs = [spec for boundary in manifest.boundaries for spec in boundary.tensors]
     lossless = all(spec.quantization is None for spec in specs)
     tolerance = max((HALF_TOLERANCE.get(spec.dtype, 0.0) for spec in specs), default=0.0) if lossless else np.inf
     holds = all(output.close(tolerance) and np.isfinite(output.max_error) for output in exact)
     means = tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*frames, strict=True))
-    return Verification(holds, lossless, len(calls), exact, optimized, means)
+    return Verification(holds, lossless, len(calls), exact, optimized, tolerance, means)
 
 
 def _compare(

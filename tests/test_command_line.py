@@ -103,6 +103,8 @@ def test_int8_needs_calibration_and_keeps_the_answer(tmp_path: Path, capsys: pyt
     assert irsplit(*words, "--calibration", EXAMPLE / "pictures") == 0
     capsys.readouterr()
     inputs = [f"image={EXAMPLE / 'pictures' / '7.png'}"]
+    assert irsplit("verify", tmp_path / "bundle", "--input", "image=0.5") == 0
+    assert "quantized" in capsys.readouterr().out.split("}\n")[-1]
     assert irsplit("verify", tmp_path / "bundle", "--input", *inputs, "--json") == 0
     outcome = json.loads(capsys.readouterr().out)
     assert not outcome["bit_equal"]
@@ -198,7 +200,7 @@ def test_inputs_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("wide.npy", "input 'image' is float32[1, 1, 16, 17]; give f32['?', 1, 16, 16]"),
         ("double.npy", "input 'image' is float64"),
         ("broken.png", "cannot be read as an image"),
-        ("missing.npy", "no such file, given for input 'image'"),
+        ("missing.npy", "no such file, given for input 'image', nor numbers of f32"),
     ):
         assert said in refused(capsys, "run", bundle, "--input", f"image={tmp_path / file}")
     assert "input 'image' is missing" in refused(capsys, "run", bundle)

@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -34,7 +33,7 @@ def parse_dims(words: Sequence[str]) -> dict[str, int]:
 
 
 def parse_inputs(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
-    """The arrays of one call from NAME=FILE words. Raises EngineError for unknown names and unreadable files."""
+    """The arrays of one call from NAME=FILE or NAME=NUMBER words. Raises EngineError for what is unknown or unfit."""
     known = {info.name: info for info in infos}
     inputs: dict[str, NDArray[Any]] = {}
     for word in words:
@@ -42,5 +41,5 @@ def parse_inputs(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str,
         name = max((name for name in known if word.startswith(f"{name}=")), key=len, default=None)
         if name is None:
             raise EngineError(f"--input {word}: give NAME=FILE with one of the inputs {', '.join(known)}")
-        inputs[name] = load_input(Path(word[len(name) + 1 :]), known[name])
+        inputs[name] = load_input(word[len(name) + 1 :], known[name])
     return inputs

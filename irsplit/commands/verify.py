@@ -8,13 +8,19 @@ from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
 from irsplit.commands.output import print_json, table
 from irsplit.engines.inputs import load_calls
 from irsplit.runtime.manifest import Manifest
-from irsplit.verification import OutputDifference, verify_bundle
+from irsplit.verification import TOLERANCE, OutputDifference, verify_bundle
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
     parser.add_argument("--model", type=Path, help="the source model, when it is no longer where it was compiled from")
-    parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE", help="inputs of one call")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="an input of every call: .npy, an image, a .wav, or a number; the other inputs are made up",
+    )
     parser.add_argument("--inputs", type=Path, nargs="+", default=[], metavar="FILE", help="inputs of several calls")
     parser.add_argument("--seed", type=int, default=0, help="for inputs that are made up; default 0")
     add_dims(parser)
@@ -24,18 +30,22 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     infos = Manifest.load(arguments.bundle).inputs
     calls = load_calls(arguments.inputs, infos) if arguments.inputs else []
-    calls += [parse_inputs(arguments.input, infos)] if arguments.input else []
-    dims = parse_dims(arguments.dim)
-    outcome = verify_bundle(arguments.bundle, arguments.model, calls=calls, seed=arguments.seed, dims=dims)
+    fixed, dims = parse_inputs(arguments.input, infos), parse_dims(arguments.dim)
+    outcome = verify_bundle(arguments.bundle, arguments.model, calls=calls, fixed=fixed, seed=arguments.seed, dims=dims)
     if arguments.json:
         print_json(outcome.to_json())
         return 0 if outcome.holds else 1
-    print("optimisations off:", "bit-equal" if outcome.bit_equal else "differs")
-    if not outcome.bit_equal:
-        print(_differences(outcome.exact))
-    print("engine defaults:  ", "bit-equal" if all(o.bit_equal for o in outcome.optimized) else "differs")
-    if not all(output.bit_equal for output in outcome.optimized):
-        print(_differences(outcome.optimized))
+    settings = (
+        ("optimisations off:", outcome.exact, outcome.tolerance),
+        ("engine defaults:  ", outcome.optimized, max(outcome.tolerance, TOLERANCE)),
+    )
+    for setting, outputs, tolerance in settings:
+        equal = all(output.bit_equal for output in outputs)
+        close = all(output.close(tolerance) for output in outputs)
+        within = f"close, within {tolerance:.2g} of the largest value" if outcome.lossless else "quantized"
+        print(setting, "bit-equal" if equal else within if close else "differs")
+        if not equal:
+            print(_differences(outputs))
     frames = ", ".join(f"{size} B" for size in outcome.frame_bytes)
     print(f"{outcome.calls} calls, frames of {frames}")
     if not outcome.holds:

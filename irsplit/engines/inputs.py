@@ -1,5 +1,6 @@
 """Inputs for a model: seeded ones, and those in a user's files (arrays, images, sound)."""
 
+import json
 import wave
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,8 +40,10 @@ def _random(rng: np.random.Generator, info: TensorInfo, dims: Mapping[str, int])
         return np.full(shape, "text", dtype=object)
     if dtype is None or dtype.storage is None or info.dtype.startswith("c"):
         raise UnsupportedError(f"input '{info.name}' of type {info.dtype} cannot be made up; give it with --input")
-    if dtype.is_float:
+    if dtype.storage.kind == "f":
         return rng.random(shape).astype(dtype.storage)
+    if info.dtype == "bf16":
+        return (rng.random(shape).astype(np.float32).view(np.uint32) >> 16).astype(dtype.storage)
     if info.dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     if dtype.bits == 8:
@@ -55,6 +58,9 @@ def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Call]
     axis takes, is a batch: one call a row. Raises EngineError naming the file.
     """
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise EngineError(f"{missing}: no such file")
     calls: list[Call] = []
     for file in files:
         calls.extend(_calls_of(file, infos))
@@ -63,10 +69,14 @@ def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Call]
     return calls
 
 
-def load_input(path: Path, info: TensorInfo) -> NDArray[Any]:
-    """One array for one input, from an array, image or sound file. Raises EngineError naming file and input."""
+def load_input(word: str, info: TensorInfo) -> NDArray[Any]:
+    """One array for one input: from an array, image or sound file, or the numbers in `word`, as JSON has them.
+
+    Raises EngineError naming file and input.
+    """
+    path = Path(word)
     if not path.is_file():
-        raise EngineError(f"{path}: no such file, given for input '{info.name}'")
+        return _literal(word, info)
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return _loaded(path)
@@ -75,6 +85,20 @@ def load_input(path: Path, info: TensorInfo) -> NDArray[Any]:
     if suffix == ".wav":
         return sound_array(path, info)
     raise EngineError(f"{path}: unknown kind of input; give .npy, .wav or an image ({', '.join(IMAGES)})")
+
+
+def _literal(word: str, info: TensorInfo) -> NDArray[Any]:
+    storage = BY_NAME[info.dtype].storage if info.dtype in BY_NAME else None
+    try:
+        if storage is None:
+            raise ValueError(info.dtype)
+        array = np.asarray(json.loads(word), storage)
+        shape = [1 if dim is None else dim for dim in info.shape or ()]
+        return np.broadcast_to(array, shape).copy() if array.ndim == 0 else array
+    except (ValueError, TypeError, OverflowError) as error:
+        raise EngineError(
+            f"{word}: no such file, given for input '{info.name}', nor numbers of {info.dtype}"
+        ) from error
 
 
 def image_array(path: Path, info: TensorInfo) -> NDArray[Any]:
@@ -122,7 +146,7 @@ def _calls_of(file: Path, infos: Sequence[TensorInfo]) -> list[Call]:
     if file.suffix.lower() == ".npz":
         arrays = dict(_loaded(file))
     elif len(infos) == 1:
-        arrays = {infos[0].name: load_input(file, infos[0])}
+        arrays = {infos[0].name: load_input(str(file), infos[0])}
     else:
         raise EngineError(f"{file}: the model has {len(infos)} inputs; give .npz files with one array an input")
     wanted = {info.name: info for info in infos}

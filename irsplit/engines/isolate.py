@@ -1,6 +1,7 @@
 """Call a function in a process of its own: an engine that aborts on a malformed model takes only that process along."""
 
 import importlib
+import os
 import pickle
 import signal
 import subprocess
@@ -36,13 +37,14 @@ def isolated(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
 
 def _serve() -> None:
     module, name, args, kwargs = pickle.load(sys.stdin.buffer)
-    answer = sys.stdout.buffer
-    sys.stdout = sys.stderr  # what an engine prints must not get between the bytes of the answer
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an engine prints must not get between the answer's bytes
     try:
         outcome = getattr(importlib.import_module(module), name)(*args, **kwargs)
     except IrsplitError as error:
         outcome = error
-    answer.write(pickle.dumps(outcome))
+    with answer:
+        answer.write(pickle.dumps(outcome))
 
 
 if __name__ == "__main__":
