@@ -1,5 +1,7 @@
 """Reading and writing an untouched model loses nothing: equal objects, equal text, equal outputs, aligned weights."""
 
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +106,13 @@ def test_written_fields_are_aligned(path: Path, tmp_path: Path):
     if legal_cuts(model.entry):
         files += [DIALECT.write(model, graph, tmp_path / graph.name)[0] for graph in tflite_objects.halves(model)]
     assert [text for file in files for text in misaligned(DIALECT.read(file).native.table)] == []
+
+
+def test_reading_imports_no_engine():
+    """Listing the cuts of a model must start fast: the packages for engines and tests stay out."""
+    code = "import irsplit.dialects.tflite, sys; print([n for n in ('ai_edge_litert', 'tflite') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_same_bytes_every_time(tmp_path: Path):

@@ -1,6 +1,6 @@
 """From a .tflite file to the IR; weights stay in the mapped file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,8 +70,9 @@ class _Reader:
         tables = self.root.tables("subgraphs")
         if not tables:
             raise ModelError(f"{self.source.name}: the model has no subgraph; convert it again")
-        names = _unique([table.text("name") or f"subgraph_{index}" for index, table in enumerate(tables)])
-        graphs = [Graph(name) for name in names]
+        found = [table.text("name") or f"subgraph_{index}" for index, table in enumerate(tables)]
+        names = _Names(found)
+        graphs = [Graph(names.unique(name)) for name in found]
         for index, (graph, table) in enumerate(zip(graphs, tables, strict=True)):
             _SubgraphReader(self, graphs, graph, table, index).read()
         native = ModelNative(self.root, self.codes, self.buffers, self.contents, find_archive(self.buffer))
@@ -100,7 +101,9 @@ class _SubgraphReader:
         tables = table.tables("tensors")
         self.tensors = tuple(self._tensor(index, tensor) for index, tensor in enumerate(tables))
         self._add_companions()
-        self.names = _unique([tensor.text("name") or f"tensor_{index}" for index, tensor in enumerate(tables)])
+        found = [tensor.text("name") or f"tensor_{index}" for index, tensor in enumerate(tables)]
+        self.unique_names = _Names(found)
+        self.names = [self.unique_names.unique(name) for name in found]
         self.values: list[Value | None] = [None] * len(tables)
         graph.native = SubgraphNative(table, index, self.tensors)
 
@@ -181,7 +184,7 @@ class _SubgraphReader:
         """A new value for a tensor. One that is written again (in place, in file order) is another value each time."""
         tensor = self.tensors[index]
         if self.values[index] is not None:
-            self.names[index] = _unique([*self.names, self.names[index]])[-1]
+            self.names[index] = self.unique_names.unique(self.names[index])
         value = self.values[index] = Value(self.names[index], tensor_type(tensor.table), constant, tensor)
         return value
 
@@ -247,16 +250,21 @@ def _operation(code: Table) -> str:
     return f"tflite.custom.{code.text('custom_code') or 'unnamed'}" if name == "CUSTOM" else f"tflite.{name}"
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """The names, later ones of the same text with #2, #3 behind."""
-    taken = set(names)
-    seen: dict[str, int] = {}
-    result: list[str] = []
-    for name in names:
-        unique, number = name, seen.get(name, 0) + 1
-        while number > 1 and (unique == name or unique in taken):
-            unique, number = f"{name}#{number}", number + 1
-        seen[name] = max(1, number - 1)
-        taken.add(unique)
-        result.append(unique)
-    return result
+class _Names:
+    """Names made unique: later ones of the same text get #2, #3 behind, and no name of the file is taken twice."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._taken = set(names)
+        self._given: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def unique(self, name: str) -> str:
+        if name in self._given:
+            number = self._next.get(name, 2)
+            while f"{name}#{number}" in self._taken:
+                number += 1
+            self._next[name] = number + 1
+            name = f"{name}#{number}"
+        self._taken.add(name)
+        self._given.add(name)
+        return name
