@@ -69,7 +69,7 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
 
     Raises CutError for an unknown name and, with the reason, for a cut that is not legal.
     """
-    wanted = name.removeprefix("%")
+    wanted = "+".join(part.removeprefix("%") for part in name.split("+"))
     matches = [cut for cut in cuts if cut.id == wanted]
     matches = matches or [cut for cut in cuts if "+".join(value.name for value in cut.tensors) == wanted]
     # A tensor that never crosses alone: the position behind its node, for the reason.

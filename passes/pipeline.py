@@ -140,7 +140,7 @@ class _Parser:
                 return {"true": True, "false": False}[value]
             return plain(value)
         except (KeyError, ValueError):
-            self.fail(f"option '{key}' must be a {plain.__name__}, not '{value}'")
+            self.fail(f"option '{key}' takes a value of type {plain.__name__}, not '{value}'")
 
     def skip(self) -> None:
         while self.position < len(self.text) and self.text[self.position].isspace():

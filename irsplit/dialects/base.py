@@ -34,9 +34,7 @@ class Dialect(Protocol):
     engine: str
     """The runtime engine that runs files of this format: a key of `irsplit.runtime.engines`."""
 
-    def read(self, path: Path, entry: str | None = None) -> Model:
-        """`entry` names the signature or graph that becomes the model's entry, where a file has several."""
-        ...
+    def read(self, path: Path) -> Model: ...
 
     def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]: ...
 

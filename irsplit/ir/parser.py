@@ -197,7 +197,8 @@ class _Parser:
         attributes: dict[str, Attribute] = {}
         if op in ("irsplit.send", "irsplit.recv"):
             attributes["boundary"] = self.integer()
-            inputs = self.series(lambda: self.operand(visible)) if self.token == "%" else []
+            sends = op == "irsplit.send" and self.token == "%"
+            inputs = self.series(lambda: self.operand(visible)) if sends else []
         else:
             self.expect("(")
             inputs = self.listed(lambda: self.operand(visible), ")")
