@@ -13,10 +13,12 @@ class WriteOptions:
     """How a writer lays out weights.
 
     `external_over` bytes: weights go into a file beside the model when the model would be larger (None: never unless
-    the format's own limit forces it).
+    the format's own limit forces it). `share_weights`: weights that lie in files beside the source stay in those, and
+    the files are brought beside the model without a second copy where the file system can.
     """
 
     external_over: int | None = None
+    share_weights: bool = False
 
 
 class Dialect(Protocol):

@@ -1,6 +1,8 @@
 """Messages to files: spans are copied inside the kernel, so memory stays small whatever the weights weigh."""
 
+import fcntl
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -10,6 +12,8 @@ from irsplit.ir import Buffer
 
 _KERNEL_COPY = 64 * 1024
 """Spans from this size on are copied by the kernel; smaller ones go through the mapping and Python's buffer."""
+_FICLONE = 0x40049409
+"""linux/fs.h: make a file share the blocks of another, copied on write."""
 _BLOCK = 8 * 1024 * 1024
 
 
@@ -76,3 +80,31 @@ def _write_all(target: int, data: bytes) -> int:
     while view:
         view = view[os.write(target, view) :]
     return len(data)
+
+
+def share(source: Path, target: Path) -> None:
+    """Make `target` the same bytes without storing them twice: a reflink, else a hard link, else a copy.
+
+    Nothing happens when it is the same file already. onnxruntime reads hard links (onnx's own loader does not), and
+    neither follows a symbolic link out of the model's folder.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if not _reflink(source, target):
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+
+def _reflink(source: Path, target: Path) -> bool:
+    """Whether the file system could let the two share their blocks; no target is left when it could not."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+            return True
+        except OSError:
+            target.unlink()
+            return False

@@ -6,7 +6,7 @@ from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import attribute_message, read_attributes
 from irsplit.dialects.onnx.source import SourceGraph, SourceNode
 from irsplit.dialects.onnx.tensors import SPARSE
-from irsplit.dialects.onnx.weights import SMALLEST_EXTERNAL, InlineWeights, stub
+from irsplit.dialects.onnx.weights import SMALLEST_EXTERNAL, Weights, stub
 from irsplit.dialects.onnx.wire import Message, Span, fields
 from irsplit.dialects.onnx.writer import ModelWriter
 from irsplit.ir import Attribute, Graph, Model, Node, Value
@@ -22,7 +22,7 @@ class Skeleton(ModelWriter):
     """
 
     def __init__(self, model: Model, results: Iterable[Value] = (), stubs: bool = True) -> None:
-        super().__init__(model, model.entry, InlineWeights())
+        super().__init__(model, model.entry, Weights())
         self.results = list(results)
         self.stubs = stubs
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from irsplit.dialects.onnx import schema
-from irsplit.dialects.onnx.blocks import BlockWriter
+from irsplit.dialects.onnx.blocks import BlockWriter, share
 from irsplit.dialects.onnx.tensors import SPARSE, TENSOR
 from irsplit.dialects.onnx.wire import Message, Span, fields
 from irsplit.errors import UnsupportedError
-from irsplit.ir import Buffer, TensorType, Value
+from irsplit.ir import Buffer, Constant, TensorType, Value
 
 SMALLEST_EXTERNAL = 1024
 """Engines want the contents of small tensors (shapes, axes) in the model itself."""
@@ -20,73 +20,78 @@ Origin = Span | None
 """The payload of the TensorProto that a constant was read from."""
 
 
-class InlineWeights:
-    """Every weight inside the model file."""
+class Weights:
+    """Where each weight of one model goes: inline, into a data file of its own, or nowhere when it is shared.
+
+    With `data_name` large weights go into that file, each stored once, in order of appearance. When `shared`, weights
+    that lie in data files of the source stay in those, which must then lie at the same place beside the new model.
+    """
+
+    def __init__(self, data_name: str | None = None, shared: bool = False) -> None:
+        self.data_name = data_name
+        self.shared = shared
+        self.sources: dict[Buffer, None] = {}
+        """Data files of the source that the new model refers to."""
+        self._places: dict[tuple[Buffer, int, int], int] = {}
+        self._end = 0
 
     def is_verbatim(self, value: Value, origin: Origin) -> bool:
         """Whether the source's TensorProto goes out as it is."""
         constant = value.constant
         if origin is None or constant is None or constant.buffer is not origin.buffer:
             return False
+        if self.data_name is not None and _is_large(constant):
+            return False
         return origin.start <= constant.offset and constant.offset + constant.length <= origin.stop
 
     def tensor(self, value: Value, origin: Origin) -> Message:
-        """The TensorProto of a constant; `origin` is the one it was read from, if any."""
-        assert value.constant is not None
+        """The TensorProto of a constant; `origin` is the payload of the one that it was read from, if any."""
+        constant = value.constant
+        assert constant is not None
         if origin is not None and self.is_verbatim(value, origin):
             message = Message()
             message.span(*origin)
             return message
-        message, constant = header(value, origin), value.constant
-        message.payload(schema.TENSOR_RAW, constant.buffer, constant.offset, constant.offset + constant.length)
+        message, stop = header(value, origin), constant.offset + constant.length
+        if (
+            self.shared
+            and constant.buffer.path is not None
+            and (origin is None or constant.buffer is not origin.buffer)
+        ):
+            self.sources[constant.buffer] = None
+            _refer(message, constant.buffer.name, constant.offset, constant.length)
+        elif self.data_name is not None and _is_large(constant):
+            _refer(message, self.data_name, self._place(constant), constant.length)
+        else:
+            message.payload(schema.TENSOR_RAW, constant.buffer, constant.offset, stop)
         return message
 
-    def finish(self, folder: Path) -> list[Path]:
-        return []
-
-
-class ExternalWeights(InlineWeights):
-    """Large weights in one data file, each stored once, in order of appearance."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._places: dict[tuple[Buffer, int, int], int] = {}
-        self._end = 0
-
-    def is_verbatim(self, value: Value, origin: Origin) -> bool:
-        return super().is_verbatim(value, origin) and not _is_large(value)
-
-    def tensor(self, value: Value, origin: Origin) -> Message:
-        constant = value.constant
-        if constant is None or not _is_large(value):
-            return super().tensor(value, origin)
-        message = header(value, origin)
-        offset = self._place(constant.buffer, constant.offset, constant.length)
-        _refer(message, location=self._name, offset=str(offset), length=str(constant.length))
-        return message
-
-    def _place(self, buffer: Buffer, offset: int, length: int) -> int:
-        key = (buffer, offset, length)
+    def _place(self, constant: Constant) -> int:
+        key = (constant.buffer, constant.offset, constant.length)
         if key not in self._places:
-            alignment = next(alignment for size, alignment in _ALIGNMENTS if length >= size)
+            alignment = next(alignment for size, alignment in _ALIGNMENTS if constant.length >= size)
             self._places[key] = self._end + -self._end % alignment
-            self._end = self._places[key] + length
+            self._end = self._places[key] + constant.length
         return self._places[key]
 
     def finish(self, folder: Path) -> list[Path]:
-        if not self._places:
-            return []
-        path = folder / self._name
-        with BlockWriter(path) as file:
-            for (buffer, offset, length), place in self._places.items():
-                file.bytes(bytes(place - file.position))
-                file.span(Span(buffer, offset, offset + length))
-        return [path]
+        """Write the data file, and bring the shared ones; the files that the model needs beside it."""
+        files: list[Path] = []
+        if self.data_name is not None and self._places:
+            files.append(folder / self.data_name)
+            with BlockWriter(files[0]) as file:
+                for (buffer, offset, length), place in self._places.items():
+                    file.bytes(bytes(place - file.position))
+                    file.span(Span(buffer, offset, offset + length))
+        for buffer in self.sources:
+            assert buffer.path is not None
+            files.append(folder / buffer.name)
+            share(buffer.path, files[-1])
+        return files
 
 
-def _is_large(value: Value) -> bool:
-    constant = value.constant
-    return constant is not None and constant.encoding == "raw" and constant.length >= SMALLEST_EXTERNAL
+def _is_large(constant: Constant) -> bool:
+    return constant.encoding == "raw" and constant.length >= SMALLEST_EXTERNAL
 
 
 def header(value: Value, origin: Origin) -> Message:
@@ -113,7 +118,7 @@ def stub(origin: Span) -> Message:
     """The TensorProto with its elements said to lie in a file that does not exist; for those who want types only."""
     message = Message()
     _copy_header(message, origin)
-    _refer(message, location="elsewhere")
+    _refer(message, "elsewhere", 0, 0)
     return message
 
 
@@ -123,9 +128,9 @@ def _copy_header(message: Message, origin: Span) -> None:
             message.span(origin.buffer, part.head, part.stop)
 
 
-def _refer(message: Message, **entries: str) -> None:
+def _refer(message: Message, location: str, offset: int, length: int) -> None:
     """Say that the elements of a tensor lie in another file."""
-    for key, text in entries.items():
+    for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
         entry = Message()
         entry.text(schema.ENTRY_KEY, key)
         entry.text(schema.ENTRY_VALUE, text)

@@ -11,7 +11,7 @@ from irsplit.dialects.onnx.blocks import BlockWriter
 from irsplit.dialects.onnx.source import SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import SPARSE
 from irsplit.dialects.onnx.typeinfo import read_type, value_info
-from irsplit.dialects.onnx.weights import ExternalWeights, InlineWeights
+from irsplit.dialects.onnx.weights import Weights
 from irsplit.dialects.onnx.wire import Field, Message, Span, fields, read_text
 from irsplit.errors import UnsupportedError
 from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, walk
@@ -24,35 +24,37 @@ _OLD_INITIALIZERS = 4
 
 def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -> list[Path]:
     """Write `graph` as a model file: a segment with only what it uses, a whole model with everything."""
-    _refuse_overwriting(path, graph)
     limit = schema.SIZE_LIMIT if options.external_over is None else min(options.external_over, schema.SIZE_LIMIT)
-    weights = InlineWeights()
+    weights = Weights(shared=options.share_weights)
     message = ModelWriter(model, graph, weights).model()
     if message.size > limit:
-        weights = ExternalWeights(f"{path.name}.data")
+        weights = Weights(f"{path.name}.data", options.share_weights)
         message = ModelWriter(model, graph, weights).model()
     if message.size > schema.SIZE_LIMIT:
         raise UnsupportedError(
             f"{path}: {message.size} bytes remain in the model without its initializers, and protobuf allows "
             f"{schema.SIZE_LIMIT}; turn its large Constant nodes into initializers, or cut into more segments"
         )
+    _refuse_overwriting([path, path.with_name(f"{path.name}.data")], model.native.buffer, graph)
     with BlockWriter(path) as file:
         file.message(message)
     return [path, *weights.finish(path.parent)]
 
 
-def _refuse_overwriting(path: Path, graph: Graph) -> None:
-    buffers = {value.constant.buffer for value in graph.values() if value.constant is not None}
-    buffers.update(node.native.buffer for node in graph.nodes if isinstance(node.native, SourceNode))
-    for buffer in buffers:
-        if buffer.path is not None and path.exists() and path.samefile(buffer.path):
-            raise UnsupportedError(f"{path}: cannot overwrite the file that the model is read from; give another path")
+def _refuse_overwriting(targets: list[Path], source: Buffer, graph: Graph) -> None:
+    buffers = {source, *(value.constant.buffer for value in graph.values() if value.constant is not None)}
+    for path in targets:
+        for buffer in buffers:
+            if buffer.path is not None and path.exists() and path.samefile(buffer.path):
+                raise UnsupportedError(
+                    f"{path}: cannot overwrite the file that the model is read from; give another path"
+                )
 
 
 class ModelWriter:
     """One model on its way out; subclasses leave things out."""
 
-    def __init__(self, model: Model, graph: Graph, weights: InlineWeights) -> None:
+    def __init__(self, model: Model, graph: Graph, weights: Weights) -> None:
         assert isinstance(model.native, SourceModel), "the model was not read by the ONNX dialect"
         self.model_graphs = model.graphs
         self.source = model.native
