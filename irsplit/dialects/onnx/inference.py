@@ -12,7 +12,7 @@ from onnx import shape_inference
 from onnx.onnx_cpp2py_export import shape_inference as native_inference
 
 from irsplit import dtypes
-from irsplit.dialects.onnx import engine_types, schema
+from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import body_messages
 from irsplit.dialects.onnx.blocks import BlockWriter
 from irsplit.dialects.onnx.skeleton import Skeleton
@@ -25,6 +25,8 @@ _log = getLogger("irsplit")
 _MOST_BYTES = 256 * 1024 * 1024
 """Skeletons above this are not worth the time; only tensors inside nodes make one so large."""
 _TIMEOUT_S = 60
+_ENGINE_SCRIPT = Path(__file__).with_name("engine_types.py")
+"""Run, never imported: it loads the engine."""
 
 
 def infer_types(model: Model) -> None:
@@ -107,7 +109,7 @@ def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
         path = Path(folder) / "skeleton.onnx"
         with BlockWriter(path) as file:
             file.message(skeleton)
-        command = [sys.executable, "-I", engine_types.__file__, str(path)]
+        command = [sys.executable, "-I", str(_ENGINE_SCRIPT), str(path)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
         except (subprocess.SubprocessError, OSError) as error:

@@ -11,6 +11,8 @@ from irsplit.dialects.onnx.wire import Message, Span, fields
 from irsplit.dialects.onnx.writer import ModelWriter
 from irsplit.ir import Attribute, Graph, Model, Node, Value
 
+_LARGEST_SHAPE = 256
+"""Initializers with fewer bytes may be shapes, axes or pads, whose elements inference asks for."""
 _SLIM_FROM = 4096
 """Nodes with shorter messages have no tensor worth leaving out."""
 
@@ -53,7 +55,7 @@ class Skeleton(ModelWriter):
 
 def _is_left_out(value: Value) -> bool:
     constant = value.constant
-    return constant is not None and (constant.length >= SMALLEST_EXTERNAL or constant.encoding == SPARSE)
+    return constant is not None and (constant.length >= _LARGEST_SHAPE or constant.encoding == SPARSE)
 
 
 def _same(node: Node) -> Message:
