@@ -22,6 +22,7 @@ from irsplit.passes.compress_boundary import CompressBoundary
 from irsplit.passes.partition import Partition
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.quantize_boundary import QuantizeBoundary
+from irsplit.passes.rematerialise import Rematerialise
 from irsplit.passes.remove_unused import RemoveUnused
 from irsplit.runtime.manifest import Manifest, TensorInfo, file_digest
 
@@ -48,6 +49,7 @@ def compile_model(
     max_tensors: int = 1,
     places: Sequence[str] = (),
     codec: str = "zstandard",
+    rematerialise: bool = True,
     choose: ChooseCut | None = None,
     options: WriteOptions = WriteOptions(),
     remember: bool = True,
@@ -55,23 +57,27 @@ def compile_model(
     """Compile the model file into a bundle in `folder`.
 
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
-    with the fewest boundary bytes below the input's. `boundary` is "lossless" or "int8", which needs `calibration`:
-    inputs by name, one mapping a call. `remember` notes where the model lies, so that `verify_bundle` finds it again.
+    with the fewest boundary bytes below the input's. With `rematerialise`, cheap side values are computed on both
+    sides of a cut. `boundary` is "lossless" or "int8", which needs `calibration`: inputs by name, one mapping a call.
+    `remember` notes where the model lies, so that `verify_bundle` finds it again.
     Raises an IrsplitError for whatever is wrong with model, cut or folder; nothing is left half written then.
     """
     source, target = Path(model), Path(folder)
     dialect = dialect_of(source)
     loaded = dialect.read(source)
-    if not cuts and choose is None:
-        cuts = [smallest_boundary(loaded.entry, find_cuts(loaded.entry, max_tensors)).id]
-    pipeline = default_pipeline(cuts, boundary, max_tensors, places, codec)
-    if not cuts and choose is not None:
-        pipeline = Pipeline((choose, *pipeline.passes))
     entry = loaded.entry
-    context = Context(dialect.macs, dialect.is_cheap)
+    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
+    before: tuple[Pass, ...] = (Rematerialise(),) if rematerialise else ()
+    Pipeline(before).run(loaded, context)
+    if not cuts and choose is None:
+        cuts = [smallest_boundary(entry, find_cuts(entry, max_tensors, recompute=context.recompute)).id]
+    after = default_pipeline(cuts, boundary, max_tensors, places, codec)
+    if not cuts and choose is not None:
+        after = Pipeline((choose, *after.passes))
+    pipeline = Pipeline((*before, *after.passes))
     if calibration:
         context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
-    pipeline.run(loaded, context)
+    after.run(loaded, context)
     digest = file_digest(source)
     details = context.details | {
         "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks]

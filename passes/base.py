@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.ir import Model, Node
+from irsplit.passes.recompute import Recompute
 
 Samples = Sequence[NDArray[np.generic]]
 
@@ -25,13 +26,16 @@ class Remark:
 class Context:
     """What the passes of one run share.
 
-    `macs` and `is_cheap` are the dialect's knowledge of its operators; `calibrate` runs the segments of a partitioned
-    model on calibration inputs. `details` go into the bundle's manifest.
+    `macs`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators; `calibrate` runs the segments of a
+    partitioned model on calibration inputs; `recompute` is what the rematerialise pass allows; `details` go into the
+    bundle's manifest.
     """
 
     macs: Callable[[Node], int] | None = None
     is_cheap: Callable[[Node], bool] | None = None
+    is_shape: Callable[[Node], bool] | None = None
     calibrate: Callable[[Model], Mapping[str, Samples]] | None = None
+    recompute: Recompute | None = None
     chosen_cuts: tuple[str, ...] = ()
     chosen_places: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict[str, Any])

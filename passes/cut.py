@@ -27,6 +27,10 @@ class Cut:
     """The produced values that cross, the oldest first; of very many at a rejected position, some and the newest."""
     crossing: int
     """How many produced values cross."""
+    shapes: tuple[Value, ...]
+    """Integers computed from shapes of near tensors alone, a few bytes that travel beside `tensors`."""
+    rematerialised: tuple[Value, ...]
+    """Values that the far side reads and computes again from what travels, instead of receiving them."""
     forwards: tuple[Value, ...]
     early_outputs: tuple[Value, ...]
     weight_bytes: int
@@ -49,8 +53,8 @@ class Cut:
 
     @property
     def boundary(self) -> tuple[Value, ...]:
-        """What travels in the frame, in frame order: the produced values, then the forwarded graph inputs."""
-        return self.tensors + self.forwards
+        """What travels in the frame, in frame order: the produced values, shapes, then the forwarded graph inputs."""
+        return self.tensors + self.shapes + self.forwards
 
     def size_bytes(self, unknown: int | None = None) -> int | None:
         """Raw bytes of the boundary; a dimension that is not known counts as `unknown`, None when that is None."""

@@ -8,51 +8,64 @@ predecessors, and a far side. Its boundary is what the near side produced and th
 3. no branch is pending: exactly one produced value crosses (up to `max_tensors` for a wider frontier);
 4. everything that crosses can be framed.
 
+With `recompute`, values that the far side can compute again from what crosses do not count as crossing.
+
 Free nodes (no runtime input, neither random nor stateful) and dead ones are on no side: the former are cloned to every
 segment that reads them, the latter removed. Everything here is linear in the size of the graph but for a logarithm
 in the search for forks and joins.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from irsplit.errors import CutError
 from irsplit.ir import Graph, Node, Value, operands
+from irsplit.passes.crossing import Crossing
 from irsplit.passes.cut import Cut, Kind
-from irsplit.passes.reasons import Branches, States, framable, independent, unframable
+from irsplit.passes.reasons import Branches, States, framable, independent, repeated, unframable
+from irsplit.passes.recompute import Recompute, size_bytes
 from irsplit.passes.schedule import Schedule, schedule
 
 LISTED = 32
 """A rejected position lists at most this many of the values that would cross it."""
 
 
-def find_cuts(graph: Graph | Schedule, max_tensors: int = 1, macs: Callable[[Node], int] | None = None) -> list[Cut]:
+def find_cuts(
+    graph: Graph | Schedule,
+    max_tensors: int = 1,
+    macs: Callable[[Node], int] | None = None,
+    recompute: Recompute | None = None,
+) -> list[Cut]:
     """Every position between two runtime nodes, in execution order, legal or not.
 
-    `macs` counts the multiply-accumulate operations of a node, for `Cut.macs_share`.
+    `macs` counts the multiply-accumulate operations of a node, for `Cut.macs_share`. With `recompute`, values that
+    the far side can compute again do not cross. What is legal without stays legal with it.
     """
     plan = graph if isinstance(graph, Schedule) else schedule(graph)
-    sweep = _Sweep(plan, max_tensors)
     weights = _near_weights(plan)
     shares = _macs_shares(plan, macs)
+    boundaries = _boundaries(plan, max_tensors, None)
+    if recompute is not None:
+        boundaries = map(_better, boundaries, _boundaries(plan, max_tensors, recompute))
     cuts: list[Cut] = []
-    for position in range(1, len(plan.nodes)):
-        sweep.advance()
-        explain = sweep.objection()
-        live = sweep.live
+    for position, boundary in enumerate(boundaries, 1):
         kind: Kind | None = None
-        if explain is None:
-            kind = "frontier" if len(live) > 1 else "open" if sweep.forwards or sweep.early else "strict"
+        if boundary.explain is None:
+            kind = "frontier" if boundary.count > 1 else "open" if boundary.forwards or boundary.early else "strict"
         cuts.append(
             Cut(
                 position,
                 plan.nodes[position - 1],
                 kind,
-                explain,
-                tuple(live) if kind or len(live) <= LISTED else (*islice(live, LISTED - 1), next(reversed(live))),
-                len(live),
-                sweep.forwards,
-                sweep.early,
+                boundary.explain,
+                boundary.sent,
+                boundary.count,
+                boundary.shapes,
+                boundary.recomputed,
+                boundary.forwards,
+                boundary.early,
                 weights[position],
                 None if shares is None else shares[position],
             )
@@ -60,8 +73,8 @@ def find_cuts(graph: Graph | Schedule, max_tensors: int = 1, macs: Callable[[Nod
     return cuts
 
 
-def legal_cuts(graph: Graph | Schedule, max_tensors: int = 1) -> list[Cut]:
-    return [cut for cut in find_cuts(graph, max_tensors) if cut.legal]
+def legal_cuts(graph: Graph | Schedule, max_tensors: int = 1, recompute: Recompute | None = None) -> list[Cut]:
+    return [cut for cut in find_cuts(graph, max_tensors, recompute=recompute) if cut.legal]
 
 
 def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
@@ -84,42 +97,73 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
     return cut
 
 
-class _Sweep:
-    """The values that cross the current position, kept up to date while it moves towards the outputs."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Boundary:
+    """What the far side of a position reads, and why the position is not legal."""
 
-    def __init__(self, plan: Schedule, max_tensors: int) -> None:
+    sent: tuple[Value, ...]
+    count: int
+    """How many values are to be sent; of very many, `sent` has some and the newest."""
+    shapes: tuple[Value, ...]
+    recomputed: tuple[Value, ...]
+    forwards: tuple[Value, ...]
+    early: tuple[Value, ...]
+    explain: Callable[[Cut], str] | None
+
+
+def _boundaries(plan: Schedule, max_tensors: int, recompute: Recompute | None) -> Iterator[_Boundary]:
+    """The boundary at every position."""
+    sweep = _Sweep(plan, max_tensors, recompute)
+    for _ in range(1, len(plan.nodes)):
+        sweep.advance()
+        yield sweep.boundary()
+
+
+def _better(plain: _Boundary, recomputing: _Boundary) -> _Boundary:
+    """Of one position's boundaries, the legal one; the smaller one when both are."""
+    if plain.explain is not None:
+        return recomputing
+    if recomputing.explain is not None:
+        return plain
+    sizes = [
+        sum(size_bytes(value) for value in (*boundary.sent, *boundary.shapes, *boundary.forwards))
+        for boundary in (plain, recomputing)
+    ]
+    return plain if sizes[0] <= sizes[1] else recomputing
+
+
+class _Sweep:
+    """What crosses the current position, kept up to date while it moves towards the outputs."""
+
+    def __init__(self, plan: Schedule, max_tensors: int, recompute: Recompute | None) -> None:
         self._plan = plan
         self._max_tensors = max_tensors
         self._position = 0
-        self._last_read: dict[Value | None, int] = {}
-        for index, read in enumerate(plan.reads):
-            for value in read:
-                self._last_read[value] = index
+        self._crossing = Crossing(plan, recompute)
         self._outputs: set[Value | None] = set(plan.graph.outputs)
-        self._unread = dict.fromkeys(value for value in plan.inputs if value in self._last_read)
-        self._unframable = {value for value in self._unread if not framable(value)}
+        self._unread = dict.fromkeys(value for value in plan.inputs if value in self._crossing.last_read)
+        self._forwards = tuple(self._unread)
+        self._early = tuple(value for value in plan.inputs if value in self._outputs)
         self._states = States(plan)
         self._open_states: set[str] = set()
         self._pending = Branches(plan, max_tensors).pending
-        self.live: dict[Value, None] = {}
-        self.forwards = tuple(self._unread)
-        self.early = tuple(value for value in plan.inputs if value in self._outputs)
+        self._legal: tuple[int, tuple[Value, ...], int] = (0, (), 0)
+        """The latest legal position, what is sent there, and how many outputs are ready."""
+        self._legal_forwards: tuple[Value, ...] = ()
 
     def advance(self) -> None:
         """Take the next node to the near side."""
         index = self._position
         node = self._plan.nodes[index]
         self._position += 1
-        for value in node.outputs:
-            if value is not None and value in self._last_read:
-                self.live[value] = None
-                if not framable(value):
-                    self._unframable.add(value)
+        self._crossing.produce(node.outputs, self._position)
         if not self._outputs.isdisjoint(node.outputs):
-            self.early += tuple(value for value in node.outputs if value is not None and value in self._outputs)
+            self._early += tuple(value for value in node.outputs if value is not None and value in self._outputs)
         for value in self._plan.reads[index]:
-            if self._last_read[value] == index:
-                self._retire(value)
+            last = self._crossing.last_read.get(value) == index
+            if last and not self._crossing.retire(value, self._position):
+                del self._unread[value]
+                self._forwards = tuple(self._unread)
         for state in node.states:
             first, last = self._states.spans[state]
             if index == first:
@@ -127,24 +171,37 @@ class _Sweep:
             if index == last:
                 self._open_states.discard(state)
 
-    def _retire(self, value: Value) -> None:
-        """Nobody reads the value any more."""
-        self._unframable.discard(value)
-        if value in self.live:
-            del self.live[value]
-            return
-        del self._unread[value]
-        self.forwards = tuple(self._unread)
+    def boundary(self) -> _Boundary:
+        values, shapes, recomputed = self._crossing.groups
+        # What could be computed from graph inputs alone is sent when nothing else is; then shapes are.
+        if not values:
+            values, recomputed = recomputed, {}
+        if not values:
+            values, shapes = shapes, {}
+        if len(values) > self._max_tensors:
+            whole = len(values) <= LISTED
+            some = tuple(values) if whole else (*islice(values, LISTED - 1), next(reversed(values)))
+            explain = self._states.split if self._open_states else self._pending
+            return _Boundary(some, len(values), (), (), self._forwards, self._early, explain)
+        sent, forwards = tuple(values), self._crossing.forwards(recomputed, self._forwards)
+        explain = self._objection(sent, forwards, bool(shapes or recomputed))
+        return _Boundary(sent, len(sent), tuple(shapes), tuple(recomputed), forwards, self._early, explain)
 
-    def objection(self) -> Callable[[Cut], str] | None:
+    def _objection(
+        self, sent: tuple[Value, ...], forwards: tuple[Value, ...], recomputes: bool
+    ) -> Callable[[Cut], str] | None:
         """What words the reason why the current position is not legal; None when it is."""
         if self._open_states:
             return self._states.split
-        if not self.live:
+        if not sent:
             return independent
-        if len(self.live) > self._max_tensors:
-            return self._pending
-        return unframable if self._unframable else None
+        if not all(map(framable, (*sent, *forwards))):
+            return unframable
+        position, *before = self._legal
+        if recomputes and before == [sent, len(self._early)] and set(self._legal_forwards).issubset(forwards):
+            return partial(repeated, position)
+        self._legal, self._legal_forwards = (self._position, sent, len(self._early)), forwards
+        return None
 
 
 def _near_weights(plan: Schedule) -> list[int]:

@@ -1,6 +1,6 @@
 """partition: a graph becomes k+1 segments for k cuts, joined by irsplit.send and irsplit.recv."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -33,7 +33,7 @@ class Partition:
         if not wanted:
             raise CutError("no cut is given; add partition{cut=ID} or choose-cut before it (see 'irsplit cuts')")
         plan = schedule(model.entry)
-        cuts = find_cuts(plan, self.max_tensors)
+        cuts = find_cuts(plan, self.max_tensors, recompute=context.recompute)
         chosen = sorted({cut.position: cut for cut in (select_cut(cuts, name) for name in wanted)}.items())
         places = self._places(len(chosen) + 1, context.chosen_places)
         segments = split(plan, [cut for _, cut in chosen], places)
@@ -54,51 +54,50 @@ def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Gr
     """The segments between `cuts`, which are of this schedule and in ascending order; the source stays as it is."""
     names = places if tuple(places) == PLACES else [f"segment{index}" for index in range(len(places))]
     graphs = [Graph(name, place=place, native=plan.graph.native) for name, place in zip(names, places, strict=True)]
-    _Splitter(plan, [cut.position for cut in cuts], graphs).run()
+    _Splitter(plan, cuts, graphs).run()
     return graphs
 
 
 class _Splitter:
     """Fills one graph a segment, walking the source once: the work is linear in what the segments hold together."""
 
-    def __init__(self, plan: Schedule, positions: Sequence[int], graphs: Sequence[Graph]) -> None:
+    def __init__(self, plan: Schedule, cuts: Sequence[Cut], graphs: Sequence[Graph]) -> None:
         self.source = plan.graph
         self.graphs = graphs
         self.mappings: list[dict[Value, Value]] = [{} for _ in graphs]
-        bounds = [0, *positions, len(plan.nodes)]
+        bounds = [0, *(cut.position for cut in cuts), len(plan.nodes)]
         self.part = {node: part for part, (start, end) in enumerate(pairwise(bounds)) for node in plan.nodes[start:end]}
         """For each runtime node, its segment."""
         self.made: dict[Value, int] = {}
         """For each runtime value, the segment that produces it; what the caller feeds comes last."""
         for node, part in self.part.items():
             self.made.update((value, part) for value in node.outputs if value is not None)
+        for index, cut in enumerate(cuts):
+            # The near side computes a shape that travels, even when its node's turn comes later.
+            for value in cut.boundary:
+                if self.made.get(value, 0) > index and value.producer is not None:
+                    self.made[value] = self.part[value.producer] = index
         self.made.update(dict.fromkeys(plan.inputs, 0))
-        self.boundaries = self._boundaries(plan)
+        self.boundaries = _boundaries(cuts, self.made)
         self.needed = self._needed(plan)
 
-    def _boundaries(self, plan: Schedule) -> list[list[Value]]:
-        """What travels from each segment to the next one: produced values first, then graph inputs."""
-        last_read: dict[Value, int] = {}
-        for node, read in zip(plan.nodes, plan.reads, strict=True):
-            last_read.update(dict.fromkeys(read, self.part[node]))
-        boundaries: list[list[Value]] = [[] for _ in self.graphs[1:]]
-        for value, made in self.made.items():
-            for index in range(made, last_read.get(value, made)):
-                boundaries[index].append(value)
-        return boundaries
-
     def _needed(self, plan: Schedule) -> dict[Value, list[int]]:
-        """For each constant and result of a free node, the segments that need it, in ascending order."""
+        """What segments neither make nor receive, each with those that need it in ascending order.
+
+        These are constants, results of free nodes, and values that are computed again.
+        """
         reads: list[list[Value]] = [[] for _ in self.graphs]
-        for node, frees in zip(plan.nodes, plan.frees, strict=True):
-            reads[self.part[node]].extend(frees)
-        reads[-1].extend(value for value in self.source.outputs if value not in self.made)
+        for node, read, frees in zip(plan.nodes, plan.reads, plan.frees, strict=True):
+            reads[self.part[node]].extend((*read, *frees))
+        for value in self.source.outputs:
+            reads[self.made.get(value, -1)].append(value)
         needed: dict[Value, list[int]] = {}
         for index, pending in enumerate(reads):
-            seen: set[Value] = set()
+            pending.extend(self.boundaries[index] if index < len(self.boundaries) else ())
+            seen = set(self.boundaries[index - 1] if index else ())
             while pending:
                 value = pending.pop()
-                if value in seen:
+                if value in seen or self.made.get(value) == index:
                     continue
                 seen.add(value)
                 needed.setdefault(value, []).append(index)
@@ -131,7 +130,17 @@ class _Splitter:
         return self.mappings[index].setdefault(value, clone_value(value))
 
     def _places_of(self, node: Node) -> Iterable[int]:
-        """The segments that get the node: one for a runtime node, those that need it for a free one, none when dead."""
-        if node in self.part:
-            return (self.part[node],)
-        return sorted({index for value in node.outputs if value is not None for index in self.needed.get(value, ())})
+        """The segment of a runtime node and those that need a clone of it; none for a dead node."""
+        places = {index for value in node.outputs if value is not None for index in self.needed.get(value, ())}
+        return sorted(places | {self.part[node]} if node in self.part else places)
+
+
+def _boundaries(cuts: Sequence[Cut], made: Mapping[Value, int]) -> list[list[Value]]:
+    """What travels at each cut: its boundary, and what later boundaries take from before it and nobody recomputes."""
+    boundaries: list[list[Value]] = []
+    later: list[Value] = []
+    for index, cut in reversed([*enumerate(cuts)]):
+        passed = [value for value in later if made[value] <= index and value not in cut.rematerialised]
+        later = list(dict.fromkeys((*cut.boundary, *passed)))
+        boundaries.append(later)
+    return boundaries[::-1]

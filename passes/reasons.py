@@ -14,6 +14,10 @@ def independent(cut: Cut) -> str:
     return "nothing that the near side produced is read on the far side: the parts are independent"
 
 
+def repeated(position: int, cut: Cut) -> str:
+    return f"the same as cut {position}: the far side computes again what lies between"
+
+
 def framable(value: Value) -> bool:
     """Whether a frame can carry the value: element type of fixed layout, known rank."""
     type = value.type

@@ -245,7 +245,7 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
     assert main(["compile", str(small), "-o", str(tmp_path / "bundle"), *options]) == 0
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert manifest["choice"]["cuts"]
-    assert manifest["pipeline"].startswith("choose-cut{device=")
+    assert manifest["pipeline"].startswith("rematerialise,choose-cut{device=")
     assert main(["verify", str(tmp_path / "bundle")]) == 0
 
 

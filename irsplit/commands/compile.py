@@ -41,6 +41,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="inputs to calibrate a quantized boundary: .npy, .npz, images, .wav, or folders of them",
     )
+    parser.add_argument(
+        "--no-rematerialise",
+        action="store_false",
+        dest="rematerialise",
+        help="send shapes, masks and the like instead of computing them on both sides",
+    )
     parser.add_argument("--codec", default="zstandard", help="lossless codec of the boundary; default zstandard")
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
@@ -56,6 +62,7 @@ def run(arguments: Namespace) -> int:
         max_tensors=arguments.max_tensors,
         places=arguments.place,
         codec=arguments.codec,
+        rematerialise=arguments.rematerialise,
         choose=chooser(arguments, arguments.codec) if arguments.device else None,
     )
     for remark in compiled.remarks:

@@ -7,12 +7,18 @@ from typing import Any
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
-from irsplit.passes.cuts import Cut, find_cuts
+from irsplit.passes import Context, Cut, find_cuts
+from irsplit.passes.rematerialise import Rematerialise
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
     parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    parser.add_argument(
+        "--rematerialise",
+        action="store_true",
+        help="compute shapes, masks and the like on both sides instead of sending them, as 'compile' does",
+    )
     parser.add_argument("--legal", action="store_true", help="leave the rejected positions out")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -20,7 +26,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     model = dialect.read(arguments.model)
-    cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs)
+    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
+    if arguments.rematerialise:
+        Rematerialise().run(model, context)
+    cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs, context.recompute)
     shown = [cut for cut in cuts if cut.legal or not arguments.legal]
     if arguments.json:
         print_json([describe(cut) for cut in shown])
@@ -40,6 +49,8 @@ def describe(cut: Cut) -> dict[str, Any]:
         "legal": cut.legal,
         "kind": cut.kind,
         "reason": cut.reason,
+        "shapes": [value.name for value in cut.shapes],
+        "rematerialised": [value.name for value in cut.rematerialised],
         "forwards": [value.name for value in cut.forwards],
         "early_outputs": [value.name for value in cut.early_outputs],
         "tensors": [_tensor(value) for value in cut.tensors],
@@ -62,7 +73,12 @@ def _row(cut: Cut) -> tuple[str, ...]:
     crossing = "+".join(value.name for value in cut.tensors)
     extras = "".join(
         f"; {word} {', '.join(value.name for value in values)}"
-        for word, values in (("forwards", cut.forwards), ("early outputs", cut.early_outputs))
+        for word, values in (
+            ("shapes", cut.shapes),
+            ("recomputes", cut.rematerialised),
+            ("forwards", cut.forwards),
+            ("early outputs", cut.early_outputs),
+        )
         if values
     )
     text = shorten(crossing, 80) + extras if cut.legal else str(cut.reason)

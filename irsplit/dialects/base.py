@@ -51,3 +51,7 @@ class Dialect(Protocol):
     def is_cheap(self, node: Node) -> bool:
         """Whether the node is a pure function that costs less to compute again than to send its result."""
         ...
+
+    def is_shape(self, node: Node) -> bool:
+        """Whether the node reads the shape of its operand, and nothing of its elements."""
+        ...

@@ -35,5 +35,8 @@ class OnnxDialect:
     def is_cheap(self, node: Node) -> bool:
         return operators.is_cheap(node)
 
+    def is_shape(self, node: Node) -> bool:
+        return operators.is_shape(node)
+
 
 ONNX = OnnxDialect()

@@ -83,3 +83,7 @@ def _drops(node: Node) -> bool:
 def is_cheap(node: Node) -> bool:
     """Whether the node is a pure function of a few operations an element, or of none at all."""
     return node.op in _CHEAP or (node.op == "onnx.Dropout" and not node.random)
+
+
+def is_shape(node: Node) -> bool:
+    return node.op in ("onnx.Shape", "onnx.Size")

@@ -35,3 +35,6 @@ class TfliteDialect:
 
     def is_cheap(self, node: Node) -> bool:
         return operators.is_cheap(node)
+
+    def is_shape(self, node: Node) -> bool:
+        return operators.is_shape(node)

@@ -41,6 +41,10 @@ def is_cheap(node: Node) -> bool:
     return node.op in CHEAP and not node.states
 
 
+def is_shape(node: Node) -> bool:
+    return node.op in ("tflite.SHAPE", "tflite.RANK")
+
+
 def macs(node: Node) -> int:
     """Multiply-accumulate operations by the types; unknown dimensions count as 1, loop bodies and branches once."""
     if node.callees:
