@@ -32,16 +32,24 @@ class Origin:
 
 
 def write_bundle(
-    model: Model, dialect: Dialect, source: Graph, folder: Path, origin: Origin, options: WriteOptions
+    model: Model,
+    dialect: Dialect,
+    source: Graph,
+    folder: Path,
+    origin: Origin,
+    options: WriteOptions,
+    complete: Sequence[str] = (),
 ) -> Manifest:
     """Write the partitioned `model`; `source` is the entry graph before partition, for the order of its outputs.
+
+    Places in `complete` get the segments of the other places too.
 
     The folder appears whole, replacing an older bundle there; on failure nothing of it is left and an older one
     stays. The same model, pipeline and version give the same bytes. Raises BundleError when the folder holds
     something else, or cannot be written.
     """
     with new_folder(folder) as build:
-        segments = [_write_segment(model, dialect, graph, build, options) for graph in model.segments]
+        segments = [_write_segment(model, dialect, graph, build, options, complete) for graph in model.segments]
         files = {_relative(path, build): file_digest(path) for path in sorted(build.rglob("*")) if path.is_file()}
         tensors = [tuple(specs(send)) for _, send in sends(model)]
         digest = _content_digest(files, segments, tensors)
@@ -50,8 +58,8 @@ def write_bundle(
             for index, crossing in enumerate(tensors)
         ]
         described: list[dict[str, Any]] = []
+        places = sorted({segment.place for segment in segments} | set(complete))
         for boundary in boundaries:
-            places = sorted({segment.place for segment in segments[boundary.index : boundary.index + 2]})
             paths = {place: f"{place}/boundary{boundary.index}.irsd" for place in places}
             for path in paths.values():
                 (build / path).write_bytes(boundary.to_bytes())
@@ -118,13 +126,18 @@ def _replace_in_two_steps(build: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_segment(model: Model, dialect: Dialect, graph: Graph, build: Path, options: WriteOptions) -> SegmentInfo:
+def _write_segment(
+    model: Model, dialect: Dialect, graph: Graph, build: Path, options: WriteOptions, complete: Sequence[str]
+) -> SegmentInfo:
     lowered = engine_graph(graph)
     place = graph.place or "server"
     stem = "model" if graph.name == place else graph.name
-    path = build / place / f"{stem}{dialect.extensions[0]}"
-    path.parent.mkdir(exist_ok=True)
-    dialect.write(model, lowered, path, options)
+    paths = {place: build / place / f"{stem}{dialect.extensions[0]}"}
+    paths |= {other: build / other / f"{graph.name}{dialect.extensions[0]}" for other in complete if other != place}
+    for path in paths.values():
+        path.parent.mkdir(exist_ok=True)
+        dialect.write(model, lowered, path, options)
+    path = paths.pop(place)
     return SegmentInfo(
         graph.name,
         place,
@@ -134,6 +147,7 @@ def _write_segment(model: Model, dialect: Dialect, graph: Graph, build: Path, op
         tuple(value.name for value in lowered.outputs),
         tuple(value.name for value in graph.outputs),
         any(node.states for node in graph.nodes),
+        {other: _relative(copy, build) for other, copy in paths.items()},
     )
 
 

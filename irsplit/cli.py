@@ -19,6 +19,7 @@ COMMANDS = {
     "compile": "cut a model and write a bundle for device and server",
     "verify": "compare a bundle with the model that it was compiled from",
     "run": "run a bundle on inputs, all segments in this process",
+    "serve": "run the server's side of bundles as a service (Open Inference Protocol, gRPC and HTTP)",
     "inspect": "show what is in a model or a bundle",
 }
 
@@ -35,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"irsplit {VERSION}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below; 'irsplit COMMAND --help'")
     name = parser.parse_args(words[:1]).command
-    module = importlib.import_module(f"irsplit.commands.{name}")
     command = argparse.ArgumentParser(prog=f"irsplit {name}", description=COMMANDS[name].capitalize() + ".")
-    module.add_arguments(command)
     try:
+        module = importlib.import_module(f"irsplit.commands.{name}")
+        module.add_arguments(command)
         return module.run(command.parse_args(words[1:]))
     except IrsplitError as error:
         print(f"error: {error}", file=sys.stderr)

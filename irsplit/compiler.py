@@ -51,6 +51,7 @@ def compile_model(
     codec: str = "zstandard",
     rematerialise: bool = True,
     choose: ChooseCut | None = None,
+    autonomous: bool = False,
     options: WriteOptions = WriteOptions(),
     remember: bool = True,
 ) -> Compiled:
@@ -59,7 +60,8 @@ def compile_model(
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
     with the fewest boundary bytes below the input's. With `rematerialise`, cheap side values are computed on both
     sides of a cut. `boundary` is "lossless" or "int8", which needs `calibration`: inputs by name, one mapping a call.
-    `remember` notes where the model lies, so that `verify_bundle` finds it again.
+    `autonomous` puts the server's segments beside the device's, which can then go on without a link. `remember` notes
+    where the model lies, so that `verify_bundle` finds it again.
     Raises an IrsplitError for whatever is wrong with model, cut or folder; nothing is left half written then.
     """
     source, target = Path(model), Path(folder)
@@ -83,7 +85,8 @@ def compile_model(
         "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks]
     }
     origin = Origin(source.name, digest, str(pipeline), details)
-    manifest = write_bundle(loaded, dialect, entry, target, origin, options)
+    complete = ("device",) if autonomous else ()
+    manifest = write_bundle(loaded, dialect, entry, target, origin, options, complete)
     if remember:
         sources.remember(source, digest)
     return Compiled(manifest, str(pipeline), tuple(context.remarks))

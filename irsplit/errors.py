@@ -49,3 +49,19 @@ class EngineError(IrsplitError):
 
 class PlanError(IrsplitError):
     """A profile is invalid, or no plan fits the limits; names the limit that binds."""
+
+
+class ServeError(IrsplitError):
+    """A server cannot be started as asked."""
+
+
+class RemoteError(IrsplitError):
+    """A server did not answer a request, and the device could not do it alone."""
+
+
+class DeadlineError(RemoteError):
+    """No answer in the time that the caller gave."""
+
+
+class SessionLostError(RemoteError):
+    """The state of a stream is gone; `reset()` starts a new one."""

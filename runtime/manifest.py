@@ -38,7 +38,8 @@ class SegmentInfo:
     """One segment: where it runs, its model file, and what the engine is fed and gives, in the file's order.
 
     `results` are the outputs of the whole model that are ready after this segment. `stateful` segments keep state
-    between calls and must see every call of a stream in order.
+    between calls and must see every call of a stream in order. `copies` has the segment's file at other places: an
+    autonomous bundle's device can run what the server runs.
     """
 
     name: str
@@ -49,6 +50,7 @@ class SegmentInfo:
     outputs: tuple[str, ...]
     results: tuple[str, ...]
     stateful: bool = False
+    copies: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,6 +62,7 @@ class SegmentInfo:
             "outputs": list(self.outputs),
             "results": list(self.results),
             "stateful": self.stateful,
+            "copies": self.copies,
         }
 
     @classmethod
@@ -73,6 +76,7 @@ class SegmentInfo:
             tuple(data["outputs"]),
             tuple(data["results"]),
             data["stateful"],
+            dict(data.get("copies", {})),
         )
 
 

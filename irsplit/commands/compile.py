@@ -31,6 +31,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="where each segment runs, in order: device or server; default: the first on the device",
     )
     parser.add_argument(
+        "--autonomous",
+        action="store_true",
+        help="the device's side carries the server's segments too, and finishes alone when the link is down",
+    )
+    parser.add_argument(
         "--boundary", choices=BOUNDARIES, default="lossless", help="how tensors cross; default lossless"
     )
     parser.add_argument(
@@ -63,6 +68,7 @@ def run(arguments: Namespace) -> int:
         places=arguments.place,
         codec=arguments.codec,
         rematerialise=arguments.rematerialise,
+        autonomous=arguments.autonomous,
         choose=chooser(arguments, arguments.codec) if arguments.device else None,
     )
     for remark in compiled.remarks:

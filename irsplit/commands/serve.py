@@ -1,0 +1,91 @@
+"""irsplit serve BUNDLE [BUNDLE ...]"""
+
+import asyncio
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.errors import ServeError
+from irsplit.runtime.serving.logs import configure
+from irsplit.runtime.serving.served import Limits
+
+try:
+    from irsplit.runtime.serving.server import Server, ServerOptions, serve
+except ImportError as missing:
+    raise ServeError(f"serving needs more packages ({missing}); pip install 'irsplit[serve]'") from missing
+
+TOKEN_VARIABLE = "IRSPLIT_TOKEN"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "bundles",
+        nargs="+",
+        metavar="[NAME=]BUNDLE",
+        help="folders that 'irsplit compile' wrote; several of one name are versions of it",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1")
+    parser.add_argument("--port", type=int, default=8001, help="of gRPC; 0 takes a free one; default 8001")
+    parser.add_argument("--http-port", type=int, default=8000, help="of HTTP; 0 takes a free one; default 8000")
+    parser.add_argument("--no-http", action="store_true", help="serve gRPC only")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="requests at a time; default: CPUs")
+    parser.add_argument(
+        "--queue", type=int, default=64, help="requests that may wait; the rest are refused; default 64"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="engine threads a request; default 1")
+    parser.add_argument("--max-frame-bytes", type=int, default=64 << 20, help="largest frame; default 64 MiB")
+    parser.add_argument("--max-decoded-bytes", type=int, default=256 << 20, help="largest content; default 256 MiB")
+    parser.add_argument("--max-sessions", type=int, default=256, help="sessions of stateful bundles; default 256")
+    parser.add_argument("--session-idle", type=float, default=300.0, metavar="S", help="until one expires; default 300")
+    parser.add_argument(
+        "--token-file", type=Path, help=f"bearer token that clients must send; or the variable {TOKEN_VARIABLE}"
+    )
+    parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
+    parser.add_argument("--tls-key", type=Path, help="its private key, PEM")
+    parser.add_argument("--insecure", action="store_true", help="listen beyond loopback without token and TLS")
+    parser.add_argument(
+        "--grace", type=float, default=10.0, metavar="S", help="to finish when told to stop; default 10"
+    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def run(arguments: Namespace) -> int:
+    configure(arguments.log_level)
+    limits = Limits(
+        arguments.max_frame_bytes, arguments.max_decoded_bytes, arguments.max_sessions, arguments.session_idle
+    )
+    options = ServerOptions(
+        host=arguments.host,
+        port=arguments.port,
+        http_port=None if arguments.no_http else arguments.http_port,
+        workers=arguments.workers,
+        queue=arguments.queue,
+        threads=arguments.threads,
+        limits=limits,
+        token=_token(arguments.token_file),
+        certificate=arguments.tls_cert,
+        key=arguments.tls_key,
+        insecure=arguments.insecure,
+        grace_s=arguments.grace,
+    )
+    options.check()
+    asyncio.run(serve(arguments.bundles, options, _announce))
+    return 0
+
+
+def _token(path: Path | None) -> str:
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ServeError(f"{path}: {error.strerror}; give a file with the token") from error
+    if not token:
+        raise ServeError(f"{path}: holds no token")
+    return token
+
+
+def _announce(server: Server) -> None:
+    host = server.options.host
+    http = "" if server.http_port is None else f" http://{host}:{server.http_port}"
+    print(f"listening on grpc://{host}:{server.port}{http}", flush=True)

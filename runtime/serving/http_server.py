@@ -1,0 +1,119 @@
+"""The HTTP door: the protocol's REST paths and /metrics, as an ASGI application."""
+
+import hmac
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from irsplit.runtime.manifest import TensorInfo
+from irsplit.runtime.serving.http_messages import request_from_body, response_to_body
+from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError
+from irsplit.runtime.serving.service import ServerInfo, Service
+
+TIMEOUT = "timeout"
+"""Request parameter: microseconds the client waits at most, as Triton has it."""
+
+_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready)?")
+_JSON = {"content-type": "application/json"}
+_BODY_OVERHEAD = 1 << 16
+
+_Answer = tuple[int, Mapping[str, str], bytes]
+_Receive = Callable[[], Awaitable[dict[str, Any]]]
+_Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class HttpDoor:
+    def __init__(self, service: Service, token: str, frame_bytes: int) -> None:
+        self._service = service
+        self._token = token
+        self._body_limit = frame_bytes + _BODY_OVERHEAD
+        self._plain: dict[str, Callable[[], _Answer]] = {
+            "/v2": self._metadata,
+            "/v2/health/live": lambda: (200, _JSON, b""),
+            "/v2/health/ready": lambda: (200 if service.ready else 503, _JSON, b""),
+            "/metrics": lambda: (200, {"content-type": "text/plain; version=0.0.4"}, service.metrics.text()),
+        }
+
+    async def __call__(self, scope: dict[str, Any], receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            status, headers, body = await self._answer(scope, receive)
+        except ServiceError as error:
+            status, headers = error.code.http, _JSON
+            body = json.dumps({"error": error.text, "code": error.code.value[0]}).encode()
+        packed = [(key.encode(), value.encode()) for key, value in headers.items()]
+        packed.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": packed})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: dict[str, Any], receive: _Receive) -> _Answer:
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        path = str(scope["path"]).rstrip("/")
+        if not path.startswith("/v2/health/"):
+            self._check_token(headers)
+        if path in self._plain:
+            return self._plain[path]()
+        match = _MODEL.fullmatch(path)
+        if match is None:
+            raise ServiceError(Code.NOT_FOUND, f"no such path: {path}")
+        name, version = match["name"], match["version"] or ""
+        if match["what"] == "/infer":
+            return await self._infer(name, version, headers, receive)
+        bundle = self._service.find(name, version)
+        if match["what"] == "/ready":
+            return (200 if self._service.ready else 503, _JSON, b"")
+        described = {
+            "name": bundle.name,
+            "versions": list(self._service.bundles[bundle.name]),
+            "platform": f"irsplit_{bundle.manifest.segments[-1].format}",
+            "inputs": [_tensor_metadata(info) for info in bundle.inputs],
+            "outputs": [_tensor_metadata(info) for info in bundle.outputs],
+        }
+        return 200, _JSON, json.dumps(described).encode()
+
+    async def _infer(self, name: str, version: str, headers: Mapping[str, str], receive: _Receive) -> _Answer:
+        body = await self._body(headers, receive)
+        request, binary = request_from_body(name, version, headers, body)
+        micros = request.parameters.get(TIMEOUT)
+        timeout_s = float(micros) / 1e6 if isinstance(micros, int | float) and micros > 0 else None
+        response = await self._service.infer(request, timeout_s)
+        return (200, *response_to_body(response, binary))
+
+    async def _body(self, headers: Mapping[str, str], receive: _Receive) -> bytes:
+        """The request's body; refused by its announced size, and cut short by what really comes."""
+        announced = headers.get("content-length", "0")
+        if announced.isdecimal() and int(announced) > self._body_limit:
+            raise self._too_large(int(announced))
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ServiceError(Code.INVALID, "the client went away")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._body_limit:
+                raise self._too_large(size)
+            parts.append(part)
+            more = bool(message.get("more_body", False))
+        return b"".join(parts)
+
+    def _too_large(self, size: int) -> ServiceError:
+        return ServiceError(Code.TOO_LARGE, f"body of {size} bytes or more; the limit is {self._body_limit}")
+
+    def _check_token(self, headers: Mapping[str, str]) -> None:
+        given = headers.get("authorization", "")
+        if self._token and not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            raise ServiceError(Code.UNAUTHENTICATED, "the bearer token is missing or wrong")
+
+    def _metadata(self) -> _Answer:
+        info = ServerInfo()
+        described = {"name": info.name, "version": info.version, "extensions": list(info.extensions)}
+        return 200, _JSON, json.dumps(described).encode()
+
+
+def _tensor_metadata(info: TensorInfo) -> dict[str, Any]:
+    shape = [-1 if dim is None else dim for dim in info.shape or ()]
+    return {"name": info.name, "datatype": DATATYPES[info.dtype], "shape": shape}

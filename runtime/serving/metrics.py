@@ -1,0 +1,31 @@
+"""What a server counts, in Prometheus' text format."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """One registry a server, so that several servers fit into one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("model", "version")
+        self.requests = Counter("irsplit_requests", "Requests by outcome.", (*labels, "code"), registry=self.registry)
+        self.seconds = Histogram(
+            "irsplit_request_seconds", "From arrival to answer.", labels, buckets=_SECONDS, registry=self.registry
+        )
+        self.compute = Histogram(
+            "irsplit_compute_seconds", "In the engines.", labels, buckets=_SECONDS, registry=self.registry
+        )
+        self.boundary = Counter(
+            "irsplit_resumed", "Answers by boundary resumed from.", (*labels, "boundary"), registry=self.registry
+        )
+        self.received = Counter("irsplit_received_bytes", "Bytes of tensors in.", labels, registry=self.registry)
+        self.sent = Counter("irsplit_sent_bytes", "Bytes of tensors out.", labels, registry=self.registry)
+        self.waiting = Gauge("irsplit_waiting", "Requests in the queue.", registry=self.registry)
+        self.running = Gauge("irsplit_running", "Requests in the engines.", registry=self.registry)
+        self.sessions = Gauge("irsplit_sessions", "Sessions of stateful bundles.", registry=self.registry)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

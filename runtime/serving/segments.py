@@ -1,0 +1,101 @@
+"""Run any stretch of a bundle's segments that this side has the files of."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from irsplit.errors import BundleError
+from irsplit.runtime import frame as framing
+from irsplit.runtime.boundary import Boundary
+from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
+from irsplit.runtime.manifest import Manifest, SegmentInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a stretch of segments gave: all values by name, the model's results among them, seconds of each segment."""
+
+    values: dict[str, Any]
+    results: dict[str, Any]
+    seconds: dict[int, float] = field(repr=False)
+
+
+class Segments:
+    """The engines of one side, opened when first used. `run` may be called from several threads."""
+
+    def __init__(self, manifest: Manifest, place: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
+        self.manifest = manifest
+        self.place = place
+        self._options = options
+        self._engines: dict[int, Engine] = {}
+        self._lock = threading.Lock()
+
+    def file(self, index: int) -> Path | None:
+        """The file of a segment at this side: its own, or the copy that an autonomous bundle carries."""
+        segment = self.manifest.segments[index]
+        paths = [self.manifest.folder / name for name in (segment.file, *segment.copies.values())]
+        return next((path for path in paths if path.is_file()), None)
+
+    def has(self, start: int, stop: int | None = None) -> bool:
+        """Whether segments from `start` on are here, up to `stop` or the last one."""
+        count = len(self.manifest.segments)
+        return all(self._belongs(index) for index in range(start, count if stop is None else stop))
+
+    def _belongs(self, index: int) -> bool:
+        segment = self.manifest.segments[index]
+        return segment.place == self.place or self.place in segment.copies
+
+    def stateful(self, start: int, stop: int) -> bool:
+        return any(segment.stateful for segment in self.manifest.segments[start:stop])
+
+    def fresh(self) -> "Segments":
+        """The same segments with states of their own; engines without state are shared."""
+        other = Segments(self.manifest, self.place, self._options)
+        other._engines = {i: e for i, e in self._engines.items() if not self.manifest.segments[i].stateful}
+        return other
+
+    def open(self, start: int, stop: int) -> None:
+        """Load engines before the first call needs them. Raises BundleError for a missing file, EngineError."""
+        for index in range(start, stop):
+            self._engine(index)
+
+    def run(self, start: int, stop: int, values: Mapping[str, Any]) -> Stretch:
+        """Run segments `start` to `stop` - 1 on the values that `start` reads. Raises EngineError."""
+        known, results, seconds = dict(values), dict[str, Any](), dict[int, float]()
+        for index in range(start, stop):
+            segment, engine = self.manifest.segments[index], self._engine(index)
+            began = time.perf_counter()
+            outputs = engine.run([known[name] for name in segment.inputs])
+            seconds[index] = time.perf_counter() - began
+            known.update(zip(segment.outputs, outputs, strict=True))
+            results.update((name, known[name]) for name in segment.results)
+        return Stretch(known, results, seconds)
+
+    def reset(self) -> None:
+        """Forget what stateful segments keep between calls."""
+        for engine in self._engines.values():
+            engine.reset()
+
+    def _engine(self, index: int) -> Engine:
+        with self._lock:
+            if index not in self._engines:
+                self._engines[index] = self._load(self.manifest.segments[index], index)
+            return self._engines[index]
+
+    def _load(self, segment: SegmentInfo, index: int) -> Engine:
+        path = self.file(index)
+        if path is None:
+            raise BundleError(f"{self.manifest.folder / segment.file}: missing from the bundle; copy this side whole")
+        return open_engine(path, segment.format, self._options)
+
+
+def encode(boundary: Boundary, values: Mapping[str, Any]) -> bytes:
+    return framing.encode(boundary, [values[spec.name] for spec in boundary.tensors])
+
+
+def decode(boundary: Boundary, frame: framing.Bytes, max_bytes: int = framing.DEFAULT_MAX_BYTES) -> dict[str, Any]:
+    arrays = framing.decode(boundary, frame, max_bytes=max_bytes)
+    return {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}

@@ -1,0 +1,185 @@
+"""One bundle on a server: frames in, outputs out, state kept apart for every session."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from irsplit.errors import BundleError, EngineError, FrameError
+from irsplit.runtime import frame as framing
+from irsplit.runtime.engines import EngineOptions
+from irsplit.runtime.manifest import Manifest, TensorInfo
+from irsplit.runtime.serving.messages import (
+    DATATYPES,
+    FRAME,
+    Code,
+    InferRequest,
+    InferResponse,
+    Parameter,
+    ServiceError,
+    Tensor,
+    frame_tensor,
+    to_array,
+    to_tensor,
+)
+from irsplit.runtime.serving.segments import Segments, Stretch, decode, encode
+from irsplit.runtime.serving.sequences import Sequences
+from irsplit.runtime.session import check_inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may take. Checked before anything of that size is allocated."""
+
+    frame_bytes: int = 64 << 20
+    decoded_bytes: int = 256 << 20
+    sessions: int = 256
+    session_idle_s: float = 300.0
+
+
+class ServedBundle:
+    """A bundle that is ready to resume. `infer` may be called from several threads.
+
+    `version` is the beginning of the bundle's digest: both sides have the same build exactly when they agree on it.
+    """
+
+    def __init__(self, manifest: Manifest, name: str, limits: Limits, options: EngineOptions) -> None:
+        self.manifest = manifest
+        self.name = name
+        self.version = manifest.digest[:16]
+        self.limits = limits
+        self.segments = Segments(manifest, "server", options)
+        count = len(manifest.segments)
+        mine = [index for index in range(count) if self.segments.has(index, index + 1)]
+        if not mine:
+            raise BundleError(f"{manifest.folder}: no segment runs on the server; run it with 'irsplit run'")
+        self._whole = all(self.segments.file(index) is not None for index in range(count))
+        self._stateful = self.segments.stateful(0, count)
+        for index in mine:
+            self.segments.open(index, index + 1)
+        self.sequences = Sequences[InferResponse](self.segments.fresh, limits.sessions, limits.session_idle_s)
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        return [TensorInfo(FRAME, "u8", (None,))]
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """What an answer may hold: the model's outputs that are made here, or the next frame."""
+        made = {name for segment in self.manifest.segments if self._here(segment.name) for name in segment.results}
+        found = [info for info in self.manifest.outputs if info.name in made and info.dtype in DATATYPES]
+        goes_on = self.manifest.segments[-1].place != "server"
+        return [*found, TensorInfo(FRAME, "u8", (None,))] if goes_on else found
+
+    def owns(self, request: InferRequest) -> bool:
+        """Whether the frame of a request belongs to this bundle."""
+        try:
+            head = framing.frame_digest(_frame_of(request))
+        except (FrameError, ServiceError):
+            return False
+        return any(boundary.digest.startswith(head) for boundary in self.manifest.boundaries)
+
+    def infer(self, request: InferRequest) -> InferResponse:
+        """Resume the request's frame, or run the whole model on its inputs. Raises ServiceError."""
+        start, values = self._values(request)
+        if not self._stateful:
+            return self._run(self.segments, request, start, values)
+        session = str(request.parameters.get("sequence_id", ""))
+        if session in ("", "0"):
+            text = (
+                f"bundle '{self.name}' keeps state between calls; send sequence_id, and sequence_start with the first"
+            )
+            raise ServiceError(Code.INVALID, text)
+        step = request.parameters.get("sequence_step")
+        answer = self.sequences.run(
+            session,
+            None if step is None else int(step),
+            bool(request.parameters.get("sequence_start", False)),
+            bool(request.parameters.get("sequence_end", False)),
+            lambda segments: self._run(segments, request, start, values),
+        )
+        return replace(answer, id=request.id)
+
+    def _values(self, request: InferRequest) -> tuple[int, Mapping[str, Any]]:
+        """The first segment to run, and what it reads."""
+        if [tensor.name for tensor in request.inputs] != [FRAME]:
+            return self._model_inputs(request)
+        frame = _frame_of(request)
+        if len(frame) > self.limits.frame_bytes:
+            text = (
+                f"frame of {len(frame)} bytes, the limit is {self.limits.frame_bytes}; raise it with --max-frame-bytes"
+            )
+            raise ServiceError(Code.TOO_LARGE, text)
+        try:
+            head = framing.frame_digest(frame)
+            for boundary in self.manifest.boundaries:
+                if boundary.digest.startswith(head):
+                    return boundary.index + 1, decode(boundary, frame, self.limits.decoded_bytes)
+        except FrameError as error:
+            raise ServiceError(Code.INVALID, str(error)) from error
+        text = (
+            f"the frame belongs to boundary {head.hex()} of another build; '{self.name}' here is "
+            f"{self.version}: give device and server the same bundle"
+        )
+        raise ServiceError(Code.MISMATCH, text)
+
+    def _model_inputs(self, request: InferRequest) -> tuple[int, Mapping[str, Any]]:
+        if not self._whole:
+            names = ", ".join(f"'{tensor.name}'" for tensor in request.inputs) or "nothing"
+            text = (
+                f"'{self.name}' takes one UINT8 tensor '{FRAME}', not {names}; for the model's own inputs "
+                "the server needs the device's side of the bundle too"
+            )
+            raise ServiceError(Code.INVALID, text)
+        try:
+            arrays = {tensor.name: to_array(tensor) for tensor in request.inputs}
+            return 0, check_inputs(self.manifest.inputs, arrays)
+        except EngineError as error:
+            raise ServiceError(Code.INVALID, str(error)) from error
+
+    def _run(self, segments: Segments, request: InferRequest, start: int, values: Mapping[str, Any]) -> InferResponse:
+        stop = self._stop(start)
+        if stop == start:
+            text = f"segment '{self.manifest.segments[start].name}' runs on the device, not here"
+            raise ServiceError(Code.INVALID, text)
+        try:
+            stretch = segments.run(start, stop, values)
+        except EngineError as error:
+            raise ServiceError(Code.INTERNAL, str(error)) from error
+        infos = {info.name: info for info in self.manifest.outputs}
+        wanted = request.outputs or tuple(stretch.results)
+        unknown = [name for name in request.outputs if name not in stretch.results and name != FRAME]
+        if unknown:
+            text = f"'{unknown[0]}' is not made here; outputs: {', '.join(stretch.results) or FRAME}"
+            raise ServiceError(Code.INVALID, text)
+        outputs = [to_tensor(infos[name], stretch.results[name]) for name in wanted if name in stretch.results]
+        if stop < len(self.manifest.segments):
+            outputs.append(frame_tensor(encode(self.manifest.boundaries[stop - 1], stretch.values)))
+        return InferResponse(self.name, self.version, outputs, request.id, _timing(start, stretch))
+
+    def _stop(self, start: int) -> int:
+        """Behind the last segment that runs here without a pause."""
+        count = len(self.manifest.segments)
+        if start == 0 and self._whole:
+            return count
+        return next((index for index in range(start, count) if not self.segments.has(index, index + 1)), count)
+
+    def _here(self, name: str) -> bool:
+        return any(s.name == name and (s.place == "server" or "server" in s.copies) for s in self.manifest.segments)
+
+
+def _timing(start: int, stretch: Stretch) -> dict[str, Parameter]:
+    """What a client plans with: where this side began, and the nanoseconds of every segment it ran."""
+    segments = ",".join(f"{index}:{int(seconds * 1e9)}" for index, seconds in stretch.seconds.items())
+    return {"first_segment": start, "segment_ns": segments}
+
+
+def _frame_of(request: InferRequest) -> bytes | memoryview:
+    tensor: Tensor | None = next((tensor for tensor in request.inputs if tensor.name == FRAME), None)
+    if tensor is None:
+        raise ServiceError(Code.INVALID, f"no tensor '{FRAME}' in the request")
+    if tensor.datatype != "UINT8" or tensor.shape != (len(tensor.data),):
+        text = (
+            f"'{FRAME}' is {tensor.datatype}{list(tensor.shape)} of {len(tensor.data)} bytes; send UINT8[n] of n bytes"
+        )
+        raise ServiceError(Code.INVALID, text)
+    return tensor.data

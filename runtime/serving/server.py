@@ -1,0 +1,210 @@
+"""A server: bundles, the two doors, security, and an orderly end."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvicorn
+
+from irsplit.errors import BundleError, ServeError
+from irsplit.runtime.engines import EngineOptions
+from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.serving.grpc_server import GrpcDoor
+from irsplit.runtime.serving.http_server import HttpDoor
+from irsplit.runtime.serving.logs import event
+from irsplit.runtime.serving.served import Limits, ServedBundle
+from irsplit.runtime.serving.service import Service
+
+_LOG = logging.getLogger("irsplit.serve")
+_EXPIRY_PERIOD_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """`port` is gRPC's, `http_port` HTTP's; 0 takes a free one, None leaves the HTTP door closed.
+
+    Beyond loopback both `token` and TLS (`certificate` with its `key`, PEM files) are required, unless `insecure`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    http_port: int | None = 8000
+    workers: int = 2
+    queue: int = 64
+    threads: int = 1
+    """Threads of an engine for one request."""
+    limits: Limits = field(default_factory=Limits)
+    token: str = field(default="", repr=False)
+    certificate: Path | None = None
+    key: Path | None = None
+    insecure: bool = False
+    grace_s: float = 10.0
+
+    def check(self) -> None:
+        """Raise ServeError for what would leave the server open to strangers, or cannot work."""
+        if (self.certificate is None) != (self.key is None):
+            raise ServeError("a certificate needs its key and a key its certificate; give --tls-cert and --tls-key")
+        protected = self.token and self.certificate is not None
+        if not (_is_loopback(self.host) or protected or self.insecure):
+            raise ServeError(
+                f"{self.host} can be reached from other machines: give --token-file, --tls-cert and --tls-key, "
+                "or --insecure if something else protects it"
+            )
+        if self.workers < 1 or self.queue < 0:
+            raise ServeError(f"{self.workers} workers and a queue of {self.queue}: give at least 1 worker")
+
+
+class Server:
+    """A server inside a running event loop."""
+
+    def __init__(self, bundles: Sequence[ServedBundle], options: ServerOptions) -> None:
+        options.check()
+        self.options = options
+        self.service = Service(bundles, options.workers, options.queue)
+        self._grpc = GrpcDoor(self.service, options.token, options.limits.frame_bytes)
+        self._http: uvicorn.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = 0
+        self.http_port: int | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises ServeError when an address is taken or a certificate is no good."""
+        address = f"{_bracketed(self.options.host)}:{self.options.port}"
+        try:
+            if self.options.certificate is None or self.options.key is None:
+                self.port = self._grpc.server.add_insecure_port(address)
+            else:
+                pair = (self.options.key.read_bytes(), self.options.certificate.read_bytes())
+                self.port = self._grpc.server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        except (RuntimeError, OSError) as error:
+            raise ServeError(f"cannot listen on {address}: {error}; choose another with --port") from error
+        await self._grpc.server.start()
+        if self.options.http_port is not None:
+            await self._start_http(self.options.http_port)
+        self._tasks.append(asyncio.create_task(self.service.expire_sessions(_EXPIRY_PERIOD_S)))
+        names = [f"{name} {version}" for name, versions in self.service.bundles.items() for version in versions]
+        event(
+            _LOG, logging.INFO, "listening", host=self.options.host, grpc=self.port, http=self.http_port, bundles=names
+        )
+
+    async def _start_http(self, port: int) -> None:
+        config = uvicorn.Config(
+            HttpDoor(self.service, self.options.token, self.options.limits.frame_bytes),
+            host=self.options.host,
+            port=port,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(self.options.grace_s),
+            ssl_certfile=self.options.certificate,
+            ssl_keyfile=self.options.key,
+        )
+        try:
+            listener = config.bind_socket()
+        except SystemExit as error:  # uvicorn's way to say that the address is taken
+            raise ServeError(f"cannot listen on {self.options.host}:{port}; choose another with --http-port") from error
+        self.http_port = int(listener.getsockname()[1])
+        self._http = _QuietServer(config)
+        self._tasks.append(asyncio.create_task(self._http.serve([listener])))
+        while not self._http.started:
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Answer what has been asked, refuse what comes, close."""
+        event(_LOG, logging.INFO, "draining", grace_s=self.options.grace_s)
+        await self.service.drain(self.options.grace_s)
+        await self._grpc.server.stop(0.2)
+        if self._http is not None:
+            self._http.should_exit = True
+            await self._tasks[0]
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        event(_LOG, logging.INFO, "stopped")
+
+
+class _QuietServer(uvicorn.Server):
+    """Signals are handled by whoever runs both doors."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBundle]:
+    """Open bundles given as FOLDER or NAME=FOLDER. Raises BundleError, EngineError."""
+    engine = EngineOptions(threads=options.threads)
+    bundles: list[ServedBundle] = []
+    for word in words:
+        name, equals, folder = word.partition("=")
+        manifest = Manifest.load(folder if equals else word)
+        manifest.check_files()
+        chosen = name if equals else manifest.name
+        if not chosen or "/" in chosen:
+            raise BundleError(f"{word}: '{chosen}' is no name for a bundle; give NAME=FOLDER without '/' in NAME")
+        bundles.append(ServedBundle(manifest, chosen, options.limits, engine))
+    return bundles
+
+
+async def serve(words: Sequence[str], options: ServerOptions, started: Callable[[Server], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. `started` is called once it listens."""
+    server = Server(load_bundles(words, options), options)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await server.start()
+    started(server)
+    await stopping.wait()
+    await server.stop()
+
+
+@contextlib.contextmanager
+def serving(words: Sequence[str], options: ServerOptions) -> Generator[Server]:
+    """A server on a thread of this process, for applications and tests; drained when the block ends."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="irsplit-server", daemon=True)
+    thread.start()
+
+    def on_loop(call: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(call, loop).result()
+
+    async def create() -> Server:
+        server = Server(load_bundles(words, options), options)
+        await server.start()
+        return server
+
+    try:
+        server = on_loop(create())
+        try:
+            yield server
+        finally:
+            on_loop(server.stop())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

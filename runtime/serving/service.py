@@ -1,0 +1,151 @@
+"""The bundles of a server behind one bounded queue: what both doors, gRPC and HTTP, call."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from irsplit.errors import VERSION, BundleError
+from irsplit.runtime.serving.logs import event
+from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError
+from irsplit.runtime.serving.metrics import Metrics
+from irsplit.runtime.serving.served import ServedBundle
+
+NAME = "irsplit"
+EXTENSIONS = ("binary_tensor_data", "sequence")
+_LOG = logging.getLogger("irsplit.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    name: str = NAME
+    version: str = VERSION
+    extensions: tuple[str, ...] = EXTENSIONS
+
+
+class Service:
+    """`workers` requests run at a time, `queue` more may wait, the rest are told to come back.
+
+    All methods belong to one event loop; only the engines run on threads.
+    """
+
+    def __init__(self, bundles: Iterable[ServedBundle], workers: int, queue: int) -> None:
+        self.metrics = Metrics()
+        self.bundles: dict[str, dict[str, ServedBundle]] = {}
+        for bundle in bundles:
+            versions = self.bundles.setdefault(bundle.name, {})
+            if bundle.version in versions:
+                raise BundleError(f"{bundle.manifest.folder}: '{bundle.name}' {bundle.version} is given twice")
+            versions[bundle.version] = bundle
+        self._workers = workers
+        self._queue = queue
+        self._busy = 0
+        """Requests that wait or run."""
+        self._turn = asyncio.Semaphore(workers)
+        self._threads = ThreadPoolExecutor(workers, "irsplit-engine")
+        self._draining = False
+
+    @property
+    def ready(self) -> bool:
+        return not self._draining
+
+    def find(self, name: str, version: str = "") -> ServedBundle:
+        """The bundle by name and version, the latest given without one. Raises ServiceError NOT_FOUND or MISMATCH."""
+        versions = self.bundles.get(name)
+        if versions is None:
+            raise ServiceError(Code.NOT_FOUND, f"no bundle '{name}' here; bundles: {', '.join(self.bundles)}")
+        if version and version not in versions:
+            text = f"'{name}' {version} is not here, but {', '.join(versions)}; give both sides the same build"
+            raise ServiceError(Code.MISMATCH, text)
+        return versions[version] if version else next(reversed(versions.values()))
+
+    async def infer(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
+        """Answer within `timeout_s`. Raises ServiceError."""
+        began = time.perf_counter()
+        model, version, code = request.model, request.version, "ok"
+        try:
+            bundle = self._route(request)
+            model, version = bundle.name, bundle.version
+            response = await self._admitted(bundle, request, timeout_s)
+            self._count(bundle, request, response)
+            return replace(response, parameters={**response.parameters, "load_percent": self.load})
+        except ServiceError as error:
+            code = error.code.value[0]
+            known = model in self.bundles and version in self.bundles[model]
+            model, version = (model, version) if known else ("", "")  # a stranger's words make no labels
+            event(_LOG, logging.WARNING, "refused", model=model, code=code, id=request.id, text=error.text)
+            raise
+        finally:
+            elapsed = time.perf_counter() - began
+            self.metrics.requests.labels(model, version, code).inc()
+            self.metrics.seconds.labels(model, version).observe(elapsed)
+            event(_LOG, logging.DEBUG, "request", model=model, code=code, id=request.id, seconds=elapsed)
+
+    def _route(self, request: InferRequest) -> ServedBundle:
+        """The bundle that a request names; among several versions without a choice, the one that owns the frame."""
+        versions = self.bundles.get(request.model, {})
+        if request.version or len(versions) < 2:
+            return self.find(request.model, request.version)
+        owner = next((bundle for bundle in versions.values() if bundle.owns(request)), None)
+        return owner or self.find(request.model)
+
+    async def _admitted(self, bundle: ServedBundle, request: InferRequest, timeout_s: float | None) -> InferResponse:
+        if self._draining:
+            raise ServiceError(Code.DRAINING, "the server is shutting down; ask another one")
+        if self._busy >= self._workers + self._queue:
+            raise ServiceError(Code.OVERLOADED, f"{self._busy} requests wait already; come back later")
+        self._busy += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                self.metrics.waiting.inc()
+                try:
+                    await self._turn.acquire()
+                finally:
+                    self.metrics.waiting.dec()
+                call = asyncio.get_running_loop().run_in_executor(self._threads, bundle.infer, request)
+                self.metrics.running.inc()
+                # An engine cannot be stopped: its turn ends when it does, even if nobody waits for the answer.
+                call.add_done_callback(self._done)
+                return await asyncio.shield(call)
+        except TimeoutError:
+            raise ServiceError(Code.DEADLINE, f"no answer within {timeout_s} s") from None
+        finally:
+            self._busy -= 1
+
+    def _done(self, call: asyncio.Future[InferResponse]) -> None:
+        self.metrics.running.dec()
+        self._turn.release()
+        if not call.cancelled():
+            call.exception()  # looked at: an answer that nobody waits for is no fault to log
+
+    def _count(self, bundle: ServedBundle, request: InferRequest, response: InferResponse) -> None:
+        labels = (bundle.name, bundle.version)
+        compute = sum(int(pair.partition(":")[2]) for pair in str(response.parameters["segment_ns"]).split(","))
+        self.metrics.compute.labels(*labels).observe(compute / 1e9)
+        self.metrics.boundary.labels(*labels, str(int(response.parameters["first_segment"]) - 1)).inc()
+        self.metrics.received.labels(*labels).inc(sum(len(tensor.data) for tensor in request.inputs))
+        self.metrics.sent.labels(*labels).inc(sum(len(tensor.data) for tensor in response.outputs))
+
+    @property
+    def load(self) -> int:
+        """Requests that wait or run now, in percent of the workers."""
+        return 100 * self._busy // self._workers
+
+    async def expire_sessions(self, period_s: float) -> None:
+        """Forget idle sessions, for ever."""
+        while True:
+            for versions in self.bundles.values():
+                for bundle in versions.values():
+                    bundle.sequences.expire()
+            self.metrics.sessions.set(sum(len(b.sequences) for v in self.bundles.values() for b in v.values()))
+            await asyncio.sleep(period_s)
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuse what is new, wait for what runs, at most `grace_s`."""
+        self._draining = True
+        ends = time.monotonic() + grace_s
+        while self._busy and time.monotonic() < ends:
+            await asyncio.sleep(0.01)
+        self._threads.shutdown(wait=False, cancel_futures=True)

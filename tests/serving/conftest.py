@@ -1,0 +1,36 @@
+"""Bundles of the example and servers on loopback, shared by the serving tests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import irsplit
+
+DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@pytest.fixture(scope="session")
+def onnx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "onnx"
+    irsplit.compile_model(DIGITS / "digits.onnx", folder, ["bottleneck/relu"], autonomous=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tflite_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "tflite"
+    irsplit.compile_model(DIGITS / "digits.tflite", folder, ["bottleneck/relu"], autonomous=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calls() -> dict[str, list[Arrays]]:
+    """Inputs of 32 calls, by format."""
+    pixels = (np.load(DIGITS / "test_images.npz")["images"][:32] / 255).astype(np.float32)
+    axes = {"onnx": 1, "tflite": -1}
+    return {name: [{"image": np.expand_dims(image, (0, axis))} for image in pixels] for name, axis in axes.items()}
