@@ -101,6 +101,7 @@ class Builder:
         if spec.kind == "numbers":
             width = spec.code.size
             start, count = source.vector(position, width)
+            source.visit(position, count * width)
             return self._vector(source.data[start : start + count * width], count, width)
         if spec.kind == "text":
             return self._copy_text(table, position)
@@ -115,6 +116,7 @@ class Builder:
 
     def _copy_text(self, table: Table, position: int) -> int:
         start, count = table.source.vector(position, 1)
+        table.source.visit(position, count)
         return self._text(table.source.data[start : start + count])
 
     def _write(self, item: Edit) -> int:

@@ -104,6 +104,10 @@ class Flatbuffer:
         self.name = name
         self.size = len(data)
         self._shapes: dict[tuple[str, int], Shape] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Begin another walk over the file: `visit` counts from here."""
         self._visits_left = VISITS_PER_BYTE * self.size
 
     def root(self, table: str, identifier: bytes) -> "Table":
@@ -138,10 +142,11 @@ class Flatbuffer:
 
     def text(self, position: int) -> str:
         start, count = self.vector(position, 1)
+        self.visit(position, count)
         return bytes(self.data[start : start + count]).decode("utf-8", "backslashreplace")
 
     def visit(self, position: int, count: int) -> None:
-        """Account for `count` elements read by loops. Raises ModelError for a file that refers to itself in fans."""
+        """Account for `count` bytes or elements of this walk. Raises ModelError for a file that refers in fans."""
         self._visits_left -= count
         if self._visits_left < 0:
             self.fail(position, "its tables refer to each other more often than the file has bytes")

@@ -32,6 +32,7 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
     is the whole model: what nothing refers to, other signatures and their subgraphs, all metadata and associated files
     are written too.
     """
+    model.native.table.source.start()
     builder = Builder(_Writer(model, graph, options).model(), IDENTIFIER)
     archive: Constant | None = model.native.archive if graph.place is None else None
     trailer = b"" if archive is None else relocated(archive, builder.size)
