@@ -21,6 +21,8 @@ COMMANDS = {
     "run": "run a bundle on inputs, all segments in this process",
     "serve": "run the server's side of bundles as a service (Open Inference Protocol, gRPC and HTTP)",
     "inspect": "show what is in a model or a bundle",
+    "opt": "run passes over a model and print it as IR text",
+    "plugins": "list the installed passes, dialects and codecs, and where each comes from",
 }
 
 

@@ -52,6 +52,7 @@ def compile_model(
     rematerialise: bool = True,
     choose: ChooseCut | None = None,
     autonomous: bool = False,
+    pipeline: str = "",
     options: WriteOptions = WriteOptions(),
     remember: bool = True,
 ) -> Compiled:
@@ -60,8 +61,9 @@ def compile_model(
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
     with the fewest boundary bytes below the input's. With `rematerialise`, cheap side values are computed on both
     sides of a cut. `boundary` is "lossless" or "int8", which needs `calibration`: inputs by name, one mapping a call.
-    `autonomous` puts the server's segments beside the device's, which can then go on without a link. `remember` notes
-    where the model lies, so that `verify_bundle` finds it again.
+    `autonomous` puts the server's segments beside the device's, which can then go on without a link. A `pipeline` text
+    says which passes run, instead of all options but these two and `calibration`. `remember` notes where the model
+    lies, so that `verify_bundle` finds it again.
     Raises an IrsplitError for whatever is wrong with model, cut or folder; nothing is left half written then.
     """
     source, target = Path(model), Path(folder)
@@ -69,27 +71,31 @@ def compile_model(
     loaded = dialect.read(source)
     entry = loaded.entry
     context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
-    before: tuple[Pass, ...] = (Rematerialise(),) if rematerialise else ()
+    before: tuple[Pass, ...] = (Rematerialise(),) if rematerialise and not pipeline else ()
     Pipeline(before).run(loaded, context)
-    if not cuts and choose is None:
-        cuts = [smallest_boundary(entry, find_cuts(entry, max_tensors, recompute=context.recompute)).id]
-    after = default_pipeline(cuts, boundary, max_tensors, places, codec)
-    if not cuts and choose is not None:
-        after = Pipeline((choose, *after.passes))
-    pipeline = Pipeline((*before, *after.passes))
+    if pipeline:
+        after = Pipeline.parse(pipeline)
+    elif cuts or choose is None:
+        found = cuts or [smallest_boundary(entry, find_cuts(entry, max_tensors, recompute=context.recompute)).id]
+        after = default_pipeline(found, boundary, max_tensors, places, codec)
+    else:
+        after = Pipeline((choose, *default_pipeline((), boundary, max_tensors, places, codec).passes))
+    passes = Pipeline((*before, *after.passes))
     if calibration:
         context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
     after.run(loaded, context)
+    if not loaded.segments:
+        raise CutError(f"the pipeline '{passes}' leaves the model whole; put partition{{cut=ID}} into it")
     digest = file_digest(source)
     details = context.details | {
         "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks]
     }
-    origin = Origin(source.name, digest, str(pipeline), details)
+    origin = Origin(source.name, digest, str(passes), details)
     complete = ("device",) if autonomous else ()
     manifest = write_bundle(loaded, dialect, entry, target, origin, options, complete)
     if remember:
         sources.remember(source, digest)
-    return Compiled(manifest, str(pipeline), tuple(context.remarks))
+    return Compiled(manifest, str(passes), tuple(context.remarks))
 
 
 def default_pipeline(

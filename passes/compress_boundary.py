@@ -8,7 +8,7 @@ from irsplit.errors import PassError
 from irsplit.ir import Model
 from irsplit.passes.base import Context
 from irsplit.passes.boundaries import sends, set_specs, specs
-from irsplit.runtime.boundary import CODECS, zstandard_parameters
+from irsplit.runtime.boundary import codec_names, zstandard_parameters
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class CompressBoundary:
     level: int = 3
 
     def run(self, model: Model, context: Context) -> bool:
-        if self.codec not in CODECS:
-            raise PassError(f"pass '{self.name}': unknown codec '{self.codec}'; known codecs: {', '.join(CODECS)}")
+        known = codec_names()
+        if self.codec not in known:
+            raise PassError(f"pass '{self.name}': unknown codec '{self.codec}'; known codecs: {', '.join(known)}")
         parameters = zstandard_parameters(self.level) if self.codec == "zstandard" else b""
         changed = False
         for _, send in sends(model):

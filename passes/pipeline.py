@@ -54,7 +54,7 @@ def registry() -> dict[str, type[Pass]]:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             pass_: type[Pass] = point.load()
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:
             raise IrsplitError(f"the pass '{point.name}' of {point.value} cannot be loaded: {error}") from error
         if pass_.name in found and found[pass_.name][0] is not pass_:
             raise IrsplitError(

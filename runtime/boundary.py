@@ -11,9 +11,11 @@ import numpy as np
 from irsplit import dtypes
 from irsplit.errors import BundleError, UnsupportedError
 from irsplit.runtime.crc32c import crc32c
+from irsplit.runtime.foreign import foreign_codecs
 from irsplit.runtime.static_model import FLAT, Elements, Model
 
 CODECS: dict[str, int] = {"raw": 0, "zstandard": 1, "static-rans": 2}
+"""Our own codecs by the number that descriptors carry; those of other packages: `irsplit.runtime.foreign`."""
 CODEC_NAMES: dict[int, str] = {code: name for name, code in CODECS.items()}
 MAX_RANK = 8
 MAX_TENSORS = 256
@@ -35,6 +37,22 @@ _DEFAULT_PART = 1 << 20
 _QUANTIZABLE = ("f32", "f16", "bf16")
 MANTISSA_BITS = {"f32": 23, "f16": 10, "bf16": 7}
 WIDE_INTEGERS = ("i16", "i32", "i64", "u16", "u32", "u64")
+
+
+def codec_names() -> list[str]:
+    """Every codec that is installed: ours, then those of other packages."""
+    return [*CODECS, *foreign_codecs()]
+
+
+def codec_code(name: str) -> int:
+    """The number of an installed codec."""
+    return CODECS[name] if name in CODECS else foreign_codecs()[name].code
+
+
+def _codec_name(code: int) -> str:
+    if code in CODEC_NAMES:
+        return CODEC_NAMES[code]
+    return _named({codec.code: name for name, codec in foreign_codecs().items()}, code, "codec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +140,8 @@ class TensorSpec:
                 raise UnsupportedError(f"{where}: shape {self.shape} does not fit a frame; cut elsewhere")
         if len(self.name.encode()) > _NAME_LIMIT:
             raise UnsupportedError(f"{where}: the name is longer than {_NAME_LIMIT} bytes; rename the tensor")
-        if self.codec not in CODECS:
-            raise UnsupportedError(f"{where}: unknown codec {self.codec!r}; known codecs: {', '.join(CODECS)}")
+        if self.codec not in CODECS and self.codec not in foreign_codecs():
+            raise UnsupportedError(f"{where}: unknown codec {self.codec!r}; known codecs: {', '.join(codec_names())}")
         self._check_quantization(where)
         self._check_codec(where)
 
@@ -271,7 +289,7 @@ def _pack_tensor(spec: TensorSpec) -> bytes:
     code = dtypes.BY_NAME[spec.dtype].code
     parts = [
         _RECORD.pack(
-            code, len(spec.shape), quantized, CODECS[spec.codec], len(name), 0, len(spec.parameters), spec.chunk
+            code, len(spec.shape), quantized, codec_code(spec.codec), len(name), 0, len(spec.parameters), spec.chunk
         ),
         struct.pack(f"<{len(spec.shape)}I", *(SYMBOLIC if dim is None else dim for dim in spec.shape)),
     ]
@@ -336,7 +354,7 @@ def _unpack_tensor(reader: _Reader) -> TensorSpec:
         dtype=_named(_TYPE_NAMES, code, "element type"),
         shape=tuple(None if dim == SYMBOLIC else dim for dim in dims),
         quantization=quantization,
-        codec=_named(CODEC_NAMES, codec, "codec"),
+        codec=_codec_name(codec),
         name=reader.take_padded(name_size).decode(),
         parameters=reader.take_padded(parameters_size),
         chunk=chunk,

@@ -1,56 +1,68 @@
-"""Codecs that are not ours: zstandard for the chunks of a tensor, for the C core (as a hook) and the reference."""
+"""Codecs that are not in the C core, which calls them through hooks: zstandard, and those of other packages."""
 
 import threading
 
 import zstandard
 
-from irsplit.runtime.boundary import Boundary, TensorSpec
+from irsplit.runtime.boundary import CODECS, Boundary, TensorSpec
+from irsplit.runtime.foreign import Bytes, Coder, foreign_codecs
 from irsplit.runtime.status import Status, StatusError
 
-Bytes = bytes | bytearray | memoryview
+BUILT_IN = ("raw", "static-rans")
+"""What the C core does itself."""
 
 
-class _Contexts(threading.local):
-    """zstandard's contexts may not be used by two threads at a time: every thread has its own."""
-
-    def __init__(self, spec: TensorSpec) -> None:
-        level = int.from_bytes(spec.parameters[:1], "little", signed=True)
-        dictionary = zstandard.ZstdCompressionDict(spec.parameters[1:]) if spec.parameters[1:] else None
-        self.compressor = zstandard.ZstdCompressor(
+class _Zstandard:
+    def __init__(self, parameters: bytes) -> None:
+        level = int.from_bytes(parameters[:1], "little", signed=True)
+        dictionary = zstandard.ZstdCompressionDict(parameters[1:]) if parameters[1:] else None
+        self._compressor = zstandard.ZstdCompressor(
             level=level, dict_data=dictionary, write_content_size=False, write_dict_id=False
         )
-        self.decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
+        self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
+
+    def compress(self, data: Bytes) -> bytes:
+        return self._compressor.compress(data)
+
+    def decompress(self, payload: Bytes, size: int) -> bytes:
+        """Never allocates more than `size`, whatever the payload claims."""
+        try:
+            # a content size in the payload would override max_output_size
+            if zstandard.frame_content_size(payload) not in (-1, size):
+                raise ValueError("another content size")
+            return self._decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
 
 
-def _decompress(decompressor: zstandard.ZstdDecompressor, payload: Bytes, size: int) -> bytes:
-    """Exactly `size` bytes; never allocates more than that, whatever the payload claims."""
-    try:
-        # a content size in the payload would override max_output_size
-        declared = zstandard.frame_content_size(payload)
-        if declared not in (-1, size):
-            raise StatusError(Status.CORRUPT)
-        data = decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
-    except zstandard.ZstdError:
-        raise StatusError(Status.CORRUPT) from None
-    if len(data) != size:
-        raise StatusError(Status.CORRUPT)
-    return data
+class _Local(threading.local):
+    """The coder of a tensor, one for every thread: zstandard's contexts may not be used by two at a time."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        foreign = spec.codec not in CODECS
+        self.coder: Coder = (foreign_codecs()[spec.codec].open if foreign else _Zstandard)(spec.parameters)
 
 
 class Hooks:
     """compress and decompress as the C core calls them. Thread-safe."""
 
     def __init__(self, boundary: Boundary) -> None:
-        self._contexts = [_Contexts(spec) if spec.codec == "zstandard" else None for spec in boundary.tensors]
+        self._locals = [None if spec.codec in BUILT_IN else _Local(spec) for spec in boundary.tensors]
 
     def compress(self, tensor: int, source: Bytes) -> bytes:
-        contexts = self._contexts[tensor]
-        if contexts is None:
-            raise StatusError(Status.CODEC)
-        return contexts.compressor.compress(source)
+        return self._coder(tensor).compress(source)
 
     def decompress(self, tensor: int, payload: Bytes, size: int) -> bytes:
-        contexts = self._contexts[tensor]
-        if contexts is None:
+        try:
+            data = self._coder(tensor).decompress(payload, size)
+        except ValueError:
+            raise StatusError(Status.CORRUPT) from None
+        if len(data) != size:
+            raise StatusError(Status.CORRUPT)
+        return data
+
+    def _coder(self, tensor: int) -> Coder:
+        local = self._locals[tensor]
+        if local is None:
             raise StatusError(Status.CODEC)
-        return _decompress(contexts.decompressor, payload, size)
+        return local.coder

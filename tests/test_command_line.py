@@ -226,3 +226,23 @@ def test_version_and_help_need_no_heavy_imports() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "numpy" not in done.stderr
     assert "cuts" in done.stdout
+
+
+def test_passes_on_ir_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "model.irs"
+    assert irsplit("opt", EXAMPLE / "digits.onnx", "-o", text) == 0
+    assert irsplit("opt", text, "--pipeline", "partition{cut=bottleneck/relu},check-boundary") == 0
+    printed = capsys.readouterr().out
+    assert 'irsplit.send 0 %"bottleneck/relu"' in printed
+    assert "graph @server()" in printed
+    assert "known passes: " in refused(capsys, "opt", text, "--pipeline", "partition{cut=4},dce")
+    text.write_text("graph @main(")
+    assert "line 1" in refused(capsys, "opt", text)
+
+
+def test_a_pipeline_stands_for_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle", "--pipeline")
+    assert "leaves the model whole; put partition{cut=ID} into it" in refused(capsys, *words, "remove-unused")
+    assert "--cut would too" in refused(capsys, *words, "partition{cut=4}", "--cut", "4")
+    assert irsplit(*words, "partition{cut=4},remove-unused,prune-buffers,check-boundary", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["boundaries"][0]["codec"] == ["raw"]

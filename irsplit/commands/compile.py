@@ -8,6 +8,7 @@ from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.compiler import BOUNDARIES, compile_model, whole_model
 from irsplit.engines.inputs import load_calls
+from irsplit.errors import ParseError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,11 +53,31 @@ def add_arguments(parser: ArgumentParser) -> None:
         dest="rematerialise",
         help="send shapes, masks and the like instead of computing them on both sides",
     )
+    parser.add_argument(
+        "--pipeline",
+        default="",
+        metavar="TEXT",
+        help="the passes themselves instead of the options above, --calibration apart; a bundle's manifest has its own",
+    )
     parser.add_argument("--codec", default="zstandard", help="lossless codec of the boundary; default zstandard")
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
+_SAID_BY_PIPELINE = {
+    "cut": [],
+    "place": [],
+    "device": None,
+    "boundary": "lossless",
+    "codec": "zstandard",
+    "max_tensors": 1,
+    "rematerialise": True,
+}
+"""Options whose meaning is in the pipeline's text, with their defaults."""
+
+
 def run(arguments: Namespace) -> int:
+    if arguments.pipeline:
+        _check_pipeline_alone(arguments)
     calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
     compiled = compile_model(
         arguments.model,
@@ -70,6 +91,7 @@ def run(arguments: Namespace) -> int:
         rematerialise=arguments.rematerialise,
         autonomous=arguments.autonomous,
         choose=chooser(arguments, arguments.codec) if arguments.device else None,
+        pipeline=arguments.pipeline,
     )
     for remark in compiled.remarks:
         print(f"{'warning' if remark.warning else 'note'}: {remark.text}", file=sys.stderr)
@@ -86,3 +108,10 @@ def run(arguments: Namespace) -> int:
                 coded = "int8, " if spec.quantization is not None else ""
                 print(f"   |    {spec.name}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
     return 0
+
+
+def _check_pipeline_alone(arguments: Namespace) -> None:
+    given = [name for name, default in _SAID_BY_PIPELINE.items() if getattr(arguments, name) != default]
+    if given:
+        named = ", ".join("--no-rematerialise" if n == "rematerialise" else f"--{n.replace('_', '-')}" for n in given)
+        raise ParseError(f"--pipeline says which passes run, and {named} would too; put the option into the pipeline")

@@ -20,7 +20,10 @@ def dialect(name: str) -> Dialect:
         raise IrsplitError(f"there is no dialect '{name}'; installed dialects: {known}")
     if len(points) > 1:
         raise IrsplitError(f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one")
-    return next(iter(points.values())).load()
+    try:
+        return next(iter(points.values())).load()
+    except (ImportError, AttributeError) as error:
+        raise IrsplitError(f"the dialect '{name}' of {next(iter(points))} cannot be loaded: {error}") from error
 
 
 def dialect_of(path: Path) -> Dialect:

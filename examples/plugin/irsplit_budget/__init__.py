@@ -1,0 +1,1 @@
+"""A pass and a codec for irsplit, as a template."""

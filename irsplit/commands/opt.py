@@ -1,0 +1,50 @@
+"""irsplit opt MODEL --pipeline TEXT"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.bundle import write_file
+from irsplit.dialects.registry import dialect_of
+from irsplit.errors import ModelError
+from irsplit.ir import Model, parse_model, print_model, verify
+from irsplit.passes import Context, Pipeline
+
+IR_TEXT = ".irs"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help=f"a model file, or IR text in a {IR_TEXT} file")
+    parser.add_argument(
+        "--pipeline",
+        default="",
+        metavar="TEXT",
+        help="passes with their options, such as 'partition{cut=12},remove-unused'; see 'irsplit plugins'",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar=f"OUT{IR_TEXT}", help="write the text there")
+
+
+def run(arguments: Namespace) -> int:
+    model, context = _read(arguments.model)
+    Pipeline.parse(arguments.pipeline).run(model, context)
+    for remark in context.remarks:
+        print(f"{'warning' if remark.warning else 'note'}: {remark.pass_name}: {remark.text}", file=sys.stderr)
+    text = print_model(model)
+    if arguments.output is None:
+        print(text, end="")
+    else:
+        write_file(arguments.output, lambda file: file.write(text.encode()))
+    return 0
+
+
+def _read(path: Path) -> tuple[Model, Context]:
+    """The model, and what its dialect knows of its operators; text has none."""
+    if path.suffix != IR_TEXT:
+        dialect = dialect_of(path)
+        return dialect.read(path), Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
+    try:
+        model = parse_model(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read as text: {error}") from error
+    verify(model)
+    return model, Context()

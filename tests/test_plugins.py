@@ -1,0 +1,128 @@
+"""Passes, dialects and codecs of other packages: the template, installed as a user would, and packages that clash."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "examples" / "digits"
+Process = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the template package, built and installed."""
+    folder = tmp_path_factory.mktemp("plugin")
+    shutil.copytree(ROOT / "examples" / "plugin", folder / "source")
+    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", folder / "site", folder / "source"]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=200)
+    return folder / "site"
+
+
+def run(sites: Sequence[Path], *words: object) -> Process:
+    path = os.pathsep.join([*map(str, sites), str(ROOT)])
+    command = [sys.executable, *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+def irsplit(sites: Sequence[Path], *words: object) -> Process:
+    return run(sites, "-m", "irsplit", *words)
+
+
+def package(folder: Path, name: str, module: str, entry_points: str) -> Path:
+    """A folder that looks like one in which a package was installed."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+    (folder / f"{name}.py").write_text(module)
+    return folder
+
+
+def test_the_template_passes_its_own_tests(site: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "plugin" / "tests", tmp_path / "tests")
+    done = run([site], "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path / "tests")
+    assert done.returncode == 0, done.stdout
+    assert "5 passed" in done.stdout
+
+
+def test_the_list_names_origins(site: Path) -> None:
+    done = irsplit([site], "plugins", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = {(entry["kind"], entry["name"]): entry for entry in json.loads(done.stdout)}
+    assert listed["pass", "limit-boundary"]["origin"] == "irsplit-budget 1.0"
+    assert listed["codec", "xz"]["origin"] == "irsplit-budget 1.0"
+    assert listed["pass", "partition"]["origin"].startswith("irsplit ")
+    assert listed["dialect", "onnx"]["origin"].startswith("irsplit ")
+    assert {name for kind, name in listed if kind == "codec"} == {"raw", "zstandard", "static-rans", "xz"}
+
+
+def test_a_bundle_made_and_run_with_a_foreign_pass_and_codec(site: Path, tmp_path: Path) -> None:
+    pipeline = "partition{cut=bottleneck/relu},remove-unused,limit-boundary,compress-boundary{codec=xz},check-boundary"
+    bundle = tmp_path / "bundle"
+    done = irsplit([site], "compile", DIGITS / "digits.onnx", "-o", bundle, "--pipeline", pipeline)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["pipeline"] == pipeline
+    assert manifest["boundaries"][0]["codec"] == ["xz"]
+    done = irsplit([site], "verify", bundle)
+    assert done.stdout.startswith("optimisations off: bit-equal"), done.stdout + done.stderr
+    done = irsplit([], "verify", bundle)
+    assert done.returncode == 2
+    assert "unknown codec 128" in done.stderr
+
+
+def test_a_foreign_pass_refuses(site: Path) -> None:
+    pipeline = "partition{cut=bottleneck/relu},limit-boundary{size-bytes=100}"
+    done = irsplit([site], "opt", DIGITS / "digits.onnx", "--pipeline", pipeline)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "segment @device sends 256 bytes, 100 are allowed" in done.stderr
+
+
+def test_a_foreign_dialect(tmp_path: Path) -> None:
+    module = (
+        "from irsplit.dialects.onnx import OnnxDialect\n"
+        "class Renamed(OnnxDialect):\n    '''ONNX by another name.'''\n"
+        "    name = 'renamed'\n    extensions = ('.network',)\n"
+        "RENAMED = Renamed()\n"
+    )
+    entry_points = "[irsplit.dialects]\nrenamed = renaming:RENAMED\n"
+    site = package(tmp_path / "site", "renaming", module, entry_points)
+    shutil.copy(DIGITS / "digits.onnx", tmp_path / "digits.network")
+    done = irsplit([site], "compile", tmp_path / "digits.network", "-o", tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bundle" / "device" / "model.network").is_file()
+    done = irsplit([site], "verify", tmp_path / "bundle")
+    assert done.stdout.startswith("optimisations off: bit-equal"), done.stdout + done.stderr
+    assert "irsplit reads onnx, tflite" in irsplit([], "cuts", tmp_path / "digits.network").stderr
+
+
+def test_conflicts_are_named(site: Path, tmp_path: Path) -> None:
+    module = (
+        "class Pass:\n    name = 'limit-boundary'\n"
+        "class Codec:\n    name = 'zip'\n    code = 128\n    def open(self, parameters): return self\n"
+        "CODEC = Codec()\n"
+    )
+    entry_points = (
+        "[irsplit.passes]\nlimit-boundary = rival:Pass\nbroken = rival:missing\n[irsplit.codecs]\nzip = rival:CODEC\n"
+    )
+    rival = package(tmp_path, "rival", module, entry_points)
+    done = irsplit([site, rival], "plugins", "--json")
+    assert done.returncode == 1
+    problems = {entry["name"]: entry["problem"] for entry in json.loads(done.stdout) if entry["problem"]}
+    assert set(problems) == {"limit-boundary", "broken", "zip", "xz"}
+    assert problems["xz"] == "conflicts with 'zip' of rival 1.0; uninstall one"
+    assert problems["broken"].startswith("cannot be loaded: AttributeError")
+    done = irsplit([site, rival], "compile", DIGITS / "digits.onnx", "-o", tmp_path / "bundle", "--codec", "xz")
+    assert done.returncode == 2
+    assert "two codecs have the name or code '128': irsplit_budget.xz:XZ and rival:CODEC" in done.stderr
+    done = irsplit([site, rival], "opt", DIGITS / "digits.onnx", "--pipeline", "limit-boundary")
+    assert done.returncode == 2
+    assert done.stderr.startswith(("error: the pass 'broken' of rival:missing", "error: two passes are named 'limit-"))
