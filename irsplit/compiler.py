@@ -145,8 +145,8 @@ def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Call]) -> Mapping
 
 def whole_model(path: Path) -> tuple[SegmentFile, list[TensorInfo]]:
     """A model file as one segment, and its inputs."""
-    dialect = dialect_of(path)
-    entry = dialect.read(path).entry
+    model = dialect_of(path).read(path)
+    entry = model.entry
     infos = [tensor_info(value) for value in entry.inputs if value.constant is None]
     outputs = tuple(value.name for value in entry.outputs)
-    return SegmentFile(path, dialect.name, tuple(info.name for info in infos), outputs), infos
+    return SegmentFile(path, model.dialect, tuple(info.name for info in infos), outputs), infos
