@@ -62,7 +62,7 @@ def compile_model(
     with the fewest boundary bytes below the input's. With `rematerialise`, cheap side values are computed on both
     sides of a cut. `boundary` is "lossless" or "int8", which needs `calibration`: inputs by name, one mapping a call.
     `autonomous` puts the server's segments beside the device's, which can then go on without a link. A `pipeline` text
-    says which passes run, instead of all options but these two and `calibration`. `remember` notes where the model
+    says which passes run, instead of all of that but `autonomous` and `calibration`. `remember` notes where the model
     lies, so that `verify_bundle` finds it again.
     Raises an IrsplitError for whatever is wrong with model, cut or folder; nothing is left half written then.
     """
