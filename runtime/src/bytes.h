@@ -4,7 +4,14 @@
 
 #include "irs.h"
 
+#if !defined(__STDC_HOSTED__) || __STDC_HOSTED__
 #include <string.h>
+#else /* the four functions that compilers ask of a freestanding program anyway */
+void *memcpy(void *target, const void *source, size_t size);
+void *memmove(void *target, const void *source, size_t size);
+void *memset(void *target, int value, size_t size);
+int memcmp(const void *a, const void *b, size_t size);
+#endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "irsplit frames are little-endian and tensors are copied as they are: big-endian targets are not supported"

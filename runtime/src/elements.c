@@ -61,6 +61,7 @@ void irs_scatter(const irs_spec *spec, const irs_geometry *g, const uint8_t *sou
     copy_part(spec, g, tensor, (uint8_t *)(uintptr_t)source, part, 0);
 }
 
+#ifndef IRS_BYTES_ONLY
 /* ---- bits --------------------------------------------------------------------------------------------------------- */
 
 typedef struct bit_writer {
@@ -210,6 +211,8 @@ static inline irs_status split_all(const splitter s, int is_float, const irs_geo
     return IRS_OK;
 }
 
+#endif
+
 static void flip_bytes(uint8_t *p, size_t count, uint8_t flip) {
     for (size_t i = 0; flip != 0 && i < count; i++) {
         p[i] ^= flip;
@@ -224,6 +227,10 @@ irs_status irs_split(const irs_spec *spec, const irs_geometry *g, const uint8_t 
         flip_bytes(symbols, part.count, spec->model->flip);
         return IRS_OK;
     }
+#ifdef IRS_BYTES_ONLY
+    (void)bits, (void)capacity;
+    return IRS_ERR_CODEC;
+#else
     splitter s = splitter_of(spec);
     bit_writer w = {bits, bits + capacity, 0, 0};
     int is_float = spec->model->elements == IRS_ELEMENTS_FLOAT;
@@ -236,9 +243,11 @@ irs_status irs_split(const irs_spec *spec, const irs_geometry *g, const uint8_t 
     }
     *size = (size_t)(w.p - bits);
     return IRS_OK;
+#endif
 }
 
 #ifndef IRS_ENCODE_ONLY
+#ifndef IRS_BYTES_ONLY
 static inline int join_float(const splitter *s, uint32_t symbol, bit_reader *r, uint64_t *bits) {
     if (symbol == s->zero) {
         *bits = 0;
@@ -297,6 +306,8 @@ static inline irs_status join_all(const splitter s, int is_float, const irs_geom
     return r->p == r->end && r->count < 8 && r->pending == 0 ? IRS_OK : IRS_ERR_CORRUPT;
 }
 
+#endif
+
 irs_status irs_join(const irs_spec *spec, const irs_geometry *g, const uint8_t *symbols, const uint8_t *bits, size_t size,
                     irs_part part, uint8_t *tensor) {
     if (spec->model->elements == IRS_ELEMENTS_BYTES) {
@@ -304,6 +315,10 @@ irs_status irs_join(const irs_spec *spec, const irs_geometry *g, const uint8_t *
         irs_scatter(spec, g, symbols, part, tensor);
         return IRS_OK;
     }
+#ifdef IRS_BYTES_ONLY
+    (void)bits, (void)size;
+    return IRS_ERR_CODEC;
+#else
     splitter s = splitter_of(spec);
     bit_reader r = {bits, bits + size, 0, 0};
     int is_float = spec->model->elements == IRS_ELEMENTS_FLOAT;
@@ -311,5 +326,6 @@ irs_status irs_join(const irs_spec *spec, const irs_geometry *g, const uint8_t *
         return join_all(s, 1, g, symbols, part, 4, &r, tensor);
     }
     return join_all(s, is_float, g, symbols, part, spec->wire_size, &r, tensor);
+#endif
 }
 #endif

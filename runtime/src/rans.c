@@ -14,19 +14,37 @@ static inline uint32_t put_symbol(const irs_encoder_entry *table, uint32_t symbo
         entry = table[256];
     }
     uint32_t frequency = entry.packed & 0x7FF, bias = entry.packed >> 16, shift = entry.packed >> 12 & 15;
-    if (state >= frequency << (31 - table_bits)) {
-        out->words -= 2;
-        store16(out->words, (uint16_t)state);
-        state >>= 16;
-    }
+    /* whether a word goes out cannot be predicted: no branch */
+    uint32_t full = state >= frequency << (31 - table_bits);
+    store16(out->words - 2, (uint16_t)state);
+    out->words -= 2 * full;
+    state >>= 16 * full;
     uint32_t quotient = (uint32_t)((uint64_t)state * entry.reciprocal >> 32) >> shift;
     return state + bias + quotient * ((UINT32_C(1) << table_bits) - frequency);
+}
+
+irs_status irs_rans_finish(const irs_model *m, const uint32_t *states, const uint8_t *words, const uint8_t *words_end,
+                           const uint8_t *escapes, const uint8_t *escapes_end, uint8_t *target, size_t capacity,
+                           size_t *size) {
+    size_t head = 4 * (size_t)m->lanes, word_size = (size_t)(words_end - words);
+    size_t escape_size = (size_t)(escapes_end - escapes);
+    if (head + word_size + escape_size > capacity) {
+        return IRS_ERR_BUFFER;
+    }
+    for (uint32_t lane = 0; lane < m->lanes; lane++) {
+        store32(target + 4 * lane, states[lane]);
+    }
+    memcpy(target + head, words, word_size);
+    memcpy(target + head + word_size, escapes, escape_size);
+    *size = head + word_size + escape_size;
+    return IRS_OK;
 }
 
 irs_status irs_rans_encode(const irs_model *m, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
                            uint8_t *room, uint8_t *target, size_t capacity, size_t *size) {
     uint32_t states[IRS_MAX_LANES];
-    uint32_t lanes = m->lanes, channels = m->channels, last = (channels - 1) / lanes * lanes;
+    const irs_encoder_entry *encoder = m->encoder;
+    uint32_t table_bits = m->table_bits, lanes = m->lanes, channels = m->channels, last = (channels - 1) / lanes * lanes;
     size_t head = 4 * (size_t)lanes;
     uint8_t *end = room + irs_rans_room(pixels * (uint64_t)channels);
     output out = {end, room};
@@ -37,8 +55,8 @@ irs_status irs_rans_encode(const irs_model *m, const uint8_t *symbols, const uin
         const uint8_t *s = symbols + pixel * channels, *t = tables + pixel * channels;
         for (uint32_t channel = channels, group = last; channel > 0; channel = group, group -= lanes) {
             for (uint32_t c = channel; c-- > group;) {
-                uint32_t *state = &states[c - group];
-                *state = put_symbol(m->encoder + t[c] * IRS_TABLE_ENTRIES, s[c], *state, m->table_bits, &out);
+                uint32_t state = states[c - group];
+                states[c - group] = put_symbol(encoder + t[c] * IRS_TABLE_ENTRIES, s[c], state, table_bits, &out);
             }
         }
         /* what is written only grows: beyond the capacity it will not fit */
@@ -46,12 +64,5 @@ irs_status irs_rans_encode(const irs_model *m, const uint8_t *symbols, const uin
             return IRS_ERR_BUFFER;
         }
     }
-    size_t words = (size_t)(end - out.words), escapes = (size_t)(out.escapes - room);
-    for (uint32_t lane = 0; lane < lanes; lane++) {
-        store32(target + 4 * lane, states[lane]);
-    }
-    memcpy(target + head, out.words, words);
-    memcpy(target + head + words, room, escapes);
-    *size = head + words + escapes;
-    return IRS_OK;
+    return irs_rans_finish(m, states, out.words, end, room, out.escapes, target, capacity, size);
 }

@@ -143,6 +143,10 @@ static irs_status read_references(irs_model *m, irs_arena *arena, const uint8_t 
     if (weights == NULL) {
         return IRS_ERR_DESCRIPTOR;
     }
+    if (m->reference != NULL) { /* the first group has none, and vectors read beyond the last channel */
+        memset(m->reference, 0, 4 * (size_t)m->channels + IRS_PADDING);
+        memset(m->reference_weight, 0, 4 * (size_t)m->channels + IRS_PADDING);
+    }
     for (uint32_t i = 0; i < 2 * later; i++) {
         uint32_t channel = m->lanes + i / 2, other = load16(channels + 2 * (size_t)i);
         if (other >= channel / m->lanes * m->lanes) {
@@ -152,10 +156,6 @@ static irs_status read_references(irs_model *m, irs_arena *arena, const uint8_t 
             m->reference[2 * m->lanes + i] = (uint16_t)other;
             m->reference_weight[2 * m->lanes + i] = (int8_t)weights[i];
         }
-    }
-    if (m->reference != NULL) {
-        memset(m->reference, 0, 4 * (size_t)m->lanes);
-        memset(m->reference_weight, 0, 4 * (size_t)m->lanes);
     }
     return IRS_OK;
 }

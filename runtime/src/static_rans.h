@@ -72,9 +72,88 @@ irs_status irs_join(const irs_spec *spec, const irs_geometry *geometry, const ui
 void irs_gather(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *tensor, irs_part part, uint8_t *target);
 void irs_scatter(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *source, irs_part part, uint8_t *tensor);
 
+/* Symbols of the pixels around one, `channels` each. */
+typedef struct irs_pixels {
+    const uint8_t *west, *north, *north_west, *north_east;
+} irs_pixels;
+
+/* Memory of one part while it is coded. */
+typedef struct irs_scratch {
+    uint8_t *symbols; /* of the part, in pixel order */
+    uint8_t *coded;   /* what the entropy coder codes */
+    uint8_t *tables;
+    uint8_t *room;    /* of the entropy coder */
+    uint8_t *start;   /* a row of `initial`: stands for missing pixels */
+    uint8_t *base;    /* predictions of one pixel */
+    uint8_t *refined;
+    int16_t *residuals; /* of one pixel */
+    uint32_t *sums;     /* of the last width + 1 pixels */
+} irs_scratch;
+
+/* Words from the front, escaped symbols from the back. */
+typedef struct irs_stream {
+    const uint8_t *front, *back, *end; /* the payload ends at `end` */
+    uint32_t states[IRS_MAX_LANES];
+} irs_stream;
+
+/* One way to do the work; all give the same bytes. */
+typedef struct irs_path {
+    /* fills scratch->tables, and scratch->coded for residual models */
+    void (*model)(const irs_model *model, const irs_geometry *geometry, const irs_scratch *scratch, irs_part part);
+    irs_status (*encode)(const irs_model *model, const uint8_t *symbols, const uint8_t *tables, size_t pixels, uint8_t *room,
+                         uint8_t *target, size_t capacity, size_t *size);
+    irs_status (*decode)(const irs_model *model, const irs_geometry *geometry, const irs_scratch *scratch, irs_part part,
+                         irs_stream *in);
+} irs_path;
+
+extern const irs_path irs_portable_path;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(IRS_PORTABLE)
+#define IRS_HAS_AVX2 1
+extern const irs_path irs_avx2_path;
+#endif
+
 /* rans.c: symbols with their tables to states, words and escapes; `room` has irs_rans_room(count) bytes */
 static inline uint64_t irs_rans_room(uint64_t count) { return count / 8 * 19 + 256; }
 irs_status irs_rans_encode(const irs_model *model, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
                            uint8_t *room, uint8_t *target, size_t capacity, size_t *size);
+
+/* Puts a payload together: states, words, escapes. */
+irs_status irs_rans_finish(const irs_model *model, const uint32_t *states, const uint8_t *words, const uint8_t *words_end,
+                           const uint8_t *escapes, const uint8_t *escapes_end, uint8_t *target, size_t capacity,
+                           size_t *size);
+
+/* Symbols of `count` channels, at most as many as lanes; 0 when the payload ends too early. */
+static inline int irs_decode_lanes(const irs_model *m, const uint8_t *restrict tables, uint32_t count, irs_stream *in,
+                                   uint8_t *restrict symbols) {
+    uint32_t bits = m->table_bits, mask = (UINT32_C(1) << bits) - 1;
+    const uint32_t *decoder = m->decoder;
+    const uint8_t *front = in->front;
+    for (uint32_t lane = 0; lane < count; lane++) {
+        uint32_t state = in->states[lane];
+        uint32_t entry = decoder[((size_t)tables[lane] << bits) + (state & mask)];
+        state = (entry >> 8 & 0x7FF) * (state >> bits) + (entry >> 19 & 0x7FF);
+        /* whether a word is taken cannot be predicted: no branch, but at the end of the payload */
+        uint32_t hungry = state < IRS_LOW_STATE;
+        if ((size_t)(in->back - front) < 2) {
+            if (hungry) {
+                return 0;
+            }
+        } else {
+            uint32_t fed = state << 16 | load16(front);
+            state = hungry ? fed : state;
+            front += 2 * hungry;
+        }
+        in->states[lane] = state;
+        symbols[lane] = (uint8_t)entry;
+        if (entry >> 31) {
+            if (in->back == front) {
+                return 0;
+            }
+            symbols[lane] = *--in->back;
+        }
+    }
+    in->front = front;
+    return 1;
+}
 
 #endif

@@ -1,0 +1,167 @@
+"""The C core outside of Python: warnings are errors, sanitizers on, other machines; the same frames everywhere.
+
+A target whose compiler or emulator is missing is skipped with its name; `.ci/run` installs them.
+"""
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framing import Array, array_of_bytes, engines
+from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
+from irsplit.runtime.crc32c import crc32c
+from test_static_rans import feature_map, trained
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "runtime" / "src").glob("*.c"))
+WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-pedantic")
+SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def vector(specs: Sequence[TensorSpec], arrays: Sequence[Array]) -> tuple[bytes, bytes]:
+    """Bytes for check_vectors.c, and the frame, by the numpy reference."""
+    boundary = Boundary(1, "vector", tuple(specs))
+    reference = engines(boundary)[1]
+    frame = reference.encode(arrays)
+    out: list[Array] = [np.zeros(array.shape, spec.storage) for spec, array in zip(specs, arrays, strict=True)]
+    reference.decode(memoryview(frame), out)
+    parts = [boundary.to_bytes(), struct.pack("<I", len(arrays))]
+    body = struct.pack("<I", len(parts[0])) + parts[0] + parts[1]
+    for array in arrays:
+        body += struct.pack(f"<I{array.ndim}II", array.ndim, *array.shape, array.nbytes) + array.tobytes()
+    expected = b"".join(array.tobytes() for array in out)
+    return body + struct.pack("<I", len(frame)) + frame + struct.pack("<I", len(expected)) + expected, frame
+
+
+def static_vectors() -> list[tuple[bytes, bytes]]:
+    vectors: list[tuple[bytes, bytes]] = []
+    for dtype, layout, level, bits in (
+        ("u8", "NHWC", 0, 11), ("u8", "NHWC", 1, 11), ("u8", "NCHW", 2, 10), ("i8", "NCHW", 1, 11),
+        ("i8", "NHWC", 2, 8),
+        ("f32", "NHWC", 1, 11), ("f32", "NCHW", 2, 11), ("f16", "NCHW", 1, 10), ("bf16", "NHWC", 1, 11),
+        ("i16", "NHWC", 1, 11), ("u32", "NCHW", 0, 11), ("i64", "NHWC", 2, 11), ("bool", "NHWC", 1, 11),
+    ):  # fmt: skip
+        spec = trained(dtype, (1, 7, 6, 37), level, layout, table_bits=bits)
+        array = feature_map(5, (1, 7, 6, 37), dtype)
+        array.reshape(-1)[:20] = array_of_bytes(bytes(range(20 * array.itemsize)), spec, (20,))
+        if layout == "NCHW":
+            array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+        vectors.append(vector([spec], [array]))
+    wide = trained("u8", (1, 6, 5, 100), 2)
+    vectors.append(vector([wide], [feature_map(8, (1, 6, 5, 100), "u8")]))
+    return vectors
+
+
+def plain_vectors() -> list[tuple[bytes, bytes]]:
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(3, 5)).astype(np.float32) * 4
+    values[0, :4] = np.nan, np.inf, -0.0, 1e-40
+    q = Quantization((0.03, 0.1, 1.5, 2.0**-100, 3e38), (0, 5, -7, 127, -128), axis=1, outliers=True)
+    halves = rng.integers(0, 1 << 16, (4, 6), np.uint16).view(np.float16)
+    specs = [
+        TensorSpec("a", "u8", (3,)),
+        TensorSpec("b", "f32", (None, 5), q),
+        TensorSpec("c", "i64", ()),
+        TensorSpec("d", "f16", (4, 6), Quantization((0.01,), (100,), "u8", 7)),
+        TensorSpec("e", "bf16", (4, 6), Quantization((2.0**100,), (1,), "i8", 3, outliers=True)),
+        TensorSpec("f", "f64", (0, 2)),
+    ]
+    arrays = [
+        np.array([1, 2, 3], np.uint8), values, np.array(-5), halves, halves.view(np.uint16), np.zeros((0, 2))
+    ]  # fmt: skip
+    return [vector(specs, arrays)]
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """File of vectors, and the line that check_vectors prints for it."""
+    made = [*plain_vectors(), *static_vectors()]
+    path = tmp_path_factory.mktemp("vectors") / "vectors.bin"
+    path.write_bytes(struct.pack("<I", len(made)) + b"".join(body for body, _ in made))
+    digest = crc32c(b"".join(frame for _, frame in made))
+    return path, f"{len(made)} vectors, digest {digest:08x}"
+
+
+def needed(*tools: str) -> None:
+    for tool in tools:
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed: this target is NOT checked here")
+
+
+def build(compiler: str, flags: Sequence[str], target: Path, sources: Sequence[Path]) -> None:
+    command = [compiler, *WARNINGS, *flags, f"-I{ROOT / 'runtime' / 'include'}", *map(str, sources), "-o", str(target)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if "cannot find" in result.stderr and "-m32" in flags:
+        pytest.skip("the 32-bit C library is not installed (gcc-multilib): -m32 is NOT checked here")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags"),
+    [
+        ("gcc", SANITIZERS),
+        ("gcc", ("-O3",)),
+        ("gcc", ("-O3", "-DIRS_PORTABLE")),
+        ("gcc", ("-O2", "-m32")),
+        ("gcc", ("-O2", "-m32", "-mfpmath=387")),
+        ("gcc", ("-O3", "-march=native")),
+        ("clang", SANITIZERS),
+        ("clang", ("-O3",)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "".join(value),
+)
+def test_vectors_on_this_machine(
+    compiler: str, flags: Sequence[str], vectors: tuple[Path, str], tmp_path: Path
+) -> None:
+    needed(compiler)
+    program = tmp_path / "check_vectors"
+    build(compiler, flags, program, [*SOURCES, ROOT / "tests" / "c" / "check_vectors.c"])
+    brief = () if flags == SANITIZERS else ("brief",)
+    result = subprocess.run([program, vectors[0], *brief], capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
+
+
+def test_vectors_on_aarch64(vectors: tuple[Path, str], tmp_path: Path) -> None:
+    needed("aarch64-linux-gnu-gcc", "qemu-aarch64")
+    program = tmp_path / "check_vectors"
+    build("aarch64-linux-gnu-gcc", ("-O3", "-static"), program, [*SOURCES, ROOT / "tests" / "c" / "check_vectors.c"])
+    result = subprocess.run(["qemu-aarch64", program, vectors[0], "brief"], capture_output=True, text=True, timeout=600)
+    assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
+
+
+def thumb_size(entries: Sequence[str], flags: Sequence[str], folder: Path) -> int:
+    """Bytes of code and constants that a firmware for Cortex-M4 links when it calls `entries`."""
+    stub = folder / "stub.c"
+    declarations = "".join(f"void {entry}(void);\n" for entry in entries)
+    stub.write_text(
+        f"{declarations}void (*volatile keep)(void);\nvoid start(void) {{ keep = {'; keep = '.join(entries)}; }}\n"
+    )
+    program = folder / "firmware.elf"
+    machine = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
+    options = ("-Os", "-ffreestanding", "-nostdlib", "-ffunction-sections", "-fdata-sections", *machine, *flags)
+    linking = ("-Wl,--gc-sections", "-Wl,-e,start", "-Wl,--unresolved-symbols=ignore-all")
+    command = ["arm-none-eabi-gcc", "-std=c99", *options, *linking, f"-I{ROOT / 'runtime' / 'include'}"]
+    subprocess.run([*command, *map(str, SOURCES), str(stub), "-o", str(program)], check=True, timeout=300)
+    lines = subprocess.run(["arm-none-eabi-size", program], capture_output=True, text=True, check=True).stdout
+    return int(lines.splitlines()[1].split()[0])
+
+
+def test_size_on_cortex_m4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without libc; memcpy and friends are the firmware's own. Encoder alone, with opening, and everything."""
+    needed("arm-none-eabi-gcc", "arm-none-eabi-size")
+    opening = ("irs_boundary_size", "irs_boundary_open", "irs_frame_bound", "irs_workspace_size")
+    small = ("-DIRS_ENCODE_ONLY", "-DIRS_BYTES_ONLY")
+    byte_encoder = thumb_size(("irs_encode",), small, tmp_path)
+    encoder = thumb_size(("irs_encode",), ("-DIRS_ENCODE_ONLY",), tmp_path)
+    device = thumb_size((*opening, "irs_encode"), ("-DIRS_ENCODE_ONLY",), tmp_path)
+    whole = thumb_size((*opening, "irs_encode", "irs_frame_size", "irs_frame_dims", "irs_decode"), (), tmp_path)
+    with capsys.disabled():
+        print(f"\nCortex-M4, bytes of Thumb-2: irs_encode of bytes {byte_encoder}, of all elements {encoder}, ", end="")
+        print(f"with opening {device}, everything {whole}")
+    assert byte_encoder <= 6144
+    assert whole <= 15872
