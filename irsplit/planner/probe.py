@@ -6,7 +6,7 @@ In a monotone plan a choice drags along much more: a group on the device needs a
 the server all its descendants. On a chain this decides every cut, so that the Lagrange bound becomes exact there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from irsplit.cost import METRICS, TERMS, Columns, Crossings, Ints, Mask
 _WORKING = TERMS.index("working_bytes")
 _LARGEST_CLOSURE = 12_000  # groups; the closure takes n * n bits
 
-Floats = NDArray[np.float64]
+Bits = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,39 +77,46 @@ def _all_kept(ways: Crossings) -> Mask:
 
 
 class _Closures:
-    """Ancestors of every group as packed bits, group by group."""
+    """Ancestors and descendants of every group, itself included, as packed bits."""
 
     def __init__(self, columns: Columns) -> None:
-        self._count = columns.pinned_device.size
-        self._bits = np.zeros((self._count, -(-self._count // 8)), dtype=np.uint8)
         maker = np.repeat(columns.producer, np.diff(columns.consumer_ptr))
         inner = maker >= 0
-        reader, maker = columns.consumer[inner], maker[inner]
-        order = np.argsort(reader, kind="stable")
-        starts = np.searchsorted(reader[order], np.arange(self._count + 1)).tolist()
-        makers = maker[order].tolist()
-        for group in range(self._count):
-            row = self._bits[group]
-            for made in makers[starts[group] : starts[group + 1]]:
-                np.bitwise_or(row, self._bits[made], out=row)
-            row[group >> 3] |= 128 >> (group & 7)  # a group belongs to its own closure
+        maker, reader = maker[inner], columns.consumer[inner]
+        count = columns.pinned_device.size
+        self._before = _closure(count, reader, maker, range(count))
+        self._after = _closure(count, maker, reader, range(count - 1, -1, -1))
 
     def ancestors(self, values: Ints) -> Ints:
         """Sum of the values of each group and all its ancestors."""
-        weights = values.astype(np.float64)  # exact: the cost table's sums stay far below 2**53
-        return np.concatenate([(block @ weights) for block in self._blocks()]).astype(np.int64)
+        return _sums(self._before, values)
 
     def descendants(self, values: Ints) -> Ints:
         """Sum of the values of each group and all its descendants."""
-        weights = values.astype(np.float64)
-        total: Floats = np.zeros(self._count)
-        start = 0
-        for block in self._blocks():
-            total += weights[start : start + len(block)] @ block
-            start += len(block)
-        return total.astype(np.int64)
+        return _sums(self._after, values)
 
-    def _blocks(self) -> Iterator[Floats]:
-        """The closure unpacked some rows at a time, to keep memory small."""
-        for start in range(0, self._count, 512):
-            yield np.unpackbits(self._bits[start : start + 512], axis=1, count=self._count).astype(np.float64)
+
+def _closure(count: int, owner: Ints, neighbour: Ints, order: Iterable[int]) -> Bits:
+    """A row of bits per group: its own and those of its neighbours' rows; `order` visits neighbours first."""
+    bits = np.zeros((count, -(-count // 8)), dtype=np.uint8)
+    sorting = np.argsort(owner, kind="stable")
+    starts = np.searchsorted(owner[sorting], np.arange(count + 1)).tolist()
+    neighbours = neighbour[sorting].tolist()
+    for group in order:
+        row = bits[group]
+        for other in neighbours[starts[group] : starts[group + 1]]:
+            np.bitwise_or(row, bits[other], out=row)
+        row[group >> 3] |= 128 >> (group & 7)
+    return bits
+
+
+def _sums(bits: Bits, values: Ints) -> Ints:
+    """Sum of the values whose bits are set, for every row: eight bits at a time through a table of 256 sums."""
+    padded = np.zeros(bits.shape[1] * 8, dtype=np.int64)
+    padded[: values.size] = values
+    patterns = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int64)
+    tables = padded.reshape(-1, 8) @ patterns.T
+    total = np.zeros(len(bits), dtype=np.int64)
+    for table, column in zip(tables, np.ascontiguousarray(bits.T), strict=True):
+        total += table[column]
+    return total

@@ -17,7 +17,8 @@ from irsplit.planner.result import Plan, baselines, describe
 
 _LARGE = 2_000  # groups; above it branch and bound is kept short and a gap of `_CLOSE` is good enough
 _CLOSE = 9e-4
-_REGIONS, _REGIONS_LARGE = 200, 8
+_REGIONS = 200
+_REGIONS_LARGE = {True: 6, False: 2}  # monotone or not: without an order the cuts of a region take longer
 
 
 class NotFoundError(PlanError):
@@ -48,8 +49,7 @@ def plan(
         return _report(table, goal, monotone, path.solution, goal.value(path.solution), "shortest path")
     network = build(columns, monotone=monotone)
     try:
-        probed = probe(columns, goal.limits, monotone=monotone)
-        best, bound = _search(probed, network, goal, monotone)
+        probed, best, bound = _search(columns, network, goal, monotone)
         solver = "minimum cut"
         if exact and (best is None or goal.value(best) > bound):
             closed, proved = solve_exactly(probed, goal, monotone=monotone, seconds=seconds)
@@ -68,20 +68,24 @@ def plan(
     return _report(table, goal, monotone, in_table, min(bound, goal.value(best)), solver)
 
 
-def _search(columns: Columns, network: Network, goal: Goal, monotone: bool) -> tuple[Solution | None, int]:
-    """Branch and bound; plans of many round trips, whose number a cut cannot see, also against monotone ones."""
+def _search(columns: Columns, network: Network, goal: Goal, monotone: bool) -> tuple[Columns, Solution | None, int]:
+    """The probed table, the best solution in it and the bound.
+
+    Plans of several round trips, whose number a cut cannot see, are also compared with monotone ones.
+    """
     small = columns.pinned_device.size <= _LARGE
-    tolerance, regions = (0.0, _REGIONS) if small else (_CLOSE, _REGIONS_LARGE)
-    best, bound = branch(columns, network, goal, tolerance, regions)
+    tolerance, regions = (0.0, _REGIONS) if small else (_CLOSE, _REGIONS_LARGE[monotone])
+    probed = probe(columns, goal.limits, monotone=monotone)
+    best, bound = branch(probed, network, goal, tolerance, regions)
     if monotone or best is None or best.round_trips <= 1 or not columns.round_trip.any():
-        return best, bound
+        return probed, best, bound
     try:
-        simple, _ = branch(columns, build(columns, monotone=True), goal, tolerance, regions)
+        simple, _ = branch(probed, build(columns, monotone=True), goal, tolerance, regions)
     except Impossible:
-        return best, bound
+        return probed, best, bound
     if simple is not None and goal.value(simple) < goal.value(best):
         best = simple
-    return best, bound
+    return probed, best, bound
 
 
 def _why_not(columns: Columns, goal: Goal, network: Network) -> PlanError:
