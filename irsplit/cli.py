@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "compare a bundle with the model that it was compiled from",
     "run": "run a bundle on inputs, all segments in this process",
     "serve": "run the server's side of bundles as a service (Open Inference Protocol, gRPC and HTTP)",
+    "report": "write a page with what every cut costs, which re-plans when its sliders move",
     "inspect": "show what is in a model or a bundle",
     "opt": "run passes over a model and print it as IR text",
     "plugins": "list the installed passes, dialects and codecs, and where each comes from",

@@ -1,0 +1,326 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = (id) => document.getElementById(id);
+  const TERMS = [
+    ["device", "device compute"], ["encode", "encode"], ["up", "uplink"], ["message", "round trip"],
+    ["decode", "decode"], ["server", "server compute"], ["down", "downlink"],
+  ];
+  const ROWS_SHOWN = 60;
+  let everything = false;
+
+  // -- words and numbers ---------------------------------------------------------------------------------------
+
+  const scaled = (value, steps) => {
+    const step = steps.find(([limit]) => Math.abs(value) < limit) || steps[steps.length - 1];
+    const number = value / step[1];
+    return `${number === 0 ? 0 : Number(number.toPrecision(3))} ${step[2]}`;
+  };
+  const time = (ns) => scaled(ns, [[1e3, 1, "ns"], [1e6, 1e3, "µs"], [1e9, 1e6, "ms"], [Infinity, 1e9, "s"]]);
+  const bytes = (n) => scaled(n, [[1e4, 1, "B"], [1e6, 1e3, "kB"], [1e9, 1e6, "MB"], [Infinity, 1e9, "GB"]]);
+  const energy = (nj) => scaled(nj, [[1e3, 1, "nJ"], [1e6, 1e3, "µJ"], [1e9, 1e6, "mJ"], [Infinity, 1e9, "J"]]);
+  const rate = (bits) => scaled(bits, [[1e6, 1e3, "kbit/s"], [1e9, 1e6, "Mbit/s"], [Infinity, 1e9, "Gbit/s"]]);
+  const shorten = (text, length) => text.length <= length ? text : text.slice(0, length / 2 - 1) + "…" + text.slice(-length / 2);
+  const SHOW = { latency: time, energy: energy, bytes: bytes };
+
+  // -- the model ------------------------------------------------------------------------------------------------
+
+  const prefix = (key) => data.groups.reduce((sums, group) => (sums.push(sums[sums.length - 1] + group[key]), sums), [0]);
+  const deviceNs = prefix("device_ns"), serverNs = prefix("server_ns"), weights = prefix("weight_bytes");
+  const last = data.groups.length;
+  const working = data.groups.map((group) => group.working_bytes);
+  const largest = (from, to) => working.slice(from, to).reduce((most, value) => Math.max(most, value), 0);
+  const crossing = (groups) => data.tensors.filter((tensor) =>
+    (tensor.producer === null || tensor.producer < groups) && tensor.consumers.some((reader) => reader >= groups));
+  const returned = (groups) => data.tensors.filter((tensor) => tensor.output && tensor.producer >= groups);
+
+  const placements = [
+    { label: "server only", groups: 0, name: "raw input", kind: "" },
+    ...data.cuts.map((cut) => ({ label: cut.id, groups: cut.groups, name: cut.after, kind: cut.kind, cut })),
+    { label: "device only", groups: last, name: "nothing is sent", kind: "" },
+  ];
+  for (const row of placements) {
+    row.sent = row.groups === last ? [] : crossing(row.groups);
+    row.back = row.groups === last ? [] : returned(row.groups);
+    row.deviceMemory = weights[row.groups] + largest(0, row.groups);
+    row.serverMemory = weights[last] - weights[row.groups] + largest(row.groups, last);
+  }
+
+  // The cheapest way of every tensor under the conditions; the planner folds codecs into tensors the same way.
+  const fold = (ways, bitsPerSecond, sender, receiver) => ways.map(([codec, size, encode, decode]) => ({
+    codec, size, encode: encode / sender, wire: Math.ceil(size * 8e9 / bitsPerSecond), decode: decode / receiver,
+  })).reduce((best, way) => !best || way.encode + way.wire + way.decode < best.encode + best.wire + best.decode ? way : best, null);
+
+  function price(row, now, ways = (tensor) => tensor.ways) {
+    const terms = { device: deviceNs[row.groups] / now.device, server: (serverNs[last] - serverNs[row.groups]) / now.server,
+      encode: 0, decode: 0, up: 0, down: 0, message: row.groups === last ? 0 : now.rtt };
+    let sent = 0, deviceCodec = 0, serverCodec = 0, possible = true;
+    for (const tensor of row.sent) {
+      const way = fold(ways(tensor), now.up, now.device, now.server);
+      if (!way) { possible = false; continue; }
+      terms.encode += way.encode; terms.up += way.wire; terms.decode += way.decode; sent += way.size;
+      deviceCodec += way.encode; serverCodec += way.decode;
+    }
+    for (const tensor of row.back) {
+      const way = fold(tensor.ways, now.down, now.server, now.device);
+      if (!way) { possible = false; continue; }
+      terms.encode += way.encode; terms.down += way.wire; terms.decode += way.decode; sent += way.size;
+      serverCodec += way.encode; deviceCodec += way.decode;
+    }
+    const link = data.link;
+    const computed = data.groups.slice(0, row.groups).reduce((sum, group) => sum + group.device_nj, 0) / now.device;
+    const spent = computed + 1e-6 * (data.active_uw * deviceCodec + link.up_uw * terms.up + link.down_uw * terms.down
+      + data.idle_uw * (terms.server + serverCodec + terms.message)) + (row.groups === last ? 0 : link.tail_nj);
+    const latency = possible ? Object.values(terms).reduce((sum, value) => sum + value, 0) : Infinity;
+    return { row, terms, latency, energy: possible ? spent : Infinity, bytes: possible ? sent : Infinity };
+  }
+
+  // -- conditions ------------------------------------------------------------------------------------------------
+
+  const load = data.load_percent / 100;
+  const CONTROLS = [
+    { id: "up", label: "Uplink", show: rate, start: data.link.up_bit_s, low: 1e4, high: 1e10 },
+    { id: "down", label: "Downlink", show: rate, start: data.link.down_bit_s, low: 1e4, high: 1e10 },
+    { id: "rtt", label: "Round trip", show: time, start: data.link.rtt_ns, low: 1e4, high: 2e9, zero: true },
+    { id: "device", label: "Device speed", show: (x) => `× ${Number(x.toPrecision(3))}`, start: 1, low: 0.02, high: 50 },
+    { id: "server", label: "Server speed", show: (x) => `× ${Number(x.toPrecision(3))}`, start: 1 / load, low: 0.02, high: 50 },
+  ];
+  const STEPS = 400;
+  const toStep = (control, value) => control.zero && value < control.low ? 0
+    : Math.round(STEPS * Math.log(value / control.low) / Math.log(control.high / control.low));
+  const toValue = (control, step) => control.zero && step === 0 ? 0 : control.low * (control.high / control.low) ** (step / STEPS);
+  for (const control of CONTROLS) {
+    control.value = control.start;
+    const label = document.createElement("label");
+    control.output = document.createElement("output");
+    control.input = Object.assign(document.createElement("input"), { type: "range", min: 0, max: STEPS, id: `slider-${control.id}` });
+    label.append(control.label, control.output, control.input);
+    $("sliders").append(label);
+    control.input.addEventListener("input", () => { control.value = toValue(control, Number(control.input.value)); draw(); });
+  }
+  const reset = () => {
+    for (const control of CONTROLS) {
+      control.value = control.start;
+      control.input.value = Math.min(STEPS, Math.max(0, toStep(control, control.start)));
+    }
+    draw();
+  };
+  const conditions = () => Object.fromEntries(CONTROLS.map((control) => [control.id, control.value]));
+
+  // -- drawing ---------------------------------------------------------------------------------------------------
+
+  const SVG = "http://www.w3.org/2000/svg";
+  const node = (name, attributes = {}, ...children) => {
+    const element = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  };
+  const put = (id, element) => $(id).replaceChildren(element);
+  const figure = (width, height, label, ...children) =>
+    node("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, ...children);
+  const hint = (text) => { const title = node("title"); title.textContent = text; return title; };
+  const niceStep = (most, ticks) => {
+    const power = 10 ** Math.floor(Math.log10(most || 1));
+    return [1, 2, 5, 10].map((x) => x * power).find((x) => most / x <= ticks) || 10 * power;
+  };
+
+  function draw() {
+    for (const control of CONTROLS) control.output.textContent = control.show(control.value);
+    const now = conditions(), objective = $("objective").value;
+    const priced = placements.map((row) => price(row, now));
+    const splits = priced.filter((entry) => entry.row.cut);
+    const raw = priced[0], device = priced[priced.length - 1];
+    const compressed = price(placements[0], now, (tensor) => [...tensor.ways, ...tensor.preview]);
+    const baselines = [["device only", device], ["server only, raw input", raw], ["server only, compressed input", compressed]];
+    const best = splits.reduce((a, b) => b[objective] < a[objective] ? b : a);
+    const winner = baselines.reduce((a, b) => b[1][objective] < a[1][objective] ? b : a);
+    const show = SHOW[objective];
+    const pays = best[objective] < winner[1][objective];
+    $("verdict").replaceChildren("Best cut ", bold(best.row.label), ` after ${shorten(best.row.name, 60)}: ${show(best[objective])}. `,
+      pays ? `Best without a split, ${winner[0]}: ${show(winner[1][objective])}.` : `No split pays: ${winner[0]} takes ${show(winner[1][objective])}.`);
+    document.body.dataset.best = best.row.label;
+    drawBars(splits, baselines, best, objective);
+    drawPareto(priced, best);
+    drawMemory(splits, best);
+    drawBytes(splits, now, best);
+    drawDiagram(best);
+  }
+  const bold = (text) => Object.assign(document.createElement("b"), { textContent: text });
+
+  function drawBars(splits, baselines, best, objective) {
+    const byValue = [...splits].sort((a, b) => a[objective] - b[objective]);
+    const kept = new Set(everything ? splits : byValue.slice(0, ROWS_SHOWN));
+    const rows = ($("order").value === "value" ? byValue : splits).filter((entry) => kept.has(entry));
+    $("more").hidden = everything || splits.length <= ROWS_SHOWN;
+    $("more").textContent = `Show all ${splits.length} cuts (these are the best ${ROWS_SHOWN})`;
+    // Drawn at the width it has, so that letters keep their size on a phone.
+    const width = Math.max(320, $("bars").clientWidth), narrow = width < 600, left = narrow ? 110 : 190, right = 75;
+    const step = 20, top = 22 + 16 * baselines.length;
+    const lines = baselines.filter(([, entry]) => Number.isFinite(entry.latency));
+    const longest = Math.max(...rows.map((entry) => entry.latency).filter(Number.isFinite));
+    // A hopeless baseline must not flatten the bars: what lies beyond twice the longest bar is named at the edge.
+    const most = Math.max(longest, ...lines.map(([, entry]) => Math.min(entry.latency, 2 * longest)));
+    const x = (value) => left + (width - left - right) * value / most;
+    const height = top + rows.length * step + 8;
+    const parts = [];
+    for (let tick = 0, every = niceStep(most, narrow ? 3 : 6); tick <= most; tick += every) {
+      parts.push(node("line", { class: "axis", x1: x(tick), x2: x(tick), y1: top - 4, y2: height }), text(x(tick), 12, time(tick), "soft", "middle"));
+    }
+    rows.forEach((entry, index) => {
+      const y = top + index * step;
+      const group = node("g", { class: entry === best ? "best" : "" },
+        hint(`cut ${entry.row.label} (${entry.row.kind}) after ${entry.row.name}\n` + TERMS.map(([key, name]) => `${name}: ${time(entry.terms[key])}`).join("\n") + `\nsent: ${bytes(entry.bytes)}`),
+        text(0, y + 13, `${entry.row.label}  ${shorten(entry.row.name, narrow ? 10 : 22)}`));
+      let from = 0;
+      for (const [key] of TERMS) {
+        const size = entry.terms[key];
+        if (size > 0) group.append(node("rect", { x: x(from), y: y + 2, width: Math.max(0.5, x(size) - left), height: step - 5, fill: `var(--${key})` }));
+        from += size;
+      }
+      group.append(text(x(from) + 5, y + 13, time(entry.latency)));
+      parts.push(group);
+    });
+    lines.forEach(([name, entry], index) => {
+      const beyond = entry.latency > most, at = x(Math.min(entry.latency, most)), y = 28 + index * 16;
+      const label = `${name}: ${time(entry.latency)}${beyond ? " →" : ""}`;
+      parts.push(node("line", { class: "baseline", x1: at, x2: at, y1: y - 8, y2: height }),
+        text(Math.max(0, Math.min(at + 4, width - 6.5 * label.length)), y + 3, label, "soft"));
+    });
+    put("bars", figure(width, height, `Latency of ${rows.length} cuts, best ${best.row.label}`, ...parts));
+  }
+
+  function text(x, y, content, style = "", anchor = "start") {
+    const element = node("text", { x, y, class: style, "text-anchor": anchor });
+    element.textContent = content;
+    return element;
+  }
+
+  function drawPareto(priced, best) {
+    const points = priced.filter((entry) => Number.isFinite(entry.latency) && Number.isFinite(entry.energy));
+    if (!data.active_uw && !data.groups.some((group) => group.device_nj)) {
+      $("pareto").textContent = "The device's profile states no power, so there is no energy to compare.";
+      return;
+    }
+    const width = 480, height = 300, left = 60, bottom = 34;
+    const log = (value) => Math.log10(Math.max(value, 1));
+    const span = (key) => { const values = points.map((entry) => log(entry[key])); const low = Math.min(...values), high = Math.max(...values); return [low - 0.05, Math.max(high, low + 0.1) + 0.05]; };
+    const [xLow, xHigh] = span("latency"), [yLow, yHigh] = span("energy");
+    const x = (value) => left + (width - left - 12) * (log(value) - xLow) / (xHigh - xLow);
+    const y = (value) => 10 + (height - 10 - bottom) * (1 - (log(value) - yLow) / (yHigh - yLow));
+    const front = [];
+    for (const entry of [...points].sort((a, b) => a.latency - b.latency || a.energy - b.energy)) {
+      if (!front.length || entry.energy < front[front.length - 1].energy) front.push(entry);
+    }
+    const parts = [
+      node("line", { class: "axis", x1: left, x2: width, y1: height - bottom, y2: height - bottom }), node("line", { class: "axis", x1: left, x2: left, y1: 0, y2: height - bottom }),
+      text(width - 4, height - 6, `latency: ${time(10 ** xLow)} to ${time(10 ** xHigh)}, logarithmic`, "soft", "end"),
+      text(left + 4, 12, `energy up to ${energy(10 ** yHigh)}`, "soft"), text(left + 4, height - bottom - 5, energy(10 ** yLow), "soft"),
+      node("polyline", { points: front.map((entry) => `${x(entry.latency)},${y(entry.energy)}`).join(" "), fill: "none", stroke: "var(--mark)", "stroke-width": 1.5 }),
+    ];
+    for (const entry of points) {
+      const outside = !entry.row.cut;
+      const dot = node("circle", { cx: x(entry.latency), cy: y(entry.energy), r: entry === best ? 6 : 4, fill: entry === best ? "var(--mark)" : outside ? "var(--ink)" : "var(--device)" },
+        hint(`${outside ? "" : "cut "}${entry.row.label}: ${time(entry.latency)}, ${energy(entry.energy)}`));
+      parts.push(dot);
+      if (outside) {
+        const leftwards = x(entry.latency) > width - 90;
+        parts.push(text(x(entry.latency) + (leftwards ? -8 : 8), y(entry.energy) + 4, entry.row.label, "soft", leftwards ? "end" : "start"));
+      }
+    }
+    put("pareto", figure(width, height, "Latency against energy of every placement", ...parts));
+  }
+
+  function drawMemory(splits, best) {
+    const width = 480, height = 300, left = 12, bottom = 34;
+    const most = Math.max(...splits.map((entry) => Math.max(entry.row.deviceMemory, entry.row.serverMemory)), 1);
+    const x = (index) => left + (width - 2 * left) * (splits.length > 1 ? index / (splits.length - 1) : 0.5);
+    const y = (value) => 24 + (height - 24 - bottom) * (1 - value / most);
+    const line = (key, color) => node("polyline", { points: splits.map((entry, index) => `${x(index)},${y(entry.row[key])}`).join(" "), fill: "none", stroke: color, "stroke-width": 2 });
+    const at = splits.indexOf(best);
+    put("memory", figure(width, height, "Memory of device and server for every cut",
+      node("line", { class: "axis", x1: 0, x2: width, y1: y(0), y2: y(0) }), text(left, 12, `up to ${bytes(most)}`, "soft"),
+      line("deviceMemory", "var(--device)"), line("serverMemory", "var(--server)"),
+      ...splits.flatMap((entry, index) => ["deviceMemory", "serverMemory"].map((key) => node("circle", { cx: x(index), cy: y(entry.row[key]), r: splits.length > 80 ? 1.5 : 3, fill: key === "deviceMemory" ? "var(--device)" : "var(--server)" },
+        hint(`cut ${entry.row.label}: device ${bytes(entry.row.deviceMemory)}, server ${bytes(entry.row.serverMemory)}`)))),
+      node("line", { class: "chosen", x1: x(at), x2: x(at), y1: 18, y2: y(0) }),
+      text(width / 2, height - 8, `device ${bytes(best.row.deviceMemory)}, server ${bytes(best.row.serverMemory)} at cut ${best.row.label}`, "soft", "middle")));
+  }
+
+  function drawBytes(splits, now, best) {
+    const codecs = [...new Set(data.tensors.flatMap((tensor) => tensor.ways.map(([codec]) => codec)))];
+    const head = document.createElement("tr");
+    for (const [name, style] of [["cut", ""], ["boundary", "name"], ["type", ""], ["raw", ""], ...codecs.filter((c) => c !== "raw").map((c) => [c, ""]), ["against the input", ""]]) head.append(cell("th", name, style));
+    const input = data.tensors.filter((tensor) => tensor.producer === null).reduce((sum, tensor) => sum + tensor.raw_bytes, 0);
+    const rows = splits.map((entry) => {
+      const line = document.createElement("tr");
+      if (entry === best) line.className = "best";
+      const raw = entry.row.sent.reduce((sum, tensor) => sum + tensor.raw_bytes, 0);
+      const sizes = codecs.filter((c) => c !== "raw").map((codec) => {
+        const ways = entry.row.sent.map((tensor) => tensor.ways.find(([name]) => name === codec));
+        return ways.every(Boolean) ? bytes(ways.reduce((sum, way) => sum + way[1], 0)) : "";
+      });
+      line.append(cell("td", entry.row.label), cell("td", entry.row.sent.map((tensor) => tensor.name).join(" + "), "name"), cell("td", entry.row.sent.map((tensor) => tensor.type).join(" + ")),
+        cell("td", bytes(raw)), ...sizes.map((size) => cell("td", size)), cell("td", input ? `${Number((raw / input).toPrecision(3))} ×` : ""));
+      return line;
+    });
+    $("bytes").replaceChildren(head, ...rows);
+  }
+  const cell = (kind, content, style = "") => Object.assign(document.createElement(kind), { textContent: content, className: style });
+
+  function drawDiagram(best) {
+    const width = 620, box = 380, gap = 34, lead = 20;
+    const lines = (group) => [`${group.nodes} node${group.nodes > 1 ? "s" : ""}` + (group.macs ? `, ${scaled(group.macs, [[1e3, 1, ""], [1e6, 1e3, "k"], [1e9, 1e6, "M"], [Infinity, 1e9, "G"]])} MACs` : "") + `, ${bytes(group.weight_bytes)} of weights`,
+      group.operators.map(([name, count]) => count > 1 ? `${count} × ${name}` : name).join(", ") + (group.kinds > group.operators.length ? ", …" : "")];
+    let y = lead;
+    const parts = [text(width / 2 - 60, 14, shorten(data.tensors.filter((tensor) => tensor.producer === null).map((tensor) => `${tensor.name}  ${tensor.type}`).join(", "), 80), "soft", "middle")];
+    const center = 20 + box / 2;
+    data.groups.forEach((group, index) => {
+      const place = index < best.row.groups ? "device" : "server";
+      parts.push(node("line", { class: "edge", x1: center, x2: center, y1: y - (index ? gap : 4), y2: y }));
+      if (index) {
+        const cut = data.cuts[index - 1], chosen = index === best.row.groups;
+        const sent = crossing(index), names = shorten(sent.map((tensor) => tensor.type).join(" + "), 46);
+        parts.push(text(center + 8, y - gap / 2 + 4, `cut ${cut.id}: ${names}`, chosen ? "chosen-label" : "soft"));
+        if (chosen) parts.push(node("line", { class: "chosen", x1: 0, x2: width, y1: y - 4, y2: y - 4 }));
+      }
+      const height = group.nodes > 1 ? 40 : 24, [first, second] = lines(group);
+      parts.push(node("rect", { class: `block ${place}`, x: 20, y, width: box, height, rx: 5 }, hint(`${first}\n${second}`)),
+        text(30, y + 16, shorten(group.nodes > 1 ? second : `${second}${group.weight_bytes ? `, ${bytes(group.weight_bytes)} of weights` : ""}`, 58)));
+      if (group.nodes > 1) parts.push(text(30, y + 32, shorten(first, 60), "soft"));
+      parts.push(text(20 + box + 12, y + 16, place, "soft"));
+      y += height + gap;
+    });
+    const drawing = figure(width, y, `The model as ${data.groups.length} blocks, cut at ${best.row.label}`, ...parts);
+    drawing.style.maxWidth = "620px";
+    put("diagram", drawing);
+    const mark = drawing.querySelector(".chosen");
+    if (mark) $("diagram").scrollTop = Number(mark.getAttribute("y1")) * drawing.clientWidth / width - $("diagram").clientHeight / 2;
+  }
+
+  function drawRejected() {
+    $("rejected-title").textContent = `Rejected positions (${data.rejected_count})`;
+    if (!data.rejected.length) $("rejected").textContent = "None: every position is a legal cut.";
+    for (const entry of data.rejected) {
+      const details = document.createElement("details"), summary = document.createElement("summary"), reason = document.createElement("p");
+      summary.textContent = `${entry.id}  after ${entry.after}`;
+      reason.textContent = entry.reason;
+      details.append(summary, reason);
+      $("rejected").append(details);
+    }
+    if (data.rejected_count > data.rejected.length) $("rejected").append(`The first ${data.rejected.length} are listed; see irsplit cuts for all.`);
+  }
+
+  $("subtitle").textContent = `${data.dialect}, ${data.cuts.length} legal cuts; link ${data.link.name}; ${data.notes.join("; ")}`;
+  for (const [key, name] of TERMS) $("legend").append(Object.assign(document.createElement("span"), { innerHTML: `<i style="background:var(--${key})"></i>${name}` }));
+  $("legend").append(Object.assign(document.createElement("span"), { innerHTML: '<i class="line"></i>baselines' }));
+  $("objective").value = ["latency", "energy", "bytes"].includes(data.objective) ? data.objective : "latency";
+  $("objective").addEventListener("change", draw);
+  $("order").addEventListener("change", draw);
+  $("reset").addEventListener("click", reset);
+  $("more").addEventListener("click", () => { everything = true; draw(); });
+  let resizing = 0;
+  addEventListener("resize", () => { cancelAnimationFrame(resizing); resizing = requestAnimationFrame(draw); });
+  drawRejected();
+  reset();
+})();
