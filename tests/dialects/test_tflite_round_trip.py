@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,26 @@ def test_same_bytes_every_time(tmp_path: Path):
     model = TFLITE.read(EXAMPLES[0])
     first, second = (TFLITE.write(model, model.entry, tmp_path / name)[0].read_bytes() for name in ("a", "b"))
     assert first == second
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_follows_a_written_model(path: Path, tmp_path: Path):
+    """The end of a flatbuffer is found: neither its last table nor its padding is taken for something else."""
+    model = TFLITE.read(path)
+    (written,) = TFLITE.write(model, model.entry, tmp_path / path.name)
+    once = TFLITE.read(written)
+    (again,) = TFLITE.write(once, once.entry, tmp_path / "again.tflite")
+    assert again.stat().st_size == written.stat().st_size
+
+
+def test_what_somebody_appended_stays(tmp_path: Path):
+    path = tmp_path / "signed.tflite"
+    path.write_bytes(EXAMPLES[0].read_bytes() + b"signature of somebody")
+    model = TFLITE.read(path)
+    (written,) = TFLITE.write(model, model.entry, tmp_path / "written.tflite")
+    assert written.read_bytes().endswith(b"signature of somebody")
+    (segment,) = TFLITE.write(model, replace(model.entry, place="device"), tmp_path / "segment.tflite")
+    assert not segment.read_bytes().endswith(b"signature of somebody")
 
 
 def test_associated_files_move_with_the_model(tmp_path: Path):

@@ -213,6 +213,12 @@ class Table:
         self.position = position
         self.shape = source.shape(layout, position)
 
+    @property
+    def end(self) -> int:
+        """The first byte behind the table and its vtable, without what it refers to."""
+        vtable = self.position - packer.soffset.unpack_from(self.source.data, self.position)[0]
+        return max(self.position + self.shape.size, vtable + len(self.shape.vtable))
+
     def has(self, name: str) -> bool:
         return self.shape.offsets[self.layout.fields[name].slot] != 0
 

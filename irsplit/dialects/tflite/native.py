@@ -46,10 +46,9 @@ class SubgraphNative:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelNative:
-    """A model file. `contents` is what each buffer holds, None for an empty one; `archive` holds associated files."""
+    """A model file. `contents` is what each buffer holds, None for an empty one;"""
 
     table: Table
     codes: tuple[Table, ...]
     buffers: tuple[Table, ...]
     contents: tuple[Constant | None, ...]
-    archive: Constant | None

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from irsplit.dialects.tflite.associated import find_archive
 from irsplit.dialects.tflite.flatbuffer import Flatbuffer, Table
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative, TensorNative
 from irsplit.dialects.tflite.operators import CALLS, CODES_BY_NUMBER, RANDOM, may_be_unset
@@ -75,7 +74,7 @@ class _Reader:
         graphs = [Graph(names.unique(name)) for name in found]
         for index, (graph, table) in enumerate(zip(graphs, tables, strict=True)):
             _SubgraphReader(self, graphs, graph, table, index).read()
-        native = ModelNative(self.root, self.codes, self.buffers, self.contents, find_archive(self.buffer))
+        native = ModelNative(self.root, self.codes, self.buffers, self.contents)
         return Model("tflite", graphs, native)
 
     def _content(self, index: int, table: Table) -> Constant | None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from irsplit.dialects.base import WriteOptions
-from irsplit.dialects.tflite.associated import relocated
 from irsplit.dialects.tflite.builder import Builder, Edit, FieldValue, Payload, edit, new
 from irsplit.dialects.tflite.file import write_file
 from irsplit.dialects.tflite.flatbuffer import Table
@@ -15,6 +14,7 @@ from irsplit.dialects.tflite.operators import CALLS
 from irsplit.dialects.tflite.reader import IDENTIFIER
 from irsplit.dialects.tflite.states import called_graphs
 from irsplit.dialects.tflite.tables import new_operator_code, new_tensor
+from irsplit.dialects.tflite.trailer import find_trailer, relocated
 from irsplit.errors import ModelError
 from irsplit.ir import Constant, Graph, Model, Node, Value
 
@@ -29,18 +29,24 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
     """Write `graph` as the entry of a file of its own.
 
     A segment gets exactly the tensors, buffers, operator codes and callees that it uses. A graph that is no segment
-    is the whole model: what nothing refers to, other signatures and their subgraphs, all metadata and associated files
-    are written too.
+    is the whole model: what nothing refers to, other signatures and their subgraphs, all metadata and what follows
+    the flatbuffer (associated files) are written too.
     """
     model.native.table.source.start()
     builder = Builder(_Writer(model, graph, options).model(), IDENTIFIER)
-    archive: Constant | None = model.native.archive if graph.place is None else None
-    trailer = b"" if archive is None else relocated(archive, builder.size)
+    trailer = _trailer(model) if graph.place is None else None
+    rest = b"" if trailer is None else relocated(trailer, builder.size)
     try:
-        write_file(path, builder.out, builder.placed, trailer)
+        write_file(path, builder.out, builder.placed, rest)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written: {error.strerror}; check the folder and its free space") from error
     return [path]
+
+
+def _trailer(model: Model) -> Constant | None:
+    native: ModelNative = model.native
+    options = (node.native.large_options for graph in model.graphs for node in graph.nodes if node.native is not None)
+    return find_trailer(native.table, [span for span in (*native.contents, *options) if span is not None])
 
 
 def _graphs(model: Model, graph: Graph) -> list[Graph]:
