@@ -10,7 +10,7 @@ from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.inference import infer_types
 from irsplit.dialects.onnx.order import in_order
-from irsplit.dialects.onnx.source import FunctionKey, SourceGraph, SourceModel, SourceNode
+from irsplit.dialects.onnx.source import Annotation, FunctionKey, SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
@@ -259,7 +259,7 @@ class _Reader:
         infos[name] = field
         return name
 
-    def annotation(self, message: Field) -> tuple[str, tuple[str, ...], Field]:
+    def annotation(self, message: Field) -> Annotation:
         name, parameters = "", list[str]()
         for field in fields(self.data, message.start, message.stop):
             if field.key == schema.ANNOTATION_TENSOR:
@@ -268,7 +268,7 @@ class _Reader:
                 for entry in fields(self.data, field.start, field.stop):
                     if entry.key == schema.ENTRY_VALUE:
                         parameters.append(read_text(self.data, entry.start, entry.stop))
-        return name, tuple(parameters), message
+        return Annotation(name, tuple(parameters), message)
 
     def define(self, value: Value, scope: dict[str, Value], graph: Graph) -> Value:
         if value.name in scope:

@@ -18,6 +18,14 @@ class SourceNode(NamedTuple):
     """Position among the nodes of its source graph, which need not be sorted."""
 
 
+class Annotation(NamedTuple):
+    """A quantization annotation: of which tensor, and which initializers hold its parameters."""
+
+    tensor: str
+    parameters: tuple[str, ...]
+    message: Field
+
+
 @dataclass(slots=True)
 class SourceGraph:
     """`Graph.native`: the fields of a GraphProto or FunctionProto by what they hold, and the order of the keys."""
@@ -34,10 +42,7 @@ class SourceGraph:
     value_info: dict[str, Field] = field(default_factory=dict[str, Field])
     initializers: dict[str, Field] = field(default_factory=dict[str, Field])
     sparse: dict[str, Field] = field(default_factory=dict[str, Field])
-    annotations: list[tuple[str, tuple[str, ...], Field]] = field(
-        default_factory=list[tuple[str, tuple[str, ...], Field]]
-    )
-    """Quantization annotations: the tensor, the tensors that hold its parameters, the message."""
+    annotations: list[Annotation] = field(default_factory=list[Annotation])
     types: dict[str, Type | None] = field(default_factory=dict[str, Type | None])
     """The type of every value as the IR had it after reading: a value whose type is still so keeps its ValueInfo."""
 

@@ -8,7 +8,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.attributes import attribute_message
 from irsplit.dialects.onnx.blocks import BlockWriter
-from irsplit.dialects.onnx.source import SourceGraph, SourceModel, SourceNode
+from irsplit.dialects.onnx.source import Annotation, SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import SPARSE
 from irsplit.dialects.onnx.typeinfo import read_type, value_info
 from irsplit.dialects.onnx.weights import Weights
@@ -137,6 +137,8 @@ class ModelWriter:
                     for value in constants:
                         if value.constant and value.constant.encoding != SPARSE:
                             self.initializer(message, value, source)
+                    for field in self.parameters(graph, source):
+                        message.span(self.source.buffer, field.head, field.stop)
                 case schema.GRAPH_SPARSE:
                     for value in constants:
                         if value.constant and value.constant.encoding == SPARSE:
@@ -149,7 +151,8 @@ class ModelWriter:
                 case schema.GRAPH_VALUE_INFO:
                     self.value_infos(message, graph, source)
                 case schema.GRAPH_ANNOTATION:
-                    self.annotations(message, graph, source)
+                    for annotation in self.annotations(graph, source):
+                        message.span(self.source.buffer, annotation.message.head, annotation.message.stop)
                 case _:
                     self.rest(message, key, source)
         return message
@@ -223,11 +226,20 @@ class ModelWriter:
             else:
                 message.message(schema.GRAPH_VALUE_INFO, value_info(name, value.type))
 
-    def annotations(self, message: Message, graph: Graph, source: SourceGraph) -> None:
+    def annotations(self, graph: Graph, source: SourceGraph) -> list[Annotation]:
+        """Quantization annotations of the graph's values; a whole model also keeps those of no value at all."""
         names = {value.name for value in graph.values()} if source.annotations else set[str]()
-        for tensor, _, field in source.annotations:
-            if tensor in names or not (self.is_segment or tensor in source.types):
-                message.span(self.source.buffer, field.head, field.stop)
+        whole = not self.is_segment
+        return [
+            each for each in source.annotations if each.tensor in names or (whole and each.tensor not in source.types)
+        ]
+
+    def parameters(self, graph: Graph, source: SourceGraph) -> list[Field]:
+        """Initializers that only annotations mention: a segment may have lost them."""
+        annotations = self.annotations(graph, source)
+        names = {value.name for value in graph.values()} if annotations else set[str]()
+        wanted = dict.fromkeys(name for annotation in annotations for name in annotation.parameters)
+        return [source.initializers[name] for name in wanted if name in source.initializers and name not in names]
 
     def rest(self, message: Message, key: int, source: SourceGraph) -> None:
         for field in source.rest:
