@@ -116,7 +116,7 @@ class ChooseCut:
 
     def table(self, name: str, parts: Stretches, macs: Macs | None) -> CostTable:
         """The model's cost table for these profiles."""
-        measured_here = self.device.partition(",")[0] if is_measured(self.device) else DEFAULT_SERVER
+        measured_here = _unslowed(self.device) if is_measured(self.device) else DEFAULT_SERVER
         here, there = _machine(self.device), _machine(self.server or measured_here)
         codings = here.tensors if isinstance(here, ModelProfile) else {}
         if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
@@ -185,6 +185,11 @@ def label(parts: Stretches, row: Ranked) -> str:
 
 def _machine(text: str) -> Device | ModelProfile:
     return load_profile(text) if is_measured(text) else device(text)
+
+
+def _unslowed(text: str) -> str:
+    """A measured profile without its slowdown."""
+    return ",".join(word for word in text.split(",") if not word.startswith("slowdown="))
 
 
 def _times(parts: Stretches, machine: Device | ModelProfile, macs: Macs | None, *, before: bool) -> list[int]:

@@ -136,6 +136,7 @@ def test_profile_json_round_trip(tmp_path: Path):
     path = write(tmp_path, whole)
     assert load_profile(path) == whole
     slow = load_profile(f"{path},slowdown=4")
+    assert load_profile(f"{path},clock=cpu") == whole
     assert (slow.whole.wall_ns, slow.tensors["b"][1].encode_ns) == (40_000, 20)
 
 

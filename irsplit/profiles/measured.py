@@ -79,6 +79,20 @@ class ModelProfile:
             tensors={name: tuple(map(coding, found)) for name, found in self.tensors.items()},
         )
 
+    def by_cpu(self) -> "ModelProfile":
+        """CPU times in place of wall times: what an undisturbed machine would take with one thread."""
+
+        def load(one: Load) -> Load:
+            return replace(one, wall_ns=one.cpu_ns, spread_ns=0)
+
+        return replace(
+            self,
+            whole=load(self.whole),
+            stretches=tuple(map(load, self.stretches)),
+            prefixes=tuple(map(load, self.prefixes)),
+            suffixes=tuple(map(load, self.suffixes)),
+        )
+
 
 def to_json(profile: ModelProfile) -> str:
     return json.dumps({"format": FORMAT, **asdict(profile)}, indent=1) + "\n"
@@ -90,7 +104,10 @@ def is_measured(text: str) -> bool:
 
 
 def load_profile(text: str) -> ModelProfile:
-    """Read `profile.json` or `profile.json,slowdown=4`. Raises PlanError naming the file and what is wrong with it."""
+    """Read `profile.json`, with changes as in `profile.json,clock=cpu,slowdown=4`.
+
+    Raises PlanError naming the file and what is wrong with it.
+    """
     name, *changes = text.split(",")
     path = Path(name)
     try:
@@ -103,7 +120,7 @@ def load_profile(text: str) -> ModelProfile:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"{path}: damaged profile ({error}); make it again with 'irsplit profile'") from error
     for change in changes:
-        profile = profile.slower(_slowdown(change, text))
+        profile = profile.by_cpu() if change == "clock=cpu" else profile.slower(_slowdown(change, text))
     return profile
 
 
@@ -114,7 +131,9 @@ def _slowdown(change: str, text: str) -> Decimal:
     except InvalidOperation:
         factor = Decimal(0)
     if key != "slowdown" or not factor.is_finite() or factor <= 0:
-        raise PlanError(f"profile {text!r}: unknown change {change!r}; write slowdown=4 for a machine 4 times slower")
+        raise PlanError(
+            f"profile {text!r}: unknown change {change!r}; write slowdown=4 for a machine 4 times slower, or clock=cpu"
+        )
     return factor
 
 
