@@ -11,8 +11,10 @@ import tflite_objects
 from corpus import CorpusModel
 from irsplit.dialects.tflite import TFLITE
 from irsplit.ir import Graph, Model, Node, engine_graph
+from irsplit.passes.base import Context
 from irsplit.passes.cuts import legal_cuts, schedule
 from irsplit.passes.partition import split
+from irsplit.passes.remove_unused import RemoveUnused
 from stock_engines import open_model, same_bits
 from tflite_models import Sketch
 
@@ -106,6 +108,18 @@ def test_segments_get_their_share_of_the_initialiser(tmp_path: Path):
                   and type(item.builtinOptions) is schema.VarHandleOptionsT]  # fmt: skip
         assert shared == [variable]
         assert len(written.subgraphs) == 2
+
+
+def test_passes_may_drop_initialisers(tmp_path: Path):
+    """To a pass, a node without operands and results is of no use; the writer knows better."""
+    sketch = initialised("a")
+    x = sketch.input("x", (1, 2))
+    path = tmp_path / "whole.tflite"
+    model = finish(sketch, accumulate(sketch, "a", x), path)
+    RemoveUnused().run(model, Context())
+    assert "tflite.CALL_ONCE" not in {node.op for node in model.entry.nodes}
+    (written,) = TFLITE.write(model, model.entry, tmp_path / "written.tflite")
+    assert open_model(written).run([ONE])[0].tolist() == [[2, 2]]
 
 
 def test_variable_written_by_its_initialiser_alone_ties_nothing(tmp_path: Path):

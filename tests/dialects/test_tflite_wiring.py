@@ -12,6 +12,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE, writer
 from irsplit.errors import ModelError, UnsupportedError
 from irsplit.ir import Buffer, Constant, Node, TensorType, Value, verify
+from stock_engines import open_model
 from tflite_models import Sketch
 
 
@@ -151,6 +152,19 @@ def test_too_much_for_offsets_goes_behind_the_flatbuffer(tmp_path: Path, monkeyp
     raw = schema.ModelT.InitFromObj(schema.Model.GetRootAs(written.read_bytes(), 0))
     assert [raw.buffers[1].data, raw.buffers[1].size] == [None, 256]
     assert tflite_objects.difference(tflite_objects.load(written), tflite_objects.load(path)) is None
+
+
+def test_small_buffers_stay_inside(tmp_path: Path):
+    sketch = Sketch()
+    sketch.subgraph("main")
+    choice = sketch.constant("choice", np.array([True]))
+    x, weights = sketch.input("x", (1, 64)), sketch.constant("w", np.ones((1, 64), np.float32))
+    sketch.graph.outputs.append(sketch.then("SELECT_V2", [choice, weights, x], "y", (1, 64)))
+    model = TFLITE.read(sketch.save(tmp_path / "choice.tflite"))
+    (written,) = TFLITE.write(model, model.entry, tmp_path / "written.tflite", WriteOptions(external_over=0))
+    raw = schema.ModelT.InitFromObj(schema.Model.GetRootAs(written.read_bytes(), 0))
+    assert [buffer.size for buffer in raw.buffers] == [0, 0, 256]
+    assert open_model(written).run([np.zeros((1, 64), np.float32)])[0].tolist() == [[1.0] * 64]
 
 
 def test_shared_buffer_is_written_once(tmp_path: Path):

@@ -4,6 +4,12 @@ from irsplit.dialects.tflite.states import CALL_ONCE, Resources
 from irsplit.ir import Graph, Node, Value
 
 
+def has_initialisers(graph: Graph) -> bool:
+    """Whether the graph still has all CALL_ONCE nodes of the graph that it comes from."""
+    source: list[Node] = [] if graph.native is None else graph.native.initialisers
+    return {node.native for node in source} <= {node.native for node in graph.nodes}
+
+
 def with_initialisers(graph: Graph) -> Graph:
     """The graph with its share of the CALL_ONCE nodes of the graph that it comes from, before all other nodes.
 

@@ -79,9 +79,9 @@ class _Reader:
 
     def _content(self, index: int, table: Table) -> Constant | None:
         """What a buffer holds, inside the flatbuffer or behind it; None when it is empty."""
-        outside = table.integer("offset")
+        start, length = table.span("data") or (table.integer("offset"), table.integer("size"))
         # Offset 1 is what converters write before they know the real one.
-        start, length = (outside, table.integer("size")) if outside > 1 else table.span("data") or (0, 0)
+        length = 0 if start <= 1 else length
         if start + length > self.source.size:
             raise ModelError(
                 f"{self.source.name}: buffer {index} lies at bytes {start} to {start + length}, beyond the end of the "

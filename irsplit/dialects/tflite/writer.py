@@ -7,7 +7,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite.builder import Builder, Edit, FieldValue, Payload, edit, new
 from irsplit.dialects.tflite.file import write_file
 from irsplit.dialects.tflite.flatbuffer import Table
-from irsplit.dialects.tflite.initialisers import with_initialisers
+from irsplit.dialects.tflite.initialisers import has_initialisers, with_initialisers
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative
 from irsplit.dialects.tflite.numbering import BufferKey, CodeKey, Numbering, Tensor, Tensors, code_key
 from irsplit.dialects.tflite.operators import CALLS
@@ -20,6 +20,8 @@ from irsplit.ir import Constant, Graph, Model, Node, Value
 
 # Offsets of a flatbuffer are signed 32-bit numbers; what does not fit lies behind it, where Buffer.offset points.
 INLINE_LIMIT = (1 << 31) - (1 << 24)
+# Buffers up to this size are not worth an offset, and stay inside the flatbuffer.
+SMALL_BYTES = 64
 # Metadata that speaks of tensors by their position, and so would lie about a segment.
 POSITIONAL_METADATA = ("TFLITE_METADATA", "OfflineMemoryAllocation")
 DEFAULT_SIGNATURE = "serving_default"
@@ -54,8 +56,9 @@ def _graphs(model: Model, graph: Graph) -> list[Graph]:
     if graph.place is not None:
         entry = with_initialisers(graph)
         return [entry, *sorted(called_graphs([entry])[1:], key=lambda callee: callee.native.index)]
+    entry = graph if has_initialisers(graph) else with_initialisers(graph)
     others = (other for other in model.graphs if other.native is not graph.native)
-    return sorted(called_graphs([graph, *others]), key=lambda other: other.native.index)
+    return sorted(called_graphs([entry, *others]), key=lambda other: other.native.index)
 
 
 class _Writer:
@@ -101,7 +104,7 @@ class _Writer:
         if constant is None:
             return source or new("Buffer")
         fields: dict[str, FieldValue] = {"data": Payload(constant), "offset": None, "size": None}
-        if key not in self.inline:
+        if key not in self.inline and constant.length > SMALL_BYTES:
             fields = {"data": None, "offset": Payload(constant), "size": constant.length}
         return edit(source, **fields) if source is not None else new("Buffer", **fields)
 
