@@ -3,6 +3,7 @@
 A target whose compiler or emulator is missing is skipped with its name; `.ci/run` installs them.
 """
 
+import os
 import shutil
 import struct
 import subprocess
@@ -18,6 +19,7 @@ from irsplit.runtime.crc32c import crc32c
 from test_static_rans import feature_map, trained
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "tests" / "c"
 SOURCES = sorted((ROOT / "runtime" / "src").glob("*.c"))
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-pedantic")
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -120,7 +122,7 @@ def test_vectors_on_this_machine(
 ) -> None:
     needed(compiler)
     program = tmp_path / "check_vectors"
-    build(compiler, flags, program, [*SOURCES, ROOT / "tests" / "c" / "check_vectors.c"])
+    build(compiler, flags, program, [*SOURCES, FOLDER / "check_vectors.c"])
     brief = () if flags == SANITIZERS else ("brief",)
     result = subprocess.run([program, vectors[0], *brief], capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
@@ -129,9 +131,35 @@ def test_vectors_on_this_machine(
 def test_vectors_on_aarch64(vectors: tuple[Path, str], tmp_path: Path) -> None:
     needed("aarch64-linux-gnu-gcc", "qemu-aarch64")
     program = tmp_path / "check_vectors"
-    build("aarch64-linux-gnu-gcc", ("-O3", "-static"), program, [*SOURCES, ROOT / "tests" / "c" / "check_vectors.c"])
+    build("aarch64-linux-gnu-gcc", ("-O3", "-static"), program, [*SOURCES, FOLDER / "check_vectors.c"])
     result = subprocess.run(["qemu-aarch64", program, vectors[0], "brief"], capture_output=True, text=True, timeout=600)
     assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
+
+
+def test_vectors_on_wasm32(vectors: tuple[Path, str], tmp_path: Path) -> None:
+    needed("clang", "wasm-ld", "node")
+    program = tmp_path / "core.wasm"
+    flags = ("--target=wasm32", "-O2", "-ffreestanding", "-fno-builtin", "-nostdlib")
+    build("clang", (*flags, "-Wl,--no-entry", "-Wl,--export-all"), program, [*SOURCES, FOLDER / "wasm_support.c"])
+    command = ["node", FOLDER / "check_vectors.mjs", program, vectors[0]]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
+
+
+def test_short_fuzzing(tmp_path: Path) -> None:
+    """Descriptors and frames that start as golden ones; IRSPLIT_FUZZ_RUNS for more."""
+    needed("clang")
+    program, corpus = tmp_path / "fuzz", tmp_path / "corpus"
+    flags = ("-O2", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined")
+    build("clang", flags, program, [*SOURCES, FOLDER / "fuzz_core.c"])
+    corpus.mkdir()
+    for frame in (ROOT / "tests" / "golden").glob("*/*.irsf"):
+        descriptor = frame.with_suffix(".irsd").read_bytes()
+        (corpus / frame.stem).write_bytes(struct.pack("<H", len(descriptor)) + descriptor + frame.read_bytes())
+    runs = os.environ.get("IRSPLIT_FUZZ_RUNS", "2000")
+    command = [program, f"-runs={runs}", "-seed=1", "-max_len=8192", "-detect_leaks=0", corpus]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-4000:]
 
 
 def thumb_size(entries: Sequence[str], flags: Sequence[str], folder: Path) -> int:
