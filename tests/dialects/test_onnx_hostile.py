@@ -154,6 +154,32 @@ def test_external_data_out_of_reach_is_refused(entries: dict[str, str], said: st
     assert said in refusal(folder / "model.onnx")
 
 
+def test_a_tensor_attribute_in_another_file_is_refused(tmp_path: Path):
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="t.bin")
+    for padding in (0, 10_000):
+        constant = helper.make_node("Constant", [], ["c"], value=tensor, doc_string=" " * padding)
+        model = small_model()
+        model.graph.node.insert(0, constant)
+        (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+
+        with pytest.raises(UnsupportedError, match="turn it into an initializer"):
+            ONNX.read(tmp_path / "model.onnx")
+
+
+def test_bytes_that_reading_left_alone_are_refused_when_looked_at(tmp_path: Path):
+    """An attribute cut short: the node is copied as it is, but its multiply-accumulates cannot be counted."""
+    model = small_model()
+    model.graph.node[0].CopyFrom(helper.make_node("Gemm", ["x", "w"], ["h"], "first", transA=1))
+    content = model.SerializeToString().replace(b"transA\x18\x01\xa0\x01\x02", b"transA\x1a\x7f\xa0\x01\x02")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    node = ONNX.read(path).entry.nodes[0]
+
+    with pytest.raises(ModelError, match=r"onnx.Gemm 'first' of model.onnx is damaged"):
+        ONNX.macs(node)
+
+
 def test_the_source_is_never_overwritten(tmp_path: Path):
     path = tmp_path / "model.onnx"
     path.write_bytes(small_model().SerializeToString())

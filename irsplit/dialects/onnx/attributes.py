@@ -1,44 +1,58 @@
 """Attributes of a node: scalars and lists read from its NodeProto, or written for a node that passes made."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.source import SourceNode
 from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_ints, read_text
+from irsplit.errors import ModelError
 from irsplit.ir import Attribute, Node
 
 _FLOAT, _INT, _STRING, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 6, 7, 8
 """AttributeProto.AttributeType."""
 
 
+@contextmanager
+def late_reading(what: str) -> Generator[None]:
+    """Bytes that `read` left alone may turn out damaged when somebody looks: ModelError says which."""
+    try:
+        yield
+    except (ValueError, DecodeError) as error:
+        raise ModelError(f"{what} is damaged: {error}; fetch the file again") from error
+
+
 def read_attributes(node: Node) -> dict[str, Attribute]:
-    """Numbers, strings and lists of them by name; tensors, graphs and types are left out."""
+    """Numbers, strings and lists of them by name; tensors, graphs and types are left out. Raises ModelError."""
     if not isinstance(node.native, SourceNode):
         return dict(node.attributes)
-    data, message = node.native.buffer.view, node.native.message
-    found: dict[str, Attribute] = {}
-    for field in fields(data, message.start, message.stop):
-        if field.key == schema.NODE_ATTRIBUTE:
-            name, value = _attribute(data, field)
-            if value is not None:
-                found[name] = value
-    return found
+    data = node.native.buffer.view
+    with late_reading(f"{node} of {node.native.buffer.name}"):
+        found = [_attribute(data, message) for message in _messages(node.native)]
+    return {name: value for name, value in found if value is not None}
 
 
 def attribute_tensor(node: Node, name: str) -> Field | None:
-    """Where the TensorProto of a tensor attribute lies in the node's buffer."""
+    """Where the TensorProto of a tensor attribute lies in the node's buffer. Raises ModelError."""
     if not isinstance(node.native, SourceNode):
         return None
-    data, message = node.native.buffer.view, node.native.message
-    for field in fields(data, message.start, message.stop):
-        if field.key == schema.NODE_ATTRIBUTE:
-            parts = {part.key: part for part in fields(data, field.start, field.stop)}
-            if schema.ATTRIBUTE_TENSOR in parts and read_text(data, *parts[schema.ATTRIBUTE_NAME][2:]) == name:
-                return parts[schema.ATTRIBUTE_TENSOR]
+    data = node.native.buffer.view
+    with late_reading(f"{node} of {node.native.buffer.name}"):
+        for message in _messages(node.native):
+            parts = {part.key: part for part in fields(data, message.start, message.stop)}
+            label = parts.get(schema.ATTRIBUTE_NAME)
+            if label is not None and read_text(data, label.start, label.stop) == name:
+                return parts.get(schema.ATTRIBUTE_TENSOR)
     return None
+
+
+def _messages(node: SourceNode) -> list[Field]:
+    found = fields(node.buffer.view, node.message.start, node.message.stop)
+    return [field for field in found if field.key == schema.NODE_ATTRIBUTE]
 
 
 def body_messages(data: Data, node: Field) -> list[Field]:

@@ -3,25 +3,24 @@
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
-from irsplit.dialects.onnx.attributes import attribute_tensor, read_attributes
-from irsplit.dialects.onnx.tensors import array_of
+from irsplit.dialects.onnx.attributes import attribute_tensor, late_reading, read_attributes
+from irsplit.dialects.onnx.tensors import array_of, tensor_array
 from irsplit.ir import TensorType, Value
 
 
 def constant_array(value: Value) -> Any:
     """The elements of a constant or of a Constant node's result; None when they are not known, or not a tensor's."""
-    if value.constant is not None:
-        return array_of(value.type, value.constant) if isinstance(value.type, TensorType) else None
     node = value.producer
+    if value.constant is not None:
+        with late_reading(f"constant {value}"):
+            return array_of(value.type, value.constant) if isinstance(value.type, TensorType) else None
     if node is None or node.op != "onnx.Constant":
         return None
     tensor = attribute_tensor(node, "value")
     if tensor is not None:
-        data = node.native.buffer.view[tensor.start : tensor.stop]
-        return numpy_helper.to_array(onnx.TensorProto.FromString(data.tobytes()))
+        with late_reading(f"constant {value}"):
+            return tensor_array(node.native.buffer.view[tensor.start : tensor.stop])
     for name, item in read_attributes(node).items():
         if name.startswith("value_"):
             return np.asarray(item, np.float32 if "float" in name else None)

@@ -45,7 +45,7 @@ def _repetitions(shapes: Shapes) -> int:
     node = shapes.node
     if node.op == "onnx.Loop" and node.inputs and node.inputs[0] is not None:
         trips = constant_array(node.inputs[0])
-        return 1 if trips is None else max(0, int(trips))
+        return 1 if trips is None or trips.size != 1 else max(0, int(trips.item()))
     if node.op == "onnx.Scan":
         scanned = read_attributes(node).get("num_scan_inputs")
         return _at(shapes.input(len(node.inputs) - 1), 0) if isinstance(scanned, int) else 1

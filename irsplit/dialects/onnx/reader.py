@@ -14,10 +14,11 @@ from irsplit.dialects.onnx.source import Annotation, FunctionKey, SourceGraph, S
 from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
-from irsplit.errors import ModelError
+from irsplit.errors import ModelError, UnsupportedError
 from irsplit.ir import Buffer, Graph, Model, Node, Type, Value
 
 _SMALL = 4096
+_EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
 _BODY_KEYS = frozenset(schema.ATTRIBUTE_BODIES)
 _DEEPEST = 100
 """Bodies inside bodies; protobuf's own limit."""
@@ -306,7 +307,7 @@ class _Reader:
         start, stop = message.start, message.stop
         data = self.data[start:stop]
         if stop - start < _SMALL:
-            data = bytes(data)
+            data = bytes(data)  # indexing bytes is faster
         inputs: list[str] = []
         outputs: list[str] = []
         attributes: list[tuple[int, int]] = []
@@ -317,8 +318,11 @@ class _Reader:
             elif key == schema.NODE_OUTPUT:
                 outputs.append(read_text(data, begin, end))
             elif key == schema.NODE_ATTRIBUTE:
-                if may_hold_bodies(data[begin:end]):
+                attribute = data[begin:end]
+                if may_hold_bodies(attribute):
                     attributes.append((start + begin, start + end))
+                if end - begin < _SMALL and _EXTERNAL in bytes(attribute):
+                    self.refuse_external(message, start + begin, start + end)
             elif key in texts:
                 texts[key] = read_text(data, begin, end)
         name, op, domain, overload = texts.values()
@@ -349,6 +353,18 @@ class _Reader:
     def bodies(self, start: int, stop: int) -> list[Field]:
         """The graphs in the attribute at data[start:stop]."""
         return [field for field in fields(self.data, start, stop) if field.key in schema.ATTRIBUTE_BODIES]
+
+    def refuse_external(self, node: Field, start: int, stop: int) -> None:
+        """A tensor attribute that lies in another file: copied as it is, it would point nowhere."""
+        for tensor in fields(self.data, start, stop):
+            if tensor.key not in (schema.ATTRIBUTE_TENSOR, schema.ATTRIBUTE_TENSORS):
+                continue
+            for field in fields(self.data, tensor.start, tensor.stop):
+                if field.key == schema.TENSOR_LOCATION and read_int(self.data, field.start, field.stop):
+                    raise UnsupportedError(
+                        f"{self.path}: the node at byte {node.head} keeps a tensor attribute in another file; "
+                        "turn it into an initializer"
+                    )
 
     def resolve(self, name: str, scopes: list[dict[str, Value]], reader: str) -> Value:
         for scope in reversed(scopes):

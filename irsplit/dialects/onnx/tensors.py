@@ -99,7 +99,7 @@ def read_entry(buffer: Buffer, start: int, stop: int) -> tuple[str, str]:
 def array_of(type: TensorType, constant: Constant) -> Any:
     """The elements as a numpy array: a view of the file where the type allows it."""
     if constant.encoding == TENSOR:
-        return numpy_helper.to_array(onnx.TensorProto.FromString(constant.view().tobytes()))
+        return tensor_array(constant.view())
     if constant.encoding == SPARSE:
         return _dense(onnx.SparseTensorProto.FromString(constant.view().tobytes()))
     shape = [dim for dim in type.shape or () if isinstance(dim, int)]
@@ -108,6 +108,11 @@ def array_of(type: TensorType, constant: Constant) -> Any:
     packed = onnx.TensorProto(dims=shape, data_type=schema.ELEMENT_CODES[type.dtype])
     packed.raw_data = constant.view().tobytes()
     return numpy_helper.to_array(packed)
+
+
+def tensor_array(message: memoryview) -> Any:
+    """The elements of a TensorProto, copied."""
+    return numpy_helper.to_array(onnx.TensorProto.FromString(message.tobytes()))
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> Any:
