@@ -1,12 +1,17 @@
 """The papers' checks: architectures, the rule of Ushakov, communication shares, the Neurosurgeon measurements."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import paper_jointdnn, paper_neurosurgeon, paper_ushakov, papers
 from benchmarks.networks import alexnet, cost_table, resnet50, resnet101_v2, vgg16
+from benchmarks.resnet import build as build_resnet
 from cost_tables import brute_force
 from irsplit.cost import CostTable, metric_terms
+from irsplit.dialects.registry import dialect_of
 from irsplit.errors import PlanError
+from irsplit.passes.cuts import legal_cuts
 from irsplit.planner import Goal, plan
 from irsplit.planner.network import build
 from irsplit.planner.placement import evaluate
@@ -19,6 +24,17 @@ def test_parameters_of_the_networks():
     assert alexnet().parameters == 62_378_344
     assert vgg16().parameters == 138_357_544
     assert resnet50().parameters == 25_557_032
+
+
+def test_the_resnet_that_is_built_is_the_one_in_the_tables(tmp_path: Path):
+    path = tmp_path / "resnet.onnx"
+    assert build_resnet(path) == resnet101_v2().parameters == 44_577_896
+    dialect = dialect_of(path)
+    cuts = {cut.tensors[0].name: cut for cut in legal_cuts(dialect.read(path).entry)}
+    for level in paper_ushakov.levels(resnet101_v2())[:-1]:
+        name = next(tensor for tensor, called in paper_ushakov.LEVELS.items() if called == level.name)
+        assert cuts[name].size_bytes() == 4 * level.elements
+        assert cuts[name].kind == "strict"
 
 
 def test_boundaries_of_resnet_v2_101():
