@@ -74,11 +74,6 @@ class Segments:
             results.update((name, known[name]) for name in segment.results)
         return Stretch(known, results, seconds)
 
-    def reset(self) -> None:
-        """Forget what stateful segments keep between calls."""
-        for engine in self._engines.values():
-            engine.reset()
-
     def _engine(self, index: int) -> Engine:
         with self._lock:
             if index not in self._engines:

@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +116,8 @@ class Server:
             listener = config.bind_socket()
         except SystemExit as error:  # uvicorn's way to say that the address is taken
             raise ServeError(f"cannot listen on {self.options.host}:{port}; choose another with --http-port") from error
+        # Accepted connections inherit it; asyncio sets it only on sockets that say they are TCP, and these do not.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.http_port = int(listener.getsockname()[1])
         self._http = _QuietServer(config)
         self._tasks.append(asyncio.create_task(self._http.serve([listener])))

@@ -1,0 +1,275 @@
+"""The device's side of a bundle with a server behind it: `session.infer(inputs)`, whatever the link does.
+
+with irsplit.runtime.connect("grpc://server:8001", "build") as session:
+    answer = session.infer({"image": image}, timeout_s=0.5)
+    answer.outputs["logits"], answer.path      # "server", or "device" when the link let it down
+"""
+
+import itertools
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from irsplit.errors import BundleError, DeadlineError, RemoteError, SessionLostError
+from irsplit.runtime.boundary import Boundary
+from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
+from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.serving.exchange import DEFAULT_PATIENCE, Exchange, ExchangeFailed, Exchanger, Patience
+from irsplit.runtime.serving.messages import (
+    FRAME,
+    Code,
+    InferRequest,
+    Parameter,
+    ServiceError,
+    frame_tensor,
+    to_array,
+)
+from irsplit.runtime.serving.pipeline import pipelined
+from irsplit.runtime.serving.segments import Segments, decode, encode
+from irsplit.runtime.serving.transport import Access, Transport, open_transport
+from irsplit.runtime.session import Arrays, check_inputs
+
+_RESERVE_SHARE = 0.25
+"""Of the deadline, kept for finishing on the device as long as its time is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs of the whole model by name, and how they came about.
+
+    `path` is "server", or "device" when everything ran here; `reason` then says why. `boundary` is the index of the
+    boundary whose frame was sent, None without one.
+    """
+
+    outputs: dict[str, Any] = field(repr=False)
+    path: str
+    boundary: int | None
+    attempts: int
+    seconds: float
+    frame_bytes: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A call whose first segments have run on the device: what goes on from behind `boundary`."""
+
+    index: int
+    values: Mapping[str, Any]
+    results: Mapping[str, Any]
+    began: float
+    deadline: float
+
+
+class RemoteSession:
+    """A bundle whose device segments run here and whose server segments run behind a transport.
+
+    Calls of bundles without state may come from several threads; with state they are done one after the other, each
+    step once. A stateful stream stays on the side where it began; when its state is lost, every call raises
+    SessionLostError until `reset()`.
+    """
+
+    def __init__(
+        self,
+        bundle: Path | str,
+        transport: Transport,
+        *,
+        name: str = "",
+        timeout_s: float = 5.0,
+        patience: Patience = DEFAULT_PATIENCE,
+        options: EngineOptions = DEFAULT_OPTIONS,
+    ) -> None:
+        self.manifest = Manifest.load(bundle)
+        self.name = name or self.manifest.name
+        self._timeout_s = timeout_s
+        self._exchanger = Exchanger(transport, patience)
+        self._device = Segments(self.manifest, "device", options)
+        self._count = len(self.manifest.segments)
+        places = [segment.place for segment in self.manifest.segments]
+        if places[0] != "device" or not self._device.has(0, 1):
+            raise BundleError(f"bundle '{self.manifest.name}' starts on the {places[0]}; start it there")
+        self.autonomous = self._device.has(0)
+        """Whether the device can do everything alone."""
+        self._device.open(0, self._stop(0))
+        self._stateful = self._device.stateful(0, self._count)
+        self._turn = threading.Lock()
+        self._rest_s: float | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new stream: forget the state of stateful segments, here and at the server."""
+        if self._stateful:
+            # New engines: not every engine can put every kind of state back.
+            self._device = self._device.fresh()
+        self._sequence = uuid.uuid4().hex
+        self._steps = itertools.count()
+        self._side = ""
+        """Where a stateful stream has gone on from its first step: "server", "device", or "" before it."""
+        self._lost = ""
+
+    @property
+    def link_up(self) -> bool:
+        """Whether requests are sent at all (the circuit breaker is closed)."""
+        return self._exchanger.breaker.closed
+
+    def infer(self, inputs: Arrays, timeout_s: float | None = None) -> Answer:
+        """All outputs of the model within `timeout_s`.
+
+        Raises DeadlineError, SessionLostError or RemoteError when neither server nor device can answer; EngineError
+        for inputs that do not fit.
+        """
+        if not self._stateful:
+            return self.finish(self.start(inputs, timeout_s))
+        with self._turn:
+            return self.finish(self.start(inputs, timeout_s))
+
+    def stream(self, calls: Iterable[Arrays], depth: int = 4, timeout_s: float | None = None) -> Iterator[Answer]:
+        """Answers to successive calls in their order, the device computing ahead of link and server.
+
+        At most `depth` calls are under way, so that neither frames nor answers pile up. A call that fails raises where
+        its answer would have come.
+        """
+        network = 1 if self._stateful else depth
+        return pipelined(calls, lambda inputs: self.start(inputs, timeout_s), self.finish, depth, network)
+
+    def start(self, inputs: Arrays, timeout_s: float | None = None) -> Started:
+        """The device's first part of a call; `finish` does the rest."""
+        if self._lost:
+            raise SessionLostError(f"the stream's state is lost ({self._lost}); call reset() and start it again")
+        began = time.monotonic()
+        arrays = check_inputs(self.manifest.inputs, inputs)
+        stretch = self._device.run(0, self._stop(0), arrays)
+        deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
+        return Started(self._stop(0), stretch.values, stretch.results, began, deadline)
+
+    def finish(self, started: Started) -> Answer:
+        """Send the frame and merge what comes back with what is here; or go on here."""
+        if self._lost:
+            raise SessionLostError(f"the stream's state is lost ({self._lost}); call reset() and start it again")
+        index, values, results = started.index, dict(started.values), dict(started.results)
+        attempts, frame_bytes, sent = 0, 0, None
+        reason = "" if self._side != "device" else "the stream began on the device"
+        while index < self._count:
+            boundary = self.manifest.boundaries[index - 1]
+            frame = encode(boundary, values)
+            try:
+                if reason:
+                    raise ExchangeFailed(None, reason, 0)
+                exchange = self._send(frame, index, started.deadline)
+                values, results, index = self._merged(exchange, index, results)
+            except ExchangeFailed as failure:
+                attempts += failure.attempts
+                reason = str(failure)
+                self._check_fallback(failure, index)
+                values = self._here(boundary, frame, values)
+                stop = self._count
+            else:
+                attempts, frame_bytes, sent = attempts + exchange.attempts, frame_bytes + len(frame), boundary.index
+                stop = self._stop(index)
+            if stop > index:
+                clock = time.monotonic()
+                stretch = self._device.run(index, stop, values)
+                values, index = stretch.values, stop
+                results.update(stretch.results)
+                self._note_rest(time.monotonic() - clock, bool(reason))
+        if self._stateful:
+            self._side = "device" if reason or sent is None else "server"
+        outputs = {info.name: results[info.name] for info in self.manifest.outputs if info.name in results}
+        path = "device" if reason or sent is None else "server"
+        return Answer(outputs, path, sent, attempts, time.monotonic() - started.began, frame_bytes, reason)
+
+    def close(self) -> None:
+        self._exchanger.close()
+
+    def __enter__(self) -> "RemoteSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _stop(self, index: int) -> int:
+        """Behind the last segment from `index` on that is the device's."""
+        segments = self.manifest.segments
+        return next((i for i in range(index, self._count) if segments[i].place != "device"), self._count)
+
+    def _send(self, frame: bytes, index: int, deadline: float) -> Exchange:
+        parameters: dict[str, Parameter] = {}
+        if self._device.stateful(index, self._count):
+            step = next(self._steps)
+            parameters = {"sequence_id": self._sequence, "sequence_step": step, "sequence_start": step == 0}
+        request = InferRequest(
+            self.name, self.manifest.digest[:16], [frame_tensor(frame)], uuid.uuid4().hex, parameters
+        )
+        return self._exchanger.send(request, deadline - self._reserve(deadline) if self.autonomous else deadline)
+
+    def _merged(
+        self, exchange: Exchange, index: int, results: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """Values to go on with, results so far, and the next segment, after an answer of the server."""
+        arrays: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        after = self._count
+        try:
+            for tensor in exchange.response.outputs:
+                if tensor.name == FRAME:
+                    after = next(i for i in range(index, self._count) if self.manifest.segments[i].place == "device")
+                    values = decode(self.manifest.boundaries[after - 1], tensor.data)
+                else:
+                    arrays[tensor.name] = to_array(tensor)
+        except ServiceError as error:
+            raise ExchangeFailed(None, f"the answer makes no sense: {error.text}", exchange.attempts) from error
+        return values, {**results, **arrays}, after
+
+    def _check_fallback(self, failure: ExchangeFailed, index: int) -> None:
+        """Raise unless the device can go on alone from segment `index`."""
+        first = self._side == ""
+        mine = self._device.has(index) and (first or self._side == "device" or not self._stateful)
+        if mine and failure.code is not Code.SESSION_LOST:
+            return
+        if self._stateful:
+            self._lost = str(failure)
+        if failure.code is Code.SESSION_LOST or (self._stateful and not first):
+            raise SessionLostError(f"{self.name}: {failure}; call reset() and start the stream again") from failure
+        kind = DeadlineError if failure.code is Code.DEADLINE else RemoteError
+        raise kind(
+            f"{self.name}: no answer after {failure.attempts} attempts ({failure}); "
+            "a bundle compiled with --autonomous would finish on the device"
+        ) from failure
+
+    def _here(self, boundary: Boundary, frame: bytes, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the server would have read: a quantized boundary gives the same answer on both paths."""
+        quantized = any(spec.quantization is not None for spec in boundary.tensors)
+        return decode(boundary, frame) if quantized else values
+
+    def _reserve(self, deadline: float) -> float:
+        """Seconds to keep for finishing on the device."""
+        left = max(deadline - time.monotonic(), 0)
+        return min(left * _RESERVE_SHARE if self._rest_s is None else 2 * self._rest_s, left / 2)
+
+    def _note_rest(self, seconds: float, fell_back: bool) -> None:
+        if fell_back:
+            self._rest_s = seconds if self._rest_s is None else 0.8 * self._rest_s + 0.2 * seconds
+
+
+def connect(
+    url: str,
+    bundle: Path | str,
+    *,
+    name: str = "",
+    timeout_s: float = 5.0,
+    token: str = "",
+    trusted: Path | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+    options: EngineOptions = DEFAULT_OPTIONS,
+) -> RemoteSession:
+    """A session of `bundle` with the server at `url`: grpc://, grpcs://, http:// or https://HOST:PORT.
+
+    Nothing is sent before the first call: a device starts without its link. `name` is the bundle's name at the server
+    when it is not its own, `trusted` a PEM file of certificates to trust. Raises BundleError, EngineError, RemoteError.
+    """
+    transport = open_transport(url, Access(token, trusted))
+    return RemoteSession(bundle, transport, name=name, timeout_s=timeout_s, patience=patience, options=options)

@@ -1,0 +1,146 @@
+"""How requests travel: over gRPC (needs grpcio) or HTTP (needs nothing), with what went wrong told apart."""
+
+import http.client
+import importlib
+import ssl
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from irsplit.errors import RemoteError
+from irsplit.runtime.serving.http_messages import request_to_body, response_from_body
+from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError
+
+REPEATABLE = (Code.DRAINING, Code.OVERLOADED, Code.DEADLINE, Code.INTERNAL, Code.INVALID)
+"""Refusals that another attempt may not meet; INVALID, because bytes may have been damaged on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to get in: a bearer token, and the certificates to trust (PEM; None: the system's)."""
+
+    token: str = field(default="", repr=False)
+    trusted: Path | None = None
+
+
+class TransportError(Exception):
+    """No answer. `code` None: the link failed, and whether the request was run is not known."""
+
+    def __init__(self, code: Code | None, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+    @property
+    def repeatable(self) -> bool:
+        return self.code is None or self.code in REPEATABLE
+
+    @property
+    def of_link(self) -> bool:
+        """Whether the link or the server's state is at fault, rather than the request."""
+        return self.code in (None, Code.DRAINING, Code.OVERLOADED, Code.DEADLINE)
+
+
+class Transport(Protocol):
+    """Thread-safe. A connection that failed is not used again."""
+
+    def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
+        """Raises TransportError."""
+        ...
+
+    def ready(self, timeout_s: float) -> bool:
+        """Whether a new connection finds a server that answers."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class HttpTransport:
+    """Connections are kept and taken by one request at a time; as many are open as requests ran at once."""
+
+    def __init__(self, url: SplitResult, access: Access) -> None:
+        if url.hostname is None:
+            raise RemoteError(f"{url.geturl()}: names no host; give http://HOST:PORT")
+        self._host = url.hostname
+        self._port = url.port or (443 if url.scheme == "https" else 80)
+        self._tls: ssl.SSLContext | None = None
+        if url.scheme == "https":
+            self._tls = ssl.create_default_context(cafile=None if access.trusted is None else str(access.trusted))
+        self._headers = {"authorization": f"Bearer {access.token}"} if access.token else {}
+        self._lock = threading.Lock()
+        self._idle: list[http.client.HTTPConnection] = []
+
+    def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
+        headers, body = request_to_body(request)
+        version = f"/versions/{request.version}" if request.version else ""
+        status, given, answer = self._ask(
+            "POST", f"/v2/models/{request.model}{version}/infer", headers, body, timeout_s
+        )
+        if status != 200:
+            raise TransportError(_code_of_status(status), answer.decode(errors="replace")[:500])
+        try:
+            return response_from_body(given, answer)
+        except ServiceError as error:
+            raise TransportError(None, error.text) from error
+
+    def ready(self, timeout_s: float) -> bool:
+        self.close()
+        try:
+            return self._ask("GET", "/v2/health/ready", {}, b"", timeout_s)[0] == 200
+        except TransportError:
+            return False
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _ask(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, timeout_s: float
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = self._take(timeout_s)
+        try:
+            connection.request(method, path, body, headers | self._headers)
+            answer = connection.getresponse()
+            given = {key.lower(): value for key, value in answer.getheaders()}
+            content = answer.read()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            connection.close()
+            code = Code.DEADLINE if isinstance(error, TimeoutError) else None
+            raise TransportError(code, f"{type(error).__name__}: {error}") from error
+        with self._lock:
+            self._idle.append(connection)
+        return answer.status, given, content
+
+    def _take(self, timeout_s: float) -> http.client.HTTPConnection:
+        """An idle connection, or a new one that connects with its first request."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None and self._tls is not None:
+            connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+        if connection is None:
+            connection = http.client.HTTPConnection(self._host, self._port)
+        connection.timeout = timeout_s
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_s)
+        return connection
+
+
+def _code_of_status(status: int) -> Code | None:
+    return next((code for code in Code if code.http == status), None)
+
+
+def open_transport(url: str, access: Access) -> Transport:
+    """A transport for grpc://, grpcs://, http:// or https://HOST:PORT. Raises RemoteError for other addresses."""
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https"):
+        return HttpTransport(parts, access)
+    if parts.scheme not in ("grpc", "grpcs"):
+        raise RemoteError(f"{url}: give grpc://HOST:PORT, grpcs://, http:// or https://")
+    try:
+        module = importlib.import_module("irsplit.runtime.serving.grpc_client")
+    except ImportError as error:
+        raise RemoteError(f"{url} needs gRPC ({error}); pip install 'irsplit[serve]', or use http://") from error
+    return module.GrpcTransport(parts, access)
