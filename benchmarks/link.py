@@ -163,7 +163,7 @@ class Proxy:
 
     def _cut(self) -> None:
         self._refusing = True
-        for writer in self._writers:
+        for writer in set(self._writers):
             writer.transport.abort()
 
     def _mend(self) -> None:
@@ -178,24 +178,32 @@ class Proxy:
     async def _close(self, server: asyncio.Server) -> None:
         server.close()
         self._cut()
-        for task in self._tasks:
+        tasks = set(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._cut()
+        await asyncio.sleep(0.01)  # aborted transports close their sockets in the loop's next rounds
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
             writer.transport.abort()
             return
+        self._writers.add(writer)
+        self._keep(asyncio.current_task())
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
             writer.transport.abort()
             return
-        self._writers |= {writer, far_writer}
+        self._writers.add(far_writer)
         for source, sink in ((reader, far_writer), (far_reader, writer)):
-            task = asyncio.create_task(self._pass(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(asyncio.create_task(self._pass(source, sink)))
+
+    def _keep(self, task: asyncio.Task[None] | None) -> None:
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         """Bytes of one direction, packet by packet, each written when the link would have delivered it."""

@@ -103,9 +103,9 @@ class HttpTransport:
         connection = self._take(timeout_s)
         try:
             connection.request(method, path, body, headers | self._headers)
-            answer = connection.getresponse()
-            given = {key.lower(): value for key, value in answer.getheaders()}
-            content = answer.read()
+            with connection.getresponse() as answer:
+                given = {key.lower(): value for key, value in answer.getheaders()}
+                content = answer.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             code = Code.DEADLINE if isinstance(error, TimeoutError) else None
