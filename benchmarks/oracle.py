@@ -106,7 +106,7 @@ def rows(path: Path, rounds: int) -> list[list[str]]:
     with tempfile.TemporaryDirectory(prefix="irsplit-oracle-") as name:
         folder = Path(name)
         profile = folder / "profile.json"
-        profile.write_text(to_json(profile_model(path, effort=Effort(runs=9))), encoding="utf-8")
+        profile.write_text(to_json(profile_model(path, effort=Effort(runs=25, fresh=False))), encoding="utf-8")
         dialect = dialect_of(path)
         found = sweep(path, folder, rounds)
         lines: list[list[str]] = []
@@ -134,14 +134,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = Path(__file__).parent.parent.parent / "shared" / "models"
     parser.add_argument("--corpus", type=Path, default=Path(os.environ.get("IRSPLIT_CORPUS", default)))
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("models", nargs="*", default=MODELS)
     arguments = parser.parse_args()
     head = ["model", "link", "cuts", "planned", "predicted ms", "measured ms", "best", "measured ms", "over the best"]
     head += ["device only ms", "server only ms"]
-    lines = [line for model in arguments.models for line in rows(arguments.corpus / "models" / model, arguments.rounds)]
     print(f"{machine()}; one thread each side, device {SLOWDOWN} times slower, median of {arguments.rounds}\n")
-    print(markdown(head, lines))
+    for model in arguments.models:
+        print(markdown(head, rows(arguments.corpus / "models" / model, arguments.rounds)) + "\n", flush=True)
 
 
 if __name__ == "__main__":
