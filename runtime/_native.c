@@ -4,6 +4,7 @@
  *     encode(boundary, arrays, dims) -> bytes                 decompress(tensor, source, size) -> bytes
  *     shapes(boundary, frame) -> [dims, ...]
  *     decode(boundary, frame, arrays) -> None
+ *     sizes(boundary, arrays) -> (bytes of the opened boundary, of the largest frame, of scratch)
  *     frame_size(bytes) -> int        crc32c(bytes) -> int
  *
  * Buffers belong to the caller; the lock is released while the core works and taken again for hooks. A status of the core
@@ -318,6 +319,31 @@ static PyObject *py_decode(PyObject *module, PyObject *args) {
     return result;
 }
 
+/* memory of the opened boundary, largest frame, scratch for arrays of these shapes */
+static PyObject *py_sizes(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *capsule, *arrays;
+    if (!PyArg_ParseTuple(args, "OO", &capsule, &arrays)) {
+        return NULL;
+    }
+    opened *o = get_opened(capsule);
+    tensors *t = o == NULL ? NULL : hold(o, arrays, PyBUF_SIMPLE);
+    if (t == NULL) {
+        return NULL;
+    }
+    size_t memory = 0, bound = 0, scratch = 0;
+    irs_status status = irs_boundary_size(o->descriptor.buf, (size_t)o->descriptor.len, &memory);
+    if (status == IRS_OK) {
+        status = irs_frame_bound(o->boundary, t->items, &bound);
+    }
+    if (status == IRS_OK) {
+        status = irs_workspace_size(o->boundary, t->items, &scratch);
+    }
+    release(t);
+    return status == IRS_OK ? Py_BuildValue("nnn", (Py_ssize_t)memory, (Py_ssize_t)bound, (Py_ssize_t)scratch)
+                            : raise_status(status);
+}
+
 static PyObject *py_frame_size(PyObject *module, PyObject *args) {
     (void)module;
     Py_buffer bytes;
@@ -345,6 +371,7 @@ static PyMethodDef methods[] = {
     {"open", py_open, METH_VARARGS, NULL},     {"encode", py_encode, METH_VARARGS, NULL},
     {"shapes", py_shapes, METH_VARARGS, NULL}, {"decode", py_decode, METH_VARARGS, NULL},
     {"crc32c", py_crc32c, METH_VARARGS, NULL}, {"frame_size", py_frame_size, METH_VARARGS, NULL},
+    {"sizes", py_sizes, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,7 +7,7 @@ IRSPLIT_CODEC=native|reference forces one of them.
 import functools
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,10 @@ class NativeCodec:
     def encode(self, arrays: Sequence[Array]) -> bytes:
         return self._native.encode(self._handle, arrays)
 
+    def sizes(self, arrays: Sequence[Array]) -> tuple[int, int, int]:
+        """Bytes of the opened boundary, of the largest frame, of scratch; for arrays of these shapes."""
+        return self._native.sizes(self._handle, arrays)
+
     def shapes(self, frame: memoryview) -> list[tuple[int, ...]]:
         return self._native.shapes(self._handle, frame)
 
@@ -131,6 +135,21 @@ def _encode_reason(boundary: Boundary, status: Status) -> str:
     if status == Status.SIZE:
         return f"{boundary}: a tensor is too large for a frame; send fewer samples at a time"
     return f"{boundary}: cannot be encoded ({status.name.lower()})"
+
+
+class BoundarySizes(NamedTuple):
+    """What the C core asks for on this machine, for a boundary with static shapes."""
+
+    memory_bytes: int
+    frame_bytes: int
+    workspace_bytes: int
+
+
+def boundary_sizes(boundary: Boundary) -> BoundarySizes:
+    """Sizes a firmware has to provide. Needs the C extension."""
+    codec = NativeCodec(boundary)
+    arrays: list[Array] = [np.empty([dim or 0 for dim in spec.shape], spec.storage) for spec in boundary.tensors]
+    return BoundarySizes(*codec.sizes(arrays))
 
 
 def frame_size(header: Bytes) -> int:

@@ -1,0 +1,66 @@
+"""boundary.h: compiles without warnings and frames a tensor exactly as Python does, with the sizes it names."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from framing import engines
+from irsplit.boundary.header import c_header
+from irsplit.errors import UnsupportedError
+from irsplit.runtime.boundary import Boundary, TensorSpec
+from test_static_rans import feature_map, trained
+
+RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
+
+FIRMWARE = """
+#include "irs.h"
+#include "boundary.h"
+#include <stdio.h>
+
+static union { uint64_t align[2]; unsigned char bytes[IRS_BOUNDARY0_MEMORY_SIZE]; } memory __attribute__((aligned(16)));
+static unsigned char scratch[IRS_BOUNDARY0_WORKSPACE_SIZE] __attribute__((aligned(16)));
+static unsigned char pixels[IRS_BOUNDARY0_TENSOR0_SIZE], frame[IRS_BOUNDARY0_FRAME_BOUND];
+
+int main(void) {
+    irs_boundary *boundary;
+    irs_tensor tensor = {pixels, sizeof pixels, IRS_BOUNDARY0_TENSOR0_DIMS};
+    size_t size;
+    if (fread(pixels, 1, sizeof pixels, stdin) != sizeof pixels) return 1;
+    if (irs_boundary_open(&boundary, &memory, sizeof memory, irs_boundary0_descriptor,
+                          sizeof irs_boundary0_descriptor)) return 2;
+    if (irs_encode(boundary, NULL, &tensor, scratch, sizeof scratch, frame, sizeof frame, &size)) return 3;
+    return fwrite(frame, 1, size, stdout) == size ? 0 : 4;
+}
+"""
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_firmware_frames_like_python(level: int, tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed: boundary.h is NOT compiled here")
+    boundary = Boundary(0, "relu */ \u00e9", (trained("u8", (1, 6, 5, 40), level),))
+    (tmp_path / "boundary.h").write_text(c_header(boundary))
+    (tmp_path / "firmware.c").write_text(FIRMWARE)
+    sources = [*sorted((RUNTIME / "src").glob("*.c")), tmp_path / "firmware.c"]
+    flags = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-DIRS_ENCODE_ONLY", "-fsanitize=address,undefined"]
+    command = [
+        "gcc",
+        *flags,
+        f"-I{RUNTIME / 'include'}",
+        f"-I{tmp_path}",
+        *map(str, sources),
+        "-o",
+        tmp_path / "firmware",
+    ]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr
+    array = feature_map(3, (1, 6, 5, 40), "u8")
+    result = subprocess.run([tmp_path / "firmware"], input=array.tobytes(), capture_output=True, timeout=60)
+    assert (result.returncode, result.stdout) == (0, engines(boundary)[0].encode([array])), result.stderr
+
+
+def test_symbolic_shapes_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="static shapes"):
+        c_header(Boundary(0, "b", (TensorSpec("x", "u8", (None, 3)),)))
