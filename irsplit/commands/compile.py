@@ -7,6 +7,7 @@ from pathlib import Path
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.compiler import BOUNDARIES, compile_model, whole_model
+from irsplit.dialects.base import WriteOptions
 from irsplit.engines.inputs import load_calls
 from irsplit.errors import ParseError
 
@@ -60,6 +61,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="the passes themselves instead of the options above, --calibration apart; a bundle's manifest has its own",
     )
     parser.add_argument("--codec", default="zstandard", help="lossless codec of the boundary; default zstandard")
+    parser.add_argument(
+        "--external-over",
+        type=int,
+        metavar="BYTES",
+        help="weights go into a file beside a segment that would be larger; default: only where the format forces it",
+    )
+    parser.add_argument(
+        "--share-weights",
+        action="store_true",
+        help="segments refer to the data files of an ONNX model instead of a copy: linked into the bundle",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
@@ -92,6 +104,7 @@ def run(arguments: Namespace) -> int:
         autonomous=arguments.autonomous,
         choose=chooser(arguments, arguments.codec) if arguments.device else None,
         pipeline=arguments.pipeline,
+        options=WriteOptions(arguments.external_over, arguments.share_weights),
     )
     for remark in compiled.remarks:
         print(f"{'warning' if remark.warning else 'note'}: {remark.text}", file=sys.stderr)

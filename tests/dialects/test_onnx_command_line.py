@@ -1,0 +1,51 @@
+"""`irsplit compile` with weights beside the segments: in files of their own, or in those of the source."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from irsplit.cli import main
+
+SIZE = 64
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two matrix products whose weights lie in source.onnx.data."""
+    weights = [
+        numpy_helper.from_array(np.full((SIZE, SIZE), value, np.float32), name) for name, value in (("a", 1), ("b", 2))
+    ]
+    nodes = [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("MatMul", ["h", "b"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, SIZE]) for name in ("x", "h", "y")]
+    graph = helper.make_graph(nodes, "net", [ends[0]], [ends[2]], weights, value_info=[ends[1]])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "source.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="source.onnx.data", size_threshold=0)
+    return path
+
+
+def compile_with(source: Path, *options: str) -> dict[str, list[str]]:
+    """Compile at h, verify, and list the files of both sides."""
+    bundle = source.with_name("bundle")
+    assert main(["compile", str(source), "-o", str(bundle), "--cut", "h", *options]) == 0
+    assert main(["verify", str(bundle)]) == 0
+    return {place: sorted(path.name for path in (bundle / place).glob("*.onnx*")) for place in ("device", "server")}
+
+
+def test_weights_are_inline_by_default(source: Path):
+    assert compile_with(source) == {"device": ["model.onnx"], "server": ["model.onnx"]}
+
+
+def test_weights_go_beside_the_segment_when_asked(source: Path):
+    files = ["model.onnx", "model.onnx.data"]
+
+    assert compile_with(source, "--external-over", "1000") == {"device": files, "server": files}
+
+
+def test_weights_are_shared_when_asked(source: Path):
+    files = ["model.onnx", "source.onnx.data"]
+
+    assert compile_with(source, "--share-weights") == {"device": files, "server": files}
