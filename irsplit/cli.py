@@ -21,6 +21,8 @@ COMMANDS = {
     "run": "run a bundle on inputs, all segments in this process",
     "serve": "run the server's side of bundles as a service (Open Inference Protocol, gRPC and HTTP)",
     "report": "write a page with what every cut costs, which re-plans when its sliders move",
+    "delta": "write the patch that makes one build of a bundle of another",
+    "apply": "make the new build of a bundle of the old one and a patch",
     "inspect": "show what is in a model or a bundle",
     "opt": "run passes over a model and print it as IR text",
     "plugins": "list the installed passes, dialects and codecs, and where each comes from",

@@ -1,0 +1,20 @@
+"""irsplit apply OLD PATCH -o NEW"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.delta import apply_delta
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("old", type=Path, help="the bundle that the patch was made against")
+    parser.add_argument("patch", type=Path, help="a file that 'irsplit delta' wrote")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="NEW", help="folder of the new bundle; may be OLD itself"
+    )
+
+
+def run(arguments: Namespace) -> int:
+    manifest = apply_delta(arguments.old, arguments.patch, arguments.output)
+    print(f"{arguments.output}  {manifest.name} {manifest.digest[:16]}")
+    return 0

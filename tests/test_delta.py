@@ -1,0 +1,151 @@
+"""Patches between builds: exact, small, refused when damaged, and never half applied."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+import irsplit
+from irsplit.cli import main
+from irsplit.delta import Change, _planes, _restored, apply_delta, compress_against, write_delta
+from irsplit.errors import BundleError
+from irsplit.runtime.manifest import MANIFEST, Manifest
+
+MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
+
+
+def retrained(path: Path, change: float, only: str = "") -> Path:
+    """The example with its weights moved by a share `change` of each; those of the layer `only`, or all."""
+    model = onnx.load(MODEL)
+    generator = np.random.default_rng(3)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and only in tensor.name:
+            moved = values * (1 + change * generator.standard_normal(values.shape).astype(np.float32))
+            tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))
+    onnx.save(model, path)
+    return path
+
+
+def build(model: Path, folder: Path) -> Path:
+    irsplit.compile_model(model, folder, ["bottleneck/relu"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(MODEL, tmp_path_factory.mktemp("builds") / "old")
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("builds")
+    return build(retrained(folder / "digits.onnx", 1e-3), folder / "new")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def plain_patch_size(old: Path, new: Path) -> int:
+    """What zstandard needs with the old files as its dictionaries."""
+    files = [name for name in contents(new) if contents(new)[name] != contents(old).get(name)]
+    return sum(len(compress_against(contents(new)[name], contents(old).get(name, b""))) for name in files)
+
+
+def test_patched_bundle_is_the_new_one_byte_for_byte(old, new, tmp_path):
+    report = write_delta(old, new, tmp_path / "patch")
+    apply_delta(old, tmp_path / "patch", tmp_path / "applied")
+    assert contents(tmp_path / "applied") == contents(new)
+    assert report.patch_bytes == (tmp_path / "patch").stat().st_size
+    assert report.patch_bytes < 0.85 * plain_patch_size(old, new)
+
+
+def test_unchanged_weights_cost_nothing(old, tmp_path):
+    new = build(retrained(tmp_path / "digits.onnx", 0.5, only="head/"), tmp_path / "new")
+    report = write_delta(old, new, tmp_path / "patch")
+    changed = 4 * (512 * 10 + 10)
+    assert report.patch_bytes < changed + 3000
+    apply_delta(old, tmp_path / "patch", tmp_path / "applied")
+    assert contents(tmp_path / "applied") == contents(new)
+
+
+def test_one_side_alone(old, new, tmp_path):
+    write_delta(old, new, tmp_path / "patch", "device")
+    device = tmp_path / "on-the-device"
+    for name, data in contents(old).items():
+        if not name.startswith("server/"):
+            (device / name).parent.mkdir(parents=True, exist_ok=True)
+            (device / name).write_bytes(data)
+    apply_delta(device, tmp_path / "patch", device)
+    assert contents(device) == {name: data for name, data in contents(new).items() if not name.startswith("server/")}
+
+
+def test_commands(old, new, tmp_path, capsys):
+    assert main(["delta", str(old), str(new), "-o", str(tmp_path / "patch")]) == 0
+    assert main(["apply", str(old), str(tmp_path / "patch"), "-o", str(tmp_path / "applied")]) == 0
+    assert Manifest.load(new).digest[:16] in capsys.readouterr().out
+    assert contents(tmp_path / "applied") == contents(new)
+
+
+def test_patch_for_another_build_is_refused(old, new, tmp_path):
+    write_delta(old, new, tmp_path / "patch")
+    with pytest.raises(BundleError, match="is for build"):
+        apply_delta(new, tmp_path / "patch", tmp_path / "applied")
+    assert not (tmp_path / "applied").exists()
+
+
+def test_damaged_patches_are_refused_and_leave_nothing(old, new, tmp_path):
+    write_delta(old, new, tmp_path / "patch")
+    data = (tmp_path / "patch").read_bytes()
+    for index in [*range(48), *range(48, len(data), 997)]:
+        (tmp_path / "damaged").write_bytes(data[:index] + bytes([data[index] ^ 4]) + data[index + 1 :])
+        if index in range(5, 8):
+            continue  # padding
+        with pytest.raises(BundleError):
+            apply_delta(old, tmp_path / "damaged", tmp_path / "applied")
+        (tmp_path / "damaged").write_bytes(data[:index])
+        with pytest.raises(BundleError):
+            apply_delta(old, tmp_path / "damaged", tmp_path / "applied")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "patch"]
+
+
+def test_old_bundle_that_was_changed_is_found_out(old, new, tmp_path):
+    write_delta(old, new, tmp_path / "patch")
+    touched = tmp_path / "touched"
+    for name, data in contents(old).items():
+        (touched / name).parent.mkdir(parents=True, exist_ok=True)
+        (touched / name).write_bytes(data)
+    weights = touched / "device" / "model.onnx"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-5000] + bytes([data[-5000] ^ 1]) + data[-4999:])
+    with pytest.raises(BundleError):
+        apply_delta(touched, tmp_path / "patch", tmp_path / "applied")
+    assert not (tmp_path / "applied").exists()
+
+
+def test_patch_is_deterministic(old, new, tmp_path):
+    for name in ("one", "two"):
+        write_delta(old, new, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert (tmp_path / "one").read_bytes()[:5] == b"IRSP" + struct.pack("B", 1)
+    assert MANIFEST in contents(new)
+
+
+@given(
+    st.integers(1, 40),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from(["xor", "integers", "floats"]),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=200, deadline=None)
+def test_planes_restore_any_bits(count, width, coding, random):
+    old = np.frombuffer(random.randbytes(count * width), np.uint8)
+    new = np.frombuffer(random.randbytes(count * width), np.uint8)
+    change = Change(0, 0, count * width, width, coding)
+    assert _restored(change, old, _planes(change, old, new)) == new.tobytes()
