@@ -11,7 +11,7 @@ from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Call, SegmentFile, run_segments
 from irsplit.engines.isolate import isolated
-from irsplit.errors import CutError
+from irsplit.errors import CutError, PassError
 from irsplit.ir import Graph, Model, TensorType, engine_graph
 from irsplit.passes import Context, Cut, Pipeline, Remark, find_cuts
 from irsplit.passes.base import Pass, Samples
@@ -24,6 +24,7 @@ from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.quantize_boundary import QuantizeBoundary
 from irsplit.passes.rematerialise import Rematerialise
 from irsplit.passes.remove_unused import RemoveUnused
+from irsplit.provenance import provenance, source_files
 from irsplit.runtime.manifest import Manifest, TensorInfo, file_digest
 
 BOUNDARIES: dict[str, tuple[Pass, ...]] = {"lossless": (), "int8": (QuantizeBoundary(),)}
@@ -37,6 +38,8 @@ class Compiled:
     manifest: Manifest
     pipeline: str
     remarks: tuple[Remark, ...]
+    source_files: tuple[Path, ...]
+    """The model file and the data files beside it."""
 
 
 def compile_model(
@@ -55,6 +58,7 @@ def compile_model(
     pipeline: str = "",
     options: WriteOptions = WriteOptions(),
     remember: bool = True,
+    warnings_are_errors: bool = False,
 ) -> Compiled:
     """Compile the model file into a bundle in `folder`.
 
@@ -64,11 +68,13 @@ def compile_model(
     `autonomous` puts the server's segments beside the device's, which can then go on without a link. A `pipeline` text
     says which passes run, instead of all of that but `autonomous` and `calibration`. `remember` notes where the model
     lies, so that `verify_bundle` finds it again.
-    Raises an IrsplitError for whatever is wrong with model, cut or folder; nothing is left half written then.
+    Raises an IrsplitError for whatever is wrong with model, cut or folder, and PassError for a warning of a pass when
+    `warnings_are_errors`; nothing is left half written then.
     """
     source, target = Path(model), Path(folder)
     dialect = dialect_of(source)
     loaded = dialect.read(source)
+    files = source_files(loaded, source)
     entry = loaded.entry
     context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
     before: tuple[Pass, ...] = (Rematerialise(),) if rematerialise and not pipeline else ()
@@ -86,16 +92,25 @@ def compile_model(
     after.run(loaded, context)
     if not loaded.segments:
         raise CutError(f"the pipeline '{passes}' leaves the model whole; put partition{{cut=ID}} into it")
+    if warnings_are_errors:
+        _refuse_warnings(context.remarks)
     digest = file_digest(source)
     details = context.details | {
-        "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks]
+        "provenance": provenance(loaded, files, passes),
+        "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
     }
     origin = Origin(source.name, digest, str(passes), details)
     complete = ("device",) if autonomous else ()
     manifest = write_bundle(loaded, dialect, entry, target, origin, options, complete)
     if remember:
         sources.remember(source, digest)
-    return Compiled(manifest, str(passes), tuple(context.remarks))
+    return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))
+
+
+def _refuse_warnings(remarks: Sequence[Remark]) -> None:
+    warnings = [f"{remark.pass_name}: {remark.text}" for remark in remarks if remark.warning]
+    if warnings:
+        raise PassError(f"warnings are errors here: {'; '.join(warnings)}")
 
 
 def default_pipeline(

@@ -1,20 +1,26 @@
-"""irsplit compile MODEL -o DIR"""
+"""irsplit compile MODEL -o DIR, irsplit compile FILE.toml"""
 
-import sys
+import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.commands.building import run_build_file
+from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.compiler import BOUNDARIES, compile_model, whole_model
 from irsplit.dialects.base import WriteOptions
-from irsplit.engines.inputs import load_calls
-from irsplit.errors import ParseError
+from irsplit.depfile import write_depfile
+from irsplit.engines.inputs import input_files, load_calls
+from irsplit.errors import BundleError, IrsplitError, ParseError
+from irsplit.runtime.manifest import MANIFEST
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the bundle's folder")
+    parser.add_argument("model", type=Path, help="an .onnx or .tflite file, or a build file (.toml)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="the bundle's folder; a build file has its own"
+    )
     parser.add_argument(
         "--cut",
         action="append",
@@ -73,6 +79,20 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="segments refer to the data files of an ONNX model instead of a copy: linked into the bundle",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest")
+    _add_build_arguments(parser)
+
+
+def _add_build_arguments(parser: ArgumentParser) -> None:
+    """For build pipelines."""
+    parser.add_argument("--werror", action="store_true", help="warnings are errors: nothing is written then")
+    parser.add_argument("--log-json", action="store_true", help="say what happens as JSON, one object a line")
+    parser.add_argument(
+        "--depfile", type=Path, metavar="FILE.d", help="write what the bundle was made from, as make and ninja read it"
+    )
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="NAME", help="of a build file: this target only; repeatable"
+    )
+    parser.add_argument("-j", "--jobs", type=int, default=0, metavar="N", help="of a build file: targets at a time")
 
 
 _SAID_BY_PIPELINE = {
@@ -88,8 +108,22 @@ _SAID_BY_PIPELINE = {
 
 
 def run(arguments: Namespace) -> int:
+    log = Log(structured=arguments.log_json)
+    try:
+        if arguments.model.suffix == ".toml":
+            return run_build_file(arguments)
+        return _run_model(arguments, log)
+    except IrsplitError as error:
+        log.error(str(error))
+        return 2
+
+
+def _run_model(arguments: Namespace, log: Log) -> int:
+    if arguments.output is None:
+        raise BundleError("say where the bundle goes with -o DIR")
     if arguments.pipeline:
         _check_pipeline_alone(arguments)
+    begun = time.monotonic()
     calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
     compiled = compile_model(
         arguments.model,
@@ -105,9 +139,15 @@ def run(arguments: Namespace) -> int:
         choose=chooser(arguments, arguments.codec) if arguments.device else None,
         pipeline=arguments.pipeline,
         options=WriteOptions(arguments.external_over, arguments.share_weights),
+        warnings_are_errors=arguments.werror,
     )
     for remark in compiled.remarks:
-        print(f"{'warning' if remark.warning else 'note'}: {remark.text}", file=sys.stderr)
+        log.remark(remark)
+    if arguments.depfile is not None:
+        files = [*compiled.source_files, *input_files(arguments.calibration), *_profiles(arguments)]
+        write_depfile(arguments.depfile, arguments.output / MANIFEST, files)
+    seconds = round(time.monotonic() - begun, 3)
+    log.event("done", bundle=str(arguments.output), digest=compiled.manifest.digest, seconds=seconds)
     manifest = compiled.manifest
     if arguments.json:
         print_json(manifest.raw)
@@ -121,6 +161,12 @@ def run(arguments: Namespace) -> int:
                 coded = "int8, " if spec.quantization is not None else ""
                 print(f"   |    {spec.name}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
     return 0
+
+
+def _profiles(arguments: Namespace) -> list[Path]:
+    """Profiles that are files, not names: their changes may change the cut."""
+    words = [arguments.device or "", arguments.server, arguments.link] if arguments.device else []
+    return [path for word in words for path in [Path(word.partition(",")[0])] if path.is_file()]
 
 
 def _check_pipeline_alone(arguments: Namespace) -> None:

@@ -51,13 +51,18 @@ def _random(rng: np.random.Generator, info: TensorInfo, dims: Mapping[str, int])
     return rng.integers(0, 10, shape).astype(dtype.storage)
 
 
+def input_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that paths of inputs mean: a folder stands for the files in it."""
+    return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+
+
 def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Call]:
     """Calls from files: every `.npz` has arrays by input name, the others are for models with one input.
 
-    A folder stands for the files in it. An array with one more axis than the input, or with more rows than its first
+    An array with one more axis than the input, or with more rows than its first
     axis takes, is a batch: one call a row. Raises EngineError naming the file.
     """
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    files = input_files(paths)
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise EngineError(f"{missing}: no such file")

@@ -1,0 +1,41 @@
+"""irsplit compile FILE.toml: the targets of a build file."""
+
+import os
+import sys
+from argparse import Namespace
+from typing import Any
+
+from irsplit.build import read_targets
+from irsplit.commands.log import Log
+from irsplit.commands.output import print_json
+from irsplit.depfile import write_depfile
+from irsplit.runtime.manifest import MANIFEST
+
+_SAID = {"fresh": "unchanged", "start": "compiling {model}", "done": "{bundle} ({seconds} s)", "error": "{text}"}
+"""What people read of an event; other events, such as remarks, have a text of their own."""
+
+
+def run_build_file(arguments: Namespace) -> int:
+    """0 when every target is made or fresh, 2 when one failed; the others are made all the same."""
+    build, targets = read_targets(arguments.model, arguments.target)
+    log = Log(structured=arguments.log_json)
+
+    def report(target: str, event: dict[str, Any]) -> None:
+        name = event.pop("event")
+        if log.structured:
+            log.event(name, target=target, **event)
+            return
+        kind = {"error": "error: ", "remark": "warning: " if event.get("warning") else "note: "}.get(name, "")
+        print(f"{target}: {kind}{_SAID.get(name, '{text}').format(**event)}", file=sys.stderr, flush=True)
+
+    flags = ["--werror"] if arguments.werror else []
+    failed = build.build(targets, arguments.jobs or os.cpu_count() or 1, report, flags)
+    if failed:
+        log.event("failed", targets=failed)
+        return 2
+    if arguments.depfile is not None:
+        files = dict.fromkeys(file for target in targets for file in build.inputs(target))
+        write_depfile(arguments.depfile, build.bundle(targets[0]) / MANIFEST, [arguments.model, *files])
+    if arguments.json:
+        print_json({target.name: str(build.bundle(target)) for target in targets})
+    return 0

@@ -1,0 +1,89 @@
+"""What a bundle was made of and by: tools, source files, and what each segment consists of; for the manifest.
+
+Everything follows from the input, the pipeline and the installed versions: made twice, it is the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+from typing import Any
+
+from irsplit.dialects.registry import ENTRY_POINTS as DIALECTS
+from irsplit.errors import VERSION
+from irsplit.ir import Constant, Graph, Model, Node, Value
+from irsplit.passes.boundaries import sends, specs
+from irsplit.passes.pipeline import ENTRY_POINTS as PASSES
+from irsplit.passes.pipeline import Pipeline
+from irsplit.runtime.foreign import ENTRY_POINTS as CODECS
+
+_ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+_LIBRARIES = ("numpy", "zstandard", "onnx", "flatbuffers")
+
+
+def provenance(model: Model, files: Iterable[Path], pipeline: Pipeline) -> dict[str, Any]:
+    """For the manifest: `tools`, `source_files` and `segments` of the partitioned model that came from `files`."""
+    return {
+        "tools": _tools(model, pipeline),
+        "source_files": [{"file": path.name, "bytes": path.stat().st_size} for path in files],
+        "segments": {graph.name: _summary(graph) for graph in model.segments},
+    }
+
+
+def source_files(model: Model, source: Path) -> list[Path]:
+    """The model file, and the data files beside it that hold weights."""
+    beside = {buffer.path for buffer in {c.buffer for c in _constants(model.graphs)} if buffer.path is not None}
+    known = source.resolve()
+    return [source, *sorted(path for path in beside if path.resolve() != known)]
+
+
+def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
+    """Versions by distribution: ours, engine and libraries, and packages whose pass, dialect or codec took part."""
+    names = {*_LIBRARIES, _ENGINES.get(model.dialect, "")}
+    used = {(PASSES, pass_.name) for pass_ in pipeline.passes} | {(DIALECTS, model.dialect)}
+    used |= {(CODECS, spec.codec) for _, send in sends(model) for spec in specs(send)}
+    for group, name in used:
+        names.update(point.dist.name for point in entry_points(group=group, name=name) if point.dist is not None)
+    found = {name: _version(name) for name in names if name not in ("", "irsplit")}
+    return {"irsplit": VERSION} | {name: text for name, text in sorted(found.items()) if text}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def _summary(graph: Graph) -> dict[str, Any]:
+    """Operators by type and weights of a segment, with the graphs that it owns or calls."""
+    graphs = _reached([graph])
+    nodes = [node for each in graphs for node in each.nodes if not node.op.startswith("irsplit.")]
+    weights = {(c.buffer, c.offset): c.length for c in _constants(graphs)}
+    operators = Counter(node.op.partition(".")[2] for node in nodes)
+    return {
+        "operators": dict(sorted(operators.items())),
+        "weights": {"tensors": len(weights), "bytes": sum(weights.values())},
+    }
+
+
+def _reached(graphs: Iterable[Graph]) -> list[Graph]:
+    """The graphs, and those that their nodes own or call, however deep."""
+    found: dict[Graph, None] = {}
+    pending = list(graphs)
+    while pending:
+        current = pending.pop()
+        if current not in found:
+            found[current] = None
+            pending.extend(inner for node in current.nodes for inner in _inner(node))
+    return list(found)
+
+
+def _inner(node: Node) -> Iterator[Graph]:
+    yield from node.graphs
+    yield from node.callees
+
+
+def _constants(graphs: Iterable[Graph]) -> list[Constant]:
+    values: Iterator[Value] = (value for graph in _reached(graphs) for value in (*graph.inputs, *graph.constants))
+    return [value.constant for value in values if value.constant is not None and value.constant.length]
