@@ -9,8 +9,8 @@ from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.compiler import BOUNDARIES, compile_model, whole_model
-from irsplit.dialects.base import WriteOptions
 from irsplit.depfile import write_depfile
+from irsplit.dialects.base import WriteOptions
 from irsplit.engines.inputs import input_files, load_calls
 from irsplit.errors import BundleError, IrsplitError, ParseError
 from irsplit.runtime.manifest import MANIFEST
