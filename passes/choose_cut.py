@@ -140,12 +140,7 @@ class ChooseCut:
         if self.rule == "ushakov":
             return _ushakov(table, goal)
         if self.rule == "jointdnn":
-            limits = {"energy": "battery_nj", "server": "cloud_ns", "latency": "qos_ns"}
-            unknown = [name for name in goal.limits if name not in limits]
-            if unknown:
-                raise PlanError(f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(limits)}")
-            found = policies.jointdnn(table, goal.objective, **{limits[n]: v for n, v in goal.limits.items()})
-            return found.places, found.value, 0, []
+            return _jointdnn(table, goal)
         if self.rule != "exact":
             if goal.limits:
                 raise PlanError(f"rule {self.rule} has no limits; leave them out, or use rule exact")
@@ -211,6 +206,16 @@ def _meet(here: ModelProfile, there: ModelProfile) -> dict[str, Any]:
 
 def _prefix(count: int, groups: int) -> tuple[Place, ...]:
     return (Place.DEVICE,) * groups + (Place.SERVER,) * (count - groups)
+
+
+def _jointdnn(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, list[str]]:
+    known = ("energy", "server", "latency")
+    unknown = [name for name in goal.limits if name not in known]
+    if unknown:
+        raise PlanError(f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(known)}")
+    battery, cloud, qos = (goal.limits.get(name) for name in known)
+    found = policies.jointdnn(table, goal.objective, battery_nj=battery, cloud_ns=cloud, qos_ns=qos)
+    return found.places, found.value, 0, []
 
 
 def _ushakov(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, list[str]]:

@@ -71,12 +71,16 @@ def size_bytes(value: Value) -> int:
     return (value.type.size_bytes(1) or 0) if isinstance(value.type, TensorType) else 0
 
 
+def moved_bytes(node: Node) -> int:
+    """Bytes that a node reads and writes, weights included."""
+    return sum(map(size_bytes, operands(node))) + sum(size_bytes(v) for v in node.outputs if v is not None)
+
+
 def estimated_ns(nodes: Sequence[Node], macs: Macs | None, device: Device) -> int:
     """Time of some nodes by their operator classes: multiply-adds where they have some, bytes moved otherwise."""
     total = 0
     for node in nodes:
-        moved = sum(map(size_bytes, operands(node))) + sum(size_bytes(v) for v in node.outputs if v is not None)
-        total += device.time_ns(operator_class(node), macs(node) if macs else 0, moved)
+        total += device.time_ns(operator_class(node), macs(node) if macs else 0, moved_bytes(node))
     return total
 
 

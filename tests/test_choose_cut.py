@@ -11,12 +11,13 @@ from onnx import TensorProto, helper
 from cost_tables import brute_force
 from irsplit.cli import main
 from irsplit.errors import PlanError
+from irsplit.fitting import fit
 from irsplit.ir import Graph, parse_model
 from irsplit.passes import Context, Pipeline
 from irsplit.passes.choose_cut import ChooseCut, parse_limits
 from irsplit.passes.cuts import find_cuts, schedule
 from irsplit.passes.partition import Partition
-from irsplit.passes.stretches import cost_table, measured, stretches
+from irsplit.passes.stretches import cost_table, measured, moved_bytes, stretches
 from irsplit.planner import Goal, plan, rank_cuts
 from irsplit.profiles import link
 from irsplit.profiles.measured import Coding, Load, ModelProfile, load_profile, to_json
@@ -248,6 +249,30 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
     assert manifest["choice"]["cuts"]
     assert manifest["pipeline"].startswith("rematerialise,choose-cut{device=")
     assert main(["verify", str(tmp_path / "bundle")]) == 0
+
+
+def test_rates_learned_from_a_model_price_its_parts():
+    """Times that follow the model exactly are learned exactly."""
+    plan_ = schedule(parse_model(TEXT).entry)
+    parts = stretches(plan_, find_cuts(plan_))
+    moved = [sum(moved_bytes(node) for node in plan_.nodes[start:stop]) for start, stop in parts.bounds]
+    times = tuple(load(2 * size) for size in moved)
+    found = fit(parts, lambda node: 0, profile(stretches=times))
+    assert found.costs["bytes"] == pytest.approx(2)
+    assert found.costs["conv"] is None
+    assert found.median_error == pytest.approx(0, abs=1e-9)
+
+
+def test_this_machine_is_what_was_fitted(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", str(small), "--device", "this-machine"]) == 2
+    assert "measure it: irsplit profile MODEL" in capsys.readouterr().err
+    words = ["profile", str(small), "-o", "p.json", "--quick", "--runs", "3", "--fit", "this-machine.toml"]
+    assert main(words) == 0
+    assert "rates learned from 3 parts" in capsys.readouterr().out
+    assert main(["plan", str(small), "--device", "this-machine", "--link", "4g"]) == 0
 
 
 def test_impossible_limits_exit_with_2(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

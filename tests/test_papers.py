@@ -136,6 +136,12 @@ needs_data = pytest.mark.skipif(paper_neurosurgeon.folder() is None, reason="no 
 
 
 @needs_data
+def test_the_documented_tables_are_those_that_come_out():
+    documented = Path(__file__).parent.parent / "docs" / "papers.md"
+    assert documented.read_text(encoding="utf-8") == papers.report()
+
+
+@needs_data
 def test_every_way_to_plan_a_measured_chain_agrees():
     data = paper_neurosurgeon.folder()
     assert data is not None

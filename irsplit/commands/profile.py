@@ -1,5 +1,6 @@
 """irsplit profile MODEL -o profile.json"""
 
+import datetime
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -7,9 +8,13 @@ from pathlib import Path
 from irsplit.bundle import write_file
 from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
 from irsplit.compiler import whole_model
+from irsplit.dialects.registry import dialect_of
 from irsplit.errors import PlanError
+from irsplit.fitting import device_toml, fit
+from irsplit.passes.cuts import find_cuts, schedule
+from irsplit.passes.stretches import stretches
 from irsplit.planner import human
-from irsplit.profiles.measured import to_json
+from irsplit.profiles.measured import ModelProfile, to_json
 from irsplit.profiling import Effort, profile_model
 
 
@@ -27,6 +32,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE", help="real inputs; default: made up"
+    )
+    parser.add_argument(
+        "--fit",
+        type=Path,
+        metavar="FILE.toml",
+        help="also learn this machine's rates by operator class, as a device profile for other models",
     )
     add_dims(parser)
 
@@ -47,7 +58,19 @@ def run(arguments: Namespace) -> int:
     print(f"{profile.machine}, {profile.threads} thread(s)")
     print(f"whole model: {human('latency', profile.whole.wall_ns)}, {human('memory', profile.whole.peak_bytes)}")
     print(f"{len(profile.positions)} cuts measured: {arguments.output}")
+    if arguments.fit is not None:
+        _fit(arguments, profile)
     return 0
+
+
+def _fit(arguments: Namespace, profile: ModelProfile) -> None:
+    dialect = dialect_of(arguments.model)
+    plan = schedule(dialect.read(arguments.model).entry)
+    found = fit(stretches(plan, find_cuts(plan, arguments.max_tensors)), dialect.macs, profile)
+    text = device_toml(found, datetime.date.today())
+    write_file(arguments.fit, lambda file: file.write(text.encode()))
+    error = f"median error {100 * found.median_error:.0f} %, {100 * found.total_error:.0f} % in all"
+    print(f"rates learned from {found.parts} parts, {error}: {arguments.fit}")
 
 
 def show_progress(done: int, total: int, what: str) -> None:

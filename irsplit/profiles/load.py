@@ -24,6 +24,8 @@ from irsplit.profiles.model import CodecSpeed, Device, Link
 from irsplit.profiles.units import convert, parse
 
 FOLDER = Path(__file__).parent
+THIS_MACHINE = "this-machine"
+"""A device that is measured, not shipped: a file of this name in the working folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _find(name: str, kind: str) -> Path:
     path = Path(name) if name.endswith(".toml") or "/" in name else FOLDER / f"{name}.toml"
+    if name == THIS_MACHINE:
+        path = Path(f"{name}.toml")
+        if not path.exists():
+            raise PlanError(f"{path} is not here; measure it: irsplit profile MODEL -o MODEL.json --fit {path}")
     if path.parent == FOLDER and not path.exists():
         raise PlanError(f"unknown {kind} {name!r}; known: {', '.join(names(kind))}, or give a .toml file")
     found = _read(path).get("kind")

@@ -1,0 +1,100 @@
+"""From measured parts to a device profile: rates per operator class, by regression, with the error it makes.
+
+The time of a part is modelled as the profile prices it: multiply-adds of each class, bytes moved by operators without
+any, and a fixed time per operator. Least squares of the relative errors, no rate negative.
+"""
+
+import datetime
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from irsplit.errors import PlanError
+from irsplit.passes.stretches import Macs, Stretches, moved_bytes, operator_class
+from irsplit.profiles.load import OPERATOR_CLASSES
+from irsplit.profiles.measured import ModelProfile
+
+_FEATURES = (*OPERATOR_CLASSES, "bytes", "operators")
+_FASTEST = {"work": 10**15, "bytes": 10**13}  # a class that cost nothing measurable: MAC/s, bytes/s
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Nanoseconds per unit of each feature (None: nothing to learn it from), and the errors on what it learned from."""
+
+    costs: dict[str, float | None]
+    parts: int
+    median_error: float
+    total_error: float
+    machine: str
+    model: str
+
+
+def fit(parts: Stretches, macs: Macs, profile: ModelProfile) -> Fit:
+    """Learn a machine's rates from the stretches of a measured model. Raises PlanError when there is too little."""
+    positions = tuple(cut.position for cut in parts.cuts)
+    if profile.positions != positions or len(profile.stretches) < 2:
+        raise PlanError(f"profile of {profile.model!r} has too few stretches of this model to learn rates from")
+    counts = np.array([_features(parts, macs, start, stop) for start, stop in parts.bounds], dtype=np.float64)
+    times = np.array([max(1, load.wall_ns) for load in profile.stretches], dtype=np.float64)
+    scale = np.maximum(counts.max(axis=0), 1.0)
+    found, _ = nnls(counts / scale / times[:, None], np.ones(len(times)))
+    costs = found / scale
+    errors = np.abs(counts @ costs - times) / times
+    learned = {
+        name: float(cost) if counts[:, i].any() else None
+        for i, (name, cost) in enumerate(zip(_FEATURES, costs, strict=True))
+    }
+    total = abs(float((counts @ costs).sum() / times.sum()) - 1)
+    return Fit(learned, len(times), statistics.median(errors.tolist()), total, profile.machine, profile.model)
+
+
+def _features(parts: Stretches, macs: Macs, start: int, stop: int) -> list[int]:
+    counts = dict.fromkeys(_FEATURES, 0)
+    for node in parts.plan.nodes[start:stop]:
+        work, kind = macs(node), operator_class(node)
+        if work and kind in OPERATOR_CLASSES:
+            counts[kind] += work
+        else:
+            counts["bytes"] += moved_bytes(node)
+        counts["operators"] += 1
+    return [counts[name] for name in _FEATURES]
+
+
+def device_toml(found: Fit, today: datetime.date) -> str:
+    """The fit as a device profile that `--device FILE` reads."""
+    error = (
+        f"median error {100 * found.median_error:.0f} % of {found.parts} parts, {100 * found.total_error:.0f} % in all"
+    )
+    rates = [_rate(name, found.costs[name], found.costs["conv"]) for name in OPERATOR_CLASSES]
+    moved = found.costs["bytes"]
+    speed = _FASTEST["bytes"] if not moved else min(_FASTEST["bytes"], round(1e9 / moved))
+    return "\n".join(
+        [
+            f"# {found.machine}, learned from {found.model}: {error}.",
+            "# A class that the model does not have is taken as fast as a convolution.",
+            'kind = "device"',
+            "",
+            "[sources.fit]",
+            f'text = "irsplit profile --fit on {_plain(found.machine)}, model {_plain(found.model)}: {error}"',
+            f'date = "{today.isoformat()}"',
+            "",
+            "[values]",
+            *rates,
+            f'memory_rate = {{ value = {speed}, unit = "B/s", source = "fit" }}',
+            f'overhead = {{ value = {round(found.costs["operators"] or 0)}, unit = "ns", source = "fit" }}',
+            "",
+        ]
+    )
+
+
+def _rate(name: str, cost: float | None, conv: float | None) -> str:
+    used = cost if cost is not None else conv
+    rate = _FASTEST["work"] if not used else min(_FASTEST["work"], round(1e9 / used))
+    return f'{name} = {{ value = {max(1, rate // 10**6)}, unit = "MMAC/s", source = "fit" }}'
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\", "/").replace('"', "'")
