@@ -85,7 +85,18 @@ class ModelWriter:
                     )
                 case _:
                     message.span(buffer, field.head, field.stop)
+        for domain in self.new_domains():
+            opset = Message()
+            opset.text(schema.OPSET_DOMAIN, domain)
+            opset.number(schema.OPSET_VERSION, 1)
+            message.message(schema.MODEL_OPSET, opset)
         return message
+
+    def new_domains(self) -> list[str]:
+        """Domains that only nodes made by passes use: the first version of each."""
+        known = {operators.plain_domain(domain) for domain in self.source.opsets}
+        made = (node for node in walk(self.entry) if not isinstance(node.native, SourceNode))
+        return sorted({operators.domain(node) for node in made} - known)
 
     def functions(self) -> set[Graph]:
         """The functions to write: for a segment those that it calls, directly or through others."""
