@@ -24,6 +24,7 @@ COMMANDS = {
     "delta": "write the patch that makes one build of a bundle of another",
     "apply": "make the new build of a bundle of the old one and a patch",
     "inspect": "show what is in a model or a bundle",
+    "header": "write boundary.h, with which C code frames what crosses",
     "opt": "run passes over a model and print it as IR text",
     "plugins": "list the installed passes, dialects and codecs, and where each comes from",
 }

@@ -145,10 +145,11 @@ class BoundarySizes(NamedTuple):
     workspace_bytes: int
 
 
-def boundary_sizes(boundary: Boundary) -> BoundarySizes:
-    """Sizes a firmware has to provide. Needs the C extension."""
+def boundary_sizes(boundary: Boundary, symbolic: int = 0) -> BoundarySizes:
+    """Sizes a firmware has to provide, with `symbolic` for every symbolic dim. Needs the C extension."""
     codec = NativeCodec(boundary)
-    arrays: list[Array] = [np.empty([dim or 0 for dim in spec.shape], spec.storage) for spec in boundary.tensors]
+    shapes = [[symbolic if dim is None else dim for dim in spec.shape] for spec in boundary.tensors]
+    arrays: list[Array] = [np.empty(shape, spec.storage) for shape, spec in zip(shapes, boundary.tensors, strict=True)]
     return BoundarySizes(*codec.sizes(arrays))
 
 

@@ -1,5 +1,7 @@
 """boundary.h: everything a firmware needs to frame one boundary with the C core, as constants."""
 
+import math
+
 from irsplit.errors import UnsupportedError
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from irsplit.runtime.frame import boundary_sizes
@@ -15,14 +17,17 @@ _PREAMBLE = """\
  */"""
 
 
-def c_header(boundary: Boundary) -> str:
+def c_header(boundary: Boundary, symbolic: int | None = None) -> str:
     """C header of a boundary. Sizes are those of a 64-bit machine, which no smaller machine exceeds.
 
-    Raises UnsupportedError for symbolic dims: a firmware's buffers have fixed sizes.
+    `symbolic` is the size that this firmware gives to every symbolic dim, such as its batch; frames carry it.
+    Raises UnsupportedError for symbolic dims without it: a firmware's buffers have fixed sizes.
     """
-    if boundary.symbol_count:
-        raise UnsupportedError(f"{boundary}: boundary.h needs static shapes; fix the symbolic dims of the model first")
-    sizes = boundary_sizes(boundary)
+    if boundary.symbol_count and symbolic is None:
+        raise UnsupportedError(
+            f"{boundary}: boundary.h needs static shapes; say the size of the symbolic dims (--dim N)"
+        )
+    sizes = boundary_sizes(boundary, symbolic or 0)
     name = f"irs_boundary{boundary.index}"
     prefix = name.upper()
     descriptor = boundary.to_bytes()
@@ -37,7 +42,7 @@ def c_header(boundary: Boundary) -> str:
         f"#define {prefix}_FRAME_BOUND {sizes.frame_bytes}",
     ]
     for index, spec in enumerate(boundary.tensors):
-        lines += _tensor_lines(f"{prefix}_TENSOR{index}", spec)
+        lines += _tensor_lines(f"{prefix}_TENSOR{index}", spec, symbolic)
     lines += ["", f"static const unsigned char {name}_descriptor[{len(descriptor)}] = {{"]
     lines += [
         "    " + ", ".join(f"{byte}" for byte in descriptor[at : at + 20]) + "," for at in range(0, len(descriptor), 20)
@@ -45,11 +50,10 @@ def c_header(boundary: Boundary) -> str:
     return "\n".join([*lines, "};", "", "#endif", ""])
 
 
-def _tensor_lines(prefix: str, spec: TensorSpec) -> list[str]:
-    dims = ", ".join(str(dim) for dim in spec.shape)
-    size = spec.storage.itemsize
-    for dim in spec.shape:
-        size *= dim or 0
+def _tensor_lines(prefix: str, spec: TensorSpec, symbolic: int | None) -> list[str]:
+    shape = [(symbolic or 0) if dim is None else dim for dim in spec.shape]
+    dims = ", ".join(map(str, shape))
+    size = math.prod(shape) * spec.storage.itemsize
     return [
         "",
         f"/* {_comment(spec.name)}: {spec.dtype}[{dims}], codec {spec.codec} */",
