@@ -76,7 +76,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--share-weights",
         action="store_true",
-        help="segments refer to the data files of an ONNX model instead of a copy: linked into the bundle",
+        help="segments refer to the data files of an ONNX model, which are linked into the bundle instead of copied",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest")
     _add_build_arguments(parser)

@@ -3,12 +3,15 @@
 import fcntl
 import os
 import shutil
+from logging import getLogger
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from irsplit.dialects.onnx.wire import Message, Span
 from irsplit.ir import Buffer
+
+_log = getLogger("irsplit")
 
 _KERNEL_COPY = 64 * 1024
 """Spans from this size on are copied block by block; smaller ones go through Python's buffer, never the mapping: its
@@ -103,8 +106,8 @@ def _write_all(target: int, data: memoryview) -> None:
 def share(source: Path, target: Path) -> None:
     """Make `target` the same bytes without storing them twice: a reflink, else a hard link, else a copy.
 
-    Nothing happens when it is the same file already. onnxruntime reads hard links (onnx's own loader does not), and
-    neither follows a symbolic link out of the model's folder.
+    Nothing happens when it is the same file already. onnxruntime reads hard links; onnx's own loader refuses a file that
+    has several, the source among them, hence the warning. Neither follows a symbolic link out of the model's folder.
     """
     if target.exists() and target.samefile(source):
         return
@@ -113,6 +116,7 @@ def share(source: Path, target: Path) -> None:
     if not _reflink(source, target):
         try:
             os.link(source, target)
+            _log.warning("%s is hard-linked into %s; onnx.load refuses it while links exist", source, target.parent)
         except OSError:
             shutil.copyfile(source, target)
 
