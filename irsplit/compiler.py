@@ -4,12 +4,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from irsplit import sources
 from irsplit.bundle import Origin, tensor_info, write_bundle
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
-from irsplit.engines.execute import Call, SegmentFile, run_segments
+from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_segments
 from irsplit.engines.isolate import isolated
 from irsplit.errors import CutError, PassError
 from irsplit.ir import Graph, Model, TensorType, engine_graph
@@ -27,8 +28,8 @@ from irsplit.passes.remove_unused import RemoveUnused
 from irsplit.provenance import provenance, source_files
 from irsplit.runtime.manifest import Manifest, TensorInfo, file_digest
 
-BOUNDARIES: dict[str, tuple[Pass, ...]] = {"lossless": (), "int8": (QuantizeBoundary(),)}
-"""What `--boundary` means: the passes before compress-boundary."""
+TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS")
+"""What `boundary` may say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ def compile_model(
 
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
     with the fewest boundary bytes below the input's. With `rematerialise`, cheap side values are computed on both
-    sides of a cut. `boundary` is "lossless" or "int8", which needs `calibration`: inputs by name, one mapping a call.
+    sides of a cut. `boundary` is one of TARGETS; all but "lossless" need `calibration`: inputs by name, one mapping a
+    call, and so do the codecs that learn.
     `autonomous` puts the server's segments beside the device's, which can then go on without a link. A `pipeline` text
     says which passes run, instead of all of that but `autonomous` and `calibration`. `remember` notes where the model
     lies, so that `verify_bundle` finds it again.
@@ -89,6 +91,7 @@ def compile_model(
     passes = Pipeline((*before, *after.passes))
     if calibration:
         context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
+        context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calibration)
     after.run(loaded, context)
     if not loaded.segments:
         raise CutError(f"the pipeline '{passes}' leaves the model whole; put partition{{cut=ID}} into it")
@@ -116,12 +119,28 @@ def _refuse_warnings(remarks: Sequence[Remark]) -> None:
 def default_pipeline(
     cuts: Sequence[str], boundary: str, max_tensors: int, places: Sequence[str], codec: str
 ) -> Pipeline:
-    """The passes that `compile` runs for these options. Raises CutError for an unknown `boundary`."""
-    if boundary not in BOUNDARIES:
-        raise CutError(f"unknown boundary '{boundary}'; known: {', '.join(BOUNDARIES)}")
+    """The passes that `compile` runs for these options."""
     partition = Partition(tuple(cuts), max_tensors, tuple(places))
-    coding = (*BOUNDARIES[boundary], CompressBoundary(codec), CheckBoundary())
+    coding = (*quantization_passes(boundary), CompressBoundary(codec), CheckBoundary())
     return Pipeline((partition, RemoveUnused(), PruneBuffers(), *coding))
+
+
+def quantization_passes(boundary: str) -> tuple[Pass, ...]:
+    """The passes before compress-boundary for one of TARGETS. Raises CutError for anything else."""
+    kind, _, number = boundary.partition("=")
+    if boundary == "lossless":
+        return ()
+    if boundary in ("int8", "int6", "int4"):
+        return (QuantizeBoundary(bits=int(boundary[3:])),)
+    try:
+        target = float(number)
+    except ValueError:
+        kind, target = "", 0.0
+    if kind == "agreement":
+        return (QuantizeBoundary(agreement=target),)
+    if kind == "snr":
+        return (QuantizeBoundary(snr=target),)
+    raise CutError(f"unknown boundary '{boundary}'; give one of {', '.join(TARGETS)}")
 
 
 def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
@@ -156,6 +175,14 @@ def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Call]) -> Mapping
             inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
             files.append(SegmentFile(path, model.dialect, inputs, tuple(value.name for value in lowered.outputs)))
         return isolated(run_segments, files, list(calls), wanted)
+
+
+def _evaluate(model: Model, dialect: Dialect, entry: Graph, calls: Sequence[Call]) -> Sequence[Mapping[str, Any]]:
+    """Outputs of every calibration call through the segments of a partitioned model and real frames."""
+    with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
+        bundle = Path(folder) / "bundle"
+        write_bundle(model, dialect, entry, bundle, Origin("calibration", "", "", {}), WriteOptions())
+        return isolated(run_bundle, bundle, list(calls), EXACT)[0]
 
 
 def whole_model(path: Path) -> tuple[SegmentFile, list[TensorInfo]]:

@@ -27,7 +27,8 @@ class Context:
     """What the passes of one run share.
 
     `macs`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators; `calibrate` runs the segments of a
-    partitioned model on calibration inputs; `recompute` is what the rematerialise pass allows; `details` go into the
+    partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too, through real frames, and
+    gives the outputs of every call; `recompute` is what the rematerialise pass allows; `details` go into the
     bundle's manifest.
     """
 
@@ -35,6 +36,7 @@ class Context:
     is_cheap: Callable[[Node], bool] | None = None
     is_shape: Callable[[Node], bool] | None = None
     calibrate: Callable[[Model], Mapping[str, Samples]] | None = None
+    evaluate: Callable[[Model], Sequence[Mapping[str, Any]]] | None = None
     recompute: Recompute | None = None
     chosen_cuts: tuple[str, ...] = ()
     chosen_places: tuple[str, ...] = ()
@@ -50,6 +52,11 @@ class Context:
 
     def remark(self, pass_: "Pass", text: str, *, warning: bool = False) -> None:
         self.remarks.append(Remark(pass_.name, text, warning))
+
+
+def channel_layout(model: Model) -> str:
+    """Where images of the model's dialect have their channels."""
+    return "NCHW" if model.dialect == "onnx" else "NHWC"
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from irsplit.commands.building import run_build_file
 from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
-from irsplit.compiler import BOUNDARIES, compile_model, whole_model
+from irsplit.compiler import TARGETS, compile_model, whole_model
 from irsplit.depfile import write_depfile
 from irsplit.dialects.base import WriteOptions
 from irsplit.engines.inputs import input_files, load_calls
@@ -44,7 +44,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="the device's side carries the server's segments too, and finishes alone when the link is down",
     )
     parser.add_argument(
-        "--boundary", choices=BOUNDARIES, default="lossless", help="how tensors cross; default lossless"
+        "--boundary",
+        default="lossless",
+        metavar="TARGET",
+        help=f"how float tensors cross: {', '.join(TARGETS)}; default lossless",
     )
     parser.add_argument(
         "--calibration",
@@ -66,7 +69,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="TEXT",
         help="the passes themselves instead of the options above, --calibration apart; a bundle's manifest has its own",
     )
-    parser.add_argument("--codec", default="zstandard", help="lossless codec of the boundary; default zstandard")
     parser.add_argument(
         "--external-over",
         type=int,
@@ -77,6 +79,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--share-weights",
         action="store_true",
         help="segments refer to the data files of an ONNX model, which are linked into the bundle instead of copied",
+    )
+    parser.add_argument(
+        "--codec",
+        default="zstandard",
+        help="lossless codec of the boundary: raw, zstandard (default), static-rans or auto; "
+        "the last two learn from the calibration data",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest")
     _add_build_arguments(parser)
@@ -158,7 +166,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
         if index < len(manifest.boundaries):
             for spec in manifest.boundaries[index].tensors:
                 shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)
-                coded = "int8, " if spec.quantization is not None else ""
+                coded = f"{spec.quantization.bits} bits, " if spec.quantization is not None else ""
                 print(f"   |    {spec.name}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
     return 0
 

@@ -1,0 +1,127 @@
+"""Quantization and codec of a boundary as the passes choose them, on the example's real activations."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import irsplit
+from irsplit.boundary.ranges import METHODS, quantization, signal_to_noise_db
+from irsplit.errors import IrsplitError
+from irsplit.passes.quantize_boundary import agreement
+from irsplit.runtime import frame
+from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
+
+
+def calls(file: str, count: int) -> list[dict[str, Any]]:
+    images = np.load(EXAMPLE / file)["images"][:count].astype(np.float32) / 255
+    return [{"image": image[None, None]} for image in images]
+
+
+def compiled(folder: Path, **options: Any) -> dict[str, Any]:
+    irsplit.compile_model(
+        EXAMPLE / "digits.onnx", folder, ["down/relu"], calibration=calls("calibration_images.npz", 8), **options
+    )
+    return json.loads((folder / "manifest.json").read_text())["boundaries"][0]
+
+
+def frames(folder: Path) -> tuple[float, list[dict[str, Any]]]:
+    """Mean frame size on images that calibration has not seen, and the outputs."""
+    session = irsplit.LocalSession(folder)
+    outputs, sizes = [], []
+    for call in calls("test_images.npz", 40):
+        outputs.append(session.run(call))
+        sizes.append(session.frame_bytes[0])
+    return float(np.mean(sizes)), outputs
+
+
+def test_a_trained_codec_beats_the_general_one(tmp_path: Path) -> None:
+    sizes: dict[str, float] = {}
+    for codec in ("raw", "zstandard", "static-rans", "auto"):
+        boundary = compiled(tmp_path / codec, codec=codec)
+        assert boundary["codec"] == ["static-rans" if codec == "auto" else codec]
+        sizes[codec], outputs = frames(tmp_path / codec)
+        if codec != "raw":
+            assert agreement(frames(tmp_path / "raw")[1], outputs) == 1.0
+    assert sizes["static-rans"] < sizes["zstandard"] < sizes["raw"]
+    assert sizes["auto"] <= sizes["static-rans"]
+
+
+def test_training_is_deterministic(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        compiled(tmp_path / name, codec="static-rans", boundary="int8")
+    one, two = ((tmp_path / name / "device" / "boundary0.irsd").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_fewer_bits_for_a_lower_target(tmp_path: Path) -> None:
+    bits = {
+        target: compiled(tmp_path / target, boundary=target)["quantization"][0]["bits"]
+        for target in ("snr=40", "snr=20", "agreement=0.9")
+    }
+    assert bits["snr=40"] > bits["snr=20"] >= 2
+    assert frames(tmp_path / "snr=40")[0] > frames(tmp_path / "snr=20")[0]
+    whole = frames(tmp_path / "snr=40")[1]
+    assert agreement(whole, frames(tmp_path / "agreement=0.9")[1]) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"boundary": "snr=90"}, "does not reach 90.0 dB in 8 bits"),
+        ({"boundary": "agreement=7"}, "agreement 7.0 is a share, 0 to 1"),
+        ({"boundary": "int9"}, "unknown boundary 'int9'; give one of lossless, int8"),
+        ({"boundary": "snr=loud"}, "unknown boundary 'snr=loud'"),
+    ],
+)
+def test_targets_that_cannot_be_met(options: dict[str, str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(IrsplitError, match=said):
+        compiled(tmp_path / "bundle", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("codec", ["static-rans", "auto"])
+def test_codecs_that_learn_need_something_to_learn_from(codec: str, tmp_path: Path) -> None:
+    with pytest.raises(IrsplitError, match="learns from calibration data"):
+        irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "bundle", codec=codec)
+
+
+def roundtrip(q: Quantization, array: np.ndarray) -> tuple[np.ndarray, int]:
+    boundary = Boundary(0, "x", (TensorSpec("x", "f32", array.shape, q),))
+    data = frame.encode(boundary, [array])
+    return frame.decode(boundary, data)[0], len(data)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("axis", [None, 1])
+def test_values_beyond_a_range_cross_exactly(method: str, axis: int | None) -> None:
+    rng = np.random.default_rng(1)
+    array = rng.normal(size=(1, 4, 40, 40)).astype(np.float32) * np.float32([1, 2, 5, 0.1]).reshape(1, 4, 1, 1)
+    array[0, 2, 3, 3] = 4000
+    q = quantization([np.delete(array, 3, axis=2)], 8, method=method, axis=axis)
+    assert len(q.scales) == (1 if axis is None else 4)
+    found, _ = roundtrip(q, array)
+    assert found[0, 2, 3, 3] == 4000
+    assert np.abs(found - array).max() <= max(q.scales) / 2 + 1e-6
+
+
+def test_an_outlier_in_calibration_costs_min_max_its_precision() -> None:
+    rng = np.random.default_rng(2)
+    array = rng.normal(size=(1, 64, 64)).astype(np.float32)
+    array[0, 0, :4] = 300
+    errors = {
+        m: signal_to_noise_db([array], [roundtrip(quantization([array], 8, method=m), array)[0]]) for m in METHODS
+    }
+    assert errors["percentile"] > errors["entropy"] > errors["min-max"] == min(errors.values())
+
+
+def test_channels_of_different_size_keep_their_precision_apart() -> None:
+    rng = np.random.default_rng(3)
+    array = rng.normal(size=(1, 2, 64, 64)).astype(np.float32) * np.float32([100, 0.01]).reshape(1, 2, 1, 1)
+    together, _ = roundtrip(quantization([array], 8), array)
+    apart, _ = roundtrip(quantization([array], 8, axis=1), array)
+    assert signal_to_noise_db([array[:, 1]], [apart[:, 1]]) > 30 > signal_to_noise_db([array[:, 1]], [together[:, 1]])
