@@ -52,9 +52,10 @@ class QuantizeBoundary:
             bits = self._by_agreement(model, context, samples, layout) if self.agreement else self.bits
             chosen = [[self._quantized(spec, samples, layout, bits) for spec in crossing] for _, crossing in before]
         changed = [set_specs(send, new) for (send, _), new in zip(before, chosen, strict=True)]
-        for spec in (spec for crossing in chosen for spec in crossing if spec.quantization is not None):
-            assert spec.quantization is not None
-            context.remark(self, f"%{spec.name} crosses in {spec.quantization.bits} bits")
+        for (_, old), new in zip(before, chosen, strict=True):
+            for spec in (b for a, b in zip(old, new, strict=True) if a != b):
+                assert spec.quantization is not None
+                context.remark(self, f"%{spec.name} crosses in {spec.quantization.bits} bits")
         return any(changed)
 
     def _check(self) -> None:

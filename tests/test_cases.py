@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from irsplit.errors import IrsplitError
-from irsplit.ir import Model, equal, parse_model, print_graph, verify
+from irsplit.ir import Model, Node, equal, parse_model, print_graph, verify
 from irsplit.passes import Context, Cut, Pipeline, find_cuts, registry
 from irsplit.passes.base import Samples
 
@@ -58,10 +58,18 @@ def _calibrate(_: Model) -> Mapping[str, Samples]:
     return _EveryValue()
 
 
+def _is_cheap(node: Node) -> bool:
+    return node.op == "test.cheap"
+
+
+def _is_shape(node: Node) -> bool:
+    return node.op == "test.shape"
+
+
 def outcome(text: str) -> str:
     """What the case's pipeline makes of its IR."""
     run = next(line for line in text.splitlines() if line.startswith(RUN))
-    context = Context(calibrate=_calibrate)
+    context = Context(calibrate=_calibrate, is_cheap=_is_cheap, is_shape=_is_shape)
     try:
         pipeline = Pipeline.parse(run.removeprefix(RUN), {**registry(), PrintCuts.name: PrintCuts})
         model = parse_model(text)

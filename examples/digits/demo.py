@@ -23,27 +23,28 @@ def main() -> None:
     images = np.load(HERE / "test_images.npz")
     pixels = (images["images"] / 255).astype(np.float32)
     calibration = (np.load(HERE / "calibration_images.npz")["images"] / 255).astype(np.float32)
-    print(f"{'model':15} {'boundary':9} {'cut after':17} {'input':>7} {'raw':>7} {'frame':>8}  accuracy whole -> split")
+    print("model          boundary codec       cut after         input    raw     frame  accuracy whole -> split")
     for name in ("digits.onnx", "digits.tflite"):
         axis = 1 if name.endswith(".onnx") else -1
         calls = [{"image": np.expand_dims(image, (0, axis))} for image in pixels]
         whole, _ = whole_model(HERE / name)
         expected, _ = run_whole(whole, calls, DEFAULT_OPTIONS)
-        for boundary in ("lossless", "int8"):
-            folder = build / f"{Path(name).stem}-{name.rpartition('.')[2]}-{boundary}"
+        for boundary, codec in (("lossless", "zstandard"), ("lossless", "static-rans"), ("int8", "static-rans")):
+            folder = build / f"{name.replace('.', '-')}-{boundary}-{codec}"
             samples = [{"image": np.expand_dims(image, (0, axis))} for image in calibration]
-            bundle = irsplit.compile_model(HERE / name, folder, boundary=boundary, calibration=samples).manifest
+            bundle = irsplit.compile_model(
+                HERE / name, folder, boundary=boundary, codec=codec, calibration=samples
+            ).manifest
             device, server = irsplit.DeviceSession(folder), irsplit.ServerSession(folder)
             frames = [device.start(call) for call in calls]
             found = [server.resume(frame) for frame in frames]
             tensor = bundle.boundaries[0].tensors[0]
             raw = int(np.prod([dim or 1 for dim in tensor.shape])) * tensor.storage.itemsize
             size = sum(map(len, frames)) / len(frames)
-            print(
-                f"{name:15} {boundary:9} {tensor.name:17} {calls[0]['image'].nbytes:5} B {raw:5} B {size:6.1f} B"
-                f"  {accuracy(expected, images['labels'])} -> {accuracy(found, images['labels'])}"
-            )
-    print(f"\nbundles are in {build}; try:  irsplit verify {build}/digits-onnx-lossless")
+            sizes = f"{calls[0]['image'].nbytes} B  {raw} B  {size:5.1f} B"
+            right = f"{accuracy(expected, images['labels'])} -> {accuracy(found, images['labels'])}"
+            print(f"{name:14} {boundary:8} {codec:11} {tensor.name:16}  {sizes}  {right}")
+    print(f"\nbundles are in {build}; try:  irsplit verify {build}/digits-onnx-lossless-zstandard")
 
 
 def accuracy(outputs: Sequence[Mapping[str, Any]], labels: Sequence[int]) -> str:
