@@ -106,8 +106,8 @@ def _write_all(target: int, data: memoryview) -> None:
 def share(source: Path, target: Path) -> None:
     """Make `target` the same bytes without storing them twice: a reflink, else a hard link, else a copy.
 
-    Nothing happens when it is the same file already. onnxruntime reads hard links; onnx's own loader refuses a file that
-    has several, the source among them, hence the warning. Neither follows a symbolic link out of the model's folder.
+    Nothing happens when it is the same file already. onnxruntime reads hard links; onnx's own loader refuses a file
+    that has several, the source among them, hence the warning. Neither follows a symbolic link out of its folder.
     """
     if target.exists() and target.samefile(source):
         return
