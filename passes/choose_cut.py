@@ -129,6 +129,7 @@ class ChooseCut:
             link(self.link),
             device=here if isinstance(here, Device) else None,
             codings=codings,
+            previews=here.previews if isinstance(here, ModelProfile) else None,
             codecs=(self.codec,) if self.codec else None,
             peaks=here.prefixes if isinstance(here, ModelProfile) else (),
         ).with_load(self.load)
