@@ -260,7 +260,7 @@ def hostile(stage: Stage, count: Count) -> str:
     while thread.is_alive():
         ask(stage, stage.url(), count, 1)
     thread.join()
-    growth = (stage.memory_bytes() - before) / 1e6
+    growth = max(stage.memory_bytes() - before, 0) / 1e6
     return f"{answered[0]} of 10 000 refused with a 4xx status; the server grew by {growth:.0f} MB"
 
 
