@@ -29,7 +29,7 @@ class PrintCuts:
     max_tensors: int = 1
 
     def run(self, model: Model, context: Context) -> bool:
-        for cut in find_cuts(model.entry, self.max_tensors):
+        for cut in find_cuts(model.entry, self.max_tensors, recompute=context.recompute):
             context.remark(self, f"{cut.id} {_described(cut)}")
         return False
 
@@ -38,7 +38,12 @@ def _described(cut: Cut) -> str:
     if not cut.legal:
         return f"- {cut.reason}"
     text = f"{cut.kind} {' + '.join(map(str, cut.tensors))}, {cut.size_bytes()} bytes, weights {cut.weight_bytes}"
-    for word, values in (("forwards", cut.forwards), ("early outputs", cut.early_outputs)):
+    for word, values in (
+        ("shapes", cut.shapes),
+        ("recomputes", cut.rematerialised),
+        ("forwards", cut.forwards),
+        ("early outputs", cut.early_outputs),
+    ):
         if values:
             text += f", {word} {' '.join(map(str, values))}"
     return text
@@ -59,7 +64,7 @@ def _calibrate(_: Model) -> Mapping[str, Samples]:
 
 
 def _is_cheap(node: Node) -> bool:
-    return node.op == "test.cheap"
+    return node.op in ("test.cheap", "test.shape")
 
 
 def _is_shape(node: Node) -> bool:
@@ -69,7 +74,7 @@ def _is_shape(node: Node) -> bool:
 def outcome(text: str) -> str:
     """What the case's pipeline makes of its IR."""
     run = next(line for line in text.splitlines() if line.startswith(RUN))
-    context = Context(calibrate=_calibrate, is_cheap=_is_cheap, is_shape=_is_shape)
+    context = Context(is_cheap=_is_cheap, is_shape=_is_shape, calibrate=_calibrate)
     try:
         pipeline = Pipeline.parse(run.removeprefix(RUN), {**registry(), PrintCuts.name: PrintCuts})
         model = parse_model(text)
