@@ -26,6 +26,7 @@ COMMANDS = {
     "apply": "make the new build of a bundle of the old one and a patch",
     "inspect": "show what is in a model or a bundle",
     "header": "write boundary.h, with which C code frames what crosses",
+    "olive-config": "write the package config with which Olive finds our passes",
     "opt": "run passes over a model and print it as IR text",
     "plugins": "list the installed passes, dialects and codecs, and where each comes from",
 }
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = parser.parse_args(words[:1]).command
     command = argparse.ArgumentParser(prog=f"irsplit {name}", description=COMMANDS[name].capitalize() + ".")
     try:
-        module = importlib.import_module(f"irsplit.commands.{name}")
+        module = importlib.import_module(f"irsplit.commands.{name.replace('-', '_')}")
         module.add_arguments(command)
         return module.run(command.parse_args(words[1:]))
     except IrsplitError as error:
