@@ -52,6 +52,7 @@ class Choice:
             "unit": self.goal.unit,
             "limits": dict(self.goal.limits),
             "link": self.table.link.name,
+            "load": self.table.server_load_percent,
             "cuts": [cut.id for cut in self.cuts],
             "places": list(self.places),
             "value": self.value,
