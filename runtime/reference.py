@@ -1,6 +1,6 @@
 """The frame format in numpy: executable specification, fallback without the extension, and twin of the C core in tests.
 
-Reads like FORMAT.md, gives the same bytes as src/frame.c, and refuses with the same status.
+Reads like FORMAT.md, gives the same bytes as the C core, and refuses with the same status.
 """
 
 import math
