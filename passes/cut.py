@@ -5,19 +5,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 from irsplit.ir import Node, TensorType, Value
+from irsplit.passes.schedule import Schedule
 
 Kind = Literal["strict", "open", "frontier"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """One position of the schedule: the first `position` runtime nodes are near, the others far.
+    """One position of a schedule: the first `position` runtime nodes are near, the others far.
 
     `kind` is None and `reason` a sentence when the cut is not legal. `strict`: the one tensor lies on every path from
     every input to every output. `open`: one tensor, but graph inputs are forwarded in the frame or graph outputs were
     already produced on the near side. `frontier`: several tensors that travel in one frame.
     """
 
+    order: Schedule
+    """The order that `position` counts in: the graph's own, or another one that shows a better frontier."""
     position: int
     after: Node
     kind: Kind | None
@@ -49,7 +52,8 @@ class Cut:
 
     @property
     def id(self) -> str:
-        return str(self.position)
+        """What a user calls the cut: its position, and the letters of its order when that is not the graph's own."""
+        return f"{self.position}{self.order.name}"
 
     @property
     def boundary(self) -> tuple[Value, ...]:

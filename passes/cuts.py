@@ -19,11 +19,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from math import inf
 
 from irsplit.errors import CutError
 from irsplit.ir import Graph, Node, Value, operands
 from irsplit.passes.crossing import Crossing
 from irsplit.passes.cut import Cut, Kind
+from irsplit.passes.orders import orders
 from irsplit.passes.reasons import Branches, States, framable, independent, repeated, unframable
 from irsplit.passes.recompute import Recompute, size_bytes
 from irsplit.passes.schedule import Schedule, schedule
@@ -40,10 +42,37 @@ def find_cuts(
 ) -> list[Cut]:
     """Every position between two runtime nodes, in execution order, legal or not.
 
-    `macs` counts the multiply-accumulate operations of a node, for `Cut.macs_share`. With `recompute`, values that
-    the far side can compute again do not cross. What is legal without stays legal with it.
+    With several tensors allowed, also the legal cuts of other orders that are better than all before them: no cut with
+    as few weights on the near side has as few bytes. `macs` counts the multiply-accumulate operations of a node, for
+    `Cut.macs_share`. With `recompute`, values that the far side can compute again do not cross. What is legal without
+    stays legal with it.
     """
     plan = graph if isinstance(graph, Schedule) else schedule(graph)
+    cuts = _positions(plan, max_tensors, macs, recompute)
+    if max_tensors == 1:
+        return cuts
+    others = [cut for order in orders(plan) for cut in _positions(order, max_tensors, macs, recompute) if cut.legal]
+    return sorted([*cuts, *_better_ones(cuts, others)], key=lambda cut: cut.position)
+
+
+def _better_ones(cuts: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
+    """Those of the `others` that have fewer bytes than everything with as few weights, and as few nodes, before it."""
+    known = set(cuts)
+    best: float = inf
+    better: list[Cut] = []
+    legal = (cut for cut in cuts if cut.legal)
+    for cut in sorted([*legal, *others], key=lambda cut: (cut.weight_bytes, cut.position)):
+        size = sum(map(size_bytes, cut.boundary))
+        if size < best:
+            best = size
+            if cut not in known:
+                better.append(cut)
+    return better
+
+
+def _positions(
+    plan: Schedule, max_tensors: int, macs: Callable[[Node], int] | None, recompute: Recompute | None
+) -> list[Cut]:
     weights = _near_weights(plan)
     shares = _macs_shares(plan, macs)
     boundaries = _boundaries(plan, max_tensors, None)
@@ -56,6 +85,7 @@ def find_cuts(
             kind = "frontier" if boundary.count > 1 else "open" if boundary.forwards or boundary.early else "strict"
         cuts.append(
             Cut(
+                plan,
                 position,
                 plan.nodes[position - 1],
                 kind,

@@ -1,8 +1,9 @@
 """partition: a graph becomes k+1 segments for k cuts, joined by irsplit.send and irsplit.recv."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 from typing import ClassVar
 
 from irsplit.errors import CutError
@@ -34,9 +35,10 @@ class Partition:
             raise CutError("no cut is given; add partition{cut=ID} or choose-cut before it (see 'irsplit cuts')")
         plan = schedule(model.entry)
         cuts = find_cuts(plan, self.max_tensors, recompute=context.recompute)
-        chosen = sorted({cut.position: cut for cut in (select_cut(cuts, name) for name in wanted)}.items())
+        selected = {cut.id: cut for cut in (select_cut(cuts, name) for name in wanted)}
+        chosen = sorted(selected.values(), key=lambda cut: cut.position)
         places = self._places(len(chosen) + 1, context.chosen_places)
-        segments = split(plan, [cut for _, cut in chosen], places)
+        segments = split(plan, chosen, places)
         model.graphs[:1] = segments
         return True
 
@@ -51,11 +53,34 @@ class Partition:
 
 
 def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Graph]:
-    """The segments between `cuts`, which are of this schedule and in ascending order; the source stays as it is."""
+    """The segments between `cuts` by ascending position; the source stays as it is.
+
+    Raises CutError for cuts of different orders that are not nested.
+    """
     names = places if tuple(places) == PLACES else [f"segment{index}" for index in range(len(places))]
     graphs = [Graph(name, place=place, native=plan.graph.native) for name, place in zip(names, places, strict=True)]
     _Splitter(plan, cuts, graphs).run()
     return graphs
+
+
+def _parts(plan: Schedule, cuts: Sequence[Cut]) -> dict[Node, int]:
+    """For each runtime node, the first cut that has it on its near side, which is the number of its segment."""
+    parts = dict.fromkeys(plan.nodes, len(cuts))
+    for order in dict.fromkeys(cut.order for cut in cuts):
+        start = 0
+        for index, cut in enumerate(cuts):
+            if cut.order is order:
+                for node in order.nodes[start : cut.position]:
+                    parts[node] = min(parts[node], index)
+                start = cut.position
+    sizes = Counter(parts.values())
+    for cut, near in zip(cuts, accumulate(sizes[index] for index in range(len(cuts))), strict=True):
+        # A node that an earlier cut has, and this one has not, is counted here without being one of `position`.
+        if near != cut.position:
+            raise CutError(
+                f"cut '{cut.id}' does not hold all that the cuts before it hold; choose cuts whose ids end alike"
+            )
+    return parts
 
 
 class _Splitter:
@@ -65,8 +90,7 @@ class _Splitter:
         self.source = plan.graph
         self.graphs = graphs
         self.mappings: list[dict[Value, Value]] = [{} for _ in graphs]
-        bounds = [0, *(cut.position for cut in cuts), len(plan.nodes)]
-        self.part = {node: part for part, (start, end) in enumerate(pairwise(bounds)) for node in plan.nodes[start:end]}
+        self.part = _parts(plan, cuts)
         """For each runtime node, its segment."""
         self.made: dict[Value, int] = {}
         """For each runtime value, the segment that produces it; what the caller feeds comes last."""

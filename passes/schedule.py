@@ -22,12 +22,14 @@ class Schedule:
     """For each node, the constants and results of free nodes that it reads, captures included."""
     inputs: tuple[Value, ...]
     """Graph inputs that the caller must feed (an input with a default counts as a constant)."""
+    name: str = ""
+    """What the ids of its cuts end with: nothing for the graph's own order."""
 
-    def reordered(self, order: Iterable[int]) -> "Schedule":
+    def reordered(self, order: Iterable[int], name: str = "") -> "Schedule":
         """The nodes at the indices `order`, in that order."""
         indices = list(order)
         nodes, reads, frees = (tuple([of[i] for i in indices]) for of in (self.nodes, self.reads, self.frees))
-        return Schedule(self.graph, nodes, reads, frees, self.inputs)
+        return Schedule(self.graph, nodes, reads, frees, self.inputs, name)
 
 
 def schedule(graph: Graph) -> Schedule:

@@ -36,8 +36,8 @@ class Stretches:
 
 
 def stretches(plan: Schedule, cuts: Sequence[Cut]) -> Stretches:
-    """Raises PlanError when there is no legal cut, so nothing to plan."""
-    legal = tuple(cut for cut in cuts if cut.legal)
+    """The chain of those cuts that are of this schedule. Raises PlanError when none is legal, so nothing to plan."""
+    legal = tuple(cut for cut in cuts if cut.legal and cut.order is plan)
     if not legal:
         reason = f"; the first position: {cuts[0].reason}" if cuts else ""
         raise PlanError(f"the model has no legal cut to choose from{reason}; allow more with --max-tensors")
@@ -145,7 +145,6 @@ def cost_table(
     *,
     device: Device | None = None,
     codings: Mapping[str, tuple[Coding, ...]] | None = None,
-    previews: Mapping[str, tuple[Coding, ...]] | None = None,
     codecs: Sequence[str] | None = None,
     peaks: Sequence[Load] = (),
 ) -> CostTable:
@@ -165,7 +164,7 @@ def cost_table(
             held, working = (memory[index + 1] - memory[index] if last else held), 0
         spent = watts[0] * device_ns[index] // 10**6
         groups.append(Group(f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working))
-    tensors = _tensors(parts, codings or {}, previews or {}, codecs)
+    tensors = _tensors(parts, codings or {}, codecs)
     return CostTable(name, tuple(groups), tensors, link, *watts)
 
 
@@ -182,10 +181,7 @@ def _all_weights(parts: Stretches) -> int:
 
 
 def _tensors(
-    parts: Stretches,
-    codings: Mapping[str, tuple[Coding, ...]],
-    previews: Mapping[str, tuple[Coding, ...]],
-    codecs: Sequence[str] | None,
+    parts: Stretches, codings: Mapping[str, tuple[Coding, ...]], codecs: Sequence[str] | None
 ) -> tuple[Tensor, ...]:
     """Every value that a stretch gives to a later one or to the caller."""
     plan = parts.plan
@@ -204,8 +200,7 @@ def _tensors(
         if not consumers and not output:
             continue
         ways = _ways(value, codings.get(value.name, ()), codecs)
-        preview = _coded(previews.get(value.name, ())) if producer is None else ()
-        tensors.append(Tensor(value.name, producer, consumers, ways, ways, output, preview))
+        tensors.append(Tensor(value.name, producer, consumers, ways, ways, output))
     return tuple(tensors)
 
 
@@ -215,8 +210,4 @@ def _ways(value: Value, codings: Sequence[Coding], codecs: Sequence[str] | None)
     wanted = [c for c in codings if codecs is None or c.codec in codecs]
     if not wanted:
         return (Coded("raw", size_bytes(value)),)
-    return _coded(wanted)
-
-
-def _coded(codings: Sequence[Coding]) -> tuple[Coded, ...]:
-    return tuple(Coded(c.codec, c.size_bytes, c.encode_ns, c.decode_ns) for c in codings)
+    return tuple(Coded(c.codec, c.size_bytes, c.encode_ns, c.decode_ns) for c in wanted)

@@ -23,28 +23,27 @@ class LitertEngine:
     def __init__(self, path: Path, options: EngineOptions) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._threads = options.threads
         self.optimized = options.optimize
         try:
-            self._open()
+            self._interpreter = self._open(options.threads)
         except EngineError:
             self.optimized = not options.optimize
-            self._open()
+            self._interpreter = self._open(options.threads)
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
+        self._shapes = [tuple(details["shape"]) for details in self._inputs]
 
-    def _open(self) -> None:
+    def _open(self, threads: int) -> Any:
         plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
         resolver = delegated if self.optimized else plain
         try:
             interpreter = Interpreter(
-                str(self._path), experimental_op_resolver_type=resolver, num_threads=self._threads or None
+                str(self._path), experimental_op_resolver_type=resolver, num_threads=threads or None
             )
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"{self._path.name}: LiteRT refuses it: {str(error).splitlines()[0]}") from error
-        self._interpreter = interpreter
-        self._inputs = interpreter.get_input_details()
-        self._outputs = [details["index"] for details in interpreter.get_output_details()]
-        self._shapes = [tuple(details["shape"]) for details in self._inputs]
+        return interpreter
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
         with self._lock:
@@ -69,7 +68,7 @@ class LitertEngine:
 
     def reset(self) -> None:
         with self._lock:
-            self._open()  # reset_all_variables() leaves resource variables as they are
+            self._interpreter.reset_all_variables()
 
 
 def open_engine(path: Path, options: EngineOptions) -> Engine:
