@@ -81,12 +81,13 @@ class RemoteSession:
         name: str = "",
         timeout_s: float = 5.0,
         patience: Patience = DEFAULT_PATIENCE,
+        checked: bool = True,
         options: EngineOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.manifest = Manifest.load(bundle)
         self.name = name or self.manifest.name
         self._timeout_s = timeout_s
-        self._exchanger = Exchanger(transport, patience)
+        self._exchanger = Exchanger(transport, patience, checked)
         self._device = Segments(self.manifest, "device", options)
         self._count = len(self.manifest.segments)
         places = [segment.place for segment in self.manifest.segments]
@@ -264,12 +265,16 @@ def connect(
     token: str = "",
     trusted: Path | None = None,
     patience: Patience = DEFAULT_PATIENCE,
+    checked: bool = True,
     options: EngineOptions = DEFAULT_OPTIONS,
 ) -> RemoteSession:
     """A session of `bundle` with the server at `url`: grpc://, grpcs://, http:// or https://HOST:PORT.
 
     Nothing is sent before the first call: a device starts without its link. `name` is the bundle's name at the server
-    when it is not its own, `trusted` a PEM file of certificates to trust. Raises BundleError, EngineError, RemoteError.
+    when it is not its own, `trusted` a PEM file of certificates to trust. `checked` False is for servers that are not
+    irsplit's and send no checksum: only TLS guards their answers then. Raises BundleError, EngineError, RemoteError.
     """
     transport = open_transport(url, Access(token, trusted))
-    return RemoteSession(bundle, transport, name=name, timeout_s=timeout_s, patience=patience, options=options)
+    return RemoteSession(
+        bundle, transport, name=name, timeout_s=timeout_s, patience=patience, checked=checked, options=options
+    )

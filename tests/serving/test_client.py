@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,30 @@ def test_damaged_bytes_never_become_an_answer(server, calls, onnx_bundle):
                 attempts += answer.attempts
                 np.testing.assert_array_equal(answer.outputs["logits"], local.run(call)["logits"])
     assert attempts > len(calls["onnx"])
+
+
+class Nameless:
+    """A transport on whose way the checksum's name is damaged, and an output with it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.ready, self.close = inner.ready, inner.close
+
+    def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
+        response = self.inner.infer(request, timeout_s)
+        parameters = {key.replace("checksum", "checksul"): value for key, value in response.parameters.items()}
+        (output,) = response.outputs
+        damaged = replace(output, data=bytes([output.data[0] ^ 1]) + bytes(output.data[1:]))
+        return replace(response, parameters=parameters, outputs=[damaged])
+
+
+def test_answer_without_its_checksum_is_not_believed(server, calls, onnx_bundle):
+    expected = irsplit.LocalSession(onnx_bundle).run(calls["onnx"][0])["logits"]
+    with irsplit.runtime.connect(urls(server)["grpc"], onnx_bundle, name="onnx", patience=HASTY) as session:
+        session._exchanger._transport = Nameless(session._exchanger._transport)
+        answer = session.infer(calls["onnx"][0])
+        assert (answer.path, "checksum" in answer.reason) == ("device", True)
+        np.testing.assert_array_equal(answer.outputs["logits"], expected)
 
 
 def test_overloaded_server_is_told_from_a_dead_one(calls, onnx_bundle):
