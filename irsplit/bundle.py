@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Sequence
@@ -12,12 +13,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from irsplit.dialects.base import Dialect, WriteOptions
-from irsplit.errors import VERSION, BundleError
+from irsplit.errors import VERSION, BundleError, UnsupportedError
 from irsplit.exchange import exchange
-from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
+from irsplit.ir import Dim, Graph, Model, TensorType, Value, engine_graph, states
 from irsplit.passes.boundaries import sends, specs
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from irsplit.runtime.manifest import FORMAT_VERSION, MANIFEST, Manifest, SegmentInfo, TensorInfo, file_digest
+from irsplit.runtime.state import StateInfo
+
+_HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
+"""Symbols of dimensions that grow with every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +143,18 @@ def _write_segment(
         path.parent.mkdir(exist_ok=True)
         dialect.write(model, lowered, path, options)
     path = paths.pop(place)
+    inputs, outputs, kept = edges(graph)
     return SegmentInfo(
         graph.name,
         place,
         _relative(path, build),
         model.dialect,
-        tuple(value.name for value in lowered.inputs if value.constant is None),
-        tuple(value.name for value in lowered.outputs),
+        inputs,
+        outputs,
         tuple(value.name for value in graph.outputs),
         any(node.states for node in graph.nodes),
         {other: _relative(copy, build) for other, copy in paths.items()},
+        kept,
     )
 
 
@@ -188,6 +195,30 @@ def tensor_info(value: Value) -> TensorInfo:
     shape = value.type.shape
     dims = None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
     return TensorInfo(value.name, value.type.dtype.name, dims)
+
+
+def edges(segment: Graph) -> tuple[tuple[str, ...], tuple[str, ...], tuple[StateInfo, ...]]:
+    """Inputs and outputs of a segment's file by name, without the state, which comes behind both; and the state."""
+    pairs, lowered = states(segment), engine_graph(segment)
+    loaded, stored = {before for before, _ in pairs}, {after for _, after in pairs}
+    inputs = tuple(value.name for value in lowered.inputs if value.constant is None and value not in loaded)
+    passed = {value for node in segment.nodes if node.op == "irsplit.send" for value in node.inputs}
+    outputs = [value.name for value in lowered.outputs if value not in stored or value in passed]
+    return inputs, tuple(outputs), tuple(state_info(before, after) for before, after in pairs)
+
+
+def state_info(before: Value, after: Value) -> StateInfo:
+    """A state as manifests carry it. Raises UnsupportedError for one that is no tensor of known rank."""
+    if not isinstance(before.type, TensorType) or before.type.shape is None:
+        raise UnsupportedError(f"state {before} is no tensor of known rank; leave it an input")
+    return StateInfo(before.name, after.name, before.type.dtype.name, tuple(map(_first_size, before.type.shape)))
+
+
+def _first_size(dim: Dim) -> int:
+    """The size of a dimension before the first call: a history is empty, anything else that varies is 1."""
+    if isinstance(dim, int):
+        return dim
+    return 0 if dim is not None and _HISTORY.search(dim) else 1
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -5,6 +5,7 @@ are imported when they are asked for: `irsplit --version` loads none of them.
 """
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -25,6 +26,7 @@ COMMANDS = {
     "apply": "make the new build of a bundle of the old one and a patch",
     "inspect": "show what is in a model or a bundle",
     "header": "write boundary.h, with which C code frames what crosses",
+    "olive-config": "write the package config with which Olive finds our passes",
     "opt": "run passes over a model and print it as IR text",
     "plugins": "list the installed passes, dialects and codecs, and where each comes from",
 }
@@ -33,6 +35,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None and words[:1] != ["serve"]:
+        gc.disable()  # a command is over soon, and collections that walk a large graph cost as much as the passes
     parser = argparse.ArgumentParser(
         prog="irsplit",
         description="Split compiler for neural networks.",
@@ -44,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = parser.parse_args(words[:1]).command
     command = argparse.ArgumentParser(prog=f"irsplit {name}", description=COMMANDS[name].capitalize() + ".")
     try:
-        module = importlib.import_module(f"irsplit.commands.{name}")
+        module = importlib.import_module(f"irsplit.commands.{name.replace('-', '_')}")
         module.add_arguments(command)
         return module.run(command.parse_args(words[1:]))
     except IrsplitError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit import sources
-from irsplit.bundle import Origin, tensor_info, write_bundle
+from irsplit.bundle import Origin, edges, tensor_info, write_bundle
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_segments
@@ -16,6 +16,7 @@ from irsplit.errors import CutError, PassError
 from irsplit.ir import Graph, Model, TensorType, engine_graph
 from irsplit.passes import Context, Cut, Pipeline, Remark, find_cuts
 from irsplit.passes.base import Pass, Samples
+from irsplit.passes.bind_state import BindState
 from irsplit.passes.boundaries import sends
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
@@ -53,6 +54,7 @@ def compile_model(
     max_tensors: int = 1,
     places: Sequence[str] = (),
     codec: str = "zstandard",
+    state: Sequence[str] = (),
     rematerialise: bool = True,
     choose: ChooseCut | None = None,
     autonomous: bool = False,
@@ -66,7 +68,8 @@ def compile_model(
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
     with the fewest boundary bytes below the input's. With `rematerialise`, cheap side values are computed on both
     sides of a cut. `boundary` is one of TARGETS; all but "lossless" need `calibration`: inputs by name, one mapping a
-    call, and so do the codecs that learn.
+    call, and so do the codecs that learn. `state` names inputs and outputs that are state, "in=out" or "auto" (see the
+    bind-state pass).
     `autonomous` puts the server's segments beside the device's, which can then go on without a link. A `pipeline` text
     says which passes run, instead of all of that but `autonomous` and `calibration`. `remember` notes where the model
     lies, so that `verify_bundle` finds it again.
@@ -79,7 +82,8 @@ def compile_model(
     files = source_files(loaded, source)
     entry = loaded.entry
     context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
-    before: tuple[Pass, ...] = (Rematerialise(),) if rematerialise and not pipeline else ()
+    before: tuple[Pass, ...] = (BindState(tuple(state)),) if state and not pipeline else ()
+    before = (*before, Rematerialise()) if rematerialise and not pipeline else before
     Pipeline(before).run(loaded, context)
     if pipeline:
         after = Pipeline.parse(pipeline)
@@ -172,8 +176,7 @@ def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Call]) -> Mapping
             lowered = engine_graph(graph)
             path = Path(folder) / f"{graph.name}{dialect.extensions[0]}"
             dialect.write(model, lowered, path)
-            inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
-            files.append(SegmentFile(path, model.dialect, inputs, tuple(value.name for value in lowered.outputs)))
+            files.append(SegmentFile(path, model.dialect, *edges(graph)))
         return isolated(run_segments, files, list(calls), wanted)
 
 

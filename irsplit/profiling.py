@@ -21,6 +21,7 @@ from irsplit.engines.execute import Call, SegmentFile
 from irsplit.engines.inputs import seeded_calls
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import measure_codecs, measure_part
+from irsplit.engines.pictures import measure_picture
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
 from irsplit.passes.cuts import Cut, Schedule, find_cuts, schedule
 from irsplit.passes.partition import split
@@ -81,6 +82,8 @@ def profile_model(
         ]
         suffixes = [bench.load(far, values) for _, far in halves]
     crossing = dict.fromkeys(value for cut in parts.cuts for value in cut.boundary)
+    real = call or {}
+    pictures = {name: measure_picture(np.asarray(array)) for name, array in real.items()}
     return ModelProfile(
         model=path.name,
         digest=file_digest(path),
@@ -94,6 +97,7 @@ def profile_model(
         prefixes=tuple(prefixes),
         suffixes=tuple(suffixes),
         tensors={**_codings(crossing, values, effort), **_codings(plan.inputs, values, effort)},
+        previews={name: found for name, found in pictures.items() if found},
     )
 
 

@@ -94,6 +94,9 @@ def verify_bundle(
     manifest = Manifest.load(bundle)
     manifest.check_files()
     whole, infos = whole_model(sources.find(manifest, None if model is None else Path(model)))
+    kept = tuple(info for segment in manifest.segments for info in segment.state)
+    whole, names = replace(whole, state=kept), {info.input for info in kept}
+    infos = [info for info in infos if info.name not in names]
     made_up = not calls
     calls = list(calls) or [call | dict(fixed or {}) for call in seeded_calls(infos, 3, seed, dims)]
     try:

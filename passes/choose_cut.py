@@ -52,6 +52,7 @@ class Choice:
             "unit": self.goal.unit,
             "limits": dict(self.goal.limits),
             "link": self.table.link.name,
+            "load": self.table.server_load_percent,
             "cuts": [cut.id for cut in self.cuts],
             "places": list(self.places),
             "value": self.value,
@@ -129,6 +130,7 @@ class ChooseCut:
             link(self.link),
             device=here if isinstance(here, Device) else None,
             codings=codings,
+            previews=here.previews if isinstance(here, ModelProfile) else None,
             codecs=(self.codec,) if self.codec else None,
             peaks=here.prefixes if isinstance(here, ModelProfile) else (),
         ).with_load(self.load)

@@ -145,6 +145,7 @@ def cost_table(
     *,
     device: Device | None = None,
     codings: Mapping[str, tuple[Coding, ...]] | None = None,
+    previews: Mapping[str, tuple[Coding, ...]] | None = None,
     codecs: Sequence[str] | None = None,
     peaks: Sequence[Load] = (),
 ) -> CostTable:
@@ -164,7 +165,7 @@ def cost_table(
             held, working = (memory[index + 1] - memory[index] if last else held), 0
         spent = watts[0] * device_ns[index] // 10**6
         groups.append(Group(f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working))
-    tensors = _tensors(parts, codings or {}, codecs)
+    tensors = _tensors(parts, codings or {}, previews or {}, codecs)
     return CostTable(name, tuple(groups), tensors, link, *watts)
 
 
@@ -181,7 +182,10 @@ def _all_weights(parts: Stretches) -> int:
 
 
 def _tensors(
-    parts: Stretches, codings: Mapping[str, tuple[Coding, ...]], codecs: Sequence[str] | None
+    parts: Stretches,
+    codings: Mapping[str, tuple[Coding, ...]],
+    previews: Mapping[str, tuple[Coding, ...]],
+    codecs: Sequence[str] | None,
 ) -> tuple[Tensor, ...]:
     """Every value that a stretch gives to a later one or to the caller."""
     plan = parts.plan
@@ -200,7 +204,8 @@ def _tensors(
         if not consumers and not output:
             continue
         ways = _ways(value, codings.get(value.name, ()), codecs)
-        tensors.append(Tensor(value.name, producer, consumers, ways, ways, output))
+        preview = _coded(previews.get(value.name, ())) if producer is None else ()
+        tensors.append(Tensor(value.name, producer, consumers, ways, ways, output, preview))
     return tuple(tensors)
 
 
@@ -210,4 +215,8 @@ def _ways(value: Value, codings: Sequence[Coding], codecs: Sequence[str] | None)
     wanted = [c for c in codings if codecs is None or c.codec in codecs]
     if not wanted:
         return (Coded("raw", size_bytes(value)),)
-    return tuple(Coded(c.codec, c.size_bytes, c.encode_ns, c.decode_ns) for c in wanted)
+    return _coded(wanted)
+
+
+def _coded(codings: Sequence[Coding]) -> tuple[Coded, ...]:
+    return tuple(Coded(c.codec, c.size_bytes, c.encode_ns, c.decode_ns) for c in codings)

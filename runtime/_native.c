@@ -225,20 +225,26 @@ static PyObject *py_encode(PyObject *module, PyObject *args) {
         release(t);
         return raise_status(status);
     }
-    void *scratch = PyMem_Malloc(scratch_size + 16), *frame = PyMem_Malloc(bound);
-    PyObject *result = NULL;
-    if (scratch == NULL || frame == NULL) {
+    void *scratch = PyMem_Malloc(scratch_size + 16);
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bound); /* cut to size afterwards, not copied */
+    if (scratch == NULL || result == NULL) {
+        Py_CLEAR(result);
         PyErr_NoMemory();
     } else {
+        void *frame = PyBytes_AsString(result);
         call c = {o, PyEval_SaveThread()};
         irs_hooks hooks = {&c, compress_hook, decompress_hook};
         status = irs_encode(o->boundary, &hooks, t->items, aligned(scratch), scratch_size, frame, bound, &size);
         PyEval_RestoreThread(c.thread);
-        if (PyErr_Occurred() == NULL) {
-            result = status == IRS_OK ? PyBytes_FromStringAndSize(frame, (Py_ssize_t)size) : raise_status(status);
+        if (PyErr_Occurred() == NULL && status == IRS_OK) {
+            _PyBytes_Resize(&result, (Py_ssize_t)size);
+        } else {
+            Py_CLEAR(result);
+        }
+        if (PyErr_Occurred() == NULL && status != IRS_OK) {
+            raise_status(status);
         }
     }
-    PyMem_Free(frame);
     PyMem_Free(scratch);
     release(t);
     return result;

@@ -11,6 +11,7 @@ from typing import Any
 
 from irsplit.errors import BundleError
 from irsplit.runtime.boundary import Boundary
+from irsplit.runtime.state import StateInfo
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -51,6 +52,8 @@ class SegmentInfo:
     results: tuple[str, ...]
     stateful: bool = False
     copies: dict[str, str] = field(default_factory=dict[str, str])
+    state: tuple[StateInfo, ...] = ()
+    """State that the session keeps: neither fed by the caller nor part of a frame or a result."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,6 +66,8 @@ class SegmentInfo:
             "results": list(self.results),
             "stateful": self.stateful,
             "copies": self.copies,
+            "state": [[info.input, info.output] for info in self.state],
+            "state_tensors": [info.to_json() for info in self.state],
         }
 
     @classmethod
@@ -77,6 +82,7 @@ class SegmentInfo:
             tuple(data["results"]),
             data["stateful"],
             dict(data.get("copies", {})),
+            tuple(StateInfo.from_json(item) for item in data.get("state_tensors", ())),
         )
 
 

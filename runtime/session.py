@@ -18,8 +18,9 @@ from irsplit.dtypes import BY_NAME, from_numpy
 from irsplit.errors import BundleError, EngineError, FrameError
 from irsplit.runtime import frame as framing
 from irsplit.runtime.boundary import DIGEST_SIZE, Boundary
-from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
+from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions
 from irsplit.runtime.manifest import Manifest, TensorInfo
+from irsplit.runtime.state import open_segment
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -48,7 +49,7 @@ class Session:
         self._engines: dict[int, Engine] = {}
         for index, segment in enumerate(self.manifest.segments):
             if self._here[index]:
-                self._engines[index] = open_engine(self.manifest.path(segment.file), segment.format, options)
+                self._engines[index] = open_segment(self.manifest.path(segment.file), segment, options)
         self._by_digest = {boundary.digest: boundary for boundary in self.manifest.boundaries}
 
     @property

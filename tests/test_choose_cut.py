@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from cost_tables import brute_force
 from irsplit.cli import main
+from irsplit.engines.pictures import measure_picture
 from irsplit.errors import PlanError
 from irsplit.fitting import fit
 from irsplit.ir import Graph, parse_model
@@ -249,6 +250,28 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
     assert manifest["choice"]["cuts"]
     assert manifest["pipeline"].startswith("rematerialise,choose-cut{device=")
     assert main(["verify", str(tmp_path / "bundle")]) == 0
+
+
+def test_a_picture_is_the_baseline_to_beat(tmp_path: Path):
+    """The input as JPEG prices the third baseline, and nothing else."""
+    seen = profile(previews={"x": (Coding("jpeg-q95", 10, 1, 1),)})
+    choice = ChooseCut(device=f"{write(tmp_path, seen)},slowdown=1000", link="4g").choose(parse_model(TEXT), None)
+    values = {baseline.name: baseline.costs for baseline in choice.baselines}
+    assert values["server only, compressed input"].switches[0].codec == "jpeg-q95"
+    assert values["server only, raw input"].metrics["bytes"] == 4_000 + 20
+    assert {way.codec for tensor in choice.table.tensors for way in tensor.up} == {"raw"}
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 24, 3), (1, 3, 16, 24), (16, 24, 1)])
+def test_pictures_are_recognised(shape: tuple[int, ...]):
+    found = measure_picture(np.zeros(shape, np.float32))
+    assert [coding.codec for coding in found] == ["webp-lossless", "jpeg-q95", "jpeg-q75"]
+    assert all(0 < coding.size_bytes < 1000 for coding in found)
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (1, 16, 24, 5), (2, 16, 24, 3), (1, 2, 2, 3)])
+def test_other_inputs_are_no_pictures(shape: tuple[int, ...]):
+    assert measure_picture(np.zeros(shape, np.float32)) == ()
 
 
 def test_rates_learned_from_a_model_price_its_parts():

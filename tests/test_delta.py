@@ -1,6 +1,9 @@
 """Patches between builds: exact, small, refused when damaged, and never half applied."""
 
+import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from irsplit.delta import Change, _planes, _restored, apply_delta, compress_agai
 from irsplit.errors import BundleError
 from irsplit.runtime.manifest import MANIFEST, Manifest
 
+TESTS = Path(__file__).parent
 MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 
 
@@ -127,6 +131,25 @@ def test_old_bundle_that_was_changed_is_found_out(old, new, tmp_path):
     with pytest.raises(BundleError):
         apply_delta(touched, tmp_path / "patch", tmp_path / "applied")
     assert not (tmp_path / "applied").exists()
+
+
+def update(folder: str) -> None:
+    """What the dying process does: the patch beside the folder's bundle, over it."""
+    apply_delta(Path(folder) / "bundle", Path(folder).parent / "patch", Path(folder) / "bundle")
+
+
+def test_killed_at_every_write_of_apply(old, new, tmp_path):
+    write_delta(old, new, tmp_path / "patch")
+    for number in range(1, 40):
+        shutil.copytree(old, tmp_path / f"run{number}" / "bundle")
+    command = [sys.executable, TESTS / "dying.py", "test_delta:update", f"{tmp_path}/run{{}}", "{}"]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [contents(tmp_path / f"run{line.split()[0]}" / "bundle") for line in done.stdout.splitlines()]
+    assert len(found) > 8
+    assert all(bundle in (contents(old), contents(new)) for bundle in found)
+    assert found[0] == contents(old)
+    assert found[-1] == contents(new)
 
 
 def test_patch_is_deterministic(old, new, tmp_path):

@@ -53,7 +53,7 @@ class Shape:
     tables: int
 
 
-L0 = Shape(1, 1, 32)
+PLAIN = (Shape(1, 1, 32), Shape(1, 1, 8), Shape(1, 1, 1))
 CONTEXTS = (Shape(1, 1, 16), Shape(3, 2, 16), Shape(6, 3, 32), Shape(12, 3, 32))
 
 
@@ -359,7 +359,7 @@ def _start(spec: TensorSpec, axis: int, elements: Elements, planes: list[Plane],
 
 def _candidates(level: int, model: Model, pixels: int) -> list[Candidate]:
     if level == 0 or pixels < 2:
-        return [Candidate(L0, False, False, "none")]
+        return [Candidate(shape, False, False, "none") for shape in PLAIN]
     references = level == 2 and model.channels > model.lanes
     return [Candidate(shape, residual, references, "linear") for shape in CONTEXTS for residual in (False, True)]
 

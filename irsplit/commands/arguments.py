@@ -21,6 +21,17 @@ def add_dims(parser: ArgumentParser) -> None:
     )
 
 
+def add_state(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        metavar="IN=OUT",
+        help="an input and the output that is fed back to it: state that stays with the segment that owns its layer; "
+        "'auto' finds pairs by their names",
+    )
+
+
 def parse_dims(words: Sequence[str]) -> dict[str, int]:
     """Raises EngineError for a word that is not NAME=NUMBER."""
     dims: dict[str, int] = {}

@@ -4,6 +4,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.commands.arguments import add_state
 from irsplit.commands.building import run_build_file
 from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
@@ -57,6 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="inputs to calibrate a quantized boundary: .npy, .npz, images, .wav, or folders of them",
     )
+    add_state(parser)
     parser.add_argument(
         "--no-rematerialise",
         action="store_false",
@@ -142,6 +144,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
         max_tensors=arguments.max_tensors,
         places=arguments.place,
         codec=arguments.codec,
+        state=arguments.state,
         rematerialise=arguments.rematerialise,
         autonomous=arguments.autonomous,
         choose=chooser(arguments, arguments.codec) if arguments.device else None,

@@ -1,13 +1,16 @@
 """irsplit cuts MODEL"""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from irsplit.commands.arguments import add_state
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
 from irsplit.passes import Context, Cut, find_cuts
+from irsplit.passes.bind_state import BindState
 from irsplit.passes.rematerialise import Rematerialise
 
 
@@ -19,6 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="compute shapes, masks and the like on both sides instead of sending them, as 'compile' does",
     )
+    add_state(parser)
     parser.add_argument("--legal", action="store_true", help="leave the rejected positions out")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -27,10 +31,13 @@ def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     model = dialect.read(arguments.model)
     context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
+    BindState(tuple(arguments.state)).run(model, context)
     if arguments.rematerialise:
         Rematerialise().run(model, context)
     cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs, context.recompute)
     shown = [cut for cut in cuts if cut.legal or not arguments.legal]
+    for remark in context.remarks:
+        print(f"note: {remark.text}", file=sys.stderr)
     if arguments.json:
         print_json([describe(cut) for cut in shown])
         return 0

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions, open_engine
 from irsplit.runtime.session import LocalSession
+from irsplit.runtime.state import StateInfo, States, open_segment
 
 Call = Mapping[str, NDArray[Any]]
 """Inputs of one inference by name."""
@@ -25,13 +26,22 @@ class SegmentFile:
     format: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    state: tuple[StateInfo, ...] = ()
 
 
 def run_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions) -> tuple[list[dict[str, Any]], bool]:
-    """Outputs of each call by name, one engine for all of them, so that state carries over; whether it optimised."""
+    """Outputs of each call by name, one engine for all of them, so that state carries over; whether it optimised.
+
+    What is in `file.state` is fed back from each call to the next.
+    """
     engine = open_engine(file.path, file.format, options)
-    outputs = [engine.run([call[name] for name in file.inputs]) for call in calls]
-    return [dict(zip(file.outputs, values, strict=True)) for values in outputs], engine.optimized
+    states = States(file.state)
+    outputs: list[dict[str, Any]] = []
+    for call in calls:
+        known = {**call, **states.values}
+        outputs.append(dict(zip(file.outputs, engine.run([known[name] for name in file.inputs]), strict=True)))
+        states.keep(outputs[-1])
+    return outputs, engine.optimized
 
 
 def run_bundle(
@@ -49,7 +59,7 @@ def run_bundle(
 
 def run_segments(files: Sequence[SegmentFile], calls: Sequence[Call], wanted: Sequence[str]) -> dict[str, list[Any]]:
     """Run the segments in order, passing everything on; the arrays of the `wanted` values over the calls."""
-    engines = [open_engine(file.path, file.format, EXACT) for file in files]
+    engines = [open_segment(file.path, file, EXACT) for file in files]
     found: dict[str, list[Any]] = {name: [] for name in wanted}
     for call in calls:
         values = dict(call)

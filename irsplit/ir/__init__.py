@@ -3,7 +3,7 @@
 from irsplit.ir.clone import clone_graph, clone_node, clone_value
 from irsplit.ir.compare import equal
 from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value, captures, operands, walk
-from irsplit.ir.lower import engine_graph
+from irsplit.ir.lower import engine_graph, states
 from irsplit.ir.parser import parse_model
 from irsplit.ir.printer import around, print_graph, print_model, print_node, print_type
 from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type
@@ -13,5 +13,5 @@ __all__ = [
     "Attribute", "Buffer", "Constant", "Dim", "Graph", "Model", "Node", "OpaqueType", "Quantization", "TensorType",
     "Type", "Value", "around", "captures", "clone_graph", "clone_node",
     "clone_value", "engine_graph", "equal", "operands", "parse_model", "print_graph",
-    "print_model", "print_node", "print_type", "verify", "walk",
+    "print_model", "print_node", "print_type", "states", "verify", "walk",
 ]  # fmt: skip

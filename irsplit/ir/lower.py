@@ -1,20 +1,34 @@
 """From a segment to the graph that an engine runs: the last step before a dialect's writer."""
 
-from irsplit.ir.core import Graph, operands
+from irsplit.ir.core import Graph, Value, operands
 
 
 def engine_graph(segment: Graph) -> Graph:
-    """The segment without its irsplit.* nodes: received values become inputs, sent values become outputs.
+    """The segment without its irsplit.* nodes: received and loaded values become inputs, sent and stored ones outputs.
 
-    A value that is only passed on (received or fed, then sent or returned without a node of the segment reading or
-    producing it) is left out: the runtime carries it past the engine. The graph shares nodes and values with the
-    segment, which stays as it is.
+    Loaded and stored values come last, in the order of `states`. A value that is only passed on (received or fed, then
+    sent or returned without a node of the segment reading or producing it) is left out: the runtime carries it past
+    the engine. The graph shares nodes and values with the segment, which stays as it is.
     """
     nodes = [node for node in segment.nodes if not node.op.startswith("irsplit.")]
-    received = [value for node in segment.nodes if node.op == "irsplit.recv" for value in node.outputs if value]
-    sent = [value for node in segment.nodes if node.op == "irsplit.send" for value in node.inputs if value]
+    pairs = states(segment)
+    received = [*_values(segment, "irsplit.recv"), *(loaded for loaded, _ in pairs)]
+    sent, stored = _values(segment, "irsplit.send"), [stored for _, stored in pairs]
     read = {value for node in nodes for value in operands(node)}
     produced = {value for node in nodes for value in node.outputs if value}.union(segment.constants)
     inputs = [value for value in (*segment.inputs, *received) if value in read]
-    outputs = [value for value in dict.fromkeys((*sent, *segment.outputs)) if value in produced]
+    outputs = [value for value in dict.fromkeys((*sent, *segment.outputs, *stored)) if value in produced]
     return Graph(segment.name, inputs, outputs, nodes, list(segment.constants), segment.place, segment.native)
+
+
+def states(graph: Graph) -> list[tuple[Value, Value]]:
+    """What the graph loads and what it stores in its place, a pair for each state."""
+    stored = {node.states: node.inputs[0] for node in graph.nodes if node.op == "irsplit.store"}
+    loaded = [(node.outputs[0], stored.get(node.states)) for node in graph.nodes if node.op == "irsplit.load"]
+    return [(before, after) for before, after in loaded if before is not None and after is not None]
+
+
+def _values(segment: Graph, op: str) -> list[Value]:
+    """Operands and results of the segment's nodes of this kind."""
+    nodes = [node for node in segment.nodes if node.op == op]
+    return [value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None]

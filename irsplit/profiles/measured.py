@@ -57,6 +57,8 @@ class ModelProfile:
     prefixes: tuple[Load, ...] = ()
     suffixes: tuple[Load, ...] = ()
     tensors: dict[str, tuple[Coding, ...]] = field(default_factory=dict[str, tuple[Coding, ...]])
+    previews: dict[str, tuple[Coding, ...]] = field(default_factory=dict[str, tuple[Coding, ...]])
+    """Graph inputs as pictures, which may change them: only the baseline with a compressed input uses these."""
 
     def slower(self, factor: Decimal) -> "ModelProfile":
         """The same machine slowed down: every time multiplied by the factor."""
@@ -77,6 +79,7 @@ class ModelProfile:
             prefixes=tuple(map(load, self.prefixes)),
             suffixes=tuple(map(load, self.suffixes)),
             tensors={name: tuple(map(coding, found)) for name, found in self.tensors.items()},
+            previews={name: tuple(map(coding, found)) for name, found in self.previews.items()},
         )
 
     def by_cpu(self) -> "ModelProfile":
@@ -139,9 +142,12 @@ def _slowdown(change: str, text: str) -> Decimal:
 
 def _profile(data: dict[str, Any]) -> ModelProfile:
     loads = {key: tuple(Load(**load) for load in data.pop(key)) for key in ("stretches", "prefixes", "suffixes")}
-    tensors = {name: tuple(Coding(**coding) for coding in found) for name, found in data.pop("tensors").items()}
+    tensors, previews = (
+        {name: tuple(Coding(**coding) for coding in found) for name, found in data.pop(key).items()}
+        for key in ("tensors", "previews")
+    )
     whole, positions = Load(**data.pop("whole")), tuple(data.pop("positions"))
-    profile = ModelProfile(whole=whole, positions=positions, tensors=tensors, **loads, **data)
+    profile = ModelProfile(whole=whole, positions=positions, tensors=tensors, previews=previews, **loads, **data)
     for key, count in (("stretches", len(positions) + 1), ("prefixes", len(positions)), ("suffixes", len(positions))):
         if len(loads[key]) not in (0, count):
             raise ValueError(f"{len(loads[key])} {key} for {len(positions)} positions")

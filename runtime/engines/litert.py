@@ -23,27 +23,28 @@ class LitertEngine:
     def __init__(self, path: Path, options: EngineOptions) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._threads = options.threads
         self.optimized = options.optimize
         try:
-            self._interpreter = self._open(options.threads)
+            self._open()
         except EngineError:
             self.optimized = not options.optimize
-            self._interpreter = self._open(options.threads)
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
-        self._shapes = [tuple(details["shape"]) for details in self._inputs]
+            self._open()
 
-    def _open(self, threads: int) -> Any:
+    def _open(self) -> None:
         plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
         resolver = delegated if self.optimized else plain
         try:
             interpreter = Interpreter(
-                str(self._path), experimental_op_resolver_type=resolver, num_threads=threads or None
+                str(self._path), experimental_op_resolver_type=resolver, num_threads=self._threads or None
             )
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"{self._path.name}: LiteRT refuses it: {str(error).splitlines()[0]}") from error
-        return interpreter
+        self._interpreter = interpreter
+        self._inputs = interpreter.get_input_details()
+        self._outputs = [details["index"] for details in interpreter.get_output_details()]
+        self._shapes = [tuple(details["shape"]) for details in self._inputs]
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
         with self._lock:
@@ -68,7 +69,7 @@ class LitertEngine:
 
     def reset(self) -> None:
         with self._lock:
-            self._interpreter.reset_all_variables()
+            self._open()  # reset_all_variables() leaves resource variables as they are
 
 
 def open_engine(path: Path, options: EngineOptions) -> Engine:

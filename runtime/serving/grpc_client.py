@@ -44,6 +44,8 @@ class GrpcTransport:
         call = self._connected()
         try:
             message = call(protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata)
+            if message is None:  # what gRPC gives for an answer that does not parse
+                raise TransportError(None, "the answer is damaged")
             return protobuf.response_from_message(message)
         except grpc.RpcError as error:
             raise self._failed(call, error) from error
@@ -60,7 +62,8 @@ class GrpcTransport:
             response_deserializer=protobuf.message("ServerReadyResponse").FromString,
         )
         try:
-            return ask(protobuf.message("ServerReadyRequest")(), timeout=timeout_s).ready
+            answer = ask(protobuf.message("ServerReadyRequest")(), timeout=timeout_s)
+            return answer is not None and answer.ready
         except (grpc.RpcError, ValueError):
             return False
 

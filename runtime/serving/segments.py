@@ -10,8 +10,9 @@ from typing import Any
 from irsplit.errors import BundleError
 from irsplit.runtime import frame as framing
 from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
+from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions
 from irsplit.runtime.manifest import Manifest, SegmentInfo
+from irsplit.runtime.state import open_segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Segments:
         path = self.file(index)
         if path is None:
             raise BundleError(f"{self.manifest.folder / segment.file}: missing from the bundle; copy this side whole")
-        return open_engine(path, segment.format, self._options)
+        return open_segment(path, segment, self._options)
 
 
 def encode(boundary: Boundary, values: Mapping[str, Any]) -> bytes:

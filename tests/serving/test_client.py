@@ -161,11 +161,13 @@ def test_half_open_connection_ends_with_the_deadline(server, calls, onnx_bundle,
             session.infer(call, timeout_s=0.3)
 
 
-def test_damaged_bytes_never_become_an_answer(server, calls, onnx_bundle):
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_damaged_bytes_never_become_an_answer(scheme, server, calls, onnx_bundle):
+    port = server.port if scheme == "grpc" else server.http_port
     local = irsplit.LocalSession(onnx_bundle)
     stubborn = Patience(attempts=20, backoff_s=0.001, breaker_failures=1000)
-    with Proxy(server.http_port or 0, Conditions(corruption=0.25), seed=7).running() as proxy:
-        url = f"http://127.0.0.1:{proxy.port}"
+    with Proxy(port, Conditions(corruption=0.2), seed=7).running() as proxy:
+        url = f"{scheme}://127.0.0.1:{proxy.port}"
         with irsplit.runtime.connect(url, onnx_bundle, name="onnx", patience=stubborn) as session:
             attempts = 0
             for call in calls["onnx"]:

@@ -1,0 +1,389 @@
+"""Break the link and the server in every way the table names, and count what becomes of the requests.
+
+python -m benchmarks.reliability [-o docs/reliability.md]     loopback only, about three minutes
+
+Every answer is compared bit for bit with the same call in one process. "Lost" are calls that ended with neither an
+answer nor an IrsplitError; "late" are those that took longer than their deadline and a quarter of a second.
+"""
+
+import argparse
+import contextlib
+import http.client
+import os
+import platform
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+import irsplit
+import irsplit.runtime
+from benchmarks.link import USHAKOV_3G, Conditions, Proxy
+from benchmarks.tables import markdown
+from irsplit.delta import write_delta
+from irsplit.errors import IrsplitError
+from irsplit.runtime.serving.exchange import Patience
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "examples" / "digits"
+PATIENCE = Patience(attempts=4, backoff_s=0.02, breaker_failures=3, probe_s=0.1, longest_probe_s=0.5)
+SLACK_S = 0.25
+
+Call = dict[str, Any]
+
+
+@dataclass
+class Count:
+    """What became of the requests of one fault."""
+
+    asked: int = 0
+    server: int = 0
+    device: int = 0
+    refused: int = 0
+    wrong: int = 0
+    lost: int = 0
+    late: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    fault: str
+    count: Count
+    remark: str
+
+
+class Stage:
+    """The example's bundles, what their calls must give, and a server process that can be treated badly."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bundle, self.lone = folder / "bundle", folder / "lone"
+        irsplit.compile_model(DIGITS / "digits.onnx", self.bundle, ["bottleneck/relu"], autonomous=True)
+        irsplit.compile_model(DIGITS / "digits.onnx", self.lone, ["down/relu"])
+        pixels = (np.load(DIGITS / "test_images.npz")["images"] / 255).astype(np.float32)
+        self.calls: list[Call] = [{"image": image[np.newaxis, np.newaxis]} for image in pixels[:64]]
+        local = irsplit.LocalSession(self.bundle)
+        self.expected = [local.run(call)["logits"] for call in self.calls]
+        self.ports = {"grpc": _free_port(), "http": _free_port()}
+        self.process = self.launch()
+
+    def launch(self) -> subprocess.Popen[str]:
+        ports = ["--port", str(self.ports["grpc"]), "--http-port", str(self.ports["http"])]
+        command = [sys.executable, "-m", "irsplit", "serve", *ports, "--log-level", "error", f"digits={self.bundle}"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("listening")
+        return process
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def restart(self) -> None:
+        self.process = self.launch()
+
+    def memory_bytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        match = re.search(r"VmRSS:\s+(\d+)", status)
+        return 1024 * int(match[1]) if match else 0
+
+    @contextlib.contextmanager
+    def behind(self, conditions: Conditions, scheme: str = "grpc", seed: int = 1) -> Generator[tuple[str, Proxy]]:
+        with Proxy(self.ports[scheme], conditions, seed).running() as proxy:
+            yield f"{scheme}://127.0.0.1:{proxy.port}", proxy
+
+    def url(self, scheme: str = "grpc") -> str:
+        return f"{scheme}://127.0.0.1:{self.ports[scheme]}"
+
+
+def ask(stage: Stage, url: str, count: Count, seconds: float, timeout_s: float = 2.0, pause_s: float = 0.01) -> None:
+    """Four callers over one session, for some seconds."""
+    ends = time.monotonic() + seconds
+    with irsplit.runtime.connect(url, stage.bundle, name="digits", patience=PATIENCE) as session:
+
+        def caller(offset: int) -> None:
+            index = offset
+            while time.monotonic() < ends:
+                ask_once(session, stage.calls[index % 64], stage.expected[index % 64], timeout_s, count)
+                index += 4
+                time.sleep(pause_s)
+
+        threads = [threading.Thread(target=caller, args=(offset,)) for offset in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def ask_once(session: Any, call: Call, expected: Any, timeout_s: float, count: Count) -> None:
+    began, path, wrong = time.monotonic(), "lost", False
+    try:
+        answer = session.infer(call, timeout_s=timeout_s)
+        path, wrong = answer.path, not np.array_equal(answer.outputs["logits"], expected)
+    except IrsplitError:
+        path = "refused"
+    except Exception as error:
+        print(f"lost: {error!r}", file=sys.stderr)
+    late = time.monotonic() - began > timeout_s + SLACK_S
+    with count.lock:
+        count.asked += 1
+        setattr(count, path, getattr(count, path) + 1)
+        count.wrong += wrong
+        count.late += late
+
+
+@contextlib.contextmanager
+def meanwhile(*steps: tuple[float, Callable[[], None]]) -> Generator[None]:
+    """Do the steps, each so many seconds after the one before, while the block runs."""
+
+    def work() -> None:
+        for after_s, step in steps:
+            time.sleep(after_s)
+            step()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def no_fault(stage: Stage, count: Count) -> str:
+    ask(stage, stage.url("grpc"), count, 3)
+    ask(stage, stage.url("http"), count, 3)
+    return "gRPC, then HTTP"
+
+
+def server_killed(stage: Stage, count: Count) -> str:
+    with meanwhile((1, stage.kill), (2, stage.restart)):
+        ask(stage, stage.url(), count, 8)
+    return "SIGKILL under load after 1 s, started again 2 s later"
+
+
+def server_frozen(stage: Stage, count: Count) -> str:
+    pid = stage.process.pid
+    with meanwhile((1, lambda: os.kill(pid, signal.SIGSTOP)), (4, lambda: os.kill(pid, signal.SIGCONT))):
+        ask(stage, stage.url(), count, 8, timeout_s=1.0)
+    return "SIGSTOP for 4 s; deadline 1 s"
+
+
+def link_cut(stage: Stage, count: Count) -> str:
+    with stage.behind(Conditions()) as (url, proxy), meanwhile((1, proxy.cut), (3, proxy.mend)):
+        ask(stage, url, count, 7)
+    return "connections reset and refused for 3 s"
+
+
+def half_open(stage: Stage, count: Count) -> str:
+    with stage.behind(Conditions()) as (url, proxy), meanwhile((1, proxy.freeze), (4, proxy.mend)):
+        ask(stage, url, count, 8, timeout_s=1.0)
+    return "connections stay, nothing passes for 4 s; deadline 1 s"
+
+
+def heavy_loss(stage: Stage, count: Count) -> str:
+    with stage.behind(Conditions(delay_s=0.01, jitter_s=0.002, loss=0.3)) as (url, _):
+        ask(stage, url, count, 10)
+    return "30 % of packets, one-way delay 10 +- 2 ms; TCP sends them again"
+
+
+def damaged_packets(stage: Stage, count: Count) -> str:
+    for scheme in ("grpc", "http"):
+        with stage.behind(Conditions(corruption=0.01), scheme) as (url, _):
+            ask(stage, url, count, 5)
+    return "a bit flipped in 1 % of packets, unseen by TCP; gRPC, then HTTP"
+
+
+def damage_everywhere(stage: Stage, count: Count) -> str:
+    for scheme in ("grpc", "http"):
+        with stage.behind(Conditions(corruption=0.5), scheme) as (url, _):
+            ask(stage, url, count, 5)
+    return "a bit flipped in half of the packets"
+
+
+def outage(stage: Stage, count: Count) -> str:
+    now = time.monotonic()
+    with stage.behind(Conditions(delay_s=0.01, outages=((now + 2, now + 22),))) as (url, _):
+        ask(stage, url, count, 28, timeout_s=1.0, pause_s=0.05)
+    return "nothing passes for 20 s; deadline 1 s"
+
+
+def paper_link(stage: Stage, count: Count) -> str:
+    with stage.behind(USHAKOV_3G) as (url, _):
+        ask(stage, url, count, 15, timeout_s=3.0)
+    return "1024 kbit/s, 100 +- 20 ms, 1 % loss, 0.1 % damaged; deadline 3 s"
+
+
+def slow_readers(stage: Stage, count: Count) -> str:
+    head = b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for scheme in ("http", "grpc"):
+            for _ in range(100):
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", stage.ports[scheme])))
+                connection.sendall(head if scheme == "http" else b"PRI * HTTP/2.0\r\n")
+        ask(stage, stage.url("http"), count, 3)
+        ask(stage, stage.url("grpc"), count, 3)
+    return "200 connections that began a request and never go on"
+
+
+def hostile(stage: Stage, count: Count) -> str:
+    before, random = stage.memory_bytes(), Random(5)
+    answered = [0]
+    frame = bytes(irsplit.DeviceSession(stage.bundle).start(stage.calls[0]))
+
+    def attack() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", stage.ports["http"], timeout=10)
+        for index in range(10_000):
+            body, headers = _malformed(index, frame, random)
+            connection.request("POST", "/v2/models/digits/infer", body, headers)
+            with connection.getresponse() as answer:
+                answer.read()
+                answered[0] += 400 <= answer.status < 500
+        connection.close()
+
+    thread = threading.Thread(target=attack)
+    thread.start()
+    while thread.is_alive():
+        ask(stage, stage.url(), count, 1)
+    thread.join()
+    growth = max(stage.memory_bytes() - before, 0) / 1e6
+    return f"{answered[0]} of 10 000 refused with a 4xx status; the server grew by {growth:.0f} MB"
+
+
+def _malformed(index: int, frame: bytes, random: Random) -> tuple[bytes, dict[str, str]]:
+    """A request that is none: JSON that lies about its tensors, damaged frames, noise."""
+    kind = index % 5
+    if kind == 0:
+        return random.randbytes(random.randrange(300)), {}
+    size = (1 << 62) if kind == 1 else len(frame)
+    tensor = f'{{"name":"frame","datatype":"UINT8","shape":[{size}],"parameters":{{"binary_data_size":{size}}}}}'
+    head = f'{{"inputs":[{tensor}]}}'.encode()
+    length = {"Inference-Header-Content-Length": str(len(head) if kind != 2 else random.randrange(1 << 40))}
+    position = random.randrange(len(frame))
+    flipped = bytes([frame[position] ^ (1 << random.randrange(8))])
+    damaged = frame[:position] + flipped + frame[position + 1 :]
+    return head + (damaged if kind == 3 else frame[:position]), length
+
+
+def other_build(stage: Stage, count: Count) -> str:
+    with irsplit.runtime.connect(stage.url(), stage.lone, name="digits", patience=PATIENCE) as session:
+        for call, expected in zip(stage.calls[:20], stage.expected, strict=False):
+            ask_once(session, call, expected, 2.0, count)
+    return "the device has another build, and no rest to go on with: each call is an error that says so"
+
+
+def full_disk(stage: Stage, count: Count) -> str:
+    """`irsplit apply` where files cannot grow beyond 20 kB."""
+    write_delta(stage.lone, stage.bundle, stage.folder / "patch")
+    command = [sys.executable, "-m", "irsplit", "apply", str(stage.lone), str(stage.folder / "patch"), "-o"]
+    target = stage.folder / "full" / "new"
+    target.parent.mkdir()
+    limit = (20_000, 20_000)
+    done = subprocess.run(
+        [*command, str(target)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    count.asked = 1
+    count.refused = int(done.returncode == 2)
+    count.lost = 1 - count.refused
+    left = len(list(target.parent.iterdir()))
+    return f"`irsplit apply` with no room for the files: exit code {done.returncode}, {left} files left behind"
+
+
+FAULTS: dict[str, Callable[[Stage, Count], str]] = {
+    "none": no_fault,
+    "server killed and restarted": server_killed,
+    "server frozen": server_frozen,
+    "link cut": link_cut,
+    "half-open connections": half_open,
+    "loss": heavy_loss,
+    "damaged packets": damaged_packets,
+    "damage everywhere": damage_everywhere,
+    "outage": outage,
+    "the founding paper's link": paper_link,
+    "slow readers": slow_readers,
+    "malformed and oversized requests": hostile,
+    "version mismatch": other_build,
+    "full disk": full_disk,
+}
+
+_PAGE = """# What happens when things break
+
+Made by `python -m benchmarks.reliability -o docs/reliability.md` on {machine}.
+
+The example (`digits.onnx`, cut at `bottleneck/relu`, compiled with `--autonomous`) is served by a process of its own;
+four callers share one session, and every answer is compared bit for bit with the same call in one process. The faults
+are made by `benchmarks/link.py`, a proxy on loopback, or done to the server's process. *server* and *device* say where
+a call was finished, *refused* counts clear errors, *lost* calls that ended otherwise, *late* those that took a quarter
+of a second longer than their deadline.
+
+{table}
+
+{verdict}
+
+Killed at every write: `tests/test_bundle_replace.py` (compile) and `tests/test_delta.py` (apply) kill the process at
+each of its operations on files, one after the other; the old or the new bundle is there, whole.
+
+A stateful bundle never repeats a step: see `tests/serving/test_client.py`, where every other answer is lost on its way
+and the count is still right, and where a state that is gone is an error until `reset()`.
+"""
+
+
+def page(rows: Sequence[Row]) -> str:
+    head = ("fault", "asked", "server", "device", "refused", "wrong", "lost", "late", "how")
+    cells = [(row.fault, *(str(getattr(row.count, name)) for name in head[1:-1]), row.remark) for row in rows]
+    wrong, lost = sum(row.count.wrong for row in rows), sum(row.count.lost for row in rows)
+    asked = sum(row.count.asked for row in rows)
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    verdict = f"In all: {asked} calls, {wrong} wrong, {lost} lost."
+    return _PAGE.format(machine=machine, table=markdown(head, cells), verdict=verdict)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, help="write the page here; default: print it")
+    parser.add_argument("--only", choices=FAULTS, action="append", help="only this fault")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
+        stage = Stage(Path(folder))
+        try:
+            for name in arguments.only or FAULTS:
+                count = Count()
+                rows.append(Row(name, count, FAULTS[name](stage, count)))
+                print(rows[-1], file=sys.stderr, flush=True)
+        finally:
+            stage.kill()
+    text = page(rows)
+    if arguments.output is None:
+        print(text)
+    else:
+        arguments.output.write_text(text, encoding="utf-8")
+    return 1 if any(row.count.wrong or row.count.lost for row in rows) else 0
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

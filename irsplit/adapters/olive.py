@@ -1,0 +1,83 @@
+"""Olive: a pass that splits, and a pass that checks what later passes made of the segments.
+
+Olive finds them through a package config, which `irsplit olive-config` writes:
+
+    olive run --config workflow.json --package-config olive-irsplit.json
+
+`IrsplitSplit` gives a composite model, one component a segment. Olive passes on model files alone, so what crosses is
+in their `metadata_props`; `IrsplitCheck`, put last, refuses segments whose boundary another pass has changed.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+from olive.hardware.accelerator import AcceleratorSpec
+from olive.model import CompositeModelHandler, ONNXModelHandler
+from olive.passes import Pass
+from olive.passes.pass_config import BasePassConfig, PassConfigParam
+
+from irsplit.adapters.metadata import check_segment, segment_properties
+from irsplit.compiler import compile_model
+from irsplit.runtime.manifest import Manifest
+
+
+class IrsplitSplit(Pass):
+    """Split an ONNX model at legal cuts into a composite model, one component a segment."""
+
+    @classmethod
+    def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:
+        return {
+            "cuts": PassConfigParam(
+                type_=list[str], default_value=[], description="Ids or tensor names; none: the smallest boundary."
+            ),
+            "max_tensors": PassConfigParam(type_=int, default_value=1, description="Tensors that may cross at a cut."),
+            "codec": PassConfigParam(type_=str, default_value="zstandard", description="Lossless frame codec."),
+        }
+
+    def _run_for_config(
+        self, model: ONNXModelHandler, config: type[BasePassConfig], output_model_path: str
+    ) -> CompositeModelHandler:
+        options: Any = config
+        folder = Path(output_model_path).with_suffix("")
+        compiled = compile_model(
+            model.model_path,
+            folder / "bundle",
+            options.cuts,
+            max_tensors=options.max_tensors,
+            codec=options.codec,
+            remember=False,
+        )
+        manifest = compiled.manifest
+        components = [_component(manifest, index, folder) for index in range(len(manifest.segments))]
+        return CompositeModelHandler(components, [segment.name for segment in manifest.segments])
+
+
+class IrsplitCheck(Pass):
+    """Refuse a segment that no longer gives or takes what its boundary says; change nothing."""
+
+    @classmethod
+    def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:
+        return {}
+
+    def _run_for_config(
+        self, model: ONNXModelHandler, config: type[BasePassConfig], output_model_path: str
+    ) -> ONNXModelHandler:
+        check_segment(Path(model.model_path))
+        return model
+
+
+def _component(manifest: Manifest, index: int, folder: Path) -> ONNXModelHandler:
+    """A copy of the segment's files with the properties; the bundle beside it stays what its digests say."""
+    segment = manifest.segments[index]
+    source = manifest.path(segment.file)
+    target = folder / segment.name
+    shutil.copytree(source.parent, target, ignore=shutil.ignore_patterns("*.irsd"), dirs_exist_ok=True)
+    entries = [
+        onnx.StringStringEntryProto(key=key, value=text) for key, text in segment_properties(manifest, index).items()
+    ]
+    # Messages of protobuf are merged by putting their bytes one after the other: no need to load the weights.
+    with (target / source.name).open("ab") as file:
+        file.write(onnx.ModelProto(metadata_props=entries).SerializeToString())
+    return ONNXModelHandler(model_path=str(target), onnx_file_name=source.name)

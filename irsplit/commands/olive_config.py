@@ -1,0 +1,37 @@
+"""irsplit olive-config"""
+
+import importlib.util
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from irsplit.bundle import write_file
+from irsplit.errors import EngineError
+
+_MODULE = "irsplit.adapters.olive"
+_PASSES = ("IrsplitSplit", "IrsplitCheck")
+_ANYWHERE = {
+    "supported_providers": ["*"],
+    "supported_accelerators": ["*"],
+    "supported_precisions": ["*"],
+    "supported_algorithms": [],
+    "supported_quantization_encodings": [],
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json", help="write it there")
+
+
+def run(arguments: Namespace) -> int:
+    """A package config takes the place of Olive's own, so it has Olive's passes beside ours."""
+    spec = importlib.util.find_spec("olive")
+    if spec is None or not spec.submodule_search_locations:
+        raise EngineError("Olive is not installed; install it with: pip install olive-ai")
+    own = Path(spec.submodule_search_locations[0]) / "olive_config.json"
+    config: dict[str, Any] = json.loads(own.read_text(encoding="utf-8"))
+    config["passes"] |= {name: {"module_path": f"{_MODULE}.{name}", **_ANYWHERE} for name in _PASSES}
+    text = json.dumps(config, indent=1) + "\n"
+    write_file(arguments.output, lambda file: file.write(text.encode()))
+    return 0
