@@ -52,11 +52,14 @@ class QuantizeBoundary:
             bits = self._by_agreement(model, context, samples, layout) if self.agreement else self.bits
             chosen = [[self._quantized(spec, samples, layout, bits) for spec in crossing] for _, crossing in before]
         changed = [set_specs(send, new) for (send, _), new in zip(before, chosen, strict=True)]
-        for (_, old), new in zip(before, chosen, strict=True):
-            for spec in (b for a, b in zip(old, new, strict=True) if a != b):
-                assert spec.quantization is not None
-                context.remark(self, f"%{spec.name} crosses in {spec.quantization.bits} bits")
+        if self.snr or self.agreement:
+            self._remark_bits([spec for crossing in chosen for spec in crossing], context)
         return any(changed)
+
+    def _remark_bits(self, chosen: Sequence[TensorSpec], context: Context) -> None:
+        for spec in chosen:
+            if spec.quantization is not None:
+                context.remark(self, f"%{spec.name} crosses in {spec.quantization.bits} bits")
 
     def _check(self) -> None:
         if not FEWEST_BITS <= self.bits <= MOST_BITS:
