@@ -74,6 +74,12 @@ def _tensor(value: Value) -> dict[str, Any]:
     return {"name": value.name, "dtype": value.type.dtype.name, "shape": shape, "bytes": value.type.size_bytes()}
 
 
+def _bytes(cut: Cut) -> str:
+    """Bytes that cross; with dimensions that are not known before run time, bytes for one of each."""
+    known, one = cut.size_bytes(), cut.size_bytes(1)
+    return size(known) if known is not None or one is None else f"{size(one)} x ?"
+
+
 def _row(cut: Cut) -> tuple[str, ...]:
     share = "" if cut.macs_share is None else f"{100 * cut.macs_share:.1f} %"
     after = cut.after.name or next((v.name for v in cut.after.outputs if v is not None), cut.after.op)
@@ -89,4 +95,4 @@ def _row(cut: Cut) -> tuple[str, ...]:
         if values
     )
     text = shorten(crossing, 80) + extras if cut.legal else str(cut.reason)
-    return (cut.id, cut.kind or "-", size(cut.size_bytes()), size(cut.weight_bytes), share, shorten(after, 40), text)
+    return (cut.id, cut.kind or "-", _bytes(cut), size(cut.weight_bytes), share, shorten(after, 40), text)
