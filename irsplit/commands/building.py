@@ -1,12 +1,11 @@
 """irsplit compile FILE.toml: the targets of a build file."""
 
 import os
-import sys
 from argparse import Namespace
 from typing import Any
 
 from irsplit.build import read_targets
-from irsplit.commands.log import Log
+from irsplit.commands.log import Log, say
 from irsplit.commands.output import print_json
 from irsplit.depfile import write_depfile
 from irsplit.runtime.manifest import MANIFEST
@@ -26,7 +25,7 @@ def run_build_file(arguments: Namespace) -> int:
             log.event(name, target=target, **event)
             return
         kind = {"error": "error: ", "remark": "warning: " if event.get("warning") else "note: "}.get(name, "")
-        print(f"{target}: {kind}{_SAID.get(name, '{text}').format(**event)}", file=sys.stderr, flush=True)
+        say(f"{target}: {kind}{_SAID.get(name, '{text}').format(**event)}")
 
     flags = ["--werror"] if arguments.werror else []
     failed = build.build(targets, arguments.jobs or os.cpu_count() or 1, report, flags)

@@ -2,9 +2,18 @@
 
 import json
 import sys
+import threading
 from typing import Any
 
 from irsplit.passes import Remark
+
+_SPEAKING = threading.Lock()
+
+
+def say(line: str) -> None:
+    """One line on standard error, written whole: targets of a build file speak from several threads."""
+    with _SPEAKING:
+        print(line, file=sys.stderr, flush=True)
 
 
 class Log:
@@ -16,16 +25,16 @@ class Log:
     def event(self, name: str, **details: Any) -> None:
         """Something that people need not read."""
         if self.structured:
-            print(json.dumps({"event": name, **details}, ensure_ascii=False), file=sys.stderr, flush=True)
+            say(json.dumps({"event": name, **details}, ensure_ascii=False))
 
     def remark(self, remark: Remark) -> None:
         if self.structured:
             self.event("remark", **{"pass": remark.pass_name, "warning": remark.warning, "text": remark.text})
         else:
-            print(f"{'warning' if remark.warning else 'note'}: {remark.text}", file=sys.stderr)
+            say(f"{'warning' if remark.warning else 'note'}: {remark.text}")
 
     def error(self, text: str) -> None:
         if self.structured:
             self.event("error", text=text)
         else:
-            print(f"error: {text}", file=sys.stderr)
+            say(f"error: {text}")
