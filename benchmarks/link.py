@@ -1,19 +1,22 @@
 """A link that is slow, far away and breaks: a model on a virtual clock, and a TCP proxy that makes real bytes obey it.
 
-The model sends packets through a token bucket and a queue, delays each (normal jitter), and loses, damages or reorders
-some, all from a seed. A proxy stands between a client and a server on loopback; what TCP would hide, it hides as TCP
-does: a lost packet comes later, behind a retransmission time-out, and holds up all that follow. Damaged bytes arrive
-damaged: what a checksum of 16 bits lets through.
+What the link is like says a link profile, the same that the planner prices. The model sends packets through a token
+bucket and a queue, delays each (normal jitter), and loses, damages or reorders some, all from a seed. A proxy stands
+between a client and a server on loopback; what TCP would hide, it hides as TCP does: a lost packet comes later, behind
+a retransmission time-out, and holds up all that follow. Damaged bytes arrive damaged: what a checksum of 16 bits lets
+through.
 """
 
 import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+from irsplit.profiles import Link, link
 
 PACKET = 1460
 """Payload of a TCP segment on Ethernet, bytes."""
@@ -21,40 +24,18 @@ PACKET = 1460
 _RETRANSMISSION_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What a link is like. Rate 0: unlimited. Losses and the like are shares of the packets.
+PERFECT = Link("perfect", up_bit_s=10**12, down_bit_s=10**12)
+USHAKOV_3G = link("ushakov-1mbit")
+"""The experiment's link of the founding paper."""
 
-    `corruption` damages one byte of a packet. `outages` are pairs (begin, end) in seconds, in which nothing passes.
-    """
-
-    rate_bit_s: float = 0.0
-    burst_bytes: int = 0
-    delay_s: float = 0.0
-    jitter_s: float = 0.0
-    loss: float = 0.0
-    corruption: float = 0.0
-    reordering: float = 0.0
-    outages: tuple[tuple[float, float], ...] = ()
-
-    @classmethod
-    def from_trace(cls, path: Path) -> list[tuple[float, "Conditions"]]:
-        """A trace file: a JSON object a line, `at_s` and fields of this class that hold from then on."""
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [(float(line.pop("at_s")), cls(**line)) for line in lines]
+Outages = Sequence[tuple[float, float]]
+"""Pairs (begin, end) in seconds, in which nothing passes."""
 
 
-PERFECT = Conditions()
-USHAKOV_3G = Conditions(
-    rate_bit_s=1_024_000,
-    burst_bytes=1540,
-    delay_s=0.1,
-    jitter_s=0.02,
-    loss=0.01,
-    corruption=0.001,
-    reordering=0.01,
-)
-"""The experiment's link of the founding paper; "some" reordering is taken as 1 %."""
+def read_trace(path: Path) -> list[tuple[float, Link]]:
+    """A trace file: a JSON object a line, `at_s` and the `link` from then on, as `--link` takes it."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [(float(line["at_s"]), link(line["link"])) for line in lines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +47,13 @@ class Delivery:
 
 
 @dataclass
-class Link:
-    """One direction, on a virtual clock: callers say when they send, and learn when it arrives."""
+class Channel:
+    """One direction of a link, on a virtual clock: callers say when they send, and learn when it arrives."""
 
-    conditions: Conditions
+    link: Link
     random: Random
+    up: bool = True
+    outages: Outages = ()
     _free_s: float = 0.0
     """When the packets before have left."""
     _credit: float = 0.0
@@ -79,48 +62,53 @@ class Link:
     def send(self, size: int, now_s: float) -> Delivery | None:
         """What becomes of a packet sent at `now_s`; None when it is lost."""
         leaves = self._leaves(size, now_s)
-        if self.random.random() < self.conditions.loss or self._out(leaves):
+        if self._happens(self.link.loss_ppm) or self._out(leaves):
             return None
-        delay = max(self.random.gauss(self.conditions.delay_s, self.conditions.jitter_s), 0.0)
-        if self.random.random() < self.conditions.reordering:
-            delay += self.conditions.delay_s / 2
-        damaged = self.random.randrange(size) if self.random.random() < self.conditions.corruption else None
+        delay = max(self.random.gauss(self._delay_s, self.link.jitter_ns / 1e9), 0.0)
+        if self._happens(self.link.reordering_ppm):
+            delay += self._delay_s / 2
+        damaged = self.random.randrange(size) if self._happens(self.link.corruption_ppm) else None
         return Delivery(leaves + delay, damaged)
 
     def deliver(self, size: int, now_s: float) -> Delivery:
         """As `send` under TCP: sent again after a time-out that doubles until it arrives."""
-        wait = max(_RETRANSMISSION_S, 2 * self.conditions.delay_s + 4 * self.conditions.jitter_s)
+        wait = max(_RETRANSMISSION_S, (self.link.rtt_ns + 4 * self.link.jitter_ns) / 1e9)
         while (delivery := self.send(size, now_s)) is None:
             now_s += wait
             wait = min(2 * wait, 60.0)
             now_s = max(now_s, self._end_of_outage(now_s))
         return delivery
 
+    @property
+    def _delay_s(self) -> float:
+        return self.link.rtt_ns / 2e9
+
+    def _happens(self, share_ppm: int) -> bool:
+        return self.random.random() * 1e6 < share_ppm
+
     def _leaves(self, size: int, now_s: float) -> float:
         """When the packet has left: at once within the burst, else at the rate."""
-        c = self.conditions
-        if not c.rate_bit_s:
-            return now_s
-        rate = c.rate_bit_s / 8
+        rate = (self.link.up_bit_s if self.up else self.link.down_bit_s) / 8
         start = max(now_s, self._free_s)
-        self._credit = min(c.burst_bytes, self._credit + (start - self._credit_s) * rate)
+        self._credit = min(self.link.burst_bytes, self._credit + (start - self._credit_s) * rate)
         wait = max(size - self._credit, 0.0) / rate
         self._credit = max(self._credit - size, 0.0)
         self._free_s = self._credit_s = start + wait
         return self._free_s
 
     def _out(self, at_s: float) -> bool:
-        return any(begin <= at_s < end for begin, end in self.conditions.outages)
+        return any(begin <= at_s < end for begin, end in self.outages)
 
     def _end_of_outage(self, at_s: float) -> float:
-        return max((end for begin, end in self.conditions.outages if begin <= at_s < end), default=at_s)
+        return max((end for begin, end in self.outages if begin <= at_s < end), default=at_s)
 
 
 class Proxy:
-    """Stands before 127.0.0.1:`target`; `conditions` may be changed while it runs, and connections cut or frozen."""
+    """Stands before 127.0.0.1:`target`; `link` may be changed while it runs, and connections cut or frozen."""
 
-    def __init__(self, target: int, conditions: Conditions = PERFECT, seed: int = 0) -> None:
-        self.conditions = conditions
+    def __init__(self, target: int, link: Link = PERFECT, seed: int = 0, outages: Outages = ()) -> None:
+        self.link = link
+        self.outages = outages
         self.port = 0
         self._target = target
         self._random = Random(seed)
@@ -197,24 +185,24 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers.add(far_writer)
-        for source, sink in ((reader, far_writer), (far_reader, writer)):
-            self._keep(asyncio.create_task(self._pass(source, sink)))
+        for source, sink, up in ((reader, far_writer, True), (far_reader, writer, False)):
+            self._keep(asyncio.create_task(self._pass(source, sink, up)))
 
     def _keep(self, task: asyncio.Task[None] | None) -> None:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, up: bool) -> None:
         """Bytes of one direction, packet by packet, each written when the link would have delivered it."""
         queue = asyncio.Queue[tuple[float, bytes]](256)
         writing = asyncio.create_task(self._write(queue, sink))
-        link = Link(self.conditions, self._random)
+        channel = Channel(self.link, self._random, up, self.outages)
         latest = 0.0
         try:
             while data := await source.read(PACKET):
-                link.conditions = self.conditions
-                delivery = link.deliver(len(data), self._loop.time())
+                channel.link = self.link
+                delivery = channel.deliver(len(data), self._loop.time())
                 latest = max(latest, delivery.at_s)  # TCP hands nothing out of order to its reader
                 if delivery.damaged is not None:
                     flipped = data[delivery.damaged] ^ (1 << self._random.randrange(8))

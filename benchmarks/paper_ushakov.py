@@ -1,8 +1,9 @@
 """Ushakov et al. 2018: a ResNet-v2-101 cut between phone and cloud over a 1 Mbit/s link."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
+from benchmarks.link import PACKET, Channel
 from benchmarks.networks import FLOAT_BYTES, Network, resnet101_v2
 from benchmarks.tables import fixed, markdown, verdict
 from irsplit.policies import Prefix, UshakovCut, ushakov_rule
@@ -64,23 +65,19 @@ def rule(cpu_max_percent: int) -> UshakovCut:
 
 
 def images_per_1000_s(size_bytes: int, over: Link, seed: int = 2018, images: int = 50) -> int:
-    """Images in 1000 s with one image in flight, on a virtual clock: no compute, the link alone.
+    """Images in 1000 s with one image in flight, on a virtual clock: no compute, the link alone under TCP.
 
-    Packets of `burst_bytes` are serialised at the link's rate; a lost or corrupted one is sent again one round trip
-    after the end of its round. Each round trip is the nominal delay with normal jitter, from a seed.
+    Damaged packets are sent again like lost ones; the next image leaves when the answer to this one is there.
     """
+    lossy = replace(over, loss_ppm=over.loss_ppm + over.corruption_ppm, corruption_ppm=0)
     random = Random(seed)
-    clock = 0
+    up, down = Channel(lossy, random), Channel(lossy, random, up=False)
+    clock_s = 0.0
     for _ in range(images):
-        packets = -(-size_bytes // over.burst_bytes)
-        sent_bytes = size_bytes
-        while packets:
-            clock += sent_bytes * 8_000_000_000 // over.up_bit_s
-            clock += max(0, over.rtt_ns + round(random.gauss(0, over.jitter_ns)))
-            bad = over.loss_ppm + over.corruption_ppm
-            packets = sum(random.randrange(1_000_000) < bad for _ in range(packets))
-            sent_bytes = packets * over.burst_bytes
-    return images * 1000 * 10**9 // clock
+        packets = [min(PACKET, size_bytes - sent) for sent in range(0, size_bytes, PACKET)]
+        clock_s = max(up.deliver(packet, clock_s).at_s for packet in packets)
+        clock_s = down.deliver(PUBLISHED_RESULT_BYTES, clock_s).at_s
+    return round(images * 1000 / clock_s)
 
 
 def table() -> str:

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,16 +30,18 @@ import numpy as np
 
 import irsplit
 import irsplit.runtime
-from benchmarks.link import USHAKOV_3G, Conditions, Proxy
+from benchmarks.link import PERFECT, USHAKOV_3G, Outages, Proxy
 from benchmarks.tables import markdown
 from irsplit.delta import write_delta
 from irsplit.errors import IrsplitError
+from irsplit.profiles import Link
 from irsplit.runtime.serving.exchange import Patience
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
 PATIENCE = Patience(attempts=4, backoff_s=0.02, breaker_failures=3, probe_s=0.1, longest_probe_s=0.5)
 SLACK_S = 0.25
+NEAR = replace(PERFECT, rtt_ns=20 * 10**6)
 
 Call = dict[str, Any]
 
@@ -103,8 +105,8 @@ class Stage:
         return 1024 * int(match[1]) if match else 0
 
     @contextlib.contextmanager
-    def behind(self, conditions: Conditions, scheme: str = "grpc", seed: int = 1) -> Generator[tuple[str, Proxy]]:
-        with Proxy(self.ports[scheme], conditions, seed).running() as proxy:
+    def behind(self, over: Link, scheme: str = "grpc", outages: Outages = ()) -> Generator[tuple[str, Proxy]]:
+        with Proxy(self.ports[scheme], over, 1, outages).running() as proxy:
             yield f"{scheme}://127.0.0.1:{proxy.port}", proxy
 
     def url(self, scheme: str = "grpc") -> str:
@@ -184,40 +186,40 @@ def server_frozen(stage: Stage, count: Count) -> str:
 
 
 def link_cut(stage: Stage, count: Count) -> str:
-    with stage.behind(Conditions()) as (url, proxy), meanwhile((1, proxy.cut), (3, proxy.mend)):
+    with stage.behind(PERFECT) as (url, proxy), meanwhile((1, proxy.cut), (3, proxy.mend)):
         ask(stage, url, count, 7)
     return "connections reset and refused for 3 s"
 
 
 def half_open(stage: Stage, count: Count) -> str:
-    with stage.behind(Conditions()) as (url, proxy), meanwhile((1, proxy.freeze), (4, proxy.mend)):
+    with stage.behind(PERFECT) as (url, proxy), meanwhile((1, proxy.freeze), (4, proxy.mend)):
         ask(stage, url, count, 8, timeout_s=1.0)
     return "connections stay, nothing passes for 4 s; deadline 1 s"
 
 
 def heavy_loss(stage: Stage, count: Count) -> str:
-    with stage.behind(Conditions(delay_s=0.01, jitter_s=0.002, loss=0.3)) as (url, _):
+    with stage.behind(replace(NEAR, jitter_ns=2 * 10**6, loss_ppm=300_000)) as (url, _):
         ask(stage, url, count, 10)
     return "30 % of packets, one-way delay 10 +- 2 ms; TCP sends them again"
 
 
 def damaged_packets(stage: Stage, count: Count) -> str:
     for scheme in ("grpc", "http"):
-        with stage.behind(Conditions(corruption=0.01), scheme) as (url, _):
+        with stage.behind(replace(PERFECT, corruption_ppm=10_000), scheme) as (url, _):
             ask(stage, url, count, 5)
     return "a bit flipped in 1 % of packets, unseen by TCP; gRPC, then HTTP"
 
 
 def damage_everywhere(stage: Stage, count: Count) -> str:
     for scheme in ("grpc", "http"):
-        with stage.behind(Conditions(corruption=0.5), scheme) as (url, _):
+        with stage.behind(replace(PERFECT, corruption_ppm=500_000), scheme) as (url, _):
             ask(stage, url, count, 5)
     return "a bit flipped in half of the packets"
 
 
 def outage(stage: Stage, count: Count) -> str:
     now = time.monotonic()
-    with stage.behind(Conditions(delay_s=0.01, outages=((now + 2, now + 22),))) as (url, _):
+    with stage.behind(NEAR, outages=[(now + 2, now + 22)]) as (url, _):
         ask(stage, url, count, 28, timeout_s=1.0, pause_s=0.05)
     return "nothing passes for 20 s; deadline 1 s"
 

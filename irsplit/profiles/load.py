@@ -45,6 +45,7 @@ _LINK_FIELDS = {
     "jitter": _Field("time"),
     "loss": _Field("part", most=999_999),
     "corruption": _Field("part", most=999_999),
+    "reordering": _Field("part", most=999_999),
     "burst": _Field("size"),
     "alpha_up": _Field("power per rate"),
     "alpha_down": _Field("power per rate"),
@@ -65,7 +66,11 @@ _LINK_OVERRIDES = {
     "up": ("rate", "up_bit_s"),
     "down": ("rate", "down_bit_s"),
     "rtt": ("time", "rtt_ns"),
+    "jitter": ("time", "jitter_ns"),
     "loss": ("part", "loss_ppm"),
+    "corruption": ("part", "corruption_ppm"),
+    "reordering": ("part", "reordering_ppm"),
+    "burst": ("size", "burst_bytes"),
     "tail": ("energy", "tail_nj"),
 }
 
@@ -132,6 +137,7 @@ def _link(path: Path) -> Link:
         jitter_ns=round(values.get("jitter", 0)),
         loss_ppm=round(values.get("loss", 0)),
         corruption_ppm=round(values.get("corruption", 0)),
+        reordering_ppm=round(values.get("reordering", 0)),
         burst_bytes=round(values.get("burst", 0)),
         up_uw=round(watts["up"]),
         down_uw=round(watts["down"]),
@@ -217,6 +223,6 @@ def _changed(found: Link, change: str, text: str) -> Link:
         number = parse(value, dimension)
     except ValueError as error:
         raise PlanError(f"link {text!r}: {key}: {error}") from error
-    if number < (1 if dimension == "rate" else 0) or (key == "loss" and number > 999_999):
+    if number < (1 if dimension == "rate" else 0) or (dimension == "part" and number > 999_999):
         raise PlanError(f"link {text!r}: {change!r} is out of range; rates must be positive, the rest not negative")
     return replace(found, **{attribute: number})

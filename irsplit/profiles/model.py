@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link between device and server.
+    """A link between device and server: what the planner prices, and what an emulated link does to its packets.
 
-    Powers are the device's radio at the full rate: alpha * rate + beta. `tail_nj` is charged once a round trip and is
-    0 unless asked for, since the published planners ignore it; `published_tail_nj` keeps the measured figure.
+    Half of `rtt_ns` passes each way, with `jitter_ns` as its standard deviation; losses and the like are shares of the
+    packets. Powers are the device's radio at the full rate: alpha * rate + beta. `tail_nj` is charged once a round
+    trip and is 0 unless asked for, since the published planners ignore it; `published_tail_nj` keeps the measured
+    figure.
     """
 
     name: str
@@ -18,6 +20,7 @@ class Link:
     jitter_ns: int = 0
     loss_ppm: int = 0
     corruption_ppm: int = 0
+    reordering_ppm: int = 0
     burst_bytes: int = 0
     up_uw: int = 0
     down_uw: int = 0

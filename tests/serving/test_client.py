@@ -13,7 +13,7 @@ from stateful import counting_model
 
 import irsplit
 import irsplit.runtime
-from benchmarks.link import Conditions, Proxy
+from benchmarks.link import PERFECT, Proxy
 from irsplit.errors import DeadlineError, RemoteError, SessionLostError
 from irsplit.runtime.serving.exchange import Patience
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
@@ -166,7 +166,7 @@ def test_damaged_bytes_never_become_an_answer(scheme, server, calls, onnx_bundle
     port = server.port if scheme == "grpc" else server.http_port
     local = irsplit.LocalSession(onnx_bundle)
     stubborn = Patience(attempts=20, backoff_s=0.001, breaker_failures=1000)
-    with Proxy(port, Conditions(corruption=0.2), seed=7).running() as proxy:
+    with Proxy(port, replace(PERFECT, corruption_ppm=200_000), seed=7).running() as proxy:
         url = f"{scheme}://127.0.0.1:{proxy.port}"
         with irsplit.runtime.connect(url, onnx_bundle, name="onnx", patience=stubborn) as session:
             attempts = 0
