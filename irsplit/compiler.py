@@ -26,6 +26,7 @@ from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.quantize_boundary import QuantizeBoundary
 from irsplit.passes.rematerialise import Rematerialise
 from irsplit.passes.remove_unused import RemoveUnused
+from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import provenance, source_files
 from irsplit.runtime.manifest import Manifest, TensorInfo, file_digest
 
@@ -62,6 +63,7 @@ def compile_model(
     options: WriteOptions = WriteOptions(),
     remember: bool = True,
     warnings_are_errors: bool = False,
+    progress: Progress = silent,
 ) -> Compiled:
     """Compile the model file into a bundle in `folder`.
 
@@ -96,7 +98,8 @@ def compile_model(
     if calibration:
         context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
         context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calibration)
-    after.run(loaded, context)
+    steps = Steps(progress, len(after.passes) + 1)
+    after.run(loaded, context, steps.begin)
     if not loaded.segments:
         raise CutError(f"the pipeline '{passes}' leaves the model whole; put partition{{cut=ID}} into it")
     if warnings_are_errors:
@@ -108,6 +111,7 @@ def compile_model(
     }
     origin = Origin(source.name, digest, str(passes), details)
     complete = ("device",) if autonomous else ()
+    steps.begin("writing")
     manifest = write_bundle(loaded, dialect, entry, target, origin, options, complete)
     if remember:
         sources.remember(source, digest)

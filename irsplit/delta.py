@@ -25,6 +25,7 @@ from irsplit.bundle import new_folder, write_file
 from irsplit.dialects.registry import dialect_of
 from irsplit.errors import BundleError, IrsplitError
 from irsplit.ir import TensorType
+from irsplit.progress import Progress, Steps, silent
 from irsplit.runtime.manifest import MANIFEST, Manifest, file_digest
 
 _HEAD = struct.Struct("<4sB3x32s")
@@ -71,7 +72,7 @@ class DeltaReport:
     patch_bytes: int
 
 
-def write_delta(old: Path, new: Path, patch: Path, place: str = "") -> DeltaReport:
+def write_delta(old: Path, new: Path, patch: Path, place: str = "", *, progress: Progress = silent) -> DeltaReport:
     """Write the patch that makes bundle `new` of bundle `old`; with `place`, only that side's files.
 
     Raises BundleError for what is no bundle, or not whole.
@@ -83,7 +84,12 @@ def write_delta(old: Path, new: Path, patch: Path, place: str = "") -> DeltaRepo
     if not names:
         raise BundleError(f"{new}: has no files of place '{place}'; give device or server")
     streams = _Streams()
-    entries = [_entry(before, after, name, streams) for name in names]
+    steps = Steps(progress, len(names) + 1)
+    entries: list[dict[str, Any] | None] = []
+    for name in names:
+        steps.begin(name)
+        entries.append(_entry(before, after, name, streams))
+    steps.begin("compressing")
     manifest = after.path(MANIFEST).read_bytes()
     manifest_stream = streams.add_against(manifest, before.path(MANIFEST).read_bytes())
     copied = [name for name, entry in zip(names, entries, strict=True) if entry is None]
@@ -105,7 +111,7 @@ def write_delta(old: Path, new: Path, patch: Path, place: str = "") -> DeltaRepo
     return DeltaReport(len(names), len(copied), sum(sizes) + len(manifest), len(data))
 
 
-def apply_delta(old: Path, patch: Path, new: Path) -> Manifest:
+def apply_delta(old: Path, patch: Path, new: Path, *, progress: Progress = silent) -> Manifest:
     """Make bundle `new` of bundle `old` and a patch; it appears whole or not at all, whatever happens.
 
     Raises BundleError when the patch is damaged or for another build, or a result does not have its digest.
@@ -118,7 +124,7 @@ def apply_delta(old: Path, patch: Path, new: Path) -> Manifest:
         )
     try:
         with new_folder(new) as build:
-            _rebuild(before, header, streams, build)
+            _rebuild(before, header, streams, build, progress)
     except (KeyError, TypeError, ValueError, IndexError, zstandard.ZstdError) as error:
         raise BundleError(f"{patch}: impossible contents ({error}); get it again") from error
     return Manifest.load(new)
@@ -148,7 +154,13 @@ def _open_patch(patch: Path) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     return header, streams
 
 
-def _rebuild(before: Manifest, header: dict[str, Any], streams: Sequence[tuple[str, bytes]], build: Path) -> None:
+def _rebuild(
+    before: Manifest,
+    header: dict[str, Any],
+    streams: Sequence[tuple[str, bytes]],
+    build: Path,
+    progress: Progress,
+) -> None:
     manifest = _expand(streams[header["manifest"]][1], before.path(MANIFEST).read_bytes())
     if hashlib.sha256(manifest).hexdigest() != header["manifest_sha256"]:
         raise BundleError("the patch gives another manifest than it was made for; get it again")
@@ -159,7 +171,9 @@ def _rebuild(before: Manifest, header: dict[str, Any], streams: Sequence[tuple[s
     }
     for entry in header["files"]:
         contents[entry["name"]] = lambda entry=entry: reader.file(before, entry)
+    steps = Steps(progress, len(contents))
     for name, content in contents.items():
+        steps.begin(name)
         path = build / name
         if name not in expected or not path.resolve().is_relative_to(build.resolve()):
             raise BundleError(f"the patch has a file '{name}' that its manifest does not know")

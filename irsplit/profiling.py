@@ -7,7 +7,7 @@ own, and optimised by the engine as it will be in a bundle.
 
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,10 @@ from irsplit.passes.cuts import Cut, Schedule, find_cuts, schedule
 from irsplit.passes.partition import split
 from irsplit.passes.stretches import stretches
 from irsplit.profiles.measured import Coding, Load, ModelProfile
+from irsplit.progress import Progress, Steps, silent
+from irsplit.provenance import engine
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import file_digest
-
-Progress = Callable[[int, int, str], None]
-"""Told before each part: parts done, parts in all, what comes next."""
-
-
-def _silent(done: int, total: int, what: str) -> None:
-    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ def profile_model(
     dims: Mapping[str, int] | None = None,
     max_tensors: int = 1,
     effort: Effort = Effort(),
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> ModelProfile:
     """Measure every stretch, prefix and suffix of a model file, and the codecs on what crosses.
 
@@ -72,7 +67,7 @@ def profile_model(
     infos = [tensor_info(value) for value in plan.inputs]
     inputs = call if call is not None else seeded_calls(infos, 1, 0, dims)[0]
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-        bench = _Bench(dialect, model, plan, Path(folder), effort, progress, 2 + 3 * len(parts.cuts))
+        bench = _Bench(dialect, model, plan, Path(folder), effort, Steps(progress, 2 + 3 * len(parts.cuts)))
         whole = bench.load(bench.parts((), "whole")[0], inputs)
         values = dict(inputs)
         own = [bench.load(part, values, keep=True) for part in bench.parts(parts.cuts, "stretch")]
@@ -88,7 +83,7 @@ def profile_model(
         model=path.name,
         digest=file_digest(path),
         machine=machine(),
-        engine=dialect.engine,
+        engine=engine(dialect.name),
         threads=effort.threads,
         runs=effort.runs,
         positions=tuple(cut.position for cut in parts.cuts),
@@ -121,9 +116,7 @@ class _Bench:
     plan: Schedule
     folder: Path
     effort: Effort
-    progress: Progress
-    total: int
-    done: int = 0
+    steps: Steps
 
     def parts(self, cuts: Sequence[Cut], name: str) -> list[SegmentFile]:
         """Files of the segments between some cuts."""
@@ -139,8 +132,7 @@ class _Bench:
 
     def load(self, part: SegmentFile, values: dict[str, Any] | Call, *, keep: bool = False) -> Load:
         """Measure a part; with `keep` its outputs join the values that later parts read."""
-        self.progress(self.done, self.total, part.path.stem)
-        self.done += 1
+        self.steps.begin(part.path.stem)
         needed = {name: values[name] for name in part.inputs}
         options = EngineOptions(threads=self.effort.threads)
         effort = (options, self.effort.warmup, self.effort.runs)

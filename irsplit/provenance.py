@@ -30,6 +30,12 @@ def provenance(model: Model, files: Iterable[Path], pipeline: Pipeline) -> dict[
     }
 
 
+def engine(dialect: str) -> str:
+    """Name and version of the engine that runs files of a dialect."""
+    name = _ENGINES.get(dialect, "")
+    return f"{name} {_version(name)}".strip()
+
+
 def source_files(model: Model, source: Path) -> list[Path]:
     """The model file, and the data files beside it that hold weights."""
     beside = {buffer.path for buffer in {c.buffer for c in _constants(model.graphs)} if buffer.path is not None}

@@ -14,6 +14,7 @@ from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_wh
 from irsplit.engines.inputs import seeded_calls
 from irsplit.engines.isolate import isolated
 from irsplit.errors import EngineError
+from irsplit.progress import Progress, Steps, silent
 from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.manifest import Manifest
 
@@ -84,6 +85,7 @@ def verify_bundle(
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     engine_defaults: bool = True,
+    progress: Progress = silent,
 ) -> Verification:
     """Run the whole model and the bundle on the same inputs, both in processes of their own, and compare.
 
@@ -99,15 +101,16 @@ def verify_bundle(
     infos = [info for info in infos if info.name not in names]
     made_up = not calls
     calls = list(calls) or [call | dict(fixed or {}) for call in seeded_calls(infos, 3, seed, dims)]
+    steps = Steps(progress, 4 if engine_defaults else 2)
     try:
-        exact, frames = _compare(manifest, whole, calls, EXACT)
+        exact, frames = _compare(manifest, whole, calls, EXACT, steps)
     except EngineError as error:
         if made_up:
             raise EngineError(
                 f"{error}\n  the inputs were made up; if they are why, give real ones or sizes"
             ) from error
         raise
-    optimized = _compare(manifest, whole, calls, DEFAULT_OPTIONS)[0] if engine_defaults else ()
+    optimized = _compare(manifest, whole, calls, DEFAULT_OPTIONS, steps)[0] if engine_defaults else ()
     specs = [spec for boundary in manifest.boundaries for spec in boundary.tensors]
     lossless = all(spec.quantization is None for spec in specs)
     tolerance = max((HALF_TOLERANCE.get(spec.dtype, 0.0) for spec in specs), default=0.0) if lossless else np.inf
@@ -117,10 +120,13 @@ def verify_bundle(
 
 
 def _compare(
-    manifest: Manifest, whole: SegmentFile, calls: Sequence[Call], options: EngineOptions
+    manifest: Manifest, whole: SegmentFile, calls: Sequence[Call], options: EngineOptions, steps: Steps
 ) -> tuple[tuple[OutputDifference, ...], list[list[int]]]:
+    setting = "engine defaults" if options.optimize else "optimisations off"
+    steps.begin(f"whole model, {setting}")
     expected, optimized = isolated(run_whole, whole, list(calls), options)
     options = replace(options, optimize=optimized)  # halves must not be run more exactly than the whole could be
+    steps.begin(f"bundle, {setting}")
     found, frames = isolated(run_bundle, manifest.folder, list(calls), options)
     names = [info.name for info in manifest.outputs]
     return tuple(compare(name, [c[name] for c in expected], [c.get(name) for c in found]) for name in names), frames

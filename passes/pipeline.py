@@ -9,7 +9,7 @@ make itself again.
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -36,9 +36,14 @@ class Pipeline:
         """Raises ParseError for unknown passes and options, and for values of the wrong type."""
         return cls(tuple(_Parser(text, registry() if known is None else known).pipeline()))
 
-    def run(self, model: Model, context: Context) -> None:
-        """Run every pass. Raises PassError, naming pass, step and pipeline, when one leaves the model invalid."""
+    def run(self, model: Model, context: Context, begin: Callable[[str], None] | None = None) -> None:
+        """Run every pass, telling `begin` its name before.
+
+        Raises PassError, naming pass, step and pipeline, when one leaves the model invalid.
+        """
         for step, pass_ in enumerate(self.passes, 1):
+            if begin is not None:
+                begin(pass_.name)
             pass_.run(model, context)
             try:
                 verify(model)

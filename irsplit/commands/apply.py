@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.commands.progress import progress
 from irsplit.delta import apply_delta
 
 
@@ -15,6 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    manifest = apply_delta(arguments.old, arguments.patch, arguments.output)
+    with progress() as told:
+        manifest = apply_delta(arguments.old, arguments.patch, arguments.output, progress=told)
     print(f"{arguments.output}  {manifest.name} {manifest.digest[:16]}")
     return 0

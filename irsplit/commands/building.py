@@ -7,11 +7,14 @@ from typing import Any
 from irsplit.build import read_targets
 from irsplit.commands.log import Log, say
 from irsplit.commands.output import print_json
+from irsplit.commands.progress import progress
 from irsplit.depfile import write_depfile
 from irsplit.runtime.manifest import MANIFEST
 
 _SAID = {"fresh": "unchanged", "start": "compiling {model}", "done": "{bundle} ({seconds} s)", "error": "{text}"}
 """What people read of an event; other events, such as remarks, have a text of their own."""
+_LAST = ("fresh", "done", "error")
+"""Events after which a target is finished."""
 
 
 def run_build_file(arguments: Namespace) -> int:
@@ -19,16 +22,21 @@ def run_build_file(arguments: Namespace) -> int:
     build, targets = read_targets(arguments.model, arguments.target)
     log = Log(structured=arguments.log_json)
 
-    def report(target: str, event: dict[str, Any]) -> None:
-        name = event.pop("event")
-        if log.structured:
-            log.event(name, target=target, **event)
-            return
-        kind = {"error": "error: ", "remark": "warning: " if event.get("warning") else "note: "}.get(name, "")
-        say(f"{target}: {kind}{_SAID.get(name, '{text}').format(**event)}")
+    ended: set[str] = set()
+    with progress(shown=not log.structured) as told:
 
-    flags = ["--werror"] if arguments.werror else []
-    failed = build.build(targets, arguments.jobs or os.cpu_count() or 1, report, flags)
+        def report(target: str, event: dict[str, Any]) -> None:
+            name = event.pop("event")
+            ended.update({target} if name in _LAST else ())
+            told(len(ended), len(targets), target)
+            if log.structured:
+                log.event(name, target=target, **event)
+                return
+            kind = {"error": "error: ", "remark": "warning: " if event.get("warning") else "note: "}.get(name, "")
+            say(f"{target}: {kind}{_SAID.get(name, '{text}').format(**event)}")
+
+        flags = ["--werror"] if arguments.werror else []
+        failed = build.build(targets, arguments.jobs or os.cpu_count() or 1, report, flags)
     if failed:
         log.event("failed", targets=failed)
         return 2

@@ -9,6 +9,7 @@ from irsplit.commands.building import run_build_file
 from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
+from irsplit.commands.progress import progress
 from irsplit.compiler import TARGETS, compile_model, whole_model
 from irsplit.depfile import write_depfile
 from irsplit.dialects.base import WriteOptions
@@ -135,23 +136,25 @@ def _run_model(arguments: Namespace, log: Log) -> int:
         _check_pipeline_alone(arguments)
     begun = time.monotonic()
     calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
-    compiled = compile_model(
-        arguments.model,
-        arguments.output,
-        arguments.cut,
-        boundary=arguments.boundary,
-        calibration=calls,
-        max_tensors=arguments.max_tensors,
-        places=arguments.place,
-        codec=arguments.codec,
-        state=arguments.state,
-        rematerialise=arguments.rematerialise,
-        autonomous=arguments.autonomous,
-        choose=chooser(arguments, arguments.codec) if arguments.device else None,
-        pipeline=arguments.pipeline,
-        options=WriteOptions(arguments.external_over, arguments.share_weights),
-        warnings_are_errors=arguments.werror,
-    )
+    with progress(shown=not arguments.log_json) as told:
+        compiled = compile_model(
+            arguments.model,
+            arguments.output,
+            arguments.cut,
+            boundary=arguments.boundary,
+            calibration=calls,
+            max_tensors=arguments.max_tensors,
+            places=arguments.place,
+            codec=arguments.codec,
+            state=arguments.state,
+            rematerialise=arguments.rematerialise,
+            autonomous=arguments.autonomous,
+            choose=chooser(arguments, arguments.codec) if arguments.device else None,
+            pipeline=arguments.pipeline,
+            options=WriteOptions(arguments.external_over, arguments.share_weights),
+            warnings_are_errors=arguments.werror,
+            progress=told,
+        )
     for remark in compiled.remarks:
         log.remark(remark)
     if arguments.depfile is not None:

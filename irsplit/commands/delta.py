@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.commands.output import size
+from irsplit.commands.progress import progress
 from irsplit.delta import write_delta
 from irsplit.ir.printer import PLACES
 
@@ -16,7 +17,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    report = write_delta(arguments.old, arguments.new, arguments.output, arguments.place)
+    with progress() as told:
+        report = write_delta(arguments.old, arguments.new, arguments.output, arguments.place, progress=told)
     print(
         f"{arguments.output}  {size(report.patch_bytes)} for {size(report.new_bytes)} in {report.files} files, "
         f"{report.unchanged_files} of them unchanged"

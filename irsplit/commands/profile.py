@@ -1,12 +1,12 @@
 """irsplit profile MODEL -o profile.json"""
 
 import datetime
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.bundle import write_file
 from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
+from irsplit.commands.progress import progress
 from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.errors import PlanError
@@ -46,14 +46,15 @@ def run(arguments: Namespace) -> int:
     if min(arguments.threads, arguments.runs, arguments.warmup) < 1:
         raise PlanError("--threads, --runs and --warmup must be at least 1")
     call = parse_inputs(arguments.input, whole_model(arguments.model)[1]) if arguments.input else None
-    profile = profile_model(
-        arguments.model,
-        call=call,
-        dims=parse_dims(arguments.dim),
-        max_tensors=arguments.max_tensors,
-        effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
-        progress=show_progress,
-    )
+    with progress() as told:
+        profile = profile_model(
+            arguments.model,
+            call=call,
+            dims=parse_dims(arguments.dim),
+            max_tensors=arguments.max_tensors,
+            effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
+            progress=told,
+        )
     write_file(arguments.output, lambda file: file.write(to_json(profile).encode()))
     print(f"{profile.machine}, {profile.threads} thread(s)")
     print(f"whole model: {human('latency', profile.whole.wall_ns)}, {human('memory', profile.whole.peak_bytes)}")
@@ -71,11 +72,3 @@ def _fit(arguments: Namespace, profile: ModelProfile) -> None:
     write_file(arguments.fit, lambda file: file.write(text.encode()))
     error = f"median error {100 * found.median_error:.0f} %, {100 * found.total_error:.0f} % in all"
     print(f"rates learned from {found.parts} parts, {error}: {arguments.fit}")
-
-
-def show_progress(done: int, total: int, what: str) -> None:
-    """A line that replaces itself, on a terminal only."""
-    if sys.stderr.isatty():
-        last = done + 1 == total
-        text = "" if last else f"{done + 1}/{total} {what}"
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
 from irsplit.commands.output import print_json, table
+from irsplit.commands.progress import progress
 from irsplit.engines.inputs import load_calls
 from irsplit.runtime.manifest import Manifest
 from irsplit.verification import TOLERANCE, OutputDifference, verify_bundle
@@ -31,7 +32,16 @@ def run(arguments: Namespace) -> int:
     infos = Manifest.load(arguments.bundle).inputs
     calls = load_calls(arguments.inputs, infos) if arguments.inputs else []
     fixed, dims = parse_inputs(arguments.input, infos), parse_dims(arguments.dim)
-    outcome = verify_bundle(arguments.bundle, arguments.model, calls=calls, fixed=fixed, seed=arguments.seed, dims=dims)
+    with progress() as told:
+        outcome = verify_bundle(
+            arguments.bundle,
+            arguments.model,
+            calls=calls,
+            fixed=fixed,
+            seed=arguments.seed,
+            dims=dims,
+            progress=told,
+        )
     if arguments.json:
         print_json(outcome.to_json())
         return 0 if outcome.holds else 1

@@ -33,8 +33,6 @@ class Dialect(Protocol):
 
     name: str
     extensions: tuple[str, ...]
-    engine: str
-    """The runtime engine that runs files of this format: a key of `irsplit.runtime.engines`."""
 
     def read(self, path: Path) -> Model: ...
 

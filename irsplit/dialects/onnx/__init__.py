@@ -18,7 +18,6 @@ class OnnxDialect:
 
     name = "onnx"
     extensions = (".onnx",)
-    engine = "onnxruntime"
 
     def read(self, path: Path) -> Model:
         return read_model(path)

@@ -17,7 +17,6 @@ class TfliteDialect:
 
     name = "tflite"
     extensions: tuple[str, ...] = (".tflite", ".lite")
-    engine = "tflite"
 
     def read(self, path: Path, entry: str | None = None) -> Model:
         """`entry` names the signature or subgraph to split, by default the first subgraph."""

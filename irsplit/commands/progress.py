@@ -1,0 +1,28 @@
+"""Progress on standard error while a command works, on a terminal only."""
+
+import importlib
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from irsplit.progress import Progress, silent
+
+
+@contextmanager
+def progress(*, shown: bool = True) -> Generator[Progress]:
+    """A line with a bar, what is being done and for how long, which vanishes at the end.
+
+    Nothing is printed when standard error is no terminal or `shown` is false; rich is imported only to draw. What is
+    printed meanwhile appears above the line.
+    """
+    if not shown or not sys.stderr.isatty():
+        yield silent
+        return
+    rich: Any = importlib.import_module("rich.progress")
+    console: Any = importlib.import_module("rich.console").Console(stderr=True)
+    columns = (rich.SpinnerColumn(), rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeElapsedColumn())
+    words = rich.TextColumn("{task.description}", markup=False)
+    with rich.Progress(*columns, words, console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
