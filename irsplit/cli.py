@@ -15,6 +15,7 @@ from irsplit.errors import VERSION, IrsplitError
 
 COMMANDS = {
     "cuts": "list the positions at which a model can be cut, and why it cannot at the others",
+    "extract": "write one signature or subgraph of a model as a model of its own",
     "profile": "measure the parts of a model on this machine",
     "plan": "rank the cuts of a model for a device, a server and a link",
     "compile": "cut a model and write a bundle for device and server",

@@ -12,6 +12,7 @@ import pytest
 
 import corpus
 from irsplit.cli import main
+from tflite_models import Sketch
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 
@@ -48,6 +49,24 @@ def test_the_main_job(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert irsplit("run", bundle, "--input", picture, "-o", tmp_path / "out.npz") == 0
     assert int(np.load(tmp_path / "out.npz")["logits"].argmax()) == 3
     assert entries(tmp_path) == ["bundle", "out.npz"]
+
+
+def test_extracted_signature_is_a_model_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, alone = tmp_path / "two.tflite", tmp_path / "alone.tflite"
+    sketch = Sketch()
+    for name in ("encode", "decode"):
+        sketch.subgraph(name)
+        sketch.chain(f"{name}_near", f"{name}_far")
+    sketch.save(source)
+    assert irsplit("extract", source, "decode", "-o", alone) == 0
+    assert capsys.readouterr().out.startswith(f"{alone}  ")
+    assert irsplit("cuts", alone, "--json") == 0
+    assert [cut["tensors"][0]["name"] for cut in json.loads(capsys.readouterr().out)] == ["decode_near"]
+    assert irsplit("compile", alone, "-o", tmp_path / "bundle", "--cut", "decode_near") == 0
+    assert irsplit("verify", tmp_path / "bundle") == 0
+    capsys.readouterr()
+    assert "known: encode, decode" in refused(capsys, "extract", source, "train", "-o", tmp_path / "none.tflite")
+    assert "an ONNX model has one graph" in refused(capsys, "extract", EXAMPLE / "digits.onnx", "x", "-o", alone)
 
 
 def test_cuts_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,9 @@ class Dialect(Protocol):
     name: str
     extensions: tuple[str, ...]
 
-    def read(self, path: Path) -> Model: ...
+    def read(self, path: Path, entry: str | None = None) -> Model:
+        """`entry` names the signature or graph that becomes the model's entry, where a file has several."""
+        ...
 
     def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]: ...
 

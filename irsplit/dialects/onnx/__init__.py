@@ -10,6 +10,7 @@ from irsplit.dialects.onnx.constants import constant_array
 from irsplit.dialects.onnx.macs import macs
 from irsplit.dialects.onnx.reader import read_model
 from irsplit.dialects.onnx.writer import write_model
+from irsplit.errors import UnsupportedError
 from irsplit.ir import Graph, Model, Node, Value
 
 
@@ -19,7 +20,9 @@ class OnnxDialect:
     name = "onnx"
     extensions = (".onnx",)
 
-    def read(self, path: Path) -> Model:
+    def read(self, path: Path, entry: str | None = None) -> Model:
+        if entry is not None:
+            raise UnsupportedError(f"{path}: an ONNX model has one graph to enter; leave '{entry}' out")
         return read_model(path)
 
     def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]:
