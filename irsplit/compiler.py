@@ -84,8 +84,7 @@ def compile_model(
     files = source_files(loaded, source)
     entry = loaded.entry
     context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
-    before: tuple[Pass, ...] = (BindState(tuple(state)),) if state and not pipeline else ()
-    before = (*before, Rematerialise()) if rematerialise and not pipeline else before
+    before = () if pipeline else preparation(state, rematerialise=rematerialise)
     Pipeline(before).run(loaded, context)
     if pipeline:
         after = Pipeline.parse(pipeline)
@@ -122,6 +121,12 @@ def _refuse_warnings(remarks: Sequence[Remark]) -> None:
     warnings = [f"{remark.pass_name}: {remark.text}" for remark in remarks if remark.warning]
     if warnings:
         raise PassError(f"warnings are errors here: {'; '.join(warnings)}")
+
+
+def preparation(state: Sequence[str], *, rematerialise: bool) -> tuple[Pass, ...]:
+    """The passes that come before cuts are looked for."""
+    binding: tuple[Pass, ...] = (BindState(tuple(state)),) if state else ()
+    return (*binding, Rematerialise()) if rematerialise else binding
 
 
 def default_pipeline(

@@ -7,10 +7,10 @@ own, and optimised by the engine as it will be in a bundle.
 
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from irsplit.provenance import engine
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import file_digest
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -45,6 +48,10 @@ class Effort:
     warmup: int = 3
     runs: int = 15
     fresh: bool = True
+
+    def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call the function in a fresh process, or in this one."""
+        return isolated(function, *args, **kwargs) if self.fresh else function(*args, **kwargs)
 
 
 def profile_model(
@@ -135,9 +142,7 @@ class _Bench:
         self.steps.begin(part.path.stem)
         needed = {name: values[name] for name in part.inputs}
         options = EngineOptions(threads=self.effort.threads)
-        effort = (options, self.effort.warmup, self.effort.runs)
-        fresh = self.effort.fresh
-        load, outputs = isolated(measure_part, part, needed, *effort) if fresh else measure_part(part, needed, *effort)
+        load, outputs = self.effort.run(measure_part, part, needed, options, self.effort.warmup, self.effort.runs)
         if keep and isinstance(values, dict):
             values.update(outputs)
         return load

@@ -2,10 +2,12 @@
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from irsplit.compiler import TARGETS
 from irsplit.engines.inputs import load_input
 from irsplit.errors import EngineError
 from irsplit.runtime.manifest import TensorInfo
@@ -18,6 +20,36 @@ def add_dims(parser: ArgumentParser) -> None:
         default=[],
         metavar="INPUT[.AXIS]=N",
         help="size of a dimension that may vary, for inputs that are made up; default 1",
+    )
+
+
+def add_coding(parser: ArgumentParser) -> None:
+    """How a boundary is made ready and coded: the options that `compile` and `bench` share."""
+    parser.add_argument(
+        "--boundary",
+        default="lossless",
+        metavar="TARGET",
+        help=f"how float tensors cross: {', '.join(TARGETS)}; default lossless",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="inputs to calibrate a quantized boundary: .npy, .npz, images, .wav, or folders of them",
+    )
+    parser.add_argument(
+        "--codec",
+        default="zstandard",
+        help="lossless codec of the boundary: raw, zstandard (default), static-rans or auto; "
+        "the last two learn from the calibration data",
+    )
+    parser.add_argument(
+        "--no-rematerialise",
+        action="store_false",
+        dest="rematerialise",
+        help="send shapes, masks and the like instead of computing them on both sides",
     )
 
 

@@ -4,13 +4,13 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_state
+from irsplit.commands.arguments import add_coding, add_state
 from irsplit.commands.building import run_build_file
 from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import progress
-from irsplit.compiler import TARGETS, compile_model, whole_model
+from irsplit.compiler import compile_model, whole_model
 from irsplit.depfile import write_depfile
 from irsplit.dialects.base import WriteOptions
 from irsplit.engines.inputs import input_files, load_calls
@@ -45,27 +45,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="the device's side carries the server's segments too, and finishes alone when the link is down",
     )
-    parser.add_argument(
-        "--boundary",
-        default="lossless",
-        metavar="TARGET",
-        help=f"how float tensors cross: {', '.join(TARGETS)}; default lossless",
-    )
-    parser.add_argument(
-        "--calibration",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="inputs to calibrate a quantized boundary: .npy, .npz, images, .wav, or folders of them",
-    )
+    add_coding(parser)
     add_state(parser)
-    parser.add_argument(
-        "--no-rematerialise",
-        action="store_false",
-        dest="rematerialise",
-        help="send shapes, masks and the like instead of computing them on both sides",
-    )
     parser.add_argument(
         "--pipeline",
         default="",
@@ -82,12 +63,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--share-weights",
         action="store_true",
         help="segments refer to the data files of an ONNX model, which are linked into the bundle instead of copied",
-    )
-    parser.add_argument(
-        "--codec",
-        default="zstandard",
-        help="lossless codec of the boundary: raw, zstandard (default), static-rans or auto; "
-        "the last two learn from the calibration data",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest")
     _add_build_arguments(parser)

@@ -7,11 +7,10 @@ from typing import Any
 
 from irsplit.commands.arguments import add_state
 from irsplit.commands.output import print_json, shorten, size, table
+from irsplit.compiler import preparation
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
-from irsplit.passes import Context, Cut, find_cuts
-from irsplit.passes.bind_state import BindState
-from irsplit.passes.rematerialise import Rematerialise
+from irsplit.passes import Context, Cut, Pipeline, find_cuts
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,9 +30,7 @@ def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     model = dialect.read(arguments.model)
     context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
-    BindState(tuple(arguments.state)).run(model, context)
-    if arguments.rematerialise:
-        Rematerialise().run(model, context)
+    Pipeline(preparation(arguments.state, rematerialise=arguments.rematerialise)).run(model, context)
     cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs, context.recompute)
     shown = [cut for cut in cuts if cut.legal or not arguments.legal]
     for remark in context.remarks:

@@ -1,9 +1,13 @@
-"""Measure one part of a model in a process of its own: time, CPU, peak memory, output bytes; and codecs on a tensor."""
+"""Measure parts of models, codecs on a tensor, and a bundle against the whole; meant for `isolated`, so that memory is
+that of one process which did nothing else.
+"""
 
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ from irsplit.profiles.measured import Coding, Load
 from irsplit.runtime import frame as framing
 from irsplit.runtime.boundary import Boundary, TensorSpec, zstandard_parameters
 from irsplit.runtime.engines import EngineOptions, open_engine
+from irsplit.runtime.session import DeviceSession, LocalSession, ServerSession
+from irsplit.runtime.state import States
 
 _LONGEST_NS = 1_000_000_000  # a part is measured for about this long at most
 _STATUS = Path("/proc/self/status")
@@ -26,7 +32,7 @@ PARAMETERS: dict[str, bytes] = {"raw": b"", "zstandard": zstandard_parameters(3)
 def measure_part(
     file: SegmentFile, call: Call, options: EngineOptions, warmup: int, runs: int
 ) -> tuple[Load, dict[str, Any]]:
-    """Load of one part, and its outputs by name; meant for `isolated`, so that memory is the part's alone."""
+    """Load of one part, and its outputs by name."""
     _reset_peak()
     before = _resident("VmRSS")
     engine = open_engine(file.path, file.format, options)
@@ -36,21 +42,107 @@ def measure_part(
         engine.run(inputs)
     walls: list[int] = []
     cpus: list[int] = []
-    while len(walls) < runs and (len(walls) < 3 or sum(walls) < _LONGEST_NS):
+    while _go_on(walls, runs):
         cpu, wall = time.process_time_ns(), time.perf_counter_ns()
         engine.run(inputs)
         walls.append(time.perf_counter_ns() - wall)
         cpus.append(time.process_time_ns() - cpu)
     size = sum(np.asarray(output).nbytes for output in outputs)
-    quartiles = statistics.quantiles(walls, n=4) if len(walls) > 1 else [0, 0, 0]
     load = Load(
         wall_ns=round(statistics.median(walls)),
         cpu_ns=round(statistics.median(cpus)),
         peak_bytes=max(0, _resident("VmHWM") - before),
         output_bytes=size,
-        spread_ns=round(quartiles[2] - quartiles[0]),
+        spread_ns=round(spread(walls)),
     )
     return load, dict(zip(file.outputs, outputs, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Wall times of a bundle's phases and of the whole model, in nanoseconds, a round each; what crossed and came out.
+
+    `totals` are the sums of the phases by round.
+    """
+
+    whole: list[int]
+    device: list[int]
+    encode: list[int]
+    decode: list[int]
+    server: list[int]
+    frame: bytes
+    raw_bytes: int
+    returned_bytes: int
+    """Of the results that the server gives."""
+
+    @property
+    def totals(self) -> list[int]:
+        return [sum(phases) for phases in zip(self.device, self.encode, self.decode, self.server, strict=True)]
+
+
+def measure_split(
+    whole: SegmentFile, bundle: Path, call: Call, options: EngineOptions, warmup: int, runs: int
+) -> Rounds:
+    """A bundle with one cut against the whole model, in turns: whoever goes first in one round is last in the next."""
+    engine = open_engine(whole.path, whole.format, options)
+    session = LocalSession(bundle, options)
+    boundary = session.boundaries[0]
+    state = States([info for segment in session.manifest.segments for info in segment.state])
+    fed = [{**call, **state.values}[name] for name in whole.inputs]
+    walls: list[int] = []
+    found: list[tuple[int, ...]] = []
+    frame, sent, results = b"", dict[str, Any](), dict[str, Any]()
+
+    def run_whole() -> int:
+        start = time.perf_counter_ns()
+        engine.run(fed)
+        return time.perf_counter_ns() - start
+
+    for turn in range(-warmup, runs):
+        if turn > 0 and not _go_on(walls, runs):
+            break
+        first = run_whole() if turn % 2 else 0
+        marks = [time.perf_counter_ns()]
+        sent = {**call, **session.run_segment(0, call)}
+        marks.append(time.perf_counter_ns())
+        frame = framing.encode(boundary, [sent[spec.name] for spec in boundary.tensors])
+        marks.append(time.perf_counter_ns())
+        arrays = framing.decode(boundary, frame)
+        marks.append(time.perf_counter_ns())
+        received = {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}
+        results = {**received, **session.run_segment(1, received)}
+        marks.append(time.perf_counter_ns())
+        round_ = (first or run_whole(), *(after - before for before, after in pairwise(marks)))
+        if turn >= 0:
+            found.append(round_)
+            walls.append(sum(round_))
+    returned = session.manifest.segments[1].results
+    return Rounds(
+        *map(list, zip(*found, strict=True)),
+        frame=frame,
+        raw_bytes=sum(np.asarray(sent[spec.name]).nbytes for spec in boundary.tensors),
+        returned_bytes=sum(np.asarray(results[name]).nbytes for name in returned),
+    )
+
+
+def measure_device(bundle: Path, call: Call, options: EngineOptions) -> int:
+    """Peak memory of the device's side: its engine, and the codec on what it sends."""
+    _reset_peak()
+    before = _resident("VmRSS")
+    session = DeviceSession(bundle, options)
+    for _ in range(2):
+        session.start(call)
+    return max(0, _resident("VmHWM") - before)
+
+
+def measure_server(bundle: Path, frame: bytes, options: EngineOptions) -> int:
+    """Peak memory of the server's side, resuming from a frame."""
+    _reset_peak()
+    before = _resident("VmRSS")
+    session = ServerSession(bundle, options)
+    for _ in range(2):
+        session.resume(frame)
+    return max(0, _resident("VmHWM") - before)
 
 
 def measure_codecs(name: str, dtype: str, arrays: Sequence[NDArray[Any]], runs: int) -> tuple[Coding, ...]:
@@ -64,6 +156,17 @@ def measure_codecs(name: str, dtype: str, arrays: Sequence[NDArray[Any]], runs: 
         decode = _median_ns(lambda b=boundary, f=frames[0]: framing.decode(b, f), runs)
         found.append(Coding(codec, sum(map(len, frames)) // len(frames), encode, decode))
     return tuple(found)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Distance between the quartiles."""
+    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [0, 0, 0]
+    return quartiles[2] - quartiles[0]
+
+
+def _go_on(walls: Sequence[int], runs: int) -> bool:
+    """Whether another run is wanted: three at least, then until there are enough or they took long enough."""
+    return len(walls) < runs and (len(walls) < 3 or sum(walls) < _LONGEST_NS)
 
 
 def _median_ns(call: Callable[[], object], runs: int) -> int:

@@ -1,0 +1,161 @@
+"""irsplit bench MODEL"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from irsplit.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
+from irsplit.bundle import write_file
+from irsplit.commands.arguments import add_coding, add_dims, add_state, parse_dims, parse_inputs
+from irsplit.commands.output import shorten, size, table
+from irsplit.commands.progress import progress
+from irsplit.comparison import Change, Comparison, compare
+from irsplit.compiler import whole_model
+from irsplit.engines.inputs import load_calls, seeded_calls
+from irsplit.errors import PlanError
+from irsplit.planner import human
+from irsplit.profiles import link
+from irsplit.profiling import Effort
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
+    parser.add_argument(
+        "--cuts",
+        default="legal",
+        metavar="legal|all|ID,...",
+        help="which to measure: every legal cut (default), some by id; 'all' lists the rejected positions too",
+    )
+    parser.add_argument(
+        "--link", default="wifi", help="by name or .toml, with changes: lte,rtt=70ms,up=2Mbit/s; default wifi"
+    )
+    parser.add_argument(
+        "--slowdown", type=float, default=1.0, metavar="X", help="the device is X times slower than this machine"
+    )
+    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    add_coding(parser)
+    add_state(parser)
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="NAME=FILE", help="real inputs; default: made up"
+    )
+    add_dims(parser)
+    parser.add_argument("--threads", type=int, default=1, help="threads of the engine; default 1")
+    parser.add_argument("--runs", type=int, default=30, help="rounds, of which the median counts; default 30")
+    parser.add_argument("--warmup", type=int, default=3, help="rounds before those; default 3")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure in one process: several times faster, without memory"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything; '-' prints it instead of tables")
+    parser.add_argument("--baseline", type=Path, metavar="OLD.json", help="an earlier run: say what has changed since")
+    parser.add_argument(
+        "--fail-above",
+        type=float,
+        metavar="PERCENT",
+        help="with --baseline: exit with 1 when a total or a frame grew by more, and beyond the spread",
+    )
+
+
+def run(arguments: Namespace) -> int:
+    _check(arguments)
+    old = load_bench(arguments.baseline) if arguments.baseline is not None else None
+    infos = whole_model(arguments.model)[1]
+    samples = load_calls(arguments.calibration, infos) if arguments.calibration else []
+    given = parse_inputs(arguments.input, infos)
+    call = (samples or seeded_calls(infos, 1, 0, parse_dims(arguments.dim)))[0] | given
+    with progress() as told:
+        bench = bench_model(
+            arguments.model,
+            call,
+            link(arguments.link),
+            arguments.cuts,
+            effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
+            slowdown=arguments.slowdown,
+            progress=told,
+            boundary=arguments.boundary,
+            codec=arguments.codec,
+            calibration=samples,
+            max_tensors=arguments.max_tensors,
+            state=arguments.state,
+            rematerialise=arguments.rematerialise,
+        )
+    if arguments.json == Path("-"):
+        print(to_json(bench), end="")
+    else:
+        _print(bench, made_up=len(given) < len(infos) and not samples)
+    if arguments.json not in (None, Path("-")):
+        write_file(arguments.json, lambda file: file.write(to_json(bench).encode()))
+    return 0 if old is None else _compare(old, bench, arguments)
+
+
+def _check(arguments: Namespace) -> None:
+    if min(arguments.threads, arguments.runs, arguments.warmup) < 1 or arguments.slowdown <= 0:
+        raise PlanError("--threads, --runs and --warmup must be at least 1, and --slowdown positive")
+    if arguments.fail_above is not None and arguments.baseline is None:
+        raise PlanError("--fail-above compares with an earlier run; give it with --baseline OLD.json")
+
+
+def _print(bench: Bench, *, made_up: bool) -> None:
+    threads = f"{bench.conditions['threads']} thread" + ("s" if bench.conditions["threads"] > 1 else "")
+    print(f"{bench.machine}, {bench.cpus} CPUs; {bench.engine}, {threads}")
+    print(f"{bench.model}: whole model {_time(bench.whole)}, {size(bench.whole_peak_bytes or None)} of memory\n")
+    over = f"over {bench.conditions['link']}"
+    head = ("cut", *PHASES[:2], "frame", *PHASES[2:], "over the whole", "memory: device", "server", over, "boundary")
+    best = min((cut.latency_ns for cut in bench.cuts), default=0)
+    rows = [_row(cut, best=cut.latency_ns == best) for cut in bench.cuts]
+    for case in bench.unsplit:
+        sent = size(case.sent_bytes) if case.sent_bytes else ""
+        rows.append(("-", "", "", sent, "", "", "", "", "", human("latency", case.latency_ns), case.name))
+    print(table(head, rows))
+    if bench.rejected:
+        print()
+        print(table(("rejected", "why"), [(id, shorten(reason, 100)) for id, reason in bench.rejected.items()]))
+    if made_up:
+        print("note: the inputs were made up; frames of real ones may be smaller (--input)", file=sys.stderr)
+
+
+def _row(cut: CutCost, *, best: bool) -> tuple[str, ...]:
+    device, encode, decode, server = (human("latency", cut.times[phase].median_ns) for phase in PHASES)
+    overhead = f"{100 * cut.overhead:+.1f} % ±{50 * cut.overhead_spread:.1f}"
+    memory = (size(cut.device_peak_bytes or None), size(cut.server_peak_bytes or None))
+    latency = human("latency", cut.latency_ns) + (" *" if best else "")
+    name = shorten(cut.boundary, 24)
+    return (cut.id, device, encode, size(cut.frame_bytes), decode, server, overhead, *memory, latency, name)
+
+
+def _time(timing: Timing) -> str:
+    share = 50 * timing.spread_ns / max(timing.median_ns, 1)
+    return f"{human('latency', timing.median_ns)} ±{share:.1f} %"
+
+
+def _compare(old: Bench, new: Bench, arguments: Namespace) -> int:
+    found = compare(old, new)
+    print(f"\nagainst {arguments.baseline}:")
+    for text in found.conditions:
+        print(f"  differs: {text}")
+    print(_changes(found))
+    for which, names in (("now", found.only_new), ("then", found.only_old)):
+        if names:
+            print(f"{len(names)} cuts were measured only {which}: {shorten(', '.join(names), 80)}")
+    worse = () if arguments.fail_above is None else found.worse(arguments.fail_above)
+    if worse:
+        print(f"FAILED: {len(worse)} figures grew by more than {arguments.fail_above:g} %")
+    return 1 if worse else 0
+
+
+def _changes(found: Comparison) -> str:
+    beyond = found.beyond()
+    cuts = {change.cut for change in found.changes}
+    same = (
+        f"{len(cuts) - len({change.cut for change in beyond})} of {len(cuts)} cuts changed by no more than their spread"
+    )
+    if not beyond:
+        return same
+    rows: Sequence[tuple[str, ...]] = [_change(change) for change in beyond]
+    return f"{table(('cut', 'figure', 'then', 'now', 'change', 'boundary'), rows)}\n{same}"
+
+
+def _change(change: Change) -> tuple[str, ...]:
+    sizes = change.figure.endswith(("memory", "frame"))
+    then, now = (size(value) if sizes else human("latency", value) for value in (change.old, change.new))
+    return (change.cut, change.figure, then, now, f"{change.percent:+.1f} %", shorten(change.boundary, 40))
