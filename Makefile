@@ -1,11 +1,12 @@
 # make setup   environment in .venv, with the C extension built
 # make demo    the main job on the example: compile, run split, compare
 # make test    everything CI checks
+# make docs    the documentation as a site in build/site
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test lint wheel clean
+.PHONY: setup demo test lint wheel docs clean
 
 setup: $(VENV)/.stamp
 
@@ -22,10 +23,18 @@ lint: setup
 	$(BIN)/basedpyright
 
 demo: setup
-	$(BIN)/python examples/digits/demo.py build/demo
+	@$(BIN)/python examples/digits/demo.py build/demo
 
-test: lint wheel
+test: lint wheel docs
 	$(BIN)/pytest
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@
+
+# Warnings are errors: a link that leads nowhere, a page that is not in the navigation.
+docs: $(VENV)/.stamp-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Built, and imported away from the checkout, which would hide a module that the wheel lacks.
 wheel: setup

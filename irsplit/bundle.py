@@ -226,8 +226,12 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that appears whole or not at all. Raises BundleError when it cannot be written."""
+    """Write a file that appears whole or not at all, in a folder that is made when it is not there.
+
+    Raises BundleError when it cannot be written.
+    """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             try:

@@ -9,7 +9,9 @@ import gc
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from irsplit.errors import VERSION, IrsplitError
 
@@ -42,17 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="irsplit",
         description="Split compiler for neural networks.",
-        epilog="commands:\n" + "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:12} {text}" for name, text in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"irsplit {VERSION}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below; 'irsplit COMMAND --help'")
     name = parser.parse_args(words[:1]).command
-    command = argparse.ArgumentParser(prog=f"irsplit {name}", description=COMMANDS[name].capitalize() + ".")
     try:
-        module = importlib.import_module(f"irsplit.commands.{name.replace('-', '_')}")
-        module.add_arguments(command)
-        return module.run(command.parse_args(words[1:]))
+        return module_of(name).run(parser_of(name).parse_args(words[1:]))
     except IrsplitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,3 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away (irsplit cuts MODEL | head): nothing left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def module_of(name: str) -> Any:
+    """The module of a command: EXAMPLES, add_arguments(parser), run(arguments) -> exit code."""
+    return importlib.import_module(f"irsplit.commands.{name.replace('-', '_')}")
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The arguments of a command; its --help, and the reference in the documentation."""
+    module = module_of(name)
+    summary = COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"irsplit {name}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog="examples:\n" + textwrap.indent(module.EXAMPLES.strip(), "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return parser

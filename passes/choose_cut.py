@@ -110,7 +110,10 @@ class ChooseCut:
         parts = stretches(plan_, find_cuts(plan_, self.max_tensors))
         table = self.table(model.entry.name, parts, macs)
         if goal.objective == "energy" and not (table.active_uw or any(g.device_nj for g in table.groups)):
-            raise PlanError(f"device {self.device!r} has no active_power: energy cannot be planned with it")
+            raise PlanError(
+                f"device {self.device!r} has no active_power, so energy cannot be planned with it; "
+                "take a device profile that has it, or add it to a .toml of your own"
+            )
         ranked = rank_cuts(table, goal)
         places, value, bound, notes = self._decide(table, goal, ranked)
         return _choice(self.rule, goal, table, parts, ranked, places, value, bound, notes)

@@ -1,78 +1,116 @@
-"""Every snippet of the how-to pages runs, in order, as a reader would run it from the repository's root.
+"""Every snippet of the documentation runs (tests/snippets.py has the convention), and every example of --help."""
 
-Fenced blocks: `sh` and `python` run, `toml file=NAME` is written. `needs=MODULE,...` names what must be installed; such
-blocks run in a test of their own, after the page's other blocks.
-"""
-
-import importlib.util
+import contextlib
 import os
-import re
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import snippets
+from irsplit.cli import COMMANDS, main, module_of
+
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
-_FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+SHOWN = ("text", "json", "yaml", "c", "cmake", "irs", "toml", "ninja", "make")
+"""Languages of blocks that are there to be read."""
+
+ELSEWHERE = {
+    "serve": "docs/how-to/serve.md",
+    "olive-config": "docs/how-to/converters.md",
+}
+"""Commands whose examples need more than a folder, and the page that runs the like of them."""
 
 
-@dataclass(frozen=True)
-class Block:
-    language: str
-    words: dict[str, str]
-    text: str
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return tuple(filter(None, self.words.get("needs", "").split(",")))
+def label(page: Path) -> str:
+    return str(page.relative_to(ROOT).with_suffix(""))
 
 
-def blocks(page: Path) -> list[Block]:
-    found = _FENCE.findall(page.read_text(encoding="utf-8"))
-    return [Block(kind, dict(word.split("=") for word in words.split()), text) for kind, words, text in found]
+def checkout(folder: Path) -> dict[str, str]:
+    """Make `folder` look like the repository's root with irsplit installed; the environment to run in."""
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__", "build"))
+    for name in ("Makefile", "benchmarks", "docs", "irsplit", "passes", "pyproject.toml", "runtime", "tests"):
+        (folder / name).symlink_to(ROOT / name)
+    programs, site = folder / "bin", folder / "site-packages"
+    programs.mkdir()
+    snippets.shim(programs, "irsplit", sys.executable, "-m", "irsplit")
+    snippets.shim(programs, "python", sys.executable)
+    snippets.shim(programs, "pip", sys.executable, "-m", "pip")
+    # The environment is the one that the tests run in: nothing is set up again.
+    snippets.shim(programs, "make", shutil.which("make") or "make", "-o", "setup", f"BIN={Path(sys.executable).parent}")
+    return os.environ | {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)]),
+        "PIP_TARGET": str(site),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
 
 
-def needed(page: Path) -> list[tuple[str, ...]]:
-    return list(dict.fromkeys(block.needs for block in blocks(page)))
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.runs for b in snippets.blocks(page))], ids=label)
+def test_snippets_run(page: Path, tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "tests" / "snippets.py", page]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=checkout(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as driver:
+        try:
+            said, _ = driver.communicate(timeout=300)
+        finally:
+            # Servers that a page leaves running are of the driver's process group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(driver.pid, signal.SIGKILL)
+    assert driver.returncode == 0, said
 
 
-def run(page: Path, needs: tuple[str, ...], folder: Path) -> None:
-    """Run the page's blocks that need nothing or exactly `needs`; Python blocks share one process."""
-    (folder / "examples").symlink_to(ROOT / "examples")
-    (folder / "build").mkdir()
-    script = folder / "irsplit"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m irsplit "$@"\n')
-    script.chmod(0o755)
-    environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    chosen = [block for block in blocks(page) if block.needs in ((), needs)]
-    for block in chosen:
-        if "file" in block.words:
-            (folder / block.words["file"]).write_text(block.text)
-    shell = "\n".join(block.text for block in chosen if block.language == "sh")
-    python = "\n".join(block.text for block in chosen if block.language == "python")
-    for command in (["bash", "-euo", "pipefail", "-c", shell], [sys.executable, "-c", python]):
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+NEEDS = [
+    pytest.param(page, block, id=f"{label(page)}-{block.line}")
+    for page in PAGES
+    for block in snippets.blocks(page)
+    if block.needs
+]
+
+
+@pytest.mark.parametrize(("page", "block"), NEEDS)
+def test_nothing_is_missing(page: Path, block: snippets.Block) -> None:
+    """Skipped, loudly, for a snippet that `test_snippets_run` had to leave out."""
+    if block.missing:
+        pytest.skip(
+            f"{', '.join(block.missing).upper()} NOT INSTALLED: {label(page)}.md, line {block.line}, did not run"
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+    assert block.runs
 
 
-@pytest.mark.parametrize(
-    ("page", "needs"),
-    [pytest.param(page, needs, id="-".join((page.stem, *needs))) for page in PAGES for needs in needed(page)],
-)
-def test_snippets_run(page: Path, needs: tuple[str, ...], tmp_path: Path) -> None:
-    missing = [module for module in needs if importlib.util.find_spec(module) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing).upper()} NOT INSTALLED: snippets of {page.name} were not run")
-    run(page, needs, tmp_path)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ELSEWHERE])
+def test_examples_of_help_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for line in module_of(name).EXAMPLES.strip().splitlines():
+        program, *words = shlex.split(line)
+        assert program == "irsplit"
+        assert main(words) == 0, line
 
 
-def test_every_block_is_of_a_kind_that_runs() -> None:
-    assert PAGES
+def test_every_block_runs_or_is_there_to_be_read() -> None:
     for page in PAGES:
-        for block in blocks(page):
-            assert block.language in ("sh", "python") or "file" in block.words, f"{page.name}: {block.language}"
+        for block in snippets.blocks(page):
+            assert block.language in (*snippets.RUN, *SHOWN), f"{page.name}, line {block.line}: {block.language}"
+
+
+def test_no_command_hides_in_an_indented_block() -> None:
+    commands = ("irsplit ", "python ", "pip ", "make ", "$ ", "import ", "from ", "cmake ", "git ")
+    for page in PAGES:
+        fenced = False
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            fenced ^= line.startswith("```")
+            hidden = not fenced and line.startswith("    ") and line.strip().startswith(commands)
+            assert not hidden, f"{page.name}, line {number}: put it into a fenced block, which is run"

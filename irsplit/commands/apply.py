@@ -6,6 +6,13 @@ from pathlib import Path
 from irsplit.commands.progress import progress
 from irsplit.delta import apply_delta
 
+EXAMPLES = """
+irsplit compile examples/digits/digits.onnx -o build/old
+irsplit compile examples/digits/digits.onnx -o build/new --boundary int8 --calibration examples/digits/pictures
+irsplit delta build/old build/new -o build/update.irsd
+irsplit apply build/old build/update.irsd -o build/updated
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("old", type=Path, help="the bundle that the patch was made against")

@@ -18,6 +18,11 @@ from irsplit.planner import human
 from irsplit.profiles import link
 from irsplit.profiling import Effort
 
+EXAMPLES = """
+irsplit bench examples/digits/digits.onnx --cuts 4,11 --quick --link lte --json build/bench.json
+irsplit bench examples/digits/digits.onnx --cuts 4,11 --quick --link lte --baseline build/bench.json
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")

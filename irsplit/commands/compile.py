@@ -17,6 +17,13 @@ from irsplit.engines.inputs import input_files, load_calls
 from irsplit.errors import BundleError, IrsplitError, ParseError
 from irsplit.runtime.manifest import MANIFEST
 
+EXAMPLES = """
+irsplit compile examples/digits/digits.onnx -o build/digits
+irsplit compile examples/digits/digits.onnx -o build/digits --boundary int8 --calibration examples/digits/pictures
+irsplit compile examples/digits/digits.onnx -o build/digits --device pixel-2 --link wifi --limit memory=100kB
+irsplit compile examples/ci/irsplit.toml --jobs 2
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file, or a build file (.toml)")

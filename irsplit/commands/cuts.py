@@ -12,6 +12,12 @@ from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
 from irsplit.passes import Context, Cut, Pipeline, find_cuts
 
+EXAMPLES = """
+irsplit cuts examples/digits/digits.onnx
+irsplit cuts examples/digits/digits.onnx --legal --json
+irsplit cuts examples/digits/digits.onnx --max-tensors 2
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")

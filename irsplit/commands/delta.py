@@ -8,6 +8,12 @@ from irsplit.commands.progress import progress
 from irsplit.delta import write_delta
 from irsplit.ir.printer import PLACES
 
+EXAMPLES = """
+irsplit compile examples/digits/digits.onnx -o build/old
+irsplit compile examples/digits/digits.onnx -o build/new --boundary int8 --calibration examples/digits/pictures
+irsplit delta build/old build/new -o build/update.irsd --place device
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("old", type=Path, help="the bundle that devices have")

@@ -8,6 +8,10 @@ from irsplit.commands.output import size
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir.printer import PLACES
 
+EXAMPLES = """
+irsplit extract examples/digits/digits.tflite main -o build/main.tflite
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a .tflite file of several signatures or subgraphs")

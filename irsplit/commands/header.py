@@ -8,6 +8,11 @@ from irsplit.bundle import write_file
 from irsplit.errors import BundleError
 from irsplit.runtime.manifest import Manifest
 
+EXAMPLES = """
+irsplit compile examples/digits/digits.tflite -o build/firmware --codec raw
+irsplit header build/firmware --dim 1 -o build/boundary.h
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")

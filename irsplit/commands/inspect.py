@@ -8,6 +8,12 @@ from irsplit.dialects.registry import read_model
 from irsplit.ir import print_model
 from irsplit.runtime.manifest import Manifest
 
+EXAMPLES = """
+irsplit inspect examples/digits/digits.onnx
+irsplit compile examples/digits/digits.onnx -o build/digits
+irsplit inspect build/digits --json
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a model file (printed as IR text) or a bundle (printed as a table)")

@@ -19,6 +19,11 @@ _ANYWHERE = {
     "supported_quantization_encodings": [],
 }
 
+EXAMPLES = """
+irsplit olive-config -o olive-irsplit.json
+olive run --config workflow.json --package-config olive-irsplit.json
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json", help="write it there")

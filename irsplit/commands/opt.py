@@ -12,6 +12,11 @@ from irsplit.passes import Context, Pipeline
 
 IR_TEXT = ".irs"
 
+EXAMPLES = """
+irsplit opt examples/digits/digits.onnx -o build/digits.irs
+irsplit opt build/digits.irs --pipeline 'partition{cut=bottleneck/relu},remove-unused'
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help=f"a model file, or IR text in a {IR_TEXT} file")

@@ -9,6 +9,12 @@ from irsplit.dialects.registry import dialect_of
 from irsplit.passes.choose_cut import Choice, label
 from irsplit.planner import Costs, human
 
+EXAMPLES = """
+irsplit plan examples/digits/digits.onnx --device pixel-2 --link lte
+irsplit plan examples/digits/digits.onnx --device pixel-2 --link wifi,rtt=5ms --limit memory=100kB --json
+irsplit plan examples/digits/digits.onnx --device jetson-tk1-cpu --objective energy
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")

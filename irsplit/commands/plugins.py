@@ -5,6 +5,11 @@ from argparse import ArgumentParser, Namespace
 from irsplit.commands.output import print_json, shorten, table
 from irsplit.plugins import plugins
 
+EXAMPLES = """
+irsplit plugins
+irsplit plugins --json
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -17,6 +17,11 @@ from irsplit.planner import human
 from irsplit.profiles.measured import ModelProfile, to_json
 from irsplit.profiling import Effort, profile_model
 
+EXAMPLES = """
+irsplit profile examples/digits/digits.onnx -o build/profile.json --quick
+irsplit plan examples/digits/digits.onnx --device build/profile.json,slowdown=8 --link lte
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")

@@ -11,6 +11,10 @@ from irsplit.dialects.registry import dialect_of
 from irsplit.report import render, report_data
 from irsplit.runtime.manifest import Manifest
 
+EXAMPLES = """
+irsplit report examples/digits/digits.onnx -o build/report.html --device pixel-2 --link lte
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a model file, or a bundle whose model is where it was")

@@ -15,6 +15,11 @@ from irsplit.runtime.engines import DEFAULT_OPTIONS
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.session import check_inputs
 
+EXAMPLES = """
+irsplit compile examples/digits/digits.onnx -o build/digits
+irsplit run build/digits --input image=examples/digits/pictures/3.png -o build/outputs.npz
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")

@@ -16,6 +16,12 @@ except ImportError as missing:
 
 TOKEN_VARIABLE = "IRSPLIT_TOKEN"
 
+EXAMPLES = """
+irsplit serve build/digits
+irsplit serve digits=build/old digits=build/new --port 8001 --http-port 8000
+irsplit serve build/digits --host 0.0.0.0 --token-file token --tls-cert server.pem --tls-key server.key
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(

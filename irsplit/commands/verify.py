@@ -11,6 +11,12 @@ from irsplit.engines.inputs import load_calls
 from irsplit.runtime.manifest import Manifest
 from irsplit.verification import TOLERANCE, OutputDifference, verify_bundle
 
+EXAMPLES = """
+irsplit compile examples/digits/digits.onnx -o build/digits
+irsplit verify build/digits
+irsplit verify build/digits --inputs examples/digits/pictures --json
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")

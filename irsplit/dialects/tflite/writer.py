@@ -39,6 +39,7 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
     trailer = _trailer(model) if graph.place is None else None
     rest = b"" if trailer is None else relocated(trailer, builder.size)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, builder.out, builder.placed, rest)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written: {error.strerror}; check the folder and its free space") from error
