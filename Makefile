@@ -1,4 +1,5 @@
 # make setup   environment in .venv, with the C extension built
+# make engines Ray Serve, KServe and Triton, for the tests of 'irsplit export'
 # make demo    the main job on the example: compile, run split, compare
 # make test    everything CI checks
 # make docs    the documentation as a site in build/site
@@ -6,7 +7,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test lint wheel docs clean
+.PHONY: setup engines demo test lint wheel docs clean
 
 setup: $(VENV)/.stamp
 
@@ -15,6 +16,11 @@ $(VENV)/.stamp: pyproject.toml $(wildcard runtime/*.c runtime/src/* runtime/incl
 	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"
 	$(BIN)/pip install --quiet --editable ".[test]"
 	touch $@
+
+# pytriton asks for numpy 1; only the server that it brings along is started.
+engines: setup
+	$(BIN)/pip install --quiet --editable ".[test,test-engines]"
+	$(BIN)/pip install --quiet --no-deps "nvidia-pytriton>=0.7"
 
 lint: setup
 	$(BIN)/ruff check .

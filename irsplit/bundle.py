@@ -89,12 +89,15 @@ def write_bundle(
 
 
 @contextmanager
-def new_folder(folder: Path) -> Generator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends well, and vanishes otherwise."""
+def new_folder(folder: Path, mark: str = MANIFEST) -> Generator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well, and vanishes otherwise.
+
+    A folder that has files is replaced only when `mark`, the file by which its kind is known, is among them.
+    """
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder}: is a file; give a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise BundleError(f"{folder}: holds files that are no bundle; give a new or empty folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise BundleError(f"{folder}: holds other files (no {mark} is there); give a new or empty folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         build = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

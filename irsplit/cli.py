@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": "compare a bundle with the model that it was compiled from",
     "run": "run a bundle on inputs, all segments in this process",
     "serve": "run the server's side of bundles as a service (Open Inference Protocol, gRPC and HTTP)",
+    "export": "write what existing engines run: a Ray Serve application, a Triton model repository, a KServe service",
     "report": "write a page with what every cut costs, which re-plans when its sliders move",
     "delta": "write the patch that makes one build of a bundle of another",
     "apply": "make the new build of a bundle of the old one and a patch",

@@ -179,7 +179,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     model = EXAMPLE / "digits.onnx"
     assert "cannot be written" in refused(capsys, "compile", model, "-o", "/proc/bundle")
     assert "is a file" in refused(capsys, "compile", model, "-o", tmp_path / "file")
-    assert "no bundle" in refused(capsys, "compile", model, "-o", tmp_path / "notes")
+    assert "no manifest.json" in refused(capsys, "compile", model, "-o", tmp_path / "notes")
     assert entries(tmp_path) == ["file", "notes"]
     assert entries(tmp_path / "notes") == ["todo"]
 

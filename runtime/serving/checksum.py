@@ -4,9 +4,10 @@ Our client and our server put it into the message's parameters; a stock peer ign
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from irsplit.runtime import crc32c as reference
-from irsplit.runtime.serving.messages import Parameters, Tensor
+from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, Parameters, ServiceError, Tensor
 
 try:
     from irsplit.runtime import _native
@@ -25,3 +26,20 @@ def message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequ
     parts = [repr((list(words), named, described)).encode()]
     parts += [crc32c(tensor.data).to_bytes(4, "little") for tensor in tensors]
     return crc32c(b"".join(parts))
+
+
+def check(request: InferRequest) -> None:
+    """Raise ServiceError for a request that was damaged on its way; one without a checksum is not looked at."""
+    given = request.parameters.get(CHECKSUM)
+    if given is None:
+        return
+    if given != message_checksum([request.model, request.version, request.id], request.parameters, request.inputs):
+        raise ServiceError(Code.INVALID, "the request's bytes changed on the way (checksum differs); send it again")
+
+
+def signed(request: InferRequest, response: InferResponse) -> InferResponse:
+    """The answer, with a checksum for those who sent one."""
+    if CHECKSUM not in request.parameters:
+        return response
+    checksum = message_checksum([response.id], response.parameters, response.outputs)
+    return replace(response, parameters={**response.parameters, CHECKSUM: checksum})

@@ -202,9 +202,8 @@ class RemoteSession:
         if self._device.stateful(index, self._count):
             step = next(self._steps)
             parameters = {"sequence_id": self._sequence, "sequence_step": step, "sequence_start": step == 0}
-        request = InferRequest(
-            self.name, self.manifest.digest[:16], [frame_tensor(frame)], uuid.uuid4().hex, parameters
-        )
+        # No version: the frame names its build, and an engine that hosts the bundle may number versions its own way.
+        request = InferRequest(self.name, "", [frame_tensor(frame)], uuid.uuid4().hex, parameters)
         return self._exchanger.send(request, deadline - self._reserve(deadline) if self.autonomous else deadline)
 
     def _merged(
@@ -271,10 +270,11 @@ def connect(
     """A session of `bundle` with the server at `url`: grpc://, grpcs://, http:// or https://HOST:PORT.
 
     Nothing is sent before the first call: a device starts without its link. `name` is the bundle's name at the server
-    when it is not its own, `trusted` a PEM file of certificates to trust. `checked` False is for servers that are not
-    irsplit's and send no checksum: only TLS guards their answers then. Raises BundleError, EngineError, RemoteError.
+    when it is not its own (on Ray Serve with several applications, the application's), `trusted` a PEM file of
+    certificates to trust. `checked` False is for servers that are not irsplit's and send no checksum: only TLS guards
+    their answers then. Raises BundleError, EngineError, RemoteError.
     """
-    transport = open_transport(url, Access(token, trusted))
+    transport = open_transport(url, Access(token, trusted, name))
     return RemoteSession(
         bundle, transport, name=name, timeout_s=timeout_s, patience=patience, checked=checked, options=options
     )

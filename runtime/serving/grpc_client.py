@@ -35,7 +35,8 @@ class GrpcTransport:
         if url.scheme == "grpcs":
             trusted = None if access.trusted is None else access.trusted.read_bytes()
             self._credentials = grpc.ssl_channel_credentials(trusted)
-        self._metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
+        given = {"authorization": access.token and f"Bearer {access.token}", "application": access.application}
+        self._metadata = tuple((key, value) for key, value in given.items() if value)
         self._lock = threading.Lock()
         self._channel: Any = None
         self._call: Any = None
@@ -62,7 +63,7 @@ class GrpcTransport:
             response_deserializer=protobuf.message("ServerReadyResponse").FromString,
         )
         try:
-            answer = ask(protobuf.message("ServerReadyRequest")(), timeout=timeout_s)
+            answer = ask(protobuf.message("ServerReadyRequest")(), timeout=timeout_s, metadata=self._metadata)
             return answer is not None and answer.ready
         except (grpc.RpcError, ValueError):
             return False

@@ -8,11 +8,8 @@ from typing import Any
 
 from irsplit.runtime.manifest import TensorInfo
 from irsplit.runtime.serving.http_messages import request_from_body, response_to_body
-from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError
+from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError, timeout_s
 from irsplit.runtime.serving.service import ServerInfo, Service
-
-TIMEOUT = "timeout"
-"""Request parameter: microseconds the client waits at most, as Triton has it."""
 
 _MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready)?")
 _JSON = {"content-type": "application/json"}
@@ -38,19 +35,24 @@ class HttpDoor:
     async def __call__(self, scope: dict[str, Any], receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http":
             return
-        try:
-            status, headers, body = await self._answer(scope, receive)
-        except ServiceError as error:
-            status, headers = error.code.http, _JSON
-            body = json.dumps({"error": error.text, "code": error.code.value[0]}).encode()
+        status, headers, body = await self.answer(scope, receive)
         packed = [(key.encode(), value.encode()) for key, value in headers.items()]
         packed.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": packed})
         await send({"type": "http.response.body", "body": body})
 
+    async def answer(self, scope: dict[str, Any], receive: _Receive) -> _Answer:
+        """Status, headers and body for a request, refusals too."""
+        try:
+            return await self._answer(scope, receive)
+        except ServiceError as error:
+            text = json.dumps({"error": error.text, "code": error.code.value[0]})
+            return error.code.http, _JSON, text.encode()
+
     async def _answer(self, scope: dict[str, Any], receive: _Receive) -> _Answer:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        path = str(scope["path"]).rstrip("/")
+        # A host may have put us behind a prefix of its own.
+        path = str(scope["path"]).removeprefix(scope.get("root_path", "")).rstrip("/")
         if not path.startswith("/v2/health/"):
             self._check_token(headers)
         if path in self._plain:
@@ -76,9 +78,7 @@ class HttpDoor:
     async def _infer(self, name: str, version: str, headers: Mapping[str, str], receive: _Receive) -> _Answer:
         body = await self._body(headers, receive)
         request, binary = request_from_body(name, version, headers, body)
-        micros = request.parameters.get(TIMEOUT)
-        timeout_s = float(micros) / 1e6 if isinstance(micros, int | float) and micros > 0 else None
-        response = await self._service.infer(request, timeout_s)
+        response = await self._service.infer(request, timeout_s(request))
         return (200, *response_to_body(response, binary))
 
     async def _body(self, headers: Mapping[str, str], receive: _Receive) -> bytes:

@@ -60,9 +60,12 @@ class ServiceError(Exception):
     """A request that is not answered: `code` for the client's program, the text for its author."""
 
     def __init__(self, code: Code, text: str) -> None:
-        super().__init__(text)
+        super().__init__(code, text)  # both, so that it can be pickled
         self.code = code
         self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,12 @@ class InferResponse:
     outputs: Sequence[Tensor]
     id: str = ""
     parameters: Parameters = field(default_factory=dict[str, Parameter])
+
+
+def timeout_s(request: InferRequest) -> float | None:
+    """How long the client waits at most: its parameter `timeout` in microseconds, as Triton has it."""
+    micros = request.parameters.get("timeout")
+    return float(micros) / 1e6 if isinstance(micros, int | float) and micros > 0 else None
 
 
 def frame_tensor(frame: bytes) -> Tensor:

@@ -56,19 +56,9 @@ class ServedBundle:
         self._stateful = self.segments.stateful(0, count)
         for index in mine:
             self.segments.open(index, index + 1)
+        self.inputs = [TensorInfo(FRAME, "u8", (None,))]
+        self.outputs = answer_tensors(manifest)
         self.sequences = Sequences[InferResponse](self.segments.fresh, limits.sessions, limits.session_idle_s)
-
-    @property
-    def inputs(self) -> list[TensorInfo]:
-        return [TensorInfo(FRAME, "u8", (None,))]
-
-    @property
-    def outputs(self) -> list[TensorInfo]:
-        """What an answer may hold: the model's outputs that are made here, or the next frame."""
-        made = {name for segment in self.manifest.segments if self._here(segment.name) for name in segment.results}
-        found = [info for info in self.manifest.outputs if info.name in made and info.dtype in DATATYPES]
-        goes_on = self.manifest.segments[-1].place != "server"
-        return [*found, TensorInfo(FRAME, "u8", (None,))] if goes_on else found
 
     def owns(self, request: InferRequest) -> bool:
         """Whether the frame of a request belongs to this bundle."""
@@ -118,7 +108,7 @@ class ServedBundle:
             raise ServiceError(Code.INVALID, str(error)) from error
         text = (
             f"the frame belongs to boundary {head.hex()} of another build; '{self.name}' here is "
-            f"{self.version}: give device and server the same bundle"
+            f"{self.version}: give both sides the same build"
         )
         raise ServiceError(Code.MISMATCH, text)
 
@@ -163,8 +153,14 @@ class ServedBundle:
             return count
         return next((index for index in range(start, count) if not self.segments.has(index, index + 1)), count)
 
-    def _here(self, name: str) -> bool:
-        return any(s.name == name and (s.place == "server" or "server" in s.copies) for s in self.manifest.segments)
+
+def answer_tensors(manifest: Manifest) -> list[TensorInfo]:
+    """What a server's answer may hold: the model's outputs that are made there, or the next frame."""
+    here = [segment for segment in manifest.segments if segment.place == "server" or "server" in segment.copies]
+    made = {name for segment in here for name in segment.results}
+    found = [info for info in manifest.outputs if info.name in made and info.dtype in DATATYPES]
+    goes_on = manifest.segments[-1].place != "server"
+    return [*found, TensorInfo(FRAME, "u8", (None,))] if goes_on else found
 
 
 def _timing(start: int, stretch: Stretch) -> dict[str, Parameter]:

@@ -6,13 +6,16 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from irsplit.errors import VERSION, BundleError
-from irsplit.runtime.serving.checksum import CHECKSUM, message_checksum
+from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.serving.checksum import check, signed
+from irsplit.runtime.serving.hosted import ONE_THREAD
 from irsplit.runtime.serving.logs import event
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, Parameter, ServiceError
+from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError
 from irsplit.runtime.serving.metrics import Metrics
-from irsplit.runtime.serving.served import ServedBundle
+from irsplit.runtime.serving.served import Limits, ServedBundle
 
 NAME = "irsplit"
 EXTENSIONS = ("binary_tensor_data", "sequence")
@@ -24,6 +27,12 @@ class ServerInfo:
     name: str = NAME
     version: str = VERSION
     extensions: tuple[str, ...] = EXTENSIONS
+
+
+def service_of(folder: Path, name: str = "", workers: int = 1, queue: int = 64) -> "Service":
+    """One bundle for an engine that calls coroutines. `name` is what the engine calls it, "" what it calls itself."""
+    manifest = Manifest.load(folder)
+    return Service([ServedBundle(manifest, name or manifest.name, Limits(), ONE_THREAD)], workers, queue)
 
 
 class Service:
@@ -67,12 +76,13 @@ class Service:
         began = time.perf_counter()
         model, version, code = request.model, request.version, "ok"
         try:
-            _check_sum(request)
+            check(request)
             bundle = self._route(request)
             model, version = bundle.name, bundle.version
             response = await self._admitted(bundle, request, timeout_s)
             self._count(bundle, request, response)
-            return self._told(request, response)
+            parameters = {**response.parameters, "load_percent": self.load}
+            return signed(request, replace(response, parameters=parameters))
         except ServiceError as error:
             code = error.code.value[0]
             known = model in self.bundles and version in self.bundles[model]
@@ -122,13 +132,6 @@ class Service:
         if not call.cancelled():
             call.exception()  # looked at: an answer that nobody waits for is no fault to log
 
-    def _told(self, request: InferRequest, response: InferResponse) -> InferResponse:
-        """The answer with what clients plan with; with a checksum for those who sent one."""
-        parameters: dict[str, Parameter] = {**response.parameters, "load_percent": self.load}
-        if CHECKSUM in request.parameters:
-            parameters[CHECKSUM] = message_checksum([response.id], parameters, response.outputs)
-        return replace(response, parameters=parameters)
-
     def _count(self, bundle: ServedBundle, request: InferRequest, response: InferResponse) -> None:
         labels = (bundle.name, bundle.version)
         compute = sum(int(pair.partition(":")[2]) for pair in str(response.parameters["segment_ns"]).split(","))
@@ -158,12 +161,3 @@ class Service:
         while self._busy and time.monotonic() < ends:
             await asyncio.sleep(0.01)
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _check_sum(request: InferRequest) -> None:
-    """Raise ServiceError for a request that was damaged on its way."""
-    given = request.parameters.get(CHECKSUM)
-    if given is None:
-        return
-    if given != message_checksum([request.model, request.version, request.id], request.parameters, request.inputs):
-        raise ServiceError(Code.INVALID, "the request's bytes changed on the way (checksum differs); send it again")

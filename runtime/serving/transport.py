@@ -19,10 +19,11 @@ REPEATABLE = (Code.DRAINING, Code.OVERLOADED, Code.DEADLINE, Code.INTERNAL, Code
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to get in: a bearer token, and the certificates to trust (PEM; None: the system's)."""
+    """How to get in: a bearer token, the certificates to trust (PEM; None: the system's), Ray Serve's application."""
 
     token: str = field(default="", repr=False)
     trusted: Path | None = None
+    application: str = ""
 
 
 class TransportError(Exception):

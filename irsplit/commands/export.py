@@ -1,0 +1,32 @@
+"""irsplit export BUNDLE --to ENGINE -o DIR"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.export import ENGINES, export_bundle
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
+    parser.add_argument("--to", choices=ENGINES, required=True, dest="engine", help="the engine that shall run it")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write; Triton's model repository"
+    )
+    parser.add_argument("--name", default="", help="the engine's name for it; default: the bundle's name")
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=4,
+        metavar="N",
+        help="at most (Triton: always) that many; default 4, and 1 for bundles with state",
+    )
+    parser.add_argument("--image", default="irsplit:latest", help="KServe's container image; default irsplit:latest")
+
+
+def run(arguments: Namespace) -> int:
+    folder = export_bundle(
+        arguments.bundle, arguments.engine, arguments.output, arguments.name, arguments.replicas, arguments.image
+    )
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        print(path)
+    return 0

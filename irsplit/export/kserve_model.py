@@ -1,0 +1,54 @@
+"""The server's side of a bundle on KServe's model server.
+
+    python model.py --model_name=NAME      what the container runs; needs kserve and irsplit[serve]
+
+Clients: irsplit.runtime.connect("grpc://HOST:8081", ..., name=NAME).
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import kserve
+from grpc import StatusCode
+from grpc_interceptor.exceptions import GrpcException
+from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse, to_http_parameters
+
+from irsplit.runtime.serving import messages
+from irsplit.runtime.serving.service import service_of
+
+BUNDLE = Path(__file__).parent / "bundle"
+
+
+class BundleModel(kserve.Model):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.service = service_of(BUNDLE, name)
+        self.ready = True
+
+    async def predict(
+        self, payload: InferRequest, headers: dict[str, str] | None = None, response_headers: Any = None
+    ) -> InferResponse:
+        parameters = to_http_parameters(payload.parameters or {})
+        parameters.pop("binary_data_output", None)  # for KServe, not for us
+        tensors = [messages.Tensor(t.name, t.datatype, tuple(t.shape), t.as_numpy().tobytes()) for t in payload.inputs]
+        request = messages.InferRequest(self.name, "", tensors, payload.id, parameters)
+        try:
+            response = await self.service.infer(request, messages.timeout_s(request))
+        except messages.ServiceError as error:
+            raise GrpcException(error.text, status_code=StatusCode[error.code.grpc]) from error
+        return InferResponse(
+            payload.id,
+            self.name,
+            [InferOutput(tensor.name, list(tensor.shape), tensor.datatype) for tensor in response.outputs],
+            response.version,
+            raw_outputs=[bytes(tensor.data) for tensor in response.outputs],
+            parameters=dict(response.parameters),
+            use_binary_outputs=True,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(parents=[kserve.model_server.parser])
+    arguments, _ = parser.parse_known_args()
+    kserve.ModelServer().start([BundleModel(arguments.model_name)])

@@ -1,0 +1,66 @@
+"""The server's side of a bundle on Ray Serve: replicas that resume frames, as many as the load asks for.
+
+    serve run config.yaml      in this folder; needs ray[serve] and irsplit[serve]
+
+gRPC is the Open Inference Protocol, version 2: irsplit.runtime.connect("grpc://HOST:9000", ...). HTTP is the same.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+from ray import serve
+from ray.serve.grpc_util import RayServegRPCContext
+from starlette.requests import Request
+from starlette.responses import Response
+
+from irsplit.runtime.serving.grpc_methods import GrpcMethods
+from irsplit.runtime.serving.http_server import HttpDoor
+from irsplit.runtime.serving.messages import ServiceError
+from irsplit.runtime.serving.service import service_of
+
+BUNDLE = Path(__file__).parent / "bundle"
+
+
+@serve.deployment
+class Bundle:
+    def __init__(self, name: str = "") -> None:
+        service = service_of(BUNDLE, name)
+        self.grpc = GrpcMethods(service)
+        self.http = HttpDoor(service, token="", frame_bytes=64 << 20)
+
+    async def __call__(self, request: Request) -> Response:
+        status, headers, body = await self.http.answer(dict(request.scope), request.receive)
+        return Response(body, status, headers)
+
+    async def ServerLive(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        return await self.answer("ServerLive", request, grpc_context)
+
+    async def ServerReady(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        return await self.answer("ServerReady", request, grpc_context)
+
+    async def ServerMetadata(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        return await self.answer("ServerMetadata", request, grpc_context)
+
+    async def ModelReady(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        return await self.answer("ModelReady", request, grpc_context)
+
+    async def ModelMetadata(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        return await self.answer("ModelMetadata", request, grpc_context)
+
+    async def ModelInfer(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        return await self.answer("ModelInfer", request, grpc_context)
+
+    async def answer(self, method: str, request: bytes, context: RayServegRPCContext) -> Any:
+        try:
+            return await self.grpc.call_bytes(method, request)
+        except ServiceError as error:
+            context.set_code(grpc.StatusCode[error.code.grpc])
+            context.set_details(error.text)
+            context.set_trailing_metadata([("irsplit-code", error.code.value[0])])
+            raise
+
+
+def app(arguments: dict[str, str]) -> serve.Application:
+    """What config.yaml names; `arguments` are its `args`."""
+    return Bundle.bind(**arguments)

@@ -1,0 +1,88 @@
+"""The calls of inference.GRPCInferenceService on a service, whoever listens: our door or an engine."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from irsplit.runtime.manifest import TensorInfo
+from irsplit.runtime.serving import protobuf
+from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError, timeout_s
+from irsplit.runtime.serving.service import ServerInfo, Service
+
+METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+
+OPEN = ("ServerLive", "ServerReady")
+"""Methods that need no token: a load balancer asks them."""
+
+
+class GrpcMethods:
+    """Request message in, answer message out; all of them raise ServiceError."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._table: Mapping[str, Callable[[Any, float | None], Awaitable[Any]]] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
+
+    async def call(self, name: str, message: Any, timeout_s: float | None = None) -> Any:
+        """`timeout_s` is what gRPC leaves; None where the host does not tell."""
+        return await self._table[name](message, timeout_s)
+
+    async def call_bytes(self, name: str, data: bytes) -> Any:
+        """As `call`, for a message that nobody has parsed yet."""
+        try:
+            message = protobuf.message(f"{name}Request").FromString(data)
+        except ValueError as error:  # protobuf's DecodeError is one
+            raise ServiceError(Code.INVALID, f"not a {name}Request: {error}") from error
+        return await self.call(name, message)
+
+    async def _live(self, message: Any, _: float | None) -> Any:
+        return protobuf.message("ServerLiveResponse")(live=True)
+
+    async def _ready(self, message: Any, _: float | None) -> Any:
+        return protobuf.message("ServerReadyResponse")(ready=self._service.ready)
+
+    async def _model_ready(self, message: Any, _: float | None) -> Any:
+        self._service.find(message.name, message.version)
+        return protobuf.message("ModelReadyResponse")(ready=self._service.ready)
+
+    async def _server_metadata(self, message: Any, _: float | None) -> Any:
+        info = ServerInfo()
+        return protobuf.message("ServerMetadataResponse")(
+            name=info.name, version=info.version, extensions=info.extensions
+        )
+
+    async def _model_metadata(self, message: Any, _: float | None) -> Any:
+        bundle = self._service.find(message.name, message.version)
+        return protobuf.message("ModelMetadataResponse")(
+            name=bundle.name,
+            versions=list(self._service.bundles[bundle.name]),
+            platform=f"irsplit_{bundle.manifest.segments[-1].format}",
+            inputs=[_tensor_metadata(info) for info in bundle.inputs],
+            outputs=[_tensor_metadata(info) for info in bundle.outputs],
+        )
+
+    async def _infer(self, message: Any, left_s: float | None) -> Any:
+        try:
+            request = protobuf.request_from_message(message)
+        except ValueError as error:
+            raise ServiceError(Code.INVALID, str(error)) from error
+        response = await self._service.infer(request, timeout_s(request) if left_s is None else left_s)
+        return protobuf.response_to_message(response)
+
+
+def add_to_server(servicer: Any, server: Any) -> None:
+    """Register the methods of a servicer that takes and gives bytes: Ray Serve's `grpc_servicer_functions`."""
+    handlers = {name: grpc.unary_unary_rpc_method_handler(getattr(servicer, name)) for name in METHODS}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),))
+
+
+def _tensor_metadata(info: TensorInfo) -> Any:
+    shape = [-1 if dim is None else dim for dim in info.shape or ()]
+    return protobuf.message("TensorMetadata")(name=info.name, datatype=DATATYPES[info.dtype], shape=shape)

@@ -1,0 +1,24 @@
+"""The server's side of a bundle in an engine with threads and queues of its own: neither asyncio nor other packages."""
+
+from pathlib import Path
+
+from irsplit.runtime.engines import EngineOptions
+from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.serving.checksum import check, signed
+from irsplit.runtime.serving.messages import InferRequest, InferResponse
+from irsplit.runtime.serving.served import Limits, ServedBundle
+
+ONE_THREAD = EngineOptions(threads=1)
+"""An engine that hosts us runs several requests, or several processes, at a time."""
+
+
+class HostedBundle:
+    """`name` is what the engine calls it. Thread-safe."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._bundle = ServedBundle(Manifest.load(folder), name, Limits(), ONE_THREAD)
+
+    def infer(self, request: InferRequest) -> InferResponse:
+        """The answer to a request that may have been damaged on its way. Raises ServiceError."""
+        check(request)
+        return signed(request, self._bundle.infer(request))
