@@ -5,6 +5,13 @@ from pathlib import Path
 
 from irsplit.export import ENGINES, export_bundle
 
+EXAMPLES = """
+irsplit compile examples/digits/digits.onnx -o build/digits
+irsplit export build/digits --to ray-serve -o build/ray
+irsplit export build/digits --to triton --replicas 2 -o build/models
+irsplit export build/digits --to kserve --image registry.example/digits:1 -o build/kserve
+"""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
