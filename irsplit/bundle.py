@@ -43,18 +43,21 @@ def write_bundle(
     folder: Path,
     origin: Origin,
     options: WriteOptions,
-    complete: Sequence[str] = (),
+    carried: int = 0,
 ) -> Manifest:
     """Write the partitioned `model`; `source` is the entry graph before partition, for the order of its outputs.
 
-    Places in `complete` get the segments of the other places too.
+    The first `carried` segments are on the device too, wherever they run.
 
     The folder appears whole, replacing an older bundle there; on failure nothing of it is left and an older one
     stays. The same model, pipeline and version give the same bytes. Raises BundleError when the folder holds
     something else, or cannot be written.
     """
     with new_folder(folder) as build:
-        segments = [_write_segment(model, dialect, graph, build, options, complete) for graph in model.segments]
+        segments = [
+            _write_segment(model, dialect, graph, build, options, ("device",) if index < carried else ())
+            for index, graph in enumerate(model.segments)
+        ]
         files = {_relative(path, build): file_digest(path) for path in sorted(build.rglob("*")) if path.is_file()}
         tensors = [tuple(specs(send)) for _, send in sends(model)]
         digest = _content_digest(files, segments, tensors)
@@ -63,7 +66,7 @@ def write_bundle(
             for index, crossing in enumerate(tensors)
         ]
         described: list[dict[str, Any]] = []
-        places = sorted({segment.place for segment in segments} | set(complete))
+        places = sorted({place for segment in segments for place in (segment.place, *segment.copies)})
         for boundary in boundaries:
             paths = {place: f"{place}/boundary{boundary.index}.irsd" for place in places}
             for path in paths.values():
@@ -135,13 +138,13 @@ def _replace_in_two_steps(build: Path, folder: Path) -> None:
 
 
 def _write_segment(
-    model: Model, dialect: Dialect, graph: Graph, build: Path, options: WriteOptions, complete: Sequence[str]
+    model: Model, dialect: Dialect, graph: Graph, build: Path, options: WriteOptions, also: Sequence[str]
 ) -> SegmentInfo:
     lowered = engine_graph(graph)
     place = graph.place or "server"
     stem = "model" if graph.name == place else graph.name
     paths = {place: build / place / f"{stem}{dialect.extensions[0]}"}
-    paths |= {other: build / other / f"{graph.name}{dialect.extensions[0]}" for other in complete if other != place}
+    paths |= {other: build / other / f"{graph.name}{dialect.extensions[0]}" for other in also if other != place}
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
         dialect.write(model, lowered, path, options)

@@ -59,6 +59,7 @@ def compile_model(
     rematerialise: bool = True,
     choose: ChooseCut | None = None,
     autonomous: bool = False,
+    adaptive: bool = False,
     pipeline: str = "",
     options: WriteOptions = WriteOptions(),
     remember: bool = True,
@@ -72,9 +73,10 @@ def compile_model(
     sides of a cut. `boundary` is one of TARGETS; all but "lossless" need `calibration`: inputs by name, one mapping a
     call, and so do the codecs that learn. `state` names inputs and outputs that are state, "in=out" or "auto" (see the
     bind-state pass).
-    `autonomous` puts the server's segments beside the device's, which can then go on without a link. A `pipeline` text
-    says which passes run, instead of all of that but `autonomous` and `calibration`. `remember` notes where the model
-    lies, so that `verify_bundle` finds it again.
+    `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
+    them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
+    of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
+    finds it again.
     Raises an IrsplitError for whatever is wrong with model, cut or folder, and PassError for a warning of a pass when
     `warnings_are_errors`; nothing is left half written then.
     """
@@ -109,9 +111,12 @@ def compile_model(
         "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
     }
     origin = Origin(source.name, digest, str(passes), details)
-    complete = ("device",) if autonomous else ()
+    count = len(loaded.segments)
+    if adaptive and count < 3:
+        raise CutError("one cut leaves nothing to choose from; give several with --cut, or let --pattern several")
+    carried = count if autonomous else count - 1 if adaptive else 0
     steps.begin("writing")
-    manifest = write_bundle(loaded, dialect, entry, target, origin, options, complete)
+    manifest = write_bundle(loaded, dialect, entry, target, origin, options, carried)
     if remember:
         sources.remember(source, digest)
     return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))

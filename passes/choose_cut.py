@@ -16,11 +16,15 @@ from irsplit.planner.result import baselines
 from irsplit.profiles import Device, device, link
 from irsplit.profiles.measured import ModelProfile, is_measured, load_profile
 from irsplit.profiles.units import parse
+from irsplit.runtime.replan import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
 
 DEFAULT_SERVER = "tesla-k40"
 OBJECTIVES = {"device-memory": "memory"}
 """Names that the command line offers beside the planner's own."""
 RULES = ("exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov")
+PATTERNS = ("single", "several", "any")
+SEVERAL = 4
+"""Cuts at most to choose from at run time: every segment more costs an engine call and what it could have fused."""
 _DIMENSIONS = {"ns": "time", "nJ": "energy", "bytes": "size"}
 
 
@@ -71,7 +75,8 @@ class ChooseCut:
     """Choose among the legal cuts; `device` and `server` are profiles by name or file, or measured profiles (.json).
 
     `limit` is METRIC=VALUE with a unit, any number of times. `rule` is `exact` or the policy of a paper. With
-    `pattern=any` the model may be cut several times and come back to the device.
+    `pattern=any` the model may be cut several times and come back to the device; `pattern=several` gives up to four
+    cuts, each of them the best for some link, among which the client chooses at run time.
     """
 
     name: ClassVar[str] = "choose-cut"
@@ -102,8 +107,10 @@ class ChooseCut:
         goal = Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
         if self.rule not in RULES:
             raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(RULES)}")
-        if self.pattern not in ("single", "any"):
-            raise PlanError(f"unknown pattern {self.pattern!r}; write single (one cut) or any")
+        if self.pattern not in PATTERNS:
+            raise PlanError(f"unknown pattern {self.pattern!r}; known patterns: {', '.join(PATTERNS)}")
+        if self.pattern == "several" and (self.rule, goal.objective) != ("exact", "latency"):
+            raise PlanError("pattern several is for rule exact and objective latency, by which clients choose")
         if self.load <= 0:
             raise PlanError(f"server load {self.load} % must be positive; 100 is an idle server")
         plan_ = schedule(model.entry)
@@ -115,6 +122,8 @@ class ChooseCut:
                 "take a device profile that has it, or add it to a .toml of your own"
             )
         ranked = rank_cuts(table, goal)
+        if self.pattern == "several":
+            return _several(goal, table, parts, ranked)
         places, value, bound, notes = self._decide(table, goal, ranked)
         return _choice(self.rule, goal, table, parts, ranked, places, value, bound, notes)
 
@@ -179,8 +188,8 @@ def parse_limits(words: Sequence[str]) -> dict[str, int]:
 def label(parts: Stretches, row: Ranked) -> str:
     """The id of the cut that a ranked prefix is, or what it is instead."""
     if row.groups == 0:
-        return "server only"
-    return "device only" if row.groups > len(parts.cuts) else parts.cuts[row.groups - 1].id
+        return SERVER_ONLY
+    return DEVICE_ONLY if row.groups > len(parts.cuts) else parts.cuts[row.groups - 1].id
 
 
 def _machine(text: str) -> Device | ModelProfile:
@@ -265,8 +274,29 @@ def _choice(
         value, bound = split.value, split.value if bound else 0
     cuts = tuple(parts.cuts[index - 1] for index in changes)
     segments = tuple(str(places[index]) for index in (0, *changes))
+    said = _said(goal, table, cuts, value, compared)
+    return Choice(rule, goal, table, parts, ranked, compared, cuts, segments, value, bound, (*notes, said))
+
+
+def _several(goal: Goal, table: CostTable, parts: Stretches, ranked: tuple[Ranked, ...]) -> Choice:
+    """Cuts for a client to choose from: each the best for some link."""
+    best_cut(ranked, goal)
+    allowed = {label(parts, row): row for row in ranked if row.allowed}
+    rows = [{"cut": name, "terms": row.costs.terms} for name, row in allowed.items()]
+    chosen = [allowed[cost.cut] for cost in worth_having(cut_costs({"choice": {"ranked": rows}}), SEVERAL)]
+    compared = baselines(table, goal)
+    if not chosen:
+        why = f"no cut keeps {goal.limits_text()}; only one side alone does"
+        return Choice("exact", goal, table, parts, ranked, compared, (), (), ranked[0].value, 0, (why,))
+    cuts = tuple(parts.cuts[row.groups - 1] for row in chosen)
+    places = (str(Place.DEVICE), *(str(Place.SERVER) for _ in cuts))
+    value = min(row.value for row in chosen)
+    said = _said(goal, table, cuts, value, compared)
+    return Choice("exact", goal, table, parts, ranked, compared, cuts, places, value, value, (said,))
+
+
+def _said(goal: Goal, table: CostTable, cuts: Sequence[Cut], value: int, compared: Sequence[Baseline]) -> str:
     where = ", ".join(f"{cut.id} (after {cut.after.name or cut.after.op})" for cut in cuts)
     said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {table.link.name}"]
     said += [f"{b.name}: {human(goal.objective, b.value)}" for b in compared]
-    said_all = (*notes, "; ".join(said))
-    return Choice(rule, goal, table, parts, ranked, compared, cuts, segments, value, bound, said_all)
+    return "; ".join(said)

@@ -4,11 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from irsplit.runtime.serving.client import Answer, RemoteSession, connect
+    from irsplit.runtime.serving.answers import Answer, ClientMetrics
+    from irsplit.runtime.serving.choosing import Policy
+    from irsplit.runtime.serving.client import RemoteSession, connect
 
-_HOMES = dict.fromkeys(("Answer", "RemoteSession", "connect"), "irsplit.runtime.serving.client")
+_HOMES = {
+    "Answer": "irsplit.runtime.serving.answers",
+    "ClientMetrics": "irsplit.runtime.serving.answers",
+    "Policy": "irsplit.runtime.serving.choosing",
+    "RemoteSession": "irsplit.runtime.serving.client",
+    "connect": "irsplit.runtime.serving.client",
+}
 
-__all__ = ["Answer", "RemoteSession", "connect"]
+__all__ = ["Answer", "ClientMetrics", "Policy", "RemoteSession", "connect"]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,6 +52,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="the device's side carries the server's segments too, and finishes alone when the link is down",
     )
+    parser.add_argument(
+        "--adaptive",
+        action="store_true",
+        help="the device's side carries all segments but the last: with several cuts, the client chooses among them "
+        "while it runs (--autonomous does that too)",
+    )
     add_coding(parser)
     add_state(parser)
     parser.add_argument(
@@ -131,6 +137,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             state=arguments.state,
             rematerialise=arguments.rematerialise,
             autonomous=arguments.autonomous,
+            adaptive=arguments.adaptive,
             choose=chooser(arguments, arguments.codec) if arguments.device else None,
             pipeline=arguments.pipeline,
             options=WriteOptions(arguments.external_over, arguments.share_weights),

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from irsplit.passes.choose_cut import RULES, ChooseCut
+from irsplit.passes.choose_cut import PATTERNS, RULES, ChooseCut
 
 
 def add_plan_arguments(parser: ArgumentParser) -> None:
@@ -27,7 +27,10 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--rule", choices=RULES, default="exact", help="exact (default), or the policy of a paper")
     parser.add_argument(
-        "--pattern", choices=("single", "any"), default="single", help="one cut (default), or as many as pay"
+        "--pattern",
+        choices=PATTERNS,
+        default="single",
+        help="one cut (default), several for the client to choose from at run time, or any number to and fro",
     )
     parser.add_argument("--load", type=int, default=100, metavar="PERCENT", help="server load; 100 (default) is idle")
 

@@ -3,21 +3,25 @@
 with irsplit.runtime.connect("grpc://server:8001", "build") as session:
     answer = session.infer({"image": image}, timeout_s=0.5)
     answer.outputs["logits"], answer.path      # "server", or "device" when the link let it down
+    answer.cut                                 # with several cuts in the bundle, the one that was fastest just now
 """
 
 import itertools
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import BundleError, DeadlineError, RemoteError, SessionLostError
+from irsplit.errors import BundleError, DeadlineError, FrameError, RemoteError, SessionLostError
 from irsplit.runtime.boundary import Boundary
 from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.replan import DEVICE_ONLY
+from irsplit.runtime.serving.answers import Answer, ClientMetrics, Tally
+from irsplit.runtime.serving.choosing import DEFAULT_POLICY, Chooser, Policy, stops
 from irsplit.runtime.serving.exchange import DEFAULT_PATIENCE, Exchange, ExchangeFailed, Exchanger, Patience
 from irsplit.runtime.serving.messages import (
     FRAME,
@@ -29,36 +33,22 @@ from irsplit.runtime.serving.messages import (
     to_array,
 )
 from irsplit.runtime.serving.pipeline import pipelined
+from irsplit.runtime.serving.scout import Scout
 from irsplit.runtime.serving.segments import Segments, decode, encode
 from irsplit.runtime.serving.transport import Access, Transport, open_transport
 from irsplit.runtime.session import Arrays, check_inputs
 
 _RESERVE_SHARE = 0.25
 """Of the deadline, kept for finishing on the device as long as its time is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Outputs of the whole model by name, and how they came about.
-
-    `path` is "server", or "device" when everything ran here; `reason` then says why. `boundary` is the index of the
-    boundary whose frame was sent, None without one.
-    """
-
-    outputs: dict[str, Any] = field(repr=False)
-    path: str
-    boundary: int | None
-    attempts: int
-    seconds: float
-    frame_bytes: int = 0
-    reason: str = ""
+_ALONE = "the device alone is the faster way just now"
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A call whose first segments have run on the device: what goes on from behind `boundary`."""
+    """A call whose first segments have run on the device: what is still to be done."""
 
-    index: int
+    stop: int
+    """How many segments have run, the number of the next one."""
     values: Mapping[str, Any]
     results: Mapping[str, Any]
     began: float
@@ -83,23 +73,54 @@ class RemoteSession:
         patience: Patience = DEFAULT_PATIENCE,
         checked: bool = True,
         options: EngineOptions = DEFAULT_OPTIONS,
+        cut: str = "",
+        policy: Policy | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.manifest = Manifest.load(bundle)
         self.name = name or self.manifest.name
         self._timeout_s = timeout_s
-        self._exchanger = Exchanger(transport, patience, checked)
-        self._device = Segments(self.manifest, "device", options)
+        self._clock = clock
+        self._exchanger = Exchanger(transport, patience, checked, clock)
+        self._device = Segments(self.manifest, "device", options, clock)
         self._count = len(self.manifest.segments)
         places = [segment.place for segment in self.manifest.segments]
         if places[0] != "device" or not self._device.has(0, 1):
             raise BundleError(f"bundle '{self.manifest.name}' starts on the {places[0]}; start it there")
         self.autonomous = self._device.has(0)
         """Whether the device can do everything alone."""
-        self._device.open(0, self._stop(0))
         self._stateful = self._device.stateful(0, self._count)
+        self._first_stop = self._stop(0)
+        self._chooser = self._open_chooser(cut, policy)
+        self._device.open(0, self._first_stop if self._chooser is None else self._chooser.stops[-1])
+        self._scout = None
+        if self._chooser is not None:
+            self._scout = Scout(self.manifest, self._chooser, self._exchanger, self._request, clock)
+        self._tally = Tally()
         self._turn = threading.Lock()
         self._rest_s: float | None = None
         self.reset()
+
+    def _open_chooser(self, cut: str, policy: Policy | None) -> Chooser | None:
+        """What chooses among the cuts; None where there is one, it is given, or a state must not move."""
+        among = stops(self.manifest, self._device)
+        if cut:
+            self._first_stop = self._stop_named(cut, among)
+            return None
+        several = sum(stop < self._count for stop in among) > 1
+        if self._stateful or len(among) < 2 or not (several or policy is not None):
+            return None
+        return Chooser(self.manifest, among, policy or DEFAULT_POLICY)
+
+    def _stop_named(self, cut: str, among: Sequence[int]) -> int:
+        names = {self._cut_name(stop): stop for stop in (self._first_stop, *among)}
+        if cut not in names:
+            known = ", ".join(f"'{name}'" for name in names)
+            raise BundleError(f"bundle '{self.manifest.name}' cannot be run with cut '{cut}'; its cuts: {known}")
+        return names[cut]
+
+    def _cut_name(self, stop: int) -> str:
+        return DEVICE_ONLY if stop == self._count else self.manifest.boundaries[stop - 1].name
 
     def reset(self) -> None:
         """Start a new stream: forget the state of stateful segments, here and at the server."""
@@ -111,6 +132,19 @@ class RemoteSession:
         self._side = ""
         """Where a stateful stream has gone on from its first step: "server", "device", or "" before it."""
         self._lost = ""
+
+    def metrics(self) -> ClientMetrics:
+        """What this session has done, and what it knows of its link."""
+        chooser = self._chooser
+        return ClientMetrics(
+            calls=self._tally.calls(),
+            cut=self._cut_name(self._first_stop if chooser is None else chooser.current),
+            changes=0 if chooser is None else chooser.changes,
+            link_up=self.link_up,
+            rate_bit_s=None if chooser is None else chooser.link.rate_bit_s,
+            rtt_s=None if chooser is None else chooser.link.rtt_s,
+            server_wait_s=None if chooser is None else chooser.wait_s,
+        )
 
     @property
     def link_up(self) -> bool:
@@ -141,22 +175,29 @@ class RemoteSession:
         """The device's first part of a call; `finish` does the rest."""
         if self._lost:
             raise SessionLostError(f"the stream's state is lost ({self._lost}); call reset() and start it again")
-        began = time.monotonic()
+        began = self._clock()
         arrays = check_inputs(self.manifest.inputs, inputs)
-        stretch = self._device.run(0, self._stop(0), arrays)
         deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
-        return Started(self._stop(0), stretch.values, stretch.results, began, deadline)
+        if self._chooser is None or self._scout is None:
+            stop = self._first_stop
+            stretch = self._device.run(0, stop, arrays)
+        else:
+            stop = self._chooser.choose(began)
+            stretch = self._device.run(0, self._scout.reach(stop), arrays)
+            self._scout.called(stop, stretch)
+        return Started(stop, stretch.values, stretch.results, began, deadline)
 
     def finish(self, started: Started) -> Answer:
         """Send the frame and merge what comes back with what is here; or go on here."""
         if self._lost:
             raise SessionLostError(f"the stream's state is lost ({self._lost}); call reset() and start it again")
-        index, values, results = started.index, dict(started.values), dict(started.results)
+        index, values, results = started.stop, dict(started.values), dict(started.results)
         attempts, frame_bytes, sent = 0, 0, None
         reason = "" if self._side != "device" else "the stream began on the device"
+        cut = self._cut_name(index)
         while index < self._count:
             boundary = self.manifest.boundaries[index - 1]
-            frame = encode(boundary, values)
+            frame = self._framed(index, values)
             try:
                 if reason:
                     raise ExchangeFailed(None, reason, 0)
@@ -172,19 +213,25 @@ class RemoteSession:
                 attempts, frame_bytes, sent = attempts + exchange.attempts, frame_bytes + len(frame), boundary.index
                 stop = self._stop(index)
             if stop > index:
-                clock = time.monotonic()
+                resumed = self._clock()
                 stretch = self._device.run(index, stop, values)
                 values, index = stretch.values, stop
                 results.update(stretch.results)
-                self._note_rest(time.monotonic() - clock, bool(reason))
+                self._note_rest(self._clock() - resumed, bool(reason))
         if self._stateful:
             self._side = "device" if reason or sent is None else "server"
         outputs = {info.name: results[info.name] for info in self.manifest.outputs if info.name in results}
         path = "device" if reason or sent is None else "server"
-        return Answer(outputs, path, sent, attempts, time.monotonic() - started.began, frame_bytes, reason)
+        reason = reason or (_ALONE if sent is None else "")
+        seconds = self._clock() - started.began
+        answer = Answer(outputs, path, cut, sent, attempts, seconds, frame_bytes, reason)
+        self._tally.add(answer)
+        return answer
 
     def close(self) -> None:
         self._exchanger.close()
+        if self._scout is not None:
+            self._scout.close()
 
     def __enter__(self) -> "RemoteSession":
         return self
@@ -197,14 +244,25 @@ class RemoteSession:
         segments = self.manifest.segments
         return next((i for i in range(index, self._count) if segments[i].place != "device"), self._count)
 
+    def _framed(self, index: int, values: Mapping[str, Any]) -> bytes:
+        if self._scout is None:
+            return encode(self.manifest.boundaries[index - 1], values)
+        return self._scout.framed(index, values)
+
     def _send(self, frame: bytes, index: int, deadline: float) -> Exchange:
+        if self.autonomous:
+            deadline -= self._reserve(deadline)
+        if self._scout is None:
+            return self._exchanger.send(self._request(frame, index), deadline)
+        return self._scout.send(frame, index, deadline)
+
+    def _request(self, frame: bytes, index: int) -> InferRequest:
         parameters: dict[str, Parameter] = {}
         if self._device.stateful(index, self._count):
             step = next(self._steps)
             parameters = {"sequence_id": self._sequence, "sequence_step": step, "sequence_start": step == 0}
         # No version: the frame names its build, and an engine that hosts the bundle may number versions its own way.
-        request = InferRequest(self.name, "", [frame_tensor(frame)], uuid.uuid4().hex, parameters)
-        return self._exchanger.send(request, deadline - self._reserve(deadline) if self.autonomous else deadline)
+        return InferRequest(self.name, "", [frame_tensor(frame)], uuid.uuid4().hex, parameters)
 
     def _merged(
         self, exchange: Exchange, index: int, results: Mapping[str, Any]
@@ -220,8 +278,8 @@ class RemoteSession:
                     values = decode(self.manifest.boundaries[after - 1], tensor.data)
                 else:
                     arrays[tensor.name] = to_array(tensor)
-        except ServiceError as error:
-            raise ExchangeFailed(None, f"the answer makes no sense: {error.text}", exchange.attempts) from error
+        except (ServiceError, FrameError) as error:
+            raise ExchangeFailed(None, f"the answer makes no sense: {error}", exchange.attempts) from error
         return values, {**results, **arrays}, after
 
     def _check_fallback(self, failure: ExchangeFailed, index: int) -> None:
@@ -247,7 +305,7 @@ class RemoteSession:
 
     def _reserve(self, deadline: float) -> float:
         """Seconds to keep for finishing on the device."""
-        left = max(deadline - time.monotonic(), 0)
+        left = max(deadline - self._clock(), 0)
         return min(left * _RESERVE_SHARE if self._rest_s is None else 2 * self._rest_s, left / 2)
 
     def _note_rest(self, seconds: float, fell_back: bool) -> None:
@@ -266,15 +324,30 @@ def connect(
     patience: Patience = DEFAULT_PATIENCE,
     checked: bool = True,
     options: EngineOptions = DEFAULT_OPTIONS,
+    cut: str = "",
+    policy: Policy | None = None,
 ) -> RemoteSession:
     """A session of `bundle` with the server at `url`: grpc://, grpcs://, http:// or https://HOST:PORT.
 
     Nothing is sent before the first call: a device starts without its link. `name` is the bundle's name at the server
     when it is not its own (on Ray Serve with several applications, the application's), `trusted` a PEM file of
     certificates to trust. `checked` False is for servers that are not irsplit's and send no checksum: only TLS guards
-    their answers then. Raises BundleError, EngineError, RemoteError.
+    their answers then.
+
+    Of a bundle with several cuts, the device having the segments between them, every call takes the cut that is the
+    fastest for the link and the server as they are (see `Policy`); so does a bundle with one cut and --autonomous,
+    between the cut and the device alone, when a `policy` is given. `cut` is the name of the one to take always.
+    Raises BundleError, EngineError, RemoteError.
     """
     transport = open_transport(url, Access(token, trusted, name))
     return RemoteSession(
-        bundle, transport, name=name, timeout_s=timeout_s, patience=patience, checked=checked, options=options
+        bundle,
+        transport,
+        name=name,
+        timeout_s=timeout_s,
+        patience=patience,
+        checked=checked,
+        options=options,
+        cut=cut,
+        policy=policy,
     )

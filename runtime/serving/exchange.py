@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from irsplit.runtime.serving.breaker import Breaker
@@ -12,6 +13,7 @@ from irsplit.runtime.serving.transport import Transport, TransportError
 
 _PROBE_TIMEOUT_S = 1.0
 _PROBE_TICK_S = 0.05
+_PING_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,12 @@ class Exchanger:
     With `checked`, an answer must carry its checksum: one whose checksum's very name was damaged is not believed.
     """
 
-    def __init__(self, transport: Transport, patience: Patience, checked: bool) -> None:
+    def __init__(
+        self, transport: Transport, patience: Patience, checked: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._transport = transport
         self._checked = checked
+        self._clock = clock
         self._patience = patience
         self.breaker = Breaker(patience.breaker_failures, patience.probe_s, patience.longest_probe_s)
         self._random = random.Random()
@@ -67,7 +72,7 @@ class Exchanger:
         self._lock = threading.Lock()
 
     def send(self, request: InferRequest, deadline: float) -> Exchange:
-        """The answer before `deadline` (of time.monotonic), or ExchangeFailed.
+        """The answer before `deadline` by the clock, or ExchangeFailed.
 
         The request must be one that may be sent again: without state at the server, or with a step number.
         """
@@ -76,7 +81,7 @@ class Exchanger:
         failure = TransportError(Code.DEADLINE, "no time was left to send it")
         attempt = 0
         while attempt < self._patience.attempts:
-            left = deadline - time.monotonic()
+            left = deadline - self._clock()
             if left <= 0:
                 break
             attempt += 1
@@ -89,8 +94,13 @@ class Exchanger:
                 self._note_failure()
             if not failure.repeatable or not self.breaker.closed:
                 break
-            self._closed.wait(min(self._backoff(attempt), max(deadline - time.monotonic(), 0)))
+            self._closed.wait(min(self._backoff(attempt), max(deadline - self._clock(), 0)))
         raise ExchangeFailed(failure.code, str(failure), attempt)
+
+    def ping(self) -> float | None:
+        """Seconds that an empty request takes over the connection in use; None when nothing comes back."""
+        began = self._clock()
+        return self._clock() - began if self._transport.ping(_PING_TIMEOUT_S) else None
 
     def close(self) -> None:
         self._closed.set()
@@ -102,9 +112,9 @@ class Exchanger:
         parameters = {**request.parameters, "timeout": int(timeout_s * 1e6)}
         words = [request.model, request.version, request.id]
         parameters[CHECKSUM] = message_checksum(words, parameters, request.inputs)
-        began = time.monotonic()
+        began = self._clock()
         response = self._transport.infer(replace(request, parameters=parameters), timeout_s)
-        seconds = time.monotonic() - began
+        seconds = self._clock() - began
         self._check(request, response)
         self.breaker.succeeded()
         return Exchange(response, attempt, seconds)

@@ -57,16 +57,28 @@ class GrpcTransport:
         with self._lock:
             self._channel = self._call = None
         self._connected()
-        ask = self._channel.unary_unary(
-            f"/{protobuf.SERVICE}/ServerReady",
+        answer = self._ask("ServerReady", timeout_s)
+        return answer is not None and answer.ready
+
+    def ping(self, timeout_s: float) -> bool:
+        self._connected()
+        return self._ask("ServerLive", timeout_s) is not None
+
+    def _ask(self, method: str, timeout_s: float) -> Any:
+        """The answer to an empty request, None without one."""
+        with self._lock:
+            channel = self._channel
+        if channel is None:
+            return None
+        ask = channel.unary_unary(
+            f"/{protobuf.SERVICE}/{method}",
             request_serializer=_serialized,
-            response_deserializer=protobuf.message("ServerReadyResponse").FromString,
+            response_deserializer=protobuf.message(f"{method}Response").FromString,
         )
         try:
-            answer = ask(protobuf.message("ServerReadyRequest")(), timeout=timeout_s, metadata=self._metadata)
-            return answer is not None and answer.ready
+            return ask(protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata)
         except (grpc.RpcError, ValueError):
-            return False
+            return None
 
     def close(self) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,17 @@ class Stretch:
 class Segments:
     """The engines of one side, opened when first used. `run` may be called from several threads."""
 
-    def __init__(self, manifest: Manifest, place: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        place: str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.manifest = manifest
         self.place = place
         self._options = options
+        self._clock = clock
         self._engines: dict[int, Engine] = {}
         self._lock = threading.Lock()
 
@@ -54,7 +61,7 @@ class Segments:
 
     def fresh(self) -> "Segments":
         """The same segments with states of their own; engines without state are shared."""
-        other = Segments(self.manifest, self.place, self._options)
+        other = Segments(self.manifest, self.place, self._options, self._clock)
         other._engines = {i: e for i, e in self._engines.items() if not self.manifest.segments[i].stateful}
         return other
 
@@ -68,9 +75,9 @@ class Segments:
         known, results, seconds = dict(values), dict[str, Any](), dict[int, float]()
         for index in range(start, stop):
             segment, engine = self.manifest.segments[index], self._engine(index)
-            began = time.perf_counter()
+            began = self._clock()
             outputs = engine.run([known[name] for name in segment.inputs])
-            seconds[index] = time.perf_counter() - began
+            seconds[index] = self._clock() - began
             known.update(zip(segment.outputs, outputs, strict=True))
             results.update((name, known[name]) for name in segment.results)
         return Stretch(known, results, seconds)

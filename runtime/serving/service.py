@@ -81,8 +81,8 @@ class Service:
             model, version = bundle.name, bundle.version
             response = await self._admitted(bundle, request, timeout_s)
             self._count(bundle, request, response)
-            parameters = {**response.parameters, "load_percent": self.load}
-            return signed(request, replace(response, parameters=parameters))
+            told = {"load_percent": self.load, "service_ns": _ns_since(began)}
+            return signed(request, replace(response, parameters={**response.parameters, **told}))
         except ServiceError as error:
             code = error.code.value[0]
             known = model in self.bundles and version in self.bundles[model]
@@ -161,3 +161,7 @@ class Service:
         while self._busy and time.monotonic() < ends:
             await asyncio.sleep(0.01)
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _ns_since(began: float) -> int:
+    return round(1e9 * (time.perf_counter() - began))

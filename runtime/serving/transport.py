@@ -54,6 +54,10 @@ class Transport(Protocol):
         """Whether a new connection finds a server that answers."""
         ...
 
+    def ping(self, timeout_s: float) -> bool:
+        """Whether an empty request is answered over a connection in use."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -89,6 +93,12 @@ class HttpTransport:
         self.close()
         try:
             return self._ask("GET", "/v2/health/ready", {}, b"", timeout_s)[0] == 200
+        except TransportError:
+            return False
+
+    def ping(self, timeout_s: float) -> bool:
+        try:
+            return self._ask("GET", "/v2/health/live", {}, b"", timeout_s)[0] == 200
         except TransportError:
             return False
 
