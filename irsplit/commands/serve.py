@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.errors import ServeError
+from irsplit.runtime.serving.batching import Batching
 from irsplit.runtime.serving.logs import configure
 from irsplit.runtime.serving.served import Limits
 
@@ -39,6 +40,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--queue", type=int, default=64, help="requests that may wait; the rest are refused; default 64"
     )
     parser.add_argument("--threads", type=int, default=1, help="engine threads a request; default 1")
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="run up to N waiting frames at once; default 1"
+    )
+    parser.add_argument(
+        "--batch-delay-ms", type=float, default=0.0, metavar="MS", help="wait so long for others; default 0"
+    )
     parser.add_argument("--max-frame-bytes", type=int, default=64 << 20, help="largest frame; default 64 MiB")
     parser.add_argument("--max-decoded-bytes", type=int, default=256 << 20, help="largest content; default 256 MiB")
     parser.add_argument("--max-sessions", type=int, default=256, help="sessions of stateful bundles; default 256")
@@ -67,6 +74,7 @@ def run(arguments: Namespace) -> int:
         workers=arguments.workers,
         queue=arguments.queue,
         threads=arguments.threads,
+        batching=Batching(arguments.batch, arguments.batch_delay_ms / 1000),
         limits=limits,
         token=_token(arguments.token_file),
         certificate=arguments.tls_cert,

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_FRAMES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
@@ -17,6 +18,9 @@ class Metrics:
         )
         self.compute = Histogram(
             "irsplit_compute_seconds", "In the engines.", labels, buckets=_SECONDS, registry=self.registry
+        )
+        self.batch = Histogram(
+            "irsplit_batch_frames", "Frames of one run.", labels, buckets=_FRAMES, registry=self.registry
         )
         self.boundary = Counter(
             "irsplit_resumed", "Answers by boundary resumed from.", (*labels, "boundary"), registry=self.registry

@@ -1,6 +1,6 @@
 """One bundle on a server: frames in, outputs out, state kept apart for every session."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ from irsplit.errors import BundleError, EngineError, FrameError
 from irsplit.runtime import frame as framing
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import Manifest, TensorInfo
+from irsplit.runtime.serving.batching import alike, joined, mixed_rows, parted
 from irsplit.runtime.serving.messages import (
     DATATYPES,
     FRAME,
@@ -58,15 +59,47 @@ class ServedBundle:
             self.segments.open(index, index + 1)
         self.inputs = [TensorInfo(FRAME, "u8", (None,))]
         self.outputs = answer_tensors(manifest)
+        self._joinable: set[int] = set()
         self.sequences = Sequences[InferResponse](self.segments.fresh, limits.sessions, limits.session_idle_s)
 
     def owns(self, request: InferRequest) -> bool:
         """Whether the frame of a request belongs to this bundle."""
+        return any(self._owns(request, boundary.index) for boundary in self.manifest.boundaries)
+
+    def _owns(self, request: InferRequest, boundary: int) -> bool:
         try:
             head = framing.frame_digest(_frame_of(request))
         except (FrameError, ServiceError):
             return False
-        return any(boundary.digest.startswith(head) for boundary in self.manifest.boundaries)
+        return self.manifest.boundaries[boundary].digest.startswith(head)
+
+    def allow_batches(self) -> dict[int, str]:
+        """Find out which boundaries' frames may run together; why not, for the others."""
+        reasons: dict[int, str] = {}
+        for boundary in self.manifest.boundaries:
+            start = boundary.index + 1
+            stop = self._stop(start)
+            if stop == start:
+                continue
+            names = self._needed(start, stop)
+            try:
+                reason = "it has state" if self._stateful else mixed_rows(boundary, self._values_of(start, stop), names)
+            except EngineError as error:
+                reason = f"the engine refuses rows that were made up: {error}"
+            if reason:
+                reasons[boundary.index] = reason
+            else:
+                self._joinable.add(boundary.index)
+        return reasons
+
+    def _values_of(self, start: int, stop: int) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        return lambda values: self.segments.run(start, stop, values).values
+
+    def boundary_of(self, request: InferRequest) -> int | None:
+        """Of a request whose frame may run together with others of this boundary: its index."""
+        if [tensor.name for tensor in request.inputs] != [FRAME] or not self._joinable:
+            return None
+        return next((index for index in self._joinable if self._owns(request, index)), None)
 
     def infer(self, request: InferRequest) -> InferResponse:
         """Resume the request's frame, or run the whole model on its inputs. Raises ServiceError."""
@@ -126,15 +159,63 @@ class ServedBundle:
         except EngineError as error:
             raise ServiceError(Code.INVALID, str(error)) from error
 
+    def infer_together(self, requests: Sequence[InferRequest]) -> list[InferResponse | ServiceError]:
+        """As `infer` for frames of one boundary, in as few runs as shapes allow; an error is one request's own."""
+        answers: dict[int, InferResponse | ServiceError] = {}
+        groups: dict[Hashable, list[tuple[int, Mapping[str, Any]]]] = {}
+        start = 0
+        for index, request in enumerate(requests):
+            try:
+                start, values = self._values(request)
+            except ServiceError as error:
+                answers[index] = error
+            else:
+                groups.setdefault(alike(values), []).append((index, values))
+        for group in groups.values():
+            stretches = self._run_together(start, [values for _, values in group])
+            for (index, values), stretch in zip(group, stretches, strict=True):
+                try:
+                    found = stretch or self._compute(self.segments, start, values)
+                    answers[index] = self._answer(requests[index], start, found)
+                except ServiceError as error:
+                    answers[index] = error
+        return [answers[index] for index in range(len(requests))]
+
+    def _run_together(self, start: int, parts: Sequence[Mapping[str, Any]]) -> Sequence[Stretch | None]:
+        """The stretch of each part, all from one run; None for each when they must run alone."""
+        if len(parts) == 1:
+            return [None]
+        rows = [len(next(iter(part.values()))) for part in parts]
+        try:
+            stretch = self.segments.run(start, self._stop(start), joined(parts))
+            values = parted(stretch.values, rows, self._needed(start, self._stop(start)))
+        except (EngineError, ValueError):
+            return [None] * len(parts)  # one of them may be at fault, or their rows: alone, each gets its own answer
+        return [Stretch(part, {n: part[n] for n in stretch.results}, stretch.seconds) for part in values]
+
+    def _needed(self, start: int, stop: int) -> list[str]:
+        """Values that answers are made of: results, and what crosses next."""
+        segments = self.manifest.segments
+        names = [name for segment in segments[start:stop] for name in segment.results]
+        if stop < len(segments):
+            names += [spec.name for spec in self.manifest.boundaries[stop - 1].tensors]
+        return list(dict.fromkeys(names))
+
     def _run(self, segments: Segments, request: InferRequest, start: int, values: Mapping[str, Any]) -> InferResponse:
+        return self._answer(request, start, self._compute(segments, start, values))
+
+    def _compute(self, segments: Segments, start: int, values: Mapping[str, Any]) -> Stretch:
         stop = self._stop(start)
         if stop == start:
             text = f"segment '{self.manifest.segments[start].name}' runs on the device, not here"
             raise ServiceError(Code.INVALID, text)
         try:
-            stretch = segments.run(start, stop, values)
+            return segments.run(start, stop, values)
         except EngineError as error:
             raise ServiceError(Code.INTERNAL, str(error)) from error
+
+    def _answer(self, request: InferRequest, start: int, stretch: Stretch) -> InferResponse:
+        stop = self._stop(start)
         infos = {info.name: info for info in self.manifest.outputs}
         wanted = request.outputs or tuple(stretch.results)
         unknown = [name for name in request.outputs if name not in stretch.results and name != FRAME]

@@ -18,11 +18,12 @@ import uvicorn
 from irsplit.errors import BundleError, ServeError
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.serving.batching import Batching
 from irsplit.runtime.serving.grpc_server import GrpcDoor
 from irsplit.runtime.serving.http_server import HttpDoor
 from irsplit.runtime.serving.logs import event
 from irsplit.runtime.serving.served import Limits, ServedBundle
-from irsplit.runtime.serving.service import Service
+from irsplit.runtime.serving.service import NO_BATCHING, Service
 
 _LOG = logging.getLogger("irsplit.serve")
 _EXPIRY_PERIOD_S = 5.0
@@ -42,6 +43,7 @@ class ServerOptions:
     queue: int = 64
     threads: int = 1
     """Threads of an engine for one request."""
+    batching: Batching = NO_BATCHING
     limits: Limits = field(default_factory=Limits)
     token: str = field(default="", repr=False)
     certificate: Path | None = None
@@ -61,6 +63,8 @@ class ServerOptions:
             )
         if self.workers < 1 or self.queue < 0:
             raise ServeError(f"{self.workers} workers and a queue of {self.queue}: give at least 1 worker")
+        if self.batching.frames < 1 or self.batching.delay_s < 0:
+            raise ServeError(f"{self.batching.frames} frames together after {self.batching.delay_s} s: give 1 or more")
 
 
 class Server:
@@ -69,7 +73,7 @@ class Server:
     def __init__(self, bundles: Sequence[ServedBundle], options: ServerOptions) -> None:
         options.check()
         self.options = options
-        self.service = Service(bundles, options.workers, options.queue)
+        self.service = Service(bundles, options.workers, options.queue, options.batching)
         self._grpc = GrpcDoor(self.service, options.token, options.limits.frame_bytes)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []

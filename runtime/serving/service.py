@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from irsplit.errors import VERSION, BundleError
 from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.serving.batching import Batching, Collector
 from irsplit.runtime.serving.checksum import check, signed
 from irsplit.runtime.serving.hosted import ONE_THREAD
 from irsplit.runtime.serving.logs import event
@@ -19,6 +21,10 @@ from irsplit.runtime.serving.served import Limits, ServedBundle
 
 NAME = "irsplit"
 EXTENSIONS = ("binary_tensor_data", "sequence")
+NO_BATCHING = Batching()
+
+_Job = TypeVar("_Job")
+_Answer = TypeVar("_Answer")
 _LOG = logging.getLogger("irsplit.serve")
 
 
@@ -41,7 +47,9 @@ class Service:
     All methods belong to one event loop; only the engines run on threads.
     """
 
-    def __init__(self, bundles: Iterable[ServedBundle], workers: int, queue: int) -> None:
+    def __init__(
+        self, bundles: Iterable[ServedBundle], workers: int, queue: int, batching: Batching = NO_BATCHING
+    ) -> None:
         self.metrics = Metrics()
         self.bundles: dict[str, dict[str, ServedBundle]] = {}
         for bundle in bundles:
@@ -53,9 +61,19 @@ class Service:
         self._queue = queue
         self._busy = 0
         """Requests that wait or run."""
+        self._running = 0
+        self.metrics.waiting.set_function(lambda: max(self._busy - self._running, 0))
+        self.metrics.running.set_function(lambda: self._running)
         self._turn = asyncio.Semaphore(workers)
         self._threads = ThreadPoolExecutor(workers, "irsplit-engine")
         self._draining = False
+        self._batches = Collector[tuple[ServedBundle, int], InferRequest, InferResponse](
+            batching, self._turn.acquire, self._run_together
+        )
+        if batching.frames > 1:
+            for bundle in (bundle for versions in self.bundles.values() for bundle in versions.values()):
+                for boundary, reason in bundle.allow_batches().items():
+                    event(_LOG, logging.WARNING, "not batched", model=bundle.name, boundary=boundary, reason=reason)
 
     @property
     def ready(self) -> bool:
@@ -111,26 +129,43 @@ class Service:
         self._busy += 1
         try:
             async with asyncio.timeout(timeout_s):
-                self.metrics.waiting.inc()
-                try:
-                    await self._turn.acquire()
-                finally:
-                    self.metrics.waiting.dec()
-                call = asyncio.get_running_loop().run_in_executor(self._threads, bundle.infer, request)
-                self.metrics.running.inc()
-                # An engine cannot be stopped: its turn ends when it does, even if nobody waits for the answer.
-                call.add_done_callback(self._done)
-                return await asyncio.shield(call)
+                boundary = bundle.boundary_of(request)
+                if boundary is not None:
+                    return await self._batches.submit((bundle, boundary), request)
+                await self._turn.acquire()
+                return await self._on_thread(1, bundle.infer, request)
         except TimeoutError:
             raise ServiceError(Code.DEADLINE, f"no answer within {timeout_s} s") from None
         finally:
             self._busy -= 1
 
-    def _done(self, call: asyncio.Future[InferResponse]) -> None:
-        self.metrics.running.dec()
-        self._turn.release()
-        if not call.cancelled():
-            call.exception()  # looked at: an answer that nobody waits for is no fault to log
+    async def _run_together(
+        self, key: tuple[ServedBundle, int], requests: list[InferRequest]
+    ) -> Sequence[InferResponse | Exception]:
+        bundle, _ = key
+        if not requests:
+            self._turn.release()
+            return []
+        self.metrics.batch.labels(bundle.name, bundle.version).observe(len(requests))
+        try:
+            return await self._on_thread(len(requests), bundle.infer_together, requests)
+        except Exception as error:  # a fault of ours: everybody hears of it
+            return [error] * len(requests)
+
+    async def _on_thread(self, requests: int, call: Callable[[_Job], _Answer], job: _Job) -> _Answer:
+        """Run a call for so many requests; its turn has come."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, call, job)
+        self._running += requests
+
+        def done(_: object) -> None:
+            self._running -= requests
+            self._turn.release()
+            if not running.cancelled():
+                running.exception()  # looked at: an answer that nobody waits for is no fault to log
+
+        # An engine cannot be stopped: its turn ends when it does, even if nobody waits for the answer.
+        running.add_done_callback(done)
+        return await asyncio.shield(running)
 
     def _count(self, bundle: ServedBundle, request: InferRequest, response: InferResponse) -> None:
         labels = (bundle.name, bundle.version)
