@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 RUN = ("sh", "console", "python")
@@ -71,7 +72,8 @@ def _is_here(name: str) -> bool:
 
 def run_page(page: Path) -> None:
     """Run every block that can run here. Raises for the first that fails, naming its line."""
-    names: dict[str, Any] = {"__name__": "__main__"}
+    # A module, among whose names libraries look up what a function's annotations mean.
+    names = vars(sys.modules.setdefault("page", ModuleType("page")))
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
     for block in blocks(page):
         if not block.runs:
@@ -90,7 +92,9 @@ def _run(block: Block, text: str, names: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     if block.language == "python":
-        exec(compile(text, "<snippet>", "exec"), names)
+        source = Path(f"snippet-{block.line}.py")  # a file, because some libraries read the source of a function
+        source.write_text(text)
+        exec(compile(text, source.resolve(), "exec"), names)
     elif block.language == "sh":
         done = _bash(text)
         if done.status:

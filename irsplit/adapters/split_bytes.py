@@ -67,7 +67,9 @@ class SplitModel:
         return found[0].model
 
 
-def split_bytes(model: bytes, cuts: Sequence[str] = (), *, name: str = "model", **options: Any) -> SplitModel:
+def split_bytes(
+    model: bytes | bytearray, cuts: Sequence[str] = (), *, name: str = "model", **options: Any
+) -> SplitModel:
     """Split a model that is held in memory: a .tflite file, or an .onnx file with its weights inside.
 
     `cuts` and `options` are those of `compile_model`; `name` is the model's name in the manifest. Raises what
@@ -94,7 +96,7 @@ def split_bytes(model: bytes, cuts: Sequence[str] = (), *, name: str = "model", 
     )
 
 
-def _extension(model: bytes) -> str:
+def _extension(model: bytes | bytearray) -> str:
     if not model:
         raise ModelError("the model has no bytes; give what the converter returned")
     place, magic = _TFLITE_MAGIC
