@@ -76,7 +76,9 @@ def plain_vectors() -> list[tuple[bytes, bytes]]:
     arrays = [
         np.array([1, 2, 3], np.uint8), values, np.array(-5), halves, halves.view(np.uint16), np.zeros((0, 2))
     ]  # fmt: skip
-    return [vector(specs, arrays)]
+    large = [TensorSpec("a", "u8", (3,)), TensorSpec("b", "f64", (None, 2000)), TensorSpec("c", "bool", (5,))]
+    ramp = np.arange(2000, dtype=np.float64).reshape(1, 2000) / 7
+    return [vector(specs, arrays), vector(large, [arrays[0], ramp, np.array([1, 0, 1, 1, 0], np.bool_)])]
 
 
 @pytest.fixture(scope="module")

@@ -190,17 +190,14 @@ static irs_status write_section(const irs_boundary *b, uint32_t index, const irs
     return IRS_OK;
 }
 
-irs_status irs_encode(const irs_boundary *b, const irs_hooks *hooks, const irs_tensor *tensors, void *workspace,
-                      size_t workspace_size, void *frame, size_t capacity, size_t *frame_size) {
-    if (b == NULL || tensors == NULL || frame == NULL || frame_size == NULL) {
-        return IRS_ERR_ARGUMENT;
-    }
-    IRS_TRY(check_workspace(b, tensors, workspace, workspace_size));
-    writer w = {frame, frame, (uint8_t *)frame + capacity};
-    uint8_t *header = claim(&w, dims_end(b));
-    if (header == NULL) {
-        return IRS_ERR_BUFFER;
-    }
+/* Header and dims of a frame of `size` bytes. */
+static void write_head(const irs_boundary *b, const irs_tensor *tensors, uint8_t *header, uint64_t size) {
+    memcpy(header, "IRSF", 4);
+    header[4] = IRS_FORMAT_VERSION;
+    header[5] = 0;
+    memcpy(header + 8, b->digest, sizeof b->digest);
+    store64(header + 16, size);
+    store16(header + 6, header_check(header));
     uint8_t *dims = header + IRS_HEADER_SIZE;
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         for (uint32_t axis = 0; axis < b->specs[i].rank; axis++) {
@@ -210,6 +207,47 @@ irs_status irs_encode(const irs_boundary *b, const irs_hooks *hooks, const irs_t
             }
         }
     }
+}
+
+#ifdef IRS_ONE_PASS
+/* A frame of raw tensors: `size` is what plain_size says. */
+static irs_status encode_plain(const irs_boundary *b, const irs_tensor *tensors, uint8_t *frame, uint64_t size) {
+    write_head(b, tensors, frame, size + IRS_TRAILER_SIZE);
+    uint8_t *p = frame + dims_end(b);
+    uint32_t crc = irs_crc32c(0, frame, (size_t)(p - frame));
+    for (uint32_t i = 0; i < b->tensor_count; i++) {
+        const irs_tensor *tensor = &tensors[i];
+        uint64_t offset = (uint64_t)(p - frame);
+        size_t padding = (size_t)(align_up(offset, raw_alignment(&b->specs[i])) - offset);
+        IRS_TRY(check_bools(&b->specs[i], tensor->data, tensor->size));
+        memset(p, 0, padding);
+        crc = irs_crc32c(crc, p, padding);
+        crc = irs_copy_crc32c(crc, p + padding, tensor->data, (size_t)tensor->size);
+        p += padding + tensor->size;
+    }
+    store32(p, crc);
+    return IRS_OK;
+}
+#endif
+
+irs_status irs_encode(const irs_boundary *b, const irs_hooks *hooks, const irs_tensor *tensors, void *workspace,
+                      size_t workspace_size, void *frame, size_t capacity, size_t *frame_size) {
+    if (b == NULL || tensors == NULL || frame == NULL || frame_size == NULL) {
+        return IRS_ERR_ARGUMENT;
+    }
+    IRS_TRY(check_workspace(b, tensors, workspace, workspace_size));
+#ifdef IRS_ONE_PASS
+    uint64_t plain = plain_size(b, tensors);
+    if (plain != 0 && capacity >= IRS_TRAILER_SIZE && plain <= capacity - IRS_TRAILER_SIZE) {
+        *frame_size = (size_t)plain + IRS_TRAILER_SIZE;
+        return encode_plain(b, tensors, frame, plain);
+    }
+#endif
+    writer w = {frame, frame, (uint8_t *)frame + capacity};
+    uint8_t *header = claim(&w, dims_end(b));
+    if (header == NULL) {
+        return IRS_ERR_BUFFER;
+    }
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         IRS_TRY(write_section(b, i, hooks, &tensors[i], workspace, &w));
     }
@@ -217,13 +255,8 @@ irs_status irs_encode(const irs_boundary *b, const irs_hooks *hooks, const irs_t
     if (trailer == NULL) {
         return IRS_ERR_BUFFER;
     }
-    memcpy(header, "IRSF", 4);
-    header[4] = IRS_FORMAT_VERSION;
-    header[5] = 0;
-    memcpy(header + 8, b->digest, sizeof b->digest);
-    store64(header + 16, (uint64_t)(w.p - w.start));
-    store16(header + 6, header_check(header));
-    store32(trailer, irs_crc32c(0, header, (size_t)(trailer - header)));
     *frame_size = (size_t)(w.p - w.start);
+    write_head(b, tensors, header, *frame_size);
+    store32(trailer, irs_crc32c(0, header, (size_t)(trailer - header)));
     return IRS_OK;
 }

@@ -70,6 +70,29 @@ static inline section begin_section(const irs_boundary *b, uint32_t index, const
     return s;
 }
 
+/* Frames of raw tensors alone have a size that is known beforehand, so that elements can be copied and summed in one go. Small
+ * machines do it in two: the code counts for more. */
+#if UINTPTR_MAX > UINT32_MAX
+#define IRS_ONE_PASS 1
+#endif
+
+/* Size of a frame without trailer; 0 when a section is not raw, or a tensor is not what the boundary says. */
+static inline uint64_t plain_size(const irs_boundary *b, const irs_tensor *tensors) {
+    uint64_t size = dims_end(b), count;
+    for (uint32_t i = 0; i < b->tensor_count; i++) {
+        const irs_spec *spec = &b->specs[i];
+        if (spec->codec != IRS_CODEC_RAW || spec->quantization.storage != 0 ||
+            check_tensor(spec, &tensors[i], &count) != IRS_OK) {
+            return 0;
+        }
+        size = align_up(size, raw_alignment(spec));
+        if (!add_size(&size, tensors[i].size)) {
+            return 0;
+        }
+    }
+    return size;
+}
+
 static inline uint16_t header_check(const uint8_t *header) {
     uint8_t copy[IRS_HEADER_SIZE];
     memcpy(copy, header, sizeof copy);

@@ -60,7 +60,8 @@ irs_status irs_frame_size(const void *bytes, size_t size, uint64_t *frame_size) 
     return IRS_OK;
 }
 
-static irs_status check_frame(const irs_boundary *b, const uint8_t *frame, size_t size) {
+/* All but the checksum. */
+static irs_status check_head(const irs_boundary *b, const uint8_t *frame, size_t size) {
     uint64_t said;
     IRS_TRY(irs_frame_size(frame, size, &said));
     if (memcmp(frame + 8, b->digest, sizeof b->digest) != 0) {
@@ -69,9 +70,10 @@ static irs_status check_frame(const irs_boundary *b, const uint8_t *frame, size_
     if (said != size) {
         return said > size ? IRS_ERR_TRUNCATED : IRS_ERR_SIZE;
     }
-    if (size < dims_end(b) + IRS_TRAILER_SIZE) {
-        return IRS_ERR_TRUNCATED;
-    }
+    return size < dims_end(b) + IRS_TRAILER_SIZE ? IRS_ERR_TRUNCATED : IRS_OK;
+}
+
+static irs_status check_sum(const uint8_t *frame, size_t size) {
     size_t covered = size - IRS_TRAILER_SIZE;
     return irs_crc32c(0, frame, covered) == load32(frame + covered) ? IRS_OK : IRS_ERR_CHECKSUM;
 }
@@ -101,7 +103,8 @@ irs_status irs_frame_dims(const irs_boundary *b, const void *frame, size_t frame
     if (b == NULL || frame == NULL || tensors == NULL) {
         return IRS_ERR_ARGUMENT;
     }
-    IRS_TRY(check_frame(b, frame, frame_size));
+    IRS_TRY(check_head(b, frame, frame_size));
+    IRS_TRY(check_sum(frame, frame_size));
     return read_dims(b, (const uint8_t *)frame + IRS_HEADER_SIZE, tensors);
 }
 
@@ -214,25 +217,65 @@ static irs_status read_section(const irs_boundary *b, uint32_t index, const irs_
     return check_bools(spec, tensor->data, count) == IRS_OK ? IRS_OK : IRS_ERR_CORRUPT;
 }
 
-irs_status irs_decode(const irs_boundary *b, const irs_hooks *hooks, const void *frame, size_t frame_size,
-                      const irs_tensor *tensors, void *workspace, size_t workspace_size) {
-    if (b == NULL || frame == NULL || tensors == NULL) {
-        return IRS_ERR_ARGUMENT;
-    }
-    IRS_TRY(check_frame(b, frame, frame_size));
-    reader r = {frame, frame, (const uint8_t *)frame + frame_size - IRS_TRAILER_SIZE};
-    const uint8_t *dims = take(&r, dims_end(b)) + IRS_HEADER_SIZE;
+/* Whether the frame's dims are those of the tensors. */
+static int same_dims(const irs_boundary *b, const uint8_t *dims, const irs_tensor *tensors) {
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         for (uint32_t axis = 0; axis < b->specs[i].rank; axis++) {
             if (b->specs[i].dims[axis] == IRS_SYMBOLIC) {
                 if (load32(dims) != tensors[i].dims[axis]) {
-                    return IRS_ERR_SHAPE;
+                    return 0;
                 }
                 dims += 4;
             }
         }
     }
+    return 1;
+}
+
+#ifdef IRS_ONE_PASS
+/* A frame of raw tensors whose dims and size are right: copied while it is summed, judged afterwards. */
+static irs_status decode_plain(const irs_boundary *b, const uint8_t *frame, const irs_tensor *tensors) {
+    const uint8_t *p = frame + dims_end(b);
+    uint32_t crc = irs_crc32c(0, frame, (size_t)(p - frame));
+    uint8_t seen = 0;
+    for (uint32_t i = 0; i < b->tensor_count; i++) {
+        uint64_t offset = (uint64_t)(p - frame);
+        size_t padding = (size_t)(align_up(offset, raw_alignment(&b->specs[i])) - offset);
+        for (size_t j = 0; j < padding; j++) {
+            seen |= p[j];
+        }
+        crc = irs_crc32c(crc, p, padding);
+        crc = irs_copy_crc32c(crc, tensors[i].data, p + padding, (size_t)tensors[i].size);
+        p += padding + tensors[i].size;
+    }
+    if (crc != load32(p)) {
+        return IRS_ERR_CHECKSUM;
+    }
+    for (uint32_t i = 0; i < b->tensor_count && seen == 0; i++) {
+        seen = check_bools(&b->specs[i], tensors[i].data, tensors[i].size) != IRS_OK;
+    }
+    return seen == 0 ? IRS_OK : IRS_ERR_CORRUPT;
+}
+#endif
+
+irs_status irs_decode(const irs_boundary *b, const irs_hooks *hooks, const void *frame, size_t frame_size,
+                      const irs_tensor *tensors, void *workspace, size_t workspace_size) {
+    if (b == NULL || frame == NULL || tensors == NULL) {
+        return IRS_ERR_ARGUMENT;
+    }
+    IRS_TRY(check_head(b, frame, frame_size));
+    int same = same_dims(b, (const uint8_t *)frame + IRS_HEADER_SIZE, tensors);
+#ifdef IRS_ONE_PASS
+    if (same && plain_size(b, tensors) == frame_size - IRS_TRAILER_SIZE) {
+        return decode_plain(b, frame, tensors);
+    }
+#endif
+    IRS_TRY(check_sum(frame, frame_size));
+    if (!same) {
+        return IRS_ERR_SHAPE;
+    }
     IRS_TRY(check_workspace(b, tensors, workspace, workspace_size));
+    reader r = {frame, (const uint8_t *)frame + dims_end(b), (const uint8_t *)frame + frame_size - IRS_TRAILER_SIZE};
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         IRS_TRY(read_section(b, i, hooks, &tensors[i], workspace, &r));
     }

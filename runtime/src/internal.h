@@ -58,6 +58,9 @@ struct irs_boundary {
     irs_spec specs[1]; /* tensor_count of them */
 };
 
+/* Copies, and returns what irs_crc32c returns for these bytes; the two do not overlap. */
+uint32_t irs_copy_crc32c(uint32_t crc, void *target, const void *source, size_t size);
+
 irs_status irs_open_static(const irs_spec *spec, irs_model *model, irs_arena *arena);
 
 /* Number of elements; IRS_ERR_SIZE when the tensor's bytes do not fit 62 bits. */
