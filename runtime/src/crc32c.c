@@ -21,7 +21,7 @@ static uint32_t crc_portable(uint32_t crc, const uint8_t *p, size_t size) {
 
 /* ---- the instructions ---------------------------------------------------------------------------------------------- */
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(IRS_PORTABLE)
+#if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
 #define HARDWARE __attribute__((target("sse4.2,pclmul")))
@@ -37,7 +37,7 @@ HARDWARE static inline uint64_t multiply(uint64_t a, uint32_t b) {
     __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)a), _mm_cvtsi64_si128((long long)b), 0);
     return (uint64_t)_mm_cvtsi128_si64(product);
 }
-#elif defined(__aarch64__) && defined(__GNUC__) && (defined(__linux__) || defined(__APPLE__)) && !defined(IRS_PORTABLE)
+#elif defined(__aarch64__) && defined(__GNUC__) && (defined(__linux__) || defined(__APPLE__))
 #ifdef __clang__
 #include <arm_neon.h>
 #define CRC_WORD __builtin_arm_crc32cd

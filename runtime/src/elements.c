@@ -15,6 +15,61 @@ static inline uint64_t channel_stride(const irs_geometry *g, size_t width) {
     return (g->plane == 0 ? 1 : g->plane) * width;
 }
 
+/* Rows of bytes become columns: target[j][i] = source[i][j]. */
+static inline void transpose_plainly(const uint8_t *source, size_t source_stride, uint8_t *target, size_t target_stride,
+                                     size_t rows, size_t columns) {
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < columns; j++) {
+            target[j * target_stride + i] = source[i * source_stride + j];
+        }
+    }
+}
+
+#if UINTPTR_MAX > UINT32_MAX
+/* Exchanges the upper bits of each group of a with the lower ones of b. */
+static inline void swap_bits(uint64_t *a, uint64_t *b, uint32_t shift, uint64_t mask) {
+    uint64_t different = (*a >> shift ^ *b) & mask;
+    *b ^= different;
+    *a ^= different << shift;
+}
+
+static inline void transpose_eight(const uint8_t *source, size_t source_stride, uint8_t *target, size_t target_stride) {
+    uint64_t rows[8];
+    for (size_t i = 0; i < 8; i++) {
+        rows[i] = load64(source + i * source_stride);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        swap_bits(&rows[i], &rows[i + 4], 32, UINT64_C(0x00000000FFFFFFFF));
+    }
+    for (size_t i = 0; i < 4; i++) {
+        size_t k = i + (i & 2);
+        swap_bits(&rows[k], &rows[k + 2], 16, UINT64_C(0x0000FFFF0000FFFF));
+    }
+    for (size_t i = 0; i < 8; i += 2) {
+        swap_bits(&rows[i], &rows[i + 1], 8, UINT64_C(0x00FF00FF00FF00FF));
+    }
+    for (size_t i = 0; i < 8; i++) {
+        store64(target + i * target_stride, rows[i]);
+    }
+}
+
+static void transpose(const uint8_t *source, size_t source_stride, uint8_t *target, size_t target_stride, size_t rows,
+                      size_t columns) {
+    size_t i = 0;
+    for (; i + 8 <= rows; i += 8) {
+        const uint8_t *from = source + i * source_stride;
+        size_t j = 0;
+        for (; j + 8 <= columns; j += 8) {
+            transpose_eight(from + j, source_stride, target + j * target_stride + i, target_stride);
+        }
+        transpose_plainly(from + j, source_stride, target + j * target_stride + i, target_stride, 8, columns - j);
+    }
+    transpose_plainly(source + i * source_stride, source_stride, target + i, target_stride, rows - i, columns);
+}
+#else
+#define transpose transpose_plainly
+#endif
+
 #define BLOCK 64
 
 /* Copies a part with channels before pixels, `size` bytes an element, in blocks of pixels that stay in the cache. */
@@ -27,7 +82,12 @@ static inline void copy_planar(const irs_geometry *g, uint8_t *tensor, uint8_t *
         block = block < BLOCK ? block : BLOCK;
         uint8_t *plane = tensor + ((first + done) / g->plane * g->channels * g->plane + within) * size;
         uint8_t *row = pixels + done * g->channels * size;
-        for (uint32_t c = 0; c < g->channels; c++, plane += g->plane * size, row += size) {
+        if (size == 1 && to_pixels) {
+            transpose(plane, (size_t)g->plane, row, g->channels, g->channels, (size_t)block);
+        } else if (size == 1) {
+            transpose(row, g->channels, plane, (size_t)g->plane, (size_t)block, g->channels);
+        }
+        for (uint32_t c = 0; size > 1 && c < g->channels; c++, plane += g->plane * size, row += size) {
             for (uint64_t i = 0; i < block; i++) {
                 uint8_t *a = plane + i * size, *b = row + i * g->channels * size;
                 memcpy(to_pixels ? b : a, to_pixels ? a : b, size);

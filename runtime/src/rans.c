@@ -18,7 +18,7 @@ static inline uint32_t put_symbol(const irs_encoder_entry *table, uint32_t symbo
     uint32_t full = state >= frequency << (31 - table_bits);
     store16(out->words - 2, (uint16_t)state);
     out->words -= 2 * full;
-    state >>= 16 * full;
+    state = full ? state >> 16 : state;
     uint32_t quotient = (uint32_t)((uint64_t)state * entry.reciprocal >> 32) >> shift;
     return state + bias + quotient * ((UINT32_C(1) << table_bits) - frequency);
 }
@@ -40,8 +40,8 @@ irs_status irs_rans_finish(const irs_model *m, const uint32_t *states, const uin
     return IRS_OK;
 }
 
-irs_status irs_rans_encode(const irs_model *m, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
-                           uint8_t *room, uint8_t *target, size_t capacity, size_t *size) {
+irs_status irs_encode_portable(const irs_model *m, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
+                               uint8_t *room, uint8_t *target, size_t capacity, size_t *size) {
     uint32_t states[IRS_MAX_LANES];
     const irs_encoder_entry *encoder = m->encoder;
     uint32_t table_bits = m->table_bits, lanes = m->lanes, channels = m->channels, last = (channels - 1) / lanes * lanes;

@@ -121,8 +121,8 @@ static irs_status read_weights(irs_model *m, irs_arena *arena, const uint8_t **p
             return IRS_ERR_DESCRIPTOR;
         }
         if (m->west_north != NULL) {
-            memcpy(m->west_north + 2 * (size_t)c, row, 2);
-            memcpy(m->corners + 2 * (size_t)c, row + 2, 2);
+            memcpy(m->west_north + c, row, 2);
+            memcpy(m->corners + c, row + 2, 2);
         }
     }
     return IRS_OK;

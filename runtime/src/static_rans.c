@@ -22,14 +22,19 @@ void irs_geometry_of(irs_geometry *g, const irs_model *m, uint32_t rank, const u
     g->height = pixels >= 2 ? dims[pixels - 2] : 1;
 }
 
-static const irs_path *best_path(void) {
+static int has_avx2(void) {
 #ifdef IRS_HAS_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
-        return &irs_avx2_path;
-    }
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+#else
+    return 0;
 #endif
-    return &irs_portable_path;
 }
+
+#ifndef IRS_HAS_AVX2
+#define irs_model_avx2 irs_model_portable
+#define irs_encode_avx2 irs_encode_portable
+#define irs_decode_avx2 irs_decode_portable
+#endif
 
 /* ---- scratch ------------------------------------------------------------------------------------------------------ */
 
@@ -78,11 +83,11 @@ irs_status irs_static_encode(const irs_spec *spec, const irs_geometry *g, const 
     if (head != 0) {
         store32(target, (uint32_t)bits);
     }
-    const irs_path *path = best_path();
-    path->model(m, g, &s, part);
+    (has_avx2() ? irs_model_avx2 : irs_model_portable)(m, g, &s, part);
     const uint8_t *symbols = m->residual ? s.coded : s.symbols;
     head += bits;
-    IRS_TRY(path->encode(m, symbols, s.tables, part.count / m->channels, s.room, target + head, capacity - head, &coded));
+    IRS_TRY((has_avx2() ? irs_encode_avx2 : irs_encode_portable)(m, symbols, s.tables, part.count / m->channels, s.room,
+                                                                 target + head, capacity - head, &coded));
     *size = head + coded;
     return IRS_OK;
 }
@@ -100,6 +105,7 @@ static irs_status open_stream(irs_stream *in, const irs_model *m, const uint8_t 
     }
     in->front = payload + 4u * m->lanes;
     in->back = in->end = payload + size;
+    in->starved = 0;
     return IRS_OK;
 }
 
@@ -126,7 +132,7 @@ irs_status irs_static_decode(const irs_spec *spec, const irs_geometry *g, const 
     }
     irs_stream in;
     IRS_TRY(open_stream(&in, m, payload + head + bits, size - head - bits));
-    IRS_TRY(best_path()->decode(m, g, &s, part, &in));
+    IRS_TRY((has_avx2() ? irs_decode_avx2 : irs_decode_portable)(m, g, &s, part, &in));
     if (!is_spent(&in, m)) {
         return IRS_ERR_CORRUPT;
     }

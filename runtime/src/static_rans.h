@@ -31,8 +31,8 @@ struct irs_model {
     uint32_t activity[8];
     uint8_t thresholds[16];
     /* arrays over channels, in the boundary's memory */
-    int8_t *west_north;  /* weight pairs of W and N */
-    int8_t *corners;     /* weight pairs of NW and NE */
+    int16_t *west_north; /* weights of W (low byte) and N (high byte) */
+    int16_t *corners;    /* weights of NW and NE */
     uint16_t *reference; /* two a channel */
     int16_t *reference_weight;
     uint8_t *map; /* [levels][bins][channels]: table */
@@ -94,28 +94,33 @@ typedef struct irs_scratch {
 typedef struct irs_stream {
     const uint8_t *front, *back, *end; /* the payload ends at `end` */
     uint32_t states[IRS_MAX_LANES];
+    int starved; /* the payload ended too early */
 } irs_stream;
 
-/* One way to do the work; all give the same bytes. */
-typedef struct irs_path {
-    /* fills scratch->tables, and scratch->coded for residual models */
-    void (*model)(const irs_model *model, const irs_geometry *geometry, const irs_scratch *scratch, irs_part part);
-    irs_status (*encode)(const irs_model *model, const uint8_t *symbols, const uint8_t *tables, size_t pixels, uint8_t *room,
-                         uint8_t *target, size_t capacity, size_t *size);
-    irs_status (*decode)(const irs_model *model, const irs_geometry *geometry, const irs_scratch *scratch, irs_part part,
-                         irs_stream *in);
-} irs_path;
+/* One table a channel and no prediction: level L0 needs no walk. */
+static inline int irs_is_plain(const irs_model *m) { return m->bins == 1 && m->levels == 1 && !m->residual; }
 
-extern const irs_path irs_portable_path;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(IRS_PORTABLE)
 #define IRS_HAS_AVX2 1
-extern const irs_path irs_avx2_path;
 #endif
 
-/* rans.c: symbols with their tables to states, words and escapes; `room` has irs_rans_room(count) bytes */
+/* The steps of coding, each for any machine and for AVX2; all give the same bytes. */
+
+/* fills scratch->tables, and scratch->coded for residual models */
+typedef void irs_model_part(const irs_model *model, const irs_geometry *geometry, const irs_scratch *scratch, irs_part part);
+irs_model_part irs_model_portable, irs_model_avx2;
+
+/* fills scratch->symbols */
+typedef irs_status irs_decode_part(const irs_model *model, const irs_geometry *geometry, const irs_scratch *scratch,
+                                   irs_part part, irs_stream *in);
+irs_decode_part irs_decode_portable, irs_decode_avx2;
+
+/* symbols with their tables to states, words and escapes; `room` has irs_rans_room(count) bytes */
+typedef irs_status irs_encode_part(const irs_model *model, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
+                                   uint8_t *room, uint8_t *target, size_t capacity, size_t *size);
+irs_encode_part irs_encode_portable, irs_encode_avx2;
+
 static inline uint64_t irs_rans_room(uint64_t count) { return count / 8 * 19 + 256; }
-irs_status irs_rans_encode(const irs_model *model, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
-                           uint8_t *room, uint8_t *target, size_t capacity, size_t *size);
 
 /* Puts a payload together: states, words, escapes. */
 irs_status irs_rans_finish(const irs_model *model, const uint32_t *states, const uint8_t *words, const uint8_t *words_end,
