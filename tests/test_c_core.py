@@ -148,16 +148,36 @@ def test_vectors_on_wasm32(vectors: tuple[Path, str], tmp_path: Path) -> None:
     assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
 
 
+def fuzz_seeds() -> list[bytes]:
+    """Golden frames with their descriptors, and smaller ones of every kind, which mutate faster."""
+    seeds: list[bytes] = []
+    for frame in sorted((ROOT / "tests" / "golden").glob("*/*.irsf")):
+        descriptor = frame.with_suffix(".irsd").read_bytes()
+        seeds.append(struct.pack("<H", len(descriptor)) + descriptor + frame.read_bytes())
+    for dtype, level, channels in (
+        ("u8", 0, 3),
+        ("u8", 1, 3),
+        ("i8", 2, 9),
+        ("f32", 1, 2),
+        ("i16", 1, 2),
+        ("bool", 1, 3),
+    ):
+        spec = trained(dtype, (1, 4, 5, channels), level, table_bits=8)
+        frame = engines(Boundary(1, "s", (spec,)))[1].encode([feature_map(5, (1, 4, 5, channels), dtype)])
+        descriptor = Boundary(1, "s", (spec,)).to_bytes()
+        seeds.append(struct.pack("<H", len(descriptor)) + descriptor + frame)
+    return seeds
+
+
 def test_short_fuzzing(tmp_path: Path) -> None:
-    """Descriptors and frames that start as golden ones; IRSPLIT_FUZZ_RUNS for more."""
+    """Descriptors and frames that start as valid ones; IRSPLIT_FUZZ_RUNS for more."""
     needed("clang")
     program, corpus = tmp_path / "fuzz", tmp_path / "corpus"
     flags = ("-O2", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined")
     build("clang", flags, program, [*SOURCES, FOLDER / "fuzz_core.c"])
     corpus.mkdir()
-    for frame in (ROOT / "tests" / "golden").glob("*/*.irsf"):
-        descriptor = frame.with_suffix(".irsd").read_bytes()
-        (corpus / frame.stem).write_bytes(struct.pack("<H", len(descriptor)) + descriptor + frame.read_bytes())
+    for number, seed in enumerate(fuzz_seeds()):
+        (corpus / f"{number}").write_bytes(seed)
     runs = os.environ.get("IRSPLIT_FUZZ_RUNS", "2000")
     command = [program, f"-runs={runs}", "-seed=1", "-max_len=8192", "-detect_leaks=0", corpus]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -181,17 +201,47 @@ def thumb_size(entries: Sequence[str], flags: Sequence[str], folder: Path) -> in
     return int(lines.splitlines()[1].split()[0])
 
 
+OPENING = ("irs_boundary_size", "irs_boundary_open", "irs_frame_bound", "irs_workspace_size")
+WHOLE = (*OPENING, "irs_encode", "irs_frame_size", "irs_frame_dims", "irs_decode")
+BYTES = ("-DIRS_BYTES_ONLY", "-DIRS_NO_QUANTIZATION", "-DIRS_NO_REFERENCES")
+"""What a device whose network is quantized, and so sends bytes, needs at levels 0 and 1."""
+
+
 def test_size_on_cortex_m4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without libc; memcpy and friends are the firmware's own. Encoder alone, with opening, and everything."""
+    """Without libc; memcpy and friends are the firmware's own."""
     needed("arm-none-eabi-gcc", "arm-none-eabi-size")
-    opening = ("irs_boundary_size", "irs_boundary_open", "irs_frame_bound", "irs_workspace_size")
-    small = ("-DIRS_ENCODE_ONLY", "-DIRS_BYTES_ONLY")
-    byte_encoder = thumb_size(("irs_encode",), small, tmp_path)
-    encoder = thumb_size(("irs_encode",), ("-DIRS_ENCODE_ONLY",), tmp_path)
-    device = thumb_size((*opening, "irs_encode"), ("-DIRS_ENCODE_ONLY",), tmp_path)
-    whole = thumb_size((*opening, "irs_encode", "irs_frame_size", "irs_frame_dims", "irs_decode"), (), tmp_path)
+    sender = ("-DIRS_ENCODE_ONLY",)
+    budgets = {
+        "bytes: irs_encode": (("irs_encode",), (*sender, *BYTES), 4096),
+        "bytes: sender with opening": ((*OPENING, "irs_encode"), (*sender, *BYTES), 7424),
+        "bytes: everything": (WHOLE, BYTES, 10240),
+        "bytes and quantization: everything": (WHOLE, ("-DIRS_BYTES_ONLY",), 12800),
+        "all elements: irs_encode": (("irs_encode",), sender, 6912),
+        "all elements: everything": (WHOLE, (), 15360),
+    }
+    sizes = {name: thumb_size(entries, flags, tmp_path) for name, (entries, flags, _) in budgets.items()}
     with capsys.disabled():
-        print(f"\nCortex-M4, bytes of Thumb-2: irs_encode of bytes {byte_encoder}, of all elements {encoder}, ", end="")
-        print(f"with opening {device}, everything {whole}")
-    assert byte_encoder <= 6144
-    assert whole <= 15872
+        print("\nCortex-M4, bytes of Thumb-2: " + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+    assert {name: size for name, size in sizes.items() if size > budgets[name][2]} == {}
+
+
+def test_reduced_build(tmp_path: Path) -> None:
+    """The same frames for what is left; what is left out is refused when its descriptor is opened."""
+    needed("gcc")
+    program, path = tmp_path / "check_vectors", tmp_path / "vectors.bin"
+    build("gcc", ("-O2", *BYTES), program, [*SOURCES, FOLDER / "check_vectors.c"])
+    shape = (1, 7, 6, 37)
+    kept = [vector([trained("u8", shape, level)], [feature_map(5, shape, "u8")]) for level in (0, 1)]
+    out = [
+        vector([trained(dtype, shape, level)], [feature_map(5, shape, dtype)])
+        for dtype, level in (("u8", 2), ("f32", 1))
+    ]
+    out.append(vector([TensorSpec("q", "f32", (5,), Quantization((0.1,), (0,)))], [np.zeros(5, np.float32)]))
+    digest = crc32c(b"".join(frame for _, frame in kept))
+    path.write_bytes(struct.pack("<I", 2) + b"".join(body for body, _ in kept))
+    result = subprocess.run([program, path, "brief"], capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout.strip()) == (0, f"2 vectors, digest {digest:08x}"), result.stderr
+    for body, _ in out:
+        path.write_bytes(struct.pack("<I", 1) + body)
+        result = subprocess.run([program, path, "brief"], capture_output=True, text=True, timeout=300)
+        assert (result.returncode, "status == IRS_OK" in result.stderr) == (1, True)

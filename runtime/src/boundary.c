@@ -62,6 +62,7 @@ static irs_status check_head(const uint8_t *p, size_t size) {
     return load16(p + 6) - 1u < IRS_MAX_TENSORS ? IRS_OK : IRS_ERR_DESCRIPTOR;
 }
 
+#ifndef IRS_NO_QUANTIZATION
 static irs_status read_quantization(irs_spec *spec, reader *r) {
     irs_quantization *q = &spec->quantization;
     const uint8_t *p = take(r, 8);
@@ -100,6 +101,7 @@ static irs_status read_quantization(irs_spec *spec, reader *r) {
     spec->wire_size = 1;
     return IRS_OK;
 }
+#endif
 
 static irs_status open_codec(irs_spec *spec, irs_arena *arena) {
     if (spec->codec == IRS_CODEC_RAW) {
@@ -148,7 +150,11 @@ static irs_status read_spec(irs_spec *spec, irs_arena *arena, uint32_t *symbols,
         }
     }
     if (record[2] == 1) {
+#ifdef IRS_NO_QUANTIZATION
+        return IRS_ERR_CODEC;
+#else
         IRS_TRY(read_quantization(spec, r));
+#endif
     }
     if (take_padded(r, name_size) == NULL) {
         return IRS_ERR_DESCRIPTOR;

@@ -17,6 +17,10 @@ int memcmp(const void *a, const void *b, size_t size);
 #error "irsplit frames are little-endian and tensors are copied as they are: big-endian targets are not supported"
 #endif
 
+#if UINTPTR_MAX <= UINT32_MAX /* smaller code rather than faster */
+#define IRS_SMALL 1
+#endif
+
 #define IRS_TRY(call)                       \
     do {                                    \
         irs_status irs_try_ = (call);       \
@@ -73,6 +77,7 @@ static inline int add_size(uint64_t *size, uint64_t more) {
     return 1;
 }
 
-static inline uint64_t align_up(uint64_t value, uint64_t alignment) { return (value + alignment - 1) / alignment * alignment; }
+/* alignment: a power of two */
+static inline uint64_t align_up(uint64_t value, uint32_t alignment) { return (value + alignment - 1) & ~(uint64_t)(alignment - 1); }
 
 #endif

@@ -4,14 +4,14 @@
 /* ---- pixel order -------------------------------------------------------------------------------------------------- */
 
 /* Byte offset of the first channel of a pixel, and from one channel to the next. */
-static inline uint64_t pixel_offset(const irs_geometry *g, uint64_t pixel, size_t width) {
+static inline size_t pixel_offset(const irs_geometry *g, size_t pixel, size_t width) {
     if (g->plane == 0) {
         return pixel * g->channels * width;
     }
     return (pixel / g->plane * g->channels * g->plane + pixel % g->plane) * width;
 }
 
-static inline uint64_t channel_stride(const irs_geometry *g, size_t width) {
+static inline size_t channel_stride(const irs_geometry *g, size_t width) {
     return (g->plane == 0 ? 1 : g->plane) * width;
 }
 
@@ -25,7 +25,7 @@ static inline void transpose_plainly(const uint8_t *source, size_t source_stride
     }
 }
 
-#if UINTPTR_MAX > UINT32_MAX
+#ifndef IRS_SMALL
 /* Exchanges the upper bits of each group of a with the lower ones of b. */
 static inline void swap_bits(uint64_t *a, uint64_t *b, uint32_t shift, uint64_t mask) {
     uint64_t different = (*a >> shift ^ *b) & mask;
@@ -75,20 +75,20 @@ static void transpose(const uint8_t *source, size_t source_stride, uint8_t *targ
 /* Copies a part with channels before pixels, `size` bytes an element, in blocks of pixels that stay in the cache. */
 static inline void copy_planar(const irs_geometry *g, uint8_t *tensor, uint8_t *pixels, irs_part part, size_t size,
                                int to_pixels) {
-    uint64_t first = part.first / g->channels, count = part.count / g->channels;
-    for (uint64_t done = 0; done < count;) {
-        uint64_t within = (first + done) % g->plane, block = g->plane - within;
+    size_t first = part.first / g->channels, count = part.count / g->channels;
+    for (size_t done = 0; done < count;) {
+        size_t within = (first + done) % g->plane, block = g->plane - within;
         block = block < count - done ? block : count - done;
         block = block < BLOCK ? block : BLOCK;
         uint8_t *plane = tensor + ((first + done) / g->plane * g->channels * g->plane + within) * size;
         uint8_t *row = pixels + done * g->channels * size;
         if (size == 1 && to_pixels) {
-            transpose(plane, (size_t)g->plane, row, g->channels, g->channels, (size_t)block);
+            transpose(plane, g->plane, row, g->channels, g->channels, block);
         } else if (size == 1) {
-            transpose(row, g->channels, plane, (size_t)g->plane, (size_t)block, g->channels);
+            transpose(row, g->channels, plane, g->plane, block, g->channels);
         }
         for (uint32_t c = 0; size > 1 && c < g->channels; c++, plane += g->plane * size, row += size) {
-            for (uint64_t i = 0; i < block; i++) {
+            for (size_t i = 0; i < block; i++) {
                 uint8_t *a = plane + i * size, *b = row + i * g->channels * size;
                 memcpy(to_pixels ? b : a, to_pixels ? a : b, size);
             }
@@ -249,8 +249,8 @@ static inline int put_raw(bit_writer *w, uint64_t bits, size_t width) {
 
 static inline irs_status split_all(const splitter s, int is_float, const irs_geometry *g, const uint8_t *tensor,
                                    irs_part part, size_t width, uint8_t *symbols, bit_writer *w) {
-    uint64_t first = part.first / g->channels, pixels = part.count / g->channels, stride = channel_stride(g, width);
-    for (uint64_t pixel = first; pixel < first + pixels; pixel++) {
+    size_t first = part.first / g->channels, pixels = part.count / g->channels, stride = channel_stride(g, width);
+    for (size_t pixel = first; pixel < first + pixels; pixel++) {
         const uint8_t *p = tensor + pixel_offset(g, pixel, width);
         for (uint32_t c = 0; c < g->channels; c++, p += stride) {
             uint64_t rest = 0, bits = load_bits(p, width);
@@ -347,8 +347,8 @@ static inline int join_raw(uint32_t width, bit_reader *r, uint64_t *bits) {
 
 static inline irs_status join_all(const splitter s, int is_float, const irs_geometry *g, const uint8_t *symbols,
                                   irs_part part, size_t width, bit_reader *r, uint8_t *tensor) {
-    uint64_t first = part.first / g->channels, pixels = part.count / g->channels, stride = channel_stride(g, width);
-    for (uint64_t pixel = first; pixel < first + pixels; pixel++) {
+    size_t first = part.first / g->channels, pixels = part.count / g->channels, stride = channel_stride(g, width);
+    for (size_t pixel = first; pixel < first + pixels; pixel++) {
         uint8_t *p = tensor + pixel_offset(g, pixel, width);
         for (uint32_t c = 0; c < g->channels; c++, p += stride) {
             uint64_t bits;

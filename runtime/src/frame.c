@@ -13,7 +13,7 @@ irs_status irs_frame_bound(const irs_boundary *b, const irs_tensor *tensors, siz
         const irs_spec *spec = &b->specs[i];
         uint64_t count, outliers = 0, heads = 0;
         IRS_TRY(check_dims(spec, tensors[i].dims, &count));
-        if (spec->quantization.outliers) {
+        if (irs_has_outliers(spec)) {
             outliers = 4 + irs_outlier_limit(count) * (4u + spec->element_size);
         }
         if (spec->chunk != 0) {
@@ -35,7 +35,7 @@ static uint64_t workspace_of(const irs_spec *spec, const uint32_t *dims, uint64_
     if (spec->codec == IRS_CODEC_STATIC_RANS) {
         irs_geometry geometry;
         irs_geometry_of(&geometry, spec->model, spec->rank, dims);
-        size += irs_static_scratch(spec->model, &geometry, count < spec->chunk ? count : spec->chunk);
+        size += irs_static_scratch(spec->model, &geometry, count < spec->chunk ? (size_t)count : spec->chunk);
     }
     return size;
 }
@@ -123,7 +123,7 @@ static irs_status write_outliers(const irs_spec *spec, const irs_tensor *tensor,
                                  writer *w) {
     uint64_t entry = 4 + (uint64_t)spec->element_size;
     uint8_t *head = NULL, *entries = NULL;
-    if (spec->quantization.outliers) {
+    if (irs_has_outliers(spec)) {
         head = claim(w, 4);
         entries = head == NULL ? NULL : claim(w, irs_outlier_limit(count) * entry);
         if (entries == NULL) {
@@ -140,9 +140,9 @@ static irs_status write_outliers(const irs_spec *spec, const irs_tensor *tensor,
 }
 
 static irs_status write_raw(const irs_spec *spec, const irs_tensor *tensor, uint64_t count, writer *w) {
-    if (spec->quantization.storage != 0) {
+    if (irs_is_quantized(spec)) {
         /* outliers come first and their number is not known yet: quantize behind the room for all, then close up */
-        uint64_t most = spec->quantization.outliers ? 4 + irs_outlier_limit(count) * (4u + spec->element_size) : 0;
+        uint64_t most = irs_has_outliers(spec) ? 4 + irs_outlier_limit(count) * (4u + spec->element_size) : 0;
         if (most > (uint64_t)(w->end - w->p) || count > (uint64_t)(w->end - w->p) - most) {
             return IRS_ERR_BUFFER;
         }
@@ -178,13 +178,13 @@ static irs_status write_section(const irs_boundary *b, uint32_t index, const irs
         return write_raw(spec, tensor, count, w);
     }
     const uint8_t *elements = tensor->data;
-    if (spec->quantization.storage != 0) {
+    if (irs_is_quantized(spec)) {
         IRS_TRY(write_outliers(spec, tensor, count, workspace, w));
         elements = workspace;
     }
     section s = begin_section(b, index, hooks, tensor->dims, count, workspace);
-    for (uint64_t first = 0; first < count; first += spec->chunk) {
-        irs_part part = {first, (size_t)(count - first < spec->chunk ? count - first : spec->chunk)};
+    for (size_t first = 0; first < count; first += spec->chunk) {
+        irs_part part = {first, count - first < spec->chunk ? (size_t)count - first : spec->chunk};
         IRS_TRY(write_chunk(&s, elements, part, w));
     }
     return IRS_OK;
@@ -209,7 +209,7 @@ static void write_head(const irs_boundary *b, const irs_tensor *tensors, uint8_t
     }
 }
 
-#ifdef IRS_ONE_PASS
+#ifndef IRS_SMALL
 /* A frame of raw tensors: `size` is what plain_size says. */
 static irs_status encode_plain(const irs_boundary *b, const irs_tensor *tensors, uint8_t *frame, uint64_t size) {
     write_head(b, tensors, frame, size + IRS_TRAILER_SIZE);
@@ -236,7 +236,7 @@ irs_status irs_encode(const irs_boundary *b, const irs_hooks *hooks, const irs_t
         return IRS_ERR_ARGUMENT;
     }
     IRS_TRY(check_workspace(b, tensors, workspace, workspace_size));
-#ifdef IRS_ONE_PASS
+#ifndef IRS_SMALL
     uint64_t plain = plain_size(b, tensors);
     if (plain != 0 && capacity >= IRS_TRAILER_SIZE && plain <= capacity - IRS_TRAILER_SIZE) {
         *frame_size = (size_t)plain + IRS_TRAILER_SIZE;

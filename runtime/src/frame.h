@@ -26,7 +26,7 @@ static inline irs_status check_dims(const irs_spec *spec, const uint32_t *dims, 
     }
     IRS_TRY(irs_count_elements(spec, dims, count));
     /* indices of outliers are 32 bits wide */
-    return spec->quantization.outliers && *count > UINT32_MAX ? IRS_ERR_SIZE : IRS_OK;
+    return irs_has_outliers(spec) && *count > UINT32_MAX ? IRS_ERR_SIZE : IRS_OK;
 }
 
 static inline irs_status check_tensor(const irs_spec *spec, const irs_tensor *tensor, uint64_t *count) {
@@ -53,7 +53,7 @@ static inline irs_status check_bools(const irs_spec *spec, const uint8_t *p, uin
 
 /* Quantized elements of a tensor that is coded afterwards, before the codec's own scratch. */
 static inline uint64_t quantized_size(const irs_spec *spec, uint64_t count) {
-    return spec->quantization.storage != 0 && spec->codec != IRS_CODEC_RAW ? align_up(count, IRS_ALIGNMENT) : 0;
+    return irs_is_quantized(spec) && spec->codec != IRS_CODEC_RAW ? align_up(count, IRS_ALIGNMENT) : 0;
 }
 
 static inline section begin_section(const irs_boundary *b, uint32_t index, const irs_hooks *hooks, const uint32_t *dims,
@@ -70,18 +70,14 @@ static inline section begin_section(const irs_boundary *b, uint32_t index, const
     return s;
 }
 
-/* Frames of raw tensors alone have a size that is known beforehand, so that elements can be copied and summed in one go. Small
- * machines do it in two: the code counts for more. */
-#if UINTPTR_MAX > UINT32_MAX
-#define IRS_ONE_PASS 1
-#endif
-
-/* Size of a frame without trailer; 0 when a section is not raw, or a tensor is not what the boundary says. */
+#ifndef IRS_SMALL
+/* Frames of raw tensors alone have a size that is known beforehand, so that elements can be copied and summed in one go.
+ * Size of a frame without trailer; 0 when a section is not raw, or a tensor is not what the boundary says. */
 static inline uint64_t plain_size(const irs_boundary *b, const irs_tensor *tensors) {
     uint64_t size = dims_end(b), count;
     for (uint32_t i = 0; i < b->tensor_count; i++) {
         const irs_spec *spec = &b->specs[i];
-        if (spec->codec != IRS_CODEC_RAW || spec->quantization.storage != 0 ||
+        if (spec->codec != IRS_CODEC_RAW || irs_is_quantized(spec) ||
             check_tensor(spec, &tensors[i], &count) != IRS_OK) {
             return 0;
         }
@@ -92,6 +88,7 @@ static inline uint64_t plain_size(const irs_boundary *b, const irs_tensor *tenso
     }
     return size;
 }
+#endif
 
 static inline uint16_t header_check(const uint8_t *header) {
     uint8_t copy[IRS_HEADER_SIZE];

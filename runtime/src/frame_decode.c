@@ -173,8 +173,8 @@ static irs_status read_raw(const irs_spec *spec, uint8_t *target, uint64_t size,
 }
 
 static irs_status read_chunks(const section *s, uint64_t count, uint8_t *elements, reader *r) {
-    for (uint64_t first = 0; first < count; first += s->spec->chunk) {
-        irs_part part = {first, (size_t)(count - first < s->spec->chunk ? count - first : s->spec->chunk)};
+    for (size_t first = 0; first < count; first += s->spec->chunk) {
+        irs_part part = {first, count - first < s->spec->chunk ? (size_t)count - first : s->spec->chunk};
         IRS_TRY(read_chunk(s, part, elements, r));
     }
     return IRS_OK;
@@ -185,7 +185,7 @@ static irs_status read_quantized(const section *s, const irs_tensor *tensor, uin
     const irs_spec *spec = s->spec;
     const uint8_t *entries = NULL, *integers = workspace;
     uint32_t found = 0;
-    if (spec->quantization.outliers) {
+    if (irs_has_outliers(spec)) {
         IRS_TRY(find_outliers(spec, count, &entries, &found, r));
     }
     if (spec->codec == IRS_CODEC_RAW) {
@@ -206,7 +206,7 @@ static irs_status read_section(const irs_boundary *b, uint32_t index, const irs_
     uint64_t count;
     IRS_TRY(check_tensor(spec, tensor, &count));
     section s = begin_section(b, index, hooks, tensor->dims, count, workspace);
-    if (spec->quantization.storage != 0) {
+    if (irs_is_quantized(spec)) {
         return read_quantized(&s, tensor, count, workspace, r);
     }
     if (spec->codec == IRS_CODEC_RAW) {
@@ -232,7 +232,7 @@ static int same_dims(const irs_boundary *b, const uint8_t *dims, const irs_tenso
     return 1;
 }
 
-#ifdef IRS_ONE_PASS
+#ifndef IRS_SMALL
 /* A frame of raw tensors whose dims and size are right: copied while it is summed, judged afterwards. */
 static irs_status decode_plain(const irs_boundary *b, const uint8_t *frame, const irs_tensor *tensors) {
     const uint8_t *p = frame + dims_end(b);
@@ -265,7 +265,7 @@ irs_status irs_decode(const irs_boundary *b, const irs_hooks *hooks, const void 
     }
     IRS_TRY(check_head(b, frame, frame_size));
     int same = same_dims(b, (const uint8_t *)frame + IRS_HEADER_SIZE, tensors);
-#ifdef IRS_ONE_PASS
+#ifndef IRS_SMALL
     if (same && plain_size(b, tensors) == frame_size - IRS_TRAILER_SIZE) {
         return decode_plain(b, frame, tensors);
     }

@@ -22,7 +22,7 @@ typedef struct irs_arena {
 } irs_arena;
 
 /* Aligned piece; null while counting. The second pass over a descriptor asks for what the first one counted. */
-static inline void *irs_allot(irs_arena *arena, size_t size) {
+static inline void *irs_allot(irs_arena *arena, uint64_t size) {
     uint64_t place = align_up(arena->used, IRS_ALIGNMENT);
     arena->used = place + size;
     return arena->base == NULL || arena->used > arena->size ? NULL : arena->base + place;
@@ -60,6 +60,18 @@ struct irs_boundary {
 
 /* Copies, and returns what irs_crc32c returns for these bytes; the two do not overlap. */
 uint32_t irs_copy_crc32c(uint32_t crc, void *target, const void *source, size_t size);
+
+/* What a build leaves out is refused when a descriptor asks for it, and costs nothing elsewhere. */
+static inline int irs_is_quantized(const irs_spec *spec) {
+#ifdef IRS_NO_QUANTIZATION
+    (void)spec;
+    return 0;
+#else
+    return spec->quantization.storage != 0;
+#endif
+}
+
+static inline int irs_has_outliers(const irs_spec *spec) { return irs_is_quantized(spec) && spec->quantization.outliers; }
 
 irs_status irs_open_static(const irs_spec *spec, irs_model *model, irs_arena *arena);
 

@@ -139,6 +139,36 @@ static inline void dequantize_run(uint8_t dtype, const step *s, int is_signed, c
     }
 }
 
+/* Loops specialised by a constant, where code may be large. */
+static void quantize_typed(uint8_t dtype, const step *s, const uint8_t *source, size_t count, uint8_t *target) {
+#ifndef IRS_SMALL
+    if (dtype == IRS_F32) {
+        quantize_run(IRS_F32, s, source, count, target);
+        return;
+    }
+    if (dtype == IRS_F16) {
+        quantize_run(IRS_F16, s, source, count, target);
+        return;
+    }
+#endif
+    quantize_run(dtype, s, source, count, target);
+}
+
+static void dequantize_typed(uint8_t dtype, const step *s, int is_signed, const uint8_t *source, size_t count,
+                             uint8_t *target) {
+#ifndef IRS_SMALL
+    if (dtype == IRS_F32) {
+        dequantize_run(IRS_F32, s, is_signed, source, count, target);
+        return;
+    }
+    if (dtype == IRS_F16) {
+        dequantize_run(IRS_F16, s, is_signed, source, count, target);
+        return;
+    }
+#endif
+    dequantize_run(dtype, s, is_signed, source, count, target);
+}
+
 /* elements that follow one another with the same scale */
 static uint64_t run_length(const irs_spec *spec, const uint32_t *dims, uint64_t count) {
     if (spec->quantization.axis == IRS_MAX_RANK) {
@@ -158,12 +188,7 @@ void irs_quantize(const irs_spec *spec, const uint32_t *dims, const uint8_t *sou
     size_t size = spec->element_size;
     for (uint64_t i = 0, k = 0; i < count; i += run, k++) {
         step s = read_step(q, (uint32_t)(k % q->count));
-        const uint8_t *from = source + i * size;
-        switch (spec->dtype) { /* the loops below are specialised by the constant */
-        case IRS_F32: quantize_run(IRS_F32, &s, from, (size_t)run, target + i); break;
-        case IRS_F16: quantize_run(IRS_F16, &s, from, (size_t)run, target + i); break;
-        default: quantize_run(IRS_BF16, &s, from, (size_t)run, target + i); break;
-        }
+        quantize_typed(spec->dtype, &s, source + i * size, (size_t)run, target + i);
     }
     *outlier_count = 0;
     if (!q->outliers) {
@@ -191,11 +216,6 @@ void irs_dequantize(const irs_spec *spec, const uint32_t *dims, const uint8_t *s
     int is_signed = q->storage == IRS_I8;
     for (uint64_t i = 0, k = 0; i < count; i += run, k++) {
         step s = read_step(q, (uint32_t)(k % q->count));
-        uint8_t *to = target + i * spec->element_size;
-        switch (spec->dtype) {
-        case IRS_F32: dequantize_run(IRS_F32, &s, is_signed, source + i, (size_t)run, to); break;
-        case IRS_F16: dequantize_run(IRS_F16, &s, is_signed, source + i, (size_t)run, to); break;
-        default: dequantize_run(IRS_BF16, &s, is_signed, source + i, (size_t)run, to); break;
-        }
+        dequantize_typed(spec->dtype, &s, is_signed, source + i, (size_t)run, target + i * spec->element_size);
     }
 }

@@ -114,7 +114,7 @@ IRS_TARGET static inline void residual_row(const irs_model *m, __m256i symbols, 
     __m256i s = _mm256_and_si256(symbols, here), b = _mm256_and_si256(base, here);
     __m256i size = _mm256_or_si256(_mm256_subs_epu8(s, b), _mm256_subs_epu8(b, s));
     *sums = _mm256_add_epi64(*sums, _mm256_sad_epu8(size, _mm256_setzero_si256()));
-    if (m->has_references) {
+    if (irs_has_references(m)) {
         __m256i low = _mm256_sub_epi16(_mm256_cvtepu8_epi16(_mm256_castsi256_si128(s)),
                                        _mm256_cvtepu8_epi16(_mm256_castsi256_si128(b)));
         __m256i high = _mm256_sub_epi16(_mm256_cvtepu8_epi16(_mm256_extracti128_si256(s, 1)),

@@ -128,12 +128,12 @@ IRS_TARGET static inline __m256i decode_row(const irs_model *m, __m256i tables, 
 /* Symbols of one pixel; returns the sum of their residuals' magnitudes. */
 IRS_TARGET static inline uint32_t decode_pixel(const irs_model *m, const irs_scratch *s, const irs_pixels *near,
                                                const uint8_t *map, uint8_t *here, uint32_t eights, reading *r) {
-    uint32_t step = m->has_references ? m->lanes : 32;
+    uint32_t step = irs_has_references(m) ? m->lanes : 32;
     __m256i sums = _mm256_setzero_si256();
     for (uint32_t c = 0; c < m->channels; c += step) {
         uint32_t count = m->channels - c < step ? m->channels - c : step;
         __m256i base = predict_row(m, near, c), prediction = base;
-        if (m->has_references) {
+        if (irs_has_references(m)) {
             store_row(s->base + c, base);
             irs_refine(m, s->base, s->residuals, c, count, s->refined);
             prediction = load_row(s->refined);

@@ -16,7 +16,7 @@ IRS_TARGET static inline uint32_t model_pixel(const irs_model *m, const irs_scra
         __m256i symbols = load_row(here + c), base = predict_row(m, near, c);
         __m256i some = first_bytes(m->channels - c < 32 ? m->channels - c : 32);
         residual_row(m, symbols, base, some, s->residuals + c, &sums);
-        if (m->has_references) {
+        if (irs_has_references(m)) {
             store_row(s->base + c, base);
             continue;
         }
@@ -25,7 +25,7 @@ IRS_TARGET static inline uint32_t model_pixel(const irs_model *m, const irs_scra
             store_row(s->coded + place + c, _mm256_sub_epi8(symbols, base));
         }
     }
-    if (m->has_references) {
+    if (irs_has_references(m)) {
         irs_refine(m, s->base, s->residuals, 0, m->channels, s->refined);
         for (uint32_t c = 0; c < m->channels; c += 32) {
             __m256i prediction = load_row(s->refined + c);

@@ -14,6 +14,11 @@ static const uint8_t *take(const uint8_t **p, const uint8_t *end, uint64_t size)
     return start;
 }
 
+#ifdef IRS_BYTES_ONLY
+static int elements_fit(const irs_model *m, const irs_spec *spec) {
+    return m->elements == IRS_ELEMENTS_BYTES && spec->wire_size == 1 && (m->keep | m->tail | m->zero | m->top | m->base) == 0;
+}
+#else
 static int mantissa_bits(const irs_spec *spec) {
     switch (spec->dtype) {
     case IRS_F32: return 23;
@@ -28,7 +33,7 @@ static int is_wide_integer(const irs_spec *spec) {
 }
 
 static int elements_fit(const irs_model *m, const irs_spec *spec) {
-    int quantized = spec->quantization.storage != 0;
+    int quantized = irs_is_quantized(spec);
     switch (m->elements) {
     case IRS_ELEMENTS_BYTES:
         return spec->wire_size == 1 && (m->keep | m->tail | m->zero | m->top | m->base) == 0;
@@ -40,6 +45,7 @@ static int elements_fit(const irs_model *m, const irs_spec *spec) {
     }
     return 0;
 }
+#endif
 
 static irs_status read_head(irs_model *m, const irs_spec *spec, const uint8_t *p) {
     m->channel_axis = p[0];
@@ -69,7 +75,7 @@ static irs_status read_head(irs_model *m, const irs_spec *spec, const uint8_t *p
     if (m->classes == 0 || m->classes > m->channels || m->classes > 256 || !elements_fit(m, spec)) {
         return IRS_ERR_DESCRIPTOR;
     }
-    uint8_t type = spec->quantization.storage != 0 ? spec->quantization.storage : spec->dtype;
+    uint8_t type = irs_is_quantized(spec) ? spec->quantization.storage : spec->dtype;
     m->flip = type == IRS_I8 ? 0x80 : 0;
     /* every pixel has all channels, and parts consist of whole pixels */
     if (m->channel_axis == 0xFF ? m->channels != 1
@@ -132,6 +138,10 @@ static irs_status read_references(irs_model *m, irs_arena *arena, const uint8_t 
     if (!m->has_references) {
         return IRS_OK;
     }
+#ifdef IRS_NO_REFERENCES
+    (void)arena, (void)p, (void)end;
+    return IRS_ERR_CODEC;
+#else
     if (m->channels <= m->lanes) {
         return IRS_ERR_DESCRIPTOR;
     }
@@ -158,6 +168,7 @@ static irs_status read_references(irs_model *m, irs_arena *arena, const uint8_t 
         }
     }
     return IRS_OK;
+#endif
 }
 
 static irs_status read_map(irs_model *m, irs_arena *arena, const uint8_t **p, const uint8_t *end) {

@@ -52,7 +52,7 @@ static inline uint32_t residuals(const irs_model *m, const uint8_t *symbols, con
     for (uint32_t c = 0; c < count; c++) {
         sum += symbols[c] > base[c] ? symbols[c] - base[c] : base[c] - symbols[c];
     }
-    for (uint32_t c = 0; m->has_references && c < count; c++) {
+    for (uint32_t c = 0; irs_has_references(m) && c < count; c++) {
         residuals[c] = (int16_t)(symbols[c] - base[c]);
     }
     return sum;
@@ -112,7 +112,7 @@ static void model_contexts(const irs_model *m, const irs_geometry *g, const irs_
         const uint8_t *here = s->symbols + pixel * channels, *prediction = s->base;
         predict(m, &near, 0, m->channels, s->base);
         uint32_t sum = residuals(m, here, s->base, m->channels, s->residuals);
-        if (m->has_references) {
+        if (irs_has_references(m)) {
             refine(m, s->base, s->residuals, 0, m->channels, s->refined);
             prediction = s->refined;
         }
@@ -151,7 +151,7 @@ static irs_status decode_contexts(const irs_model *m, const irs_geometry *g, con
         for (uint32_t c = 0; c < m->channels; c += lanes) {
             uint32_t count = m->channels - c < lanes ? m->channels - c : lanes;
             const uint8_t *prediction = s->base + c;
-            if (m->has_references) {
+            if (irs_has_references(m)) {
                 refine(m, s->base, s->residuals, c, count, s->refined);
                 prediction = s->refined;
             }

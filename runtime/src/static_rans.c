@@ -8,7 +8,7 @@ void irs_geometry_of(irs_geometry *g, const irs_model *m, uint32_t rank, const u
     g->width = 1;
     g->height = 1;
     if (axis != 0xFF && axis + 1 < rank) { /* channels before height and width */
-        uint64_t plane = 1;
+        size_t plane = 1; /* of a tensor in memory; of one that is too large nothing but sizes is asked */
         for (uint32_t i = axis + 1; i < rank; i++) {
             plane *= dims[i];
         }
@@ -38,31 +38,24 @@ static int has_avx2(void) {
 
 /* ---- scratch ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t lay_out(irs_scratch *s, const irs_model *m, const irs_geometry *g, uint64_t count, uint8_t *memory) {
-    uint64_t place = 0, row = align_up((uint64_t)m->channels + IRS_PADDING, 16);
-    uint64_t plane = align_up(count + IRS_PADDING, 16), window = (uint64_t)g->width + 1;
-    uint64_t sizes[] = {plane, plane, plane, irs_rans_room(count), row, row, row, 2 * row, 4 * window};
-    uint64_t places[sizeof sizes / sizeof *sizes];
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        places[i] = place;
-        place += align_up(sizes[i], 16);
-    }
-    if (s != NULL) {
-        s->symbols = memory + places[0];
-        s->coded = memory + places[1];
-        s->tables = memory + places[2];
-        s->room = memory + places[3];
-        s->start = memory + places[4];
-        s->base = memory + places[5];
-        s->refined = memory + places[6];
-        s->residuals = (int16_t *)(void *)(memory + places[7]);
-        s->sums = (uint32_t *)(void *)(memory + places[8]);
-    }
-    return place;
+static uint64_t lay_out(irs_scratch *s, const irs_model *m, const irs_geometry *g, size_t count, uint8_t *memory) {
+    irs_arena arena = {memory, 0, UINT64_MAX};
+    uint64_t row = (uint64_t)m->channels + IRS_PADDING, plane = (uint64_t)count + IRS_PADDING;
+    s->symbols = irs_allot(&arena, plane);
+    s->coded = irs_allot(&arena, plane);
+    s->tables = irs_allot(&arena, plane);
+    s->room = irs_allot(&arena, irs_rans_room(count));
+    s->start = irs_allot(&arena, row);
+    s->base = irs_allot(&arena, row);
+    s->refined = irs_allot(&arena, row);
+    s->residuals = irs_allot(&arena, 2 * row);
+    s->sums = irs_allot(&arena, 4 * ((uint64_t)g->width + 1));
+    return align_up(arena.used, IRS_ALIGNMENT);
 }
 
-uint64_t irs_static_scratch(const irs_model *m, const irs_geometry *g, uint64_t count) {
-    return count == 0 ? 0 : lay_out(NULL, m, g, count, NULL);
+uint64_t irs_static_scratch(const irs_model *m, const irs_geometry *g, size_t count) {
+    irs_scratch counted;
+    return count == 0 ? 0 : lay_out(&counted, m, g, count, NULL);
 }
 
 /* ---- encoding and decoding ----------------------------------------------------------------------------------------- */

@@ -40,22 +40,30 @@ struct irs_model {
     uint32_t *decoder;
 };
 
+static inline int irs_has_references(const irs_model *m) {
+#ifdef IRS_NO_REFERENCES
+    (void)m;
+    return 0;
+#else
+    return m->has_references;
+#endif
+}
+
 typedef struct irs_geometry {
     uint32_t width, channels;
-    uint64_t height;
-    uint64_t plane; /* height * width when the channels come before them, 0 when they come last */
+    size_t height;
+    size_t plane; /* height * width when the channels come before them, 0 when they come last */
 } irs_geometry;
 
 /* Part of a tensor that is coded at a time: elements [first, first + count) in pixel order. */
 typedef struct irs_part {
-    uint64_t first;
-    size_t count;
+    size_t first, count;
 } irs_part;
 
 void irs_geometry_of(irs_geometry *geometry, const irs_model *model, uint32_t rank, const uint32_t *dims);
 
 /* Scratch for one part of `count` elements. */
-uint64_t irs_static_scratch(const irs_model *model, const irs_geometry *geometry, uint64_t count);
+uint64_t irs_static_scratch(const irs_model *model, const irs_geometry *geometry, size_t count);
 
 /* Codes a part; `tensor` are the wire elements of the whole tensor. IRS_ERR_BUFFER when it does not fit `capacity`. */
 irs_status irs_static_encode(const irs_spec *spec, const irs_geometry *geometry, const uint8_t *tensor, irs_part part,

@@ -8,15 +8,15 @@
 typedef struct walk {
     const irs_model *m;
     uint32_t width, x;
-    uint64_t height, y;
-    uint64_t pixel;          /* within the part */
+    size_t height, y;
+    size_t pixel;          /* within the part */
     uint32_t slot, window;   /* of the ring of sums */
     uint32_t last;           /* sum of the pixel before: what follows need not wait for the ring */
     const irs_scratch *s;
 } walk;
 
 static inline void begin(walk *w, const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
-    uint64_t first = part.first / m->channels;
+    size_t first = part.first / m->channels;
     w->m = m;
     w->width = g->width;
     w->height = g->height;
