@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.bundle import write_file
 from irsplit.depfile import read_depfile
 from irsplit.errors import VERSION, BundleError, ParseError
+from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import MANIFEST, file_digest
 
 Report = Callable[[str, dict[str, Any]], None]

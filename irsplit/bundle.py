@@ -2,22 +2,18 @@
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from irsplit.dialects.base import Dialect, WriteOptions
-from irsplit.errors import VERSION, BundleError, UnsupportedError
-from irsplit.exchange import exchange
+from irsplit.errors import VERSION, UnsupportedError
 from irsplit.ir import Dim, Graph, Model, TensorType, Value, engine_graph, states
 from irsplit.passes.boundaries import sends, specs
 from irsplit.runtime.boundary import Boundary, TensorSpec
+from irsplit.runtime.folders import new_folder
 from irsplit.runtime.manifest import FORMAT_VERSION, MANIFEST, Manifest, SegmentInfo, TensorInfo, file_digest
 from irsplit.runtime.state import StateInfo
 
@@ -89,52 +85,6 @@ def write_bundle(
         }
         (build / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Manifest.load(folder)
-
-
-@contextmanager
-def new_folder(folder: Path, mark: str = MANIFEST) -> Generator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends well, and vanishes otherwise.
-
-    A folder that has files is replaced only when `mark`, the file by which its kind is known, is among them.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise BundleError(f"{folder}: is a file; give a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
-        raise BundleError(f"{folder}: holds other files (no {mark} is there); give a new or empty folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        build = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise BundleError(f"{folder}: cannot be written: {error.strerror}; give a folder that you may write") from error
-    try:
-        build.chmod(0o755)
-        yield build
-        _replace(build, folder)
-    except OSError as error:
-        raise BundleError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(build, ignore_errors=True)
-
-
-def _replace(build: Path, folder: Path) -> None:
-    """Put `build` where `folder` is, in one step where the system can; what was there ends up at `build`."""
-    if not folder.exists():
-        build.rename(folder)
-    elif not exchange(build, folder):
-        _replace_in_two_steps(build, folder)
-
-
-def _replace_in_two_steps(build: Path, folder: Path) -> None:
-    """The old folder steps aside first: for a moment there is none, and a process killed then leaves it aside."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    os.rename(folder, aside / "old")
-    try:
-        os.rename(build, folder)
-    except OSError:
-        os.rename(aside / "old", folder)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_segment(
@@ -229,23 +179,3 @@ def _first_size(dim: Dim) -> int:
 
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that appears whole or not at all, in a folder that is made when it is not there.
-
-    Raises BundleError when it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                write(file)
-                file.flush()
-                temporary.chmod(0o644)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be written: {error.strerror}; give a file that you may write") from error

@@ -11,10 +11,10 @@ from typing import Any
 
 from irsplit.errors import BundleError
 from irsplit.runtime.boundary import Boundary
+from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.state import StateInfo
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import irsplit
-from irsplit import bundle as bundle_module
-from irsplit.exchange import exchange
+from irsplit.runtime import folders
+from irsplit.runtime.folders import exchange
 from irsplit.runtime.manifest import Manifest
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
@@ -52,16 +52,16 @@ def test_killed_at_every_step_of_a_replacement(tmp_path: Path) -> None:
 
 
 def test_killed_at_every_step_of_a_first_bundle(tmp_path: Path) -> None:
-    folders = attempts("first_compile", tmp_path, prepared=False)
-    whole = [folder for folder in folders if (folder / "bundle").exists()]
-    assert folders[-1] in whole
-    assert len(folders) > 10
+    found = attempts("first_compile", tmp_path, prepared=False)
+    whole = [folder for folder in found if (folder / "bundle").exists()]
+    assert found[-1] in whole
+    assert len(found) > 10
     for folder in whole:
         Manifest.load(folder / "bundle").check_files()
 
 
 def test_without_an_exchange_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_module, "exchange", lambda one, other: False)
+    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
     first_compile(str(tmp_path))
     recompile(str(tmp_path))
     assert Manifest.load(tmp_path / "bundle").boundaries[0].name == "down/relu"

@@ -15,9 +15,13 @@ from onnx import numpy_helper
 
 import irsplit
 from irsplit.cli import main
-from irsplit.delta import Change, _planes, _restored, apply_delta, compress_against, write_delta
+from irsplit.delta import _planes, compress_against, write_delta
+from irsplit.dialects.base import WriteOptions
+from irsplit.dialects.tflite import TFLITE
 from irsplit.errors import BundleError
-from irsplit.runtime.manifest import MANIFEST, Manifest
+from irsplit.runtime.folders import MANIFEST
+from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.patch import Change, apply_delta, restored
 
 TESTS = Path(__file__).parent
 MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -77,6 +81,55 @@ def test_unchanged_weights_cost_nothing(old, tmp_path):
     assert report.patch_bytes < changed + 3000
     apply_delta(old, tmp_path / "patch", tmp_path / "applied")
     assert contents(tmp_path / "applied") == contents(new)
+
+
+def test_whole_build_as_a_patch_against_nothing(new, tmp_path):
+    report = write_delta(None, new, tmp_path / "patch", "device")
+    assert report.unchanged_files == 0
+    apply_delta(None, tmp_path / "patch", tmp_path / "applied")
+    assert contents(tmp_path / "applied") == {n: d for n, d in contents(new).items() if not n.startswith("server/")}
+
+
+def test_patch_wants_an_old_bundle(old, new, tmp_path):
+    write_delta(old, new, tmp_path / "patch")
+    with pytest.raises(BundleError, match="is none; get another patch"):
+        apply_delta(None, tmp_path / "patch", tmp_path / "applied")
+
+
+def retrained_tflite(path: Path, change: float) -> Path:
+    """The TFLite example with its float weights moved by a share of each, in place."""
+    source = MODEL.with_suffix(".tflite")
+    model, data = TFLITE.read(source), bytearray(source.read_bytes())
+    generator = np.random.default_rng(5)
+    for constant in (value.constant for graph in model.graphs for value in graph.constants):
+        if constant is not None and constant.length > 1000:
+            weights = np.frombuffer(data, np.float32, constant.length // 4, constant.offset)
+            weights *= 1 + change * generator.standard_normal(weights.size).astype(np.float32)
+    path.write_bytes(data)
+    return path
+
+
+def test_tflite_weights_are_coded_against_the_old_ones(tmp_path):
+    old = build(MODEL.with_suffix(".tflite"), tmp_path / "old")
+    (tmp_path / "source").mkdir()
+    new = build(retrained_tflite(tmp_path / "source" / "digits.tflite", 1e-3), tmp_path / "new")
+    report = write_delta(old, new, tmp_path / "patch")
+    apply_delta(old, tmp_path / "patch", tmp_path / "applied")
+    assert contents(tmp_path / "applied") == contents(new)
+    assert report.patch_bytes < 0.85 * plain_patch_size(old, new)
+
+
+def test_weights_beside_the_model_are_coded_against_the_old_ones(tmp_path):
+    (tmp_path / "source").mkdir()
+    models = [MODEL, retrained(tmp_path / "source" / "digits.onnx", 1e-3)]
+    bundles = [tmp_path / "old", tmp_path / "new"]
+    for model, folder in zip(models, bundles, strict=True):
+        irsplit.compile_model(model, folder, ["bottleneck/relu"], options=WriteOptions(external_over=1))
+    assert "server/model.onnx.data" in contents(bundles[1])
+    report = write_delta(*bundles, tmp_path / "patch")
+    apply_delta(bundles[0], tmp_path / "patch", tmp_path / "applied")
+    assert contents(tmp_path / "applied") == contents(bundles[1])
+    assert report.patch_bytes < 0.85 * plain_patch_size(*bundles)
 
 
 def test_one_side_alone(old, new, tmp_path):
@@ -171,4 +224,4 @@ def test_planes_restore_any_bits(count, width, coding, random):
     old = np.frombuffer(random.randbytes(count * width), np.uint8)
     new = np.frombuffer(random.randbytes(count * width), np.uint8)
     change = Change(0, 0, count * width, width, coding)
-    assert _restored(change, old, _planes(change, old, new)) == new.tobytes()
+    assert restored(change, old, _planes(change, old, new)) == new.tobytes()

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from irsplit.bundle import new_folder
 from irsplit.compiler import compile_model
 from irsplit.errors import BundleError, IrsplitError, ModelError
+from irsplit.runtime.folders import new_folder
 from irsplit.runtime.manifest import Manifest
 
 _TFLITE_MAGIC = slice(4, 8), b"TFL3"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irsplit.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
-from irsplit.bundle import write_file
 from irsplit.commands.arguments import add_coding, add_dims, add_state, parse_dims, parse_inputs
 from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
@@ -17,6 +16,7 @@ from irsplit.errors import PlanError
 from irsplit.planner import human
 from irsplit.profiles import link
 from irsplit.profiling import Effort
+from irsplit.runtime.folders import write_file
 
 EXAMPLES = """
 irsplit bench examples/digits/digits.onnx --cuts 4,11 --quick --link lte --json build/bench.json

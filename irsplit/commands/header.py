@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.boundary.header import c_header
-from irsplit.bundle import write_file
 from irsplit.errors import BundleError
+from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
 
 EXAMPLES = """

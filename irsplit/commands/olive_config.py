@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from irsplit.bundle import write_file
 from irsplit.errors import EngineError
+from irsplit.runtime.folders import write_file
 
 _MODULE = "irsplit.adapters.olive"
 _PASSES = ("IrsplitSplit", "IrsplitCheck")

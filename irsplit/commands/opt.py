@@ -4,11 +4,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.bundle import write_file
 from irsplit.dialects.registry import dialect_of
 from irsplit.errors import ModelError
 from irsplit.ir import Model, parse_model, print_model, verify
 from irsplit.passes import Context, Pipeline
+from irsplit.runtime.folders import write_file
 
 IR_TEXT = ".irs"
 

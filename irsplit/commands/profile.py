@@ -4,7 +4,6 @@ import datetime
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.bundle import write_file
 from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
 from irsplit.commands.progress import progress
 from irsplit.compiler import whole_model
@@ -16,6 +15,7 @@ from irsplit.passes.stretches import stretches
 from irsplit.planner import human
 from irsplit.profiles.measured import ModelProfile, to_json
 from irsplit.profiling import Effort, profile_model
+from irsplit.runtime.folders import write_file
 
 EXAMPLES = """
 irsplit profile examples/digits/digits.onnx -o build/profile.json --quick

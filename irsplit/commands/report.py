@@ -4,11 +4,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit import sources
-from irsplit.bundle import write_file
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.dialects.registry import dialect_of
 from irsplit.report import render, report_data
+from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
 
 EXAMPLES = """

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.bundle import write_file
 from irsplit.commands.arguments import parse_inputs
 from irsplit.commands.output import size
 from irsplit.engines.execute import run_bundle
 from irsplit.engines.isolate import isolated
 from irsplit.runtime.engines import DEFAULT_OPTIONS
+from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.session import check_inputs
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from irsplit.bundle import new_folder
 from irsplit.errors import BundleError
+from irsplit.runtime.folders import new_folder
 from irsplit.runtime.manifest import MANIFEST, Manifest, TensorInfo
 from irsplit.runtime.serving.messages import DATATYPES, FRAME
 from irsplit.runtime.serving.served import answer_tensors
