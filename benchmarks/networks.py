@@ -247,6 +247,11 @@ def cost_table(
     return CostTable(network.name, tuple(groups), tuple(tensors), link, device.active_uw, device.idle_uw)
 
 
+def network_time(network: Network, device: Device) -> list[int]:
+    """Nanoseconds of every layer on a device."""
+    return [_time(device, layer) for layer in network.layers]
+
+
 def _time(device: Device, layer: Layer) -> int:
     parts = [device.time_ns(kind, macs, 0) for kind, macs in layer.macs.items()]
     if layer.moved_elements:

@@ -73,9 +73,11 @@ def stops(manifest: Manifest, device: Segments) -> tuple[int, ...]:
 class Chooser:
     """Measures and chooses. Thread-safe."""
 
-    def __init__(self, manifest: Manifest, among: Sequence[int], policy: Policy = DEFAULT_POLICY) -> None:
-        prices = _prices(manifest)
-        count = len(manifest.segments)
+    def __init__(
+        self, count: int, among: Sequence[int], choice: Mapping[str, Any] | None = None, policy: Policy = DEFAULT_POLICY
+    ) -> None:
+        """`count` segments, the stops that can be done, and what the manifest says of the planner's choice."""
+        prices = _NO_PRICES if choice is None else _prices(choice)
         self.stops = tuple(among)
         self.policy = policy
         self.link = LinkEstimate()
@@ -189,13 +191,10 @@ class _Prices:
 _NO_PRICES = _Prices({}, {}, {}, None, Conditions(_ANY_RATE_BIT_S, _ANY_RATE_BIT_S))
 
 
-def _prices(manifest: Manifest) -> _Prices:
-    """Prices of a bundle that was planned; none for one that was cut by hand, or of which a part was not priced."""
-    choice = manifest.raw.get("choice")
-    if choice is None:
-        return _NO_PRICES
+def _prices(choice: Mapping[str, Any]) -> _Prices:
+    """Prices of a bundle that was planned; none when a part of it was not priced."""
     names = (*choice["cuts"], DEVICE_ONLY)
-    by_name = {cost.cut: cost for cost in cut_costs(manifest.raw)}
+    by_name = {cost.cut: cost for cost in cut_costs({"choice": choice})}
     if any(name not in by_name for name in names):
         return _NO_PRICES
     costs = [by_name[name] for name in names]

@@ -110,7 +110,7 @@ class RemoteSession:
         several = sum(stop < self._count for stop in among) > 1
         if self._stateful or len(among) < 2 or not (several or policy is not None):
             return None
-        return Chooser(self.manifest, among, policy or DEFAULT_POLICY)
+        return Chooser(self._count, among, self.manifest.raw.get("choice"), policy or DEFAULT_POLICY)
 
     def _stop_named(self, cut: str, among: Sequence[int]) -> int:
         names = {self._cut_name(stop): stop for stop in (self._first_stop, *among)}

@@ -13,7 +13,7 @@ from irsplit.errors import BundleError, CutError
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.choosing import Answered, Chooser, Policy, stops
+from irsplit.runtime.serving.choosing import DEFAULT_POLICY, Answered, Chooser, Policy, stops
 from irsplit.runtime.serving.estimates import Average, Least, LinkEstimate, expected
 from irsplit.runtime.serving.exchange import Patience
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse
@@ -272,16 +272,10 @@ def priced(device_ms: float, server_ms: float, sizes: tuple[int, ...], rate: int
     return {"cuts": [str(stop) for stop in range(1, count)], "load": 100, "ranked": rows}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """As much of a manifest as a chooser looks at."""
-
-    raw: dict[str, Any]
-    segments: tuple[int, ...]
-
-
-def plan(device_ms: float, server_ms: float, sizes: tuple[int, ...], rate: int) -> Any:
-    return Plan({"choice": priced(device_ms, server_ms, sizes, rate)}, tuple(range(len(sizes) + 1)))
+def planned(device_ms: float, sizes: tuple[int, ...], rate: int, policy: Policy = DEFAULT_POLICY) -> Chooser:
+    """A chooser among all stops of equal segments, each 1 ms on the server."""
+    count = len(sizes) + 1
+    return Chooser(count, range(1, count + 1), priced(device_ms, 1, sizes, rate), policy)
 
 
 def call(chooser: Chooser, now: float, rate: float, sizes: tuple[int, ...]) -> tuple[int, float]:
@@ -300,14 +294,14 @@ SIZES = (400_000, 20_000, 100_000)
 
 def test_the_first_choice_is_that_of_the_compiler():
     for rate in (10**9, 10**6, 10**3):
-        chooser = Chooser(plan(20, 1, SIZES, rate), (1, 2, 3, 4))
+        chooser = planned(20, SIZES, rate)
         assert chooser.current == {10**9: 1, 10**6: 4, 10**3: 4}[rate]
-    assert Chooser(plan(100, 1, SIZES, 2 * 10**6), (1, 2, 3, 4)).current == 2
+    assert planned(100, SIZES, 2 * 10**6).current == 2
 
 
 def test_no_flapping_between_cuts_that_are_nearly_the_same():
     """The link wobbles by a tenth around the point where two cuts are equal."""
-    chooser = Chooser(plan(100, 1, SIZES, 10**9), (1, 2, 3, 4))
+    chooser = planned(100, SIZES, 10**9)
     equal, now = 8 * (SIZES[0] - SIZES[1]) / 0.099, 0.0
     for index in range(2000):
         _, now = call(chooser, now, equal * (1.1 if index // 7 % 2 else 0.9), SIZES)
@@ -316,7 +310,7 @@ def test_no_flapping_between_cuts_that_are_nearly_the_same():
 
 def test_a_change_waits_its_time_even_when_the_link_jumps():
     policy = Policy(dwell_s=5.0)
-    chooser = Chooser(plan(100, 1, SIZES, 10**9), (1, 2, 3, 4), policy)
+    chooser = planned(100, SIZES, 10**9, policy)
     now, changed = 0.0, list[float]()
     for index in range(3000):
         before = chooser.changes
@@ -329,7 +323,7 @@ def test_a_change_waits_its_time_even_when_the_link_jumps():
 
 def test_choosing_takes_microseconds():
     """Not a timing: the work is a sum over cuts, and asks neither link nor planner."""
-    chooser = Chooser(plan(20, 1, SIZES, 10**6), (1, 2, 3, 4))
+    chooser = planned(20, SIZES, 10**6)
     asked: list[str] = []
     chooser.costs = lambda inner=chooser.costs: (asked.append("costs"), inner())[1]  # type: ignore[method-assign]
     chooser.choose(0.0)
@@ -368,7 +362,7 @@ def test_the_planner_picks_cuts_that_serve_different_links(tmp_path):
     assert [segment.place for segment in manifest.segments] == ["device", *["server"] * len(manifest.boundaries)]
     sizes = [8 * np.prod(boundary.tensors[0].shape[1:]) for boundary in manifest.boundaries]
     assert sorted(sizes, reverse=True) == sizes, "a later cut that sends more is never better"
-    chooser = Chooser(manifest, stops(manifest, Segments(manifest, "device")))
+    chooser = Chooser(len(manifest.segments), stops(manifest, Segments(manifest, "device")), manifest.raw["choice"])
     assert chooser.costs()
 
 
