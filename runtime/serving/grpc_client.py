@@ -40,6 +40,7 @@ class GrpcTransport:
         self._lock = threading.Lock()
         self._channel: Any = None
         self._call: Any = None
+        self._closed = False
 
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         call = self._connected()
@@ -61,7 +62,10 @@ class GrpcTransport:
         return answer is not None and answer.ready
 
     def ping(self, timeout_s: float) -> bool:
-        self._connected()
+        try:
+            self._connected()
+        except TransportError:
+            return False
         return self._ask("ServerLive", timeout_s) is not None
 
     def _ask(self, method: str, timeout_s: float) -> Any:
@@ -81,6 +85,7 @@ class GrpcTransport:
             return None
 
     def close(self) -> None:
+        self._closed = True
         with self._lock:
             channel, self._channel, self._call = self._channel, None, None
         if channel is not None:
@@ -88,6 +93,8 @@ class GrpcTransport:
 
     def _connected(self) -> Any:
         with self._lock:
+            if self._closed:
+                raise TransportError(None, "the session is closed")
             if self._channel is None:
                 if self._credentials is None:
                     self._channel = grpc.insecure_channel(self._address, _OPTIONS)

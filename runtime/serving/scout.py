@@ -12,6 +12,7 @@ from irsplit.runtime.serving.segments import Stretch, encode
 
 _PATIENCE_S = 10.0
 """For what nobody waits for."""
+_CLOSING_S = 2.0
 
 Request = Callable[[bytes, int], InferRequest]
 """The request that carries a frame to the segments from an index on."""
@@ -83,8 +84,9 @@ class Scout:
             self._beside(self._ping)
 
     def close(self) -> None:
+        """After the exchanger: what is under way ends with its connection, or soon."""
         if self._aside is not None:
-            self._aside.join()
+            self._aside.join(_CLOSING_S)
 
     def _try(self, stop: int, values: Mapping[str, Any]) -> None:
         """Send a call that is answered in another way, only to measure it."""

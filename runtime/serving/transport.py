@@ -75,6 +75,7 @@ class HttpTransport:
         self._headers = {"authorization": f"Bearer {access.token}"} if access.token else {}
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
+        self._closed = False
 
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         headers, body = request_to_body(request)
@@ -90,7 +91,7 @@ class HttpTransport:
             raise TransportError(None, error.text) from error
 
     def ready(self, timeout_s: float) -> bool:
-        self.close()
+        self._drop()
         try:
             return self._ask("GET", "/v2/health/ready", {}, b"", timeout_s)[0] == 200
         except TransportError:
@@ -103,6 +104,10 @@ class HttpTransport:
             return False
 
     def close(self) -> None:
+        self._closed = True  # a request under way closes its connection itself
+        self._drop()
+
+    def _drop(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
@@ -122,7 +127,10 @@ class HttpTransport:
             code = Code.DEADLINE if isinstance(error, TimeoutError) else None
             raise TransportError(code, f"{type(error).__name__}: {error}") from error
         with self._lock:
-            self._idle.append(connection)
+            if not self._closed:
+                self._idle.append(connection)
+                return answer.status, given, content
+        connection.close()
         return answer.status, given, content
 
     def _take(self, timeout_s: float) -> http.client.HTTPConnection:

@@ -219,11 +219,11 @@ def test_the_cut_follows_the_link(bundles, calls):
         world.rate_bit_s = 8_000
         assert set(settle(session, call, 200)[-20:]) == {"device only"}
         world.rate_bit_s = 1e9
-        assert set(settle(session, call, 900)[-20:]) == {"down/relu"}
+        assert set(settle(session, call, 700)[-20:]) == {"down/relu"}
         np.testing.assert_array_equal(session.infer(call).outputs["logits"], output)
         metrics = session.metrics()
     assert metrics.changes <= 6
-    assert sum(metrics.calls.values()) == 1361
+    assert sum(metrics.calls.values()) == 1161
     assert metrics.rate_bit_s is not None
     assert metrics.rtt_s == pytest.approx(0.005, rel=0.1)
 
@@ -236,7 +236,7 @@ def test_a_busy_server_is_left(bundles, calls):
         assert set(settle(session, calls["onnx"][0])[-20:]) == {"device only"}
         assert session.metrics().server_wait_s > 0.1
         world.wait_s = 0.0
-        assert set(settle(session, calls["onnx"][0], 600)[-20:]) == {"down/relu"}
+        assert set(settle(session, calls["onnx"][0], 500)[-20:]) == {"down/relu"}
 
 
 def test_going_alone_costs_a_trial_now_and_then(bundles, calls):
@@ -349,7 +349,7 @@ def test_adaptive_without_autonomy(tmp_path, calls):
     with session:
         assert set(settle(session, calls["onnx"][0])[-20:]) == {"bottleneck/relu"}
         world.rate_bit_s = 1e9
-        assert set(settle(session, calls["onnx"][0], 600)[-20:]) == {"down/relu"}
+        assert set(settle(session, calls["onnx"][0], 500)[-20:]) == {"down/relu"}
     with pytest.raises(CutError, match="nothing to choose from"):
         irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "one", CUTS[:1], adaptive=True)
 
