@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,12 @@ def write_bundle(
     origin: Origin,
     options: WriteOptions,
     carried: int = 0,
+    beside: Mapping[str, bytes] | None = None,
 ) -> Manifest:
     """Write the partitioned `model`; `source` is the entry graph before partition, for the order of its outputs.
 
-    The first `carried` segments are on the device too, wherever they run.
+    The first `carried` segments are on the device too, wherever they run. Files `beside` the manifest, by name, belong
+    to no side: no digest has them, and patches leave them out.
 
     The folder appears whole, replacing an older bundle there; on failure nothing of it is left and an older one
     stays. The same model, pipeline and version give the same bytes. Raises BundleError when the folder holds
@@ -83,6 +85,8 @@ def write_bundle(
             **origin.details,
             "files": dict(sorted(files.items())),
         }
+        for name, data in (beside or {}).items():
+            (build / name).write_bytes(data)
         (build / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Manifest.load(folder)
 

@@ -1,5 +1,6 @@
 """One call, one artefact: a model file in, a bundle out."""
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_segments
 from irsplit.engines.isolate import isolated
-from irsplit.errors import CutError, PassError
+from irsplit.errors import CutError, PassError, PlanError
 from irsplit.ir import Graph, Model, TensorType, engine_graph
 from irsplit.passes import Context, Cut, Pipeline, Remark, find_cuts
 from irsplit.passes.base import Pass, Samples
@@ -28,10 +29,13 @@ from irsplit.passes.rematerialise import Rematerialise
 from irsplit.passes.remove_unused import RemoveUnused
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import provenance, source_files
+from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.manifest import Manifest, TensorInfo, file_digest
 
 TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS")
 """What `boundary` may say."""
+_REPORTED_NODES = 20_000
+"""Of a larger graph, the report would take longer than the compilation should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def compile_model(
     pipeline: str = "",
     options: WriteOptions = WriteOptions(),
     remember: bool = True,
+    report: bool = False,
     warnings_are_errors: bool = False,
     progress: Progress = silent,
 ) -> Compiled:
@@ -76,7 +81,7 @@ def compile_model(
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
-    finds it again.
+    finds it again. `report` puts report.html and report.json beside the manifest.
     Raises an IrsplitError for whatever is wrong with model, cut or folder, and PassError for a warning of a pass when
     `warnings_are_errors`; nothing is left half written then.
     """
@@ -106,6 +111,11 @@ def compile_model(
     if warnings_are_errors:
         _refuse_warnings(context.remarks)
     digest = file_digest(source)
+    steps.begin("writing")
+    page: dict[str, bytes] = {}
+    if report:
+        conditions = choose or ChooseCut(max_tensors=max_tensors)
+        page = _report(loaded, dialect, entry, context, conditions, source.name, calibration)
     details = context.details | {
         "provenance": provenance(loaded, files, passes),
         "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
@@ -115,11 +125,35 @@ def compile_model(
     if adaptive and count < 3:
         raise CutError("one cut leaves nothing to choose from; give several with --cut, or let --pattern several")
     carried = count if autonomous else count - 1 if adaptive else 0
-    steps.begin("writing")
-    manifest = write_bundle(loaded, dialect, entry, target, origin, options, carried)
+    manifest = write_bundle(loaded, dialect, entry, target, origin, options, carried, page)
     if remember:
         sources.remember(source, digest)
     return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))
+
+
+def _report(
+    model: Model,
+    dialect: Dialect,
+    entry: Graph,
+    context: Context,
+    conditions: ChooseCut,
+    title: str,
+    calibration: Sequence[Call],
+) -> dict[str, bytes]:
+    """The report of the partitioned `model` as files; none, with a remark, where none can be made."""
+    if len(entry.nodes) > _REPORTED_NODES:
+        context.remarks.append(Remark("report", f"no report: {len(entry.nodes)} nodes; make it with 'irsplit report'"))
+        return {}
+    crossing = [[value.name for value in send.inputs if value is not None] for _, send in sends(model)]
+    inputs = coded_inputs(calibration[0]) if calibration else {}
+    try:
+        data = report_data(
+            entry, dialect, conditions, title, recompute=context.recompute, inputs=inputs, compiled=crossing
+        )
+    except PlanError as error:
+        context.remarks.append(Remark("report", f"no report: {error}"))
+        return {}
+    return {"report.html": render(data).encode(), "report.json": (json.dumps(data, ensure_ascii=False) + "\n").encode()}
 
 
 def _refuse_warnings(remarks: Sequence[Remark]) -> None:

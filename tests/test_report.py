@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from irsplit.cli import main
+from irsplit.runtime.manifest import Manifest
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -63,7 +66,9 @@ def test_it_loads_and_agrees_with_the_planner(
     splits = [row for row in ranked if row["cut"] not in ("device only", "server only")]
     assert best(browser) in {row["cut"] for row in splits if row["value"] == splits[0]["value"]}
     assert len(browser.find_elements(By.CSS_SELECTOR, "#bars g")) == len(splits)
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#rejected details")) == data["rejected_count"] > 0
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#rejected li")) == data["rejected_count"] > 0
+    reasons = [summary.text for summary in browser.find_elements(By.CSS_SELECTOR, "#rejected summary")]
+    assert "5 to 7 (3 positions): a branch forks at onnx.Relu 'down/relu' and joins at onnx.Add 'block1/add'" in reasons
     assert len(browser.find_elements(By.CSS_SELECTOR, "#diagram rect")) == len(data["groups"])
 
 
@@ -97,3 +102,51 @@ def test_names_from_a_model_are_text_not_markup(browser: webdriver.Chrome, tmp_p
     browser.get((tmp_path / "report.html").as_uri())
     assert browser.find_element(By.TAG_NAME, "h1").text == model.name
     assert browser.find_elements(By.TAG_NAME, "img") == []
+
+
+def test_baselines_and_energy(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    opened(browser, tmp_path)
+    drawn = browser.find_element(By.ID, "bars").text
+    assert "server only, raw input" in drawn
+    assert "compressed input" not in drawn, "nobody knows what that would cost"
+    assert browser.find_elements(By.ID, "slider-power"), "pixel-2 states no power"
+    opened(browser, tmp_path, "--input", f"image={EXAMPLE / 'pictures' / '3.png'}", "--device", "jetson-tk1-cpu")
+    assert "server only, compressed input" in browser.find_element(By.ID, "bars").text
+    assert not browser.find_elements(By.ID, "slider-power")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#pareto circle")) > 2
+    head = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#bytes th")]
+    assert head == ["cut", "boundary", "raw", "int8", "int4", "against the input"]
+
+
+def test_compile_writes_it_beside_the_manifest(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    words = ("compile", str(EXAMPLE / "digits.onnx"), "--cut", "bottleneck/relu", "--link", "3g", "-o")
+    assert main([*words, str(tmp_path / "one"), "--device", "pixel-2"]) == 0
+    data = json.loads((tmp_path / "one" / "report.json").read_text())
+    assert (data["compiled"], data["link"]["name"], data["device"]) == (["11"], "3g", "pixel-2")
+    browser.get((tmp_path / "one" / "report.html").as_uri())
+    assert "The bundle is cut at 11 (" in browser.find_element(By.ID, "verdict").text
+    assert "11 \N{BLACK DIAMOND}" in browser.find_element(By.ID, "bars").text
+    assert browser.find_elements(By.CSS_SELECTOR, "#diagram .made")
+    assert browser.get_log("browser") == []
+    manifest = Manifest.load(tmp_path / "one")
+    assert "report.html" not in manifest.files, "it is of no side, and no patch carries it"
+    assert main([*words, str(tmp_path / "two"), "--no-report"]) == 0
+    assert not (tmp_path / "two" / "report.html").exists()
+
+
+def test_a_page_of_a_very_large_graph_stays_small(tmp_path: Path) -> None:
+    count = 3000
+    nodes = [helper.make_node("Relu", [f"v{index}"], [f"v{index + 1}"], f"node{index}") for index in range(count)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [8]) for name in ("v0", f"v{count}")]
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(
+        helper.make_graph(nodes, "chain", ends[:1], ends[1:]), opset_imports=[opset], ir_version=8
+    )
+    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "chain.onnx")
+    assert main(["compile", str(tmp_path / "chain.onnx"), "--cut", "v1234", "-o", str(tmp_path / "bundle")]) == 0
+    data = json.loads((tmp_path / "bundle" / "report.json").read_text())
+    assert data["legal_count"] == count - 1
+    assert len(data["cuts"]) <= 202
+    assert data["compiled"] == ["1234"], "the cut that was made is among them"
+    assert sum(group["nodes"] for group in data["groups"]) == count
+    assert (tmp_path / "bundle" / "report.html").stat().st_size < 200_000

@@ -77,6 +77,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="segments refer to the data files of an ONNX model, which are linked into the bundle instead of copied",
     )
+    parser.add_argument(
+        "--no-report",
+        action="store_false",
+        dest="report",
+        help="leave out report.html and report.json, which compare this cut with all others",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest")
     _add_build_arguments(parser)
 
@@ -141,6 +147,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             choose=chooser(arguments, arguments.codec) if arguments.device else None,
             pipeline=arguments.pipeline,
             options=WriteOptions(arguments.external_over, arguments.share_weights),
+            report=arguments.report,
             warnings_are_errors=arguments.werror,
             progress=told,
         )

@@ -4,10 +4,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit import sources
+from irsplit.commands.arguments import parse_inputs
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
+from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
-from irsplit.report import render, report_data
+from irsplit.passes import Context
+from irsplit.passes.rematerialise import Rematerialise
+from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
 
@@ -22,15 +26,30 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
     parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="NAME=FILE", help="a real input, to know what sending it costs"
+    )
     parser.add_argument("--json", action="store_true", help="print the report's data instead of writing a page")
 
 
 def run(arguments: Namespace) -> int:
-    path: Path = sources.find(Manifest.load(arguments.path)) if arguments.path.is_dir() else arguments.path
+    bundle = Manifest.load(arguments.path) if arguments.path.is_dir() else None
+    path: Path = arguments.path if bundle is None else sources.find(bundle)
+    compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
     dialect = dialect_of(path)
     model = dialect.read(path)
-    choice = chooser(arguments).choose(model, dialect.macs)
-    data = report_data(model, choice, dialect.macs, arguments.max_tensors, path.name)
+    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
+    Rematerialise().run(model, context)
+    given = parse_inputs(arguments.input, whole_model(path)[1])
+    data = report_data(
+        model.entry,
+        dialect,
+        chooser(arguments),
+        path.name,
+        recompute=context.recompute,
+        inputs=coded_inputs(given),
+        compiled=compiled,
+    )
     if arguments.json:
         print_json(data)
         return 0

@@ -1,34 +1,65 @@
-"""The report's data: cuts with their cost terms, baselines, rejected positions and a block diagram of the model.
+"""The report's data: cuts with their cost terms, rejected positions and a block diagram of the model.
 
-The page re-plans with these figures when its sliders move, so they are terms, not totals: times of the prefix on the
-device and of the rest on the server at their given speeds, and the ways in which every tensor may cross.
+The page re-plans with these figures when its sliders move, so they are terms, not totals: times of every stretch on the
+device and on the server at their given speeds, and the ways in which every tensor may cross.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from irsplit.cost import CostTable
-from irsplit.ir import Model, Node, TensorType, Value
-from irsplit.passes.choose_cut import Choice
-from irsplit.passes.cuts import Cut, find_cuts
-from irsplit.passes.stretches import Macs, Stretches
+from irsplit.cost import Coded, CostTable, Tensor
+from irsplit.dialects.base import Dialect
+from irsplit.ir import Graph, Node, TensorType, Value
+from irsplit.passes.choose_cut import DEFAULT_SERVER, OBJECTIVES, ChooseCut
+from irsplit.passes.cuts import Cut, find_cuts, schedule
+from irsplit.passes.recompute import Recompute
+from irsplit.passes.stretches import Macs, Stretches, size_bytes, stretches
+from irsplit.profiles.measured import is_measured
 
-FORMAT = "irsplit-report/1"
+FORMAT = "irsplit-report/2"
+MOST_CUTS = 200
+"""Of more legal cuts, those that no other one beats under any conditions are shown, and some between."""
 REJECTED_LISTED = 500
 OPERATORS_LISTED = 4
+Inputs = Mapping[str, Sequence[Coded]]
 
 
-def report_data(model: Model, choice: Choice, macs: Macs | None, max_tensors: int, title: str) -> dict[str, Any]:
-    """Everything that the page shows, JSON-able; times in nanoseconds, sizes in bytes, powers in microwatts."""
-    table, parts = choice.table, choice.parts
-    rejected = [cut for cut in find_cuts(parts.plan, max_tensors) if not cut.legal]
+def report_data(
+    graph: Graph,
+    dialect: Dialect,
+    conditions: ChooseCut,
+    title: str,
+    *,
+    recompute: Recompute | None = None,
+    inputs: Inputs | None = None,
+    compiled: Sequence[Sequence[str]] = (),
+) -> dict[str, Any]:
+    """Everything that the page shows, JSON-able; times in nanoseconds, sizes in bytes, powers in microwatts.
+
+    `conditions` are device, server, link and objective to begin with. `inputs` are sizes of real inputs by codec, for
+    the baseline that sends them. `compiled` are the tensors that cross at each boundary of a bundle. Raises PlanError
+    when the model has no legal cut.
+    """
+    plan = schedule(graph)
+    found = find_cuts(plan, conditions.max_tensors, recompute=recompute)
+    all_parts = stretches(plan, found)
+    wanted = {frozenset(names) for names in compiled}
+    kept = all_parts.cuts if is_measured(conditions.device) else _thinned(all_parts.cuts, wanted)
+    parts = Stretches(plan, kept)
+    table = conditions.table(graph.name, parts, dialect.macs)
+    tensors = _Tensors(table, parts, inputs or {})
+    cuts = [_cut(cut, index + 1, tensors) for index, cut in enumerate(parts.cuts)]
+    rejected = [cut for cut in found if not cut.legal]
     link = table.link
     return {
         "format": FORMAT,
         "title": title,
-        "dialect": model.dialect,
-        "objective": choice.goal.objective,
-        "chosen": [cut.id for cut in choice.cuts],
+        "dialect": dialect.name,
+        "objective": OBJECTIVES.get(conditions.objective, conditions.objective),
+        "device": _machine(conditions.device),
+        "server": _machine(conditions.server or _default_server(conditions.device)),
         "link": {
             "name": link.name,
             "up_bit_s": link.up_goodput_bit_s,
@@ -41,16 +72,55 @@ def report_data(model: Model, choice: Choice, macs: Macs | None, max_tensors: in
         "active_uw": table.active_uw,
         "idle_uw": table.idle_uw,
         "load_percent": table.server_load_percent,
-        "groups": _groups(table, parts, macs),
-        "tensors": _tensors(table, parts),
-        "cuts": [_cut(cut, index + 1) for index, cut in enumerate(parts.cuts)],
-        "rejected": [_rejected(cut) for cut in rejected[:REJECTED_LISTED]],
+        "groups": _groups(table, parts, dialect.macs),
+        "tensors": tensors.described,
+        "cuts": cuts,
+        "legal_count": len(all_parts.cuts),
+        "compiled": [cut.id for cut in parts.cuts if _names(cut) in wanted],
+        "compiled_tensors": [list(names) for names in compiled],
+        "rejected": _rejected(rejected[:REJECTED_LISTED]),
         "rejected_count": len(rejected),
-        "notes": list(choice.notes),
     }
 
 
-def _groups(table: CostTable, parts: Stretches, macs: Macs | None) -> list[dict[str, Any]]:
+def _thinned(cuts: Sequence[Cut], wanted: set[frozenset[str]]) -> tuple[Cut, ...]:
+    """Cuts that may be best: an earlier cut with fewer bytes beats one where the server is the faster machine, a later
+    one where the device is. The rest are evenly spaced."""
+    if len(cuts) <= MOST_CUTS:
+        return tuple(cuts)
+    kept = {cut for cut in cuts if _names(cut) in wanted} | {*_falling(cuts), *_falling(cuts[::-1])}
+    step = -(-len(cuts) // max(1, MOST_CUTS - len(kept)))
+    kept.update(cuts[::step])
+    return tuple(cut for cut in cuts if cut in kept)
+
+
+def _falling(cuts: Iterable[Cut]) -> list[Cut]:
+    """The cuts that send less than all before them."""
+    found: list[Cut] = []
+    least: float = float("inf")
+    for cut in cuts:
+        size = sum(map(size_bytes, cut.boundary))
+        if size < least:
+            least = size
+            found.append(cut)
+    return found
+
+
+def _names(cut: Cut) -> frozenset[str]:
+    return frozenset(value.name for value in cut.boundary)
+
+
+def _machine(text: str) -> str:
+    """A profile without the folder in which it lies."""
+    name, comma, changes = text.partition(",")
+    return Path(name).name + comma + changes
+
+
+def _default_server(device: str) -> str:
+    return "the same machine" if is_measured(device) else DEFAULT_SERVER
+
+
+def _groups(table: CostTable, parts: Stretches, macs: Macs) -> list[dict[str, Any]]:
     described: list[dict[str, Any]] = []
     for group, (start, stop) in zip(table.groups, parts.bounds, strict=True):
         nodes = parts.plan.nodes[start:stop]
@@ -60,7 +130,7 @@ def _groups(table: CostTable, parts: Stretches, macs: Macs | None) -> list[dict[
                 "nodes": len(nodes),
                 "operators": [[name, count] for name, count in operators.most_common(OPERATORS_LISTED)],
                 "kinds": len(operators),
-                "macs": sum(macs(node) for node in nodes) if macs else None,
+                "macs": sum(map(macs, nodes)),
                 "device_ns": group.device_ns,
                 "server_ns": group.server_ns,
                 "device_nj": group.device_nj,
@@ -71,38 +141,65 @@ def _groups(table: CostTable, parts: Stretches, macs: Macs | None) -> list[dict[
     return described
 
 
-def _tensors(table: CostTable, parts: Stretches) -> list[dict[str, Any]]:
-    values = {value.name: value for value in parts.plan.inputs}
-    for node in parts.plan.nodes:
-        values.update((value.name, value) for value in node.outputs if value is not None)
-    return [
-        {
-            "name": tensor.name,
-            "type": _type(values[tensor.name]),
-            "raw_bytes": _raw_bytes(values[tensor.name]),
-            "producer": tensor.producer,
-            "consumers": list(tensor.consumers),
-            "output": tensor.output,
-            "ways": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in tensor.up],
-            "preview": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in tensor.preview],
-        }
-        for tensor in table.tensors
-    ]
+class _Tensors:
+    """Tensors as the page wants them, numbered; what only a cut's boundary names joins them when it is asked for."""
+
+    def __init__(self, table: CostTable, parts: Stretches, inputs: Inputs) -> None:
+        self.described: list[dict[str, Any]] = []
+        self._numbers: dict[str, int] = {}
+        values = {value.name: value for value in parts.plan.inputs}
+        for node in parts.plan.nodes:
+            values.update((value.name, value) for value in node.outputs if value is not None)
+        for tensor in table.tensors:
+            self._add(tensor, values[tensor.name], inputs.get(tensor.name, ()) if tensor.producer is None else ())
+
+    def numbers(self, values: Sequence[Value]) -> list[int]:
+        for value in values:
+            if value.name not in self._numbers:
+                self._add(Tensor(value.name, None, (), (Coded("raw", size_bytes(value)),), ()), value, ())
+        return [self._numbers[value.name] for value in values]
+
+    def _add(self, tensor: Tensor, value: Value, coded: Sequence[Coded]) -> None:
+        self._numbers[tensor.name] = len(self.described)
+        known = {way.codec for way in (*tensor.up, *tensor.preview)}
+        pictures = [*tensor.preview, *(way for way in coded if way.codec not in known)]
+        is_float = isinstance(value.type, TensorType) and value.type.dtype.is_float
+        self.described.append(
+            {
+                "name": tensor.name,
+                "type": _type(value),
+                "raw_bytes": size_bytes(value),
+                "bits": value.type.dtype.bits if is_float and isinstance(value.type, TensorType) else 0,
+                "input": tensor.producer is None and bool(tensor.consumers),
+                "producer": tensor.producer,
+                "output": tensor.output,
+                "ways": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in tensor.up],
+                "preview": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in pictures],
+            }
+        )
 
 
-def _cut(cut: Cut, groups: int) -> dict[str, Any]:
+def _cut(cut: Cut, groups: int, tensors: _Tensors) -> dict[str, Any]:
     return {
         "id": cut.id,
         "groups": groups,
         "kind": cut.kind,
         "after": _called(cut.after),
+        "sends": tensors.numbers(cut.boundary),
         "forwards": [value.name for value in cut.forwards],
         "early_outputs": [value.name for value in cut.early_outputs],
     }
 
 
-def _rejected(cut: Cut) -> dict[str, Any]:
-    return {"id": cut.id, "after": _called(cut.after), "reason": cut.reason}
+def _rejected(cuts: Iterable[Cut]) -> list[dict[str, Any]]:
+    """Positions by why they are rejected: those inside of one branch share their fork and join."""
+    groups: dict[str, list[list[str]]] = {}
+    for cut in cuts:
+        reason = str(cut.reason)
+        own, _, shared = reason.partition("; its branch ")
+        why = f"a branch {shared.partition(' (')[0]}" if shared else reason
+        groups.setdefault(why, []).append([cut.id, _called(cut.after), own if shared else ""])
+    return [{"why": why, "positions": positions} for why, positions in groups.items()]
 
 
 def _called(node: Node) -> str:
@@ -113,7 +210,3 @@ def _type(value: Value) -> str:
     if not isinstance(value.type, TensorType) or value.type.shape is None:
         return "?"
     return f"{value.type.dtype} " + "x".join("?" if dim is None else str(dim) for dim in value.type.shape)
-
-
-def _raw_bytes(value: Value) -> int:
-    return (value.type.size_bytes(1) or 0) if isinstance(value.type, TensorType) else 0

@@ -17,7 +17,7 @@
     return `${number === 0 ? 0 : Number(number.toPrecision(3))} ${step[2]}`;
   };
   const time = (ns) => scaled(ns, [[1e3, 1, "ns"], [1e6, 1e3, "µs"], [1e9, 1e6, "ms"], [Infinity, 1e9, "s"]]);
-  const bytes = (n) => scaled(n, [[1e4, 1, "B"], [1e6, 1e3, "kB"], [1e9, 1e6, "MB"], [Infinity, 1e9, "GB"]]);
+  const bytes = (n) => n < 1e4 ? `${Math.round(n)} B` : scaled(n, [[1e6, 1e3, "kB"], [1e9, 1e6, "MB"], [Infinity, 1e9, "GB"]]);
   const energy = (nj) => scaled(nj, [[1e3, 1, "nJ"], [1e6, 1e3, "µJ"], [1e9, 1e6, "mJ"], [Infinity, 1e9, "J"]]);
   const rate = (bits) => scaled(bits, [[1e6, 1e3, "kbit/s"], [1e9, 1e6, "Mbit/s"], [Infinity, 1e9, "Gbit/s"]]);
   const shorten = (text, length) => text.length <= length ? text : text.slice(0, length / 2 - 1) + "…" + text.slice(-length / 2);
@@ -26,12 +26,16 @@
   // -- the model ------------------------------------------------------------------------------------------------
 
   const prefix = (key) => data.groups.reduce((sums, group) => (sums.push(sums[sums.length - 1] + group[key]), sums), [0]);
-  const deviceNs = prefix("device_ns"), serverNs = prefix("server_ns"), weights = prefix("weight_bytes");
+  const deviceNs = prefix("device_ns"), serverNs = prefix("server_ns"), weights = prefix("weight_bytes"), deviceNj = prefix("device_nj");
   const last = data.groups.length;
   const working = data.groups.map((group) => group.working_bytes);
   const largest = (from, to) => working.slice(from, to).reduce((most, value) => Math.max(most, value), 0);
-  const crossing = (groups) => data.tensors.filter((tensor) =>
-    (tensor.producer === null || tensor.producer < groups) && tensor.consumers.some((reader) => reader >= groups));
+  const inputs = data.tensors.filter((tensor) => tensor.input);
+  const sent = (cut) => cut.sends.map((number) => data.tensors[number]);
+  const compiled = new Set(data.compiled);
+  const inputsCoded = inputs.some((tensor) => tensor.ways.length > 1 || tensor.preview.length);
+  const codecTimes = data.tensors.some((tensor) => tensor.ways.some(([, , encode, decode]) => encode + decode));
+  const assumedPower = !data.active_uw && !data.groups.some((group) => group.device_nj);
   const returned = (groups) => data.tensors.filter((tensor) => tensor.output && tensor.producer >= groups);
 
   const placements = [
@@ -40,7 +44,7 @@
     { label: "device only", groups: last, name: "nothing is sent", kind: "" },
   ];
   for (const row of placements) {
-    row.sent = row.groups === last ? [] : crossing(row.groups);
+    row.sent = row.cut ? sent(row.cut) : row.groups === last ? [] : inputs;
     row.back = row.groups === last ? [] : returned(row.groups);
     row.deviceMemory = weights[row.groups] + largest(0, row.groups);
     row.serverMemory = weights[last] - weights[row.groups] + largest(row.groups, last);
@@ -68,8 +72,9 @@
       serverCodec += way.encode; deviceCodec += way.decode;
     }
     const link = data.link;
-    const computed = data.groups.slice(0, row.groups).reduce((sum, group) => sum + group.device_nj, 0) / now.device;
-    const spent = computed + 1e-6 * (data.active_uw * deviceCodec + link.up_uw * terms.up + link.down_uw * terms.down
+    const active = assumedPower ? now.power : data.active_uw;
+    const computed = assumedPower ? 1e-6 * active * terms.device : deviceNj[row.groups] / now.device;
+    const spent = computed + 1e-6 * (active * deviceCodec + link.up_uw * terms.up + link.down_uw * terms.down
       + data.idle_uw * (terms.server + serverCodec + terms.message)) + (row.groups === last ? 0 : link.tail_nj);
     const latency = possible ? Object.values(terms).reduce((sum, value) => sum + value, 0) : Infinity;
     return { row, terms, latency, energy: possible ? spent : Infinity, bytes: possible ? sent : Infinity };
@@ -84,6 +89,7 @@
     { id: "rtt", label: "Round trip", show: time, start: data.link.rtt_ns, low: 1e4, high: 2e9, zero: true },
     { id: "device", label: "Device speed", show: (x) => `× ${Number(x.toPrecision(3))}`, start: 1, low: 0.02, high: 50 },
     { id: "server", label: "Server speed", show: (x) => `× ${Number(x.toPrecision(3))}`, start: 1 / load, low: 0.02, high: 50 },
+    ...(assumedPower ? [{ id: "power", label: "Device power", show: (x) => `${Number((x / 1e6).toPrecision(2))} W`, start: 2e6, low: 1e5, high: 1e8 }] : []),
   ];
   const STEPS = 400;
   const toStep = (control, value) => control.zero && value < control.low ? 0
@@ -132,20 +138,25 @@
     const splits = priced.filter((entry) => entry.row.cut);
     const raw = priced[0], device = priced[priced.length - 1];
     const compressed = price(placements[0], now, (tensor) => [...tensor.ways, ...tensor.preview]);
-    const baselines = [["device only", device], ["server only, raw input", raw], ["server only, compressed input", compressed]];
+    const baselines = [["device only", device], ["server only, raw input", raw], ...(inputsCoded ? [["server only, compressed input", compressed]] : [])];
     const best = splits.reduce((a, b) => b[objective] < a[objective] ? b : a);
     const winner = baselines.reduce((a, b) => b[1][objective] < a[1][objective] ? b : a);
     const show = SHOW[objective];
     const pays = best[objective] < winner[1][objective];
     $("verdict").replaceChildren("Best cut ", bold(best.row.label), ` after ${shorten(best.row.name, 60)}: ${show(best[objective])}. `,
-      pays ? `Best without a split, ${winner[0]}: ${show(winner[1][objective])}.` : `No split pays: ${winner[0]} takes ${show(winner[1][objective])}.`);
+      bundleText(splits, objective), pays ? `Best without a split, ${winner[0]}: ${show(winner[1][objective])}.` : `No split pays: ${winner[0]} takes ${show(winner[1][objective])}.`);
     document.body.dataset.best = best.row.label;
     drawBars(splits, baselines, best, objective);
     drawPareto(priced, best);
     drawMemory(splits, best);
-    drawBytes(splits, now, best);
+    drawBytes(splits, best);
     drawDiagram(best);
   }
+  const bundleText = (splits, objective) => {
+    const made = splits.filter((entry) => compiled.has(entry.row.label)).map((entry) => `${entry.row.label} (${SHOW[objective](entry[objective])})`);
+    if (made.length) return `The bundle is cut at ${made.join(" and ")}. `;
+    return data.compiled_tensors.length ? `The bundle is cut elsewhere, at ${data.compiled_tensors.map((names) => shorten(names.join(" + "), 60)).join(" and ")}. ` : "";
+  };
   const bold = (text) => Object.assign(document.createElement("b"), { textContent: text });
 
   function drawBars(splits, baselines, best, objective) {
@@ -171,7 +182,7 @@
       const y = top + index * step;
       const group = node("g", { class: entry === best ? "best" : "" },
         hint(`cut ${entry.row.label} (${entry.row.kind}) after ${entry.row.name}\n` + TERMS.map(([key, name]) => `${name}: ${time(entry.terms[key])}`).join("\n") + `\nsent: ${bytes(entry.bytes)}`),
-        text(0, y + 13, `${entry.row.label}  ${shorten(entry.row.name, narrow ? 10 : 22)}`));
+        text(0, y + 13, `${entry.row.label}${compiled.has(entry.row.label) ? " ◆" : ""}  ${shorten(entry.row.name, narrow ? 10 : 22)}`));
       let from = 0;
       for (const [key] of TERMS) {
         const size = entry.terms[key];
@@ -198,11 +209,7 @@
 
   function drawPareto(priced, best) {
     const points = priced.filter((entry) => Number.isFinite(entry.latency) && Number.isFinite(entry.energy));
-    if (!data.active_uw && !data.groups.some((group) => group.device_nj)) {
-      $("pareto").textContent = "The device's profile states no power, so there is no energy to compare.";
-      return;
-    }
-    const width = 480, height = 300, left = 60, bottom = 34;
+    const width = Math.max(300, Math.min(480, $("pareto").clientWidth)), height = 300, left = 60, bottom = 34;
     const log = (value) => Math.log10(Math.max(value, 1));
     const span = (key) => { const values = points.map((entry) => log(entry[key])); const low = Math.min(...values), high = Math.max(...values); return [low - 0.05, Math.max(high, low + 0.1) + 0.05]; };
     const [xLow, xHigh] = span("latency"), [yLow, yHigh] = span("energy");
@@ -215,10 +222,10 @@
     const parts = [
       node("line", { class: "axis", x1: left, x2: width, y1: height - bottom, y2: height - bottom }), node("line", { class: "axis", x1: left, x2: left, y1: 0, y2: height - bottom }),
       text(width - 4, height - 6, `latency: ${time(10 ** xLow)} to ${time(10 ** xHigh)}, logarithmic`, "soft", "end"),
-      text(left + 4, 12, `energy up to ${energy(10 ** yHigh)}`, "soft"), text(left + 4, height - bottom - 5, energy(10 ** yLow), "soft"),
+      text(left + 4, 12, `energy up to ${energy(10 ** yHigh)}`, "soft"), text(left - 6, height - bottom, energy(10 ** yLow), "soft", "end"),
       node("polyline", { points: front.map((entry) => `${x(entry.latency)},${y(entry.energy)}`).join(" "), fill: "none", stroke: "var(--mark)", "stroke-width": 1.5 }),
     ];
-    for (const entry of points) {
+    for (const entry of [...points.filter((each) => each !== best), best]) {
       const outside = !entry.row.cut;
       const dot = node("circle", { cx: x(entry.latency), cy: y(entry.energy), r: entry === best ? 6 : 4, fill: entry === best ? "var(--mark)" : outside ? "var(--ink)" : "var(--device)" },
         hint(`${outside ? "" : "cut "}${entry.row.label}: ${time(entry.latency)}, ${energy(entry.energy)}`));
@@ -232,36 +239,47 @@
   }
 
   function drawMemory(splits, best) {
-    const width = 480, height = 300, left = 12, bottom = 34;
+    const width = Math.max(300, Math.min(480, $("memory").clientWidth)), height = 300, left = 12, bottom = 34;
     const most = Math.max(...splits.map((entry) => Math.max(entry.row.deviceMemory, entry.row.serverMemory)), 1);
     const x = (index) => left + (width - 2 * left) * (splits.length > 1 ? index / (splits.length - 1) : 0.5);
     const y = (value) => 24 + (height - 24 - bottom) * (1 - value / most);
     const line = (key, color) => node("polyline", { points: splits.map((entry, index) => `${x(index)},${y(entry.row[key])}`).join(" "), fill: "none", stroke: color, "stroke-width": 2 });
     const at = splits.indexOf(best);
+    const key = (index, color, name) => [node("rect", { x: left + 90 * index, y: 4, width: 10, height: 10, fill: color }), text(left + 90 * index + 15, 13, name, "soft")];
     put("memory", figure(width, height, "Memory of device and server for every cut",
-      node("line", { class: "axis", x1: 0, x2: width, y1: y(0), y2: y(0) }), text(left, 12, `up to ${bytes(most)}`, "soft"),
+      ...key(0, "var(--device)", "device"), ...key(1, "var(--server)", "server"),
+      text(width - left, 13, `up to ${bytes(most)}`, "soft", "end"),
+      node("line", { class: "axis", x1: 0, x2: width, y1: y(0), y2: y(0) }),
+      text(left, y(0) + 14, `cut ${splits[0].row.label}`, "soft"), text(width - left, y(0) + 14, `cut ${splits[splits.length - 1].row.label}`, "soft", "end"),
       line("deviceMemory", "var(--device)"), line("serverMemory", "var(--server)"),
       ...splits.flatMap((entry, index) => ["deviceMemory", "serverMemory"].map((key) => node("circle", { cx: x(index), cy: y(entry.row[key]), r: splits.length > 80 ? 1.5 : 3, fill: key === "deviceMemory" ? "var(--device)" : "var(--server)" },
         hint(`cut ${entry.row.label}: device ${bytes(entry.row.deviceMemory)}, server ${bytes(entry.row.serverMemory)}`)))),
       node("line", { class: "chosen", x1: x(at), x2: x(at), y1: 18, y2: y(0) }),
-      text(width / 2, height - 8, `device ${bytes(best.row.deviceMemory)}, server ${bytes(best.row.serverMemory)} at cut ${best.row.label}`, "soft", "middle")));
+      text(width / 2, height - 4, `cut ${best.row.label}: device ${bytes(best.row.deviceMemory)}, server ${bytes(best.row.serverMemory)}`, "soft", "middle")));
   }
 
-  function drawBytes(splits, now, best) {
-    const codecs = [...new Set(data.tensors.flatMap((tensor) => tensor.ways.map(([codec]) => codec)))];
+  // Sizes with every element of float tensors in so many bits; what is no float stays as it is.
+  const quantized = (tensors, bits) => tensors.some((tensor) => tensor.bits > bits)
+    ? bytes(tensors.reduce((sum, tensor) => sum + Math.ceil(tensor.bits > bits ? tensor.raw_bytes * bits / tensor.bits : tensor.raw_bytes), 0)) : "";
+
+  function drawBytes(splits, best) {
+    const codecs = [...new Set(data.tensors.flatMap((tensor) => tensor.ways.map(([codec]) => codec)))].filter((codec) => codec !== "raw");
+    const steps = [8, 4].filter((bits) => splits.some((entry) => quantized(entry.row.sent, bits)));
     const head = document.createElement("tr");
-    for (const [name, style] of [["cut", ""], ["boundary", "name"], ["type", ""], ["raw", ""], ...codecs.filter((c) => c !== "raw").map((c) => [c, ""]), ["against the input", ""]]) head.append(cell("th", name, style));
-    const input = data.tensors.filter((tensor) => tensor.producer === null).reduce((sum, tensor) => sum + tensor.raw_bytes, 0);
+    for (const name of ["cut", "boundary", "raw", ...steps.map((bits) => `int${bits}`), ...codecs, "against the input"]) head.append(cell("th", name, name === "boundary" ? "name" : ""));
+    const input = inputs.reduce((sum, tensor) => sum + tensor.raw_bytes, 0);
     const rows = splits.map((entry) => {
       const line = document.createElement("tr");
       if (entry === best) line.className = "best";
       const raw = entry.row.sent.reduce((sum, tensor) => sum + tensor.raw_bytes, 0);
-      const sizes = codecs.filter((c) => c !== "raw").map((codec) => {
+      const sizes = codecs.map((codec) => {
         const ways = entry.row.sent.map((tensor) => tensor.ways.find(([name]) => name === codec));
         return ways.every(Boolean) ? bytes(ways.reduce((sum, way) => sum + way[1], 0)) : "";
       });
-      line.append(cell("td", entry.row.label), cell("td", entry.row.sent.map((tensor) => tensor.name).join(" + "), "name"), cell("td", entry.row.sent.map((tensor) => tensor.type).join(" + ")),
-        cell("td", bytes(raw)), ...sizes.map((size) => cell("td", size)), cell("td", input ? `${Number((raw / input).toPrecision(3))} ×` : ""));
+      const boundary = cell("td", entry.row.sent.map((tensor) => tensor.name).join(" + "), "name");
+      boundary.append(cell("small", entry.row.sent.map((tensor) => tensor.type).join(" + ")));
+      line.append(cell("td", `${entry.row.label}${compiled.has(entry.row.label) ? " ◆" : ""}`), boundary, cell("td", bytes(raw)),
+        ...steps.map((bits) => cell("td", quantized(entry.row.sent, bits))), ...sizes.map((size) => cell("td", size)), cell("td", input ? `${Number((raw / input).toPrecision(3))} ×` : ""));
       return line;
     });
     $("bytes").replaceChildren(head, ...rows);
@@ -269,30 +287,31 @@
   const cell = (kind, content, style = "") => Object.assign(document.createElement(kind), { textContent: content, className: style });
 
   function drawDiagram(best) {
-    const width = 620, box = 380, gap = 34, lead = 20;
+    const width = Math.max(300, Math.min(720, $("diagram").clientWidth - 4)), box = width - 90, gap = 34, lead = 20;
+    const fits = Math.floor((box - 16) / 6.4), center = 10 + box / 2;
     const lines = (group) => [`${group.nodes} node${group.nodes > 1 ? "s" : ""}` + (group.macs ? `, ${scaled(group.macs, [[1e3, 1, ""], [1e6, 1e3, "k"], [1e9, 1e6, "M"], [Infinity, 1e9, "G"]])} MACs` : "") + `, ${bytes(group.weight_bytes)} of weights`,
       group.operators.map(([name, count]) => count > 1 ? `${count} × ${name}` : name).join(", ") + (group.kinds > group.operators.length ? ", …" : "")];
     let y = lead;
-    const parts = [text(width / 2 - 60, 14, shorten(data.tensors.filter((tensor) => tensor.producer === null).map((tensor) => `${tensor.name}  ${tensor.type}`).join(", "), 80), "soft", "middle")];
-    const center = 20 + box / 2;
+    const parts = [text(center, 14, shorten(inputs.map((tensor) => `${tensor.name}  ${tensor.type}`).join(", "), fits), "soft", "middle")];
     data.groups.forEach((group, index) => {
       const place = index < best.row.groups ? "device" : "server";
       parts.push(node("line", { class: "edge", x1: center, x2: center, y1: y - (index ? gap : 4), y2: y }));
       if (index) {
-        const cut = data.cuts[index - 1], chosen = index === best.row.groups;
-        const sent = crossing(index), names = shorten(sent.map((tensor) => tensor.type).join(" + "), 46);
+        const cut = data.cuts[index - 1], chosen = index === best.row.groups, made = compiled.has(cut.id);
+        const names = shorten(sent(cut).map((tensor) => tensor.type).join(" + "), Math.floor(fits / 2) - 8);
         parts.push(text(center + 8, y - gap / 2 + 4, `cut ${cut.id}: ${names}`, chosen ? "chosen-label" : "soft"));
+        if (made) parts.push(node("line", { class: "made", x1: 0, x2: width, y1: y - 8, y2: y - 8 }), text(0, y - gap / 2 + 3, "◆ bundle", "soft"));
         if (chosen) parts.push(node("line", { class: "chosen", x1: 0, x2: width, y1: y - 4, y2: y - 4 }));
       }
       const height = group.nodes > 1 ? 40 : 24, [first, second] = lines(group);
-      parts.push(node("rect", { class: `block ${place}`, x: 20, y, width: box, height, rx: 5 }, hint(`${first}\n${second}`)),
-        text(30, y + 16, shorten(group.nodes > 1 ? second : `${second}${group.weight_bytes ? `, ${bytes(group.weight_bytes)} of weights` : ""}`, 58)));
-      if (group.nodes > 1) parts.push(text(30, y + 32, shorten(first, 60), "soft"));
-      parts.push(text(20 + box + 12, y + 16, place, "soft"));
+      parts.push(node("rect", { class: `block ${place}`, x: 10, y, width: box, height, rx: 5 }, hint(`${first}\n${second}`)),
+        text(18, y + 16, shorten(group.nodes > 1 ? second : `${second}${group.weight_bytes ? `, ${bytes(group.weight_bytes)} of weights` : ""}`, fits)));
+      if (group.nodes > 1) parts.push(text(18, y + 32, shorten(first, fits), "soft"));
+      parts.push(text(10 + box + 10, y + 16, place, "soft"));
       y += height + gap;
     });
     const drawing = figure(width, y, `The model as ${data.groups.length} blocks, cut at ${best.row.label}`, ...parts);
-    drawing.style.maxWidth = "620px";
+    drawing.style.maxWidth = `${width}px`;
     put("diagram", drawing);
     const mark = drawing.querySelector(".chosen");
     if (mark) $("diagram").scrollTop = Number(mark.getAttribute("y1")) * drawing.clientWidth / width - $("diagram").clientHeight / 2;
@@ -301,17 +320,28 @@
   function drawRejected() {
     $("rejected-title").textContent = `Rejected positions (${data.rejected_count})`;
     if (!data.rejected.length) $("rejected").textContent = "None: every position is a legal cut.";
-    for (const entry of data.rejected) {
-      const details = document.createElement("details"), summary = document.createElement("summary"), reason = document.createElement("p");
-      summary.textContent = `${entry.id}  after ${entry.after}`;
-      reason.textContent = entry.reason;
-      details.append(summary, reason);
+    let listed = 0;
+    for (const { why, positions } of data.rejected) {
+      const details = document.createElement("details"), summary = document.createElement("summary"), list = document.createElement("ul");
+      const first = positions[0][0], final = positions[positions.length - 1][0];
+      summary.textContent = positions.length > 1 ? `${first} to ${final} (${positions.length} positions): ${why}` : `${first}: ${why}`;
+      for (const [id, after, own] of positions) {
+        list.append(Object.assign(document.createElement("li"), { textContent: `${id} after ${after}${own ? `: ${own}` : ""}` }));
+      }
+      details.append(summary, list);
       $("rejected").append(details);
+      listed += positions.length;
     }
-    if (data.rejected_count > data.rejected.length) $("rejected").append(`The first ${data.rejected.length} are listed; see irsplit cuts for all.`);
+    if (data.rejected_count > listed) $("rejected").append(`The first ${listed} are listed; see irsplit cuts for all.`);
   }
 
-  $("subtitle").textContent = `${data.dialect}, ${data.cuts.length} legal cuts; link ${data.link.name}; ${data.notes.join("; ")}`;
+  const shownCuts = data.legal_count > data.cuts.length ? `, the ${data.cuts.length} that matter shown` : "";
+  $("subtitle").textContent = `${data.dialect}, ${data.legal_count} legal cuts${shownCuts}; device ${data.device}, server ${data.server}, link ${data.link.name}`;
+  $("unknown").textContent = [
+    codecTimes ? "" : "Encode and decode are drawn when the device is a measured profile (irsplit profile).",
+    assumedPower ? "The device's profile states no power: what is drawn of energy assumes the slider's." : "",
+    inputsCoded ? "" : "The baseline with a compressed input needs a real input (--input, or --calibration of compile).",
+  ].join(" ");
   for (const [key, name] of TERMS) $("legend").append(Object.assign(document.createElement("span"), { innerHTML: `<i style="background:var(--${key})"></i>${name}` }));
   $("legend").append(Object.assign(document.createElement("span"), { innerHTML: '<i class="line"></i>baselines' }));
   $("objective").value = ["latency", "energy", "bytes"].includes(data.objective) ? data.objective : "latency";
