@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "write a page with what every cut costs, which re-plans when its sliders move",
     "delta": "write the patch that makes one build of a bundle of another",
     "apply": "make the new build of a bundle of the old one and a patch",
+    "update": "bring a device's bundle up to the build that a server has",
     "inspect": "show what is in a model or a bundle",
     "header": "write boundary.h, with which C code frames what crosses",
     "olive-config": "write the package config with which Olive finds our passes",

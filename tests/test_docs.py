@@ -21,6 +21,7 @@ SHOWN = ("text", "json", "yaml", "c", "cmake", "irs", "toml", "ninja", "make")
 
 ELSEWHERE = {
     "serve": "docs/how-to/serve.md",
+    "update": "docs/how-to/update-by-diff.md",
     "olive-config": "docs/how-to/converters.md",
 }
 """Commands whose examples need more than a folder, and the page that runs the like of them."""

@@ -5,6 +5,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.delta import write_delta
 from irsplit.errors import ServeError
 from irsplit.runtime.serving.batching import Batching
 from irsplit.runtime.serving.logs import configure
@@ -83,7 +84,7 @@ def run(arguments: Namespace) -> int:
         grace_s=arguments.grace,
     )
     options.check()
-    asyncio.run(serve(arguments.bundles, options, _announce))
+    asyncio.run(serve(arguments.bundles, options, _announce, write_delta))
     return 0
 
 

@@ -3,7 +3,7 @@
 Our client and our server put it into the message's parameters; a stock peer ignores it and is served as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from irsplit.runtime import crc32c as reference
@@ -17,6 +17,8 @@ else:
     crc32c = _native.crc32c
 
 CHECKSUM = "checksum"
+PIECE_CHECKSUM = "irsplit-checksum"
+"""Header of a piece of a patch."""
 
 
 def message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequence[Tensor]) -> int:
@@ -43,3 +45,9 @@ def signed(request: InferRequest, response: InferResponse) -> InferResponse:
         return response
     checksum = message_checksum([response.id], response.parameters, response.outputs)
     return replace(response, parameters={**response.parameters, CHECKSUM: checksum})
+
+
+def piece_checksum(headers: Mapping[str, str], piece: bytes) -> str:
+    """CRC-32C of a piece of a patch and of what says where it belongs."""
+    place = f"{headers.get('etag', '')} {headers.get('content-range', '')}"
+    return f"{crc32c(place.encode() + piece):08x}"

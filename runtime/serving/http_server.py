@@ -5,15 +5,21 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from irsplit.runtime.manifest import TensorInfo
+from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
 from irsplit.runtime.serving.http_messages import request_from_body, response_to_body
 from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError, timeout_s
 from irsplit.runtime.serving.service import ServerInfo, Service
+from irsplit.runtime.serving.updates import Updates
 
-_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready)?")
+_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready|/update)?")
 _JSON = {"content-type": "application/json"}
 _BODY_OVERHEAD = 1 << 16
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
+_PIECE_BYTES = 4 << 20
+"""Of a patch in one answer, so that many devices that update take little memory."""
 
 _Answer = tuple[int, Mapping[str, str], bytes]
 _Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -21,8 +27,9 @@ _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class HttpDoor:
-    def __init__(self, service: Service, token: str, frame_bytes: int) -> None:
+    def __init__(self, service: Service, token: str, frame_bytes: int, updates: Updates | None = None) -> None:
         self._service = service
+        self._updates = updates
         self._token = token
         self._body_limit = frame_bytes + _BODY_OVERHEAD
         self._plain: dict[str, Callable[[], _Answer]] = {
@@ -63,6 +70,8 @@ class HttpDoor:
         name, version = match["name"], match["version"] or ""
         if match["what"] == "/infer":
             return await self._infer(name, version, headers, receive)
+        if match["what"] == "/update":
+            return await self._update(name, parse_qs(scope["query_string"].decode("latin-1")), headers)
         bundle = self._service.find(name, version)
         if match["what"] == "/ready":
             return (200 if self._service.ready else 503, _JSON, b"")
@@ -80,6 +89,27 @@ class HttpDoor:
         request, binary = request_from_body(name, version, headers, body)
         response = await self._service.infer(request, timeout_s(request))
         return (200, *response_to_body(response, binary))
+
+    async def _update(self, name: str, query: Mapping[str, list[str]], headers: Mapping[str, str]) -> _Answer:
+        """What makes the latest build of the device's: nothing, or a piece of a patch."""
+        if self._updates is None:
+            raise ServiceError(Code.NOT_FOUND, "updates are not handed out here")
+        digest, place = (query.get(key, [""])[0] for key in ("have", "place"))
+        patch = await self._updates.patch(name, digest, place)
+        if patch is None:
+            return 204, {}, b""
+        total = patch.stat().st_size
+        match = _RANGE.fullmatch(headers.get("range", ""))
+        first = int(match[1]) if match else 0
+        last = min(int(match[2]) if match else total - 1, first + _PIECE_BYTES - 1, total - 1)
+        if first > last:
+            raise ServiceError(Code.INVALID, f"the patch has {total} bytes, none from {first} to {last}")
+        with patch.open("rb") as file:
+            file.seek(first)
+            piece = file.read(last - first + 1)
+        described = {"etag": f'"{patch.name}"', "content-range": f"bytes {first}-{last}/{total}"}
+        described[PIECE_CHECKSUM] = piece_checksum(described, piece)
+        return 206, {"content-type": "application/octet-stream", **described}, piece
 
     async def _body(self, headers: Mapping[str, str], receive: _Receive) -> bytes:
         """The request's body; refused by its announced size, and cut short by what really comes."""

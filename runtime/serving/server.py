@@ -24,6 +24,7 @@ from irsplit.runtime.serving.http_server import HttpDoor
 from irsplit.runtime.serving.logs import event
 from irsplit.runtime.serving.served import Limits, ServedBundle
 from irsplit.runtime.serving.service import NO_BATCHING, Service
+from irsplit.runtime.serving.updates import MakePatch, Updates
 
 _LOG = logging.getLogger("irsplit.serve")
 _EXPIRY_PERIOD_S = 5.0
@@ -70,11 +71,14 @@ class ServerOptions:
 class Server:
     """A server inside a running event loop."""
 
-    def __init__(self, bundles: Sequence[ServedBundle], options: ServerOptions) -> None:
+    def __init__(
+        self, bundles: Sequence[ServedBundle], options: ServerOptions, make_patch: MakePatch | None = None
+    ) -> None:
         options.check()
         self.options = options
         self.service = Service(bundles, options.workers, options.queue, options.batching)
         self._grpc = GrpcDoor(self.service, options.token, options.limits.frame_bytes)
+        self._updates = None if make_patch is None else Updates(self.service, make_patch)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
@@ -102,7 +106,7 @@ class Server:
 
     async def _start_http(self, port: int) -> None:
         config = uvicorn.Config(
-            HttpDoor(self.service, self.options.token, self.options.limits.frame_bytes),
+            HttpDoor(self.service, self.options.token, self.options.limits.frame_bytes, self._updates),
             host=self.options.host,
             port=port,
             http="httptools",
@@ -139,6 +143,8 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._updates is not None:
+            self._updates.close()
         event(_LOG, logging.INFO, "stopped")
 
 
@@ -165,9 +171,11 @@ def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBun
     return bundles
 
 
-async def serve(words: Sequence[str], options: ServerOptions, started: Callable[[Server], None]) -> None:
+async def serve(
+    words: Sequence[str], options: ServerOptions, started: Callable[[Server], None], make_patch: MakePatch | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `started` is called once it listens."""
-    server = Server(load_bundles(words, options), options)
+    server = Server(load_bundles(words, options), options, make_patch)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -178,7 +186,7 @@ async def serve(words: Sequence[str], options: ServerOptions, started: Callable[
 
 
 @contextlib.contextmanager
-def serving(words: Sequence[str], options: ServerOptions) -> Generator[Server]:
+def serving(words: Sequence[str], options: ServerOptions, make_patch: MakePatch | None = None) -> Generator[Server]:
     """A server on a thread of this process, for applications and tests; drained when the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="irsplit-server", daemon=True)
@@ -188,7 +196,7 @@ def serving(words: Sequence[str], options: ServerOptions) -> Generator[Server]:
         return asyncio.run_coroutine_threadsafe(call, loop).result()
 
     async def create() -> Server:
-        server = Server(load_bundles(words, options), options)
+        server = Server(load_bundles(words, options), options, make_patch)
         await server.start()
         return server
 

@@ -103,6 +103,10 @@ class HttpTransport:
         except TransportError:
             return False
 
+    def get(self, path: str, headers: dict[str, str], timeout_s: float) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body. Raises TransportError when there is no answer."""
+        return self._ask("GET", path, headers, b"", timeout_s)
+
     def close(self) -> None:
         self._closed = True  # a request under way closes its connection itself
         self._drop()

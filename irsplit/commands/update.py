@@ -1,0 +1,41 @@
+"""irsplit update BUNDLE --from URL"""
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.commands.output import size
+from irsplit.runtime.serving.update import update
+
+EXAMPLES = """
+irsplit update build/digits --from http://server:8000
+irsplit update build/digits --from https://server:8000 --name digits --token-file token --trusted ca.pem
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="the device's bundle; made with --name where there is none yet")
+    parser.add_argument("--from", required=True, dest="url", metavar="URL", help="the server's HTTP address")
+    parser.add_argument("--name", default="", help="the bundle's name at the server; default: its own")
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="give up after; default 600")
+    parser.add_argument("--token-file", type=Path, help="bearer token for the server; or the variable IRSPLIT_TOKEN")
+    parser.add_argument("--trusted", type=Path, help="certificates to trust, PEM; default: the system's")
+
+
+def run(arguments: Namespace) -> int:
+    path = arguments.token_file
+    token = os.environ.get("IRSPLIT_TOKEN", "") if path is None else path.read_text(encoding="utf-8").strip()
+    done = update(
+        arguments.url,
+        arguments.bundle,
+        name=arguments.name,
+        timeout_s=arguments.timeout,
+        token=token,
+        trusted=arguments.trusted,
+    )
+    if not done.changed:
+        print(f"{arguments.bundle}  {done.old[:16]} is the latest")
+        return 0
+    old, received = done.old[:16] or "nothing", size(done.received_bytes)
+    print(f"{arguments.bundle}  {old} -> {done.new[:16]}, {received} received")
+    return 0
