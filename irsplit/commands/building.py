@@ -1,14 +1,16 @@
 """irsplit compile FILE.toml: the targets of a build file."""
 
 import os
-from argparse import Namespace
+from argparse import ArgumentError, ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
-from irsplit.build import read_targets
+from irsplit.build import Target, read_targets
 from irsplit.commands.log import Log, say
 from irsplit.commands.output import print_json
 from irsplit.commands.progress import progress
 from irsplit.depfile import write_depfile
+from irsplit.errors import ParseError
 from irsplit.runtime.manifest import MANIFEST
 
 _SAID = {"fresh": "unchanged", "start": "compiling {model}", "done": "{bundle} ({seconds} s)", "error": "{text}"}
@@ -17,9 +19,13 @@ _LAST = ("fresh", "done", "error")
 """Events after which a target is finished."""
 
 
-def run_build_file(arguments: Namespace) -> int:
-    """0 when every target is made or fresh, 2 when one failed; the others are made all the same."""
+def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
+    """Make the targets of a build file, whose keys are the `options` of one compilation.
+
+    0 when every target is made or fresh, 2 when one failed; the others are made all the same."""
     build, targets = read_targets(arguments.model, arguments.target)
+    for target in targets:
+        _check(arguments.model, target, options)
     log = Log(structured=arguments.log_json)
 
     ended: set[str] = set()
@@ -46,3 +52,15 @@ def run_build_file(arguments: Namespace) -> int:
     if arguments.json:
         print_json({target.name: str(build.bundle(target)) for target in targets})
     return 0
+
+
+def _check(path: Path, target: Target, options: ArgumentParser) -> None:
+    """Raises ParseError for an option that a compilation does not have, or a value that it does not take."""
+    where = f"{path}: target '{target.name}'"
+    try:
+        unknown = options.parse_known_args([target.model, *target.words])[1]
+    except ArgumentError as error:
+        raise ParseError(f"{where}: {error}") from error
+    if unknown:
+        name = unknown[0].partition("=")[0].removeprefix("--")
+        raise ParseError(f"{where}: no option '{name}'; 'irsplit compile --help' lists them")

@@ -116,7 +116,9 @@ def run(arguments: Namespace) -> int:
     log = Log(structured=arguments.log_json)
     try:
         if arguments.model.suffix == ".toml":
-            return run_build_file(arguments)
+            options = ArgumentParser(exit_on_error=False)
+            add_arguments(options)
+            return run_build_file(arguments, options)
         return _run_model(arguments, log)
     except IrsplitError as error:
         log.error(str(error))
