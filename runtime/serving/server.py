@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,12 @@ class ServerOptions:
                 f"{self.host} can be reached from other machines: give --token-file, --tls-cert and --tls-key, "
                 "or --insecure if something else protects it"
             )
+        if self.certificate is not None and self.key is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+            except OSError as error:  # ssl.SSLError is one
+                files = f"{self.certificate} and {self.key}"
+                raise ServeError(f"{files} cannot be used ({error}); give PEM files that go together") from error
         if self.workers < 1 or self.queue < 0:
             raise ServeError(f"{self.workers} workers and a queue of {self.queue}: give at least 1 worker")
         if self.batching.frames < 1 or self.batching.delay_s < 0:

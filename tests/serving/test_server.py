@@ -4,6 +4,8 @@ import http.client
 import json
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ import irsplit
 from irsplit.errors import BundleError, ServeError
 from irsplit.runtime.serving import protobuf
 from irsplit.runtime.serving.messages import InferRequest, Tensor, frame_tensor
-from irsplit.runtime.serving.served import Limits
+from irsplit.runtime.serving.served import Limits, ServedBundle
 from irsplit.runtime.serving.server import Server, ServerOptions, load_bundles, serving
 
 TOKEN = "correct horse battery staple"
@@ -242,7 +244,6 @@ def test_nothing_listens_beyond_loopback_unprotected(host):
     with pytest.raises(ServeError, match="--insecure"):
         ServerOptions(host=host, token=TOKEN).check()
     ServerOptions(host=host, insecure=True).check()
-    ServerOptions(host=host, token=TOKEN, certificate=Path("c"), key=Path("k")).check()
 
 
 def test_metrics_count_by_outcome(server, onnx_bundle, calls):
@@ -289,3 +290,32 @@ def test_command_serves_until_told_to_stop(onnx_bundle, calls):
     assert process.returncode == 0
     events = [json.loads(line)["event"] for line in log.splitlines()]
     assert events == ["listening", "request", "draining", "stopped"]
+
+
+def test_drain_answers_what_runs_and_refuses_what_comes(onnx_bundle, calls, monkeypatch):
+    began, goes_on, codes = threading.Event(), threading.Event(), list[grpc.StatusCode]()
+    infer = ServedBundle.infer
+
+    def slow(bundle: ServedBundle, request: InferRequest) -> Any:
+        began.set()
+        goes_on.wait(20)
+        return infer(bundle, request)
+
+    monkeypatch.setattr(ServedBundle, "infer", slow)
+    request = InferRequest("onnx", "", [frame_tensor(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))])
+    with serving([f"onnx={onnx_bundle}"], ServerOptions(**ANY_PORT, grace_s=20)) as server:
+        caller = threading.Thread(target=lambda: codes.append(_raw_infer(server, request)))
+        caller.start()
+        assert began.wait(20)
+        stopping = threading.Thread(target=lambda: (_refused(server, request, codes), goes_on.set()))
+        stopping.start()
+    caller.join()
+    stopping.join()
+    assert codes == [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK]
+
+
+def _refused(server: Server, request: InferRequest, codes: list[grpc.StatusCode]) -> None:
+    """Ask as soon as the server drains, and note the answer."""
+    while server.service.ready:
+        time.sleep(0.005)
+    codes.append(_raw_infer(server, request))
