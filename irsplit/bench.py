@@ -175,7 +175,7 @@ def _positions(path: Path, options: Mapping[str, Any]) -> list[Cut]:
     """Every position of the model, as `compile_model` would see it with these options."""
     dialect = dialect_of(path)
     model = dialect.read(path)
-    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
+    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape, dialect.affine)
     passes = preparation(options.get("state", ()), rematerialise=options.get("rematerialise", True))
     Pipeline(passes).run(model, context)
     return list(find_cuts(model.entry, options.get("max_tensors", 1), dialect.macs, context.recompute))

@@ -3,11 +3,12 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from irsplit import sources
+from irsplit.boundary.ranges import METHODS
 from irsplit.bundle import Origin, edges, tensor_info, write_bundle
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
@@ -19,6 +20,7 @@ from irsplit.passes import Context, Cut, Pipeline, Remark, find_cuts
 from irsplit.passes.base import Pass, Samples
 from irsplit.passes.bind_state import BindState
 from irsplit.passes.boundaries import sends
+from irsplit.passes.boundary_ops import BoundaryOps
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
@@ -33,7 +35,11 @@ from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.manifest import Manifest, TensorInfo, file_digest
 
 TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS")
-"""What `boundary` may say."""
+"""What `boundary` may say first."""
+
+TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
+"""What may follow, with commas: how a quantized tensor's range is found (see quantize-boundary)."""
+
 _REPORTED_NODES = 20_000
 """Of a larger graph, the report would take longer than the compilation should."""
 
@@ -55,6 +61,7 @@ def compile_model(
     cuts: Sequence[str] = (),
     *,
     boundary: str = "lossless",
+    boundary_ops: bool = False,
     calibration: Sequence[Call] = (),
     max_tensors: int = 1,
     places: Sequence[str] = (),
@@ -75,9 +82,10 @@ def compile_model(
 
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
     with the fewest boundary bytes below the input's. With `rematerialise`, cheap side values are computed on both
-    sides of a cut. `boundary` is one of TARGETS; all but "lossless" need `calibration`: inputs by name, one mapping a
-    call, and so do the codecs that learn. `state` names inputs and outputs that are state, "in=out" or "auto" (see the
-    bind-state pass).
+    sides of a cut. `boundary` is one of TARGETS, with TARGET_OPTIONS behind it; all but "lossless" need `calibration`:
+    inputs by name, one mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize
+    themselves, and a host without irsplit's runtime exchanges integers. `state` names inputs and outputs that are
+    state, "in=out" or "auto" (see the bind-state pass).
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -90,16 +98,17 @@ def compile_model(
     loaded = dialect.read(source)
     files = source_files(loaded, source)
     entry = loaded.entry
-    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
+    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape, dialect.affine)
     before = () if pipeline else preparation(state, rematerialise=rematerialise)
     Pipeline(before).run(loaded, context)
     if pipeline:
         after = Pipeline.parse(pipeline)
     elif cuts or choose is None:
         found = cuts or [smallest_boundary(entry, find_cuts(entry, max_tensors, recompute=context.recompute)).id]
-        after = default_pipeline(found, boundary, max_tensors, places, codec)
+        after = default_pipeline(found, boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
     else:
-        after = Pipeline((choose, *default_pipeline((), boundary, max_tensors, places, codec).passes))
+        rest = default_pipeline((), boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
+        after = Pipeline((choose, *rest.passes))
     passes = Pipeline((*before, *after.passes))
     if calibration:
         context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
@@ -169,30 +178,61 @@ def preparation(state: Sequence[str], *, rematerialise: bool) -> tuple[Pass, ...
 
 
 def default_pipeline(
-    cuts: Sequence[str], boundary: str, max_tensors: int, places: Sequence[str], codec: str
+    cuts: Sequence[str],
+    boundary: str,
+    max_tensors: int,
+    places: Sequence[str],
+    codec: str,
+    *,
+    boundary_ops: bool = False,
 ) -> Pipeline:
     """The passes that `compile` runs for these options."""
     partition = Partition(tuple(cuts), max_tensors, tuple(places))
-    coding = (*quantization_passes(boundary), CompressBoundary(codec), CheckBoundary())
+    coding = (*quantization_passes(boundary, in_graph=boundary_ops), CompressBoundary(codec), CheckBoundary())
     return Pipeline((partition, RemoveUnused(), PruneBuffers(), *coding))
 
 
-def quantization_passes(boundary: str) -> tuple[Pass, ...]:
-    """The passes before compress-boundary for one of TARGETS. Raises CutError for anything else."""
-    kind, _, number = boundary.partition("=")
-    if boundary == "lossless":
+def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass, ...]:
+    """The passes before compress-boundary for one of TARGETS with TARGET_OPTIONS. Raises CutError for anything else."""
+    target, *words = boundary.split(",")
+    if target == "lossless" and not words and not in_graph:
         return ()
-    if boundary in ("int8", "int6", "int4"):
-        return (QuantizeBoundary(bits=int(boundary[3:])),)
+    if target == "lossless":
+        what = f"'{words[0]}'" if words else "operators at the boundary"
+        raise CutError(f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or a target")
+    quantize = _target(target)
+    for word in words:
+        quantize = _with_option(quantize, word)
+    return (replace(quantize, clip=True), BoundaryOps()) if in_graph else (quantize,)
+
+
+def _target(text: str) -> QuantizeBoundary:
+    """What one of TARGETS means."""
+    kind, _, number = text.partition("=")
+    if text in ("int8", "int6", "int4"):
+        return QuantizeBoundary(bits=int(text[3:]))
     try:
-        target = float(number)
+        if kind == "agreement":
+            return QuantizeBoundary(agreement=float(number))
+        if kind == "snr":
+            return QuantizeBoundary(snr=float(number))
     except ValueError:
-        kind, target = "", 0.0
-    if kind == "agreement":
-        return (QuantizeBoundary(agreement=target),)
-    if kind == "snr":
-        return (QuantizeBoundary(snr=target),)
-    raise CutError(f"unknown boundary '{boundary}'; give one of {', '.join(TARGETS)}")
+        pass
+    raise CutError(f"unknown boundary '{text}'; give one of {', '.join(TARGETS)}")
+
+
+def _with_option(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary:
+    key, _, value = text.partition("=")
+    if key == "range" and value in METHODS:
+        return replace(quantize, range=value)
+    if text == "per-channel":
+        return replace(quantize, per_channel=True)
+    if text == "clip":
+        return replace(quantize, clip=True)
+    raise CutError(
+        f"unknown option '{text}' of the boundary; known: {', '.join(TARGET_OPTIONS)} with METHOD one of "
+        f"{', '.join(METHODS)}"
+    )
 
 
 def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.ir import Model, Node
+from irsplit.ir import Model, Node, Value
 from irsplit.passes.recompute import Recompute
 
 Samples = Sequence[NDArray[np.generic]]
@@ -26,7 +26,8 @@ class Remark:
 class Context:
     """What the passes of one run share.
 
-    `macs`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators; `calibrate` runs the segments of a
+    `macs`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators, `affine` makes those that
+    quantize; `calibrate` runs the segments of a
     partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too, through real frames, and
     gives the outputs of every call; `recompute` is what the rematerialise pass allows; `details` go into the
     bundle's manifest.
@@ -35,6 +36,7 @@ class Context:
     macs: Callable[[Node], int] | None = None
     is_cheap: Callable[[Node], bool] | None = None
     is_shape: Callable[[Node], bool] | None = None
+    affine: Callable[[Model, Value, Value], tuple[list[Value], list[Node]]] | None = None
     calibrate: Callable[[Model], Mapping[str, Samples]] | None = None
     evaluate: Callable[[Model], Sequence[Mapping[str, Any]]] | None = None
     recompute: Recompute | None = None
@@ -49,6 +51,10 @@ class Context:
         if self._samples is None:
             self._samples = self.calibrate(model) if self.calibrate else {}
         return self._samples
+
+    def forget_samples(self) -> None:
+        """After a pass that changed what crosses."""
+        self._samples = None
 
     def remark(self, pass_: "Pass", text: str, *, warning: bool = False) -> None:
         self.remarks.append(Remark(pass_.name, text, warning))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from irsplit.boundary.agreement import agreement
 from irsplit.boundary.ranges import METHODS, quantization, signal_to_noise_db
 from irsplit.boundary.train import channel_axis
 from irsplit.errors import PassError
@@ -112,7 +113,8 @@ class QuantizeBoundary:
             for send, crossing in before:
                 set_specs(send, [self._quantized(spec, samples, layout, bits) for spec in crossing])
             try:
-                return agreement(expected, evaluate(model)) >= self.agreement
+                found = evaluate(model)
+                return agreement(_flat(expected, expected), _flat(expected, found)) >= self.agreement
             finally:
                 for send, crossing in before:
                     set_specs(send, crossing)
@@ -131,15 +133,9 @@ class QuantizeBoundary:
         return high
 
 
-def agreement(expected: Sequence[Mapping[str, object]], found: Sequence[Mapping[str, object]]) -> float:
-    """Share of the rows (along the last axis of every output, over all calls) with their largest element in place."""
-    same: list[np.ndarray] = []
-    for before, after in zip(expected, found, strict=True):
-        for name, value in before.items():
-            a, b = np.asarray(value), np.asarray(after[name])
-            if a.dtype.kind in "biuf" and a.ndim and a.shape == b.shape and a.shape[-1] > 1:
-                same.append((a.argmax(-1) == b.argmax(-1)).ravel())
-    return float(np.concatenate(same).mean()) if same else 1.0
+def _flat(expected: Sequence[Mapping[str, object]], others: Sequence[Mapping[str, object]]) -> list[object]:
+    """The outputs of all calls in one list, in the order of the expected ones."""
+    return [other[name] for call, other in zip(expected, others, strict=True) for name in call]
 
 
 def _wants(spec: TensorSpec) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from irsplit.errors import IrsplitError
-from irsplit.ir import Model, Node, equal, parse_model, print_graph, verify
+from irsplit.ir import Model, Node, Value, equal, parse_model, print_graph, verify
 from irsplit.passes import Context, Cut, Pipeline, find_cuts, registry
 from irsplit.passes.base import Samples
 
@@ -71,10 +71,14 @@ def _is_shape(node: Node) -> bool:
     return node.op == "test.shape"
 
 
+def _affine(_: Model, source: Value, target: Value) -> tuple[list[Value], list[Node]]:
+    return [], [Node("test.affine", (source,), (target,))]
+
+
 def outcome(text: str) -> str:
     """What the case's pipeline makes of its IR."""
     run = next(line for line in text.splitlines() if line.startswith(RUN))
-    context = Context(is_cheap=_is_cheap, is_shape=_is_shape, calibrate=_calibrate)
+    context = Context(is_cheap=_is_cheap, is_shape=_is_shape, affine=_affine, calibrate=_calibrate)
     try:
         pipeline = Pipeline.parse(run.removeprefix(RUN), {**registry(), PrintCuts.name: PrintCuts})
         model = parse_model(text)

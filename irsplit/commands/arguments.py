@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from irsplit.compiler import TARGETS
+from irsplit.compiler import TARGET_OPTIONS, TARGETS
 from irsplit.engines.inputs import load_input
 from irsplit.errors import EngineError
 from irsplit.runtime.manifest import TensorInfo
@@ -29,7 +29,13 @@ def add_coding(parser: ArgumentParser) -> None:
         "--boundary",
         default="lossless",
         metavar="TARGET",
-        help=f"how float tensors cross: {', '.join(TARGETS)}; default lossless",
+        help=f"how float tensors cross: {', '.join(TARGETS)}; default lossless. Options follow with commas: "
+        f"{', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), as in int8,range=mse,per-channel",
+    )
+    parser.add_argument(
+        "--boundary-ops",
+        action="store_true",
+        help="the segments quantize by operators of their own format: a host without irsplit's runtime exchanges int8",
     )
     parser.add_argument(
         "--calibration",

@@ -78,6 +78,7 @@ def run(arguments: Namespace) -> int:
             slowdown=arguments.slowdown,
             progress=told,
             boundary=arguments.boundary,
+            boundary_ops=arguments.boundary_ops,
             codec=arguments.codec,
             calibration=samples,
             max_tensors=arguments.max_tensors,

@@ -46,7 +46,7 @@ def _read(path: Path) -> tuple[Model, Context]:
     """The model, and what its dialect knows of its operators; text has none."""
     if path.suffix != IR_TEXT:
         dialect = dialect_of(path)
-        return dialect.read(path), Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
+        return dialect.read(path), Context(dialect.macs, dialect.is_cheap, dialect.is_shape, dialect.affine)
     try:
         model = parse_model(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

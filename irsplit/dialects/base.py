@@ -44,6 +44,10 @@ class Dialect(Protocol):
         """The elements of a constant as a numpy array (a copy or a view); for people and for shape arithmetic."""
         ...
 
+    def affine(self, model: Model, source: Value, target: Value) -> tuple[list[Value], list[Node]]:
+        """Constants and nodes that compute `target` from `source`, one of which has a quantized type, the other not."""
+        ...
+
     def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
         """Multiply-accumulate operations of the node; 0 for operators without any; unknown dimensions count as 1."""
         ...

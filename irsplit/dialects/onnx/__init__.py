@@ -6,6 +6,7 @@ from typing import Any
 
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators
+from irsplit.dialects.onnx.affine import affine
 from irsplit.dialects.onnx.constants import constant_array
 from irsplit.dialects.onnx.macs import macs
 from irsplit.dialects.onnx.reader import read_model
@@ -30,6 +31,9 @@ class OnnxDialect:
 
     def array(self, value: Value) -> Any:
         return constant_array(value)
+
+    def affine(self, model: Model, source: Value, target: Value) -> tuple[list[Value], list[Node]]:
+        return affine(model, source, target)
 
     def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
         return macs(node, symbols or {})

@@ -6,6 +6,7 @@ from typing import Any
 
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import operators
+from irsplit.dialects.tflite.affine import affine
 from irsplit.dialects.tflite.arrays import array
 from irsplit.dialects.tflite.reader import read_model
 from irsplit.dialects.tflite.writer import write_model
@@ -27,6 +28,9 @@ class TfliteDialect:
 
     def array(self, value: Value) -> Any:
         return array(value)
+
+    def affine(self, model: Model, source: Value, target: Value) -> tuple[list[Value], list[Node]]:
+        return affine(model, source, target)
 
     def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
         """TFLite has no symbolic dimensions: `symbols` names none of its own."""
