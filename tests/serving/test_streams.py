@@ -1,0 +1,110 @@
+"""A decoder whose cache stays where its layers run, on both sides of a link; and calls that overlap."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import irsplit
+import irsplit.runtime
+from irsplit.errors import SessionLostError
+from irsplit.runtime.serving.exchange import Patience
+from irsplit.runtime.serving.messages import InferRequest, InferResponse
+from irsplit.runtime.serving.server import ServerOptions, serving
+from stock_engines import same_bits
+from transformers import decoder
+
+TOKENS = [{"input_ids": np.array([[token]])} for token in (3, 1, 4, 1, 5, 9)]
+PLACES = {"one visit": ("device", "server"), "two visits": ("device", "server", "device", "server")}
+HASTY = Patience(attempts=2, backoff_s=0.01, breaker_failures=100)
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every segment has a layer with a cache of its own."""
+    folder, places = tmp_path_factory.mktemp("decoder"), PLACES[request.param]
+    path = decoder(folder / "decoder.onnx", len(places))
+    cuts = [f"layer{index}" for index in range(len(places) - 1)]
+    irsplit.compile_model(path, folder / "bundle", cuts, places=places, state=["auto"], remember=False)
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def expected(bundle: Path) -> list[Any]:
+    local = irsplit.LocalSession(bundle)
+    return [local.run(call)["logits"] for call in TOKENS]
+
+
+def options(**changes: Any) -> ServerOptions:
+    return ServerOptions(**{"port": 0, "http_port": 0, **changes})
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_both_halves_keep_their_cache_and_sessions_keep_theirs_apart(bundle, expected, scheme):
+    with serving([f"decoder={bundle}"], options()) as server:
+        url = f"{scheme}://127.0.0.1:{server.port if scheme == 'grpc' else server.http_port}"
+        with (
+            irsplit.runtime.connect(url, bundle, name="decoder") as one,
+            irsplit.runtime.connect(url, bundle, name="decoder") as other,
+        ):
+            found = [(one.infer(call), other.infer(call)) for call in TOKENS]
+            for position in (0, 1):
+                assert same_bits([pair[position].outputs["logits"] for pair in found], expected)
+            one.reset()
+            streamed = list(one.stream(TOKENS, depth=3))
+            assert same_bits([answer.outputs["logits"] for answer in streamed], expected)
+            assert {answer.path for answer in streamed} == {"server"}
+
+
+def test_a_server_that_was_restarted_is_an_error_and_then_a_new_stream(bundle, expected):
+    with serving([f"decoder={bundle}"], options()) as server:
+        port = server.port
+        session = irsplit.runtime.connect(f"grpc://127.0.0.1:{port}", bundle, name="decoder", patience=HASTY)
+        assert same_bits([session.infer(call).outputs["logits"] for call in TOKENS[:3]], expected[:3])
+    with session, serving([f"decoder={bundle}"], options(port=port)):
+        for _ in range(2):
+            with pytest.raises(SessionLostError, match="reset"):
+                session.infer(TOKENS[3])
+        session.reset()
+        assert same_bits([session.infer(call).outputs["logits"] for call in TOKENS], expected)
+
+
+class Waits:
+    """A transport that answers a call only when the device has begun to compute the next one."""
+
+    def __init__(self, inner: Any, device: Any, calls: int) -> None:
+        self.inner, self.run, self.calls = inner, device.run, calls
+        self.ready, self.close = inner.ready, inner.close
+        self.begun, self.sent, self.overlapped = 0, 0, 0
+        self.changed = threading.Condition()
+
+    def computing(self, *arguments: Any) -> Any:
+        with self.changed:
+            self.begun += 1
+            self.changed.notify_all()
+        return self.run(*arguments)
+
+    def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
+        with self.changed:
+            self.sent += 1
+            next_one = min(self.sent + 1, self.calls)
+            found = self.changed.wait_for(lambda: self.begun >= next_one, timeout=20)
+            self.overlapped += found
+        return self.inner.infer(request, timeout_s)
+
+
+def test_the_device_computes_the_next_call_while_this_one_is_on_its_way(onnx_bundle, calls):
+    chosen = calls["onnx"][:6]
+    local = irsplit.LocalSession(onnx_bundle)
+    with (
+        serving([f"onnx={onnx_bundle}"], options()) as server,
+        irsplit.runtime.connect(f"grpc://127.0.0.1:{server.port}", onnx_bundle, name="onnx", timeout_s=60) as session,
+    ):
+        exchanger, device = session._exchanger, session._device
+        exchanger._transport = transport = Waits(exchanger._transport, device, len(chosen))
+        device.run = transport.computing
+        for call, answer in zip(chosen, session.stream(chosen, depth=2), strict=True):
+            np.testing.assert_array_equal(answer.outputs["logits"], local.run(call)["logits"])
+    assert transport.overlapped == len(chosen)
