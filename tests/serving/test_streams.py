@@ -11,7 +11,7 @@ import irsplit
 import irsplit.runtime
 from irsplit.errors import SessionLostError
 from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.messages import InferRequest, InferResponse
+from irsplit.runtime.serving.pipeline import pipelined
 from irsplit.runtime.serving.server import ServerOptions, serving
 from stock_engines import same_bits
 from transformers import decoder
@@ -71,40 +71,34 @@ def test_a_server_that_was_restarted_is_an_error_and_then_a_new_stream(bundle, e
         assert same_bits([session.infer(call).outputs["logits"] for call in TOKENS], expected)
 
 
-class Waits:
-    """A transport that answers a call only when the device has begun to compute the next one."""
+@pytest.mark.parametrize("finishing", [1, 2])
+def test_the_next_call_begins_while_this_one_is_finished(finishing):
+    """A call is finished only when the next one has begun: one after the other, this would wait for ever."""
+    count = 20
+    begun = [threading.Event() for _ in range(count + 1)]
+    begun[count].set()
 
-    def __init__(self, inner: Any, device: Any, calls: int) -> None:
-        self.inner, self.run, self.calls = inner, device.run, calls
-        self.ready, self.close = inner.ready, inner.close
-        self.begun, self.sent, self.overlapped = 0, 0, 0
-        self.changed = threading.Condition()
+    def start(index: int) -> int:
+        begun[index].set()
+        return index
 
-    def computing(self, *arguments: Any) -> Any:
-        with self.changed:
-            self.begun += 1
-            self.changed.notify_all()
-        return self.run(*arguments)
+    def finish(index: int) -> tuple[int, bool]:
+        return index, begun[index + 1].wait(timeout=20)
 
-    def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
-        with self.changed:
-            self.sent += 1
-            next_one = min(self.sent + 1, self.calls)
-            found = self.changed.wait_for(lambda: self.begun >= next_one, timeout=20)
-            self.overlapped += found
-        return self.inner.infer(request, timeout_s)
+    assert list(pipelined(range(count), start, finish, 3, finishing)) == [(index, True) for index in range(count)]
 
 
-def test_the_device_computes_the_next_call_while_this_one_is_on_its_way(onnx_bundle, calls):
-    chosen = calls["onnx"][:6]
-    local = irsplit.LocalSession(onnx_bundle)
-    with (
-        serving([f"onnx={onnx_bundle}"], options()) as server,
-        irsplit.runtime.connect(f"grpc://127.0.0.1:{server.port}", onnx_bundle, name="onnx", timeout_s=60) as session,
-    ):
-        exchanger, device = session._exchanger, session._device
-        exchanger._transport = transport = Waits(exchanger._transport, device, len(chosen))
-        device.run = transport.computing
-        for call, answer in zip(chosen, session.stream(chosen, depth=2), strict=True):
-            np.testing.assert_array_equal(answer.outputs["logits"], local.run(call)["logits"])
-    assert transport.overlapped == len(chosen)
+def test_a_failure_comes_in_its_place_and_nothing_is_begun_after_it():
+    begun: list[int] = []
+
+    def finish(index: int) -> int:
+        if index == 5:
+            raise ValueError("the fifth")
+        return index
+
+    answers = pipelined(range(100), lambda index: (begun.append(index), index)[1], finish, 3, 2)
+    found: list[int] = []
+    with pytest.raises(ValueError, match="the fifth"):
+        found.extend(answers)
+    assert found == [0, 1, 2, 3, 4]
+    assert max(begun) <= 8
