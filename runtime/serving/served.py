@@ -54,7 +54,7 @@ class ServedBundle:
         if not mine:
             raise BundleError(f"{manifest.folder}: no segment runs on the server; run it with 'irsplit run'")
         self._whole = all(self.segments.file(index) is not None for index in range(count))
-        self._stateful = self.segments.stateful(0, count)
+        self.stateful = self.segments.stateful(0, count)
         for index in mine:
             self.segments.open(index, index + 1)
         self.inputs = [TensorInfo(FRAME, "u8", (None,))]
@@ -83,7 +83,7 @@ class ServedBundle:
                 continue
             names = self._needed(start, stop)
             try:
-                reason = "it has state" if self._stateful else mixed_rows(boundary, self._values_of(start, stop), names)
+                reason = "it has state" if self.stateful else mixed_rows(boundary, self._values_of(start, stop), names)
             except EngineError as error:
                 reason = f"the engine refuses rows that were made up: {error}"
             if reason:
@@ -104,7 +104,7 @@ class ServedBundle:
     def infer(self, request: InferRequest) -> InferResponse:
         """Resume the request's frame, or run the whole model on its inputs. Raises ServiceError."""
         start, values = self._values(request)
-        if not self._stateful:
+        if not self.stateful:
             return self._run(self.segments, request, start, values)
         session = str(request.parameters.get("sequence_id", ""))
         if session in ("", "0"):

@@ -1,5 +1,6 @@
 """The server as stock clients meet it: same outputs as in one process, clear refusals, nothing open by accident."""
 
+import asyncio
 import http.client
 import json
 import subprocess
@@ -22,9 +23,10 @@ import tritonclient.utils
 import irsplit
 from irsplit.errors import BundleError, ServeError
 from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.messages import InferRequest, Tensor, frame_tensor
+from irsplit.runtime.serving.messages import InferRequest, InferResponse, Tensor, frame_tensor
 from irsplit.runtime.serving.served import Limits, ServedBundle
 from irsplit.runtime.serving.server import Server, ServerOptions, load_bundles, serving
+from irsplit.runtime.serving.service import Service
 
 TOKEN = "correct horse battery staple"
 ANY_PORT = {"port": 0, "http_port": 0}
@@ -319,3 +321,29 @@ def _refused(server: Server, request: InferRequest, codes: list[grpc.StatusCode]
     while server.service.ready:
         time.sleep(0.005)
     codes.append(_raw_infer(server, request))
+
+
+def test_short_requests_run_where_they_came_in_and_long_ones_on_threads(onnx_bundle, calls, monkeypatch):
+    frame = frame_tensor(bytes(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0])))
+    threads: list[str] = []
+    inner = ServedBundle.infer
+
+    def noted(self: ServedBundle, request: InferRequest) -> InferResponse:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return inner(self, request)
+
+    monkeypatch.setattr(ServedBundle, "infer", noted)
+    service = Service(load_bundles([f"onnx={onnx_bundle}"], ServerOptions()), workers=1, queue=4)
+    (bundle,) = service.bundles["onnx"].values()
+
+    async def answers() -> list[bytes]:
+        request, found = InferRequest("onnx", "", [frame]), list[bytes]()
+        for usual_s in (None, 1e-4, 1e-2):
+            if usual_s is not None:
+                service._usual_s[bundle] = usual_s
+            found.append(bytes((await service.infer(request, 10.0)).outputs[0].data))
+        await service.drain(1.0)
+        return found
+
+    assert len(set(asyncio.run(answers()))) == 1
+    assert threads == ["irsplit-engine", "MainThread", "irsplit-engine"]
