@@ -1,9 +1,8 @@
 """End-to-end latency of the cuts of a model, by the clock on the wall: client, emulated link, server process.
 
 The client is the real one (`irsplit.runtime.connect` over gRPC), the server `irsplit serve` in a process of its own,
-the link the proxy of `benchmarks.link`. The slow device is this thread: what it computes takes its own CPU time, and it
-sleeps for the rest of what a slower one would take before its frame leaves. Cuts race: those that cannot win any more
-drop out, so that slow links stay affordable.
+the link the proxy of `benchmarks.link`. The slow device is this thread, which computes and encodes everything as many
+times as it is slower. Cuts race: those that cannot win any more drop out, so that slow links stay affordable.
 """
 
 import contextlib
@@ -20,35 +19,14 @@ from pathlib import Path
 from benchmarks.link import Proxy
 from irsplit.engines.execute import Call
 from irsplit.profiles import Link
+from irsplit.runtime import frame as framing
 from irsplit.runtime.engines import Engine, EngineOptions
-from irsplit.runtime.serving.client import RemoteSession
-from irsplit.runtime.serving.messages import InferRequest, InferResponse
-from irsplit.runtime.serving.transport import Access, Transport, open_transport
+from irsplit.runtime.serving.client import RemoteSession, connect
 
 ONE_THREAD = EngineOptions(threads=1)
 _PATIENCE_S = 120.0
 _HEATS = ((1, 1.5), (3, 1.2))
 """After so many runs, who is slower than the best by such a factor drops out."""
-
-
-class SlowDevice:
-    """A transport that first lets pass what a device `slowdown` times slower would still be computing."""
-
-    def __init__(self, inner: Transport, slowdown: float) -> None:
-        self._inner, self._slowdown = inner, slowdown
-        self.ready, self.close = inner.ready, inner.close
-        self.began_ns = 0
-
-    def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
-        idle(self.began_ns, self._slowdown)
-        response = self._inner.infer(request, timeout_s)
-        self.began_ns = time.thread_time_ns()
-        return response
-
-
-def idle(began_ns: int, slowdown: float) -> None:
-    """Sleep for what a slower thread would still need for the work done since `began_ns`."""
-    time.sleep((time.thread_time_ns() - began_ns) * (slowdown - 1) / 1e9)
 
 
 @contextlib.contextmanager
@@ -67,34 +45,36 @@ def serving(bundles: Mapping[str, Path]) -> Generator[int]:
 
 @contextlib.contextmanager
 def split_runs(
-    bundles: Mapping[str, Path], call: Call, over: Link, slowdown: float
+    bundles: Mapping[str, Path], call: Call, over: Link, slowdown: int
 ) -> Generator[dict[str, Callable[[], float]]]:
     """For every bundle a function that runs it once over the link and tells the seconds."""
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(Proxy(stack.enter_context(serving(bundles)), over).running())
         runs: dict[str, Callable[[], float]] = {}
         for name, bundle in bundles.items():
-            device = SlowDevice(open_transport(f"grpc://127.0.0.1:{proxy.port}", Access()), slowdown)
-            session = RemoteSession(bundle, device, name=name, timeout_s=_PATIENCE_S, options=ONE_THREAD)
+            url = f"grpc://127.0.0.1:{proxy.port}"
+            session = connect(url, bundle, name=name, timeout_s=_PATIENCE_S, options=ONE_THREAD)
             stack.enter_context(session)
-            runs[name] = lambda session=session, device=device: _run_split(session, device, call, slowdown)
+            runs[name] = lambda session=session: _run_split(session, call, slowdown)
         yield runs
 
 
-def _run_split(session: RemoteSession, device: SlowDevice, call: Call, slowdown: float) -> float:
+def _run_split(session: RemoteSession, call: Call, slowdown: int) -> float:
     began = time.perf_counter()
-    device.began_ns = time.thread_time_ns()
-    answer = session.infer(call)
-    idle(device.began_ns, slowdown)
+    for _ in range(slowdown - 1):
+        started = session.start(call)
+        boundary = session.manifest.boundaries[started.index - 1]
+        framing.encode(boundary, [started.values[spec.name] for spec in boundary.tensors])
+    answer = session.finish(session.start(call))
     assert answer.path == "server", answer.reason
     return time.perf_counter() - began
 
 
-def run_on_device(engine: Engine, call: Call, names: Sequence[str], slowdown: float) -> float:
+def run_on_device(engine: Engine, call: Call, names: Sequence[str], slowdown: int) -> float:
     """Seconds of the whole model on the slow device."""
-    began, computing = time.perf_counter(), time.thread_time_ns()
-    engine.run([call[name] for name in names])
-    idle(computing, slowdown)
+    began = time.perf_counter()
+    for _ in range(slowdown):
+        engine.run([call[name] for name in names])
     return time.perf_counter() - began
 
 

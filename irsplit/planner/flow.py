@@ -17,6 +17,7 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _BITS = 30  # scipy adds capacities in int32
+_COARSE_BITS = 24  # of a round when the last digits are not asked for: noise that goes long ways is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +67,20 @@ def topology(nodes: int, source: int, sink: int, tail: Ints, head: Ints) -> Topo
     )
 
 
-def minimum_cut(network: Topology, capacity: Ints, most: int) -> Cut:
+def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0) -> Cut:
     """The minimum cut under one capacity per input arc; a value above `most` is reported as `most` + 1.
 
     `most` is any upper bound on the cuts that are of interest: larger capacities are as good as infinite, and the
-    caller's infinity is simply a number above it.
+    caller's infinity is simply a number above it. With a `precision` the search ends when what may be missing is that
+    many times smaller than the value, which is then a lower bound; the smallest side is that of a cut so near to it.
     """
     room = np.zeros(network.indices.size, dtype=np.int64)
     np.add.at(room, network.slot, np.append(np.minimum(capacity, most + 1), most + 1))
     room = np.minimum(room, most + 1)
-    value, left = 0, most + 1
+    value, left, shift = 0, most + 1, 0
+    bits = _COARSE_BITS if precision else _BITS
     while left > 0:
-        shift = max(0, left.bit_length() - _BITS)
+        shift = max(0, left.bit_length() - bits)
         scaled = (np.minimum(room, left) >> shift).astype(np.int32)
         found, pushed = _push(network, scaled)
         room -= pushed.astype(np.int64) << shift
@@ -87,10 +90,13 @@ def minimum_cut(network: Topology, capacity: Ints, most: int) -> Cut:
         side = _reachable(network, scaled > pushed, network.source)
         crossing = side[network.rows] & ~side[network.indices]
         left = min(left - (found << shift), int(np.minimum(room[crossing], left).sum()))
+        if precision and left * precision <= value:
+            break
+    open_arcs = room >> shift > 0
     return Cut(
         value=value,
-        smallest=_reachable(network, room > 0, network.source)[:-1],
-        largest=~_reachable(network, room[network.reverse] > 0, network.sink)[:-1],
+        smallest=_reachable(network, open_arcs, network.source)[:-1],
+        largest=~_reachable(network, open_arcs[network.reverse], network.sink)[:-1],
     )
 
 

@@ -5,7 +5,7 @@ For multipliers a_k >= 0 (one per metric of the objective, not all zero) and l_m
 proves that no allowed placement has max f_k below (V - sum l_m B_m) / sum a_k. The multipliers are integers, so the
 bound is exact. A small linear program over the placements seen so far (Kelley's cutting planes) proposes the next
 multipliers; with one limit this is the classical two-point search. What the multipliers leave open, the gap, is
-narrowed from the other side by walking from allowed placements towards better forbidden ones.
+narrowed from the other side (`repair.py`).
 """
 
 import math
@@ -14,18 +14,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from irsplit.cost import METRICS, TERMS, Columns, Ints, Mask, metric_terms
+from irsplit.cost import METRICS, TERMS, Columns, Mask, metric_terms
 from irsplit.planner.goal import Goal
 from irsplit.planner.network import Network, Relaxed
-from irsplit.planner.placement import Solution, Sweep, evaluate, stuck_steps, sweep
+from irsplit.planner.placement import Solution, evaluate
+from irsplit.planner.repair import exchange, improve, shifted
 
 _PRECISION = 1 << 52  # of a weighted total: fine enough for multipliers, small enough for two rounds of flow
 _ROUNDS = 60
+_FINER = 20  # times finer than the tolerance: the cuts, and the multipliers
 _WALKS = 2
-_RIVALS = 4
+_RIVALS = 4  # of the placements seen, towards which every step is tried
+_SOURCES = 12  # of them, and
+_LAYERS = 8  # of layers at the edge of the best, from which moves are taken
 
 
 class Impossible(Exception):
@@ -44,6 +46,7 @@ class Search:
     points: list[list[int]] = field(default_factory=list)  # objective metrics, then limit metrics
     seen: list[Solution] = field(default_factory=list)
     multipliers: list[int] = field(default_factory=list)  # those that proved the bound
+    precision: int = 0  # of its cuts; see `minimum_cut`
 
     @property
     def gap(self) -> float:
@@ -62,9 +65,19 @@ class Search:
         self.best = solution
         return True
 
+    @property
+    def prices(self) -> list[float]:
+        """What a unit of each limited metric was worth when the bound was proved, in the objective's unit."""
+        count = len(self.goal.metrics)
+        return [multiplier / max(1, sum(self.multipliers[:count])) for multiplier in self.multipliers[count:]]
+
+    def priced(self, solution: Solution) -> int:
+        """What a solution costs under the multipliers that proved the bound."""
+        return sum(m * figure for m, figure in zip(self.multipliers, self.point(solution), strict=True))
+
     def price(self, weights: dict[str, int]) -> Relaxed:
         """One minimum cut; both its extreme placements are evaluated and offered."""
-        relaxed = self.network.solve(self.columns, metric_terms(weights))
+        relaxed = self.network.solve(self.columns, metric_terms(weights), self.precision)
         if relaxed.value is None:
             raise Impossible
         sides = (
@@ -107,7 +120,8 @@ def search(columns: Columns, network: Network, goal: Goal, tolerance: float, par
     A `parent` is the search of a larger region: its best solution ends this one early, its multipliers and the
     placements it saw that are in this region begin it.
     """
-    state = Search(columns, network, goal)
+    open_ended = tolerance and (goal.limits or len(goal.metrics) > 1)
+    state = Search(columns, network, goal, precision=round(_FINER / tolerance) if open_ended else 0)
     if parent is not None:
         state.best, state.bound = parent.best, parent.bound
         state.seen = [solution for solution in parent.seen if _inside(columns, solution.on_device)]
@@ -124,7 +138,7 @@ def search(columns: Columns, network: Network, goal: Goal, tolerance: float, par
             raise Impossible
     _cutting_planes(state, tolerance)
     if state.gap > tolerance:
-        _walk(state)
+        _repair(state)
     return state
 
 
@@ -143,7 +157,7 @@ def _cutting_planes(state: Search, tolerance: float) -> None:
             return
         known = len({tuple(point) for point in state.points})
         height, multipliers = _master(state)
-        if height <= state.bound * (1 + 1e-9):
+        if height <= state.bound * (1 + max(1e-9, tolerance / _FINER)):
             return
         weighted = sum(m * total for m, total in zip(multipliers, totals, strict=True))
         state.raise_bound([int(m * (_PRECISION / max(weighted, 1.0))) for m in multipliers])
@@ -174,78 +188,15 @@ def _master(state: Search) -> tuple[float, list[float]]:
     return float(found.x[0] * scale[0]), [max(0.0, float(m)) for m in multipliers]
 
 
-def _walk(state: Search) -> None:
-    """Walk from the best allowed placement to better ones that are not allowed; keep the best step on the way."""
+def _repair(state: Search) -> None:
+    """Look for better allowed placements between the best one and what else was seen."""
     for _ in range(_WALKS):
         if state.best is None:
             return
-        start, before = state.best, state.goal.value(state.best)
-        for rival in sorted(state.seen, key=state.goal.value)[:_RIVALS]:
-            for on_device in (start.on_device, rival.on_device):
-                other = rival.on_device if on_device is start.on_device else start.on_device
-                _grow(state, on_device & other, on_device & ~other, rival)
-                _grow(state, on_device & other, other & ~on_device, rival)
-                _grow(state, on_device, other & ~on_device, rival)
-        if state.goal.value(state.best) == before:
+        before = state.best
+        rivals = sorted(state.seen, key=state.priced)
+        best = improve(state.columns, state.goal, before, rivals[:_RIVALS], monotone=state.network.monotone)
+        moves = [*rivals[:_SOURCES], *shifted(state.columns, best, _LAYERS)]
+        state.best = exchange(state.columns, state.goal, best, moves, state.bound, state.prices)
+        if state.best is before:
             return
-
-
-def _grow(state: Search, base: Mask, wanted: Mask, ways: Solution) -> None:
-    """Move wanted groups to the device, one connected part after the other, and keep the best step.
-
-    Parts do not touch each other, so what each gains and costs adds up: once in any order to price the parts, then
-    those that fit together by gain, as for a knapsack. Steps are prefixes in topological order inside a part:
-    monotone if both ends of the walk are.
-    """
-    if not wanted.any():
-        return
-    parts = _parts(state.columns, wanted)
-    order = np.concatenate(parts)
-    swept = sweep(state.columns, base, order, ways.up_choice, ways.down_choice)
-    _offer_best_step(state, swept, ways)
-    if len(parts) < 2 or not state.goal.limits:
-        return
-    ends = np.cumsum([part.size for part in parts])
-    gains = -np.diff(swept.metric(state.goal.metrics[0])[np.append(0, ends)]).astype(np.float64)
-    needs = np.zeros(len(parts))
-    for name, limit in state.goal.limits.items():
-        used = swept.metric(name)
-        needs += np.maximum(np.diff(used[np.append(0, ends)]), 0) / max(1, limit - int(used[0]))
-    ranked = np.argsort(-gains / np.maximum(needs, 1e-12), kind="stable")
-    fitting, left, room = [], [], 1.0
-    for part in ranked.tolist():
-        fits = gains[part] > 0 and needs[part] <= room
-        (fitting if fits else left).append(part)
-        room -= needs[part] if fits else 0.0
-    order = np.concatenate([parts[part] for part in (*fitting, *left)])
-    _offer_best_step(state, sweep(state.columns, base, order, ways.up_choice, ways.down_choice), ways)
-
-
-def _parts(columns: Columns, wanted: Mask) -> list[Ints]:
-    """The connected parts of some groups, joined by a tensor that one makes and another reads, or that both read."""
-    groups = wanted.size
-    tensor = np.repeat(np.arange(columns.producer.size), np.diff(columns.consumer_ptr))
-    touches = np.concatenate([columns.consumer, columns.producer])
-    touched = np.concatenate([tensor, np.arange(columns.producer.size)])
-    inside = (touches >= 0) & wanted[touches]
-    count = groups + columns.producer.size
-    graph = coo_array(
-        (np.ones(int(inside.sum()), np.int8), (touches[inside], groups + touched[inside])), shape=(count, count)
-    )
-    labels = connected_components(graph, directed=False)[1][:groups]
-    members = np.flatnonzero(wanted)
-    members = members[np.argsort(labels[members], kind="stable")]
-    return np.split(members, np.flatnonzero(np.diff(labels[members])) + 1)
-
-
-def _offer_best_step(state: Search, swept: Sweep, ways: Solution) -> None:
-    allowed = ~stuck_steps(swept)
-    for name, limit in state.goal.limits.items():
-        allowed &= swept.metric(name) <= limit
-    if not allowed.any():
-        return
-    value = np.max([swept.metric(name) for name in state.goal.metrics], axis=0)
-    index = int(np.argmin(np.where(allowed, value, np.iinfo(np.int64).max)))
-    if state.best is not None and int(value[index]) >= state.goal.value(state.best):
-        return
-    state.offer(evaluate(state.columns, swept.placement(index), ways.up_choice, ways.down_choice))

@@ -42,9 +42,13 @@ class Network:
     downloads: Ints
     steps: Ints  # bytes of each working-set level above the one below
     infinite: int
+    monotone: bool
 
-    def solve(self, columns: Columns, weights: Ints) -> Relaxed:
-        """Minimum cut under these weights per term. The caller keeps the weighted total below `LARGEST`."""
+    def solve(self, columns: Columns, weights: Ints, precision: int = 0) -> Relaxed:
+        """Minimum cut under these weights per term. The caller keeps the weighted total below `LARGEST`.
+
+        With a `precision` the value is a lower bound, and the placements are nearly the best (see `minimum_cut`).
+        """
         up, up_choice = columns.up.fold(weights)
         down, down_choice = columns.down.fold(weights)
         flat = weights.copy()
@@ -64,7 +68,7 @@ class Network:
         groups = columns.pinned_device.size
         capacity[:groups][columns.pinned_device] = most + 1
         capacity[groups : 2 * groups][columns.pinned_server] = most + 1
-        cut = minimum_cut(self.arcs, capacity, most)
+        cut = minimum_cut(self.arcs, capacity, most, precision)
         value = None if cut.value > most else cut.value
         return Relaxed(value, cut.smallest[:groups], cut.largest[:groups], up_choice, down_choice)
 
@@ -109,7 +113,8 @@ def build(columns: Columns, *, monotone: bool) -> Network:
     if columns.round_trip.any():
         walls.add(visit, every)
     tail, head = np.concatenate([*arcs.tails, *walls.tails]), np.concatenate([*arcs.heads, *walls.heads])
-    return Network(topology(arcs.nodes, source, sink, tail, head), uploads, downloads, steps, infinite=walls.count())
+    shape = topology(arcs.nodes, source, sink, tail, head)
+    return Network(shape, uploads, downloads, steps, infinite=walls.count(), monotone=monotone)
 
 
 def _edges(columns: Columns) -> tuple[Ints, Ints]:

@@ -18,7 +18,7 @@ from irsplit.planner.result import Plan, baselines, describe
 _LARGE = 2_000  # groups; above it branch and bound is kept short and a gap of `_CLOSE` is good enough
 _CLOSE = 9e-4
 _REGIONS = 200
-_REGIONS_LARGE = {True: 6, False: 2}  # monotone or not: without an order the cuts of a region take longer
+_REGIONS_LARGE = 6
 
 
 class NotFoundError(PlanError):
@@ -74,7 +74,7 @@ def _search(columns: Columns, network: Network, goal: Goal, monotone: bool) -> t
     Plans of several round trips, whose number a cut cannot see, are also compared with monotone ones.
     """
     small = columns.pinned_device.size <= _LARGE
-    tolerance, regions = (0.0, _REGIONS) if small else (_CLOSE, _REGIONS_LARGE[monotone])
+    tolerance, regions = (0.0, _REGIONS) if small else (_CLOSE, _REGIONS_LARGE)
     probed = probe(columns, goal.limits, monotone=monotone)
     best, bound = branch(probed, network, goal, tolerance, regions)
     if monotone or best is None or best.round_trips <= 1 or not columns.round_trip.any():
