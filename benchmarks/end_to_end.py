@@ -63,7 +63,7 @@ def _run_split(session: RemoteSession, call: Call, slowdown: int) -> float:
     began = time.perf_counter()
     for _ in range(slowdown - 1):
         started = session.start(call)
-        boundary = session.manifest.boundaries[started.index - 1]
+        boundary = session.manifest.boundaries[started.stop - 1]
         framing.encode(boundary, [started.values[spec.name] for spec in boundary.tensors])
     answer = session.finish(session.start(call))
     assert answer.path == "server", answer.reason
