@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.footprint import CORTEX_M4, code_bytes
 from framing import Array, array_of_bytes, engines
 from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
 from irsplit.runtime.crc32c import crc32c
@@ -184,23 +185,6 @@ def test_short_fuzzing(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-def thumb_size(entries: Sequence[str], flags: Sequence[str], folder: Path) -> int:
-    """Bytes of code and constants that a firmware for Cortex-M4 links when it calls `entries`."""
-    stub = folder / "stub.c"
-    declarations = "".join(f"void {entry}(void);\n" for entry in entries)
-    stub.write_text(
-        f"{declarations}void (*volatile keep)(void);\nvoid start(void) {{ keep = {'; keep = '.join(entries)}; }}\n"
-    )
-    program = folder / "firmware.elf"
-    machine = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
-    options = ("-Os", "-ffreestanding", "-nostdlib", "-ffunction-sections", "-fdata-sections", *machine, *flags)
-    linking = ("-Wl,--gc-sections", "-Wl,-e,start", "-Wl,--unresolved-symbols=ignore-all")
-    command = ["arm-none-eabi-gcc", "-std=c99", *options, *linking, f"-I{ROOT / 'runtime' / 'include'}"]
-    subprocess.run([*command, *map(str, SOURCES), str(stub), "-o", str(program)], check=True, timeout=300)
-    lines = subprocess.run(["arm-none-eabi-size", program], capture_output=True, text=True, check=True).stdout
-    return int(lines.splitlines()[1].split()[0])
-
-
 OPENING = ("irs_boundary_size", "irs_boundary_open", "irs_frame_bound", "irs_workspace_size")
 WHOLE = (*OPENING, "irs_encode", "irs_frame_size", "irs_frame_dims", "irs_decode")
 BYTES = ("-DIRS_BYTES_ONLY", "-DIRS_NO_QUANTIZATION", "-DIRS_NO_REFERENCES")
@@ -219,7 +203,7 @@ def test_size_on_cortex_m4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "all elements: irs_encode": (("irs_encode",), sender, 6912),
         "all elements: everything": (WHOLE, (), 15360),
     }
-    sizes = {name: thumb_size(entries, flags, tmp_path) for name, (entries, flags, _) in budgets.items()}
+    sizes = {name: code_bytes(CORTEX_M4, entries, flags, tmp_path) for name, (entries, flags, _) in budgets.items()}
     with capsys.disabled():
         print("\nCortex-M4, bytes of Thumb-2: " + ", ".join(f"{name} {size}" for name, size in sizes.items()))
     assert {name: size for name, size in sizes.items() if size > budgets[name][2]} == {}
