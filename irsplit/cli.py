@@ -11,7 +11,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from irsplit.errors import VERSION, IrsplitError
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None and words[:1] != ["serve"]:
         gc.disable()  # a command is over soon, and collections that walk a large graph cost as much as the passes
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="irsplit",
         description="Split compiler for neural networks.",
         epilog="commands:\n" + "\n".join(f"  {name:12} {text}" for name, text in COMMANDS.items()),
@@ -63,6 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other mistake."""
+        self.exit(2, f"error: {message}; see '{self.prog} --help'\n")
+
+
 def module_of(name: str) -> Any:
     """The module of a command: EXAMPLES, add_arguments(parser), run(arguments) -> exit code."""
     return importlib.import_module(f"irsplit.commands.{name.replace('-', '_')}")
@@ -72,7 +78,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     """The arguments of a command; its --help, and the reference in the documentation."""
     module = module_of(name)
     summary = COMMANDS[name]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"irsplit {name}",
         description=f"{summary[0].upper()}{summary[1:]}.",
         epilog="examples:\n" + textwrap.indent(module.EXAMPLES.strip(), "  "),

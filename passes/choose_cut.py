@@ -267,7 +267,7 @@ def _choice(
         only = f"everything on the {places[0]} is best: {goal.objective} {human(goal.objective, value)}"
         split = next((row for row in ranked if row.allowed and 0 < row.groups < len(table.groups)), None)
         if split is None:
-            why = f"no cut keeps {goal.limits_text()}" if goal.limits else "no cut can be made"
+            why = f"no cut keeps {goal.limits_text()}; loosen a limit" if goal.limits else "no cut can be made"
             return Choice(rule, goal, table, parts, ranked, compared, (), (), value, bound, (*notes, f"{only}; {why}"))
         notes = [*notes, f"no split pays: {only}"]
         places, changes = _prefix(len(table.groups), split.groups), [split.groups]

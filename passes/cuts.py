@@ -17,6 +17,7 @@ in the search for forks and joins.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from math import inf
@@ -119,7 +120,9 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
     matches = matches or [cut for cut in cuts if any(value and value.name == wanted for value in cut.after.outputs)]
     if not matches:
         known = ", ".join(cut.id for cut in cuts if cut.legal) or "none"
-        raise CutError(f"there is no cut '{name}'; legal cuts by id: {known} (see 'irsplit cuts')")
+        near = get_close_matches(wanted, ["+".join(value.name for value in cut.tensors) for cut in cuts if cut.legal])
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise CutError(f"there is no cut '{name}'; {hint}legal cuts by id: {known} (see 'irsplit cuts')")
     # A tensor can be the only one to cross at several positions: raw inputs may be read in between.
     cut = next((cut for cut in matches if cut.legal), matches[0])
     if not cut.legal:

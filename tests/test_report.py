@@ -119,8 +119,8 @@ def test_baselines_and_energy(browser: webdriver.Chrome, tmp_path: Path) -> None
 
 
 def test_compile_writes_it_beside_the_manifest(browser: webdriver.Chrome, tmp_path: Path) -> None:
-    words = ("compile", str(EXAMPLE / "digits.onnx"), "--cut", "bottleneck/relu", "--link", "3g", "-o")
-    assert main([*words, str(tmp_path / "one"), "--device", "pixel-2"]) == 0
+    words = ("compile", str(EXAMPLE / "digits.onnx"), "--cut", "bottleneck/relu", "-o")
+    assert main([*words, str(tmp_path / "one"), "--device", "pixel-2", "--link", "3g"]) == 0
     data = json.loads((tmp_path / "one" / "report.json").read_text())
     assert (data["compiled"], data["link"]["name"], data["device"]) == (["11"], "3g", "pixel-2")
     browser.get((tmp_path / "one" / "report.html").as_uri())

@@ -1,6 +1,6 @@
 """Arguments that several commands share."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,19 @@ from irsplit.compiler import TARGET_OPTIONS, TARGETS
 from irsplit.engines.inputs import load_input
 from irsplit.errors import EngineError
 from irsplit.runtime.manifest import TensorInfo
+
+
+def positive(text: str) -> int:
+    """A type of arguments: counts, sizes."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def add_max_tensors(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-tensors", type=positive, default=1, metavar="K", help="allow frontiers of up to K tensors"
+    )
 
 
 def add_dims(parser: ArgumentParser) -> None:
@@ -70,13 +83,17 @@ def add_state(parser: ArgumentParser) -> None:
     )
 
 
-def parse_dims(words: Sequence[str]) -> dict[str, int]:
-    """Raises EngineError for a word that is not NAME=NUMBER."""
+def parse_dims(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, int]:
+    """Raises EngineError for a word that is not NAME=NUMBER, with a name that no dimension of the inputs has."""
+    free = {(info.name, axis) for info in infos for axis, dim in enumerate(info.shape or ()) if dim is None}
+    known = [*dict.fromkeys(name for name, _ in sorted(free)), *(f"{name}.{axis}" for name, axis in sorted(free))]
     dims: dict[str, int] = {}
     for word in words:
         name, _, number = word.rpartition("=")
         if not name or not number.isdecimal():
             raise EngineError(f"--dim {word}: give INPUT=N or INPUT.AXIS=N with a number N")
+        if name not in known:
+            raise EngineError(f"--dim {word}: no input has that dimension; those that may vary: {', '.join(known)}")
         dims[name] = int(number)
     return dims
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irsplit.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
-from irsplit.commands.arguments import add_coding, add_dims, add_state, parse_dims, parse_inputs
+from irsplit.commands.arguments import add_coding, add_dims, add_max_tensors, add_state, parse_dims, parse_inputs
 from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
 from irsplit.comparison import Change, Comparison, compare
@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--slowdown", type=float, default=1.0, metavar="X", help="the device is X times slower than this machine"
     )
-    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    add_max_tensors(parser)
     add_coding(parser)
     add_state(parser)
     parser.add_argument(
@@ -67,7 +67,7 @@ def run(arguments: Namespace) -> int:
     infos = whole_model(arguments.model)[1]
     samples = load_calls(arguments.calibration, infos) if arguments.calibration else []
     given = parse_inputs(arguments.input, infos)
-    call = (samples or seeded_calls(infos, 1, 0, parse_dims(arguments.dim)))[0] | given
+    call = (samples or seeded_calls(infos, 1, 0, parse_dims(arguments.dim, infos)))[0] | given
     with progress() as told:
         bench = bench_model(
             arguments.model,

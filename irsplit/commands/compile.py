@@ -4,7 +4,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_coding, add_state
+from irsplit.commands.arguments import add_coding, add_max_tensors, add_state, positive
 from irsplit.commands.building import run_build_file
 from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "default: the smallest boundary below the input's size, or with --device the best by the planner",
     )
     add_plan_arguments(parser)
-    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    add_max_tensors(parser)
     parser.add_argument(
         "--place",
         action="append",
@@ -68,7 +68,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--external-over",
-        type=int,
+        type=positive,
         metavar="BYTES",
         help="weights go into a file beside a segment that would be larger; default: only where the format forces it",
     )
@@ -100,22 +100,28 @@ def _add_build_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-j", "--jobs", type=int, default=0, metavar="N", help="of a build file: targets at a time")
 
 
-_SAID_BY_PIPELINE = {
-    "cut": [],
-    "place": [],
-    "device": None,
-    "boundary": "lossless",
-    "boundary_ops": False,
-    "codec": "zstandard",
-    "max_tensors": 1,
-    "rematerialise": True,
-}
-"""Options whose meaning is in the pipeline's text, with their defaults."""
+_SAID_BY_PIPELINE = (
+    "cut",
+    "place",
+    "device",
+    "boundary",
+    "boundary_ops",
+    "codec",
+    "max_tensors",
+    "rematerialise",
+    "state",
+)
+"""Options whose meaning is in the pipeline's text."""
+_OF_A_PLAN = ("server", "link", "objective", "limit", "rule", "pattern", "load")
+_WRITTEN = {"output": "-o", "rematerialise": "--no-rematerialise"}
+_OF_BUILD_FILES = ("target", "jobs")
+_WITH_BUILD_FILES = (*_OF_BUILD_FILES, "json", "werror", "log_json", "depfile")
 
 
 def run(arguments: Namespace) -> int:
     log = Log(structured=arguments.log_json)
     try:
+        _refuse_useless(arguments)
         if arguments.model.suffix == ".toml":
             options = ArgumentParser(exit_on_error=False)
             add_arguments(options)
@@ -129,8 +135,6 @@ def run(arguments: Namespace) -> int:
 def _run_model(arguments: Namespace, log: Log) -> int:
     if arguments.output is None:
         raise BundleError("say where the bundle goes with -o DIR")
-    if arguments.pipeline:
-        _check_pipeline_alone(arguments)
     begun = time.monotonic()
     calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
     with progress(shown=not arguments.log_json) as told:
@@ -183,8 +187,27 @@ def _profiles(arguments: Namespace) -> list[Path]:
     return [path for word in words for path in [Path(word.partition(",")[0])] if path.is_file()]
 
 
-def _check_pipeline_alone(arguments: Namespace) -> None:
-    given = [name for name, default in _SAID_BY_PIPELINE.items() if getattr(arguments, name) != default]
-    if given:
-        named = ", ".join("--no-rematerialise" if n == "rematerialise" else f"--{n.replace('_', '-')}" for n in given)
-        raise ParseError(f"--pipeline says which passes run, and {named} would too; put the option into the pipeline")
+def _refuse_useless(arguments: Namespace) -> None:
+    """Raise ParseError for options that would mean nothing beside the others."""
+    given = _given(arguments)
+    if arguments.model.suffix == ".toml":
+        if words := [word for name, word in given.items() if name not in _WITH_BUILD_FILES]:
+            raise ParseError(f"{arguments.model}: a build file says {', '.join(words)} itself; write it into a target")
+        return
+    if words := [given[name] for name in _OF_BUILD_FILES if name in given]:
+        raise ParseError(f"{', '.join(words)}: only for build files (.toml), and this is a model; leave it out")
+    if words := [given[name] for name in _SAID_BY_PIPELINE if name in given and arguments.pipeline]:
+        raise ParseError(
+            f"--pipeline says which passes run, and {', '.join(words)} would too; put the option into the pipeline"
+        )
+    if words := [given[name] for name in _OF_A_PLAN if name in given and not arguments.device]:
+        raise ParseError(f"{', '.join(words)}: only for a plan, which needs --device PROFILE; give it")
+
+
+def _given(arguments: Namespace) -> dict[str, str]:
+    """Options that are not at their defaults, as they are written."""
+    parser = ArgumentParser()
+    add_arguments(parser)
+    defaults = vars(parser.parse_args([str(arguments.model)]))
+    given = [name for name, value in vars(arguments).items() if value != defaults[name]]
+    return {name: _WRITTEN.get(name, f"--{name.replace('_', '-')}") for name in given}

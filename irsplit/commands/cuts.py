@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from irsplit.commands.arguments import add_state
+from irsplit.commands.arguments import add_max_tensors, add_state
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.compiler import preparation
 from irsplit.dialects.registry import dialect_of
@@ -21,7 +21,7 @@ irsplit cuts examples/digits/digits.onnx --max-tensors 2
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
-    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    add_max_tensors(parser)
     parser.add_argument(
         "--rematerialise",
         action="store_true",

@@ -24,7 +24,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     boundaries = Manifest.load(arguments.bundle).boundaries
     if not 0 <= arguments.boundary < len(boundaries):
-        raise BundleError(f"{arguments.bundle}: has {len(boundaries)} boundaries, no number {arguments.boundary}")
+        raise BundleError(
+            f"{arguments.bundle}: has no boundary {arguments.boundary}; it has {len(boundaries)}, numbered from 0"
+        )
     text = c_header(boundaries[arguments.boundary], arguments.dim)
     if arguments.output is None:
         print(text, end="")

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.commands.arguments import add_max_tensors
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.dialects.registry import dialect_of
@@ -20,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
-    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    add_max_tensors(parser)
     parser.add_argument("--all", action="store_true", help="show every cut, not the ten best")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

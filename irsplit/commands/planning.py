@@ -2,11 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 
+from irsplit.commands.arguments import positive
 from irsplit.passes.choose_cut import PATTERNS, RULES, ChooseCut
 
 
 def add_plan_arguments(parser: ArgumentParser) -> None:
-    """Everything but --max-tensors, which has a meaning of its own in every command."""
+    """Everything but --max-tensors, which commands without a plan have too."""
     parser.add_argument(
         "--device", metavar="PROFILE", help="device by name or .toml, or measured: profile.json[,slowdown=4]"
     )
@@ -32,7 +33,9 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         default="single",
         help="one cut (default), several for the client to choose from at run time, or any number to and fro",
     )
-    parser.add_argument("--load", type=int, default=100, metavar="PERCENT", help="server load; 100 (default) is idle")
+    parser.add_argument(
+        "--load", type=positive, default=100, metavar="PERCENT", help="server load; 100 (default) is idle"
+    )
 
 
 def chooser(arguments: Namespace, codec: str = "") -> ChooseCut:

@@ -4,7 +4,7 @@ import datetime
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
+from irsplit.commands.arguments import add_dims, add_max_tensors, parse_dims, parse_inputs
 from irsplit.commands.progress import progress
 from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
@@ -26,7 +26,7 @@ irsplit plan examples/digits/digits.onnx --device build/profile.json,slowdown=8 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile, .json")
-    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
+    add_max_tensors(parser)
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine; default 1")
     parser.add_argument(
         "--runs", type=int, default=15, help="runs of each part, of which the median counts; default 15"
@@ -50,12 +50,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     if min(arguments.threads, arguments.runs, arguments.warmup) < 1:
         raise PlanError("--threads, --runs and --warmup must be at least 1")
-    call = parse_inputs(arguments.input, whole_model(arguments.model)[1]) if arguments.input else None
+    infos = whole_model(arguments.model)[1]
+    call = parse_inputs(arguments.input, infos) if arguments.input else None
     with progress() as told:
         profile = profile_model(
             arguments.model,
             call=call,
-            dims=parse_dims(arguments.dim),
+            dims=parse_dims(arguments.dim, infos),
             max_tensors=arguments.max_tensors,
             effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
             progress=told,

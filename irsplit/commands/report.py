@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit import sources
-from irsplit.commands.arguments import parse_inputs
+from irsplit.commands.arguments import add_max_tensors, parse_inputs
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.compiler import whole_model
@@ -25,10 +25,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default report.html")
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
-    parser.add_argument("--max-tensors", type=int, default=1, metavar="K", help="allow frontiers of up to K tensors")
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE", help="a real input, to know what sending it costs"
     )
+    add_max_tensors(parser)
     parser.add_argument("--json", action="store_true", help="print the report's data instead of writing a page")
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     infos = Manifest.load(arguments.bundle).inputs
     calls = load_calls(arguments.inputs, infos) if arguments.inputs else []
-    fixed, dims = parse_inputs(arguments.input, infos), parse_dims(arguments.dim)
+    fixed, dims = parse_inputs(arguments.input, infos), parse_dims(arguments.dim, infos)
     with progress() as told:
         outcome = verify_bundle(
             arguments.bundle,

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from irsplit.dtypes import BY_NAME
 from irsplit.errors import EngineError, UnsupportedError
 from irsplit.runtime.manifest import TensorInfo
+from irsplit.runtime.session import check_inputs
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 Call = dict[str, NDArray[Any]]
@@ -164,7 +165,11 @@ def _calls_of(file: Path, infos: Sequence[TensorInfo]) -> list[Call]:
     if any(len(row) not in (1, count) for row in rows.values()):
         sizes = ", ".join(f"{name} {len(row)}" for name, row in rows.items())
         raise EngineError(f"{file}: the arrays disagree on the number of calls: {sizes}")
-    return [{name: row[index % len(row)] for name, row in rows.items()} for index in range(count)]
+    calls = [{name: row[index % len(row)] for name, row in rows.items()} for index in range(count)]
+    try:
+        return [check_inputs(infos, call) for call in calls]
+    except EngineError as error:
+        raise EngineError(f"{file}: {error}") from error
 
 
 def _rows(array: NDArray[Any], info: TensorInfo) -> list[NDArray[Any]]:

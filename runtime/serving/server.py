@@ -69,8 +69,14 @@ class ServerOptions:
             except OSError as error:  # ssl.SSLError is one
                 files = f"{self.certificate} and {self.key}"
                 raise ServeError(f"{files} cannot be used ({error}); give PEM files that go together") from error
-        if self.workers < 1 or self.queue < 0:
-            raise ServeError(f"{self.workers} workers and a queue of {self.queue}: give at least 1 worker")
+        if self.workers < 1 or self.queue < 0 or self.threads < 1:
+            raise ServeError(
+                f"{self.workers} workers, {self.threads} threads and a queue of {self.queue}: "
+                "give at least 1 worker, 1 thread and a queue of 0"
+            )
+        for port in (self.port, self.http_port or 0):
+            if not 0 <= port < 1 << 16:
+                raise ServeError(f"{port} is no port; give 1 to 65535, or 0 for a free one")
         if self.batching.frames < 1 or self.batching.delay_s < 0:
             raise ServeError(f"{self.batching.frames} frames together after {self.batching.delay_s} s: give 1 or more")
 
@@ -104,7 +110,11 @@ class Server:
             raise ServeError(f"cannot listen on {address}: {error}; choose another with --port") from error
         await self._grpc.server.start()
         if self.options.http_port is not None:
-            await self._start_http(self.options.http_port)
+            try:
+                await self._start_http(self.options.http_port)
+            except ServeError:
+                await self._grpc.server.stop(None)
+                raise
         self._tasks.append(asyncio.create_task(self.service.expire_sessions(_EXPIRY_PERIOD_S)))
         names = [f"{name} {version}" for name, versions in self.service.bundles.items() for version in versions]
         event(
