@@ -342,9 +342,12 @@ of a second longer than their deadline.
 {verdict}
 
 Killed at every write: `tests/test_bundle_replace.py` (compile) and `tests/test_delta.py` (apply) kill the process at
-each of its operations on files, one after the other; the old or the new bundle is there, whole.
+each of its operations on files, one after the other; the old or the new bundle is there, whole. What the killed
+process leaves beside it is held by no lock, and a later run removes it. Before an older bundle goes, the new one is
+on the disk (fsync), so that a power cut leaves one of them too.
 
-A stateful bundle never repeats a step: see `tests/serving/test_client.py`, where every other answer is lost on its way
+Two processes under load for a minute a row, nothing broken: [what the service costs](serving.md). A stateful bundle
+never repeats a step: see `tests/serving/test_client.py`, where every other answer is lost on its way
 and the count is still right, and where a state that is gone is an error until `reset()`.
 """
 

@@ -1,10 +1,13 @@
 """Folders and files that appear whole or not at all."""
 
+import contextlib
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +15,19 @@ from typing import IO
 
 from irsplit.errors import BundleError
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
 MANIFEST = "manifest.json"
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 # The system, its C library or the file system does not know how.
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+_STALE_S = 60.0
 
 
 @contextmanager
@@ -32,24 +42,66 @@ def new_folder(folder: Path, mark: str = MANIFEST) -> Generator[Path]:
         raise BundleError(f"{folder}: holds other files (no {mark} is there); give a new or empty folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        build = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        _clear(folder)
+        build = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
     except OSError as error:
         raise BundleError(f"{folder}: cannot be written: {error.strerror}; give a folder that you may write") from error
     try:
-        build.chmod(0o755)
-        yield build
-        _replace(build, folder)
+        with _locked(build):
+            build.chmod(0o755)
+            yield build
+            _replace(build, folder)
     except OSError as error:
         raise BundleError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(build, ignore_errors=True)
 
 
+def _prefix(path: Path) -> str:
+    """Of the names of what is not finished yet, beside `path`."""
+    return f".{path.name}.irsplit-"
+
+
+def _clear(path: Path) -> None:
+    """Remove what killed processes have left beside `path`: nobody holds its lock, and it is old.
+
+    The age is for the moment between the making of a folder and its lock.
+    """
+    for left in path.parent.glob(f"{glob.escape(_prefix(path))}*"):
+        with contextlib.suppress(OSError), _locked(left) as locked:
+            if not locked or time.time() - left.stat().st_ctime < _STALE_S:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[bool]:
+    """Try to hold the lock of a file or folder, which goes with the process; whether it is held."""
+    if fcntl is None:
+        yield False
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another process has it, or the file system has no locks
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def _replace(build: Path, folder: Path) -> None:
     """Put `build` where `folder` is, in one step where the system can; what was there ends up at `build`."""
     if not folder.exists():
         build.rename(folder)
-    elif not exchange(build, folder):
+        return
+    make_durable(build)  # the old one goes; a new one could be made again
+    if not exchange(build, folder):
         _replace_in_two_steps(build, folder)
 
 
@@ -91,13 +143,15 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        _clear(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_prefix(path), delete=False) as file:
             temporary = Path(file.name)
             try:
-                write(file)
-                file.flush()
-                temporary.chmod(0o644)
-                temporary.replace(path)
+                with _locked(temporary):
+                    write(file)
+                    file.flush()
+                    temporary.chmod(0o644)
+                    temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:

@@ -37,7 +37,13 @@ def attempts(function: str, tmp_path: Path, *, prepared: bool) -> list[Path]:
     return [tmp_path / f"run{line.split()[0]}" for line in done.stdout.splitlines()]
 
 
-def test_killed_at_every_step_of_a_replacement(tmp_path: Path) -> None:
+def left_by_a_later_run(folder: Path) -> list[str]:
+    """What lies in a folder after another compilation, long after the one that was killed there."""
+    first_compile(str(folder))
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_killed_at_every_step_of_a_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "old", ["bottleneck/relu"]).manifest.digest
     new = irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "new", ["down/relu"]).manifest.digest
     found: list[str] = []
@@ -49,6 +55,30 @@ def test_killed_at_every_step_of_a_replacement(tmp_path: Path) -> None:
     assert len(found) > 12
     assert set(found) == {old, new}
     assert found == sorted(found, key=[old, new].index), "an old bundle after a new one"
+    left = [folder for folder in tmp_path.glob("run*") if len(list(folder.iterdir())) > 1]
+    assert len(left) > 5, "killed processes leave unfinished folders"
+    assert all(len(left_by_a_later_run(folder)) > 1 for folder in left[:1]), "which may still be in use"
+    monkeypatch.setattr(folders, "_STALE_S", 0.0)
+    assert all(left_by_a_later_run(folder) == ["bundle"] for folder in left[:4])
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "_STALE_S", 0.0)
+    (tmp_path / ".bundle.settings").mkdir()
+    (tmp_path / ".bundle.settings" / "of-the-user").touch()
+    with folders.new_folder(tmp_path / "bundle") as building:
+        first_compile(str(tmp_path))
+        assert building.is_dir()
+        shutil.copytree(tmp_path / "bundle", building, dirs_exist_ok=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.settings", "bundle"]
+
+
+def test_unfinished_files_are_cleared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".patch.irsplit-abcdefgh").write_bytes(b"half")
+    for stale_s, names in ((60.0, [".patch.irsplit-abcdefgh", "patch"]), (0.0, ["patch"])):
+        monkeypatch.setattr(folders, "_STALE_S", stale_s)
+        folders.write_file(tmp_path / "patch", lambda file: file.write(b"whole"))
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_killed_at_every_step_of_a_first_bundle(tmp_path: Path) -> None:
