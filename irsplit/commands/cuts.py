@@ -7,6 +7,7 @@ from typing import Any
 
 from irsplit.commands.arguments import add_max_tensors, add_state
 from irsplit.commands.output import print_json, shorten, size, table
+from irsplit.commands.progress import working
 from irsplit.compiler import preparation
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
@@ -34,10 +35,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
-    model = dialect.read(arguments.model)
     context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
-    Pipeline(preparation(arguments.state, rematerialise=arguments.rematerialise)).run(model, context)
-    cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs, context.recompute)
+    with working("looking at every position"):
+        model = dialect.read(arguments.model)
+        Pipeline(preparation(arguments.state, rematerialise=arguments.rematerialise)).run(model, context)
+        cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs, context.recompute)
     shown = [cut for cut in cuts if cut.legal or not arguments.legal]
     for remark in context.remarks:
         print(f"note: {remark.text}", file=sys.stderr)

@@ -6,6 +6,7 @@ from pathlib import Path
 from irsplit.commands.arguments import add_max_tensors
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.planning import add_plan_arguments, chooser
+from irsplit.commands.progress import working
 from irsplit.dialects.registry import dialect_of
 from irsplit.passes.choose_cut import Choice, label
 from irsplit.planner import Costs, human
@@ -28,7 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
-    choice = chooser(arguments).choose(dialect.read(arguments.model), dialect.macs)
+    with working("pricing cuts"):
+        choice = chooser(arguments).choose(dialect.read(arguments.model), dialect.macs)
     if arguments.json:
         print_json(choice.to_json())
         return 0

@@ -26,3 +26,11 @@ def progress(*, shown: bool = True) -> Generator[Progress]:
     with rich.Progress(*columns, words, console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+@contextmanager
+def working(what: str) -> Generator[None]:
+    """Progress of work in one part."""
+    with progress() as told:
+        told(0, 1, what)
+        yield

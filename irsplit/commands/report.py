@@ -7,6 +7,7 @@ from irsplit import sources
 from irsplit.commands.arguments import add_max_tensors, parse_inputs
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
+from irsplit.commands.progress import working
 from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.passes import Context
@@ -37,19 +38,20 @@ def run(arguments: Namespace) -> int:
     path: Path = arguments.path if bundle is None else sources.find(bundle)
     compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
     dialect = dialect_of(path)
-    model = dialect.read(path)
     context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
-    Rematerialise().run(model, context)
     given = parse_inputs(arguments.input, whole_model(path)[1])
-    data = report_data(
-        model.entry,
-        dialect,
-        chooser(arguments),
-        path.name,
-        recompute=context.recompute,
-        inputs=coded_inputs(given),
-        compiled=compiled,
-    )
+    with working("pricing cuts"):
+        model = dialect.read(path)
+        Rematerialise().run(model, context)
+        data = report_data(
+            model.entry,
+            dialect,
+            chooser(arguments),
+            path.name,
+            recompute=context.recompute,
+            inputs=coded_inputs(given),
+            compiled=compiled,
+        )
     if arguments.json:
         print_json(data)
         return 0

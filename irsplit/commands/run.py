@@ -8,6 +8,7 @@ import numpy as np
 
 from irsplit.commands.arguments import parse_inputs
 from irsplit.commands.output import size
+from irsplit.commands.progress import working
 from irsplit.engines.execute import run_bundle
 from irsplit.engines.isolate import isolated
 from irsplit.runtime.engines import DEFAULT_OPTIONS
@@ -36,7 +37,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     manifest = Manifest.load(arguments.bundle)
     inputs = check_inputs(manifest.inputs, parse_inputs(arguments.input, manifest.inputs))
-    outputs, frames = isolated(run_bundle, arguments.bundle, [inputs], DEFAULT_OPTIONS)
+    with working("running"):
+        outputs, frames = isolated(run_bundle, arguments.bundle, [inputs], DEFAULT_OPTIONS)
     for name, value in outputs[0].items():
         print(f"{name}  {_described(value)}")
     print("frames:", ", ".join(size(count) for count in frames[0]))
