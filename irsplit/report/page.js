@@ -80,6 +80,8 @@
     return { row, terms, latency, energy: possible ? spent : Infinity, bytes: possible ? sent : Infinity };
   }
 
+  const codecsOfInputs = (now) => [...new Set(inputs.map((tensor) => fold([...tensor.ways, ...tensor.preview], now.up, now.device, now.server)).filter(Boolean).map((way) => way.codec))].join(", ");
+
   // -- conditions ------------------------------------------------------------------------------------------------
 
   const load = data.load_percent / 100;
@@ -138,7 +140,7 @@
     const splits = priced.filter((entry) => entry.row.cut);
     const raw = priced[0], device = priced[priced.length - 1];
     const compressed = price(placements[0], now, (tensor) => [...tensor.ways, ...tensor.preview]);
-    const baselines = [["device only", device], ["server only, raw input", raw], ...(inputsCoded ? [["server only, compressed input", compressed]] : [])];
+    const baselines = [["device only", device], ["server only, raw input", raw], ...(inputsCoded ? [[`server only, compressed input (${codecsOfInputs(now)})`, compressed]] : [])];
     const best = splits.reduce((a, b) => b[objective] < a[objective] ? b : a);
     const winner = baselines.reduce((a, b) => b[1][objective] < a[1][objective] ? b : a);
     const show = SHOW[objective];
