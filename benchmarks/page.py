@@ -87,6 +87,7 @@ def _head(suite: dict[str, Any]) -> str:
         "# Benchmarks\n\n"
         "Made by `python -m benchmarks.page`, which runs the suite (`pytest benchmarks --benchmark-only`). Every "
         "result is checked before it is timed; times are medians over rounds, with the distance between the quartiles. "
+        "Other tools are measured where they are installed (`pip install 'irsplit[bench]'`). "
         "What each cut of *your* model costs is for [`irsplit bench`](how-to/benchmark-cuts.md).\n\n"
         f"{machine()}, {cpus} CPUs; Python {about['python_version']}; {', '.join(installed)}; {suite['datetime'][:10]}."
     )
