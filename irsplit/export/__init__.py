@@ -21,7 +21,7 @@ _DNS_LABEL = re.compile("[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class Deployment:
     """What the engine calls the bundle, how many replicas it may start, and KServe's container image."""
 
     name: str
@@ -47,10 +47,10 @@ def export_bundle(
         replicas = 1  # a session's state lies in the process that began it
     if replicas < 1:
         raise BundleError(f"{replicas} replicas: give at least 1")
-    return ENGINES[engine](manifest, folder, Service(name or manifest.name, replicas, image))
+    return ENGINES[engine](manifest, folder, Deployment(name or manifest.name, replicas, image))
 
 
-def _ray_serve(manifest: Manifest, folder: Path, service: Service) -> Path:
+def _ray_serve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     with new_folder(folder, mark="app.py") as build:
         _copy_server_side(manifest, build / "bundle")
         shutil.copyfile(_CODE / "ray_app.py", build / "app.py")
@@ -58,7 +58,7 @@ def _ray_serve(manifest: Manifest, folder: Path, service: Service) -> Path:
     return folder
 
 
-def _triton(manifest: Manifest, folder: Path, service: Service) -> Path:
+def _triton(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     if not re.fullmatch(r"[\w.-]+", service.name):
         raise BundleError(f"'{service.name}' cannot be the name of a Triton model; give another with --name")
     model = folder / service.name
@@ -69,7 +69,7 @@ def _triton(manifest: Manifest, folder: Path, service: Service) -> Path:
     return model
 
 
-def _kserve(manifest: Manifest, folder: Path, service: Service) -> Path:
+def _kserve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     if not _DNS_LABEL.fullmatch(service.name):
         raise BundleError(
             f"'{service.name}' cannot be the name of a Kubernetes service (a-z, 0-9, '-'); give another with --name"
@@ -82,7 +82,7 @@ def _kserve(manifest: Manifest, folder: Path, service: Service) -> Path:
     return folder
 
 
-ENGINES: dict[str, Callable[[Manifest, Path, Service], Path]] = {
+ENGINES: dict[str, Callable[[Manifest, Path, Deployment], Path]] = {
     "ray-serve": _ray_serve,
     "triton": _triton,
     "kserve": _kserve,
@@ -96,7 +96,7 @@ def _copy_server_side(manifest: Manifest, folder: Path) -> None:
         shutil.copyfile(manifest.path(name), path)
 
 
-def _ray_config(service: Service) -> str:
+def _ray_config(service: Deployment) -> str:
     return f"""\
 # serve run config.yaml      in this folder
 http_options:
@@ -123,7 +123,7 @@ applications:
 """
 
 
-def _triton_config(manifest: Manifest, service: Service) -> str:
+def _triton_config(manifest: Manifest, service: Deployment) -> str:
     outputs = "\n".join(f"output [ {_triton_tensor(info)} ]" for info in answer_tensors(manifest))
     return f"""\
 name: "{service.name}"
@@ -144,7 +144,7 @@ def _triton_tensor(info: TensorInfo) -> str:
     return f'{{ name: "{name}" data_type: TYPE_{datatype} dims: [ {dims} ] }}'
 
 
-def _kserve_config(service: Service) -> str:
+def _kserve_config(service: Deployment) -> str:
     return f"""\
 # docker build -t {service.image} . && docker push {service.image} && kubectl apply -f inference_service.yaml
 apiVersion: serving.kserve.io/v1beta1
