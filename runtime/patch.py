@@ -47,12 +47,21 @@ class Change:
 
 
 def apply_delta(old: Path | None, patch: Path, new: Path, *, progress: Progress = silent) -> Manifest:
+    """As `apply_bytes`, for a patch in a file."""
+    try:
+        data = patch.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{patch}: {error.strerror}") from error
+    return apply_bytes(old, data, str(patch), new, progress=progress)
+
+
+def apply_bytes(old: Path | None, data: bytes, patch: str, new: Path, *, progress: Progress = silent) -> Manifest:
     """Make bundle `new` of bundle `old` and a patch; it appears whole or not at all, even when the power fails.
 
-    A patch that holds the whole build needs no old one. Raises BundleError when the patch is damaged or for another
-    build, or a result does not have its digest.
+    `patch` is what errors call it. A patch that holds the whole build needs no old one. Raises BundleError when it is
+    damaged or for another build, or a result does not have its digest.
     """
-    header, streams = _open_patch(patch)
+    header, streams = _open_patch(data, patch)
     before = Manifest.load(old) if old is not None and header["old"] else None
     mine = "" if before is None else before.digest
     if header["old"] != mine:
@@ -69,12 +78,8 @@ def apply_delta(old: Path | None, patch: Path, new: Path, *, progress: Progress 
     return Manifest.load(new)
 
 
-def _open_patch(patch: Path) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
-    """Header and streams of a patch. Raises BundleError for a file that is none, or damaged."""
-    try:
-        data = patch.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{patch}: {error.strerror}") from error
+def _open_patch(data: bytes, patch: str) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
+    """Header and streams of a patch. Raises BundleError for what is none, or damaged."""
     if len(data) < HEAD.size + SIZE.size or not data.startswith(MAGIC):
         raise BundleError(f"{patch}: is no patch; make one with 'irsplit delta'")
     _, version, digest = HEAD.unpack_from(data)

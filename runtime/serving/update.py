@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from irsplit.errors import BundleError, DeadlineError, RemoteError
 from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.patch import apply_delta
+from irsplit.runtime.patch import apply_bytes
 from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
 from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError
 
@@ -63,7 +63,7 @@ def update(
     query = f"have={digest}&place={_place(before) if place is None else place}"
     transport = HttpTransport(parts, Access(token, trusted))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder.parent, prefix=f".{folder.name}.patch.") as file:
+    with tempfile.TemporaryFile(dir=folder.parent) as file:
         download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s)
         try:
             there_is = download.into(file)
@@ -71,9 +71,10 @@ def update(
             transport.close()
         if not there_is:
             return Update(digest, digest, 0)
-        file.flush()
-        after = apply_delta(folder if before is not None else None, Path(file.name), folder)
-        return Update(digest, after.digest, file.tell())
+        received = file.tell()
+        file.seek(0)
+        after = apply_bytes(folder if before is not None else None, file.read(), f"the patch of {url}", folder)
+        return Update(digest, after.digest, received)
 
 
 def _place(manifest: Manifest | None) -> str:
