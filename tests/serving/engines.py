@@ -20,7 +20,7 @@ from irsplit.export import export_bundle
 from irsplit.runtime.serving.transport import Access, open_transport
 
 ROOT = Path(__file__).parent.parent.parent
-_START_S = 90
+_START_S = 240
 
 
 @dataclass(frozen=True)
