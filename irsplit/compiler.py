@@ -104,7 +104,7 @@ def compile_model(
     if pipeline:
         after = Pipeline.parse(pipeline)
     elif cuts or choose is None:
-        found = cuts or [smallest_boundary(entry, find_cuts(entry, max_tensors, recompute=context.recompute)).id]
+        found = cuts or [_default_cut(entry, context, dialect, max_tensors).id]
         after = default_pipeline(found, boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
     else:
         rest = default_pipeline((), boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
@@ -233,6 +233,16 @@ def _with_option(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary:
         f"unknown option '{text}' of the boundary; known: {', '.join(TARGET_OPTIONS)} with METHOD one of "
         f"{', '.join(METHODS)}"
     )
+
+
+def _default_cut(entry: Graph, context: Context, dialect: Dialect, max_tensors: int) -> Cut:
+    """The smallest boundary, with a remark where that leaves the far side next to nothing to do."""
+    cut = smallest_boundary(entry, find_cuts(entry, max_tensors, dialect.macs, context.recompute))
+    if cut.macs_share is not None and cut.macs_share > 0.99:
+        text = f"cut {cut.id} sends the fewest bytes, and {100 * cut.macs_share:.1f} % of the multiply-accumulates"
+        text += " come before it; choose another with --cut, or by time with --device (see 'irsplit plan')"
+        context.remarks.append(Remark("compile", text))
+    return cut
 
 
 def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:

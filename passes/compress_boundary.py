@@ -54,7 +54,10 @@ class CompressBoundary:
         if self.codec not in TRAINED:
             return self._plain(spec, self.codec)
         if not samples:
-            raise PassError(f"pass '{self.name}': codec {self.codec} learns from calibration data; give some inputs")
+            raise PassError(
+                f"pass '{self.name}': codec {self.codec} learns from calibration data; "
+                "give inputs to calibrate with (--calibration)"
+            )
         arrays = [np.asarray(sample, spec.storage) if spec.dtype != "bf16" else sample for sample in samples]
         if self.codec == "static-rans":
             return train(arrays, spec, layout=layout, level=_LEVELS["static-rans"] if self.level < 0 else self.level)

@@ -93,6 +93,12 @@ def test_the_cmake_package(installed: bool, boundary: tuple[Path, Boundary], tmp
     check_frames([tmp_path / "build" / "frame"], boundary[1])
 
 
+def test_a_codec_that_is_not_in_the_core(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(DIGITS / "digits.tflite"), "-o", str(tmp_path)]) == 0
+    assert main(["header", str(tmp_path), "--dim", "1", "-o", str(tmp_path / "boundary.h")]) == 0
+    assert "is coded with zstandard, which the C core takes from irs_hooks only" in capsys.readouterr().err
+
+
 def test_a_header_that_cannot_be(boundary: tuple[Path, Boundary], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["header", str(boundary[0] / "bundle"), "--boundary", "1"]) == 2
     assert "has no boundary 1; it has 1, numbered from 0" in capsys.readouterr().err

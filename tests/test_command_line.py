@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import corpus
@@ -245,6 +246,18 @@ def test_version_and_help_need_no_heavy_imports() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "numpy" not in done.stderr
     assert "cuts" in done.stdout
+
+
+def test_the_default_cut_may_leave_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = EXAMPLE / "digits.onnx"
+    assert irsplit("compile", weights, "-o", tmp_path / "early") == 0
+    assert "multiply-accumulates" not in capsys.readouterr().err
+    model = onnx.load(weights)
+    model.graph.node.add(op_type="Softmax", input=["logits"], output=["shares"])
+    model.graph.output[0].name = "shares"
+    onnx.save(model, tmp_path / "classifier.onnx")
+    assert irsplit("compile", tmp_path / "classifier.onnx", "-o", tmp_path / "late") == 0
+    assert "100.0 % of the multiply-accumulates come before it; choose another" in capsys.readouterr().err
 
 
 def test_passes_on_ir_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,17 @@
 """irsplit header BUNDLE"""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.boundary.header import c_header
 from irsplit.errors import BundleError
+from irsplit.runtime.boundary import Boundary
 from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
+
+CORE_CODECS = ("raw", "static-rans")
+"""What irs_encode and irs_decode do without hooks."""
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.tflite -o build/firmware --codec raw
@@ -27,9 +32,20 @@ def run(arguments: Namespace) -> int:
         raise BundleError(
             f"{arguments.bundle}: has no boundary {arguments.boundary}; it has {len(boundaries)}, numbered from 0"
         )
+    _warn_of_codecs(boundaries[arguments.boundary])
     text = c_header(boundaries[arguments.boundary], arguments.dim)
     if arguments.output is None:
         print(text, end="")
     else:
         write_file(arguments.output, lambda file: file.write(text.encode()))
     return 0
+
+
+def _warn_of_codecs(boundary: Boundary) -> None:
+    outside = sorted({str(spec.codec) for spec in boundary.tensors} - set(CORE_CODECS))
+    if outside:
+        print(
+            f"warning: {boundary} is coded with {', '.join(outside)}, which the C core takes from irs_hooks only; "
+            "compile with --codec raw or --codec static-rans",
+            file=sys.stderr,
+        )
