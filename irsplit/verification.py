@@ -70,9 +70,11 @@ class Verification:
 
     @property
     def bit_equal(self) -> bool:
+        """Whether every output has the bits of the whole model's, with the engine's optimisations off."""
         return all(output.bit_equal for output in self.exact)
 
     def to_json(self) -> dict[str, Any]:
+        """What `irsplit verify --json` prints."""
         tolerance = self.tolerance if self.lossless else None  # JSON has no infinity
         return asdict(self) | {"bit_equal": self.bit_equal, "tolerance": tolerance}
 
@@ -92,7 +94,9 @@ def verify_bundle(
 
     `calls` are inputs by name; without any, three seeded ones are made up (`dims` gives sizes to dimensions that may
     vary), but for the inputs in `fixed`. A stateful model sees them as a sequence. `model` is needed only when the
-    source has moved.
+    source has moved. Without `engine_defaults` only the run with the engine's optimisations off is made.
+
+    Raises BundleError for a bundle that is damaged or whose model is not found, EngineError for inputs that do not fit.
     """
     manifest = Manifest.load(bundle)
     manifest.check_files()

@@ -57,6 +57,7 @@ class Context:
         self._samples = None
 
     def remark(self, pass_: "Pass", text: str, *, warning: bool = False) -> None:
+        """Tell the user something about this model; a warning is an error for `compile --werror`."""
         self.remarks.append(Remark(pass_.name, text, warning))
 
 

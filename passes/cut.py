@@ -43,6 +43,7 @@ class Cut:
 
     @property
     def legal(self) -> bool:
+        """Whether `partition` can cut here."""
         return self.kind is not None
 
     @property

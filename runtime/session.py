@@ -40,7 +40,8 @@ class Session:
     """The segments of one place, with their engines and, between calls, their state.
 
     `places` says which segments this process runs. Boundaries between two of them are passed in memory, without
-    quantization or codec.
+    quantization or codec. Raises BundleError for a folder that is no bundle or was changed, EngineError when an engine
+    refuses a segment. Not for several threads at once.
     """
 
     def __init__(self, bundle: Path | str, places: Sequence[str], options: EngineOptions = DEFAULT_OPTIONS) -> None:
@@ -54,6 +55,7 @@ class Session:
 
     @property
     def boundaries(self) -> tuple[Boundary, ...]:
+        """Boundary i lies between segments i and i + 1."""
         return self.manifest.boundaries
 
     def reset(self) -> None:
@@ -123,7 +125,7 @@ class Session:
 
 
 class DeviceSession(Session):
-    """The segments on the device."""
+    """The segments on the device: `start(inputs)` gives the frame to send."""
 
     def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         super().__init__(bundle, ("device",), options)
@@ -137,7 +139,7 @@ class DeviceSession(Session):
 
 
 class ServerSession(Session):
-    """The segments on the server."""
+    """The segments on the server: `resume(frame)` gives the outputs of the whole model."""
 
     def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         super().__init__(bundle, ("server",), options)

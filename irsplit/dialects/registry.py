@@ -41,5 +41,8 @@ def dialect_of(path: Path) -> Dialect:
 
 
 def read_model(path: Path) -> Model:
-    """The model in a file, of whichever dialect."""
+    """The model in a file, of the dialect that its extension names; its weights stay in the file.
+
+    Raises ModelError for a file that is none, UnsupportedError for what irsplit refuses rather than loses.
+    """
     return dialect_of(path).read(path)

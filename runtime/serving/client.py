@@ -229,6 +229,7 @@ class RemoteSession:
         return answer
 
     def close(self) -> None:
+        """Close the connection, also at the end of a `with`."""
         self._exchanger.close()
         if self._scout is not None:
             self._scout.close()
