@@ -237,13 +237,15 @@ def adaptive(stops: Sequence[Way], planned: Link) -> Chooser:
     return Chooser(len(stops), range(1, len(stops) + 1), {"cuts": cuts, "ranked": rows})
 
 
-def client(way: Way | None, stops: Sequence[Way], schedule: Schedule, seed: int = 2018) -> list[Call]:
-    """The calls of a client that always goes one way, or, with None, chooses; as long as the scenario lasts."""
+def client(
+    way: Way | None, stops: Sequence[Way], schedule: Schedule, until_s: float = SCENARIO_S, seed: int = 2018
+) -> list[Call]:
+    """The calls of a client that always goes one way, or, with None, chooses."""
     air, alone_s = Air(schedule, Random(seed)), stops[-1].device_s
     if way is not None:
-        return Client(air, fixed(way), alone_s).run(SCENARIO_S)
+        return Client(air, fixed(way), alone_s).run(until_s)
     chooser = adaptive(stops, WIFI)
-    return Client(air, lambda now: stops[chooser.choose(now) - 1], alone_s, chooser).run(SCENARIO_S, stops)
+    return Client(air, lambda now: stops[chooser.choose(now) - 1], alone_s, chooser).run(until_s, stops)
 
 
 def pipelined_rate(way: Way, over: Link, depth: int = 4, count: int = 200) -> float:
@@ -323,9 +325,15 @@ def _in_phase(calls: Sequence[Call], phase: int) -> str:
 
 def choices(calls: Sequence[Call]) -> list[tuple[float, str]]:
     """When the way changed, and to which."""
-    found = [(0.0, calls[0].way)]
-    found += [(call.began_s, call.way) for call in calls if call.way != found[-1][1]]
-    return [entry for index, entry in enumerate(found) if index == 0 or entry[1] != found[index - 1][1]]
+    found: list[tuple[float, str]] = []
+    for call in calls:
+        if not found or found[-1][1] != call.way:
+            found.append((call.began_s, call.way))
+    return found
+
+
+def told(changes: Sequence[tuple[float, str]]) -> str:
+    return "; ".join(f"from {at:.0f} s on {name}" for at, name in changes)
 
 
 def figure(network: Network) -> str:
@@ -372,20 +380,20 @@ Mean seconds of a call by phase. Fixed ways fall back to the device as well, by 
 ![latency of every call](experiment.svg)
 
 The adaptive client took: {choices}.
-Its first calls after a change still go the old way; what it does not use it tries once in five seconds.
+Its first calls after a change still go the old way; what it does not use it tries once in five seconds. The same with
+real processes and sockets: [measured](experiment-measured.md); what the kernel's TCP makes of such a link, by packets:
+[packets](packets.md).
 """
 
 
 def page(network: Network) -> str:
-    changes = choices(client(None, ways(network), SCENARIO))
-    told = "; ".join(f"from {at:.0f} s on {name}" for at, name in changes)
     return _PAGE.format(
         phone=PHONE,
         cloud=CLOUD,
         deadline=DEADLINE_S,
         steady=steady_table(network),
         scenario=scenario_table(network),
-        choices=told,
+        choices=told(choices(client(None, ways(network), SCENARIO))),
     )
 
 

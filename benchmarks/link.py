@@ -80,6 +80,11 @@ class Channel:
         return delivery
 
     @property
+    def busy_until_s(self) -> float:
+        """When all that was sent so far has left."""
+        return self._free_s
+
+    @property
     def _delay_s(self) -> float:
         return self.link.rtt_ns / 2e9
 
