@@ -107,7 +107,7 @@ def compile_model(
         found = cuts or [_default_cut(entry, context, dialect, max_tensors).id]
         after = default_pipeline(found, boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
     else:
-        rest = default_pipeline((), boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
+        rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops)
         after = Pipeline((choose, *rest.passes))
     passes = Pipeline((*before, *after.passes))
     if calibration:
@@ -183,12 +183,14 @@ def default_pipeline(
     max_tensors: int,
     places: Sequence[str],
     codec: str,
+    link: str = "",
     *,
     boundary_ops: bool = False,
 ) -> Pipeline:
-    """The passes that `compile` runs for these options."""
+    """The passes that `compile` runs for these options; with a `link` the codec auto is the fastest over it."""
     partition = Partition(tuple(cuts), max_tensors, tuple(places))
-    coding = (*quantization_passes(boundary, in_graph=boundary_ops), CompressBoundary(codec), CheckBoundary())
+    compress = CompressBoundary(codec, link=link if codec == "auto" else "")
+    coding = (*quantization_passes(boundary, in_graph=boundary_ops), compress, CheckBoundary())
     return Pipeline((partition, RemoveUnused(), PruneBuffers(), *coding))
 
 
@@ -204,6 +206,11 @@ def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass,
     for word in words:
         quantize = _with_option(quantize, word)
     return (replace(quantize, clip=True), BoundaryOps()) if in_graph else (quantize,)
+
+
+def boundary_bits(boundary: str) -> int:
+    """Bits in which floats cross a boundary, 0 when they are not quantized; 8, the most, where a target decides."""
+    return next((pass_.bits for pass_ in quantization_passes(boundary) if isinstance(pass_, QuantizeBoundary)), 0)
 
 
 def _target(text: str) -> QuantizeBoundary:

@@ -174,6 +174,11 @@ class CostTable:
     def columns(self) -> "Columns":
         return _columns(self)
 
+    @property
+    def knows_energy(self) -> bool:
+        """Whether the device's power is known; without it, energy is that of the radio alone."""
+        return bool(self.active_uw) or any(group.device_nj for group in self.groups)
+
     def with_link(self, link: Link) -> "CostTable":
         return replace(self, link=link)
 

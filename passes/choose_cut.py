@@ -1,13 +1,14 @@
 """choose-cut: the cut that is best for a device, a server and a link."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from irsplit import policies
 from irsplit.cost import METRICS, UNITS, CostTable, Place
 from irsplit.errors import PlanError
 from irsplit.ir import Model
+from irsplit.passes import prices
 from irsplit.passes.base import Context
 from irsplit.passes.cuts import Cut, find_cuts, schedule
 from irsplit.passes.stretches import Macs, Stretches, cost_table, estimated, measured, stretches
@@ -63,7 +64,13 @@ class Choice:
             "bound": self.bound,
             "baselines": {b.name: {"value": b.value, "allowed": b.allowed} for b in self.baselines},
             "ranked": [
-                {"cut": label(self.parts, row), "value": row.value, "allowed": row.allowed, "terms": row.costs.terms}
+                {
+                    "cut": label(self.parts, row),
+                    "value": row.value,
+                    "allowed": row.allowed,
+                    "terms": row.costs.terms,
+                    "sent": [asdict(switch) for switch in row.costs.switches],
+                }
                 for row in self.ranked
             ],
             "notes": list(self.notes),
@@ -76,7 +83,8 @@ class ChooseCut:
 
     `limit` is METRIC=VALUE with a unit, any number of times. `rule` is `exact` or the policy of a paper. With
     `pattern=any` the model may be cut several times and come back to the device; `pattern=several` gives up to four
-    cuts, each of them the best for some link, among which the client chooses at run time.
+    cuts, each of them the best for some link, among which the client chooses at run time. `codec` is what will code
+    the boundary, a name or auto, in `bits` bits when it will be quantized; without it, raw or whatever was measured.
     """
 
     name: ClassVar[str] = "choose-cut"
@@ -90,6 +98,7 @@ class ChooseCut:
     max_tensors: int = 1
     load: int = 100
     codec: str = ""
+    bits: int = 0
 
     def run(self, model: Model, context: Context) -> bool:
         choice = self.choose(model, context.macs)
@@ -116,7 +125,7 @@ class ChooseCut:
         plan_ = schedule(model.entry)
         parts = stretches(plan_, find_cuts(plan_, self.max_tensors))
         table = self.table(model.entry.name, parts, macs)
-        if goal.objective == "energy" and not (table.active_uw or any(g.device_nj for g in table.groups)):
+        if "energy" in (goal.objective, *goal.limits) and not table.knows_energy:
             raise PlanError(
                 f"device {self.device!r} has no active_power, so energy cannot be planned with it; "
                 "take a device profile that has it, or add it to a .toml of your own"
@@ -125,6 +134,7 @@ class ChooseCut:
         if self.pattern == "several":
             return _several(goal, table, parts, ranked)
         places, value, bound, notes = self._decide(table, goal, ranked)
+        notes = [*_warnings(goal, table), *notes]
         return _choice(self.rule, goal, table, parts, ranked, places, value, bound, notes)
 
     def table(self, name: str, parts: Stretches, macs: Macs | None) -> CostTable:
@@ -134,6 +144,9 @@ class ChooseCut:
         codings = here.tensors if isinstance(here, ModelProfile) else {}
         if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
             codings = _meet(here, there)
+        if self.codec:
+            speeds = [place.codecs if isinstance(place, Device) else {} for place in (here, there)]
+            codings = prices.codings(parts, self.codec, self.bits, *speeds, codings)
         return cost_table(
             name,
             parts,
@@ -143,7 +156,6 @@ class ChooseCut:
             device=here if isinstance(here, Device) else None,
             codings=codings,
             previews=here.previews if isinstance(here, ModelProfile) else None,
-            codecs=(self.codec,) if self.codec else None,
             peaks=here.prefixes if isinstance(here, ModelProfile) else (),
         ).with_load(self.load)
 
@@ -164,8 +176,15 @@ class ChooseCut:
         if self.pattern == "any":
             best = plan(table, goal.objective, limits=goal.limits, monotone=False)
             return best.places, best.value, best.bound, []
-        first = best_cut(ranked, goal)
+        first = best_cut(table, ranked, goal)
         return _prefix(len(table.groups), first.groups), first.value, first.value, []
+
+
+def _warnings(goal: Goal, table: CostTable) -> list[str]:
+    """What a plan does not know."""
+    if "energy" in (goal.objective, *goal.limits) and not table.link.up_uw:
+        return [f"link {table.link.name} has no radio power: the energy is that of computing alone"]
+    return []
 
 
 def parse_limits(words: Sequence[str]) -> dict[str, int]:
@@ -280,7 +299,7 @@ def _choice(
 
 def _several(goal: Goal, table: CostTable, parts: Stretches, ranked: tuple[Ranked, ...]) -> Choice:
     """Cuts for a client to choose from: each the best for some link."""
-    best_cut(ranked, goal)
+    best_cut(table, ranked, goal)
     allowed = {label(parts, row): row for row in ranked if row.allowed}
     rows = [{"cut": name, "terms": row.costs.terms} for name, row in allowed.items()]
     chosen = [allowed[cost.cut] for cost in worth_having(cut_costs({"choice": {"ranked": rows}}), SEVERAL)]

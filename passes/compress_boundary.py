@@ -12,7 +12,7 @@ from irsplit.errors import PassError
 from irsplit.ir import Model
 from irsplit.passes.base import Context, Samples, channel_layout
 from irsplit.passes.boundaries import sends, set_specs, specs
-from irsplit.profiles import link
+from irsplit.profiles import codec_estimates, link
 from irsplit.runtime.boundary import TensorSpec, codec_names, zstandard_parameters
 
 TRAINED = ("static-rans", "auto")
@@ -25,8 +25,8 @@ class CompressBoundary:
 
     static-rans and auto learn from calibration data; a tensor that static-rans does not take is coded by zstandard.
     `level` is zstandard's (3 by default) or that of static-rans (0 fastest, 1 by default, 2 smallest). auto takes the
-    smallest frame on held-out samples or, with `link`, the shortest encode + send + decode as measured on this
-    machine: another one may then choose otherwise.
+    smallest frame on held-out samples or, with `link`, the shortest encode + send + decode over it, at the published
+    speeds of the codecs (profiles/codecs.toml), by which cuts are chosen too.
     """
 
     name: ClassVar[str] = "compress-boundary"
@@ -62,7 +62,8 @@ class CompressBoundary:
         if self.codec == "static-rans":
             return train(arrays, spec, layout=layout, level=_LEVELS["static-rans"] if self.level < 0 else self.level)
         rate = link(self.link).up_goodput_bit_s if self.link else None
-        choice = choose_codec(arrays, spec, layout=layout, rate_bit_s=rate)
+        speeds = {n: (known.speed.encode_bytes_s, known.speed.decode_bytes_s) for n, known in codec_estimates().items()}
+        choice = choose_codec(arrays, spec, layout=layout, rate_bit_s=rate, speeds=speeds)
         context.remark(self, f"%{spec.name}: codec {choice.name}")
         return choice.spec
 

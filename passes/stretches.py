@@ -146,10 +146,9 @@ def cost_table(
     device: Device | None = None,
     codings: Mapping[str, tuple[Coding, ...]] | None = None,
     previews: Mapping[str, tuple[Coding, ...]] | None = None,
-    codecs: Sequence[str] | None = None,
     peaks: Sequence[Load] = (),
 ) -> CostTable:
-    """The chain of stretches with its tensors; `codings` are measured ways to send a tensor, of those in `codecs`.
+    """The chain of stretches with its tensors; `codings` are the ways to send a tensor; without any it travels raw.
 
     Device memory is the weights so far plus the largest working set; measured peaks of prefixes replace both.
     """
@@ -165,7 +164,7 @@ def cost_table(
             held, working = (memory[index + 1] - memory[index] if last else held), 0
         spent = watts[0] * device_ns[index] // 10**6
         groups.append(Group(f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working))
-    tensors = _tensors(parts, codings or {}, previews or {}, codecs)
+    tensors = _tensors(parts, codings or {}, previews or {})
     return CostTable(name, tuple(groups), tensors, link, *watts)
 
 
@@ -185,7 +184,6 @@ def _tensors(
     parts: Stretches,
     codings: Mapping[str, tuple[Coding, ...]],
     previews: Mapping[str, tuple[Coding, ...]],
-    codecs: Sequence[str] | None,
 ) -> tuple[Tensor, ...]:
     """Every value that a stretch gives to a later one or to the caller."""
     plan = parts.plan
@@ -203,19 +201,16 @@ def _tensors(
         output = value in outputs and producer is not None
         if not consumers and not output:
             continue
-        ways = _ways(value, codings.get(value.name, ()), codecs)
+        ways = _ways(value, codings.get(value.name, ()))
         preview = _coded(previews.get(value.name, ())) if producer is None else ()
         tensors.append(Tensor(value.name, producer, consumers, ways, ways, output, preview))
     return tuple(tensors)
 
 
-def _ways(value: Value, codings: Sequence[Coding], codecs: Sequence[str] | None) -> tuple[Coded, ...]:
+def _ways(value: Value, codings: Sequence[Coding]) -> tuple[Coded, ...]:
     if not isinstance(value.type, TensorType) or not value.type.dtype.framable or value.type.shape is None:
         return ()
-    wanted = [c for c in codings if codecs is None or c.codec in codecs]
-    if not wanted:
-        return (Coded("raw", size_bytes(value)),)
-    return _coded(wanted)
+    return _coded(codings) or (Coded("raw", size_bytes(value)),)
 
 
 def _coded(codings: Sequence[Coding]) -> tuple[Coded, ...]:

@@ -10,7 +10,7 @@ from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import progress
-from irsplit.compiler import compile_model, whole_model
+from irsplit.compiler import boundary_bits, compile_model, whole_model
 from irsplit.depfile import write_depfile
 from irsplit.dialects.base import WriteOptions
 from irsplit.engines.inputs import input_files, load_calls
@@ -152,7 +152,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             rematerialise=arguments.rematerialise,
             autonomous=arguments.autonomous,
             adaptive=arguments.adaptive,
-            choose=chooser(arguments, arguments.codec) if arguments.device else None,
+            choose=chooser(arguments, arguments.codec, boundary_bits(arguments.boundary)) if arguments.device else None,
             pipeline=arguments.pipeline,
             options=WriteOptions(arguments.external_over, arguments.share_weights),
             report=arguments.report,

@@ -7,6 +7,8 @@ from irsplit.commands.arguments import add_max_tensors
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
+from irsplit.compiler import boundary_bits
+from irsplit.cost import Place
 from irsplit.dialects.registry import dialect_of
 from irsplit.passes.choose_cut import Choice, label
 from irsplit.planner import Costs, human
@@ -23,14 +25,26 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
     add_max_tensors(parser)
+    parser.add_argument(
+        "--codec",
+        default="zstandard",
+        help="of the boundary, as for compile: raw, zstandard (default), static-rans, auto",
+    )
+    parser.add_argument(
+        "--boundary",
+        default="lossless",
+        metavar="TARGET",
+        help="how float tensors cross, as for compile; default lossless",
+    )
     parser.add_argument("--all", action="store_true", help="show every cut, not the ten best")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
+    choose = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
     with working("pricing cuts"):
-        choice = chooser(arguments).choose(dialect.read(arguments.model), dialect.macs)
+        choice = choose.choose(dialect.read(arguments.model), dialect.macs)
     if arguments.json:
         print_json(choice.to_json())
         return 0
@@ -43,29 +57,44 @@ def run(arguments: Namespace) -> int:
 def _ranking(choice: Choice, count: int) -> str:
     """The best cuts with their cost terms, and the three baselines."""
     objective = choice.goal.objective
-    head = (objective, "cut", "device", "code", "uplink", "server", "downlink", "sent", "memory", "energy", "after")
+    head = (
+        objective,
+        "cut",
+        "device",
+        "code",
+        "uplink",
+        "server",
+        "downlink",
+        "sent",
+        "codec",
+        "memory",
+        "energy",
+        "after",
+    )
     rows = [
         (
             human(objective, row.value) + ("" if row.allowed else " over a limit"),
             label(choice.parts, row),
-            *_terms(row.costs),
+            *_terms(choice, row.costs),
             shorten(_after(choice, row.groups), 40),
         )
         for row in choice.ranked[:count]
     ]
     rows += [
-        (human(objective, b.value), "-", *_terms(b.costs), b.name + ("" if b.allowed else " (over a limit)"))
+        (human(objective, b.value), "-", *_terms(choice, b.costs), b.name + ("" if b.allowed else " (over a limit)"))
         for b in choice.baselines
     ]
     return table(head, rows)
 
 
-def _terms(costs: Costs) -> tuple[str, ...]:
+def _terms(choice: Choice, costs: Costs) -> tuple[str, ...]:
     terms, metrics = costs.terms, costs.metrics
     code = terms["device_codec_ns"] + terms["server_codec_ns"]
     times = (terms["device_ns"], code, terms["uplink_ns"], terms["server_ns"], terms["downlink_ns"])
-    spent = human("energy", metrics["energy"]) if metrics["energy"] else "?"
-    return (*(human("latency", t) for t in times), size(metrics["bytes"]), size(metrics["memory"]), spent)
+    spent = human("energy", metrics["energy"]) if choice.table.knows_energy else "?"
+    codecs = ", ".join(dict.fromkeys(switch.codec for switch in costs.switches if switch.to is Place.SERVER))
+    sizes = (size(metrics["bytes"]), codecs or "-", size(metrics["memory"]))
+    return (*(human("latency", t) for t in times), *sizes, spent)
 
 
 def _after(choice: Choice, groups: int) -> str:

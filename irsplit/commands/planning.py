@@ -38,8 +38,8 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def chooser(arguments: Namespace, codec: str = "") -> ChooseCut:
-    """The pass that these arguments mean; `codec` names the only one that the boundary may use."""
+def chooser(arguments: Namespace, codec: str = "", bits: int = 0) -> ChooseCut:
+    """The pass that these arguments mean, for a boundary in this codec, floats quantized to so many bits."""
     return ChooseCut(
         device=arguments.device,
         server=arguments.server,
@@ -51,4 +51,5 @@ def chooser(arguments: Namespace, codec: str = "") -> ChooseCut:
         max_tensors=arguments.max_tensors,
         load=arguments.load,
         codec=codec,
+        bits=bits,
     )

@@ -1,6 +1,6 @@
 """Every cut of a table's order, priced and ranked: what a person compares before choosing one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,19 +33,41 @@ def rank_cuts(table: CostTable, goal: Goal) -> tuple[Ranked, ...]:
     return tuple(sorted(found, key=lambda ranked: (not ranked.allowed, ranked.value, ranked.groups)))
 
 
-def best_cut(ranked: Sequence[Ranked], goal: Goal) -> Ranked:
-    """The best that is allowed. Raises PlanError naming the limit that binds."""
+def best_cut(table: CostTable, ranked: Sequence[Ranked], goal: Goal) -> Ranked:
+    """The best that is allowed. Raises PlanError naming the limit that binds, or those that exclude each other."""
     if not ranked:
         raise PlanError("no cut can be made: pins or tensors that cannot be sent stand in the way")
     if ranked[0].allowed:
         return ranked[0]
     for name, limit in goal.limits.items():
-        least = min(row.costs.metrics[name] for row in ranked)
-        if least > limit:
+        least = _least(table, name, {})
+        if least is not None and least > limit:
             raise PlanError(
                 f"limit {name}={human(name, limit)} cannot be met: every cut needs at least {human(name, least)}"
             )
-    raise PlanError(f"no cut meets all limits together ({goal.limits_text()}); relax one of them")
+    names = list(goal.limits)
+    for name in goal.limits:
+        fewer = [other for other in names if other != name]
+        names = names if _least(table, goal.objective, _only(goal, fewer)) is not None else fewer
+    *others, last = names
+    least = _least(table, last, _only(goal, others))
+    assert least is not None, "each of these limits is needed for there to be no cut"
+    given = " and ".join(f"{name}={human(name, goal.limits[name])}" for name in others)
+    limit = f"{last}={human(last, goal.limits[last])}"
+    raise PlanError(
+        f"limit {limit} cannot be met together with {given}: {last} is then at least {human(last, least)}; "
+        "relax one of them"
+    )
+
+
+def _least(table: CostTable, objective: str, limits: Mapping[str, int]) -> int | None:
+    """The least value of an objective over all cuts within some limits; None when no cut keeps them."""
+    ranked = rank_cuts(table, Goal(objective, limits))
+    return ranked[0].value if ranked and ranked[0].allowed else None
+
+
+def _only(goal: Goal, names: Sequence[str]) -> dict[str, int]:
+    return {name: goal.limits[name] for name in names}
 
 
 def _best_way(table: CostTable, columns: Columns, goal: Goal, count: int) -> Ranked | None:

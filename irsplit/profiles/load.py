@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.errors import PlanError
-from irsplit.profiles.model import CodecSpeed, Device, Link
+from irsplit.profiles.model import CodecEstimate, CodecSpeed, Device, Link
 from irsplit.profiles.units import convert, parse
 
 FOLDER = Path(__file__).parent
@@ -62,6 +62,10 @@ _DEVICE_FIELDS = {
     "memory": _Field("size"),
 }
 _CODEC_FIELDS = {name: _Field("bytes rate", required=True, least=None) for name in ("encode", "decode")}
+_ESTIMATE_FIELDS = {
+    **{name: _Field("ratio", required=True, least=None) for name in ("eight_bits", "f32", "f16", "bf16")},
+    **_CODEC_FIELDS,
+}
 _LINK_OVERRIDES = {
     "up": ("rate", "up_bit_s"),
     "down": ("rate", "down_bit_s"),
@@ -95,6 +99,18 @@ def link(text: str) -> Link:
 def device(text: str) -> Device:
     """A device by name or file."""
     return _device(_find(text, "device"))
+
+
+@cache
+def codec_estimates() -> dict[str, CodecEstimate]:
+    """What the codecs of boundaries do where nothing was measured, by name."""
+    path = _find("codecs", "codecs")
+    found: dict[str, CodecEstimate] = {}
+    for name, entry in _read(path)["codecs"].items():
+        values = _fields(path, f"codecs.{name}", entry, _ESTIMATE_FIELDS)
+        speed = CodecSpeed(round(values.pop("encode")), round(values.pop("decode")))
+        found[name] = CodecEstimate(values, speed)
+    return found
 
 
 @cache

@@ -1,6 +1,7 @@
 """What a profile says, in the integer units of the cost table."""
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,14 @@ class CodecSpeed:
 
     encode_bytes_s: int
     decode_bytes_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodecEstimate:
+    """What a codec does to boundary tensors on average: how many times smaller, by element type, and its speed."""
+
+    ratios: dict[str, Fraction]
+    speed: CodecSpeed
 
 
 @dataclass(frozen=True, slots=True)

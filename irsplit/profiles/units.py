@@ -18,6 +18,7 @@ UNITS: dict[str, tuple[str, Fraction]] = {
     **{unit: ("size", Fraction(f)) for unit, f in (("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30))},
     **{unit: ("bytes rate", Fraction(f)) for unit, f in (("B/s", 1), ("MB/s", 10**6), ("GB/s", 10**9))},
     **{unit: ("work rate", Fraction(f)) for unit, f in (("MMAC/s", 10**6), ("GMAC/s", 10**9), ("TMAC/s", 10**12))},
+    "times": ("ratio", Fraction(1)),
     "mW/Mbit/s": ("power per rate", Fraction(1000)),  # base: uW per Mbit/s
 }
 BASES = {"rate": "bit/s", "time": "ns", "part": "ppm", "power": "uW", "energy": "nJ", "size": "B", "bytes rate": "B/s"}
