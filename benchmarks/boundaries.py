@@ -102,10 +102,10 @@ class Case:
         return f"{self.network.rsplit('.', 1)[0]}:{self.tensor.split(';')[0][-40:]}"
 
 
-def _crops(pictures: Sequence[str], count: int, size: tuple[int, int]) -> list[Floats]:
+def crops(pictures: Sequence[str], count: int, size: tuple[int, int]) -> list[Floats]:
     """Random crops of at least half of a picture, some mirrored, resized to `size`."""
     rng = np.random.default_rng(20)
-    crops: list[Floats] = []
+    found: list[Floats] = []
     for index in range(count):
         image = Image.open(CORPUS / "inputs" / f"{pictures[index % len(pictures)]}.jpg").convert("RGB")
         share = rng.uniform(0.5, 1.0)
@@ -113,8 +113,8 @@ def _crops(pictures: Sequence[str], count: int, size: tuple[int, int]) -> list[F
         left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
         crop = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, (left, top, left + width, top + height))
         pixels = np.asarray(crop, np.float32)
-        crops.append(pixels[:, ::-1] if rng.integers(2) else pixels)
-    return crops
+        found.append(pixels[:, ::-1] if rng.integers(2) else pixels)
+    return found
 
 
 def _seconds(count: int, start: float, stop: float, length: int) -> list[Floats]:
@@ -127,8 +127,9 @@ def _seconds(count: int, start: float, stop: float, length: int) -> list[Floats]
     return [(samples[at : at + length] * rng.uniform(0.5, 1.5)).astype(np.float32) for at in starts]
 
 
-def _feeds(network: Network, pictures: Sequence[str], count: int) -> list[Floats]:
-    feeds = [network.prepare(crop)[None] for crop in _crops(pictures, count, network.size)]
+def feeds_of(network: Network, pictures: Sequence[Floats]) -> list[Floats]:
+    """The network's input for every picture of its size."""
+    feeds = [network.prepare(picture)[None] for picture in pictures]
     if network.layout == "NCHW":
         feeds = [feed.transpose(0, 3, 1, 2) for feed in feeds]
     return [np.ascontiguousarray(feed, np.float32) for feed in feeds]
@@ -185,7 +186,7 @@ def _dump_onnx(path: Path, cuts: list[str], feeds: Sequence[Mapping[str, Array]]
 
 def _dump(network: Network, entry: dict[str, Any], pictures: Sequence[str], count: int) -> _Dump:
     path, cuts = CORPUS / entry["file"], _spread(entry["cuts"])
-    feeds = _feeds(network, pictures, count)
+    feeds = feeds_of(network, crops(pictures, count, network.size))
     if entry["format"] == "tflite":
         return _dump_tflite(path, cuts, feeds)
     name = entry["inputs"][0][0]
@@ -201,8 +202,8 @@ def _dump_transformer(entry: dict[str, Any], pictures: Sequence[str], count: int
     mean, spread = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
     def prepared(size: int) -> list[Floats]:
-        crops = _crops(pictures, count, (size, size))
-        scaled = [((crop / 255 - mean) / spread).transpose(2, 0, 1)[None] for crop in crops]
+        squares = crops(pictures, count, (size, size))
+        scaled = [((square / 255 - mean) / spread).transpose(2, 0, 1)[None] for square in squares]
         return [np.ascontiguousarray(one, np.float32) for one in scaled]
 
     names = [name for name, _, _ in entry["inputs"]]

@@ -203,16 +203,22 @@ static tensors *hold(const opened *o, PyObject *arrays, int flags) {
 
 static opened *get_opened(PyObject *capsule) { return PyCapsule_GetPointer(capsule, CAPSULE_NAME); }
 
-/* ---- encode, decode ----------------------------------------------------------------------------------------------- */
-
-static PyObject *py_encode(PyObject *module, PyObject *args) {
-    (void)module;
+/* The arguments (boundary, arrays) of a call that reads the arrays. */
+static tensors *hold_arguments(PyObject *args, opened **o) {
     PyObject *capsule, *arrays;
     if (!PyArg_ParseTuple(args, "OO", &capsule, &arrays)) {
         return NULL;
     }
-    opened *o = get_opened(capsule);
-    tensors *t = o == NULL ? NULL : hold(o, arrays, PyBUF_SIMPLE);
+    *o = get_opened(capsule);
+    return *o == NULL ? NULL : hold(*o, arrays, PyBUF_SIMPLE);
+}
+
+/* ---- encode, decode ----------------------------------------------------------------------------------------------- */
+
+static PyObject *py_encode(PyObject *module, PyObject *args) {
+    (void)module;
+    opened *o;
+    tensors *t = hold_arguments(args, &o);
     if (t == NULL) {
         return NULL;
     }
@@ -328,12 +334,8 @@ static PyObject *py_decode(PyObject *module, PyObject *args) {
 /* memory of the opened boundary, largest frame, scratch for arrays of these shapes */
 static PyObject *py_sizes(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *capsule, *arrays;
-    if (!PyArg_ParseTuple(args, "OO", &capsule, &arrays)) {
-        return NULL;
-    }
-    opened *o = get_opened(capsule);
-    tensors *t = o == NULL ? NULL : hold(o, arrays, PyBUF_SIMPLE);
+    opened *o;
+    tensors *t = hold_arguments(args, &o);
     if (t == NULL) {
         return NULL;
     }
