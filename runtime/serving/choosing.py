@@ -100,6 +100,11 @@ class Chooser:
         """What a request waits at the server before it runs."""
         return self._wait.value or 0.0
 
+    @property
+    def device_known(self) -> bool:
+        """Whether every segment and frame of the device has a measurement or a price."""
+        return expected(self._device.values()) is not None and expected(self._up.values()) is not None
+
     def choose(self, now: float) -> int:
         """The stop for a call that begins now."""
         with self._lock:

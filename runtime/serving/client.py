@@ -108,7 +108,8 @@ class RemoteSession:
             self._first_stop = self._stop_named(cut, among)
             return None
         several = sum(stop < self._count for stop in among) > 1
-        if self._stateful or len(among) < 2 or not (several or policy is not None):
+        planned_to_and_fro = self._first_stop not in among
+        if self._stateful or planned_to_and_fro or len(among) < 2 or not (several or policy is not None):
             return None
         return Chooser(self._count, among, self.manifest.raw.get("choice"), policy or DEFAULT_POLICY)
 

@@ -59,14 +59,15 @@ class Scout:
         return exchange
 
     def reach(self, stop: int) -> int:
-        """How many segments to run for a call that sends at `stop`: more, as long as not all of them are known."""
-        return stop if self._chooser.costs() else self._chooser.stops[-1]
+        """How many segments to run for a call that sends at `stop`: all there are, once, when they are not known."""
+        return stop if self._chooser.device_known else self._chooser.stops[-1]
 
     def called(self, stop: int, stretch: Stretch) -> None:
         """A call that sends at `stop` has run its segments: is anything else to be measured or sent?"""
         now, policy = self._clock(), self._chooser.policy
+        measures = not self._chooser.device_known
         self._chooser.computed(stretch.seconds, now)
-        if self.reach(stop) > stop:
+        if measures:
             for each in self._chooser.stops:
                 if each < self._count:
                     self.framed(each, stretch.values)

@@ -110,6 +110,8 @@ class World:
     """Of every segment."""
     wait_s: float = 0.0
     now: float = 100.0
+    ran: int = 0
+    """Segments on the device."""
     sent: list[int] = field(default_factory=list)
 
     def clock(self) -> float:
@@ -153,6 +155,7 @@ class Slow:
 
     def run(self, inputs: Any) -> Any:
         self.world.now += 0.01
+        self.world.ran += 1
         return self.engine.run(inputs)
 
 
@@ -237,6 +240,15 @@ def test_a_busy_server_is_left(bundles, calls):
         assert session.metrics().server_wait_s > 0.1
         world.wait_s = 0.0
         assert set(settle(session, calls["onnx"][0], 500)[-20:]) == {"down/relu"}
+
+
+def test_without_a_link_from_the_start_every_segment_runs_once_a_call(bundles, calls):
+    session, world = opened(bundles["onnx"], up=False)
+    with session:
+        first = session.infer(calls["onnx"][0], timeout_s=0.5)
+        world.ran = 0
+        second = session.infer(calls["onnx"][0], timeout_s=0.5)
+    assert (first.path, second.path, world.ran) == ("device", "device", 4)
 
 
 def test_going_alone_costs_a_trial_now_and_then(bundles, calls):
