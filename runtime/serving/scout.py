@@ -90,7 +90,9 @@ class Scout:
             self._aside.join(_CLOSING_S)
 
     def _try(self, stop: int, values: Mapping[str, Any]) -> None:
-        """Send a call that is answered in another way, only to measure it."""
+        """Send a call that is answered in another way, only to measure it; against a round trip that is known."""
+        if self._chooser.link.rtt_s is None:
+            self._ping()
         try:
             self.send(self.framed(stop, values), stop, self._clock() + _PATIENCE_S)
         except ExchangeFailed:
