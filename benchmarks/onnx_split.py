@@ -12,6 +12,7 @@ from pathlib import Path
 
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import ONNX
+from irsplit.dialects.writing import write_graphs
 from irsplit.ir import engine_graph, verify
 from irsplit.passes.cuts import find_cuts, schedule, select_cut
 from irsplit.passes.partition import split
@@ -26,7 +27,8 @@ def split_with_irsplit(source: Path, folder: Path, cut: str, share_weights: bool
     model.graphs[:1] = split(plan, [select_cut(find_cuts(plan), cut)], PLACES)
     verify(model)
     options = WriteOptions(share_weights=share_weights)
-    return [ONNX.write(model, engine_graph(part), folder / f"{part.name}.onnx", options)[0] for part in model.segments]
+    halves = [(engine_graph(part), folder / f"{part.name}.onnx") for part in model.segments]
+    return [files[0] for files in write_graphs(ONNX, model, halves, options)]
 
 
 def peak_bytes() -> int:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from irsplit.dialects.tflite import TFLITE
+from irsplit.dialects.writing import write_graphs
 from irsplit.ir import engine_graph
 from irsplit.passes.cuts import legal_cuts, schedule
 from irsplit.passes.partition import split
@@ -22,7 +23,8 @@ def split_with_irsplit(source: Path, folder: Path) -> list[Path]:
     plan = schedule(model.entry)
     cuts = legal_cuts(plan)
     segments = split(plan, [cuts[len(cuts) // 2]], PLACES)
-    return [TFLITE.write(model, engine_graph(part), folder / f"{part.name}.tflite")[0] for part in segments]
+    halves = [(engine_graph(part), folder / f"{part.name}.tflite") for part in segments]
+    return [files[0] for files in write_graphs(TFLITE, model, halves)]
 
 
 def peak_bytes() -> int:

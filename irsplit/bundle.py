@@ -4,11 +4,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from irsplit.dialects.base import Dialect, WriteOptions
+from irsplit.dialects.writing import THREADS, write_graphs
 from irsplit.errors import VERSION, UnsupportedError
 from irsplit.ir import Dim, Graph, Model, TensorType, Value, engine_graph, states
 from irsplit.passes.boundaries import sends, specs
@@ -52,11 +54,8 @@ def write_bundle(
     something else, or cannot be written.
     """
     with new_folder(folder) as build:
-        segments = [
-            _write_segment(model, dialect, graph, build, options, ("device",) if index < carried else ())
-            for index, graph in enumerate(model.segments)
-        ]
-        files = {_relative(path, build): file_digest(path) for path in sorted(build.rglob("*")) if path.is_file()}
+        segments = _write_segments(model, dialect, build, options, carried)
+        files = _digests(build)
         tensors = [tuple(specs(send)) for _, send in sends(model)]
         digest = _content_digest(files, segments, tensors)
         boundaries = [
@@ -91,31 +90,55 @@ def write_bundle(
     return Manifest.load(folder)
 
 
-def _write_segment(
-    model: Model, dialect: Dialect, graph: Graph, build: Path, options: WriteOptions, also: Sequence[str]
-) -> SegmentInfo:
-    lowered = engine_graph(graph)
+def _write_segments(
+    model: Model, dialect: Dialect, build: Path, options: WriteOptions, carried: int
+) -> list[SegmentInfo]:
+    """Write the files of all segments, each once a place that has it: the device has the first `carried` ones too."""
+    written: list[tuple[Graph, Path]] = []
+    segments: list[SegmentInfo] = []
+    for index, graph in enumerate(model.segments):
+        lowered = engine_graph(graph)
+        paths = _segment_paths(graph, dialect.extensions[0], ("device",) if index < carried else ())
+        written += [(lowered, build / path) for path in paths.values()]
+        segments.append(_segment_info(model, graph, paths))
+    for _, path in written:
+        path.parent.mkdir(exist_ok=True)
+    write_graphs(dialect, model, written, options)
+    return segments
+
+
+def _segment_paths(graph: Graph, extension: str, also: Sequence[str]) -> dict[str, str]:
+    """Where in the bundle the segment lies, by place: its own first, then the other ones in `also`."""
     place = graph.place or "server"
     stem = "model" if graph.name == place else graph.name
-    paths = {place: build / place / f"{stem}{dialect.extensions[0]}"}
-    paths |= {other: build / other / f"{graph.name}{dialect.extensions[0]}" for other in also if other != place}
-    for path in paths.values():
-        path.parent.mkdir(exist_ok=True)
-        dialect.write(model, lowered, path, options)
-    path = paths.pop(place)
+    others = {other: f"{other}/{graph.name}{extension}" for other in also if other != place}
+    return {place: f"{place}/{stem}{extension}", **others}
+
+
+def _segment_info(model: Model, graph: Graph, paths: Mapping[str, str]) -> SegmentInfo:
+    (place, file), *copies = paths.items()
     inputs, outputs, kept = edges(graph)
     return SegmentInfo(
         graph.name,
         place,
-        _relative(path, build),
+        file,
         model.dialect,
         inputs,
         outputs,
         tuple(value.name for value in graph.outputs),
         any(node.states for node in graph.nodes),
-        {other: _relative(copy, build) for other, copy in paths.items()},
+        dict(copies),
         kept,
     )
+
+
+def _digests(build: Path) -> dict[str, str]:
+    """SHA-256 of every file, by its path in the bundle."""
+    paths = [path for path in sorted(build.rglob("*")) if path.is_file()]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return {
+            _relative(path, build): digest for path, digest in zip(paths, pool.map(file_digest, paths), strict=True)
+        }
 
 
 def _content_digest(

@@ -16,7 +16,7 @@ from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_se
 from irsplit.engines.isolate import isolated
 from irsplit.errors import CutError, PassError, PlanError
 from irsplit.ir import Graph, Model, TensorType, engine_graph
-from irsplit.passes import Context, Cut, Pipeline, Remark, find_cuts
+from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.base import Pass, Samples
 from irsplit.passes.bind_state import BindState
 from irsplit.passes.boundaries import sends
@@ -104,7 +104,7 @@ def compile_model(
     if pipeline:
         after = Pipeline.parse(pipeline)
     elif cuts or choose is None:
-        found = cuts or [_default_cut(entry, context, dialect, max_tensors).id]
+        found = cuts or [_default_cut(loaded, context, max_tensors).id]
         after = default_pipeline(found, boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
     else:
         rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops)
@@ -242,9 +242,9 @@ def _with_option(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary:
     )
 
 
-def _default_cut(entry: Graph, context: Context, dialect: Dialect, max_tensors: int) -> Cut:
+def _default_cut(model: Model, context: Context, max_tensors: int) -> Cut:
     """The smallest boundary, with a remark where that leaves the far side next to nothing to do."""
-    cut = smallest_boundary(entry, find_cuts(entry, max_tensors, dialect.macs, context.recompute))
+    cut = smallest_boundary(model.entry, context.cuts(model, max_tensors))
     if cut.macs_share is not None and cut.macs_share > 0.99:
         text = f"cut {cut.id} sends the fewest bytes, and {100 * cut.macs_share:.1f} % of the multiply-accumulates"
         text += " come before it; choose another with --cut, or by time with --device (see 'irsplit plan')"

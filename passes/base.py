@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.ir import Model, Node, Value
+from irsplit.ir import Graph, Model, Node, Value
+from irsplit.passes.cuts import Cut, find_cuts
 from irsplit.passes.recompute import Recompute
 
 Samples = Sequence[NDArray[np.generic]]
@@ -44,7 +45,24 @@ class Context:
     chosen_places: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict[str, Any])
     remarks: list[Remark] = field(default_factory=list[Remark])
+    _cuts: dict[tuple[Graph, int, Recompute | None], list[Cut]] = field(
+        default_factory=dict[tuple[Graph, int, Recompute | None], list[Cut]]
+    )
     _samples: Mapping[str, Samples] | None = None
+
+    def cuts(self, model: Model, max_tensors: int = 1) -> list[Cut]:
+        """Every position of the entry graph, with what `recompute` allows: the one list that all passes choose from.
+
+        It is found once, until a pass changes the model.
+        """
+        key = model.entry, max_tensors, self.recompute
+        if key not in self._cuts:
+            self._cuts[key] = find_cuts(model.entry, max_tensors, self.macs, self.recompute)
+        return self._cuts[key]
+
+    def changed(self) -> None:
+        """A pass changed the model: what was found out about it is no longer so."""
+        self._cuts.clear()
 
     def samples(self, model: Model) -> Mapping[str, Samples]:
         """For every value that crosses a boundary, its arrays over the calibration inputs; empty without inputs."""

@@ -23,7 +23,7 @@ from itertools import islice
 from math import inf
 
 from irsplit.errors import CutError
-from irsplit.ir import Graph, Node, Value, operands
+from irsplit.ir import Graph, Node, Value, operands, without_collector
 from irsplit.passes.crossing import Crossing
 from irsplit.passes.cut import Cut, Kind
 from irsplit.passes.orders import orders
@@ -35,6 +35,7 @@ LISTED = 32
 """A rejected position lists at most this many of the values that would cross it."""
 
 
+@without_collector()
 def find_cuts(
     graph: Graph | Schedule,
     max_tensors: int = 1,

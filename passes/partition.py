@@ -7,11 +7,11 @@ from itertools import accumulate
 from typing import ClassVar
 
 from irsplit.errors import CutError
-from irsplit.ir import Graph, Model, Node, Value, clone_node, clone_value, operands
+from irsplit.ir import Graph, Model, Node, Value, clone_node, clone_value, operands, without_collector
 from irsplit.ir.printer import PLACES
 from irsplit.passes.base import Context
-from irsplit.passes.cuts import Cut, find_cuts, select_cut
-from irsplit.passes.schedule import Schedule, schedule
+from irsplit.passes.cuts import Cut, select_cut
+from irsplit.passes.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,11 @@ class Partition:
             raise CutError("the model is partitioned already; give all cuts to one partition")
         if not wanted:
             raise CutError("no cut is given; add partition{cut=ID} or choose-cut before it (see 'irsplit cuts')")
-        plan = schedule(model.entry)
-        cuts = find_cuts(plan, self.max_tensors, recompute=context.recompute)
+        cuts = context.cuts(model, self.max_tensors)
         selected = {cut.id: cut for cut in (select_cut(cuts, name) for name in wanted)}
         chosen = sorted(selected.values(), key=lambda cut: cut.position)
         places = self._places(len(chosen) + 1, context.chosen_places)
-        segments = split(plan, chosen, places)
+        segments = split(chosen[0].order, chosen, places)
         model.graphs[:1] = segments
         return True
 
@@ -52,8 +51,9 @@ class Partition:
         return places
 
 
+@without_collector()
 def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Graph]:
-    """The segments between `cuts` by ascending position; the source stays as it is.
+    """The segments between `cuts` by ascending position; the source, of which `plan` is any order, stays as it is.
 
     Raises CutError for cuts of different orders that are not nested.
     """

@@ -44,7 +44,8 @@ class Pipeline:
         for step, pass_ in enumerate(self.passes, 1):
             if begin is not None:
                 begin(pass_.name)
-            pass_.run(model, context)
+            if pass_.run(model, context):
+                context.changed()
             try:
                 verify(model)
             except VerifyError as error:

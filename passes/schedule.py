@@ -7,7 +7,7 @@ depend on constants alone and are cloned to every segment that reads them. Dead 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from irsplit.ir import Graph, Node, Value, operands
+from irsplit.ir import Graph, Node, Value, operands, without_collector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +32,7 @@ class Schedule:
         return Schedule(self.graph, nodes, reads, frees, self.inputs, name)
 
 
+@without_collector()
 def schedule(graph: Graph) -> Schedule:
     """The live runtime nodes in the graph's order, but for those that are on no path from an input to an output.
 

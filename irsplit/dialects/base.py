@@ -28,7 +28,8 @@ class Dialect(Protocol):
     with text that names file, place and remedy. `write` writes `graph` (without irsplit.* nodes, see
     `irsplit.ir.engine_graph`) as the entry of a model file of its own, with exactly the callees, functions, operator
     codes, opset imports, quantization annotations and metadata that it uses, and returns the files it wrote, the
-    model first. Reading and writing an untouched model gives an equal model.
+    model first; several graphs of a model may be written at once, from threads. Reading and writing an untouched model
+    gives an equal model.
     """
 
     name: str

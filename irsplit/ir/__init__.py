@@ -1,6 +1,7 @@
 """The neutral intermediate representation: model, graph, node, value, constant."""
 
 from irsplit.ir.clone import clone_graph, clone_node, clone_value
+from irsplit.ir.collector import without_collector
 from irsplit.ir.compare import equal
 from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value, captures, operands, walk
 from irsplit.ir.lower import engine_graph, states
@@ -13,5 +14,5 @@ __all__ = [
     "Attribute", "Buffer", "Constant", "Dim", "Graph", "Model", "Node", "OpaqueType", "Quantization", "TensorType",
     "Type", "Value", "around", "captures", "clone_graph", "clone_node",
     "clone_value", "engine_graph", "equal", "operands", "parse_model", "print_graph",
-    "print_model", "print_node", "print_type", "states", "verify", "walk",
+    "print_model", "print_node", "print_type", "states", "verify", "walk", "without_collector",
 ]  # fmt: skip

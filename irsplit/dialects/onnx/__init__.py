@@ -19,7 +19,7 @@ class OnnxDialect:
     """Reads and writes .onnx files."""
 
     name = "onnx"
-    extensions = (".onnx",)
+    extensions: tuple[str, ...] = (".onnx",)
 
     def read(self, path: Path, entry: str | None = None) -> Model:
         if entry is not None:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import threading
 from logging import getLogger
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ _KERNEL_COPY = 64 * 1024
 pages would count as this process's memory."""
 _FICLONE = 0x40049409
 """linux/fs.h: make a file share the blocks of another, copied on write."""
+_SHARING = threading.Lock()
+"""Two models of one folder may bring the same file, each from a thread."""
 _BLOCK = 1024 * 1024
 _PAGE = 4096
 
@@ -109,16 +112,17 @@ def share(source: Path, target: Path) -> None:
     Nothing happens when it is the same file already. onnxruntime reads hard links; onnx's own loader refuses a file
     that has several, the source among them, hence the warning. Neither follows a symbolic link out of its folder.
     """
-    if target.exists() and target.samefile(source):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    if not _reflink(source, target):
-        try:
-            os.link(source, target)
-            _log.warning("%s is hard-linked into %s; onnx.load refuses it while links exist", source, target.parent)
-        except OSError:
-            shutil.copyfile(source, target)
+    with _SHARING:
+        if target.exists() and target.samefile(source):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        if not _reflink(source, target):
+            try:
+                os.link(source, target)
+                _log.warning("%s is hard-linked into %s; onnx.load refuses it while links exist", source, target.parent)
+            except OSError:
+                shutil.copyfile(source, target)
 
 
 def _reflink(source: Path, target: Path) -> bool:

@@ -17,7 +17,7 @@ from irsplit.dialects.onnx.attributes import body_messages
 from irsplit.dialects.onnx.blocks import BlockWriter
 from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import Field, fields
+from irsplit.dialects.onnx.wire import Field, fields, scan
 from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, walk
 
 _log = getLogger("irsplit")
@@ -88,14 +88,14 @@ def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: Field)
     shared: dict[bytes, Type | None] = {}
     types: dict[str, Type | None] = {}
     position = 0
-    for field in fields(data, message.start, message.stop):
-        if field.key in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
-            name, type = read_info(data, field, shared)
+    for found in scan(data, message.start, message.stop):
+        if found[0] in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
+            name, type = read_info(data, found[2], found[3], shared)
             types[name] = type
-        elif field.key == schema.GRAPH_NODE:
+        elif found[0] == schema.GRAPH_NODE:
             if nodes[position].graphs:
-                for body, found in zip(nodes[position].graphs, body_messages(data, field), strict=True):
-                    _learn(body, {node.native.position: node for node in body.nodes}, data, found)
+                for body, inner in zip(nodes[position].graphs, body_messages(data, Field(*found)), strict=True):
+                    _learn(body, {node.native.position: node for node in body.nodes}, data, inner)
             position += 1
     _sharpen(graph.values(), types)
 

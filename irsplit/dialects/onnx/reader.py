@@ -1,8 +1,6 @@
 """ModelProto to IR: one scan over the wire, weights left where they are."""
 
-import gc
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
 from irsplit.errors import ModelError, UnsupportedError
-from irsplit.ir import Buffer, Graph, Model, Node, Type, Value
+from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, without_collector
 
 _SMALL = 4096
 _EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
@@ -39,7 +37,7 @@ def read_model(path: Path) -> Model:
         raise ModelError(f"{path}: no such file; check the path")
     buffer = Buffer(path.name, path)
     try:
-        with _without_collector():
+        with without_collector():
             return _Reader(path, buffer).model()
     except WireError as error:
         raise ModelError(
@@ -49,18 +47,6 @@ def read_model(path: Path) -> Model:
         raise ModelError(
             f"{path}: a name is not UTF-8 ({error.reason}); the file is damaged, fetch it again"
         ) from error
-
-
-@contextmanager
-def _without_collector() -> Generator[None]:
-    """No garbage collection: a large graph makes a million objects, none of them garbage, and looking costs a third."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def may_hold_bodies(attribute: Data) -> bool:
@@ -180,13 +166,16 @@ class _Reader:
                 case schema.FUNCTION_OUTPUT:
                     outputs.append(read_text(self.data, field.start, field.stop))
                 case schema.FUNCTION_VALUE_INFO:
-                    name, _ = read_info(self.data, field, self.types)
+                    name, _ = read_info(self.data, field.start, field.stop, self.types)
                     source.value_info[name] = field
                     continue
                 case _:
                     pass
             source.rest.append(field)
-        source.types = {name: read_info(self.data, field, self.types)[1] for name, field in source.value_info.items()}
+        source.types = {
+            name: read_info(self.data, field.start, field.stop, self.types)[1]
+            for name, field in source.value_info.items()
+        }
         self.fill(graph, source, nodes, outputs, [scope])
 
     def mark_random_calls(self) -> None:
@@ -254,7 +243,7 @@ class _Reader:
         tensors[tensor.name] = tensor
 
     def add_info(self, infos: dict[str, Field], source: SourceGraph, field: Field) -> str:
-        name, type = read_info(self.data, field, self.types)
+        name, type = read_info(self.data, field.start, field.stop, self.types)
         if type is not None or name not in source.types:
             source.types[name] = type
         infos[name] = field

@@ -16,16 +16,16 @@ def element_type(code: int, shape: tuple[Dim, ...] | None) -> Type:
     return OpaqueType(f"tensor(type {code})") if dtype is None else TensorType(dtype, shape)
 
 
-def read_info(data: Data, message: Field, shared: dict[bytes, Type | None]) -> tuple[str, Type | None]:
-    """Name and type of a ValueInfoProto; types that are spelled alike are read once and kept in `shared`."""
+def read_info(data: Data, start: int, stop: int, shared: dict[bytes, Type | None]) -> tuple[str, Type | None]:
+    """Name and type of the ValueInfoProto at data[start:stop]; types spelled alike are read once, into `shared`."""
     name, type = "", None
-    for key, _, start, stop in scan(data, message.start, message.stop):
+    for key, _, begin, end in scan(data, start, stop):
         if key == schema.INFO_NAME:
-            name = str(data[start:stop], "utf-8")
+            name = str(data[begin:end], "utf-8")
         elif key == schema.INFO_TYPE:
-            spelled = bytes(data[start:stop])
+            spelled = bytes(data[begin:end])
             if spelled not in shared:
-                shared[spelled] = read_type(data, start, stop)
+                shared[spelled] = read_type(data, begin, end)
             type = shared[spelled]
     return name, type
 
@@ -84,8 +84,14 @@ def value_info(name: str, type: Type | None) -> Message:
     """A ValueInfoProto; the name alone when the type cannot be said."""
     info = Message()
     info.text(schema.INFO_NAME, name)
-    if not isinstance(type, TensorType) or type.dtype not in schema.ELEMENT_CODES:
-        return info
+    if isinstance(type, TensorType) and type.dtype in schema.ELEMENT_CODES:
+        info.bytes(schema.INFO_TYPE, _spelled(type))
+    return info
+
+
+@lru_cache(4096)
+def _spelled(type: TensorType) -> bytes:
+    """The TypeProto of a tensor type."""
     tensor = Message()
     tensor.number(schema.ELEMENT_TYPE, schema.ELEMENT_CODES[type.dtype])
     if type.shape is not None:
@@ -100,5 +106,4 @@ def value_info(name: str, type: Type | None) -> Message:
         tensor.message(schema.ELEMENT_SHAPE, shape)
     wrapped = Message()
     wrapped.message(schema.TYPE_TENSOR, tensor)
-    info.message(schema.INFO_TYPE, wrapped)
-    return info
+    return wrapped.tobytes()

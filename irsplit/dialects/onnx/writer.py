@@ -18,13 +18,16 @@ from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, walk
 
 _log = getLogger("irsplit")
 
+_LARGE = 1 << 28
+"""Weights that come from a data file go into one where the model would be larger with them: between files with the same
+alignment the kernel copies whole pages, and engines map them."""
 _OLD_INITIALIZERS = 4
 """Before this IR version every initializer must be a graph input too."""
 
 
 def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -> list[Path]:
     """Write `graph` as a model file: a segment with only what it uses, a whole model with everything."""
-    limit = schema.SIZE_LIMIT if options.external_over is None else min(options.external_over, schema.SIZE_LIMIT)
+    limit = _inline_limit(model, graph, options)
     weights = Weights(shared=options.share_weights)
     message = ModelWriter(model, graph, weights).model()
     if message.size > limit:
@@ -39,6 +42,15 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
     with BlockWriter(path) as file:
         file.message(message)
     return [path, *weights.finish(path.parent)]
+
+
+def _inline_limit(model: Model, graph: Graph, options: WriteOptions) -> int:
+    """Bytes up to which a model has its weights inside."""
+    if options.external_over is not None:
+        return min(options.external_over, schema.SIZE_LIMIT)
+    buffers = {value.constant.buffer for value in graph.values() if value.constant is not None}
+    beside = any(buffer.path is not None and buffer is not model.native.buffer for buffer in buffers)
+    return _LARGE if beside else schema.SIZE_LIMIT
 
 
 def _refuse_overwriting(targets: list[Path], source: Buffer, graph: Graph) -> None:
