@@ -188,3 +188,16 @@ def test_the_source_is_never_overwritten(tmp_path: Path):
     with pytest.raises(UnsupportedError, match="give another path"):
         ONNX.write(read, read.entry, path)
     assert onnx.load(path) == small_model()
+
+
+def test_a_model_that_the_engine_refuses_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Shapes that contradict each other leave types open: the engine is asked, and what it says is passed on."""
+    ends = {"a": [3, 4], "b": [4, 1], "y": [3, 1]}
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends.items()}
+    nodes = [helper.make_node("Add", ["a", "b"], ["c"], "sum"), helper.make_node("MatMul", ["c", "b"], ["y"])]
+    graph = helper.make_graph(nodes, "net", [infos["a"], infos["b"]], [infos["y"]])
+    path = tmp_path / "torn.onnx"
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    assert len(ONNX.read(path).entry.nodes) == 2
+    assert "torn.onnx: onnxruntime refuses this model: " in caplog.text
+    assert "Incompatible dimensions" in caplog.text

@@ -175,7 +175,7 @@ def test_unknown_operator_is_carried(tmp_path: Path):
     assert tflite_objects.write(model, tflite_objects.halves(model)[1], tmp_path).operatorCodes[0].builtinCode == 999
 
 
-def test_custom_options_inside_and_behind_the_flatbuffer(tmp_path: Path):
+def test_custom_options_inside_and_behind_the_flatbuffer(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     sketch = Sketch()
     sketch.subgraph("main")
     first = sketch.then("my_op", [sketch.input("x", (1, 2))], "first", (1, 2), customOptions=list(b"\x01flex\x02"))
@@ -188,6 +188,7 @@ def test_custom_options_inside_and_behind_the_flatbuffer(tmp_path: Path):
     path.write_bytes(path.read_bytes() + b"behind")
     model = TFLITE.read(path)
     assert [node.op for node in model.entry.nodes] == ["tflite.custom.my_op"] * 2
+    assert "custom.tflite: custom operator my_op needs a kernel of its own" in caplog.text
     near, far = tflite_objects.halves(model)
     assert (
         tflite_objects.write(model, near, tmp_path).subgraphs[0].operators[0].customOptions.tobytes() == b"\x01flex\x02"

@@ -111,10 +111,15 @@ def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
             file.message(skeleton)
         command = [sys.executable, "-I", str(_ENGINE_SCRIPT), str(path)]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
+            done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, text=True)
         except (subprocess.SubprocessError, OSError) as error:
             _log.info("%s: onnxruntime cannot infer types: %s", model.native.buffer.name, error)
             return {}
+    if done.returncode:
+        name = model.native.buffer.name
+        said = done.stderr.strip().rpartition("\n")[2].partition(": ")[2].replace(str(path), name)
+        _log.warning("%s: onnxruntime refuses this model: %s", name, said or f"it dies with {done.returncode}")
+        return {}
     return {name: _engine_type(type, shape) for name, type, shape in json.loads(done.stdout)}
 
 

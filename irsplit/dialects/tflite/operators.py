@@ -37,6 +37,18 @@ def may_be_unset(op: str, place: int) -> bool:
     return op == "tflite.RESHAPE" and place == 1
 
 
+_REGISTERED = (
+    "AudioSpectrogram",
+    "Convolution2DTransposeBias",
+    "MaxPoolingWithArgmax2D",
+    "MaxUnpooling2D",
+    "Mfcc",
+    "NumericVerify",
+    "TFLite_Detection_PostProcess",
+)
+"""Custom operators that LiteRT's own resolver has kernels for."""
+
+
 def is_cheap(node: Node) -> bool:
     return node.op in CHEAP and not node.states
 
@@ -113,3 +125,8 @@ _MACS: dict[str, Callable[[Node], int]] = {
     "tflite.BIDIRECTIONAL_SEQUENCE_RNN": _recurrent,
     "tflite.SVDF": _recurrent,
 }
+
+
+def is_foreign(op: str) -> bool:
+    """Whether no stock engine has a kernel for the operation: a custom one, but for those that LiteRT registers."""
+    return op.startswith("tflite.custom.") and op.removeprefix("tflite.custom.") not in _REGISTERED

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from logging import getLogger
 from pathlib import Path
 
 from irsplit.dialects.tflite.flatbuffer import Flatbuffer, Table
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative, TensorNative
-from irsplit.dialects.tflite.operators import CALLS, CODES_BY_NUMBER, RANDOM, may_be_unset
+from irsplit.dialects.tflite.operators import CALLS, CODES_BY_NUMBER, RANDOM, is_foreign, may_be_unset
 from irsplit.dialects.tflite.states import CALL_ONCE, VARIABLE, find_states
 from irsplit.dialects.tflite.tensors import tensor_type
 from irsplit.errors import ModelError, UnsupportedError
 from irsplit.ir import Buffer, Constant, Graph, Model, Node, TensorType, Value
+
+_log = getLogger("irsplit")
 
 IDENTIFIER = b"TFL3"
 VERSION = 3
@@ -74,6 +77,15 @@ class _Reader:
         graphs = [Graph(names.unique(name)) for name in found]
         for index, (graph, table) in enumerate(zip(graphs, tables, strict=True)):
             _SubgraphReader(self, graphs, graph, table, index).read()
+        unknown = {
+            node.op.removeprefix("tflite.custom.") for graph in graphs for node in graph.nodes if is_foreign(node.op)
+        }
+        if unknown:
+            _log.warning(
+                "%s: custom operator %s needs a kernel of its own; a stock engine refuses the model",
+                self.source.name,
+                ", ".join(sorted(unknown)),
+            )
         native = ModelNative(self.root, self.codes, self.buffers, self.contents)
         return Model("tflite", graphs, native)
 
