@@ -196,3 +196,53 @@ def test_custom_options_inside_and_behind_the_flatbuffer(tmp_path: Path, caplog:
     (item,) = tflite_objects.write(model, far, tmp_path).subgraphs[0].operators
     assert item.largeCustomOptionsSize == 6
     assert (tmp_path / "server.tflite").read_bytes()[item.largeCustomOptionsOffset :][:6] == b"behind"
+
+
+def external(folder: Path, **changes: object) -> Path:
+    """y = (x + first) * second, the two constants in a file beside the model, at odd offsets."""
+    sketch = Sketch()
+    sketch.subgraph("main")
+    value = sketch.input("x", (1, 64))
+    for number, (name, op) in enumerate((("first", "ADD"), ("second", "MUL")), 1):
+        constant = sketch.tensor(name, (1, 64), externalBuffer=number)
+        value = sketch.then(op, [value, constant], f"{op.lower()}_out", (1, 64), options=OPTIONS[op]())
+    sketch.graph.outputs.append(value)
+    sketch.model.externalBufferGroups = [schema.ExternalBufferGroupT(name=changes.pop("group", "weights.bin"))]
+    sketch.model.externalBuffers = [
+        schema.ExternalBufferT(**{"id": id, "group": 0, "offset": offset, "length": 256, "packing": "unpacked"} | changes)
+        for id, offset in ((1, 7), (2, 300))
+    ]
+    (folder / "weights.bin").write_bytes(b"\0" * 7 + FIRST.tobytes() + b"\0" * 37 + SECOND.tobytes())
+    return sketch.save(folder / "external.tflite")
+
+
+FIRST, SECOND = np.arange(64, dtype=np.float32), np.linspace(-1, 1, 64, dtype=np.float32)
+OPTIONS = {"ADD": schema.AddOptionsT, "MUL": schema.MulOptionsT}
+
+
+def test_weights_in_files_beside_the_model_are_written_inside(tmp_path: Path):
+    model = TFLITE.read(external(tmp_path))
+    x = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)
+    whole = tmp_path / "whole.tflite"
+    TFLITE.write(model, model.entry, whole)
+    halves = [TFLITE.write(model, half, tmp_path / f"{half.name}.tflite")[0] for half in tflite_objects.halves(model)]
+    (tmp_path / "weights.bin").unlink()
+    expected = (x + FIRST) * SECOND
+    assert np.array_equal(run(whole, x), expected)
+    assert np.array_equal(run(halves[1], run(halves[0], x)), expected)
+    assert all(tensor.externalBuffer == 0 for tensor in schema.ModelT.InitFromPackedBuf(whole.read_bytes(), 0).subgraphs[0].tensors)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"packing": "int4x8"}, "is packed as 'int4x8'"),
+        ({"group": "../weights.bin"}, "outside the model's folder"),
+        ({"group": "other.bin"}, "which is missing"),
+        ({"length": 1 << 20}, "the file is truncated"),
+        ({"id": 9}, "names external buffer 1, which the model does not have"),
+    ],
+)
+def test_external_weights_that_cannot_be_read_are_refused(changes: dict[str, object], text: str, tmp_path: Path):
+    with pytest.raises(IrsplitError, match=text):
+        TFLITE.read(external(tmp_path, **changes))

@@ -19,6 +19,11 @@ class TensorNative:
     constant: Constant | None
     companions: "list[TensorNative]" = field(default_factory=list["TensorNative"])
 
+    @property
+    def is_external(self) -> bool:
+        """Whether the source has the tensor's bytes in a file beside the model."""
+        return self.table.integer("external_buffer") != 0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OperatorNative:

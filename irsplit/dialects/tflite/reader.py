@@ -5,6 +5,7 @@ from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
 
+from irsplit.dialects.tflite.external import ExternalBuffers
 from irsplit.dialects.tflite.flatbuffer import Flatbuffer, Table
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative, TensorNative
 from irsplit.dialects.tflite.operators import CALLS, CODES_BY_NUMBER, RANDOM, is_foreign, may_be_unset
@@ -58,11 +59,7 @@ class _Reader:
         version = self.root.integer("version")
         if version != VERSION:
             raise UnsupportedError(f"{source.name}: TFLite schema version {version}; irsplit reads version {VERSION}")
-        if self.root.has("external_buffers") and self.root.tables("external_buffers"):
-            raise UnsupportedError(
-                f"{source.name}: weights are in external buffer files, which irsplit does not carry; "
-                "convert the model with its weights inside"
-            )
+        self.external = ExternalBuffers(Path(source.name), self.root)
         self.codes = tuple(self.root.tables("operator_codes"))
         self.operations = [_operation(code) for code in self.codes]
         self.buffers = tuple(self.root.tables("buffers"))
@@ -140,6 +137,10 @@ class _SubgraphReader:
             )
         # Buffer 0 is empty by definition, whatever it holds.
         content = self.reader.contents[buffer] if buffer else None
+        if table.integer("external_buffer"):
+            content = self.reader.external.constant(
+                table.integer("external_buffer"), f"tensor {index} of subgraph '{self.graph.name}'"
+            )
         if content is not None and table.has("sparsity"):
             content = replace(content, encoding=SPARSE)
         return TensorNative(table, index, buffer, content)

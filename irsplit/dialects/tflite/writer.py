@@ -90,6 +90,8 @@ class _Writer:
             "metadata": [self._metadata(table) for table in self.metadata],
             "signature_defs": self._signatures(),
         }
+        if self.native.table.has("external_buffers"):
+            fields |= {"external_buffers": None, "external_buffer_groups": None}
         legacy = self.native.table.numbers("metadata_buffer")
         fields["metadata_buffer"] = [self.numbers.buffers[key] for key in legacy if key in self.numbers.buffers]
         return _edit_vectors(self.native.table, fields)
@@ -135,6 +137,8 @@ class _Writer:
             return new_tensor(tensor.value, buffer)
         table = tensor.native.table
         fields: dict[str, FieldValue] = {} if buffer == table.integer("buffer") else {"buffer": buffer}
+        if tensor.native.is_external:
+            fields["external_buffer"] = None
         if tensor.native.companions:
             fields["quantization"] = self._quantization(tensor, tensors)
         return edit(table, **fields) if fields else table

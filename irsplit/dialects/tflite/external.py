@@ -1,0 +1,62 @@
+"""Weights in files of their own beside the model (external buffers): where they lie, and that they do not lie elsewhere.
+
+A tensor names an external buffer by its id, that its group and its place in the group, and a group is a file in the
+model's folder. What is written has such weights inside: LiteRT's interpreter does not read them elsewhere.
+"""
+
+from pathlib import Path
+
+from irsplit.dialects.tflite.flatbuffer import Table
+from irsplit.errors import ModelError, UnsupportedError
+from irsplit.ir import Buffer, Constant
+
+PLAIN = ("", "unpacked")
+"""How the elements of a buffer may be packed: as they are in a buffer inside the model."""
+
+
+class ExternalBuffers:
+    """The external buffers of a model file, by id; a file is opened when a tensor first asks for it."""
+
+    def __init__(self, path: Path, root: Table) -> None:
+        self._path = path
+        self._folder = path.parent.resolve()
+        self._groups = root.tables("external_buffer_groups")
+        self._buffers = {table.integer("id"): table for table in root.tables("external_buffers")}
+        self._files: dict[str, tuple[Buffer, int]] = {}
+
+    def constant(self, id: int, where: str) -> Constant:
+        """The bytes of a buffer. Raises ModelError for what is missing, UnsupportedError for an unknown packing."""
+        table = self._buffers.get(id)
+        group = -1 if table is None else table.integer("group")
+        if table is None or not 0 <= group < len(self._groups):
+            what = f"external buffer {id}" if table is None else f"group {group} of external buffer {id}"
+            raise ModelError(f"{self._path}: {where} names {what}, which the model does not have; convert it again")
+        packing = table.text("packing") or ""
+        if packing not in PLAIN:
+            raise UnsupportedError(
+                f"{self._path}: {where} is packed as '{packing}' in its external buffer, which irsplit does not know; "
+                "convert the model with its weights inside"
+            )
+        buffer, available = self._open(self._groups[group].text("name") or "", where)
+        offset, length = table.integer("offset"), table.integer("length")
+        if offset + length > available:
+            raise ModelError(
+                f"{self._path}: {where} lies at bytes {offset} to {offset + length} of '{buffer.name}', which has "
+                f"{available} bytes; the file is truncated or belongs to another model"
+            )
+        return Constant(buffer, offset, length)
+
+    def _open(self, name: str, where: str) -> tuple[Buffer, int]:
+        if name in self._files:
+            return self._files[name]
+        path = (self._folder / name).resolve()
+        if not name or not path.is_relative_to(self._folder):
+            raise ModelError(
+                f"{self._path}: {where} lies in '{name}', outside the model's folder; copy the file beside the model"
+            )
+        if not path.is_file():
+            raise ModelError(
+                f"{self._path}: {where} lies in '{name}', which is missing; put the file beside the model"
+            )
+        self._files[name] = Buffer(name, path), path.stat().st_size
+        return self._files[name]
