@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irsplit import planner
 from irsplit.cost import TERMS, CostTable, Mask, Place, metric_terms
 from irsplit.errors import PlanError
-from irsplit.planner import Costs, Goal, plan
+from irsplit.planner import Costs, Goal
 from irsplit.planner.chain import BlockCost, is_chain, shortest_path
 from irsplit.planner.placement import Solution, Sweep, evaluate, stuck_steps, sweep
 from irsplit.planner.result import describe
@@ -127,7 +128,7 @@ def neurosurgeon(table: CostTable, objective: str = "latency") -> Choice:
 
 def dads(table: CostTable, objective: str = "latency") -> Choice:
     """A minimum cut, device first. Source: Hu et al., DADS, INFOCOM 2019, without its replicated auxiliary nodes."""
-    found = plan(table, objective, monotone=True)
+    found = planner.plan(table, objective, monotone=True)
     return Choice("dads", found.places, found.value, found.costs)
 
 

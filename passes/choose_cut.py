@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from irsplit import policies
+from irsplit import planner, policies
 from irsplit.cost import METRICS, UNITS, CostTable, Place
 from irsplit.errors import PlanError
 from irsplit.ir import Model
@@ -12,7 +12,7 @@ from irsplit.passes import prices
 from irsplit.passes.base import Context
 from irsplit.passes.cuts import Cut, find_cuts, schedule
 from irsplit.passes.stretches import Macs, Stretches, cost_table, estimated, measured, stretches
-from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, plan, rank_cuts
+from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.result import baselines
 from irsplit.profiles import Device, device, link
 from irsplit.profiles.measured import ModelProfile, is_measured, load_profile
@@ -174,7 +174,7 @@ class ChooseCut:
             found = policy[self.rule](table, goal.objective)
             return found.places, found.value, 0, []
         if self.pattern == "any":
-            best = plan(table, goal.objective, limits=goal.limits, monotone=False)
+            best = planner.plan(table, goal.objective, limits=goal.limits, monotone=False)
             return best.places, best.value, best.bound, []
         first = best_cut(table, ranked, goal)
         return _prefix(len(table.groups), first.groups), first.value, first.value, []

@@ -1,10 +1,25 @@
-"""Choose where everything runs: exact plans over a cost table. No input or output, no knowledge of the IR."""
+"""Choose where everything runs: exact plans over a cost table. No input or output, no knowledge of the IR.
+
+The solvers of general graphs stand on scipy, which takes longer to import than most plans take: they come when they
+are first asked for. Ranking cuts needs none of them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from irsplit.planner.goal import OBJECTIVES, Goal, human
-from irsplit.planner.pareto import pareto_front
 from irsplit.planner.ranking import Ranked, best_cut, rank_cuts
 from irsplit.planner.result import Baseline, Costs, Plan, Switch
-from irsplit.planner.solve import NotFoundError, plan
+
+if TYPE_CHECKING:
+    from irsplit.planner.pareto import pareto_front
+    from irsplit.planner.solve import NotFoundError, plan
+
+_SOLVERS = {
+    "NotFoundError": "irsplit.planner.solve",
+    "pareto_front": "irsplit.planner.pareto",
+    "plan": "irsplit.planner.solve",
+}
 
 __all__ = [
     "OBJECTIVES",
@@ -21,3 +36,9 @@ __all__ = [
     "plan",
     "rank_cuts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SOLVERS:
+        raise AttributeError(f"module 'irsplit.planner' has no attribute '{name}'")
+    return getattr(importlib.import_module(_SOLVERS[name]), name)

@@ -12,7 +12,8 @@ import tflite_objects
 from corpus import CorpusModel
 from irsplit.dialects.tflite import TFLITE
 from irsplit.dialects.tflite.schema import ENUMS, TABLES, UNIONS
-from irsplit.errors import UnsupportedError
+from irsplit.errors import IrsplitError, UnsupportedError
+from stock_engines import run_model
 from tflite_models import Sketch
 
 MODELS = [model for model in corpus.models("models", "micro") if model.format == "tflite" and model.entry["n_cuts"]]
@@ -209,7 +210,7 @@ def external(folder: Path, **changes: object) -> Path:
     sketch.graph.outputs.append(value)
     sketch.model.externalBufferGroups = [schema.ExternalBufferGroupT(name=changes.pop("group", "weights.bin"))]
     sketch.model.externalBuffers = [
-        schema.ExternalBufferT(**{"id": id, "group": 0, "offset": offset, "length": 256, "packing": "unpacked"} | changes)
+        schema.ExternalBufferT(**{"id": id, "offset": offset, "length": 256, "packing": "unpacked"} | changes)
         for id, offset in ((1, 7), (2, 300))
     ]
     (folder / "weights.bin").write_bytes(b"\0" * 7 + FIRST.tobytes() + b"\0" * 37 + SECOND.tobytes())
@@ -228,9 +229,11 @@ def test_weights_in_files_beside_the_model_are_written_inside(tmp_path: Path):
     halves = [TFLITE.write(model, half, tmp_path / f"{half.name}.tflite")[0] for half in tflite_objects.halves(model)]
     (tmp_path / "weights.bin").unlink()
     expected = (x + FIRST) * SECOND
-    assert np.array_equal(run(whole, x), expected)
-    assert np.array_equal(run(halves[1], run(halves[0], x)), expected)
-    assert all(tensor.externalBuffer == 0 for tensor in schema.ModelT.InitFromPackedBuf(whole.read_bytes(), 0).subgraphs[0].tensors)
+    assert np.array_equal(run_model(whole, [x])[0], expected)
+    assert np.array_equal(run_model(halves[1], run_model(halves[0], [x]))[0], expected)
+    written = schema.ModelT.InitFromPackedBuf(whole.read_bytes(), 0)
+    assert not written.externalBuffers
+    assert all(tensor.externalBuffer == 0 for tensor in written.subgraphs[0].tensors)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Weights in files of their own beside the model (external buffers): where they lie, and that they do not lie elsewhere.
+"""Weights in files beside the model (external buffers): where they lie, and that they do not lie elsewhere.
 
 A tensor names an external buffer by its id, that its group and its place in the group, and a group is a file in the
 model's folder. What is written has such weights inside: LiteRT's interpreter does not read them elsewhere.
@@ -55,8 +55,6 @@ class ExternalBuffers:
                 f"{self._path}: {where} lies in '{name}', outside the model's folder; copy the file beside the model"
             )
         if not path.is_file():
-            raise ModelError(
-                f"{self._path}: {where} lies in '{name}', which is missing; put the file beside the model"
-            )
+            raise ModelError(f"{self._path}: {where} lies in '{name}', which is missing; put the file beside the model")
         self._files[name] = Buffer(name, path), path.stat().st_size
         return self._files[name]

@@ -33,9 +33,10 @@ class Tensor:
     def buffer(self, *, whole: bool) -> BufferKey:
         """The buffer that it needs; 0, the empty one, without data (in the whole model: what it had)."""
         constant, native = self.constant, self.native
-        inside = native is not None and not native.is_external
-        if inside and constant is native.constant and (constant is not None or whole):
-            return native.buffer
+        if native is not None and constant is native.constant and (constant is not None or whole):
+            if not native.is_external or constant is None:
+                return native.buffer
+            return id(constant.buffer), constant.offset, constant.length
         if constant is None or not constant.length:
             return native.buffer if native is not None and native.constant is None and whole else 0
         return id(constant.buffer), constant.offset, constant.length
