@@ -1,7 +1,7 @@
 """irsplit cuts MODEL"""
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_max_tensors(parser)
     parser.add_argument(
         "--rematerialise",
-        action="store_true",
-        help="compute shapes, masks and the like on both sides instead of sending them, as 'compile' does",
+        action=BooleanOptionalAction,
+        default=True,
+        help="compute shapes, masks and the like on both sides instead of sending them, as 'compile' does (default)",
     )
     add_state(parser)
     parser.add_argument("--legal", action="store_true", help="leave the rejected positions out")
