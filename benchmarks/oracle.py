@@ -22,8 +22,9 @@ from benchmarks.tables import markdown
 from irsplit.compiler import compile_model, whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import seeded_calls
-from irsplit.passes.choose_cut import ChooseCut, label
+from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.cuts import legal_cuts
+from irsplit.passes.preparation import prepared
 from irsplit.profiles import Link, link
 from irsplit.profiles.measured import to_json
 from irsplit.profiling import Effort, machine, profile_model
@@ -145,15 +146,16 @@ def rows(path: Path, rounds: int, *, end_to_end: bool) -> list[list[str]]:
         lines: list[list[str]] = []
         for text in LINKS:
             choose = ChooseCut(device=f"{profile},clock=cpu,slowdown={SLOWDOWN}", link=text, codec="zstandard")
-            choice = choose.choose(dialect.read(path), dialect.macs)
-            planned = label(choice.parts, choice.ranked[0])
+            model = dialect.read(path)
+            choice = choose.choose(model, prepared(model, dialect))
+            planned = choice.ranked[0].label
             totals = {cut: measured.total_ns(link(text)) for cut, measured in seen.items()}
             if end_to_end:
                 totals = clock_times(subject, seen, link(text), planned, rounds)
             best = min(totals, key=lambda cut: totals[cut])
             over = 100 * (totals[planned] / totals[best] - 1)
             alone = [f"{totals[one] / 1e6:.1f}" if one in totals else "-" for one in (DEVICE_ONLY, SERVER_ONLY)]
-            times = (choice.ranked[0].value, totals[planned], totals[best])
+            times = (choice.ranked[0].row.value, totals[planned], totals[best])
             predicted, measured_ms, best_ms = (f"{ns / 1e6:.1f}" for ns in times)
             cells = [path.name, text, str(len(subject.bundles)), planned, predicted, measured_ms, best, best_ms]
             lines.append([*cells, f"{over:.1f} %", *alone])

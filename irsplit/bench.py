@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.compiler import compile_model, preparation, whole_model
+from irsplit.compiler import compile_model, whole_model
 from irsplit.cost import link_ns
 from irsplit.dialects.registry import dialect_of
 from irsplit.dtypes import from_numpy
@@ -33,7 +33,8 @@ from irsplit.engines.measure import (
     spread,
 )
 from irsplit.errors import VERSION, CutError, PlanError
-from irsplit.passes import Context, Cut, Pipeline, find_cuts
+from irsplit.passes import Cut
+from irsplit.passes.preparation import prepared
 from irsplit.profiles import Link
 from irsplit.profiling import Effort, machine
 from irsplit.progress import Progress, Steps, silent
@@ -175,10 +176,8 @@ def _positions(path: Path, options: Mapping[str, Any]) -> list[Cut]:
     """Every position of the model, as `compile_model` would see it with these options."""
     dialect = dialect_of(path)
     model = dialect.read(path)
-    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape, dialect.affine)
-    passes = preparation(options.get("state", ()), rematerialise=options.get("rematerialise", True))
-    Pipeline(passes).run(model, context)
-    return list(find_cuts(model.entry, options.get("max_tensors", 1), dialect.macs, context.recompute))
+    context = prepared(model, dialect, options.get("state", ()), rematerialise=options.get("rematerialise", True))
+    return context.cuts(model, options.get("max_tensors", 1))
 
 
 def _chosen(found: Sequence[Cut], wanted: str) -> list[Cut]:

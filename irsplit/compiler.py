@@ -18,16 +18,15 @@ from irsplit.errors import CutError, PassError, PlanError
 from irsplit.ir import Graph, Model, TensorType, engine_graph
 from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.base import Pass, Samples
-from irsplit.passes.bind_state import BindState
 from irsplit.passes.boundaries import sends
 from irsplit.passes.boundary_ops import BoundaryOps
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
 from irsplit.passes.partition import Partition
+from irsplit.passes.preparation import context_of, preparation
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.quantize_boundary import QuantizeBoundary
-from irsplit.passes.rematerialise import Rematerialise
 from irsplit.passes.remove_unused import RemoveUnused
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import provenance, source_files
@@ -98,9 +97,9 @@ def compile_model(
     loaded = dialect.read(source)
     files = source_files(loaded, source)
     entry = loaded.entry
-    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape, dialect.affine)
-    before = () if pipeline else preparation(state, rematerialise=rematerialise)
-    Pipeline(before).run(loaded, context)
+    context = context_of(dialect)
+    before = Pipeline(()) if pipeline else preparation(state, rematerialise=rematerialise)
+    before.run(loaded, context)
     if pipeline:
         after = Pipeline.parse(pipeline)
     elif cuts or choose is None:
@@ -109,7 +108,7 @@ def compile_model(
     else:
         rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops)
         after = Pipeline((choose, *rest.passes))
-    passes = Pipeline((*before, *after.passes))
+    passes = Pipeline((*before.passes, *after.passes))
     if calibration:
         context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
         context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calibration)
@@ -169,12 +168,6 @@ def _refuse_warnings(remarks: Sequence[Remark]) -> None:
     warnings = [f"{remark.pass_name}: {remark.text}" for remark in remarks if remark.warning]
     if warnings:
         raise PassError(f"warnings are errors here: {'; '.join(warnings)}")
-
-
-def preparation(state: Sequence[str], *, rematerialise: bool) -> tuple[Pass, ...]:
-    """The passes that come before cuts are looked for."""
-    binding: tuple[Pass, ...] = (BindState(tuple(state)),) if state else ()
-    return (*binding, Rematerialise()) if rematerialise else binding
 
 
 def default_pipeline(

@@ -34,8 +34,8 @@ class Fit:
 
 def fit(parts: Stretches, macs: Macs, profile: ModelProfile) -> Fit:
     """Learn a machine's rates from the stretches of a measured model. Raises PlanError when there is too little."""
-    positions = tuple(cut.position for cut in parts.cuts)
-    if profile.positions != positions or len(profile.stretches) < 2:
+    own = tuple(id for id in profile.cuts if id.isdecimal())
+    if own != tuple(cut.id for cut in parts.cuts) or len(profile.stretches) < 2:
         raise PlanError(f"profile of {profile.model!r} has too few stretches of this model to learn rates from")
     counts = np.array([_features(parts, macs, start, stop) for start, stop in parts.bounds], dtype=np.float64)
     times = np.array([max(1, load.wall_ns) for load in profile.stretches], dtype=np.float64)

@@ -23,9 +23,10 @@ from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import measure_codecs, measure_part
 from irsplit.engines.pictures import measure_picture
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
-from irsplit.passes.cuts import Cut, Schedule, find_cuts, schedule
+from irsplit.passes.cuts import Cut, Schedule
 from irsplit.passes.partition import split
-from irsplit.passes.stretches import stretches
+from irsplit.passes.preparation import prepared
+from irsplit.passes.stretches import chains
 from irsplit.profiles.measured import Coding, Load, ModelProfile
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import engine
@@ -60,30 +61,34 @@ def profile_model(
     call: Call | None = None,
     dims: Mapping[str, int] | None = None,
     max_tensors: int = 1,
+    rematerialise: bool = True,
     effort: Effort = Effort(),
     progress: Progress = silent,
 ) -> ModelProfile:
-    """Measure every stretch, prefix and suffix of a model file, and the codecs on what crosses.
+    """Measure a model file: the stretches between the cuts of its own order, before and after every cut, and codecs.
 
     `call` are inputs by name; without it they are made up. Raises PlanError when there is no legal cut.
     """
     dialect = dialect_of(path)
     model = dialect.read(path)
-    plan = schedule(model.entry)
-    parts = stretches(plan, find_cuts(plan, max_tensors))
+    found = chains(prepared(model, dialect, rematerialise=rematerialise).cuts(model, max_tensors))
+    parts = found[0]
+    plan, cuts = parts.plan, list({cut.id: cut for chain in found for cut in chain.cuts}.values())
     infos = [tensor_info(value) for value in plan.inputs]
     inputs = call if call is not None else seeded_calls(infos, 1, 0, dims)[0]
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-        bench = _Bench(dialect, model, plan, Path(folder), effort, Steps(progress, 2 + 3 * len(parts.cuts)))
+        bench = _Bench(dialect, model, plan, Path(folder), effort, Steps(progress, 2 + len(parts.cuts) + 2 * len(cuts)))
         whole = bench.load(bench.parts((), "whole")[0], inputs)
         values = dict(inputs)
-        own = [bench.load(part, values, keep=True) for part in bench.parts(parts.cuts, "stretch")]
-        halves = [bench.parts((cut,), f"cut{cut.id}") for cut in parts.cuts]
+        between = () if plan.name else bench.parts(parts.cuts, "stretch")
+        own = [bench.load(part, values, keep=True) for part in between]
+        halves = [bench.parts((cut,), f"cut{cut.id}") for cut in cuts]
         prefixes = [
-            _sending(bench.load(near, values), cut, values) for (near, _), cut in zip(halves, parts.cuts, strict=True)
+            _sending(bench.load(near, values, keep=True), cut, values)
+            for (near, _), cut in zip(halves, cuts, strict=True)
         ]
         suffixes = [bench.load(far, values) for _, far in halves]
-    crossing = dict.fromkeys(value for cut in parts.cuts for value in cut.boundary)
+    crossing = dict.fromkeys(value for cut in cuts for value in cut.boundary)
     real = call or {}
     pictures = {name: measure_picture(np.asarray(array)) for name, array in real.items()}
     return ModelProfile(
@@ -93,7 +98,7 @@ def profile_model(
         engine=engine(dialect.name),
         threads=effort.threads,
         runs=effort.runs,
-        positions=tuple(cut.position for cut in parts.cuts),
+        cuts=tuple(cut.id for cut in cuts),
         whole=whole,
         stretches=tuple(own),
         prefixes=tuple(prefixes),

@@ -10,8 +10,8 @@ from irsplit.errors import PlanError
 from irsplit.ir import Model
 from irsplit.passes import prices
 from irsplit.passes.base import Context
-from irsplit.passes.cuts import Cut, find_cuts, schedule
-from irsplit.passes.stretches import Macs, Stretches, cost_table, estimated, measured, stretches
+from irsplit.passes.cuts import Cut
+from irsplit.passes.stretches import Macs, Stretches, chains, cost_table, estimated, halves_of, measured
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.result import baselines
 from irsplit.profiles import Device, device, link
@@ -30,18 +30,46 @@ _DIMENSIONS = {"ns": "time", "nJ": "energy", "bytes": "size"}
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What was chosen: cuts in order, a place per segment, and everything that it was compared with.
+class Chain:
+    """Cuts that nest, with what the stretches between them cost."""
 
-    Without cuts the whole model belongs to one place, and no split is allowed. `bound` is 0 where a paper's policy
-    proves nothing.
+    parts: Stretches
+    table: CostTable
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to place the model: the first stretches of a chain on the device, and what that costs."""
+
+    chain: Chain
+    row: Ranked
+
+    @property
+    def cut(self) -> Cut | None:
+        """The cut that it is; None for everything in one place."""
+        cuts = self.chain.parts.cuts
+        return cuts[self.row.groups - 1] if 0 < self.row.groups <= len(cuts) else None
+
+    @property
+    def label(self) -> str:
+        """The id of the cut, or what it is instead."""
+        if self.cut is not None:
+            return self.cut.id
+        return DEVICE_ONLY if self.row.groups else SERVER_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen: cuts in order, a place per segment, and everything that it was compared with, the best first.
+
+    Without cuts the whole model belongs to one place, and no split is allowed. `chain` is the one that the cuts are
+    of. `bound` is 0 where a paper's policy proves nothing.
     """
 
     rule: str
     goal: Goal
-    table: CostTable
-    parts: Stretches
-    ranked: tuple[Ranked, ...]
+    chain: Chain
+    ranked: tuple[Option, ...]
     baselines: tuple[Baseline, ...]
     cuts: tuple[Cut, ...]
     places: tuple[str, ...]
@@ -56,8 +84,8 @@ class Choice:
             "objective": self.goal.objective,
             "unit": self.goal.unit,
             "limits": dict(self.goal.limits),
-            "link": self.table.link.name,
-            "load": self.table.server_load_percent,
+            "link": self.chain.table.link.name,
+            "load": self.chain.table.server_load_percent,
             "cuts": [cut.id for cut in self.cuts],
             "places": list(self.places),
             "value": self.value,
@@ -65,13 +93,13 @@ class Choice:
             "baselines": {b.name: {"value": b.value, "allowed": b.allowed} for b in self.baselines},
             "ranked": [
                 {
-                    "cut": label(self.parts, row),
-                    "value": row.value,
-                    "allowed": row.allowed,
-                    "terms": row.costs.terms,
-                    "sent": [asdict(switch) for switch in row.costs.switches],
+                    "cut": each.label,
+                    "value": each.row.value,
+                    "allowed": each.row.allowed,
+                    "terms": each.row.costs.terms,
+                    "sent": [asdict(switch) for switch in each.row.costs.switches],
                 }
-                for row in self.ranked
+                for each in self.ranked
             ],
             "notes": list(self.notes),
         }
@@ -101,7 +129,7 @@ class ChooseCut:
     bits: int = 0
 
     def run(self, model: Model, context: Context) -> bool:
-        choice = self.choose(model, context.macs)
+        choice = self.choose(model, context)
         if not choice.cuts:
             raise PlanError("; ".join(choice.notes))
         context.chosen_cuts = tuple(cut.id for cut in choice.cuts)
@@ -111,7 +139,7 @@ class ChooseCut:
             context.remark(self, note, warning=note.startswith("no split"))
         return False
 
-    def choose(self, model: Model, macs: Macs | None) -> Choice:
+    def choose(self, model: Model, context: Context) -> Choice:
         """Price every legal cut and choose. Raises PlanError for a bad profile or limit, or when nothing fits."""
         goal = Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
         if self.rule not in RULES:
@@ -122,20 +150,20 @@ class ChooseCut:
             raise PlanError("pattern several is for rule exact and objective latency, by which clients choose")
         if self.load <= 0:
             raise PlanError(f"server load {self.load} % must be positive; 100 is an idle server")
-        plan_ = schedule(model.entry)
-        parts = stretches(plan_, find_cuts(plan_, self.max_tensors))
-        table = self.table(model.entry.name, parts, macs)
+        name = model.entry.name
+        found = chains(context.cuts(model, self.max_tensors))
+        priced = [Chain(parts, self.table(name, parts, context.macs)) for parts in found]
+        table = priced[0].table
         if "energy" in (goal.objective, *goal.limits) and not table.knows_energy:
             raise PlanError(
                 f"device {self.device!r} has no active_power, so energy cannot be planned with it; "
                 "take a device profile that has it, or add it to a .toml of your own"
             )
-        ranked = rank_cuts(table, goal)
+        ranked = _options(priced, goal)
         if self.pattern == "several":
-            return _several(goal, table, parts, ranked)
-        places, value, bound, notes = self._decide(table, goal, ranked)
-        notes = [*_warnings(goal, table), *notes]
-        return _choice(self.rule, goal, table, parts, ranked, places, value, bound, notes)
+            return _several(priced, goal, ranked)
+        decision = self._decide(priced, goal, ranked)
+        return _choice(self.rule, goal, ranked, decision, _warnings(goal, table))
 
     def table(self, name: str, parts: Stretches, macs: Macs | None) -> CostTable:
         """The model's cost table for these profiles."""
@@ -156,28 +184,64 @@ class ChooseCut:
             device=here if isinstance(here, Device) else None,
             codings=codings,
             previews=here.previews if isinstance(here, ModelProfile) else None,
-            peaks=here.prefixes if isinstance(here, ModelProfile) else (),
+            peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
         ).with_load(self.load)
 
-    def _decide(
-        self, table: CostTable, goal: Goal, ranked: Sequence[Ranked]
-    ) -> tuple[tuple[Place, ...], int, int, list[str]]:
-        """Place of every stretch, its value, the proved bound, and what to say about it."""
+    def _decide(self, priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> "_Decision":
+        """Papers' rules know of one order of the model only, the graph's own."""
+        if self.rule == "exact" and self.pattern == "any":
+            return _any_pattern(priced, goal)
+        if self.rule == "exact":
+            row = best_cut([chain.table for chain in priced], [option.row for option in ranked], goal)
+            chain = ranked[0].chain
+            return _Decision(chain, _prefix(len(chain.table.groups), row.groups), row.value, row.value)
+        chain = priced[0]
         if self.rule == "ushakov":
-            return _ushakov(table, goal)
+            return _Decision(chain, *_ushakov(chain.table, goal))
         if self.rule == "jointdnn":
-            return _jointdnn(table, goal)
-        if self.rule != "exact":
-            if goal.limits:
-                raise PlanError(f"rule {self.rule} has no limits; leave them out, or use rule exact")
-            policy = {"neurosurgeon": policies.neurosurgeon, "dads": policies.dads, "collabdnn": policies.collabdnn}
-            found = policy[self.rule](table, goal.objective)
-            return found.places, found.value, 0, []
-        if self.pattern == "any":
-            best = planner.plan(table, goal.objective, limits=goal.limits, monotone=False)
-            return best.places, best.value, best.bound, []
-        first = best_cut(table, ranked, goal)
-        return _prefix(len(table.groups), first.groups), first.value, first.value, []
+            return _Decision(chain, *_jointdnn(chain.table, goal))
+        if goal.limits:
+            raise PlanError(f"rule {self.rule} has no limits; leave them out, or use rule exact")
+        policy = {"neurosurgeon": policies.neurosurgeon, "dads": policies.dads, "collabdnn": policies.collabdnn}
+        found = policy[self.rule](chain.table, goal.objective)
+        return _Decision(chain, found.places, found.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """Place of every stretch of a chain, its value, the proved bound, and what to say about it."""
+
+    chain: Chain
+    places: tuple[Place, ...]
+    value: int
+    bound: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def _options(priced: Sequence[Chain], goal: Goal) -> tuple[Option, ...]:
+    """Every cut and the two ways without one, the best first; what several chains have is told once."""
+    found: dict[str, Option] = {}
+    for chain in priced:
+        for row in rank_cuts(chain.table, goal):
+            option = Option(chain, row)
+            found.setdefault(option.label, option)
+    return tuple(sorted(found.values(), key=lambda option: (not option.row.allowed, option.row.value)))
+
+
+def _any_pattern(priced: Sequence[Chain], goal: Goal) -> _Decision:
+    """The best plan of as many cuts as pay. Raises PlanError when none of the chains has one within the limits."""
+    found: list[_Decision] = []
+    problems: list[PlanError] = []
+    for chain in priced:
+        try:
+            best = planner.plan(chain.table, goal.objective, limits=goal.limits, monotone=False)
+        except PlanError as problem:
+            problems.append(problem)
+        else:
+            found.append(_Decision(chain, best.places, best.value, best.bound))
+    if not found:
+        raise problems[0]
+    return min(found, key=lambda decision: decision.value)
 
 
 def _warnings(goal: Goal, table: CostTable) -> list[str]:
@@ -202,13 +266,6 @@ def parse_limits(words: Sequence[str]) -> dict[str, int]:
         if limits[name] < 0:
             raise PlanError(f"limit {word!r} is negative")
     return limits
-
-
-def label(parts: Stretches, row: Ranked) -> str:
-    """The id of the cut that a ranked prefix is, or what it is instead."""
-    if row.groups == 0:
-        return SERVER_ONLY
-    return DEVICE_ONLY if row.groups > len(parts.cuts) else parts.cuts[row.groups - 1].id
 
 
 def _machine(text: str) -> Device | ModelProfile:
@@ -241,17 +298,17 @@ def _prefix(count: int, groups: int) -> tuple[Place, ...]:
     return (Place.DEVICE,) * groups + (Place.SERVER,) * (count - groups)
 
 
-def _jointdnn(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, list[str]]:
+def _jointdnn(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, tuple[str, ...]]:
     known = ("energy", "server", "latency")
     unknown = [name for name in goal.limits if name not in known]
     if unknown:
         raise PlanError(f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(known)}")
     battery, cloud, qos = (goal.limits.get(name) for name in known)
     found = policies.jointdnn(table, goal.objective, battery_nj=battery, cloud_ns=cloud, qos_ns=qos)
-    return found.places, found.value, 0, []
+    return found.places, found.value, 0, ()
 
 
-def _ushakov(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, list[str]]:
+def _ushakov(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, tuple[str, ...]]:
     missing = [name for name in ("memory", "device", "bytes") if name not in goal.limits]
     if missing:
         raise PlanError(f"rule ushakov needs the limits memory, device and bytes; {', '.join(missing)} missing")
@@ -265,57 +322,52 @@ def _ushakov(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int,
     text = f"rule ushakov: j={rule.j} k={rule.k} q={rule.q} g={rule.g}"
     text += f", bound of {rule.fuzzy} relaxed" if rule.fuzzy else ""
     text += "" if rule.feasible else "; the cut breaks a limit (feasible = false)"
-    return found.places, found.value, 0, [text]
+    return found.places, found.value, 0, (text,)
 
 
-def _choice(
-    rule: str,
-    goal: Goal,
-    table: CostTable,
-    parts: Stretches,
-    ranked: tuple[Ranked, ...],
-    places: tuple[Place, ...],
-    value: int,
-    bound: int,
-    notes: list[str],
-) -> Choice:
+def _choice(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: _Decision, warnings: Sequence[str]) -> Choice:
     """Cuts where the place changes; when it never does, the best allowed split, if there is one."""
+    chain, places, value, bound = decision.chain, decision.places, decision.value, decision.bound
+    notes = (*warnings, *decision.notes)
     changes = [index for index in range(1, len(places)) if places[index - 1] != places[index]]
-    compared = baselines(table, goal)
+    compared = baselines(chain.table, goal)
     if not changes:
         only = f"everything on the {places[0]} is best: {goal.objective} {human(goal.objective, value)}"
-        split = next((row for row in ranked if row.allowed and 0 < row.groups < len(table.groups)), None)
+        split = next((option for option in ranked if option.row.allowed and option.cut is not None), None)
         if split is None:
             why = f"no cut keeps {goal.limits_text()}; loosen a limit" if goal.limits else "no cut can be made"
-            return Choice(rule, goal, table, parts, ranked, compared, (), (), value, bound, (*notes, f"{only}; {why}"))
-        notes = [*notes, f"no split pays: {only}"]
-        places, changes = _prefix(len(table.groups), split.groups), [split.groups]
-        value, bound = split.value, split.value if bound else 0
-    cuts = tuple(parts.cuts[index - 1] for index in changes)
+            return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, (*notes, f"{only}; {why}"))
+        notes = (*notes, f"no split pays: {only}")
+        chain, changes = split.chain, [split.row.groups]
+        places = _prefix(len(chain.table.groups), split.row.groups)
+        value, bound = split.row.value, split.row.value if bound else 0
+    cuts = tuple(chain.parts.cuts[index - 1] for index in changes)
     segments = tuple(str(places[index]) for index in (0, *changes))
-    said = _said(goal, table, cuts, value, compared)
-    return Choice(rule, goal, table, parts, ranked, compared, cuts, segments, value, bound, (*notes, said))
+    said = _said(goal, chain, cuts, value, compared)
+    return Choice(rule, goal, chain, ranked, compared, cuts, segments, value, bound, (*notes, said))
 
 
-def _several(goal: Goal, table: CostTable, parts: Stretches, ranked: tuple[Ranked, ...]) -> Choice:
-    """Cuts for a client to choose from: each the best for some link."""
-    best_cut(table, ranked, goal)
-    allowed = {label(parts, row): row for row in ranked if row.allowed}
-    rows = [{"cut": name, "terms": row.costs.terms} for name, row in allowed.items()]
+def _several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option, ...]) -> Choice:
+    """Cuts for a client to choose from, each the best for some link: those of the chain that the best option is of."""
+    best_cut([chain.table for chain in priced], [option.row for option in ranked], goal)
+    chain = ranked[0].chain
+    kept = {cut.id for cut in chain.parts.cuts} | {DEVICE_ONLY, SERVER_ONLY}
+    allowed = {option.label: option for option in ranked if option.row.allowed and option.label in kept}
+    rows = [{"cut": name, "terms": option.row.costs.terms} for name, option in allowed.items()]
     chosen = [allowed[cost.cut] for cost in worth_having(cut_costs({"choice": {"ranked": rows}}), SEVERAL)]
-    compared = baselines(table, goal)
+    compared = baselines(chain.table, goal)
     if not chosen:
         why = f"no cut keeps {goal.limits_text()}; only one side alone does"
-        return Choice("exact", goal, table, parts, ranked, compared, (), (), ranked[0].value, 0, (why,))
-    cuts = tuple(parts.cuts[row.groups - 1] for row in chosen)
+        return Choice("exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (why,))
+    cuts = tuple(cut for cut in chain.parts.cuts if cut.id in {option.label for option in chosen})
     places = (str(Place.DEVICE), *(str(Place.SERVER) for _ in cuts))
-    value = min(row.value for row in chosen)
-    said = _said(goal, table, cuts, value, compared)
-    return Choice("exact", goal, table, parts, ranked, compared, cuts, places, value, value, (said,))
+    value = min(option.row.value for option in chosen)
+    said = _said(goal, chain, cuts, value, compared)
+    return Choice("exact", goal, chain, ranked, compared, cuts, places, value, value, (said,))
 
 
-def _said(goal: Goal, table: CostTable, cuts: Sequence[Cut], value: int, compared: Sequence[Baseline]) -> str:
+def _said(goal: Goal, chain: Chain, cuts: Sequence[Cut], value: int, compared: Sequence[Baseline]) -> str:
     where = ", ".join(f"{cut.id} (after {cut.after.name or cut.after.op})" for cut in cuts)
-    said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {table.link.name}"]
+    said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {chain.table.link.name}"]
     said += [f"{b.name}: {human(goal.objective, b.value)}" for b in compared]
     return "; ".join(said)

@@ -63,8 +63,11 @@ def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Gr
     return graphs
 
 
-def _parts(plan: Schedule, cuts: Sequence[Cut]) -> dict[Node, int]:
-    """For each runtime node, the first cut that has it on its near side, which is the number of its segment."""
+def parts_of(plan: Schedule, cuts: Sequence[Cut]) -> dict[Node, int]:
+    """For each runtime node, the first of the cuts (ascending) that has it near, which is the number of its segment.
+
+    Raises CutError for cuts of different orders that are not nested.
+    """
     parts = dict.fromkeys(plan.nodes, len(cuts))
     for order in dict.fromkeys(cut.order for cut in cuts):
         start = 0
@@ -90,7 +93,7 @@ class _Splitter:
         self.source = plan.graph
         self.graphs = graphs
         self.mappings: list[dict[Value, Value]] = [{} for _ in graphs]
-        self.part = _parts(plan, cuts)
+        self.part = parts_of(plan, cuts)
         """For each runtime node, its segment."""
         self.made: dict[Value, int] = {}
         """For each runtime value, the segment that produces it; what the caller feeds comes last."""

@@ -3,7 +3,7 @@
 The planner then moves whole stretches, so that whatever it chooses is a legal cut.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ from irsplit.cost import Coded, CostTable, Group, Tensor
 from irsplit.errors import PlanError
 from irsplit.ir import Node, TensorType, Value, operands
 from irsplit.passes.cuts import Cut, Schedule
+from irsplit.passes.partition import parts_of
 from irsplit.profiles import Device, Link
 from irsplit.profiles.measured import Coding, Load, ModelProfile
 
@@ -23,7 +24,10 @@ _MATMULS = ("gemm", "matmul", "fullyconnected", "batchmatmul", "lstm", "gru", "r
 
 @dataclass(frozen=True, slots=True)
 class Stretches:
-    """The runtime nodes of a schedule and the legal cuts between them, ascending: `cuts[i]` ends stretch i."""
+    """The runtime nodes of a schedule and legal cuts between them, ascending: `cuts[i]` ends stretch i.
+
+    The cuts are positions of `plan`, whichever order they were found in.
+    """
 
     plan: Schedule
     cuts: tuple[Cut, ...]
@@ -35,13 +39,44 @@ class Stretches:
         return list(pairwise(ends))
 
 
-def stretches(plan: Schedule, cuts: Sequence[Cut]) -> Stretches:
-    """The chain of those cuts that are of this schedule. Raises PlanError when none is legal, so nothing to plan."""
-    legal = tuple(cut for cut in cuts if cut.legal and cut.order is plan)
+def chains(cuts: Sequence[Cut]) -> list[Stretches]:
+    """The legal cuts as chains: those of the graph's own order first, then for each other order that shows some its
+    cuts, with those of the own order that nest with them.
+
+    Raises PlanError when no cut is legal, so that there is nothing to plan.
+    """
+    legal = [cut for cut in cuts if cut.legal]
     if not legal:
         reason = f"; the first position: {cuts[0].reason}" if cuts else ""
         raise PlanError(f"the model has no legal cut to choose from{reason}; allow more with --max-tensors")
-    return Stretches(plan, legal)
+    plan = next(cut.order for cut in cuts if not cut.order.name)
+    own = [cut for cut in legal if cut.order is plan]
+    found = [Stretches(plan, tuple(own))] if own else []
+    for order in dict.fromkeys(cut.order for cut in legal if cut.order is not plan):
+        found.append(_joined(plan, own, [cut for cut in legal if cut.order is order]))
+    return found
+
+
+def _joined(plan: Schedule, own: Sequence[Cut], others: Sequence[Cut]) -> Stretches:
+    """The `others`, cuts of one other order, and those of the `own` ones that nest with all of them, as one chain."""
+    place = {node: index for index, node in enumerate(plan.nodes)}
+    near = bytearray(len(place))
+    first_far = behind_near = begun = 0
+    between: set[int] = set()
+    """Positions of `plan` that hold some of the near side of one of the others, but not all, or something else."""
+    for cut in others:
+        for node in cut.order.nodes[begun : cut.position]:
+            near[place[node]] = 1
+            behind_near = max(behind_near, place[node] + 1)
+        begun = cut.position
+        first_far = near.find(0, first_far)
+        between.update(range(first_far + 1, behind_near))
+    taken = {cut.position for cut in others}
+    nested = [cut for cut in own if cut.position not in between and cut.position not in taken]
+    chain = sorted([*others, *nested], key=lambda cut: cut.position)
+    parts = parts_of(plan, chain)
+    order = sorted(range(len(place)), key=lambda index: parts[plan.nodes[index]])
+    return Stretches(plan.reordered(order, others[0].order.name), tuple(chain))
 
 
 def operator_class(node: Node) -> str:
@@ -106,15 +141,9 @@ def measured(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[i
     them, smoothed so that no part has a negative time; sums then are the measured halves. Otherwise the stretches'
     own times. Raises PlanError when the profile is of another model or of other cuts.
     """
-    positions = tuple(cut.position for cut in parts.cuts)
-    if profile.positions != positions:
-        raise PlanError(
-            f"profile of {profile.model!r} ({len(profile.positions)} cuts) does not fit this model with "
-            f"{len(positions)} legal cuts; measure it again with 'irsplit profile' and the same --max-tensors"
-        )
-    halves = profile.prefixes if before else profile.suffixes
+    halves = halves_of(parts, profile, before=before)
     if not halves:
-        if not profile.stretches:
+        if len(profile.stretches) != len(parts.bounds):
             raise PlanError(f"profile of {profile.model!r} holds no times; make it again with 'irsplit profile'")
         return [load.wall_ns for load in profile.stretches]
     walls = [0, *(half.wall_ns for half in halves), profile.whole.wall_ns] if before else []
@@ -122,6 +151,19 @@ def measured(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[i
     smooth = _rising(walls)
     gains = [after - now for now, after in pairwise(smooth)]
     return gains if before else gains[::-1]
+
+
+def halves_of(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[Load]:
+    """The profile's prefixes or suffixes of these cuts; none when it has none. Raises PlanError as `measured` does."""
+    index = {id: number for number, id in enumerate(profile.cuts)}
+    ids = [cut.id for cut in parts.cuts]
+    if not index.keys() >= set(ids):
+        raise PlanError(
+            f"profile of {profile.model!r} ({len(profile.cuts)} cuts) does not fit this model with {len(ids)} legal "
+            "cuts; measure it again with 'irsplit profile' and the same --max-tensors and --rematerialise"
+        )
+    halves = profile.prefixes if before else profile.suffixes
+    return [halves[index[id]] for id in ids] if halves else []
 
 
 def _rising(values: Sequence[int]) -> list[int]:
@@ -185,9 +227,17 @@ def _tensors(
     codings: Mapping[str, tuple[Coding, ...]],
     previews: Mapping[str, tuple[Coding, ...]],
 ) -> tuple[Tensor, ...]:
-    """Every value that a stretch gives to a later one or to the caller."""
+    """Every value that a stretch gives to a later one or to the caller.
+
+    What crosses a cut is its boundary. A value that is recomputed beyond some cut is made, for the planner, in the
+    first stretch whose end it crosses, and read last in the one behind the last cut that it crosses.
+    """
     plan = parts.plan
     stretch = [index for index, (start, stop) in enumerate(parts.bounds) for _ in range(start, stop)]
+    crossed: dict[Value, list[int]] = {}
+    for index, cut in enumerate(parts.cuts):
+        for value in cut.boundary:
+            crossed.setdefault(value, []).append(index)
     made: dict[Value, int | None] = dict.fromkeys(plan.inputs)
     readers: dict[Value, dict[int, None]] = {}
     for index, (node, read) in enumerate(zip(plan.nodes, plan.reads, strict=True)):
@@ -196,8 +246,10 @@ def _tensors(
         made.update((value, stretch[index]) for value in node.outputs if value is not None)
     outputs = set(plan.graph.outputs)
     tensors: list[Tensor] = []
-    for value, producer in made.items():
-        consumers = tuple(reader for reader in readers.get(value, {}) if reader != producer)
+    for value, maker in made.items():
+        crosses = crossed.get(value)
+        producer = maker if maker is None or crosses is None or value in outputs else crosses[0]
+        consumers = _consumers(producer, readers.get(value, {}), crosses)
         output = value in outputs and producer is not None
         if not consumers and not output:
             continue
@@ -205,6 +257,16 @@ def _tensors(
         preview = _coded(previews.get(value.name, ())) if producer is None else ()
         tensors.append(Tensor(value.name, producer, consumers, ways, ways, output, preview))
     return tuple(tensors)
+
+
+def _consumers(producer: int | None, readers: Iterable[int], crosses: Sequence[int] | None) -> tuple[int, ...]:
+    """The stretches that need the value sent, ascending, when it crosses the ends of the stretches `crosses`."""
+    if producer is None:
+        return tuple(sorted({*readers, *(() if crosses is None else (crosses[-1] + 1,))}))
+    if crosses is None:
+        return ()
+    last = crosses[-1] + 1
+    return tuple(sorted({last, *(reader for reader in readers if producer < reader < last)}))
 
 
 def _ways(value: Value, codings: Sequence[Coding]) -> tuple[Coded, ...]:

@@ -18,7 +18,9 @@ from irsplit.passes import Context, Pipeline
 from irsplit.passes.choose_cut import ChooseCut, parse_limits
 from irsplit.passes.cuts import find_cuts, schedule
 from irsplit.passes.partition import Partition
-from irsplit.passes.stretches import cost_table, measured, moved_bytes, stretches
+from irsplit.passes.recompute import Recompute
+from irsplit.passes.stretches import chains, cost_table, measured, moved_bytes
+from irsplit.passes.stretches import size_bytes as stretches_size
 from irsplit.planner import Goal, plan, rank_cuts
 from irsplit.profiles import link
 from irsplit.profiles.measured import Coding, Load, ModelProfile, load_profile, to_json
@@ -33,6 +35,34 @@ graph @main(%x: f32[1,1000]) -> (%y) {
   %y = test.op(%l, %r) : f32[1,5]
 }
 """
+
+
+# A mask of the input's shape that every layer reads: only what recomputes it can be cut in between.
+MASKED = """
+graph @main(%x: f32[1,300]) -> (%y) {
+  %m = test.cheap(%x) : f32[1,300]
+  %a = test.op(%x) : f32[1,200]
+  %n = test.cheap(%a) : f32[1,200]
+  %b = test.op(%a, %m) : f32[1,100]
+  %c = test.op(%b, %n) : f32[1,50]
+  %d = test.op(%c, %b) : f32[1,20]
+  %y = test.op(%d) : f32[1,5]
+}
+"""
+INTERLEAVED = """
+graph @main(%x: f32[1,1000]) -> (%y) {
+  %a = test.op(%x) : f32[1,900]
+  %b = test.op(%x) : f32[1,900]
+  %c = test.op(%a) : f32[1,900]
+  %d = test.op(%b) : f32[1,3]
+  %e = test.op(%c) : f32[1,900]
+  %f = test.op(%d) : f32[1,900]
+  %g = test.op(%e) : f32[1,4]
+  %h = test.op(%f) : f32[1,900]
+  %y = test.op(%g, %h) : f32[1,5]
+}
+"""
+RULES = Recompute(lambda node: node.op == "test.cheap", lambda node: False)
 
 
 def graph() -> Graph:
@@ -72,7 +102,7 @@ def profile(**changes: object) -> ModelProfile:
         "engine": "e",
         "threads": 1,
         "runs": 1,
-        "positions": (1, 2),
+        "cuts": ("1", "2"),
         "whole": load(10_000),
         "stretches": (load(1_000), load(2_000), load(9_000)),
         "prefixes": (load(1_000, 300), load(2_500, 700)),
@@ -82,15 +112,13 @@ def profile(**changes: object) -> ModelProfile:
 
 
 def test_stretches_lie_between_legal_cuts():
-    plan_ = schedule(graph())
-    parts = stretches(plan_, find_cuts(plan_))
+    parts = chains(find_cuts(graph()))[0]
     assert [cut.id for cut in parts.cuts] == ["1", "2"]
     assert parts.bounds == [(0, 1), (1, 2), (2, 5)]
 
 
 def test_measured_halves_are_what_the_table_adds_up_to():
-    plan_ = schedule(graph())
-    parts = stretches(plan_, find_cuts(plan_))
+    parts = chains(find_cuts(graph()))[0]
     device_ns = measured(parts, profile(), before=True)
     server_ns = measured(parts, profile(), before=False)
     assert device_ns == [1_000, 1_500, 7_500]
@@ -103,23 +131,48 @@ def test_measured_halves_are_what_the_table_adds_up_to():
 
 
 def test_noise_never_makes_a_time_negative():
-    plan_ = schedule(graph())
-    parts = stretches(plan_, find_cuts(plan_))
+    parts = chains(find_cuts(graph()))[0]
     noisy = profile(prefixes=(load(3_000), load(2_000)), whole=load(10_000))
     assert measured(parts, noisy, before=True) == [2_500, 0, 7_500]
 
 
 def test_a_profile_of_other_cuts_is_refused():
-    plan_ = schedule(graph())
-    parts = stretches(plan_, find_cuts(plan_))
+    parts = chains(find_cuts(graph()))[0]
     with pytest.raises(PlanError, match="does not fit this model with 2 legal cuts"):
-        measured(parts, profile(positions=(1, 3)), before=True)
+        measured(parts, profile(cuts=("1", "3")), before=True)
+
+
+def test_a_chain_prices_what_its_boundaries_are():
+    """Sends of the table at every cut are the tensors of its boundary, side values that are recomputed left out."""
+    model = parse_model(MASKED)
+    for max_tensors in (1, 2):
+        for parts in chains(find_cuts(model.entry, max_tensors, recompute=RULES)):
+            steps = [1] * len(parts.bounds)
+            rows = rank_cuts(cost_table("m", parts, steps, steps, link("wifi")), Goal("bytes", {}))
+            sent = {row.groups: row.costs.metrics["bytes"] for row in rows}
+            returned = sum(stretches_size(value) for value in model.entry.outputs)
+            for groups, cut in enumerate(parts.cuts, 1):
+                assert sent[groups] == sum(map(stretches_size, cut.boundary)) + returned, cut.id
+
+
+def test_cuts_of_every_order_are_priced_and_compiled():
+    """Two branches that the file interleaves: what crosses between them is small in another order alone."""
+    model = parse_model(INTERLEAVED)
+    context = Context()
+    legal = {cut.id for cut in context.cuts(model, 2) if cut.legal}
+    assert any(not id.isdecimal() for id in legal)
+    choice = ChooseCut(device="pixel-2", link="3g", max_tensors=2).choose(model, context)
+    assert {option.label for option in choice.ranked} == legal | {"device only", "server only"}
+    best = min(context.cuts(model, 2), key=lambda cut: cut.size_bytes() if cut.legal else 1 << 60)
+    assert not best.id.isdecimal()
+    assert [cut.id for cut in choice.cuts] == [best.id]
+    Pipeline((ChooseCut(device="pixel-2", link="3g", max_tensors=2), Partition(max_tensors=2))).run(model, context)
+    assert len(model.segments) == 2
 
 
 def test_the_best_rank_is_the_best_of_all_placements():
     """The planner over stretches and the ranking of prefixes agree, and with brute force."""
-    plan_ = schedule(graph())
-    parts = stretches(plan_, find_cuts(plan_))
+    parts = chains(find_cuts(graph()))[0]
     table = cost_table("m", parts, [100_000, 200_000, 900_000], [10_000, 20_000, 90_000], link("4g"))
     for goal in (Goal("latency", {}), Goal("energy", {}), Goal("throughput", {}), Goal("latency", {"memory": 5_000})):
         best = rank_cuts(table, goal)[0].value
@@ -154,7 +207,7 @@ def test_bad_changes_of_a_profile(tmp_path: Path, change: str, text: str):
         load_profile(write(tmp_path, profile()) + change)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "text", '{"format": "irsplit-profile/1", "positions": []}'])
+@pytest.mark.parametrize("text", ["{}", "[]", "text", '{"format": "irsplit-profile/2", "cuts": []}'])
 def test_a_bad_profile_names_its_file(tmp_path: Path, text: str):
     path = tmp_path / "bad.json"
     path.write_text(text)
@@ -220,7 +273,7 @@ def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path
 )
 def test_bad_options_are_named(options: dict[str, object], text: str):
     with pytest.raises(PlanError, match=text):
-        ChooseCut(**options).choose(parse_model(TEXT), None)  # pyright: ignore[reportArgumentType]
+        ChooseCut(**options).choose(parse_model(TEXT), Context())  # pyright: ignore[reportArgumentType]
 
 
 def test_limits_have_units():
@@ -236,8 +289,8 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
     measured_ = tmp_path / "measured.json"
     assert main(["profile", str(small), "-o", str(measured_), "--runs", "3"]) == 0
     found = load_profile(str(measured_))
-    assert len(found.stretches) == len(found.positions) + 1
-    assert len(found.prefixes) == len(found.suffixes) == len(found.positions)
+    assert len(found.stretches) == len(found.cuts) + 1
+    assert len(found.prefixes) == len(found.suffixes) == len(found.cuts)
     assert all(load.wall_ns > 0 for load in (*found.stretches, *found.prefixes, *found.suffixes))
     assert {coding.codec for codings in found.tensors.values() for coding in codings} == {"raw", "zstandard"}
     capsys.readouterr()
@@ -255,11 +308,11 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
 def test_a_picture_is_the_baseline_to_beat(tmp_path: Path):
     """The input as JPEG prices the third baseline, and nothing else."""
     seen = profile(previews={"x": (Coding("jpeg-q95", 10, 1, 1),)})
-    choice = ChooseCut(device=f"{write(tmp_path, seen)},slowdown=1000", link="4g").choose(parse_model(TEXT), None)
+    choice = ChooseCut(device=f"{write(tmp_path, seen)},slowdown=1000", link="4g").choose(parse_model(TEXT), Context())
     values = {baseline.name: baseline.costs for baseline in choice.baselines}
     assert values["server only, compressed input"].switches[0].codec == "jpeg-q95"
     assert values["server only, raw input"].metrics["bytes"] == 4_000 + 20
-    assert {way.codec for tensor in choice.table.tensors for way in tensor.up} == {"raw"}
+    assert {way.codec for tensor in choice.chain.table.tensors for way in tensor.up} == {"raw"}
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 24, 3), (1, 3, 16, 24), (16, 24, 1)])
@@ -277,7 +330,7 @@ def test_other_inputs_are_no_pictures(shape: tuple[int, ...]):
 def test_rates_learned_from_a_model_price_its_parts():
     """Times that follow the model exactly are learned exactly."""
     plan_ = schedule(parse_model(TEXT).entry)
-    parts = stretches(plan_, find_cuts(plan_))
+    parts = chains(find_cuts(plan_))[0]
     moved = [sum(moved_bytes(node) for node in plan_.nodes[start:stop]) for start, stop in parts.bounds]
     times = tuple(load(2 * size) for size in moved)
     found = fit(parts, lambda node: 0, profile(stretches=times))

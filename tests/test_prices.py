@@ -4,10 +4,11 @@ import pytest
 
 from irsplit.errors import PlanError
 from irsplit.ir import parse_model
+from irsplit.passes.base import Context
 from irsplit.passes.choose_cut import ChooseCut
-from irsplit.passes.cuts import find_cuts, schedule
+from irsplit.passes.cuts import find_cuts
 from irsplit.passes.prices import codings
-from irsplit.passes.stretches import Stretches, stretches
+from irsplit.passes.stretches import Stretches, chains
 from irsplit.profiles import CodecSpeed
 from irsplit.profiles.measured import Coding
 
@@ -21,8 +22,8 @@ graph @main(%x: u8[1,1000]) -> (%y) {
 
 
 def parts() -> Stretches:
-    plan = schedule(parse_model(TEXT).entry)
-    return stretches(plan, find_cuts(plan, 1))
+    (found,) = chains(find_cuts(parse_model(TEXT).entry))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_auto_has_all_ways_and_inputs_always_their_baselines():
 
 def test_the_codec_of_every_tensor_is_in_the_plan():
     for uplink, codec in (("1Mbit/s", "static-rans"), ("100Gbit/s", "raw")):
-        choice = ChooseCut(link=f"3g,up={uplink}", codec="auto", bits=8).choose(parse_model(TEXT), None).to_json()
+        choice = ChooseCut(link=f"3g,up={uplink}", codec="auto", bits=8).choose(parse_model(TEXT), Context()).to_json()
         sent = [switch for row in choice["ranked"] for switch in row["sent"] if switch["tensor"] == "a"]
         assert [(switch["to"], switch["codec"]) for switch in sent] == [("server", codec)]
 
@@ -85,13 +86,13 @@ def test_the_codec_of_every_tensor_is_in_the_plan():
 def test_which_limit_binds(limits: tuple[str, ...], text: str | None):
     choose = ChooseCut(link="wifi", limit=limits)
     if text is None:
-        assert choose.choose(parse_model(TEXT), None).ranked[0].allowed
+        assert choose.choose(parse_model(TEXT), Context()).ranked[0].row.allowed
         return
     with pytest.raises(PlanError) as refused:
-        choose.choose(parse_model(TEXT), None)
+        choose.choose(parse_model(TEXT), Context())
     assert text in str(refused.value)
 
 
 def test_a_link_without_radio_power_is_said():
-    choice = ChooseCut(device="jetson-tk1-cpu", link="5g", objective="energy").choose(parse_model(TEXT), None)
+    choice = ChooseCut(device="jetson-tk1-cpu", link="5g", objective="energy").choose(parse_model(TEXT), Context())
     assert choice.notes[0] == "link 5g has no radio power: the energy is that of computing alone"

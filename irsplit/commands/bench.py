@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irsplit.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
-from irsplit.commands.arguments import add_coding, add_dims, add_max_tensors, add_state, parse_dims, parse_inputs
+from irsplit.commands.arguments import add_cuts, add_state
+from irsplit.commands.coding import add_coding
+from irsplit.commands.inputs import add_dims, parse_dims, parse_inputs
 from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
 from irsplit.comparison import Change, Comparison, compare
@@ -38,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--slowdown", type=float, default=1.0, metavar="X", help="the device is X times slower than this machine"
     )
-    add_max_tensors(parser)
+    add_cuts(parser)
     add_coding(parser)
     add_state(parser)
     parser.add_argument(

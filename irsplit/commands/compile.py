@@ -4,8 +4,9 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_coding, add_max_tensors, add_state, positive
+from irsplit.commands.arguments import add_cuts, add_state, positive
 from irsplit.commands.building import run_build_file
+from irsplit.commands.coding import add_coding
 from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
@@ -39,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "default: the smallest boundary below the input's size, or with --device the best by the planner",
     )
     add_plan_arguments(parser)
-    add_max_tensors(parser)
+    add_cuts(parser)
     parser.add_argument(
         "--place",
         action="append",

@@ -1,17 +1,17 @@
 """irsplit cuts MODEL"""
 
 import sys
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from irsplit.commands.arguments import add_max_tensors, add_state
+from irsplit.commands.arguments import add_cuts, add_state
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.progress import working
-from irsplit.compiler import preparation
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
-from irsplit.passes import Context, Cut, Pipeline, find_cuts
+from irsplit.passes import Cut, find_cuts
+from irsplit.passes.preparation import prepared
 
 EXAMPLES = """
 irsplit cuts examples/digits/digits.onnx
@@ -22,13 +22,7 @@ irsplit cuts examples/digits/digits.onnx --max-tensors 2
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
-    add_max_tensors(parser)
-    parser.add_argument(
-        "--rematerialise",
-        action=BooleanOptionalAction,
-        default=True,
-        help="compute shapes, masks and the like on both sides instead of sending them, as 'compile' does (default)",
-    )
+    add_cuts(parser)
     add_state(parser)
     parser.add_argument("--legal", action="store_true", help="leave the rejected positions out")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -36,10 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
-    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
     with working("looking at every position"):
         model = dialect.read(arguments.model)
-        Pipeline(preparation(arguments.state, rematerialise=arguments.rematerialise)).run(model, context)
+        context = prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise)
         cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs, context.recompute)
     shown = [cut for cut in cuts if cut.legal or not arguments.legal]
     for remark in context.remarks:

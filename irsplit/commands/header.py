@@ -32,12 +32,13 @@ def run(arguments: Namespace) -> int:
         raise BundleError(
             f"{arguments.bundle}: has no boundary {arguments.boundary}; it has {len(boundaries)}, numbered from 0"
         )
-    _warn_of_codecs(boundaries[arguments.boundary])
-    text = c_header(boundaries[arguments.boundary], arguments.dim)
+    boundary = boundaries[arguments.boundary]
+    text = c_header(boundary, arguments.dim)
     if arguments.output is None:
         print(text, end="")
     else:
         write_file(arguments.output, lambda file: file.write(text.encode()))
+    _warn_of_codecs(boundary)
     return 0
 
 

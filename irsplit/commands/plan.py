@@ -3,14 +3,16 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_max_tensors
+from irsplit.commands.arguments import add_cuts
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
 from irsplit.compiler import boundary_bits
 from irsplit.cost import Place
 from irsplit.dialects.registry import dialect_of
-from irsplit.passes.choose_cut import Choice, label
+from irsplit.passes.choose_cut import Choice
+from irsplit.passes.cuts import Cut
+from irsplit.passes.preparation import prepared
 from irsplit.planner import Costs, human
 
 EXAMPLES = """
@@ -24,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
-    add_max_tensors(parser)
+    add_cuts(parser)
     parser.add_argument(
         "--codec",
         default="zstandard",
@@ -44,7 +46,8 @@ def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     choose = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
     with working("pricing cuts"):
-        choice = choose.choose(dialect.read(arguments.model), dialect.macs)
+        model = dialect.read(arguments.model)
+        choice = choose.choose(model, prepared(model, dialect, rematerialise=arguments.rematerialise))
     if arguments.json:
         print_json(choice.to_json())
         return 0
@@ -73,12 +76,12 @@ def _ranking(choice: Choice, count: int) -> str:
     )
     rows = [
         (
-            human(objective, row.value) + ("" if row.allowed else " over a limit"),
-            label(choice.parts, row),
-            *_terms(choice, row.costs),
-            shorten(_after(choice, row.groups), 40),
+            human(objective, option.row.value) + ("" if option.row.allowed else " over a limit"),
+            option.label,
+            *_terms(choice, option.row.costs),
+            shorten(_after(option.cut), 40),
         )
-        for row in choice.ranked[:count]
+        for option in choice.ranked[:count]
     ]
     rows += [
         (human(objective, b.value), "-", *_terms(choice, b.costs), b.name + ("" if b.allowed else " (over a limit)"))
@@ -91,14 +94,14 @@ def _terms(choice: Choice, costs: Costs) -> tuple[str, ...]:
     terms, metrics = costs.terms, costs.metrics
     code = terms["device_codec_ns"] + terms["server_codec_ns"]
     times = (terms["device_ns"], code, terms["uplink_ns"], terms["server_ns"], terms["downlink_ns"])
-    spent = human("energy", metrics["energy"]) if choice.table.knows_energy else "?"
+    spent = human("energy", metrics["energy"]) if choice.chain.table.knows_energy else "?"
     codecs = ", ".join(dict.fromkeys(switch.codec for switch in costs.switches if switch.to is Place.SERVER))
     sizes = (size(metrics["bytes"]), codecs or "-", size(metrics["memory"]))
     return (*(human("latency", t) for t in times), *sizes, spent)
 
 
-def _after(choice: Choice, groups: int) -> str:
-    if not 0 < groups <= len(choice.parts.cuts):
+def _after(cut: Cut | None) -> str:
+    if cut is None:
         return ""
-    node = choice.parts.cuts[groups - 1].after
+    node = cut.after
     return node.name or next((value.name for value in node.outputs if value is not None), node.op)

@@ -4,14 +4,15 @@ import datetime
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_dims, add_max_tensors, parse_dims, parse_inputs
+from irsplit.commands.arguments import add_cuts
+from irsplit.commands.inputs import add_dims, parse_dims, parse_inputs
 from irsplit.commands.progress import progress
 from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.errors import PlanError
 from irsplit.fitting import device_toml, fit
-from irsplit.passes.cuts import find_cuts, schedule
-from irsplit.passes.stretches import stretches
+from irsplit.passes.preparation import prepared
+from irsplit.passes.stretches import chains
 from irsplit.planner import human
 from irsplit.profiles.measured import ModelProfile, to_json
 from irsplit.profiling import Effort, profile_model
@@ -26,7 +27,7 @@ irsplit plan examples/digits/digits.onnx --device build/profile.json,slowdown=8 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile, .json")
-    add_max_tensors(parser)
+    add_cuts(parser)
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine; default 1")
     parser.add_argument(
         "--runs", type=int, default=15, help="runs of each part, of which the median counts; default 15"
@@ -58,13 +59,14 @@ def run(arguments: Namespace) -> int:
             call=call,
             dims=parse_dims(arguments.dim, infos),
             max_tensors=arguments.max_tensors,
+            rematerialise=arguments.rematerialise,
             effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
             progress=told,
         )
     write_file(arguments.output, lambda file: file.write(to_json(profile).encode()))
     print(f"{profile.machine}, {profile.threads} thread(s)")
     print(f"whole model: {human('latency', profile.whole.wall_ns)}, {human('memory', profile.whole.peak_bytes)}")
-    print(f"{len(profile.positions)} cuts measured: {arguments.output}")
+    print(f"{len(profile.cuts)} cuts measured: {arguments.output}")
     if arguments.fit is not None:
         _fit(arguments, profile)
     return 0
@@ -72,8 +74,9 @@ def run(arguments: Namespace) -> int:
 
 def _fit(arguments: Namespace, profile: ModelProfile) -> None:
     dialect = dialect_of(arguments.model)
-    plan = schedule(dialect.read(arguments.model).entry)
-    found = fit(stretches(plan, find_cuts(plan, arguments.max_tensors)), dialect.macs, profile)
+    model = dialect.read(arguments.model)
+    context = prepared(model, dialect, rematerialise=arguments.rematerialise)
+    found = fit(chains(context.cuts(model, arguments.max_tensors))[0], dialect.macs, profile)
     text = device_toml(found, datetime.date.today())
     write_file(arguments.fit, lambda file: file.write(text.encode()))
     error = f"median error {100 * found.median_error:.0f} %, {100 * found.total_error:.0f} % in all"

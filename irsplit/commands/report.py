@@ -4,14 +4,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit import sources
-from irsplit.commands.arguments import add_max_tensors, parse_inputs
+from irsplit.commands.arguments import add_cuts
+from irsplit.commands.inputs import parse_inputs
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
 from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
-from irsplit.passes import Context
-from irsplit.passes.rematerialise import Rematerialise
+from irsplit.passes.preparation import prepared
 from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
@@ -26,10 +26,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default report.html")
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
+    add_cuts(parser)
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE", help="a real input, to know what sending it costs"
     )
-    add_max_tensors(parser)
     parser.add_argument("--json", action="store_true", help="print the report's data instead of writing a page")
 
 
@@ -38,11 +38,10 @@ def run(arguments: Namespace) -> int:
     path: Path = arguments.path if bundle is None else sources.find(bundle)
     compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
     dialect = dialect_of(path)
-    context = Context(dialect.macs, dialect.is_cheap, dialect.is_shape)
     given = parse_inputs(arguments.input, whole_model(path)[1])
     with working("pricing cuts"):
         model = dialect.read(path)
-        Rematerialise().run(model, context)
+        context = prepared(model, dialect, rematerialise=arguments.rematerialise)
         data = report_data(
             model.entry,
             dialect,

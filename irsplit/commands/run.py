@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.commands.arguments import parse_inputs
+from irsplit.commands.inputs import parse_inputs
 from irsplit.commands.output import size
 from irsplit.commands.progress import working
 from irsplit.engines.execute import run_bundle

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from irsplit.commands.arguments import add_dims, parse_dims, parse_inputs
+from irsplit.commands.inputs import add_dims, parse_dims, parse_inputs
 from irsplit.commands.output import print_json, table
 from irsplit.commands.progress import progress
 from irsplit.engines.inputs import load_calls

@@ -33,14 +33,17 @@ def rank_cuts(table: CostTable, goal: Goal) -> tuple[Ranked, ...]:
     return tuple(sorted(found, key=lambda ranked: (not ranked.allowed, ranked.value, ranked.groups)))
 
 
-def best_cut(table: CostTable, ranked: Sequence[Ranked], goal: Goal) -> Ranked:
-    """The best that is allowed. Raises PlanError naming the limit that binds, or those that exclude each other."""
+def best_cut(tables: Sequence[CostTable], ranked: Sequence[Ranked], goal: Goal) -> Ranked:
+    """The best that is allowed of the ranked cuts of all tables.
+
+    Raises PlanError naming the limit that binds, or those that exclude each other.
+    """
     if not ranked:
         raise PlanError("no cut can be made: pins or tensors that cannot be sent stand in the way")
     if ranked[0].allowed:
         return ranked[0]
     for name, limit in goal.limits.items():
-        least = _least(table, name, {})
+        least = _least(tables, name, {})
         if least is not None and least > limit:
             raise PlanError(
                 f"limit {name}={human(name, limit)} cannot be met: every cut needs at least {human(name, least)}"
@@ -48,9 +51,9 @@ def best_cut(table: CostTable, ranked: Sequence[Ranked], goal: Goal) -> Ranked:
     names = list(goal.limits)
     for name in goal.limits:
         fewer = [other for other in names if other != name]
-        names = names if _least(table, goal.objective, _only(goal, fewer)) is not None else fewer
+        names = names if _least(tables, goal.objective, _only(goal, fewer)) is not None else fewer
     *others, last = names
-    least = _least(table, last, _only(goal, others))
+    least = _least(tables, last, _only(goal, others))
     assert least is not None, "each of these limits is needed for there to be no cut"
     given = " and ".join(f"{name}={human(name, goal.limits[name])}" for name in others)
     limit = f"{last}={human(last, goal.limits[last])}"
@@ -60,10 +63,10 @@ def best_cut(table: CostTable, ranked: Sequence[Ranked], goal: Goal) -> Ranked:
     )
 
 
-def _least(table: CostTable, objective: str, limits: Mapping[str, int]) -> int | None:
+def _least(tables: Sequence[CostTable], objective: str, limits: Mapping[str, int]) -> int | None:
     """The least value of an objective over all cuts within some limits; None when no cut keeps them."""
-    ranked = rank_cuts(table, Goal(objective, limits))
-    return ranked[0].value if ranked and ranked[0].allowed else None
+    best = [ranked[0] for table in tables if (ranked := rank_cuts(table, Goal(objective, limits)))]
+    return min((row.value for row in best if row.allowed), default=None)
 
 
 def _only(goal: Goal, names: Sequence[str]) -> dict[str, int]:

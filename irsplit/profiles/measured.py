@@ -12,7 +12,7 @@ from typing import Any
 
 from irsplit.errors import PlanError
 
-FORMAT = "irsplit-profile/1"
+FORMAT = "irsplit-profile/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Coding:
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """Loads of a model cut at `positions` (legal cuts, ascending).
+    """Loads of a model at its legal `cuts`, by id: those of the graph's own order, ascending, then those of others.
 
-    `stretches` has one more item than `positions`: the parts between neighbouring cuts, each as a session of its own.
-    `prefixes` and `suffixes` have one item a position: everything before it, everything after it.
+    `prefixes` and `suffixes` have one item a cut: everything before it, everything after it. `stretches` are the parts
+    between neighbouring cuts of the first kind, each as a session of its own: one more than there are of those.
     """
 
     model: str
@@ -51,7 +51,7 @@ class ModelProfile:
     engine: str
     threads: int
     runs: int
-    positions: tuple[int, ...]
+    cuts: tuple[str, ...]
     whole: Load
     stretches: tuple[Load, ...] = ()
     prefixes: tuple[Load, ...] = ()
@@ -146,11 +146,12 @@ def _profile(data: dict[str, Any]) -> ModelProfile:
         {name: tuple(Coding(**coding) for coding in found) for name, found in data.pop(key).items()}
         for key in ("tensors", "previews")
     )
-    whole, positions = Load(**data.pop("whole")), tuple(data.pop("positions"))
-    profile = ModelProfile(whole=whole, positions=positions, tensors=tensors, previews=previews, **loads, **data)
-    for key, count in (("stretches", len(positions) + 1), ("prefixes", len(positions)), ("suffixes", len(positions))):
+    whole, cuts = Load(**data.pop("whole")), tuple(data.pop("cuts"))
+    profile = ModelProfile(whole=whole, cuts=cuts, tensors=tensors, previews=previews, **loads, **data)
+    own = sum(id.isdecimal() for id in cuts)
+    for key, count in (("stretches", own + 1), ("prefixes", len(cuts)), ("suffixes", len(cuts))):
         if len(loads[key]) not in (0, count):
-            raise ValueError(f"{len(loads[key])} {key} for {len(positions)} positions")
+            raise ValueError(f"{len(loads[key])} {key} for {len(cuts)} cuts")
     if min((load.wall_ns for key in loads for load in loads[key]), default=0) < 0:
         raise ValueError("a negative time")
     return profile

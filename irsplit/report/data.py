@@ -13,9 +13,9 @@ from irsplit.cost import Coded, CostTable, Tensor
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Graph, Node, TensorType, Value
 from irsplit.passes.choose_cut import DEFAULT_SERVER, OBJECTIVES, ChooseCut
-from irsplit.passes.cuts import Cut, find_cuts, schedule
+from irsplit.passes.cuts import Cut, find_cuts
 from irsplit.passes.recompute import Recompute
-from irsplit.passes.stretches import Macs, Stretches, size_bytes, stretches
+from irsplit.passes.stretches import Macs, Stretches, chains, size_bytes
 from irsplit.profiles.measured import is_measured
 
 FORMAT = "irsplit-report/2"
@@ -39,15 +39,16 @@ def report_data(
     """Everything that the page shows, JSON-able; times in nanoseconds, sizes in bytes, powers in microwatts.
 
     `conditions` are device, server, link and objective to begin with. `inputs` are sizes of real inputs by codec, for
-    the baseline that sends them. `compiled` are the tensors that cross at each boundary of a bundle. Raises PlanError
+    the baseline that sends them. `compiled` are the tensors that cross at each boundary of a bundle: of the chains of
+    cuts that nest, the page has the one with these, or that of the graph's own order. Raises PlanError
     when the model has no legal cut.
     """
-    plan = schedule(graph)
-    found = find_cuts(plan, conditions.max_tensors, recompute=recompute)
-    all_parts = stretches(plan, found)
+    found = find_cuts(graph, conditions.max_tensors, recompute=recompute)
     wanted = {frozenset(names) for names in compiled}
+    nested = chains(found)
+    all_parts = max(nested, key=lambda parts: sum(_names(cut) in wanted for cut in parts.cuts))
     kept = all_parts.cuts if is_measured(conditions.device) else _thinned(all_parts.cuts, wanted)
-    parts = Stretches(plan, kept)
+    parts = Stretches(all_parts.plan, kept)
     table = conditions.table(graph.name, parts, dialect.macs)
     tensors = _Tensors(table, parts, inputs or {})
     cuts = [_cut(cut, index + 1, tensors) for index, cut in enumerate(parts.cuts)]

@@ -1,0 +1,49 @@
+"""Inputs of a model as words of the command line."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from irsplit.engines.inputs import load_input
+from irsplit.errors import EngineError
+from irsplit.runtime.manifest import TensorInfo
+
+
+def add_dims(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="INPUT[.AXIS]=N",
+        help="size of a dimension that may vary, for inputs that are made up; default 1",
+    )
+
+
+def parse_dims(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, int]:
+    """Raises EngineError for a word that is not NAME=NUMBER, with a name that no dimension of the inputs has."""
+    free = {(info.name, axis) for info in infos for axis, dim in enumerate(info.shape or ()) if dim is None}
+    known = [*dict.fromkeys(name for name, _ in sorted(free)), *(f"{name}.{axis}" for name, axis in sorted(free))]
+    dims: dict[str, int] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        if not name or not number.isdecimal():
+            raise EngineError(f"--dim {word}: give INPUT=N or INPUT.AXIS=N with a number N")
+        if name not in known:
+            raise EngineError(f"--dim {word}: no input has that dimension; those that may vary: {', '.join(known)}")
+        dims[name] = int(number)
+    return dims
+
+
+def parse_inputs(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
+    """The arrays of one call from NAME=FILE or NAME=NUMBER words. Raises EngineError for what is unknown or unfit."""
+    known = {info.name: info for info in infos}
+    inputs: dict[str, NDArray[Any]] = {}
+    for word in words:
+        # Tensor names may hold '=': the longest known name that fits wins.
+        name = max((name for name in known if word.startswith(f"{name}=")), key=len, default=None)
+        if name is None:
+            raise EngineError(f"--input {word}: give NAME=FILE with one of the inputs {', '.join(known)}")
+        inputs[name] = load_input(word[len(name) + 1 :], known[name])
+    return inputs
