@@ -43,7 +43,9 @@ def checkout(folder: Path) -> dict[str, str]:
     snippets.shim(programs, "pip", sys.executable, "-m", "pip")
     # The environment is the one that the tests run in: nothing is set up again.
     snippets.shim(programs, "make", shutil.which("make") or "make", "-o", "setup", f"BIN={Path(sys.executable).parent}")
-    return os.environ | {
+    # A make that runs the tests tells those below it that they are not the first, and they say so.
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return outside | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)]),
         "PIP_TARGET": str(site),
