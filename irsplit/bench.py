@@ -23,6 +23,7 @@ from irsplit.dialects.registry import dialect_of
 from irsplit.dtypes import from_numpy
 from irsplit.engines.execute import Call
 from irsplit.engines.isolate import isolated
+from irsplit.engines.made_up import first_taken
 from irsplit.engines.measure import (
     Rounds,
     measure_codecs,
@@ -118,6 +119,7 @@ def bench_model(
     link: Link,
     wanted: str = "legal",
     *,
+    dims: Mapping[str, int] | None = None,
     effort: Effort = Effort(),
     slowdown: float = 1.0,
     progress: Progress = silent,
@@ -125,24 +127,27 @@ def bench_model(
 ) -> Bench:
     """Measure the `wanted` cuts ("legal", "all", or ids joined by commas) of a model file on the inputs `call`.
 
+    Inputs that it lacks are made up, in sizes that the engine takes unless `dims` says which.
     `options` are those of `compile_model`, for every cut. Raises CutError for an unknown or rejected id, and what
     compiling and running raise.
     """
     found = _positions(path, options)
     chosen = _chosen(found, wanted)
-    whole, _ = whole_model(path)
+    whole, infos = whole_model(path)
     engine_options = EngineOptions(threads=effort.threads)
     steps = Steps(progress, 1 + (2 if effort.fresh else 1) * len(chosen))
     steps.begin("whole model")
-    load, outputs = effort.run(measure_part, whole, call, engine_options, effort.warmup, effort.runs)
+    timing = (engine_options, effort.warmup, effort.runs)
+    (call,), (load, outputs) = first_taken(
+        lambda calls: effort.run(measure_part, whole, calls[0], *timing), infos, 1, dims=dims, given=call
+    )
 
     def cost(cut: Cut) -> CutCost:
         with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
             bundle = Path(folder) / "bundle"
             steps.begin(f"cut {cut.id}, rounds")
             compile_model(path, bundle, [cut.id], remember=False, **options)
-            timed = (whole, bundle, call, engine_options, effort.warmup, effort.runs)
-            rounds = effort.run(measure_split, *timed)
+            rounds = effort.run(measure_split, whole, bundle, call, *timing)
             peaks = (0, 0)
             if effort.fresh:
                 steps.begin(f"cut {cut.id}, memory")

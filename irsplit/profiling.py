@@ -18,8 +18,8 @@ from irsplit.bundle import tensor_info
 from irsplit.dialects.base import Dialect
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Call, SegmentFile
-from irsplit.engines.inputs import seeded_calls
 from irsplit.engines.isolate import isolated
+from irsplit.engines.made_up import first_taken
 from irsplit.engines.measure import measure_codecs, measure_part
 from irsplit.engines.pictures import measure_picture
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
@@ -67,7 +67,8 @@ def profile_model(
 ) -> ModelProfile:
     """Measure a model file: the stretches between the cuts of its own order, before and after every cut, and codecs.
 
-    `call` are inputs by name; without it they are made up. Raises PlanError when there is no legal cut.
+    `call` are inputs by name; those that it lacks are made up, in sizes that the engine takes unless `dims` says which.
+    Raises PlanError when there is no legal cut.
     """
     dialect = dialect_of(path)
     model = dialect.read(path)
@@ -75,10 +76,10 @@ def profile_model(
     parts = found[0]
     plan, cuts = parts.plan, list({cut.id: cut for chain in found for cut in chain.cuts}.values())
     infos = [tensor_info(value) for value in plan.inputs]
-    inputs = call if call is not None else seeded_calls(infos, 1, 0, dims)[0]
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         bench = _Bench(dialect, model, plan, Path(folder), effort, Steps(progress, 2 + len(parts.cuts) + 2 * len(cuts)))
-        whole = bench.load(bench.parts((), "whole")[0], inputs)
+        (all_of_it,) = bench.parts((), "whole")
+        (inputs,), whole = first_taken(lambda calls: bench.load(all_of_it, calls[0]), infos, 1, dims=dims, given=call)
         values = dict(inputs)
         between = () if plan.name else bench.parts(parts.cuts, "stretch")
         own = [bench.load(part, values, keep=True) for part in between]

@@ -12,9 +12,8 @@ from irsplit import sources
 from irsplit.boundary.agreement import agreement
 from irsplit.compiler import whole_model
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_whole
-from irsplit.engines.inputs import seeded_calls
 from irsplit.engines.isolate import isolated
-from irsplit.errors import EngineError
+from irsplit.engines.made_up import first_taken
 from irsplit.progress import Progress, Steps, silent
 from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.manifest import Manifest
@@ -59,6 +58,8 @@ class Verification:
     holds: bool
     lossless: bool
     calls: int
+    shapes: dict[str, tuple[int, ...]]
+    """Of the inputs of the first call, by name."""
     exact: tuple[OutputDifference, ...]
     """Optimisations off, one thread, unless the engine has no such way to run the model."""
     optimized: tuple[OutputDifference, ...]
@@ -92,9 +93,10 @@ def verify_bundle(
 ) -> Verification:
     """Run the whole model and the bundle on the same inputs, both in processes of their own, and compare.
 
-    `calls` are inputs by name; without any, three seeded ones are made up (`dims` gives sizes to dimensions that may
-    vary), but for the inputs in `fixed`. A stateful model sees them as a sequence. `model` is needed only when the
-    source has moved. Without `engine_defaults` only the run with the engine's optimisations off is made.
+    `calls` are inputs by name; without any, three seeded ones are made up, but for the inputs in `fixed`, in sizes that
+    the engine takes (`dims` gives sizes to dimensions that may vary). A stateful model sees them as a sequence. `model`
+    is needed only when the source has moved. Without `engine_defaults` only the run with the engine's optimisations off
+    is made.
 
     Raises BundleError for a bundle that is damaged or whose model is not found, EngineError for inputs that do not fit.
     """
@@ -104,24 +106,21 @@ def verify_bundle(
     kept = tuple(info for segment in manifest.segments for info in segment.state)
     whole, names = replace(whole, state=kept), {info.input for info in kept}
     infos = [info for info in infos if info.name not in names]
-    made_up = not calls
-    calls = list(calls) or [call | dict(fixed or {}) for call in seeded_calls(infos, 3, seed, dims)]
     steps = Steps(progress, 4 if engine_defaults else 2)
-    try:
+    if calls:
         exact, frames = _compare(manifest, whole, calls, EXACT, steps)
-    except EngineError as error:
-        if made_up:
-            raise EngineError(
-                f"{error}\n  the inputs were made up; if they are why, give real ones or sizes"
-            ) from error
-        raise
+    else:
+        calls, (exact, frames) = first_taken(
+            lambda calls: _compare(manifest, whole, calls, EXACT, steps), infos, 3, seed=seed, dims=dims, given=fixed
+        )
     optimized = _compare(manifest, whole, calls, DEFAULT_OPTIONS, steps)[0] if engine_defaults else ()
     specs = [spec for boundary in manifest.boundaries for spec in boundary.tensors]
     lossless = all(spec.quantization is None for spec in specs) and "boundary_ops" not in manifest.raw
     tolerance = max((HALF_TOLERANCE.get(spec.dtype, 0.0) for spec in specs), default=0.0) if lossless else np.inf
     holds = all(output.close(tolerance) and np.isfinite(output.max_error) for output in exact)
     means = tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*frames, strict=True))
-    return Verification(holds, lossless, len(calls), exact, optimized, tolerance, means)
+    shapes = {name: np.shape(array) for name, array in calls[0].items()}
+    return Verification(holds, lossless, len(calls), shapes, exact, optimized, tolerance, means)
 
 
 def _compare(
@@ -129,10 +128,10 @@ def _compare(
 ) -> tuple[tuple[OutputDifference, ...], list[list[int]]]:
     setting = "engine defaults" if options.optimize else "optimisations off"
     steps.begin(f"whole model, {setting}")
-    expected, optimized = isolated(run_whole, whole, list(calls), options)
+    expected, optimized = isolated(run_whole, whole, calls, options)
     options = replace(options, optimize=optimized)  # halves must not be run more exactly than the whole could be
     steps.begin(f"bundle, {setting}")
-    found, frames = isolated(run_bundle, manifest.folder, list(calls), options)
+    found, frames = isolated(run_bundle, manifest.folder, calls, options)
     names = [info.name for info in manifest.outputs]
     return tuple(compare(name, [c[name] for c in expected], [c.get(name) for c in found]) for name in names), frames
 

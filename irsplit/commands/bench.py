@@ -13,7 +13,7 @@ from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
 from irsplit.comparison import Change, Comparison, compare
 from irsplit.compiler import whole_model
-from irsplit.engines.inputs import load_calls, seeded_calls
+from irsplit.engines.inputs import load_calls
 from irsplit.errors import PlanError
 from irsplit.planner import human
 from irsplit.profiles import link
@@ -69,13 +69,13 @@ def run(arguments: Namespace) -> int:
     infos = whole_model(arguments.model)[1]
     samples = load_calls(arguments.calibration, infos) if arguments.calibration else []
     given = parse_inputs(arguments.input, infos)
-    call = (samples or seeded_calls(infos, 1, 0, parse_dims(arguments.dim, infos)))[0] | given
     with progress() as told:
         bench = bench_model(
             arguments.model,
-            call,
+            {**(samples[0] if samples else {}), **given},
             link(arguments.link),
             arguments.cuts,
+            dims=parse_dims(arguments.dim, infos),
             effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
             slowdown=arguments.slowdown,
             progress=told,

@@ -17,7 +17,7 @@ def add_dims(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="INPUT[.AXIS]=N",
-        help="size of a dimension that may vary, for inputs that are made up; default 1",
+        help="size of a dimension that may vary, for inputs that are made up; default 1, or what the engine takes",
     )
 
 

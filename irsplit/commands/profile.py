@@ -52,11 +52,10 @@ def run(arguments: Namespace) -> int:
     if min(arguments.threads, arguments.runs, arguments.warmup) < 1:
         raise PlanError("--threads, --runs and --warmup must be at least 1")
     infos = whole_model(arguments.model)[1]
-    call = parse_inputs(arguments.input, infos) if arguments.input else None
     with progress() as told:
         profile = profile_model(
             arguments.model,
-            call=call,
+            call=parse_inputs(arguments.input, infos),
             dims=parse_dims(arguments.dim, infos),
             max_tensors=arguments.max_tensors,
             rematerialise=arguments.rematerialise,

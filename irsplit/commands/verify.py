@@ -1,14 +1,14 @@
 """irsplit verify DIR"""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from irsplit.commands.inputs import add_dims, parse_dims, parse_inputs
 from irsplit.commands.output import print_json, table
 from irsplit.commands.progress import progress
 from irsplit.engines.inputs import load_calls
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.manifest import Manifest, TensorInfo
 from irsplit.verification import TOLERANCE, OutputDifference, verify_bundle
 
 EXAMPLES = """
@@ -63,10 +63,20 @@ def run(arguments: Namespace) -> int:
         if not equal:
             print(_differences(outputs))
     frames = ", ".join(f"{size} B" for size in outcome.frame_bytes)
-    print(f"{outcome.calls} calls, frames of {frames}")
+    print(f"{outcome.calls} calls{_sizes(infos, outcome.shapes)}, frames of {frames}")
     if not outcome.holds:
         print("FAILED: the bundle does not compute what its model computes")
     return 0 if outcome.holds else 1
+
+
+def _sizes(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> str:
+    """Shapes of the inputs where dimensions that may vary are not just 1."""
+    told = [
+        f"{info.name} {list(shapes[info.name])}"
+        for info in infos
+        if any(dim is None and size != 1 for dim, size in zip(info.shape or (), shapes[info.name], strict=False))
+    ]
+    return f" with {', '.join(told)}" if told else ""
 
 
 def _differences(outputs: Sequence[OutputDifference]) -> str:

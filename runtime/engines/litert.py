@@ -17,7 +17,8 @@ class LitertEngine:
     """One interpreter, which serves one call at a time.
 
     A few kernels exist in the default delegate alone, and a few models only open without it: what does not open as
-    asked is opened the other way, and `optimized` tells.
+    asked is opened the other way, and `optimized` tells. A model may open neither way because it cannot run with the
+    sizes that its file has for dimensions that vary: then it is prepared by the first call, with the call's sizes.
     """
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
@@ -25,26 +26,49 @@ class LitertEngine:
         self._lock = threading.Lock()
         self._threads = options.threads
         self.optimized = options.optimize
+        self._shapes: list[tuple[int, ...]] | None = None
+        """Of the inputs that the interpreter is prepared for; None: not prepared."""
         try:
-            self._open()
+            self._prepare_either_way()
         except EngineError:
-            self.optimized = not options.optimize
-            self._open()
+            self.optimized = options.optimize
+            self._interpreter = self._opened()
+            if not any(-1 in details["shape_signature"] for details in self._interpreter.get_input_details()):
+                raise
+            self._learn()
 
-    def _open(self) -> None:
+    def _prepare_either_way(self) -> None:
+        try:
+            self._prepare()
+        except EngineError:
+            self.optimized = not self.optimized
+            self._prepare()
+
+    def _prepare(self) -> None:
+        self._interpreter = self._opened()
+        try:
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise self._refusal(error) from error
+        self._learn()
+        self._shapes = [tuple(details["shape"]) for details in self._inputs]
+
+    def _opened(self) -> Interpreter:
         plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
         resolver = delegated if self.optimized else plain
         try:
-            interpreter = Interpreter(
+            return Interpreter(
                 str(self._path), experimental_op_resolver_type=resolver, num_threads=self._threads or None
             )
-            interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise EngineError(f"{self._path.name}: LiteRT refuses it: {str(error).splitlines()[0]}") from error
-        self._interpreter = interpreter
-        self._inputs = interpreter.get_input_details()
-        self._outputs = [details["index"] for details in interpreter.get_output_details()]
-        self._shapes = [tuple(details["shape"]) for details in self._inputs]
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> EngineError:
+        return EngineError(f"{self._path.name}: LiteRT refuses it: {str(error).splitlines()[0]}")
+
+    def _learn(self) -> None:
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
         with self._lock:
@@ -62,6 +86,7 @@ class LitertEngine:
         shapes = [array.shape for array in inputs]
         if shapes == self._shapes:
             return
+        self._shapes = None
         for details, shape in zip(self._inputs, shapes, strict=True):
             self._interpreter.resize_tensor_input(details["index"], shape)
         self._interpreter.allocate_tensors()
@@ -69,7 +94,7 @@ class LitertEngine:
 
     def reset(self) -> None:
         with self._lock:
-            self._open()  # reset_all_variables() leaves resource variables as they are
+            self._interpreter, self._shapes = self._opened(), None  # reset_all_variables() leaves resource variables
 
 
 def open_engine(path: Path, options: EngineOptions) -> Engine:
