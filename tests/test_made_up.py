@@ -17,7 +17,7 @@ from irsplit.errors import EngineError
 from irsplit.runtime.manifest import TensorInfo
 from tflite_models import Sketch
 
-INFOS = [TensorInfo("x", "f32", (None, 3, None)), TensorInfo("y", "i64", (2,))]
+INFOS = [TensorInfo("x", "f32", (None, 3, None)), TensorInfo("y", "u8", (2,))]
 
 
 def shapes_tried(refused: int, **options: object) -> list[tuple[int, ...]]:
@@ -37,6 +37,19 @@ def test_sizes_grow_until_the_engine_takes_them():
     assert shapes_tried(3) == [(1, 3, 1), (1, 3, 16), (16, 3, 16), (1, 3, 128)]
 
 
+def test_indices_shrink_before_sizes_grow():
+    tried: list[tuple[int, bool]] = []
+
+    def embed(calls: Sequence[Call]) -> None:
+        ids = calls[0]["ids"]
+        tried.append((ids.size, bool(ids.max() < 2)))
+        if not tried[-1][1]:
+            raise EngineError("out of bounds")
+
+    first_taken(embed, [TensorInfo("ids", "i64", (40,))], 1)
+    assert tried == [(40, False), (40, True)]
+
+
 def test_sizes_that_are_told_stay():
     assert shapes_tried(1, dims={"x.2": 7}) == [(1, 3, 7), (16, 3, 7)]
     with pytest.raises(EngineError, match=r"^refused 1\n  the inputs were made up"):
@@ -49,7 +62,7 @@ def test_inputs_that_are_given_stay_and_are_checked():
     with pytest.raises(EngineError, match=r"^refused 1\n  the inputs were made up"):
         shapes_tried(1, given=given)
     with pytest.raises(EngineError, match=r"^refused 1$"):
-        shapes_tried(1, given=given | {"y": np.ones(2, np.int64)})
+        shapes_tried(1, given=given | {"y": np.ones(2, np.uint8)})
     with pytest.raises(EngineError, match="input 'x' is float32"):
         shapes_tried(0, given={"x": np.ones((5, 4, 2), np.float32)})
     with pytest.raises(EngineError, match="no input 'z'; its inputs: x, y"):

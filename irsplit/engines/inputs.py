@@ -20,18 +20,18 @@ Call = dict[str, NDArray[Any]]
 
 
 def seeded_calls(
-    infos: Sequence[TensorInfo], count: int, seed: int = 0, dims: Mapping[str, int] | None = None
+    infos: Sequence[TensorInfo], count: int, seed: int = 0, dims: Mapping[str, int] | None = None, below: int = 10
 ) -> list[Call]:
     """`count` calls of random inputs, the same for the same seed.
 
-    Floats are uniform in [0, 1), 8-bit integers use their whole range, wider ones are below 10 (they are mostly
-    indices). A dimension that may vary is 1, or what `dims` says for "<input>.<axis>" or "<input>" (all its axes).
+    Floats are uniform in [0, 1), 8-bit integers use their whole range, wider ones are less than `below` (they are
+    mostly indices). A dimension that may vary is 1, or what `dims` says for "<input>.<axis>" or "<input>" (all axes).
     """
     rng = np.random.default_rng(seed)
-    return [{info.name: _random(rng, info, dims or {}) for info in infos} for _ in range(count)]
+    return [{info.name: _random(rng, info, dims or {}, below) for info in infos} for _ in range(count)]
 
 
-def _random(rng: np.random.Generator, info: TensorInfo, dims: Mapping[str, int]) -> NDArray[Any]:
+def _random(rng: np.random.Generator, info: TensorInfo, dims: Mapping[str, int], below: int) -> NDArray[Any]:
     shape = [
         dim if dim is not None else dims.get(f"{info.name}.{axis}", dims.get(info.name, 1))
         for axis, dim in enumerate(info.shape or ())
@@ -49,7 +49,7 @@ def _random(rng: np.random.Generator, info: TensorInfo, dims: Mapping[str, int])
         return rng.integers(0, 2, shape).astype(bool)
     if dtype.bits == 8:
         return rng.integers(0, 256, shape).astype(np.uint8).view(dtype.storage)
-    return rng.integers(0, 10, shape).astype(dtype.storage)
+    return rng.integers(0, below, shape).astype(dtype.storage)
 
 
 def input_files(paths: Sequence[Path]) -> list[Path]:

@@ -1,6 +1,7 @@
 """Calls for a model when nobody gave all of its inputs: seeded values, in sizes that the engine takes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from math import prod
 from typing import TypeVar
 
@@ -14,6 +15,11 @@ _T = TypeVar("_T")
 
 SIZES = ((1, 1), (1, 16), (16, 16), (1, 128), (128, 128), (1, 1024), (1024, 1024))
 """What to try for dimensions that may vary: an input's first one, which mostly is the batch, and the others."""
+
+BELOW = (10, 2)
+"""What to try for wide integers, which mostly are indices: all are less than this."""
+
+_INDICES = ("i32", "i64")
 
 _LARGEST = 1 << 24
 """Elements of one input, beyond which sizes are not tried."""
@@ -30,15 +36,16 @@ def first_taken(
 ) -> tuple[list[Call], _T]:
     """`count` calls that `run` takes, and what it returned for them.
 
-    Every call has the inputs that are `given`, and seeded values for the others. Their dimensions that may vary get
-    the first of SIZES with which `run` raises no EngineError, unless `dims` says how large they are, as `seeded_calls`
-    takes it. Raises EngineError for inputs that do not fit, and with the first of its reasons when `run` takes none.
+    Every call has the inputs that are `given`, and seeded values for the others: of the first of SIZES and BELOW with
+    which `run` raises no EngineError. `dims` says how large some dimensions are, as `seeded_calls` takes it. Raises
+    EngineError for inputs that do not fit, and with the first of its reasons when `run` takes none.
     """
     given = given or {}
     missing = [info for info in infos if info.name not in given]
     refusal: EngineError | None = None
-    for sizes in _candidates(missing, dims or {}):
-        made_up = seeded_calls(missing, count, seed, sizes)
+    limits = BELOW if any(info.dtype in _INDICES for info in missing) else BELOW[:1]
+    for sizes, below in product(_candidates(missing, dims or {}), limits):
+        made_up = seeded_calls(missing, count, seed, sizes, below)
         calls: list[Call] = [check_inputs(infos, {**call, **given}) for call in made_up]
         try:
             return calls, run(calls)
