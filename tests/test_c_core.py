@@ -110,7 +110,10 @@ def build(compiler: str, flags: Sequence[str], target: Path, sources: Sequence[P
     ("compiler", "flags"),
     [
         ("gcc", SANITIZERS),
+        ("gcc", (*SANITIZERS, "-DIRS_NO_AVX2")),
+        ("gcc", (*SANITIZERS, "-DIRS_PORTABLE")),
         ("gcc", ("-O3",)),
+        ("gcc", ("-O3", "-DIRS_NO_AVX2")),
         ("gcc", ("-O3", "-DIRS_PORTABLE")),
         ("gcc", ("-O2", "-m32")),
         ("gcc", ("-O2", "-m32", "-mfpmath=387")),
@@ -126,7 +129,7 @@ def test_vectors_on_this_machine(
     needed(compiler)
     program = tmp_path / "check_vectors"
     build(compiler, flags, program, [*SOURCES, FOLDER / "check_vectors.c"])
-    brief = () if flags == SANITIZERS else ("brief",)
+    brief = () if set(SANITIZERS) <= set(flags) else ("brief",)
     result = subprocess.run([program, vectors[0], *brief], capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
 

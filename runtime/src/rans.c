@@ -6,21 +6,20 @@ typedef struct output {
     uint8_t *escapes; /* where the next one goes; they grow upwards from its start */
 } output;
 
-static inline uint32_t put_symbol(const irs_encoder_entry *table, uint32_t symbol, uint32_t state, uint32_t table_bits,
-                                  output *out) {
-    irs_encoder_entry entry = table[symbol];
-    if (entry.packed == 0) {
+static inline uint32_t put_symbol(const uint64_t *table, uint32_t symbol, uint32_t state, uint32_t table_bits, output *out) {
+    uint64_t entry = table[symbol];
+    if (entry == 0) {
         *out->escapes++ = (uint8_t)symbol;
         entry = table[256];
     }
-    uint32_t frequency = entry.packed & 0x7FF, bias = entry.packed >> 16, shift = entry.packed >> 12 & 15;
+    uint32_t others = (uint32_t)entry & 0x7FF, start = (uint32_t)entry >> 11 & 0x7FF;
     /* whether a word goes out cannot be predicted: no branch */
-    uint32_t full = state >= frequency << (31 - table_bits);
+    uint32_t full = (state + (others << (31 - table_bits))) >> 31;
     store16(out->words - 2, (uint16_t)state);
     out->words -= 2 * full;
     state = full ? state >> 16 : state;
-    uint32_t quotient = (uint32_t)((uint64_t)state * entry.reciprocal >> 32) >> shift;
-    return state + bias + quotient * ((UINT32_C(1) << table_bits) - frequency);
+    uint32_t quotient = (uint32_t)((state + UINT64_C(1)) * (entry >> IRS_RECIPROCAL) >> (31 + table_bits));
+    return state + start + quotient * others;
 }
 
 irs_status irs_rans_finish(const irs_model *m, const uint32_t *states, const uint8_t *words, const uint8_t *words_end,
@@ -40,29 +39,37 @@ irs_status irs_rans_finish(const irs_model *m, const uint32_t *states, const uin
     return IRS_OK;
 }
 
-irs_status irs_encode_portable(const irs_model *m, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
-                               uint8_t *room, uint8_t *target, size_t capacity, size_t *size) {
-    uint32_t states[IRS_MAX_LANES];
-    const irs_encoder_entry *encoder = m->encoder;
-    uint32_t table_bits = m->table_bits, lanes = m->lanes, channels = m->channels, last = (channels - 1) / lanes * lanes;
-    size_t head = 4 * (size_t)lanes;
-    uint8_t *end = room + irs_rans_room(pixels * (uint64_t)channels);
-    output out = {end, room};
+/* `table_bits` and `lanes` are those of the model, as constants where they are the usual ones. */
+static inline output put_symbols(const irs_model *m, const uint8_t *symbols, irs_tables tables, size_t pixels, output out,
+                                 uint32_t table_bits, uint32_t lanes, uint32_t *target) {
+    uint32_t states[IRS_MAX_LANES], channels = m->channels;
     for (uint32_t lane = 0; lane < lanes; lane++) {
         states[lane] = IRS_LOW_STATE;
     }
+    const uint64_t *encoder = m->encoder;
     for (size_t pixel = pixels; pixel-- > 0;) {
-        const uint8_t *s = symbols + pixel * channels, *t = tables + pixel * channels;
-        for (uint32_t channel = channels, group = last; channel > 0; channel = group, group -= lanes) {
-            for (uint32_t c = channel; c-- > group;) {
-                uint32_t state = states[c - group];
-                states[c - group] = put_symbol(encoder + t[c] * IRS_TABLE_ENTRIES, s[c], state, table_bits, &out);
-            }
-        }
-        /* what is written only grows: beyond the capacity it will not fit */
-        if ((size_t)(end - out.words) + (size_t)(out.escapes - room) + head > capacity) {
-            return IRS_ERR_BUFFER;
+        const uint8_t *s = symbols + pixel * channels, *t = tables.of + pixel * tables.stride;
+        for (uint32_t c = channels; c-- > 0;) {
+            uint32_t *state = states + (c & (lanes - 1));
+            *state = put_symbol(encoder + t[c] * IRS_TABLE_ENTRIES, s[c], *state, table_bits, &out);
         }
     }
+    memcpy(target, states, lanes * sizeof *states);
+    return out;
+}
+
+irs_status irs_encode_portable(const irs_model *m, const uint8_t *symbols, irs_tables tables, size_t pixels,
+                               uint8_t *room, uint8_t *target, size_t capacity, size_t *size) {
+    uint32_t states[IRS_MAX_LANES];
+    uint8_t *end = room + irs_rans_room(pixels * (uint64_t)m->channels);
+    output out = {end, room};
+#ifndef IRS_SMALL
+    if (m->table_bits == 11) {
+        out = m->lanes == 1 ? put_symbols(m, symbols, tables, pixels, out, 11, 1, states)
+                               : put_symbols(m, symbols, tables, pixels, out, 11, m->lanes, states);
+        return irs_rans_finish(m, states, out.words, end, room, out.escapes, target, capacity, size);
+    }
+#endif
+    out = put_symbols(m, symbols, tables, pixels, out, m->table_bits, m->lanes, states);
     return irs_rans_finish(m, states, out.words, end, room, out.escapes, target, capacity, size);
 }

@@ -91,6 +91,7 @@ static irs_status read_thresholds(irs_model *m, const uint8_t **p, const uint8_t
     if (bins == NULL) {
         return IRS_ERR_DESCRIPTOR;
     }
+    memset(m->activity, 0xFF, sizeof m->activity); /* beyond any activity */
     for (uint32_t i = 0; i + 1 < m->levels; i++) {
         m->activity[i] = load32(activity + 4 * i);
         if (i > 0 && m->activity[i] <= m->activity[i - 1]) {
@@ -266,20 +267,9 @@ static irs_status read_table(bit_reader *r, uint32_t table_bits, uint16_t *frequ
     return IRS_OK;
 }
 
-static irs_encoder_entry encoder_entry(uint32_t frequency, uint32_t start, uint32_t table_bits) {
-    irs_encoder_entry entry = {0, 0};
-    if (frequency == 1) { /* q = state - 1, and a bias that makes up for it */
-        entry.reciprocal = UINT32_MAX;
-        entry.packed = frequency | (start + (UINT32_C(1) << table_bits) - 1) << 16;
-    } else if (frequency > 1) { /* exact for states below 2^31 (Alverson) */
-        uint32_t shift = 0;
-        while (frequency > UINT32_C(1) << shift) {
-            shift++;
-        }
-        entry.reciprocal = (uint32_t)(((UINT64_C(1) << (shift + 31)) + frequency - 1) / frequency);
-        entry.packed = frequency | (shift - 1) << 12 | start << 16;
-    }
-    return entry;
+static uint64_t encoder_entry(uint32_t frequency, uint32_t start, uint32_t table_bits) {
+    uint64_t reciprocal = frequency == 0 ? 0 : ((UINT64_C(1) << (31 + table_bits)) - 1) / frequency;
+    return frequency == 0 ? 0 : reciprocal << IRS_RECIPROCAL | start << 11 | ((UINT32_C(1) << table_bits) - frequency);
 }
 
 static void build_tables(irs_model *m, uint32_t table, const uint16_t *frequencies) {

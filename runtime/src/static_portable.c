@@ -7,8 +7,6 @@
 typedef uint8_t vector __attribute__((vector_size(VECTOR_SIZE)));
 #endif
 
-static inline uint8_t clamp(int32_t value) { return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value); }
-
 static inline void predict(const irs_model *m, const irs_pixels *near, uint32_t first, uint32_t count, uint8_t *restrict base) {
     const uint8_t *w = near->west + first, *n = near->north + first;
     const uint8_t *nw = near->north_west + first, *ne = near->north_east + first;
@@ -31,17 +29,6 @@ static inline void predict(const irs_model *m, const irs_pixels *near, uint32_t 
         int16_t value = (int16_t)((mean + 16) >> 5);
         value = value < 0 ? 0 : value;
         base[c] = (uint8_t)(value > 255 ? 255 : value);
-    }
-}
-
-/* Predictions of channels [first, first + count) improved by residuals of earlier channels. */
-static inline void refine(const irs_model *m, const uint8_t *base, const int16_t *residuals, uint32_t first,
-                              uint32_t count, uint8_t *restrict refined) {
-    const uint16_t *reference = m->reference + 2 * (size_t)first;
-    const int16_t *weight = m->reference_weight + 2 * (size_t)first;
-    for (uint32_t c = 0; c < count; c++) {
-        int32_t total = weight[2 * c] * residuals[reference[2 * c]] + weight[2 * c + 1] * residuals[reference[2 * c + 1]];
-        refined[c] = clamp(base[first + c] + ((total + 32) >> 6));
     }
 }
 
@@ -102,13 +89,13 @@ static inline void add(const uint8_t *prediction, uint32_t count, uint8_t *restr
 
 /* ---- a part -------------------------------------------------------------------------------------------------------- */
 
-static void model_contexts(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
+void irs_model_portable(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
     walk w;
     begin(&w, m, g, s, part);
     size_t channels = m->channels, pixels = part.count / channels;
     for (size_t pixel = 0; pixel < pixels; pixel++) {
         irs_pixels near;
-        uint32_t activity = look_around(&w, &near);
+        const uint8_t *map = look_around(&w, &near);
         const uint8_t *here = s->symbols + pixel * channels, *prediction = s->base;
         predict(m, &near, 0, m->channels, s->base);
         uint32_t sum = residuals(m, here, s->base, m->channels, s->residuals);
@@ -116,22 +103,11 @@ static void model_contexts(const irs_model *m, const irs_geometry *g, const irs_
             refine(m, s->base, s->residuals, 0, m->channels, s->refined);
             prediction = s->refined;
         }
-        const uint8_t *map = m->map + (size_t)level_of(m, activity) * m->bins * channels;
         choose_tables(m, map, prediction, m->channels, s->tables + pixel * channels);
         if (m->residual) {
             subtract(here, prediction, m->channels, s->coded + pixel * channels);
         }
         step(&w, sum);
-    }
-}
-
-void irs_model_portable(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
-    if (!irs_is_plain(m)) {
-        model_contexts(m, g, s, part);
-        return;
-    }
-    for (size_t i = 0; i < part.count; i += m->channels) {
-        memcpy(s->tables + i, m->map, m->channels);
     }
 }
 
@@ -144,7 +120,7 @@ static irs_status decode_contexts(const irs_model *m, const irs_geometry *g, con
     uint32_t lanes = m->lanes;
     for (size_t pixel = 0; pixel < pixels; pixel++) {
         irs_pixels near;
-        const uint8_t *map = m->map + (size_t)level_of(m, look_around(&w, &near)) * m->bins * channels;
+        const uint8_t *map = look_around(&w, &near);
         uint8_t *here = s->symbols + pixel * channels;
         predict(m, &near, 0, m->channels, s->base);
         uint32_t sum = 0;

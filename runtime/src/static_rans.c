@@ -22,18 +22,75 @@ void irs_geometry_of(irs_geometry *g, const irs_model *m, uint32_t rank, const u
     g->height = pixels >= 2 ? dims[pixels - 2] : 1;
 }
 
-static int has_avx2(void) {
-#ifdef IRS_HAS_AVX2
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+/* Bytes of the widest vectors that were built and that the machine has; 0: none. */
+static uint32_t vector_size(void) {
+#ifdef IRS_HAS_V256
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
+        return 32;
+    }
+#endif
+#if defined(IRS_HAS_V128) && defined(__x86_64__)
+    return __builtin_cpu_supports("sse4.1") ? 16 : 0;
+#elif defined(IRS_HAS_V128)
+    return 16;
 #else
     return 0;
 #endif
 }
 
-#ifndef IRS_HAS_AVX2
-#define irs_model_avx2 irs_model_portable
-#define irs_encode_avx2 irs_encode_portable
-#define irs_decode_avx2 irs_decode_portable
+/* What is not built is never called. */
+#ifndef IRS_HAS_V256
+#define irs_model_v256 irs_model_portable
+#define irs_encode_v256 irs_encode_portable
+#define irs_decode_v256 irs_decode_portable
+#endif
+#ifndef IRS_HAS_V128
+#define irs_model_v128 irs_model_portable
+#define irs_encode_v128 irs_encode_portable
+#define irs_decode_v128 irs_decode_portable
+#endif
+#ifdef IRS_SMALL
+#define irs_model_narrow irs_model_portable
+#define irs_decode_narrow irs_decode_portable
+#endif
+
+/* Up to `most` channels, which leave vectors empty. */
+static int is_narrow(const irs_model *m, uint32_t most) { return m->channels <= most && !irs_has_references(m); }
+
+static void model_part(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
+    uint32_t size = vector_size();
+    if (is_narrow(m, 4)) {
+        irs_model_narrow(m, g, s, part);
+    } else if (size == 32) {
+        irs_model_v256(m, g, s, part);
+    } else if (size == 16) {
+        irs_model_v128(m, g, s, part);
+    } else {
+        irs_model_portable(m, g, s, part);
+    }
+}
+
+static irs_status encode_part(const irs_model *m, const uint8_t *symbols, irs_tables tables, size_t pixels, uint8_t *room,
+                              uint8_t *target, size_t capacity, size_t *size) {
+    switch (vector_size()) {
+    case 32: return irs_encode_v256(m, symbols, tables, pixels, room, target, capacity, size);
+    case 16: return irs_encode_v128(m, symbols, tables, pixels, room, target, capacity, size);
+    default: return irs_encode_portable(m, symbols, tables, pixels, room, target, capacity, size);
+    }
+}
+
+#ifndef IRS_ENCODE_ONLY
+static irs_status decode_part(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part, irs_stream *in) {
+    uint32_t size = vector_size();
+    if (is_narrow(m, size == 0 ? 4 : 2) && !irs_is_plain(m)) {
+        return irs_decode_narrow(m, g, s, part, in);
+    }
+    switch (size) {
+    case 32: return irs_decode_v256(m, g, s, part, in);
+    case 16: return irs_decode_v128(m, g, s, part, in);
+    default: return irs_decode_portable(m, g, s, part, in);
+    }
+}
 #endif
 
 /* ---- scratch ------------------------------------------------------------------------------------------------------ */
@@ -76,11 +133,16 @@ irs_status irs_static_encode(const irs_spec *spec, const irs_geometry *g, const 
     if (head != 0) {
         store32(target, (uint32_t)bits);
     }
-    (has_avx2() ? irs_model_avx2 : irs_model_portable)(m, g, &s, part);
+    irs_tables tables = {m->map, 0};
+    if (!irs_is_plain(m)) {
+        model_part(m, g, &s, part);
+        tables.of = s.tables;
+        tables.stride = m->channels;
+    }
     const uint8_t *symbols = m->residual ? s.coded : s.symbols;
     head += bits;
-    IRS_TRY((has_avx2() ? irs_encode_avx2 : irs_encode_portable)(m, symbols, s.tables, part.count / m->channels, s.room,
-                                                                 target + head, capacity - head, &coded));
+    size_t pixels = part.count / m->channels;
+    IRS_TRY(encode_part(m, symbols, tables, pixels, s.room, target + head, capacity - head, &coded));
     *size = head + coded;
     return IRS_OK;
 }
@@ -125,7 +187,7 @@ irs_status irs_static_decode(const irs_spec *spec, const irs_geometry *g, const 
     }
     irs_stream in;
     IRS_TRY(open_stream(&in, m, payload + head + bits, size - head - bits));
-    IRS_TRY((has_avx2() ? irs_decode_avx2 : irs_decode_portable)(m, g, &s, part, &in));
+    IRS_TRY(decode_part(m, g, &s, part, &in));
     if (!is_spent(&in, m)) {
         return IRS_ERR_CORRUPT;
     }

@@ -13,13 +13,11 @@
 enum { IRS_PREDICT_NONE, IRS_PREDICT_SHARED, IRS_PREDICT_LINEAR, IRS_PREDICT_MED };
 enum { IRS_ELEMENTS_BYTES, IRS_ELEMENTS_FLOAT, IRS_ELEMENTS_INTEGER };
 
-/* How the encoder divides a state by a frequency: q = (state * reciprocal >> 32) >> shift. */
-typedef struct irs_encoder_entry {
-    uint32_t reciprocal;
-    uint32_t packed; /* frequency in bits 0 to 10, shift in 12 to 15, bias from 16 on */
-} irs_encoder_entry;
-
+/* An encoder entry of a symbol with frequency f in a table of k bits: 2^k - f in bits 0 to 10, its first slot in 11 to 21, then the
+ * reciprocal r = (2^(31+k) - 1) / f, rounded down. A state x below f 2^(31-k) has x / f = (x + 1) r >> (31 + k): what r lacks is
+ * below f / 2^(31+k) of it, and makes up for less than the 1, as f < 2^k. Zero: the table does not hold the symbol. */
 #define IRS_TABLE_ENTRIES 257 /* symbols and the escape */
+#define IRS_RECIPROCAL 22
 
 /* A decoder entry per slot: symbol in bits 0 to 7, frequency in 8 to 18, slot - start in 19 to 29, escape in 31. */
 
@@ -28,7 +26,7 @@ struct irs_model {
     uint8_t elements, keep, tail, zero, initial, flip;
     uint32_t top, channels, classes;
     uint64_t base;
-    uint32_t activity[8];
+    uint32_t activity[7]; /* thresholds, those that are not there beyond any activity */
     uint8_t thresholds[16];
     /* arrays over channels, in the boundary's memory */
     int16_t *west_north; /* weights of W (low byte) and N (high byte) */
@@ -36,7 +34,7 @@ struct irs_model {
     uint16_t *reference; /* two a channel */
     int16_t *reference_weight;
     uint8_t *map; /* [levels][bins][channels]: table */
-    irs_encoder_entry *encoder;
+    uint64_t *encoder;
     uint32_t *decoder;
 };
 
@@ -108,25 +106,37 @@ typedef struct irs_stream {
 /* One table a channel and no prediction: level L0 needs no walk. */
 static inline int irs_is_plain(const irs_model *m) { return m->bins == 1 && m->levels == 1 && !m->residual; }
 
+/* Which vector paths are built; whether the machine has SSE4.1 and AVX2 is asked at run time. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(IRS_PORTABLE)
-#define IRS_HAS_AVX2 1
+#define IRS_HAS_V128 1
+#ifndef IRS_NO_AVX2
+#define IRS_HAS_V256 1
+#endif
+#elif defined(__aarch64__) && defined(__GNUC__) && !defined(IRS_PORTABLE)
+#define IRS_HAS_V128 1
 #endif
 
-/* The steps of coding, each for any machine and for AVX2; all give the same bytes. */
+/* The steps of coding, each for any machine, for few channels, and for vectors of 16 and 32 bytes; all give the same bytes. */
 
-/* fills scratch->tables, and scratch->coded for residual models */
+/* for models that are not plain: fills scratch->tables, and scratch->coded for residual models */
 typedef void irs_model_part(const irs_model *model, const irs_geometry *geometry, const irs_scratch *scratch, irs_part part);
-irs_model_part irs_model_portable, irs_model_avx2;
+irs_model_part irs_model_portable, irs_model_narrow, irs_model_v128, irs_model_v256;
 
 /* fills scratch->symbols */
 typedef irs_status irs_decode_part(const irs_model *model, const irs_geometry *geometry, const irs_scratch *scratch,
                                    irs_part part, irs_stream *in);
-irs_decode_part irs_decode_portable, irs_decode_avx2;
+irs_decode_part irs_decode_portable, irs_decode_narrow, irs_decode_v128, irs_decode_v256;
+
+/* Tables of the channels of a pixel, and how far it is to those of the next pixel: 0 where all have the same. */
+typedef struct irs_tables {
+    const uint8_t *of;
+    size_t stride;
+} irs_tables;
 
 /* symbols with their tables to states, words and escapes; `room` has irs_rans_room(count) bytes */
-typedef irs_status irs_encode_part(const irs_model *model, const uint8_t *symbols, const uint8_t *tables, size_t pixels,
+typedef irs_status irs_encode_part(const irs_model *model, const uint8_t *symbols, irs_tables tables, size_t pixels,
                                    uint8_t *room, uint8_t *target, size_t capacity, size_t *size);
-irs_encode_part irs_encode_portable, irs_encode_avx2;
+irs_encode_part irs_encode_portable, irs_encode_v128, irs_encode_v256;
 
 static inline uint64_t irs_rans_room(uint64_t count) { return count / 8 * 19 + 256; }
 
@@ -135,37 +145,40 @@ irs_status irs_rans_finish(const irs_model *model, const uint32_t *states, const
                            const uint8_t *escapes, const uint8_t *escapes_end, uint8_t *target, size_t capacity,
                            size_t *size);
 
-/* Symbols of `count` channels, at most as many as lanes; 0 when the payload ends too early. */
-static inline int irs_decode_lanes(const irs_model *m, const uint8_t *restrict tables, uint32_t count, irs_stream *in,
-                                   uint8_t *restrict symbols) {
-    uint32_t bits = m->table_bits, mask = (UINT32_C(1) << bits) - 1;
-    const uint32_t *decoder = m->decoder;
-    const uint8_t *front = in->front;
-    for (uint32_t lane = 0; lane < count; lane++) {
-        uint32_t state = in->states[lane];
-        uint32_t entry = decoder[((size_t)tables[lane] << bits) + (state & mask)];
-        state = (entry >> 8 & 0x7FF) * (state >> bits) + (entry >> 19 & 0x7FF);
-        /* whether a word is taken cannot be predicted: no branch, but at the end of the payload */
-        uint32_t hungry = state < IRS_LOW_STATE;
-        if ((size_t)(in->back - front) < 2) {
-            if (hungry) {
-                return 0;
-            }
-        } else {
-            uint32_t fed = state << 16 | load16(front);
-            state = hungry ? fed : state;
-            front += 2 * hungry;
+/* One symbol on a lane; 0 when the payload ends too early. */
+static inline int irs_decode_symbol(const irs_model *m, uint32_t table, uint32_t lane, irs_stream *in, uint8_t *symbol) {
+    uint32_t bits = m->table_bits, state = in->states[lane];
+    uint32_t entry = m->decoder[((size_t)table << bits) + (state & ((UINT32_C(1) << bits) - 1))];
+    state = (entry >> 8 & 0x7FF) * (state >> bits) + (entry >> 19 & 0x7FF);
+    /* whether a word is taken cannot be predicted: no branch, but at the end of the payload */
+    uint32_t hungry = state < IRS_LOW_STATE;
+    if ((size_t)(in->back - in->front) < 2) {
+        if (hungry) {
+            return 0;
         }
-        in->states[lane] = state;
-        symbols[lane] = (uint8_t)entry;
-        if (entry >> 31) {
-            if (in->back == front) {
-                return 0;
-            }
-            symbols[lane] = *--in->back;
+    } else {
+        uint32_t fed = state << 16 | load16(in->front);
+        state = hungry ? fed : state;
+        in->front += 2 * hungry;
+    }
+    in->states[lane] = state;
+    *symbol = (uint8_t)entry;
+    if (entry >> 31) {
+        if (in->back == in->front) {
+            return 0;
+        }
+        *symbol = *--in->back;
+    }
+    return 1;
+}
+
+/* Symbols of `count` channels, at most as many as lanes; 0 when the payload ends too early. */
+static inline int irs_decode_lanes(const irs_model *m, const uint8_t *tables, uint32_t count, irs_stream *in, uint8_t *symbols) {
+    for (uint32_t lane = 0; lane < count; lane++) {
+        if (!irs_decode_symbol(m, tables[lane], lane, in, symbols + lane)) {
+            return 0;
         }
     }
-    in->front = front;
     return 1;
 }
 
