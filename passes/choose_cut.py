@@ -167,14 +167,7 @@ class ChooseCut:
 
     def table(self, name: str, parts: Stretches, macs: Macs | None) -> CostTable:
         """The model's cost table for these profiles."""
-        measured_here = _unslowed(self.device) if is_measured(self.device) else DEFAULT_SERVER
-        here, there = _machine(self.device), _machine(self.server or measured_here)
-        codings = here.tensors if isinstance(here, ModelProfile) else {}
-        if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
-            codings = _meet(here, there)
-        if self.codec:
-            speeds = [place.codecs if isinstance(place, Device) else {} for place in (here, there)]
-            codings = prices.codings(parts, self.codec, self.bits, *speeds, codings)
+        here, there = self._machines()
         return cost_table(
             name,
             parts,
@@ -182,10 +175,25 @@ class ChooseCut:
             _times(parts, there, macs, before=False),
             link(self.link),
             device=here if isinstance(here, Device) else None,
-            codings=codings,
+            codings=self.codings(parts),
             previews=here.previews if isinstance(here, ModelProfile) else None,
             peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
         ).with_load(self.load)
+
+    def codings(self, parts: Stretches) -> prices.Codings:
+        """The ways to send every boundary tensor and input; without `codec` those that were measured."""
+        here, there = self._machines()
+        codings = here.tensors if isinstance(here, ModelProfile) else {}
+        if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
+            codings = _meet(here, there)
+        if not self.codec:
+            return codings
+        encoding, decoding = (place.codecs if isinstance(place, Device) else {} for place in (here, there))
+        return prices.codings(parts, self.codec, self.bits, encoding, decoding, codings)
+
+    def _machines(self) -> tuple[Device | ModelProfile, Device | ModelProfile]:
+        measured_here = _unslowed(self.device) if is_measured(self.device) else DEFAULT_SERVER
+        return _machine(self.device), _machine(self.server or measured_here)
 
     def _decide(self, priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> "_Decision":
         """Papers' rules know of one order of the model only, the graph's own."""
