@@ -17,6 +17,7 @@ from irsplit.planner.result import baselines
 from irsplit.profiles import Device, device, link
 from irsplit.profiles.measured import ModelProfile, is_measured, load_profile
 from irsplit.profiles.units import parse
+from irsplit.runtime.boundary import codec_names
 from irsplit.runtime.replan import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
 
 DEFAULT_SERVER = "tesla-k40"
@@ -181,7 +182,13 @@ class ChooseCut:
         ).with_load(self.load)
 
     def codings(self, parts: Stretches) -> prices.Codings:
-        """The ways to send every boundary tensor and input; without `codec` those that were measured."""
+        """The ways to send every boundary tensor and input; without `codec` those that were measured.
+
+        Raises PlanError for a codec that nobody knows.
+        """
+        known = (*codec_names(), "auto")
+        if self.codec and self.codec not in known:
+            raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
         here, there = self._machines()
         codings = here.tensors if isinstance(here, ModelProfile) else {}
         if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
