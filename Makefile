@@ -38,9 +38,9 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp
 	$(BIN)/pip install --quiet --editable ".[docs]"
 	touch $@
 
-# Warnings are errors: a link that leads nowhere, a page that is not in the navigation.
+# Warnings are errors (--quiet would hide them from --strict): a link that leads nowhere, a page that is not in the navigation.
 docs: $(VENV)/.stamp-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Built, and imported away from the checkout, which would hide a module that the wheel lacks.
 wheel: setup

@@ -3,8 +3,10 @@
 MkDocs calls the `on_*` functions (`hooks` in mkdocs.yml).
 """
 
+import contextlib
 import os
 import re
+import tempfile
 from argparse import Action, ArgumentParser
 from pathlib import Path
 
@@ -12,24 +14,29 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from irsplit.cli import COMMANDS, parser_of
+from irsplit.cli import COMMANDS, main, parser_of
 
 ROOT = Path(__file__).parent.parent
+HOME = "index.md"
+FULL_WIDTH = "---\nhide: [navigation, toc]\n---\n"
+"""For the first page, whose listings are wide."""
 COPIES = {
-    "README.md": "index.md",
+    "README.md": HOME,
     "runtime/FORMAT.md": "reference/frame-format.md",
     **{f"examples/{name}/README.md": f"examples/{name}.md" for name in ("c", "ci", "digits", "plugin")},
 }
 """Files outside of docs/ that are pages."""
 COMMAND_LINE = "reference/command-line.md"
+REPORT = "examples/report.html"
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in COPIES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=text))
+        files.append(File.generated(config, page, content=FULL_WIDTH + text if page == HOME else text))
     files.append(File.generated(config, COMMAND_LINE, content=command_line()))
+    files.append(File.generated(config, REPORT, content=report()))
     return files
 
 
@@ -49,6 +56,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(relink, markdown)
 
 
+def report() -> str:
+    """What `irsplit report` writes for the example."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "report.html"
+        model, picture = ROOT / "examples/digits/digits.onnx", ROOT / "examples/digits/pictures/3.png"
+        with contextlib.redirect_stdout(None):
+            main(["report", str(model), "--link", "lte", "--input", f"image={picture}", "-o", str(page)])
+        return page.read_text(encoding="utf-8")
+
+
 def command_line() -> str:
     """Every command with its options, from the parsers themselves."""
     parts = [
@@ -65,7 +82,7 @@ def _command(name: str, parser: ArgumentParser) -> str:
     needed = [_written(action) for action in parser._actions if action.required or not action.option_strings]
     usage = " ".join([parser.prog, *needed, "[OPTION ...]"])
     rows = [
-        f"| {_code(_written(action))} | {_cell(parser, action)} |"
+        f"| {_code(_written(action))}{{: .option }} | {_cell(parser, action)} |"
         for action in parser._actions
         if action.dest != "help"
     ]

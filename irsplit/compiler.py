@@ -39,9 +39,6 @@ TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS"
 TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
 """What may follow, with commas: how a quantized tensor's range is found (see quantize-boundary)."""
 
-_REPORTED_NODES = 20_000
-"""Of a larger graph, the report would take longer than the compilation should."""
-
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
@@ -122,8 +119,7 @@ def compile_model(
     steps.begin("writing")
     page: dict[str, bytes] = {}
     if report:
-        conditions = choose or ChooseCut(max_tensors=max_tensors)
-        page = _report(loaded, dialect, entry, context, conditions, source.name, calibration)
+        page = _report(loaded, dialect, context, _conditions(choose, after), source.name, calibration)
     details = context.details | {
         "provenance": provenance(loaded, files, passes),
         "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
@@ -142,26 +138,27 @@ def compile_model(
 def _report(
     model: Model,
     dialect: Dialect,
-    entry: Graph,
     context: Context,
     conditions: ChooseCut,
     title: str,
     calibration: Sequence[Call],
 ) -> dict[str, bytes]:
     """The report of the partitioned `model` as files; none, with a remark, where none can be made."""
-    if len(entry.nodes) > _REPORTED_NODES:
-        context.remarks.append(Remark("report", f"no report: {len(entry.nodes)} nodes; make it with 'irsplit report'"))
-        return {}
     crossing = [[value.name for value in send.inputs if value is not None] for _, send in sends(model)]
     inputs = coded_inputs(calibration[0]) if calibration else {}
     try:
-        data = report_data(
-            entry, dialect, conditions, title, recompute=context.recompute, inputs=inputs, compiled=crossing
-        )
+        data = report_data(context.listed, dialect, conditions, title, inputs=inputs, compiled=crossing)
     except PlanError as error:
         context.remarks.append(Remark("report", f"no report: {error}"))
         return {}
     return {"report.html": render(data).encode(), "report.json": (json.dumps(data, ensure_ascii=False) + "\n").encode()}
+
+
+def _conditions(choose: ChooseCut | None, passes: Pipeline) -> ChooseCut:
+    """What the report begins with: the machines and link that were asked for, the boundary as it was made."""
+    chosen = choose or next((pass_ for pass_ in passes.passes if isinstance(pass_, ChooseCut)), ChooseCut())
+    codec = next((pass_.codec for pass_ in passes.passes if isinstance(pass_, CompressBoundary)), "raw")
+    return replace(chosen, codec=chosen.codec or codec, bits=chosen.bits or _bits(passes.passes))
 
 
 def _refuse_warnings(remarks: Sequence[Remark]) -> None:
@@ -203,7 +200,11 @@ def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass,
 
 def boundary_bits(boundary: str) -> int:
     """Bits in which floats cross a boundary, 0 when they are not quantized; 8, the most, where a target decides."""
-    return next((pass_.bits for pass_ in quantization_passes(boundary) if isinstance(pass_, QuantizeBoundary)), 0)
+    return _bits(quantization_passes(boundary))
+
+
+def _bits(passes: Sequence[Pass]) -> int:
+    return next((pass_.bits for pass_ in passes if isinstance(pass_, QuantizeBoundary)), 0)
 
 
 def _target(text: str) -> QuantizeBoundary:

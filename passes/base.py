@@ -30,8 +30,8 @@ class Context:
     `macs`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators, `affine` makes those that
     quantize; `calibrate` runs the segments of a
     partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too, through real frames, and
-    gives the outputs of every call; `recompute` is what the rematerialise pass allows; `details` go into the
-    bundle's manifest.
+    gives the outputs of every call; `recompute` is what the rematerialise pass allows; `listed` are the positions among
+    which `partition` found its cuts; `details` go into the bundle's manifest.
     """
 
     macs: Callable[[Node], int] | None = None
@@ -43,6 +43,7 @@ class Context:
     recompute: Recompute | None = None
     chosen_cuts: tuple[str, ...] = ()
     chosen_places: tuple[str, ...] = ()
+    listed: Sequence[Cut] = ()
     details: dict[str, Any] = field(default_factory=dict[str, Any])
     remarks: list[Remark] = field(default_factory=list[Remark])
     _cuts: dict[tuple[Graph, int, Recompute | None], list[Cut]] = field(

@@ -17,6 +17,7 @@ from irsplit.planner.result import baselines
 from irsplit.profiles import Device, device, link
 from irsplit.profiles.measured import ModelProfile, is_measured, load_profile
 from irsplit.profiles.units import parse
+from irsplit.runtime.boundary import codec_names
 from irsplit.runtime.replan import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
 
 DEFAULT_SERVER = "tesla-k40"
@@ -167,14 +168,7 @@ class ChooseCut:
 
     def table(self, name: str, parts: Stretches, macs: Macs | None) -> CostTable:
         """The model's cost table for these profiles."""
-        measured_here = _unslowed(self.device) if is_measured(self.device) else DEFAULT_SERVER
-        here, there = _machine(self.device), _machine(self.server or measured_here)
-        codings = here.tensors if isinstance(here, ModelProfile) else {}
-        if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
-            codings = _meet(here, there)
-        if self.codec:
-            speeds = [place.codecs if isinstance(place, Device) else {} for place in (here, there)]
-            codings = prices.codings(parts, self.codec, self.bits, *speeds, codings)
+        here, there = self._machines()
         return cost_table(
             name,
             parts,
@@ -182,10 +176,31 @@ class ChooseCut:
             _times(parts, there, macs, before=False),
             link(self.link),
             device=here if isinstance(here, Device) else None,
-            codings=codings,
+            codings=self.codings(parts),
             previews=here.previews if isinstance(here, ModelProfile) else None,
             peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
         ).with_load(self.load)
+
+    def codings(self, parts: Stretches) -> prices.Codings:
+        """The ways to send every boundary tensor and input; without `codec` those that were measured.
+
+        Raises PlanError for a codec that nobody knows.
+        """
+        known = (*codec_names(), "auto")
+        if self.codec and self.codec not in known:
+            raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
+        here, there = self._machines()
+        codings = here.tensors if isinstance(here, ModelProfile) else {}
+        if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
+            codings = _meet(here, there)
+        if not self.codec:
+            return codings
+        encoding, decoding = (place.codecs if isinstance(place, Device) else {} for place in (here, there))
+        return prices.codings(parts, self.codec, self.bits, encoding, decoding, codings)
+
+    def _machines(self) -> tuple[Device | ModelProfile, Device | ModelProfile]:
+        measured_here = _unslowed(self.device) if is_measured(self.device) else DEFAULT_SERVER
+        return _machine(self.device), _machine(self.server or measured_here)
 
     def _decide(self, priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> "_Decision":
         """Papers' rules know of one order of the model only, the graph's own."""

@@ -39,6 +39,7 @@ class Partition:
         places = self._places(len(chosen) + 1, context.chosen_places)
         segments = split(chosen[0].order, chosen, places)
         model.graphs[:1] = segments
+        context.listed = cuts
         return True
 
     def _places(self, count: int, chosen: tuple[str, ...]) -> tuple[str, ...]:

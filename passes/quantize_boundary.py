@@ -77,7 +77,7 @@ class QuantizeBoundary:
         if missing is not None:
             raise PassError(
                 f"pass '{self.name}' has no calibration data for %{missing.name}; "
-                "give calibration inputs or keep the boundary lossless"
+                "give calibration inputs (--calibration) or keep the boundary lossless"
             )
 
     def _quantized(self, spec: TensorSpec, samples: Mapping[str, Samples], layout: str, bits: int) -> TensorSpec:

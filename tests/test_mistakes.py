@@ -29,6 +29,8 @@ MISTAKES = {
     "compile MODEL -o out --boundary int8 --calibration wrong.npz": "wrong.npz: input 'image' is float64[3]; give f32",
     "compile MODEL -o out --boundary int8 --calibration empty": "no inputs in empty; give .npy, .npz, images or .wav",
     "compile MODEL -o out --codec zip": "unknown codec 'zip'; known codecs: raw",
+    "plan MODEL --codec zip": "unknown codec 'zip'; known codecs: raw",
+    "report MODEL --codec zip": "unknown codec 'zip'; known codecs: raw",
     "compile MODEL -o out --pipeline partition{cut=4": "column 16: expected an option",
     "compile MODEL -o out --pipeline partition{cuts=4}": "no option 'cuts'; its options: cut, max-tensors, places",
     "compile MODEL -o out --pipeline frob": "unknown pass 'frob'; known passes: bind-state",

@@ -107,15 +107,33 @@ def test_names_from_a_model_are_text_not_markup(browser: webdriver.Chrome, tmp_p
 def test_baselines_and_energy(browser: webdriver.Chrome, tmp_path: Path) -> None:
     opened(browser, tmp_path)
     drawn = browser.find_element(By.ID, "bars").text
-    assert "server only, raw input" in drawn
-    assert "compressed input" not in drawn, "nobody knows what that would cost"
+    assert "server only, raw input: 442 µs" in drawn
+    assert "server only, compressed input (zstandard)" in drawn, "as in irsplit plan: an average"
+    assert "How small a real input gets is not known" in browser.find_element(By.ID, "unknown").text
     assert browser.find_elements(By.ID, "slider-power"), "pixel-2 states no power"
     opened(browser, tmp_path, "--input", f"image={EXAMPLE / 'pictures' / '3.png'}", "--device", "jetson-tk1-cpu")
-    assert "server only, compressed input" in browser.find_element(By.ID, "bars").text
+    assert "server only, compressed input (webp-lossless)" in browser.find_element(By.ID, "bars").text
     assert not browser.find_elements(By.ID, "slider-power")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#pareto circle")) > 2
+
+
+def test_bytes_and_times_are_those_of_the_codec_and_the_width(
+    browser: webdriver.Chrome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--boundary", "int8", "--codec", "static-rans", "--link", "3g")
+    opened(browser, tmp_path, *words)
     head = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#bytes th")]
-    assert head == ["cut", "boundary", "raw", "int8", "int4", "against the input"]
+    codecs = ["raw", "zstandard", "static-rans"]
+    assert head == ["cut", "boundary", "lossless", "int8", "int4", "raw / input", *codecs * 3]
+    assert browser.find_element(By.CSS_SELECTOR, "#bytes th.now").text == "static-rans"
+    row = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#bytes tr.best td")]
+    assert row[2:8] == ["256 B", "185 B", "148 B", "64 B", "41 B", "32 B"]
+    capsys.readouterr()
+    assert main(["plan", str(EXAMPLE / "digits.onnx"), *words, "--json"]) == 0
+    ranked = json.loads(capsys.readouterr().out)["ranked"]
+    (planned,) = (row for row in ranked if row["cut"] == best(browser))
+    assert planned["value"] == min(row["value"] for row in ranked if "only" not in row["cut"])
+    assert [switch["size_bytes"] for switch in planned["sent"] if switch["to"] == "server"] == [32]
 
 
 def test_compile_writes_it_beside_the_manifest(browser: webdriver.Chrome, tmp_path: Path) -> None:
@@ -123,6 +141,7 @@ def test_compile_writes_it_beside_the_manifest(browser: webdriver.Chrome, tmp_pa
     assert main([*words, str(tmp_path / "one"), "--device", "pixel-2", "--link", "3g"]) == 0
     data = json.loads((tmp_path / "one" / "report.json").read_text())
     assert (data["compiled"], data["link"]["name"], data["device"]) == (["11"], "3g", "pixel-2")
+    assert (data["codec"], data["bits"]) == ("zstandard", 0)
     browser.get((tmp_path / "one" / "report.html").as_uri())
     assert "The bundle is cut at 11 (" in browser.find_element(By.ID, "verdict").text
     assert "11 \N{BLACK DIAMOND}" in browser.find_element(By.ID, "bars").text

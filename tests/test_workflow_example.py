@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,11 @@ def test_the_cache_is_keyed_by_all_that_bundles_are_made_of(checkout: Path) -> N
         os.utime(file)
     run(checkout, compiling)
     assert set(map(tuple, events(checkout).values())) == {("fresh",)}
+
+
+def test_the_projects_own_workflow_runs_what_is_there() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert os.access(ROOT / jobs["test"]["steps"][-1]["run"], os.X_OK)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    converters = {"test-torch", "test-tflite", "test-litert-torch", "test-tensorflow", "test-olive"}
+    assert set(jobs["converters"]["strategy"]["matrix"]["extra"]) == converters <= {*project["optional-dependencies"]}

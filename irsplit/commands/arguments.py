@@ -10,6 +10,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_link(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--link", default="wifi", help="by name or .toml, with changes: lte,rtt=70ms,up=2Mbit/s; default wifi"
+    )
+
+
 def add_max_tensors(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-tensors", type=positive, default=1, metavar="K", help="allow frontiers of up to K tensors"

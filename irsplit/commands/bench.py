@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irsplit.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
-from irsplit.commands.arguments import add_cuts, add_state
+from irsplit.commands.arguments import add_cuts, add_link, add_state
 from irsplit.commands.coding import add_coding
 from irsplit.commands.inputs import add_dims, parse_dims, parse_inputs
 from irsplit.commands.output import shorten, size, table
@@ -34,9 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="legal|all|ID,...",
         help="which to measure: every legal cut (default), some by id; 'all' lists the rejected positions too",
     )
-    parser.add_argument(
-        "--link", default="wifi", help="by name or .toml, with changes: lte,rtt=70ms,up=2Mbit/s; default wifi"
-    )
+    add_link(parser)
     parser.add_argument(
         "--slowdown", type=float, default=1.0, metavar="X", help="the device is X times slower than this machine"
     )
@@ -106,7 +104,8 @@ def _check(arguments: Namespace) -> None:
 def _print(bench: Bench, *, made_up: bool) -> None:
     threads = f"{bench.conditions['threads']} thread" + ("s" if bench.conditions["threads"] > 1 else "")
     print(f"{bench.machine}, {bench.cpus} CPUs; {bench.engine}, {threads}")
-    print(f"{bench.model}: whole model {_time(bench.whole)}, {size(bench.whole_peak_bytes or None)} of memory\n")
+    memory = f", {size(bench.whole_peak_bytes)} of memory" if bench.whole_peak_bytes else ""
+    print(f"{bench.model}: whole model {_time(bench.whole)}{memory}\n")
     over = f"over {bench.conditions['link']}"
     head = ("cut", *PHASES[:2], "frame", *PHASES[2:], "over the whole", "memory: device", "server", over, "boundary")
     best = min((cut.latency_ns for cut in bench.cuts), default=0)

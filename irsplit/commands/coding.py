@@ -34,3 +34,18 @@ def add_coding(parser: ArgumentParser) -> None:
         help="lossless codec of the boundary: raw, zstandard (default), static-rans or auto; "
         "the last two learn from the calibration data",
     )
+
+
+def add_pricing(parser: ArgumentParser) -> None:
+    """How a boundary would be coded: for commands that price cuts and compile none."""
+    parser.add_argument(
+        "--codec",
+        default="zstandard",
+        help="of the boundary, as for compile: raw, zstandard (default), static-rans, auto",
+    )
+    parser.add_argument(
+        "--boundary",
+        default="lossless",
+        metavar="TARGET",
+        help="how float tensors cross, as for compile; default lossless",
+    )

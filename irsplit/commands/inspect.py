@@ -6,6 +6,7 @@ from pathlib import Path
 from irsplit.commands.output import print_json, size, table
 from irsplit.dialects.registry import read_model
 from irsplit.ir import print_model
+from irsplit.runtime.boundary import Quantization
 from irsplit.runtime.manifest import Manifest
 
 EXAMPLES = """
@@ -37,8 +38,16 @@ def run(arguments: Namespace) -> int:
         print(f"\n{boundary}")
         for spec in boundary.tensors:
             shape = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
-            print(f"  {spec.name}: {spec.dtype}[{shape}], {spec.codec}, quantization {spec.quantization or 'none'}")
+            print(f"  {spec.name}: {spec.dtype}[{shape}], {spec.codec}, {_quantization(spec.quantization)}")
     return 0
+
+
+def _quantization(found: Quantization | None) -> str:
+    if found is None:
+        return "not quantized"
+    low, high = min(found.scales), max(found.scales)
+    scales = f"scale {low:.4g}" if low == high else f"{len(found.scales)} scales of {low:.4g} to {high:.4g}"
+    return f"{found.bits} bits, {scales}{', outliers exact' if found.outliers else ''}"
 
 
 def _segment_row(manifest: Manifest, index: int) -> tuple[str, ...]:

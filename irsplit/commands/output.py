@@ -1,8 +1,14 @@
 """What commands print: aligned tables, sizes for people, JSON for machines."""
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
+
+_NARROW, _TOO_NARROW = 24, 8
+"""Letters left for the last column: below the first its text goes on under the others, below the second as it likes."""
 
 
 def print_json(data: Any) -> None:
@@ -10,11 +16,25 @@ def print_json(data: Any) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned to the left, two spaces apart; the last one is not padded."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+    """Columns aligned to the left, two spaces apart; one that is nothing but "?" is left out.
+
+    On a terminal the last column is wrapped; elsewhere a row is a line.
+    """
+    known = [column for column in range(len(header)) if not rows or any(row[column] != "?" for row in rows)]
+    lines = [[line[column] for column in known] for line in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = sum(widths[:-1]) + 2 * len(widths[:-1])
+    begun = ["".join(f"{cell:{width}}  " for cell, width in zip(line[:-1], widths, strict=False)) for line in lines]
+    columns = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or columns - left < _TOO_NARROW:
+        return "\n".join(f"{start}{line[-1]}".rstrip() for start, line in zip(begun, lines, strict=True))
+    wrapper = textwrap.TextWrapper(columns, break_on_hyphens=False, break_long_words=False)
+    wrapper.subsequent_indent = " " * (left if columns - left >= _NARROW else 4)
+    found: list[str] = []
+    for start, line in zip(begun, lines, strict=True):
+        wrapper.initial_indent = start
+        found.append((wrapper.fill(line[-1]) or start).rstrip())
+    return "\n".join(found)
 
 
 def size(count: int | None) -> str:

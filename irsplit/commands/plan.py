@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_cuts
+from irsplit.commands.arguments import add_cuts, add_state
+from irsplit.commands.coding import add_pricing
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
@@ -27,17 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
     add_cuts(parser)
-    parser.add_argument(
-        "--codec",
-        default="zstandard",
-        help="of the boundary, as for compile: raw, zstandard (default), static-rans, auto",
-    )
-    parser.add_argument(
-        "--boundary",
-        default="lossless",
-        metavar="TARGET",
-        help="how float tensors cross, as for compile; default lossless",
-    )
+    add_state(parser)
+    add_pricing(parser)
     parser.add_argument("--all", action="store_true", help="show every cut, not the ten best")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -47,7 +39,7 @@ def run(arguments: Namespace) -> int:
     choose = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
     with working("pricing cuts"):
         model = dialect.read(arguments.model)
-        choice = choose.choose(model, prepared(model, dialect, rematerialise=arguments.rematerialise))
+        choice = choose.choose(model, prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise))
     if arguments.json:
         print_json(choice.to_json())
         return 0

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from irsplit.commands.arguments import positive
+from irsplit.commands.arguments import add_link, positive
 from irsplit.passes.choose_cut import PATTERNS, RULES, ChooseCut
 
 
@@ -17,9 +17,7 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         metavar="PROFILE",
         help="the same for the server; default: the measured profile without its slowdown, or tesla-k40",
     )
-    parser.add_argument(
-        "--link", default="wifi", help="by name or .toml, with changes: lte,rtt=70ms,up=2Mbit/s; default wifi"
-    )
+    add_link(parser)
     parser.add_argument(
         "--objective", default="latency", help="latency (default), energy, bytes, device-memory or throughput"
     )

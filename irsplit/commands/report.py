@@ -4,12 +4,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit import sources
-from irsplit.commands.arguments import add_cuts
+from irsplit.commands.arguments import add_cuts, add_state
+from irsplit.commands.coding import add_pricing
 from irsplit.commands.inputs import parse_inputs
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import whole_model
+from irsplit.compiler import boundary_bits, whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.passes.preparation import prepared
 from irsplit.report import coded_inputs, render, report_data
@@ -18,6 +19,7 @@ from irsplit.runtime.manifest import Manifest
 
 EXAMPLES = """
 irsplit report examples/digits/digits.onnx -o build/report.html --device pixel-2 --link lte
+irsplit report examples/digits/digits.onnx -o build/int8.html --boundary int8 --codec auto --link 3g
 """
 
 
@@ -27,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
     add_cuts(parser)
+    add_state(parser)
+    add_pricing(parser)
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE", help="a real input, to know what sending it costs"
     )
@@ -39,15 +43,15 @@ def run(arguments: Namespace) -> int:
     compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
     dialect = dialect_of(path)
     given = parse_inputs(arguments.input, whole_model(path)[1])
+    conditions = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
     with working("pricing cuts"):
         model = dialect.read(path)
-        context = prepared(model, dialect, rematerialise=arguments.rematerialise)
+        context = prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise)
         data = report_data(
-            model.entry,
+            context.cuts(model, arguments.max_tensors),
             dialect,
-            chooser(arguments),
+            conditions,
             path.name,
-            recompute=context.recompute,
             inputs=coded_inputs(given),
             compiled=compiled,
         )

@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> int:
         if not equal:
             print(_differences(outputs))
     frames = ", ".join(f"{size} B" for size in outcome.frame_bytes)
-    print(f"{outcome.calls} calls{_sizes(infos, outcome.shapes)}, frames of {frames}")
+    print(f"{outcome.calls} call{'s' if outcome.calls > 1 else ''}{_sizes(infos, outcome.shapes)}, frames of {frames}")
     if not outcome.holds:
         print("FAILED: the bundle does not compute what its model computes")
     return 0 if outcome.holds else 1

@@ -6,51 +6,54 @@ device and on the server at their given speeds, and the ways in which every tens
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from irsplit.cost import Coded, CostTable, Tensor
 from irsplit.dialects.base import Dialect
-from irsplit.ir import Graph, Node, TensorType, Value
+from irsplit.ir import Node, TensorType, Value
 from irsplit.passes.choose_cut import DEFAULT_SERVER, OBJECTIVES, ChooseCut
-from irsplit.passes.cuts import Cut, find_cuts
-from irsplit.passes.recompute import Recompute
+from irsplit.passes.cuts import Cut
 from irsplit.passes.stretches import Macs, Stretches, chains, size_bytes
 from irsplit.profiles.measured import is_measured
 
-FORMAT = "irsplit-report/2"
+FORMAT = "irsplit-report/3"
 MOST_CUTS = 200
 """Of more legal cuts, those that no other one beats under any conditions are shown, and some between."""
 REJECTED_LISTED = 500
 OPERATORS_LISTED = 4
+WIDTHS = (0, 8, 4)
+"""Bits of float elements in the table of bytes; 0 leaves them as they are."""
 Inputs = Mapping[str, Sequence[Coded]]
+Sizes = dict[tuple[int, str], dict[str, int]]
 
 
 def report_data(
-    graph: Graph,
+    found: Sequence[Cut],
     dialect: Dialect,
     conditions: ChooseCut,
     title: str,
     *,
-    recompute: Recompute | None = None,
     inputs: Inputs | None = None,
     compiled: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
     """Everything that the page shows, JSON-able; times in nanoseconds, sizes in bytes, powers in microwatts.
 
-    `conditions` are device, server, link and objective to begin with. `inputs` are sizes of real inputs by codec, for
+    `found` are all positions of the model, as `Context.cuts` lists them. `conditions` are device, server, link,
+    objective and the boundary's codec and bits to begin with. `inputs` are sizes of real inputs by codec, for
     the baseline that sends them. `compiled` are the tensors that cross at each boundary of a bundle: of the chains of
     cuts that nest, the page has the one with these, or that of the graph's own order. Raises PlanError
     when the model has no legal cut.
     """
-    found = find_cuts(graph, conditions.max_tensors, recompute=recompute)
     wanted = {frozenset(names) for names in compiled}
     nested = chains(found)
     all_parts = max(nested, key=lambda parts: sum(_names(cut) in wanted for cut in parts.cuts))
     kept = all_parts.cuts if is_measured(conditions.device) else _thinned(all_parts.cuts, wanted)
     parts = Stretches(all_parts.plan, kept)
-    table = conditions.table(graph.name, parts, dialect.macs)
-    tensors = _Tensors(table, parts, inputs or {})
+    table = conditions.table(title, parts, dialect.macs)
+    sizes = _sizes(conditions, parts)
+    tensors = _Tensors(table, parts, inputs or {}, sizes)
     cuts = [_cut(cut, index + 1, tensors) for index, cut in enumerate(parts.cuts)]
     rejected = [cut for cut in found if not cut.legal]
     link = table.link
@@ -61,6 +64,8 @@ def report_data(
         "objective": OBJECTIVES.get(conditions.objective, conditions.objective),
         "device": _machine(conditions.device),
         "server": _machine(conditions.server or _default_server(conditions.device)),
+        "codec": conditions.codec,
+        "bits": conditions.bits,
         "link": {
             "name": link.name,
             "up_bit_s": link.up_goodput_bit_s,
@@ -74,6 +79,7 @@ def report_data(
         "idle_uw": table.idle_uw,
         "load_percent": table.server_load_percent,
         "groups": _groups(table, parts, dialect.macs),
+        "codings": [{"bits": bits, "codec": codec} for bits, codec in sizes],
         "tensors": tensors.described,
         "cuts": cuts,
         "legal_count": len(all_parts.cuts),
@@ -82,6 +88,16 @@ def report_data(
         "rejected": _rejected(rejected[:REJECTED_LISTED]),
         "rejected_count": len(rejected),
     }
+
+
+def _sizes(conditions: ChooseCut, parts: Stretches) -> Sizes:
+    """What every tensor that may cross takes in every width and codec."""
+    found: Sizes = {}
+    for bits in WIDTHS:
+        for name, ways in replace(conditions, codec="auto", bits=bits).codings(parts).items():
+            for way in ways:
+                found.setdefault((bits, way.codec), {})[name] = way.size_bytes
+    return found
 
 
 def _thinned(cuts: Sequence[Cut], wanted: set[frozenset[str]]) -> tuple[Cut, ...]:
@@ -145,7 +161,8 @@ def _groups(table: CostTable, parts: Stretches, macs: Macs) -> list[dict[str, An
 class _Tensors:
     """Tensors as the page wants them, numbered; what only a cut's boundary names joins them when it is asked for."""
 
-    def __init__(self, table: CostTable, parts: Stretches, inputs: Inputs) -> None:
+    def __init__(self, table: CostTable, parts: Stretches, inputs: Inputs, sizes: Sizes) -> None:
+        self._sizes = sizes
         self.described: list[dict[str, Any]] = []
         self._numbers: dict[str, int] = {}
         values = {value.name: value for value in parts.plan.inputs}
@@ -162,19 +179,19 @@ class _Tensors:
 
     def _add(self, tensor: Tensor, value: Value, coded: Sequence[Coded]) -> None:
         self._numbers[tensor.name] = len(self.described)
-        known = {way.codec for way in (*tensor.up, *tensor.preview)}
-        pictures = [*tensor.preview, *(way for way in coded if way.codec not in known)]
-        is_float = isinstance(value.type, TensorType) and value.type.dtype.is_float
+        given = {way.codec: way.size_bytes for way in coded}
+        ways = [replace(way, size_bytes=given.pop(way.codec, way.size_bytes)) for way in tensor.up]
+        pictures = [*tensor.preview, *(way for way in coded if way.codec in given)]
         self.described.append(
             {
                 "name": tensor.name,
                 "type": _type(value),
                 "raw_bytes": size_bytes(value),
-                "bits": value.type.dtype.bits if is_float and isinstance(value.type, TensorType) else 0,
+                "sizes": [sizes.get(value.name) for sizes in self._sizes.values()],
                 "input": tensor.producer is None and bool(tensor.consumers),
                 "producer": tensor.producer,
                 "output": tensor.output,
-                "ways": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in tensor.up],
+                "ways": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in ways],
                 "preview": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in pictures],
             }
         )

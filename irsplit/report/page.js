@@ -33,8 +33,7 @@
   const inputs = data.tensors.filter((tensor) => tensor.input);
   const sent = (cut) => cut.sends.map((number) => data.tensors[number]);
   const compiled = new Set(data.compiled);
-  const inputsCoded = inputs.some((tensor) => tensor.ways.length > 1 || tensor.preview.length);
-  const codecTimes = data.tensors.some((tensor) => tensor.ways.some(([, , encode, decode]) => encode + decode));
+  const realInputs = inputs.some((tensor) => tensor.preview.length);
   const assumedPower = !data.active_uw && !data.groups.some((group) => group.device_nj);
   const returned = (groups) => data.tensors.filter((tensor) => tensor.output && tensor.producer >= groups);
 
@@ -54,6 +53,11 @@
   const fold = (ways, bitsPerSecond, sender, receiver) => ways.map(([codec, size, encode, decode]) => ({
     codec, size, encode: encode / sender, wire: Math.ceil(size * 8e9 / bitsPerSecond), decode: decode / receiver,
   })).reduce((best, way) => !best || way.encode + way.wire + way.decode < best.encode + best.wire + best.decode ? way : best, null);
+
+  // The baselines' ways to send an input, as the planner has them.
+  const preferred = (ways, wanted) => { const found = ways.filter(([codec]) => wanted(codec)); return found.length ? found : ways.slice(0, 1); };
+  const unpacked = (tensor) => preferred(tensor.ways, (codec) => codec === "raw");
+  const packed = (tensor) => preferred([...tensor.ways, ...tensor.preview], (codec) => codec !== "raw");
 
   function price(row, now, ways = (tensor) => tensor.ways) {
     const terms = { device: deviceNs[row.groups] / now.device, server: (serverNs[last] - serverNs[row.groups]) / now.server,
@@ -80,7 +84,7 @@
     return { row, terms, latency, energy: possible ? spent : Infinity, bytes: possible ? sent : Infinity };
   }
 
-  const codecsOfInputs = (now) => [...new Set(inputs.map((tensor) => fold([...tensor.ways, ...tensor.preview], now.up, now.device, now.server)).filter(Boolean).map((way) => way.codec))].join(", ");
+  const codecsOfInputs = (now) => [...new Set(inputs.map((tensor) => fold(packed(tensor), now.up, now.device, now.server)).filter(Boolean).map((way) => way.codec))].join(", ");
 
   // -- conditions ------------------------------------------------------------------------------------------------
 
@@ -136,11 +140,12 @@
   function draw() {
     for (const control of CONTROLS) control.output.textContent = control.show(control.value);
     const now = conditions(), objective = $("objective").value;
-    const priced = placements.map((row) => price(row, now));
+    const raw = price(placements[0], now, unpacked);
+    const priced = [raw, ...placements.slice(1).map((row) => price(row, now))];
     const splits = priced.filter((entry) => entry.row.cut);
-    const raw = priced[0], device = priced[priced.length - 1];
-    const compressed = price(placements[0], now, (tensor) => [...tensor.ways, ...tensor.preview]);
-    const baselines = [["device only", device], ["server only, raw input", raw], ...(inputsCoded ? [[`server only, compressed input (${codecsOfInputs(now)})`, compressed]] : [])];
+    const device = priced[priced.length - 1];
+    const compressed = price(placements[0], now, packed);
+    const baselines = [["device only", device], ["server only, raw input", raw], [`server only, compressed input (${codecsOfInputs(now)})`, compressed]];
     const best = splits.reduce((a, b) => b[objective] < a[objective] ? b : a);
     const winner = baselines.reduce((a, b) => b[1][objective] < a[1][objective] ? b : a);
     const show = SHOW[objective];
@@ -260,32 +265,36 @@
       text(width / 2, height - 4, `cut ${best.row.label}: device ${bytes(best.row.deviceMemory)}, server ${bytes(best.row.serverMemory)}`, "soft", "middle")));
   }
 
-  // Sizes with every element of float tensors in so many bits; what is no float stays as it is.
-  const quantized = (tensors, bits) => tensors.some((tensor) => tensor.bits > bits)
-    ? bytes(tensors.reduce((sum, tensor) => sum + Math.ceil(tensor.bits > bits ? tensor.raw_bytes * bits / tensor.bits : tensor.raw_bytes), 0)) : "";
+  // Columns of the table: widths that change nothing are left out.
+  const changes = (bits) => !bits || data.tensors.some((tensor) => data.codings.some((coding, index) =>
+    coding.bits === bits && tensor.sizes[index] !== tensor.sizes[data.codings.findIndex((other) => !other.bits && other.codec === coding.codec)]));
+  const widths = [...new Set(data.codings.map((coding) => coding.bits))].filter(changes);
+  const columns = widths.flatMap((bits) => data.codings.map((coding, index) => ({ ...coding, index })).filter((coding) => coding.bits === bits));
+  const total = (tensors, key) => tensors.reduce((sum, tensor) => sum + key(tensor), 0);
 
   function drawBytes(splits, best) {
-    const codecs = [...new Set(data.tensors.flatMap((tensor) => tensor.ways.map(([codec]) => codec)))].filter((codec) => codec !== "raw");
-    const steps = [8, 4].filter((bits) => splits.some((entry) => quantized(entry.row.sent, bits)));
-    const head = document.createElement("tr");
-    for (const name of ["cut", "boundary", "raw", ...steps.map((bits) => `int${bits}`), ...codecs, "against the input"]) head.append(cell("th", name, name === "boundary" ? "name" : ""));
-    const input = inputs.reduce((sum, tensor) => sum + tensor.raw_bytes, 0);
+    const input = total(inputs, (tensor) => tensor.raw_bytes);
+    const above = document.createElement("tr"), below = document.createElement("tr");
+    above.append(spanning("cut", 1, 2), spanning("boundary", 1, 2, "name"));
+    for (const bits of widths) above.append(spanning(bits ? `int${bits}` : "lossless", columns.filter((coding) => coding.bits === bits).length, 1, "group"));
+    above.append(spanning("raw / input", 1, 2));
+    below.append(...columns.map((coding) => cell("th", coding.codec, coding.codec === data.codec && coding.bits === data.bits ? "now" : "")));
     const rows = splits.map((entry) => {
-      const line = document.createElement("tr");
+      const line = document.createElement("tr"), tensors = entry.row.sent;
       if (entry === best) line.className = "best";
-      const raw = entry.row.sent.reduce((sum, tensor) => sum + tensor.raw_bytes, 0);
-      const sizes = codecs.map((codec) => {
-        const ways = entry.row.sent.map((tensor) => tensor.ways.find(([name]) => name === codec));
-        return ways.every(Boolean) ? bytes(ways.reduce((sum, way) => sum + way[1], 0)) : "";
-      });
-      const boundary = cell("td", entry.row.sent.map((tensor) => tensor.name).join(" + "), "name");
-      boundary.append(cell("small", entry.row.sent.map((tensor) => tensor.type).join(" + ")));
-      line.append(cell("td", `${entry.row.label}${compiled.has(entry.row.label) ? " ◆" : ""}`), boundary, cell("td", bytes(raw)),
-        ...steps.map((bits) => cell("td", quantized(entry.row.sent, bits))), ...sizes.map((size) => cell("td", size)), cell("td", input ? `${Number((raw / input).toPrecision(3))} ×` : ""));
+      const boundary = cell("td", tensors.map((tensor) => tensor.name).join(" + "), "name");
+      boundary.append(cell("small", tensors.map((tensor) => tensor.type).join(" + ")));
+      line.append(cell("td", `${entry.row.label}${compiled.has(entry.row.label) ? " ◆" : ""}`), boundary,
+        ...columns.map(({ index }) => cell("td", tensors.every((tensor) => tensor.sizes[index] !== null) ? bytes(total(tensors, (tensor) => tensor.sizes[index])) : "")),
+        cell("td", input ? `${Number((total(tensors, (tensor) => tensor.raw_bytes) / input).toPrecision(3))} ×` : ""));
       return line;
     });
-    $("bytes").replaceChildren(head, ...rows);
+    const head = document.createElement("thead"), body = document.createElement("tbody");
+    head.append(above, below);
+    body.append(...rows);
+    $("bytes").replaceChildren(head, body);
   }
+  const spanning = (content, columns, rows, style = "") => Object.assign(cell("th", content, style), { colSpan: columns, rowSpan: rows });
   const cell = (kind, content, style = "") => Object.assign(document.createElement(kind), { textContent: content, className: style });
 
   function drawDiagram(best) {
@@ -338,11 +347,11 @@
   }
 
   const shownCuts = data.legal_count > data.cuts.length ? `, the ${data.cuts.length} that matter shown` : "";
-  $("subtitle").textContent = `${data.dialect}, ${data.legal_count} legal cuts${shownCuts}; device ${data.device}, server ${data.server}, link ${data.link.name}`;
+  const coding = `${data.bits ? `int${data.bits}` : "lossless"}, ${data.codec || "raw"}`;
+  $("subtitle").textContent = `${data.dialect}, ${data.legal_count} legal cuts${shownCuts}; device ${data.device}, server ${data.server}, link ${data.link.name}; boundary ${coding}`;
   $("unknown").textContent = [
-    codecTimes ? "" : "Encode and decode are drawn when the device is a measured profile (irsplit profile).",
     assumedPower ? "The device's profile states no power: what is drawn of energy assumes the slider's." : "",
-    inputsCoded ? "" : "The baseline with a compressed input needs a real input (--input, or --calibration of compile).",
+    realInputs ? "" : "How small a real input gets is not known: the baseline takes an average (give one with --input, or --calibration of compile).",
   ].join(" ");
   for (const [key, name] of TERMS) $("legend").append(Object.assign(document.createElement("span"), { innerHTML: `<i style="background:var(--${key})"></i>${name}` }));
   $("legend").append(Object.assign(document.createElement("span"), { innerHTML: '<i class="line"></i>baselines' }));

@@ -69,6 +69,35 @@ network(picture).numpy().tofile({str(tmp_path / "expected")!r})
     np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_litert_torch(tmp_path: Path) -> None:
+    host("litert_torch", "test-litert-torch")
+    program = f"""
+import litert_torch, torch
+import irsplit
+torch.manual_seed(7)
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = torch.nn.Conv2d(1, 8, 3, stride=2), torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.neck, self.head = torch.nn.Conv2d(8, 2, 3, stride=2), torch.nn.Linear(18, 10)
+    def forward(self, image):
+        x = torch.relu(self.stem(image))
+        x = torch.relu(self.neck(self.body(x) + x))
+        return self.head(torch.flatten(x, 1))
+network, picture = Network().eval(), torch.tensor({pictures(1)[0, ..., 0].tolist()!r})[None]
+whole = litert_torch.convert(network, (picture,)).model_content()
+open({str(tmp_path / "whole.tflite")!r}, "wb").write(whole)
+irsplit.split_bytes(whole).save({str(tmp_path / "bundle")!r})
+network(picture).detach().numpy().tofile({str(tmp_path / "expected")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    call = {irsplit.LocalSession(tmp_path / "bundle").manifest.inputs[0].name: pictures(1)[0].reshape(1, 1, 16, 16)}
+    assert irsplit.verify_bundle(tmp_path / "bundle", tmp_path / "whole.tflite", fixed=call).bit_equal
+    (found,) = irsplit.LocalSession(tmp_path / "bundle").run(call).values()
+    np.testing.assert_allclose(np.ravel(found), np.fromfile(tmp_path / "expected", np.float32), rtol=1e-4, atol=1e-5)
+
+
 def test_tf2onnx(tmp_path: Path) -> None:
     host("tf2onnx", "test-tensorflow")
     host("tensorflow", "test-tensorflow")
