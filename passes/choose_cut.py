@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from irsplit import planner, policies
 from irsplit.cost import METRICS, UNITS, CostTable, Place
 from irsplit.errors import PlanError
-from irsplit.ir import Model
+from irsplit.ir import Model, without_collector
 from irsplit.passes import prices
 from irsplit.passes.base import Context
 from irsplit.passes.cuts import Cut
@@ -139,6 +139,7 @@ class ChooseCut:
             context.remark(self, note, warning=note.startswith("no split"))
         return False
 
+    @without_collector()
     def choose(self, model: Model, context: Context) -> Choice:
         """Price every legal cut and choose. Raises PlanError for a bad profile or limit, or when nothing fits."""
         goal = Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
