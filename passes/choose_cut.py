@@ -1,7 +1,7 @@
 """choose-cut: the cut that is best for a device, a server and a link."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from irsplit import planner, policies
@@ -14,7 +14,7 @@ from irsplit.passes.cuts import Cut
 from irsplit.passes.stretches import Macs, Stretches, chains, cost_table, estimated, halves_of, measured
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.result import baselines
-from irsplit.profiles import Device, device, link
+from irsplit.profiles import NO_MESSAGE, Device, Message, device, link
 from irsplit.profiles.measured import ModelProfile, is_measured, load_profile
 from irsplit.profiles.units import parse
 from irsplit.runtime.replan import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
@@ -186,6 +186,7 @@ class ChooseCut:
             codings=codings,
             previews=here.previews if isinstance(here, ModelProfile) else None,
             peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
+            message=_message(here, there),
         ).with_load(self.load)
 
     def _decide(self, priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> "_Decision":
@@ -271,6 +272,13 @@ def parse_limits(words: Sequence[str]) -> dict[str, int]:
 
 def _machine(text: str) -> Device | ModelProfile:
     return load_profile(text) if is_measured(text) else device(text)
+
+
+def _message(here: Device | ModelProfile, there: Device | ModelProfile) -> Message:
+    """The device's part as it was measured there, the exchange by the side that measured one, the server's first."""
+    measured = [side.message for side in (there, here) if isinstance(side, ModelProfile)]
+    mine = here.message.device_ns if isinstance(here, ModelProfile) else 0
+    return replace(measured[0], device_ns=mine) if measured else NO_MESSAGE
 
 
 def _unslowed(text: str) -> str:

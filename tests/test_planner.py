@@ -1,6 +1,7 @@
 """The planner against brute force over every placement: values, bounds that are never wrong, limits named."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from irsplit.errors import PlanError
 from irsplit.planner import OBJECTIVES, Costs, Goal, NotFoundError, pareto_front, plan, rank_cuts
 from irsplit.planner.placement import Solution, crossing, evaluate, stuck_steps, sweep
 from irsplit.planner.result import describe
+from irsplit.profiles import Message
 
 OBJECTIVE = st.sampled_from(list(OBJECTIVES))
 LIMITS = st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200), min_size=1, max_size=2)
@@ -41,6 +43,25 @@ def test_a_tensor_read_twice_is_paid_once():
     assert found.value == found.bound == 1 + 20 + 1 + 1 + 5 + 1
     assert [(switch.tensor, switch.to) for switch in found.costs.switches] == [("a", Place.SERVER), ("y", Place.DEVICE)]
     assert found.costs.pattern == "MC"
+
+
+def test_a_message_is_paid_once_a_round_trip():
+    spoken = replace(diamond(), message=Message(device_ns=6, exchange_ns=7, up_bytes=8, down_bytes=9), idle_uw=10**6)
+    silent = replace(diamond(), idle_uw=10**6)
+    (terms, before), device_only = (plan(table).costs.terms for table in (spoken, silent)), plan(spoken).baselines[0]
+    more = {name: terms[name] - before[name] for name in TERMS if terms[name] != before[name]}
+    assert more == {
+        "device_codec_ns": 6,
+        "message_ns": 7,
+        "uplink_ns": 8,
+        "downlink_ns": 9,
+        "radio_up_nj": 16,
+        "radio_down_nj": 9,
+        "idle_nj": 7,
+        "up_bytes": 8,
+        "down_bytes": 9,
+    }
+    assert device_only.value == 186
 
 
 def test_baselines_stand_beside_the_plan():
