@@ -376,7 +376,7 @@ def _several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option, ...]) ->
 
 
 def _said(goal: Goal, chain: Chain, cuts: Sequence[Cut], value: int, compared: Sequence[Baseline]) -> str:
-    where = ", ".join(f"{cut.id} (after {cut.after.name or cut.after.op})" for cut in cuts)
+    where = ", ".join(f"{cut.id} (after {cut.after_name})" for cut in cuts)
     said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {chain.table.link.name}"]
     said += [f"{b.name}: {human(goal.objective, b.value)}" for b in compared]
     return "; ".join(said)
