@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from irsplit.engines.inputs import seeded_calls
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.cuts import legal_cuts
 from irsplit.passes.preparation import prepared
-from irsplit.profiles import Link, link
+from irsplit.profiles import Link, Message, link
 from irsplit.profiles.measured import to_json
 from irsplit.profiling import Effort, machine, profile_model
 from irsplit.runtime.engines import Engine, open_engine
@@ -139,7 +139,10 @@ def rows(path: Path, rounds: int, *, end_to_end: bool) -> list[list[str]]:
     with tempfile.TemporaryDirectory(prefix="irsplit-oracle-") as name:
         folder = Path(name)
         profile = folder / "profile.json"
-        profile.write_text(to_json(profile_model(path, effort=Effort(runs=25, fresh=False))), encoding="utf-8")
+        parts = profile_model(path, effort=Effort(runs=25, fresh=False))
+        if not end_to_end:  # nothing is exchanged then
+            parts = replace(parts, message=Message(parts.message.device_ns))
+        profile.write_text(to_json(parts), encoding="utf-8")
         dialect = dialect_of(path)
         subject = prepare(path, folder)
         seen = sweep(subject, rounds)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.errors import PlanError
-from irsplit.profiles.model import Link
+from irsplit.profiles.model import NO_MESSAGE, Link, Message
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -39,7 +39,7 @@ TERMS = (
     "server_ns",  # groups on the server, times its load
     "server_codec_ns",
     "downlink_ns",
-    "message_ns",  # fixed time of every round trip
+    "message_ns",  # fixed time of every round trip, beside that of the device's runtime, which is coding
     "compute_nj",  # battery: device groups
     "codec_nj",
     "radio_up_nj",
@@ -141,6 +141,7 @@ class CostTable:
     active_uw: int = 0
     idle_uw: int = 0
     server_load_percent: int = 100
+    message: Message = NO_MESSAGE
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -150,6 +151,8 @@ class CostTable:
                 raise PlanError(f"cost table {self.name!r}: {what} is {value}; it must not be negative")
         if self.server_load_percent <= 0:
             raise PlanError(f"cost table {self.name!r}: server_load_percent must be positive")
+        if min(asdict(self.message).values()) < 0:
+            raise PlanError(f"cost table {self.name!r} has a negative cost: {self.message}")
         for tensor in self.tensors:
             self._check_tensor(tensor)
         for group in self.groups:
@@ -291,10 +294,25 @@ def download_terms(table: CostTable, ways: Sequence[Coded]) -> Ints:
 
 
 def round_trip_terms(table: CostTable) -> Ints:
-    """Terms of one visit to the server: a frame up and a frame down."""
-    rtt = np.array([table.link.rtt_ns], dtype=np.int64)
-    tail = np.array([table.link.tail_nj], dtype=np.int64)
-    return _matrix(1, message_ns=rtt, idle_nj=energy_nj(table.idle_uw, rtt), tail_nj=tail)[:, 0]
+    """Terms of one visit to the server, a frame up and a frame down, beside those of the tensors in them."""
+    message, one = table.message, np.ones(1, dtype=np.int64)
+    waited = one * (table.link.rtt_ns + message.exchange_ns)
+    up, down = one * message.up_bytes, one * message.down_bytes
+    up_ns, down_ns = link_ns(up, table.link.up_goodput_bit_s), link_ns(down, table.link.down_goodput_bit_s)
+    return _matrix(
+        1,
+        message_ns=waited,
+        device_codec_ns=one * message.device_ns,
+        uplink_ns=up_ns,
+        downlink_ns=down_ns,
+        codec_nj=energy_nj(table.active_uw, one * message.device_ns),
+        radio_up_nj=energy_nj(table.link.up_uw, up_ns),
+        radio_down_nj=energy_nj(table.link.down_uw, down_ns),
+        idle_nj=energy_nj(table.idle_uw, waited),
+        tail_nj=one * table.link.tail_nj,
+        up_bytes=up,
+        down_bytes=down,
+    )[:, 0]
 
 
 def _coded(ways: Sequence[Coded]) -> tuple[Ints, Ints, Ints]:
@@ -361,7 +379,8 @@ def from_json(text: str, source: str = "cost table") -> CostTable:
             raise PlanError(f"{source}: this is not {FORMAT}; write it again with this version")
         groups = tuple(_group(group) for group in data.pop("groups"))
         tensors = tuple(_tensor(tensor) for tensor in data.pop("tensors"))
-        return CostTable(groups=groups, tensors=tensors, link=Link(**data.pop("link")), **data)
+        link, message = Link(**data.pop("link")), Message(**data.pop("message", {}))
+        return CostTable(groups=groups, tensors=tensors, link=link, message=message, **data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"{source}: not a cost table: {type(error).__name__}: {error}") from error
 

@@ -1,20 +1,20 @@
 """choose-cut: the cut that is best for a device, a server and a link."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from irsplit import planner, policies
 from irsplit.cost import METRICS, UNITS, CostTable, Place
 from irsplit.errors import PlanError
-from irsplit.ir import Model
+from irsplit.ir import Model, without_collector
 from irsplit.passes import prices
 from irsplit.passes.base import Context
 from irsplit.passes.cuts import Cut
 from irsplit.passes.stretches import Macs, Stretches, chains, cost_table, estimated, halves_of, measured
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.result import baselines
-from irsplit.profiles import Device, device, link
+from irsplit.profiles import NO_MESSAGE, Device, Message, device, link
 from irsplit.profiles.measured import ModelProfile, is_measured, load_profile
 from irsplit.profiles.units import parse
 from irsplit.runtime.boundary import codec_names
@@ -140,6 +140,7 @@ class ChooseCut:
             context.remark(self, note, warning=note.startswith("no split"))
         return False
 
+    @without_collector()
     def choose(self, model: Model, context: Context) -> Choice:
         """Price every legal cut and choose. Raises PlanError for a bad profile or limit, or when nothing fits."""
         goal = Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
@@ -179,6 +180,7 @@ class ChooseCut:
             codings=self.codings(parts),
             previews=here.previews if isinstance(here, ModelProfile) else None,
             peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
+            message=_message(here, there),
         ).with_load(self.load)
 
     def codings(self, parts: Stretches) -> prices.Codings:
@@ -287,6 +289,13 @@ def _machine(text: str) -> Device | ModelProfile:
     return load_profile(text) if is_measured(text) else device(text)
 
 
+def _message(here: Device | ModelProfile, there: Device | ModelProfile) -> Message:
+    """The device's part as it was measured there, the exchange by the side that measured one, the server's first."""
+    measured = [side.message for side in (there, here) if isinstance(side, ModelProfile)]
+    mine = here.message.device_ns if isinstance(here, ModelProfile) else 0
+    return replace(measured[0], device_ns=mine) if measured else NO_MESSAGE
+
+
 def _unslowed(text: str) -> str:
     """A measured profile without its slowdown."""
     return ",".join(word for word in text.split(",") if not word.startswith("slowdown="))
@@ -382,7 +391,7 @@ def _several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option, ...]) ->
 
 
 def _said(goal: Goal, chain: Chain, cuts: Sequence[Cut], value: int, compared: Sequence[Baseline]) -> str:
-    where = ", ".join(f"{cut.id} (after {cut.after.name or cut.after.op})" for cut in cuts)
+    where = ", ".join(f"{cut.id} (after {cut.after_name})" for cut in cuts)
     said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {chain.table.link.name}"]
     said += [f"{b.name}: {human(goal.objective, b.value)}" for b in compared]
     return "; ".join(said)

@@ -57,6 +57,11 @@ class Cut:
         return f"{self.position}{self.order.name}"
 
     @property
+    def after_name(self) -> str:
+        """The name of the node before the cut; without one, that of its first result, or its operator."""
+        return self.after.name or next((v.name for v in self.after.outputs if v is not None), self.after.op)
+
+    @property
     def boundary(self) -> tuple[Value, ...]:
         """What travels in the frame, in frame order: the produced values, shapes, then the forwarded graph inputs."""
         return self.tensors + self.shapes + self.forwards

@@ -12,7 +12,7 @@ from irsplit.errors import PlanError
 from irsplit.ir import Node, TensorType, Value, operands
 from irsplit.passes.cuts import Cut, Schedule
 from irsplit.passes.partition import parts_of
-from irsplit.profiles import Device, Link
+from irsplit.profiles import NO_MESSAGE, Device, Link, Message
 from irsplit.profiles.measured import Coding, Load, ModelProfile
 
 Macs = Callable[[Node], int]
@@ -189,6 +189,7 @@ def cost_table(
     codings: Mapping[str, tuple[Coding, ...]] | None = None,
     previews: Mapping[str, tuple[Coding, ...]] | None = None,
     peaks: Sequence[Load] = (),
+    message: Message = NO_MESSAGE,
 ) -> CostTable:
     """The chain of stretches with its tensors; `codings` are the ways to send a tensor; without any it travels raw.
 
@@ -207,7 +208,7 @@ def cost_table(
         spent = watts[0] * device_ns[index] // 10**6
         groups.append(Group(f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working))
     tensors = _tensors(parts, codings or {}, previews or {})
-    return CostTable(name, tuple(groups), tensors, link, *watts)
+    return CostTable(name, tuple(groups), tensors, link, *watts, message=message)
 
 
 def _all_weights(parts: Stretches) -> int:

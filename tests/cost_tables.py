@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from irsplit.cost import Coded, CostTable, Group, Place, Tensor
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, crossing, evaluate
-from irsplit.profiles.model import Link
+from irsplit.profiles.model import NO_MESSAGE, Link, Message
 
 LINK = Link("test", up_bit_s=8_000_000_000, down_bit_s=8_000_000_000, up_uw=2_000_000, down_uw=1_000_000)
+MESSAGES = st.sampled_from([NO_MESSAGE, NO_MESSAGE, Message(device_ns=3, exchange_ns=5, up_bytes=2, down_bytes=1)])
 
 
 def ways(most: int = 2) -> st.SearchStrategy[tuple[Coded, ...]]:
@@ -61,7 +62,13 @@ def dags(draw: st.DrawFn, most: int = 6) -> CostTable:
         tensors.append(Tensor(f"t{producer}", producer, tuple(sorted(readers)), draw(ways()), draw(ways()), output))
     drawn = tuple(draw(groups(pins=True)) for _ in every)
     return CostTable(
-        "dag", drawn, tuple(tensors), draw(links()), active_uw=1_000_000, idle_uw=draw(st.sampled_from([0, 500_000]))
+        "dag",
+        drawn,
+        tuple(tensors),
+        draw(links()),
+        active_uw=1_000_000,
+        idle_uw=draw(st.sampled_from([0, 500_000])),
+        message=draw(MESSAGES),
     )
 
 
@@ -77,7 +84,7 @@ def chains(draw: st.DrawFn, most: int = 7) -> CostTable:
             Tensor(f"t{producer}", producer, readers, draw(ways()), draw(ways()), output=last or draw(st.booleans()))
         )
     drawn = tuple(draw(groups(pins=True)) for _ in range(count))
-    return CostTable("chain", drawn, tuple(tensors), draw(links()), active_uw=1_000_000)
+    return CostTable("chain", drawn, tuple(tensors), draw(links()), active_uw=1_000_000, message=draw(MESSAGES))
 
 
 def is_monotone(table: CostTable, on_device: Sequence[bool]) -> bool:

@@ -22,7 +22,7 @@ from irsplit.passes.recompute import Recompute
 from irsplit.passes.stretches import chains, cost_table, measured, moved_bytes
 from irsplit.passes.stretches import size_bytes as stretches_size
 from irsplit.planner import Goal, plan, rank_cuts
-from irsplit.profiles import link
+from irsplit.profiles import Message, link
 from irsplit.profiles.measured import Coding, Load, ModelProfile, load_profile, to_json
 
 # A large input, a small waist %b, a fork, a join, a small output; 4 bytes an element.
@@ -187,12 +187,14 @@ def write(tmp_path: Path, measured_: ModelProfile) -> str:
 
 
 def test_profile_json_round_trip(tmp_path: Path):
-    whole = profile(tensors={"b": (Coding("raw", 40, 1, 2), Coding("zstandard", 30, 5, 6))})
+    message = Message(device_ns=3, exchange_ns=5, up_bytes=7, down_bytes=9)
+    whole = profile(tensors={"b": (Coding("raw", 40, 1, 2), Coding("zstandard", 30, 5, 6))}, message=message)
     path = write(tmp_path, whole)
     assert load_profile(path) == whole
     slow = load_profile(f"{path},slowdown=4")
     assert load_profile(f"{path},clock=cpu") == whole
     assert (slow.whole.wall_ns, slow.tensors["b"][1].encode_ns) == (40_000, 20)
+    assert slow.message == Message(device_ns=12, exchange_ns=5, up_bytes=7, down_bytes=9)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +295,9 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
     assert len(found.prefixes) == len(found.suffixes) == len(found.cuts)
     assert all(load.wall_ns > 0 for load in (*found.stretches, *found.prefixes, *found.suffixes))
     assert {coding.codec for codings in found.tensors.values() for coding in codings} == {"raw", "zstandard"}
+    assert found.message.exchange_ns > 10_000
+    assert 50 < found.message.up_bytes < 2_000
+    assert 50 < found.message.down_bytes < 2_000
     capsys.readouterr()
     options = ["--device", f"{measured_},slowdown=500", "--link", "4g"]
     assert main(["plan", str(small), *options, "--json"]) == 0

@@ -1,6 +1,7 @@
 """The planner against brute force over every placement: values, bounds that are never wrong, limits named."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_tables import LINK, brute_force, chains, dags, every_solution
-from irsplit.cost import METRICS, TERMS, Coded, CostTable, Group, Place, Tensor, from_json, to_json
+from irsplit.cost import METRICS, TERMS, Coded, CostTable, Group, Place, Tensor, from_json, metric_terms, to_json
 from irsplit.errors import PlanError
-from irsplit.planner import OBJECTIVES, Goal, NotFoundError, pareto_front, plan
-from irsplit.planner.placement import crossing, evaluate, stuck_steps, sweep
+from irsplit.planner import OBJECTIVES, Costs, Goal, NotFoundError, pareto_front, plan, rank_cuts
+from irsplit.planner.placement import Solution, crossing, evaluate, stuck_steps, sweep
+from irsplit.planner.result import describe
+from irsplit.profiles import Message
 
 OBJECTIVE = st.sampled_from(list(OBJECTIVES))
 LIMITS = st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200), min_size=1, max_size=2)
@@ -40,6 +43,25 @@ def test_a_tensor_read_twice_is_paid_once():
     assert found.value == found.bound == 1 + 20 + 1 + 1 + 5 + 1
     assert [(switch.tensor, switch.to) for switch in found.costs.switches] == [("a", Place.SERVER), ("y", Place.DEVICE)]
     assert found.costs.pattern == "MC"
+
+
+def test_a_message_is_paid_once_a_round_trip():
+    spoken = replace(diamond(), message=Message(device_ns=6, exchange_ns=7, up_bytes=8, down_bytes=9), idle_uw=10**6)
+    silent = replace(diamond(), idle_uw=10**6)
+    (terms, before), device_only = (plan(table).costs.terms for table in (spoken, silent)), plan(spoken).baselines[0]
+    more = {name: terms[name] - before[name] for name in TERMS if terms[name] != before[name]}
+    assert more == {
+        "device_codec_ns": 6,
+        "message_ns": 7,
+        "uplink_ns": 8,
+        "downlink_ns": 9,
+        "radio_up_nj": 16,
+        "radio_down_nj": 9,
+        "idle_nj": 7,
+        "up_bytes": 8,
+        "down_bytes": 9,
+    }
+    assert device_only.value == 186
 
 
 def test_baselines_stand_beside_the_plan():
@@ -183,3 +205,28 @@ def test_impossible_tables_are_refused(tensor: Tensor, text: str):
 def test_other_text_is_no_cost_table(text: str):
     with pytest.raises(PlanError, match=r"my\.json"):
         from_json(text, "my.json")
+
+
+@settings(max_examples=200, deadline=None)
+@given(table=dags(), objective=OBJECTIVE, limits=st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200)))
+def test_the_ranking_is_that_of_every_cut_evaluated_alone(table: CostTable, objective: str, limits: dict[str, int]):
+    goal = Goal(objective, limits)
+    expected = [ranked for count in range(len(table.groups) + 1) if (ranked := cut_alone(table, goal, count))]
+    expected.sort(key=lambda each: (not each[2], each[1], each[0]))
+    assert [(row.groups, row.value, row.allowed, row.costs) for row in rank_cuts(table, goal)] == expected
+
+
+def cut_alone(table: CostTable, goal: Goal, count: int) -> tuple[int, int, bool, Costs] | None:
+    """The best way to send what crosses after `count` groups; None where the pins or a tensor forbid the cut."""
+    columns, here = table.columns, np.arange(len(table.groups)) < count
+    if (columns.pinned_device & ~here).any() or (columns.pinned_server & here).any():
+        return None
+    ways: list[Solution] = []
+    for names in (goal.metrics, *((name,) for name in goal.limits)):
+        weights = metric_terms(dict.fromkeys(names, 1))
+        choices = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+        if any((choice[crossed] < 0).any() for choice, crossed in zip(choices, crossing(columns, here), strict=True)):
+            return None
+        ways.append(evaluate(columns, here, *choices))
+    best = min(ways, key=lambda way: (not way.meets(goal.limits), goal.value(way)))
+    return count, goal.value(best), best.meets(goal.limits), describe(table, best)

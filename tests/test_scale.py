@@ -7,6 +7,7 @@ import pytest
 from graphs import ladder
 from irsplit.ir import parse_model, print_model, verify
 from irsplit.passes import Context, Pipeline, find_cuts, legal_cuts, schedule
+from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.partition import Partition
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.remove_unused import RemoveUnused
@@ -27,6 +28,14 @@ def test_a_graph_of_fifty_thousand_nodes_is_cut_and_partitioned() -> None:
     near, far = model.segments
     assert (len(near.nodes), len(far.nodes)) == (middle.position + 1, NODES - middle.position + 1)
     assert (len(near.constants), len(far.constants)) == (middle.position, NODES - middle.position)
+
+
+def test_every_cut_of_fifty_thousand_nodes_is_priced() -> None:
+    """Ranking looks at all cuts at once: a look at each alone would take a hundred times as long."""
+    choice = ChooseCut(device="pixel-2", link="lte").choose(ladder(NODES), Context())
+    assert len(choice.ranked) == 4 + NODES // 5 - 1 + 2
+    assert [option.row.value for option in choice.ranked] == sorted(option.row.value for option in choice.ranked)
+    assert choice.ranked[0].row.costs.metrics["latency"] == choice.ranked[0].row.value
 
 
 def test_a_hundred_cuts_make_a_hundred_and_one_segments() -> None:

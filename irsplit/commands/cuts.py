@@ -51,7 +51,7 @@ def describe(cut: Cut) -> dict[str, Any]:
     """A cut as JSON; bytes are null when a dimension is not known before run time."""
     return {
         "id": cut.id,
-        "after": cut.after.name or next((v.name for v in cut.after.outputs if v is not None), cut.after.op),
+        "after": cut.after_name,
         "legal": cut.legal,
         "kind": cut.kind,
         "reason": cut.reason,
@@ -81,7 +81,7 @@ def _bytes(cut: Cut) -> str:
 
 def _row(cut: Cut) -> tuple[str, ...]:
     share = "" if cut.macs_share is None else f"{100 * cut.macs_share:.1f} %"
-    after = cut.after.name or next((v.name for v in cut.after.outputs if v is not None), cut.after.op)
+    after = cut.after_name
     crossing = "+".join(value.name for value in cut.tensors)
     extras = "".join(
         f"; {word} {', '.join(value.name for value in values)}"

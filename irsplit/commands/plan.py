@@ -12,7 +12,6 @@ from irsplit.compiler import boundary_bits
 from irsplit.cost import Place
 from irsplit.dialects.registry import dialect_of
 from irsplit.passes.choose_cut import Choice
-from irsplit.passes.cuts import Cut
 from irsplit.passes.preparation import prepared
 from irsplit.planner import Costs, human
 
@@ -60,6 +59,7 @@ def _ranking(choice: Choice, count: int) -> str:
         "uplink",
         "server",
         "downlink",
+        "message",
         "sent",
         "codec",
         "memory",
@@ -71,7 +71,7 @@ def _ranking(choice: Choice, count: int) -> str:
             human(objective, option.row.value) + ("" if option.row.allowed else " over a limit"),
             option.label,
             *_terms(choice, option.row.costs),
-            shorten(_after(option.cut), 40),
+            shorten("" if option.cut is None else option.cut.after_name, 40),
         )
         for option in choice.ranked[:count]
     ]
@@ -85,15 +85,15 @@ def _ranking(choice: Choice, count: int) -> str:
 def _terms(choice: Choice, costs: Costs) -> tuple[str, ...]:
     terms, metrics = costs.terms, costs.metrics
     code = terms["device_codec_ns"] + terms["server_codec_ns"]
-    times = (terms["device_ns"], code, terms["uplink_ns"], terms["server_ns"], terms["downlink_ns"])
+    times = (
+        terms["device_ns"],
+        code,
+        terms["uplink_ns"],
+        terms["server_ns"],
+        terms["downlink_ns"],
+        terms["message_ns"],
+    )
     spent = human("energy", metrics["energy"]) if choice.chain.table.knows_energy else "?"
     codecs = ", ".join(dict.fromkeys(switch.codec for switch in costs.switches if switch.to is Place.SERVER))
     sizes = (size(metrics["bytes"]), codecs or "-", size(metrics["memory"]))
     return (*(human("latency", t) for t in times), *sizes, spent)
-
-
-def _after(cut: Cut | None) -> str:
-    if cut is None:
-        return ""
-    node = cut.after
-    return node.name or next((value.name for value in node.outputs if value is not None), node.op)

@@ -1,6 +1,6 @@
 """What a plan says: where everything runs, what it costs term by term, what it is worth, and the baselines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,9 +10,7 @@ from irsplit.cost import (
     TERMS,
     Coded,
     CostTable,
-    Crossings,
     Ints,
-    Mask,
     Place,
     Tensor,
     metric_terms,
@@ -82,34 +80,32 @@ class Plan:
 def describe(table: CostTable, solution: Solution) -> Costs:
     """Terms, metrics and crossing tensors of a solution."""
     columns = table.columns
-    up, down = crossing(columns, solution.on_device)
-    switches = [
-        *_switches(table, columns.up, up, solution.up_choice, Place.SERVER),
-        *_switches(table, columns.down, down, solution.down_choice, Place.DEVICE),
-    ]
+    up, down = (np.flatnonzero(crossed).tolist() for crossed in crossing(columns, solution.on_device))
     return Costs(
         pattern=pattern(columns, solution.on_device),
         round_trips=solution.round_trips,
-        switches=tuple(switches),
-        **_figures(solution),
+        switches=switches(table, (up, solution.up_choice), (down, solution.down_choice)),
+        **figures(solution.terms),
     )
 
 
-def _figures(solution: Solution) -> dict[str, dict[str, int]]:
-    return {
-        "terms": {term: int(value) for term, value in zip(TERMS, solution.terms, strict=True)},
-        "metrics": {name: solution.metric(name) for name in METRICS},
-    }
+def figures(terms: Ints) -> dict[str, dict[str, int]]:
+    """The terms by name, and the metrics that they add up to."""
+    named: dict[str, int] = dict(zip(TERMS, terms.tolist(), strict=True))
+    metrics = {name: sum(named[term] for term in summed) for name, summed in METRICS.items()}
+    return {"terms": named, "metrics": metrics}
 
 
-def _switches(table: CostTable, ways: Crossings, crossed: Mask, choice: Ints, to: Place) -> list[Switch]:
+def switches(table: CostTable, up: tuple[Sequence[int], Ints], down: tuple[Sequence[int], Ints]) -> tuple[Switch, ...]:
+    """Tensors that are sent up and down, by index, each beside the way chosen for every tensor."""
     found: list[Switch] = []
-    for index in np.flatnonzero(crossed).tolist():
-        tensor = table.tensors[index]
-        options = tensor.up if to is Place.SERVER else tensor.down
-        coded = options[int(choice[index] - ways.ptr[index])]
-        found.append(Switch(tensor.name, to, coded.codec, coded.size_bytes))
-    return found
+    for (crossed, choice), ways, to in ((up, table.columns.up, Place.SERVER), (down, table.columns.down, Place.DEVICE)):
+        for index in crossed:
+            tensor = table.tensors[index]
+            options = tensor.up if to is Place.SERVER else tensor.down
+            coded = options[int(choice[index] - ways.ptr[index])]
+            found.append(Switch(tensor.name, to, coded.codec, coded.size_bytes))
+    return tuple(found)
 
 
 def baselines(table: CostTable, goal: Goal) -> tuple[Baseline, ...]:
@@ -156,7 +152,7 @@ def _baseline(
         sent.append(Switch(tensor.name, Place.SERVER, options[best].codec, options[best].size_bytes))
     if sent:
         back = tuple(switch for switch in costs.switches if switch.to is Place.DEVICE)
-        costs = replace(costs, **_figures(solution), switches=(*sent, *back))
+        costs = replace(costs, **figures(solution.terms), switches=(*sent, *back))
     pinned = columns.pinned_server if on_device else columns.pinned_device
     allowed = solution.meets(goal.limits) and not bool(pinned.any())
     return Baseline(name, goal.value(solution), allowed, costs)

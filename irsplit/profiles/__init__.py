@@ -1,6 +1,17 @@
 """Devices and links as data: every number with its source."""
 
 from irsplit.profiles.load import codec_estimates, device, link, names
-from irsplit.profiles.model import CodecEstimate, CodecSpeed, Device, Link
+from irsplit.profiles.model import NO_MESSAGE, CodecEstimate, CodecSpeed, Device, Link, Message
 
-__all__ = ["CodecEstimate", "CodecSpeed", "Device", "Link", "codec_estimates", "device", "link", "names"]
+__all__ = [
+    "NO_MESSAGE",
+    "CodecEstimate",
+    "CodecSpeed",
+    "Device",
+    "Link",
+    "Message",
+    "codec_estimates",
+    "device",
+    "link",
+    "names",
+]

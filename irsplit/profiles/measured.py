@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.errors import PlanError
+from irsplit.profiles.model import NO_MESSAGE, Message
 
 FORMAT = "irsplit-profile/2"
 
@@ -59,9 +60,10 @@ class ModelProfile:
     tensors: dict[str, tuple[Coding, ...]] = field(default_factory=dict[str, tuple[Coding, ...]])
     previews: dict[str, tuple[Coding, ...]] = field(default_factory=dict[str, tuple[Coding, ...]])
     """Graph inputs as pictures, which may change them: only the baseline with a compressed input uses these."""
+    message: Message = NO_MESSAGE
 
     def slower(self, factor: Decimal) -> "ModelProfile":
-        """The same machine slowed down: every time multiplied by the factor."""
+        """The same machine slowed down: every time multiplied by the factor, but for the way to the server and back."""
 
         def load(one: Load) -> Load:
             times = (one.wall_ns, one.cpu_ns, one.spread_ns)
@@ -80,6 +82,7 @@ class ModelProfile:
             suffixes=tuple(map(load, self.suffixes)),
             tensors={name: tuple(map(coding, found)) for name, found in self.tensors.items()},
             previews={name: tuple(map(coding, found)) for name, found in self.previews.items()},
+            message=replace(self.message, device_ns=round(self.message.device_ns * factor)),
         )
 
     def by_cpu(self) -> "ModelProfile":
@@ -146,12 +149,14 @@ def _profile(data: dict[str, Any]) -> ModelProfile:
         {name: tuple(Coding(**coding) for coding in found) for name, found in data.pop(key).items()}
         for key in ("tensors", "previews")
     )
-    whole, cuts = Load(**data.pop("whole")), tuple(data.pop("cuts"))
-    profile = ModelProfile(whole=whole, cuts=cuts, tensors=tensors, previews=previews, **loads, **data)
+    whole, cuts, message = Load(**data.pop("whole")), tuple(data.pop("cuts")), Message(**data.pop("message", {}))
+    profile = ModelProfile(whole=whole, cuts=cuts, tensors=tensors, previews=previews, message=message, **loads, **data)
     own = sum(id.isdecimal() for id in cuts)
     for key, count in (("stretches", own + 1), ("prefixes", len(cuts)), ("suffixes", len(cuts))):
         if len(loads[key]) not in (0, count):
             raise ValueError(f"{len(loads[key])} {key} for {len(cuts)} cuts")
     if min((load.wall_ns for key in loads for load in loads[key]), default=0) < 0:
         raise ValueError("a negative time")
+    if min(asdict(message).values()) < 0:
+        raise ValueError("a message of negative cost")
     return profile

@@ -39,6 +39,24 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """What a frame and its answer cost beside engines, codecs and the link: once a round trip.
+
+    `device_ns` is the device's runtime around engine and encoder, `exchange_ns` the way to a server and back without a
+    link: both ends' protocol, and threads that wake up. The bytes are what the protocol adds.
+    """
+
+    device_ns: int = 0
+    exchange_ns: int = 0
+    up_bytes: int = 0
+    down_bytes: int = 0
+
+
+NO_MESSAGE = Message()
+"""Where nothing was measured, as in published figures."""
+
+
+@dataclass(frozen=True, slots=True)
 class CodecSpeed:
     """Bytes of raw tensor coded a second."""
 

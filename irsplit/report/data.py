@@ -6,7 +6,7 @@ device and on the server at their given speeds, and the ways in which every tens
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def report_data(
             "down_uw": link.down_uw,
             "tail_nj": link.tail_nj,
         },
+        "message": asdict(table.message),
         "active_uw": table.active_uw,
         "idle_uw": table.idle_uw,
         "load_percent": table.server_load_percent,

@@ -49,20 +49,25 @@
     row.serverMemory = weights[last] - weights[row.groups] + largest(row.groups, last);
   }
 
+  const wire = (bytes, bitsPerSecond) => Math.ceil(bytes * 8e9 / bitsPerSecond);
+
   // The cheapest way of every tensor under the conditions; the planner folds codecs into tensors the same way.
   const fold = (ways, bitsPerSecond, sender, receiver) => ways.map(([codec, size, encode, decode]) => ({
-    codec, size, encode: encode / sender, wire: Math.ceil(size * 8e9 / bitsPerSecond), decode: decode / receiver,
+    codec, size, encode: encode / sender, wire: wire(size, bitsPerSecond), decode: decode / receiver,
   })).reduce((best, way) => !best || way.encode + way.wire + way.decode < best.encode + best.wire + best.decode ? way : best, null);
 
   // The baselines' ways to send an input, as the planner has them.
   const preferred = (ways, wanted) => { const found = ways.filter(([codec]) => wanted(codec)); return found.length ? found : ways.slice(0, 1); };
   const unpacked = (tensor) => preferred(tensor.ways, (codec) => codec === "raw");
   const packed = (tensor) => preferred([...tensor.ways, ...tensor.preview], (codec) => codec !== "raw");
+  const silence = { device_ns: 0, exchange_ns: 0, up_bytes: 0, down_bytes: 0 };
 
   function price(row, now, ways = (tensor) => tensor.ways) {
+    const message = row.groups === last ? silence : data.message;
     const terms = { device: deviceNs[row.groups] / now.device, server: (serverNs[last] - serverNs[row.groups]) / now.server,
-      encode: 0, decode: 0, up: 0, down: 0, message: row.groups === last ? 0 : now.rtt };
-    let sent = 0, deviceCodec = 0, serverCodec = 0, possible = true;
+      encode: message.device_ns / now.device, decode: 0, up: wire(message.up_bytes, now.up), down: wire(message.down_bytes, now.down),
+      message: row.groups === last ? 0 : now.rtt + message.exchange_ns };
+    let sent = message.up_bytes + message.down_bytes, deviceCodec = terms.encode, serverCodec = 0, possible = true;
     for (const tensor of row.sent) {
       const way = fold(ways(tensor), now.up, now.device, now.server);
       if (!way) { possible = false; continue; }
