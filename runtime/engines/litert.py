@@ -10,18 +10,22 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from irsplit.errors import EngineError
-from irsplit.runtime.engines import Engine, EngineOptions
+from irsplit.runtime.engines import Engine, EngineOptions, MappedModel, ModelFile
 
 
 class LitertEngine:
     """One interpreter, which serves one call at a time.
 
     A few kernels exist in the default delegate alone, and a few models only open without it: what does not open as
-    asked is opened the other way, and `optimized` tells.
+    asked is opened the other way, and `optimized` tells. A file is mapped by LiteRT, a mapped model is copied: it
+    takes nothing but `bytes`.
     """
 
-    def __init__(self, path: Path, options: EngineOptions) -> None:
-        self._path = path
+    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+        self._name = file.name
+        self._path = file if isinstance(file, Path) else None
+        self._content = bytes(file.data) if isinstance(file, MappedModel) else None
+        self._identity = self._identify()
         self._lock = threading.Lock()
         self._threads = options.threads
         self.optimized = options.optimize
@@ -34,17 +38,29 @@ class LitertEngine:
     def _open(self) -> None:
         plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
         resolver = delegated if self.optimized else plain
+        if self._identify() != self._identity:
+            raise EngineError(f"{self._path}: was replaced while it was in use; open the bundle again")
         try:
             interpreter = Interpreter(
-                str(self._path), experimental_op_resolver_type=resolver, num_threads=self._threads or None
+                None if self._path is None else str(self._path),
+                self._content,
+                experimental_op_resolver_type=resolver,
+                num_threads=self._threads or None,
             )
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise EngineError(f"{self._path.name}: LiteRT refuses it: {str(error).splitlines()[0]}") from error
+            raise EngineError(f"{self._name}: LiteRT refuses it: {str(error).splitlines()[0]}") from error
         self._interpreter = interpreter
         self._inputs = interpreter.get_input_details()
         self._outputs = [details["index"] for details in interpreter.get_output_details()]
         self._shapes = [tuple(details["shape"]) for details in self._inputs]
+
+    def _identify(self) -> tuple[int, int] | None:
+        """What differs when another file takes the place of the one that was opened first."""
+        if self._path is None or not self._path.exists():
+            return None
+        status = self._path.stat()
+        return status.st_dev, status.st_ino
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
         with self._lock:
@@ -55,7 +71,7 @@ class LitertEngine:
                 self._interpreter.invoke()
                 return [np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs]
             except (RuntimeError, ValueError) as error:
-                raise EngineError(f"{self._path.name}: LiteRT failed: {str(error).splitlines()[0]}") from error
+                raise EngineError(f"{self._name}: LiteRT failed: {str(error).splitlines()[0]}") from error
 
     def _resize(self, inputs: Sequence[NDArray[Any]]) -> None:
         """Fit dynamic inputs; only when a shape changed, because allocating anew clears variable tensors."""
@@ -72,5 +88,5 @@ class LitertEngine:
             self._open()  # reset_all_variables() leaves resource variables as they are
 
 
-def open_engine(path: Path, options: EngineOptions) -> Engine:
-    return LitertEngine(path, options)
+def open_engine(file: ModelFile, options: EngineOptions) -> Engine:
+    return LitertEngine(file, options)

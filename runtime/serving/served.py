@@ -52,8 +52,8 @@ class ServedBundle:
         count = len(manifest.segments)
         mine = [index for index in range(count) if self.segments.has(index, index + 1)]
         if not mine:
-            raise BundleError(f"{manifest.folder}: no segment runs on the server; run it with 'irsplit run'")
-        self._whole = all(self.segments.file(index) is not None for index in range(count))
+            raise BundleError(f"{manifest.store.root}: no segment runs on the server; run it with 'irsplit run'")
+        self._whole = all(manifest.file(index) is not None for index in range(count))
         self.stateful = self.segments.stateful(0, count)
         for index in mine:
             self.segments.open(index, index + 1)
@@ -211,7 +211,7 @@ class ServedBundle:
             raise ServiceError(Code.INVALID, text)
         try:
             return segments.run(start, stop, values)
-        except EngineError as error:
+        except (BundleError, EngineError) as error:
             raise ServiceError(Code.INTERNAL, str(error)) from error
 
     def _answer(self, request: InferRequest, start: int, stretch: Stretch) -> InferResponse:

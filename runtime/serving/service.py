@@ -61,7 +61,7 @@ class Service:
         for bundle in bundles:
             versions = self.bundles.setdefault(bundle.name, {})
             if bundle.version in versions:
-                raise BundleError(f"{bundle.manifest.folder}: '{bundle.name}' {bundle.version} is given twice")
+                raise BundleError(f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice")
             versions[bundle.version] = bundle
         self._workers = workers
         self._queue = queue

@@ -55,6 +55,10 @@ def update(
     parts, folder = urlsplit(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
         raise RemoteError(f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT")
+    if folder.is_file():
+        raise BundleError(
+            f"{folder}: is a file; updates are made in the folder of a bundle, so unzip a packed side first"
+        )
     before = Manifest.load(folder) if (folder / MANIFEST).is_file() else None
     if before is None and not name:
         raise BundleError(f"{folder}: no bundle is there; give the name of the one at the server")
