@@ -182,6 +182,11 @@ class Manifest:
                 raise BundleError(f"{path}: changed since it was compiled; copy or compile the bundle again")
 
 
+def manifest_text(data: dict[str, Any]) -> str:
+    """The one way to write a manifest: equal objects give equal bytes."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

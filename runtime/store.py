@@ -54,7 +54,7 @@ def open_store(bundle: Path) -> Store:
     """The files of a bundle's folder or of a packed side. Raises BundleError for what is neither."""
     if not bundle.exists():
         raise BundleError(f"{bundle}: no such bundle; make one with 'irsplit compile MODEL -o {bundle}'")
-    return PackedSide(bundle) if bundle.is_file() else BundleFolder(bundle)
+    return PackedSide(bundle) if bundle.is_file() and is_bundle(bundle) else BundleFolder(bundle)
 
 
 def is_bundle(path: Path) -> bool:

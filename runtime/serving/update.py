@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from irsplit.errors import BundleError, DeadlineError, RemoteError
 from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.patch import apply_bytes
+from irsplit.runtime.patch import apply_patch
 from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
 from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError
 
@@ -77,7 +77,7 @@ def update(
             return Update(digest, digest, 0)
         received = file.tell()
         file.seek(0)
-        after = apply_bytes(folder if before is not None else None, file.read(), f"the patch of {url}", folder)
+        after = apply_patch(folder if before is not None else None, file, f"the patch of {url}", folder)
         return Update(digest, after.digest, received)
 
 
