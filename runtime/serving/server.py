@@ -29,6 +29,8 @@ from irsplit.runtime.serving.updates import MakePatch, Updates
 
 _LOG = logging.getLogger("irsplit.serve")
 _EXPIRY_PERIOD_S = 5.0
+_SPARE_STREAMS = 16
+"""Of a connection that has filled the queue: to be told so, and to ask for health."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,9 @@ class Server:
         options.check()
         self.options = options
         self.service = Service(bundles, options.workers, options.queue, options.batching)
-        self._grpc = GrpcDoor(self.service, options.token, options.limits.frame_bytes)
+        self._grpc = GrpcDoor(
+            self.service, options.token, options.limits.frame_bytes, options.workers + options.queue + _SPARE_STREAMS
+        )
         self._updates = None if make_patch is None else Updates(self.service, make_patch)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
