@@ -42,8 +42,8 @@ from benchmarks.link import Proxy
 from benchmarks.networks import resnet101_v2
 from benchmarks.soak import process
 from benchmarks.tables import markdown
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.serving import segments
+from irsplit.runtime import manifest
+from irsplit.runtime.engines import EngineOptions, ModelFile
 from irsplit.runtime.state import Segment, open_segment
 
 SCHEDULE: Schedule = ((0.0, WIFI), (20.0, PAPER), (50.0, None), (70.0, PAPER), (105.0, WIFI))
@@ -99,10 +99,10 @@ def pace(stops: Sequence[Way]) -> None:
     spans = [end - begin for begin, end in zip([0.0, *ends[:-1]], ends, strict=True)]
     names = {f"segment{index}": span for index, span in enumerate(spans)}
 
-    def paced(path: Path, segment: Segment, options: EngineOptions) -> Paced:
-        return Paced(open_segment(path, segment, options), names[path.stem])
+    def paced(file: ModelFile, segment: Segment, options: EngineOptions) -> Paced:
+        return Paced(open_segment(file, segment, options), names[Path(file.name).stem])
 
-    segments.open_segment = paced
+    manifest.open_segment = paced
 
 
 def follow(proxy: Proxy, began: float) -> None:

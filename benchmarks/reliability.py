@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -75,6 +76,9 @@ class Stage:
         self.bundle, self.lone = folder / "bundle", folder / "lone"
         irsplit.compile_model(DIGITS / "digits.onnx", self.bundle, ["bottleneck/relu"], autonomous=True)
         irsplit.compile_model(DIGITS / "digits.onnx", self.lone, ["down/relu"])
+        self.served = folder / "served"
+        """What the server reads, apart from what devices have."""
+        shutil.copytree(self.bundle, self.served)
         pixels = (np.load(DIGITS / "test_images.npz")["images"] / 255).astype(np.float32)
         self.calls: list[Call] = [{"image": image[np.newaxis, np.newaxis]} for image in pixels[:64]]
         local = irsplit.LocalSession(self.bundle)
@@ -82,10 +86,11 @@ class Stage:
         self.ports = {"grpc": _free_port(), "http": _free_port()}
         self.process = self.launch()
 
-    def launch(self) -> subprocess.Popen[str]:
+    def launch(self, log: int | None = None, level: str = "error", token: str = "") -> subprocess.Popen[str]:
         ports = ["--port", str(self.ports["grpc"]), "--http-port", str(self.ports["http"])]
-        command = [sys.executable, "-m", "irsplit", "serve", *ports, "--log-level", "error", f"digits={self.bundle}"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        command = [sys.executable, "-m", "irsplit", "serve", *ports, "--log-level", level, f"digits={self.served}"]
+        environment = os.environ | {"IRSPLIT_TOKEN": token}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=environment)
         assert process.stdout is not None
         assert process.stdout.readline().startswith("listening")
         return process
@@ -98,6 +103,17 @@ class Stage:
 
     def restart(self) -> None:
         self.process = self.launch()
+
+    @contextlib.contextmanager
+    def instead(self, **options: Any) -> Generator[None]:
+        """Another server process in the place of the usual one."""
+        self.kill()
+        self.process = self.launch(**options)
+        try:
+            yield
+        finally:
+            self.kill()
+            self.restart()
 
     def memory_bytes(self) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
@@ -242,6 +258,128 @@ def slow_readers(stage: Stage, count: Count) -> str:
     return "200 connections that began a request and never go on"
 
 
+def answers_not_read(stage: Stage, count: Count) -> str:
+    """Requests whose answers stay: pipelined over HTTP; over gRPC as many streams as there may be, with no window."""
+    before, stop = stage.memory_bytes(), threading.Event()
+    asked = [0] * 40
+
+    def never_read(index: int) -> None:
+        scheme = ("http", "grpc")[index % 2]
+        with socket.create_connection(("127.0.0.1", stage.ports[scheme])) as connection:
+            connection.settimeout(0.5)
+            connection.sendall(b"" if scheme == "http" else _PREFACE)
+            while not stop.is_set():
+                with contextlib.suppress(OSError):  # nothing more fits, or the server has closed it
+                    number = asked[index]
+                    connection.sendall(_PIPELINED if scheme == "http" else _call(2 * number + 1))
+                    asked[index] += 1
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=never_read, args=(index,)) for index in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    ask(stage, stage.url("http"), count, 6)
+    ask(stage, stage.url("grpc"), count, 6)
+    growth = max(stage.memory_bytes() - before, 0) / 1e6
+    stop.set()
+    for thread in threads:
+        thread.join()
+    began = time.monotonic()
+    stage.process.terminate()
+    code = stage.process.wait(30)
+    took = time.monotonic() - began
+    stage.restart()
+    return (
+        f"{len(asked)} connections sent {sum(asked)} requests and read no answer, gRPC with a window of 0; "
+        f"the server grew by {growth:.0f} MB, and ended with code {code} {took:.1f} s after SIGTERM"
+    )
+
+
+_PIPELINED = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Of HTTP/2."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+# SETTINGS with INITIAL_WINDOW_SIZE 0.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, (4).to_bytes(2, "big") + bytes(4))
+_SETTINGS_SEEN = _frame(4, 1, 0, b"")
+
+
+def _call(stream: int) -> bytes:
+    """A whole request for the server's metadata."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/inference.GRPCInferenceService/ServerMetadata",
+        ":authority": "x",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    # Literals without indexing; all lengths are below 127.
+    block = b"".join(
+        bytes([0, len(key)]) + key.encode() + bytes([len(value)]) + value.encode() for key, value in fields.items()
+    )
+    head = _SETTINGS_SEEN if stream == 1 else b""
+    return head + _frame(1, 4, stream, block) + _frame(0, 1, stream, bytes(5))
+
+
+def many_connections(stage: Stage, count: Count) -> str:
+    with contextlib.ExitStack() as stack:
+        for scheme in ("http", "grpc"):
+            for _ in range(400):
+                stack.enter_context(socket.create_connection(("127.0.0.1", stage.ports[scheme])))
+        ask(stage, stage.url("http"), count, 3)
+        ask(stage, stage.url("grpc"), count, 3)
+    return "800 connections that say nothing"
+
+
+def told_to_stop(stage: Stage, count: Count) -> str:
+    codes: list[int] = []
+
+    def stop() -> None:
+        stage.process.terminate()
+        codes.append(stage.process.wait())
+
+    with meanwhile((1, stop), (1, stage.restart)):
+        ask(stage, stage.url(), count, 6)
+    return f"SIGTERM under load: the server answers what it took and ends with code {codes[0]}; started again 1 s later"
+
+
+def no_room_for_the_log(stage: Stage, count: Count) -> str:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with stage.instead(log=full, level="debug"):
+            ask(stage, stage.url("grpc"), count, 3)
+            ask(stage, stage.url("http"), count, 3)
+    finally:
+        os.close(full)
+    return "every line of the server's log fails (/dev/full)"
+
+
+def replaced_while_serving(stage: Stage, count: Count) -> str:
+    def replace_it() -> None:
+        irsplit.compile_model(DIGITS / "digits.onnx", stage.served, ["down/relu"])
+
+    with meanwhile((1, replace_it)):
+        ask(stage, stage.url(), count, 5)
+    with stage.instead():
+        ask(stage, stage.url(), count, 3)
+    shutil.rmtree(stage.served)
+    shutil.copytree(stage.bundle, stage.served)
+    stage.kill()
+    stage.restart()
+    return "another build in the served folder: the old one is served on; after a restart, frames are refused by name"
+
+
+def other_token(stage: Stage, count: Count) -> str:
+    with stage.instead(token="the new one"):
+        ask(stage, stage.url(), count, 3)
+    return "the server's token was changed, the device's was not"
+
+
 def hostile(stage: Stage, count: Count) -> str:
     before, random = stage.memory_bytes(), Random(5)
     answered = [0]
@@ -321,7 +459,13 @@ FAULTS: dict[str, Callable[[Stage, Count], str]] = {
     "damage everywhere": damage_everywhere,
     "outage": outage,
     "the founding paper's link": paper_link,
-    "slow readers": slow_readers,
+    "requests that never end": slow_readers,
+    "answers that are not read": answers_not_read,
+    "many connections": many_connections,
+    "server told to stop": told_to_stop,
+    "no room for the server's log": no_room_for_the_log,
+    "bundle replaced while it is served": replaced_while_serving,
+    "expired token": other_token,
     "malformed and oversized requests": hostile,
     "version mismatch": other_build,
     "full disk": full_disk,
@@ -346,7 +490,9 @@ each of its operations on files, one after the other; the old or the new bundle 
 process leaves beside it is held by no lock, and a later run removes it. Before an older bundle goes, the new one is
 on the disk (fsync), so that a power cut leaves one of them too.
 
-Two processes under load for a minute a row, nothing broken: [what the service costs](serving.md). A stateful bundle
+Two processes under load for a minute a row, nothing broken: [what the service costs](serving.md). Durations are
+measured by clocks that never jump, so a change of the machine's time moves nothing; a server that is started before its
+bundle exists says so and ends with code 2. A stateful bundle
 never repeats a step: see `tests/serving/test_client.py`, where every other answer is lost on its way
 and the count is still right, and where a state that is gone is an error until `reset()`.
 """

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from irsplit.adapters.split_bytes import SplitModel, split_bytes
     from irsplit.compiler import Compiled, compile_model
     from irsplit.dialects.registry import read_model
+    from irsplit.pack import pack_bundle
     from irsplit.passes.cuts import find_cuts
     from irsplit.passes.pipeline import Pipeline
     from irsplit.runtime.session import DeviceSession, Frame, LocalSession, ServerSession, Session
@@ -36,6 +37,7 @@ _HOMES = {
     "Verification": "irsplit.verification",
     "compile_model": "irsplit.compiler",
     "find_cuts": "irsplit.passes.cuts",
+    "pack_bundle": "irsplit.pack",
     "read_model": "irsplit.dialects.registry",
     "split_bytes": "irsplit.adapters.split_bytes",
     "verify_bundle": "irsplit.verification",
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "compile_model",
     "find_cuts",
+    "pack_bundle",
     "read_model",
     "split_bytes",
     "verify_bundle",

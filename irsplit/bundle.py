@@ -16,7 +16,15 @@ from irsplit.ir import Dim, Graph, Model, TensorType, Value, engine_graph, state
 from irsplit.passes.boundaries import sends, specs
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from irsplit.runtime.folders import new_folder
-from irsplit.runtime.manifest import FORMAT_VERSION, MANIFEST, Manifest, SegmentInfo, TensorInfo, file_digest
+from irsplit.runtime.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    Manifest,
+    SegmentInfo,
+    TensorInfo,
+    file_digest,
+    manifest_text,
+)
 from irsplit.runtime.state import StateInfo
 
 _HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
@@ -86,7 +94,7 @@ def write_bundle(
         }
         for name, data in (beside or {}).items():
             (build / name).write_bytes(data)
-        (build / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (build / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
     return Manifest.load(folder)
 
 

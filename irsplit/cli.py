@@ -27,6 +27,7 @@ COMMANDS = {
     "serve": "run the server's side of bundles as a service (Open Inference Protocol, gRPC and HTTP)",
     "export": "write what existing engines run: a Ray Serve application, a Triton model repository, a KServe service",
     "report": "write a page with what every cut costs, which re-plans when its sliders move",
+    "pack": "make one file of each side of a bundle, which runs without being unpacked",
     "delta": "write the patch that makes one build of a bundle of another",
     "apply": "make the new build of a bundle of the old one and a patch",
     "update": "bring a device's bundle up to the build that a server has",

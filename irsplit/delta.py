@@ -8,28 +8,54 @@ bytes are compressed with their old counterparts as dictionary. `irsplit.runtime
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from os import SEEK_END
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
 from irsplit.dialects.registry import dialect_of
 from irsplit.errors import BundleError, IrsplitError
 from irsplit.ir import TensorType
 from irsplit.progress import Progress, Steps, silent
 from irsplit.runtime.folders import MANIFEST, write_file
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.patch import HEAD, MAGIC, SIZE, VERSION, Bytes, Change, cut, ordered, unchanged_bytes
+from irsplit.runtime.manifest import Manifest, manifest_text
+from irsplit.runtime.patch import (
+    BLOCK,
+    CHECKED_FROM,
+    HEAD,
+    KINDS,
+    MAGIC,
+    NAME_SIZE,
+    PLANE_WINDOW_LOG,
+    REST_BLOCK,
+    VERSION,
+    Bytes,
+    Contents,
+    OldRest,
+    Plane,
+    Span,
+    coded,
+    descriptor_of,
+    dictionary,
+    packed,
+)
 
 _LEVEL = 17
-_NONE = np.empty(0, np.uint8)
+_SMALL_BYTES = 64
+"""Weights up to this size are no spans when they changed: describing one costs as much as it saves."""
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Weight:
     """A weight inside of a file."""
 
     name: str
@@ -63,70 +89,134 @@ def write_delta(
     names = [name for name in after.files if name.startswith(f"{place}/" if place else "")]
     if not names:
         raise BundleError(f"{new}: has no files of place '{place}'; give device or server")
-    entries = _Entries(before, after)
     steps = Steps(progress, len(names) + 1)
-    for name in names:
-        steps.begin(name)
-        entries.add(name)
-    steps.begin("compressing")
-    data = _packed(entries)
-    write_file(patch, lambda file: file.write(data))
+    with ExitStack() as stack:
+
+        def scratch() -> IO[bytes]:
+            return stack.enter_context(tempfile.TemporaryFile())
+
+        making = _Making(before, after, _Planes(scratch), scratch())
+        for name in names:
+            steps.begin(name)
+            making.add(name)
+        steps.begin("compressing")
+        write_file(patch, lambda file: making.write(f"{place}/" if place else "", file))
     sizes = [after.path(name).stat().st_size for name in (*names, MANIFEST)]
-    return DeltaReport(len(names), len(entries.copied), sum(sizes), len(data))
+    return DeltaReport(len(names), len(names) - len(making.made), sum(sizes), patch.stat().st_size)
 
 
-def _packed(entries: "_Entries") -> bytes:
-    manifest = entries.after.path(MANIFEST).read_bytes()
-    known = b"" if entries.before is None else entries.before.path(MANIFEST).read_bytes()
-    manifest_stream = entries.streams.add_against(manifest, known)
-    parts = entries.streams.parts()
-    header = {
-        "old": "" if entries.before is None else entries.before.digest,
-        "new": entries.after.digest,
-        "files": entries.changed,
-        "copied": entries.copied,
-        "manifest": manifest_stream,
-        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
-        "streams": [[name, len(part)] for name, part in parts],
-    }
-    packed = zstandard.ZstdCompressor(_LEVEL).compress(json.dumps(header).encode())
-    body = b"".join([SIZE.pack(len(packed)), packed, *(part for _, part in parts)])
-    return HEAD.pack(MAGIC, VERSION, hashlib.sha256(body).digest()) + body
+@dataclass
+class _Making:
+    """A patch under way: how files are made, and what that takes."""
 
+    before: Manifest | None
+    after: Manifest
+    planes: "_Planes"
+    rests: IO[bytes]
+    """The compressed bytes outside of spans."""
+    made: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    """Files that the old bundle does not have as they are."""
 
-class _Entries:
-    """What a patch says of every file, and the streams that it points to."""
-
-    def __init__(self, before: Manifest | None, after: Manifest) -> None:
-        self.before = before
-        self.after = after
-        self.streams = _Streams()
-        self.changed: list[dict[str, Any]] = []
-        self.copied: list[str] = []
-        """Files that the old bundle has as they are."""
-        self._old_weights = {} if before is None else _weights(before)
-        self._new_weights = _weights(after)
+    def __post_init__(self) -> None:
+        self._old_weights = {} if self.before is None else _weights(self.before)
+        self._new_weights = _weights(self.after)
 
     def add(self, name: str) -> None:
         if self.before is not None and self.before.files.get(name) == self.after.files[name]:
-            self.copied.append(name)
             return
-        new = np.fromfile(self.after.path(name), np.uint8)
-        base = name if self.before is not None and (self.before.folder / name).is_file() else ""
-        old = _NONE if self.before is None or not base else np.fromfile(self.before.path(base), np.uint8)
-        changes = _changes(self._old_weights.get(base, ()), self._new_weights.get(name, ()), old, new)
-        for change in changes:
-            self.streams.add_planes(_planes(change, old, new))
-        rest = unchanged_bytes(new, [(change.new, change.length) for change in changes])
-        known = unchanged_bytes(old, [(change.old, change.length) for change in changes])
-        stream = self.streams.add_against(rest.tobytes(), known.tobytes())
-        rows = [[change.old, change.new, change.length, change.width, change.coding] for change in changes]
-        self.changed.append({"name": name, "base": base, "size": new.size, "changes": rows, "rest": stream})
+        self.made[name] = self._derived(name) or self._coded(name)
+
+    def _derived(self, name: str) -> list[Any] | None:
+        """A file that another one, or an old boundary, gives."""
+        twin = next((other for other in self.made if self.after.files[other] == self.after.files[name]), None)
+        if twin is not None:
+            return ["as", twin]
+        data = self.after.path(name)
+        for index, boundary in enumerate(() if self.before is None else self.before.boundaries):
+            derived = descriptor_of(boundary, self.after.digest)
+            if len(derived) == data.stat().st_size and derived == data.read_bytes():
+                return ["boundary", index]
+        return None
+
+    def _coded(self, name: str) -> list[Any]:
+        with _contents(self.after, name) as new:
+            if self.before is None or not self.before.store.holds(name):
+                sizes, count = self._add_rest(new, (), None)
+                return ["coded", 0, sizes, count, []]
+            with _contents(self.before, name) as old:
+                spans = _spans(self._old_weights.get(name, ()), self._new_weights.get(name, ()), old, new)
+                for span in spans:
+                    if span.coding != "same":
+                        self._add_planes(span, old, new)
+                sizes, count = self._add_rest(new, spans, OldRest(old, spans))
+                return ["coded", 1, sizes, count, packed(spans)]
+
+    def _add_planes(self, span: Span, old: Contents, new: Contents) -> None:
+        for a, b in _element_blocks(span, old, new):
+            self.planes.add(span.width, coded(span.coding, a, b))
+
+    def _add_rest(self, new: Contents, spans: Sequence[Span], known: OldRest | None) -> tuple[list[int], int]:
+        """Compressed sizes of the blocks of what is outside of the spans, and its size."""
+        sizes: list[int] = []
+        count = 0
+        for index, block in enumerate(_rest_blocks(new, spans)):
+            data = compress_against(block, b"" if known is None else known.around(index))
+            self.rests.write(data)
+            sizes.append(len(data))
+            count += len(block)
+        return sizes, count
+
+    def write(self, place: str, file: IO[bytes]) -> None:
+        text = self.after.path(MANIFEST).read_bytes()
+        planes = self.planes.compressed()
+        header = {
+            "place": place,
+            "made": self.made,
+            "planes": [[plane.width, plane.index, plane.bits, plane.size] for plane, _ in planes],
+        }
+        known = b"" if self.before is None else self.before.path(MANIFEST).read_bytes()
+        words = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
+        packed_header = compress_against(f"{words}\n{self._blanked(text)}".encode(), known)
+        old = bytes(NAME_SIZE) if self.before is None else bytes.fromhex(self.before.digest)[:NAME_SIZE]
+        sha = hashlib.sha256(text).digest()
+        file.write(HEAD.pack(MAGIC, VERSION, 0, old, sha, len(packed_header)))
+        file.write(packed_header)
+        for part in (self.rests, *(part for _, part in planes)):
+            part.seek(0)
+            shutil.copyfileobj(part, file, BLOCK)
+        _write_crc(file)
+
+    def _blanked(self, text: bytes) -> str:
+        """The new manifest without what the result tells. Raises BundleError when it could not be written again."""
+        data: dict[str, Any] = json.loads(text)
+        if manifest_text(data).encode() != text:
+            raise BundleError(f"{self.after.folder / MANIFEST}: was changed by hand; compile the bundle again")
+        for name in self.made:
+            data["files"][name] = ""
+        for item in data["boundaries"]:
+            item["digest"] = ""
+        return manifest_text(data)
 
 
-def _weights(manifest: Manifest) -> Mapping[str, list[Span]]:
+def _write_crc(file: IO[bytes]) -> None:
+    """Fill in the CRC of a patch that is written but for it."""
+    file.seek(CHECKED_FROM)
+    crc = 0
+    while block := file.read(BLOCK):
+        crc = zlib.crc32(block, crc)
+    file.seek(CHECKED_FROM - 4)
+    file.write(crc.to_bytes(4, "little"))
+
+
+@contextmanager
+def _contents(manifest: Manifest, name: str) -> Generator[Contents]:
+    with manifest.store.open(name) as file:
+        yield Contents(file, manifest.store.size(name))
+
+
+def _weights(manifest: Manifest) -> Mapping[str, list[Weight]]:
     """The weights of every file of a bundle, data files beside a model too; none of what the dialect cannot read."""
-    found: dict[str, list[Span]] = {}
+    found: dict[str, list[Weight]] = {}
     files = {file for segment in manifest.segments for file in (segment.file, *segment.copies.values())}
     for path in (manifest.folder / file for file in sorted(files)):
         try:
@@ -138,8 +228,8 @@ def _weights(manifest: Manifest) -> Mapping[str, list[Span]]:
             if constant is None or constant.encoding != "raw" or constant.buffer.path is None or not constant.length:
                 continue
             storage = value.type.dtype.storage if isinstance(value.type, TensorType) else None
-            width = 1 if storage is None or storage.itemsize not in (2, 4, 8) else storage.itemsize
-            span = Span(
+            width = 1 if storage is None or storage.itemsize not in KINDS else storage.itemsize
+            weight = Weight(
                 value.name,
                 constant.offset,
                 constant.length,
@@ -147,82 +237,178 @@ def _weights(manifest: Manifest) -> Mapping[str, list[Span]]:
                 storage is not None and storage.kind == "f",
             )
             name = Path(constant.buffer.path).resolve().relative_to(manifest.folder.resolve()).as_posix()
-            found.setdefault(name, []).append(span)
+            found.setdefault(name, []).append(weight)
     return found
 
 
-def _changes(old: Sequence[Span], new: Sequence[Span], old_data: Bytes, new_data: Bytes) -> list[Change]:
-    """The weights that both have, by place in the new file, none inside of another."""
-    known = {(span.name, span.length): span for span in old}
-    changes: list[Change] = []
+def _spans(old: Sequence[Weight], new: Sequence[Weight], old_file: Contents, new_file: Contents) -> list[Span]:
+    """The weights that both have, by place in the new file, none inside of another; equal ones with what is equal
+    around them."""
+    known = {(weight.name, weight.length): weight for weight in old}
+    spans: list[Span] = []
     end = 0
-    for span in sorted(new, key=lambda span: span.offset):
-        base = known.get((span.name, span.length))
-        if base is None or span.offset < end or span.length % span.width:
+    for weight in sorted(new, key=lambda weight: weight.offset):
+        base = known.get((weight.name, weight.length))
+        if base is None or weight.offset < end or weight.length % weight.width:
             continue
-        end = span.offset + span.length
-        change = Change(base.offset, span.offset, span.length, span.width, "same")
-        before, after = cut(old_data, base.offset, span.length), cut(new_data, span.offset, span.length)
-        if not np.array_equal(before, after):
-            codings = ("xor", "floats" if span.is_float else "integers")
-            tried = [Change(base.offset, span.offset, span.length, span.width, coding) for coding in codings]
-            change = min(tried, key=lambda change: _entropy(_planes(change, old_data, new_data)))
-        changes.append(change)
-    return changes
+        span = _span(base.offset, weight, old_file, new_file)
+        if span.coding != "same" and span.length <= _SMALL_BYTES:
+            continue
+        spans.append(span)
+        end = span.new + span.length
+    return _grown(spans, old_file, new_file)
 
 
-def _planes(change: Change, old: Bytes, new: Bytes) -> Bytes:
-    """[width, elements]: the new weight against the old one, lowest byte first; nothing for equal ones."""
-    if change.coding == "same":
-        return np.empty((change.width, 0), np.uint8)
-    kind = np.dtype(f"<u{change.width}")
-    before, after = (cut(data, at, change.length).view(np.uint8) for data, at in ((old, change.old), (new, change.new)))
-    a, b = np.frombuffer(before.tobytes(), kind), np.frombuffer(after.tobytes(), kind)
-    if change.coding == "xor":
-        coded = a ^ b
-    else:
-        a, b = (ordered(a), ordered(b)) if change.coding == "floats" else (a, b)
-        d = b - a
-        coded = (d << np.array(1, kind)) ^ (np.array(0, kind) - (d >> np.array(8 * change.width - 1, kind)))
-    return np.ascontiguousarray(coded.astype(kind).view(np.uint8).reshape(-1, change.width).T)
+def _span(base: int, weight: Weight, old: Contents, new: Contents) -> Span:
+    """A weight against the old one at `base`, coded in the way that needs fewer bits."""
+    span = Span(base, weight.offset, weight.length, weight.width, "same")
+    if all(np.array_equal(a, b) for a, b in _element_blocks(span, old, new)):
+        return replace(span, width=1)
+    codings = ("xor", "floats" if weight.is_float else "integers")
+    return replace(span, coding=min(codings, key=lambda coding: _entropy(replace(span, coding=coding), old, new)))
 
 
-def _entropy(planes: Bytes) -> float:
-    """Bits that an ideal coder without memory needs."""
-    bits = 0.0
-    for plane in planes:
-        counts = np.bincount(plane, minlength=256)
-        counts = counts[counts > 0]
-        bits -= float((counts * np.log2(counts / plane.size)).sum())
-    return bits
+def _element_blocks(span: Span, old: Contents, new: Contents) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    kind = KINDS[span.width]
+    for offset in range(0, span.length, BLOCK):
+        size = min(BLOCK, span.length - offset)
+        before, after = old.read(span.old + offset, size), new.read(span.new + offset, size)
+        yield np.frombuffer(before, kind), np.frombuffer(after, kind)
 
 
-class _Streams:
-    """What a patch carries beside its header: byte planes gathered by (width, plane), and compressed rests."""
-
-    def __init__(self) -> None:
-        self._planes: dict[str, list[bytes]] = {}
-        self._rests: list[bytes] = []
-
-    def add_planes(self, planes: Bytes) -> None:
-        for index, plane in enumerate(planes):
-            self._planes.setdefault(f"{len(planes)}.{index}", []).append(plane.tobytes())
-
-    def add_against(self, data: bytes, dictionary: bytes) -> int:
-        """Index of the stream that holds `data`."""
-        self._rests.append(compress_against(data, dictionary))
-        return len(self._rests) - 1
-
-    def parts(self) -> list[tuple[str, bytes]]:
-        """Every stream with its name, in order; rests have none."""
-        compressor = zstandard.ZstdCompressor(_LEVEL)
-        planes = [(name, compressor.compress(b"".join(parts))) for name, parts in sorted(self._planes.items())]
-        return [("", rest) for rest in self._rests] + planes
+def _entropy(span: Span, old: Contents, new: Contents) -> float:
+    """Bits that an ideal coder without memory needs for the planes."""
+    counts = np.zeros((span.width, 256), np.int64)
+    for a, b in _element_blocks(span, old, new):
+        for index, plane in enumerate(_planes(coded(span.coding, a, b))):
+            counts[index] += np.bincount(plane, minlength=256)
+    shares = counts[counts > 0] / (span.length // span.width)
+    return -float((counts[counts > 0] * np.log2(shares)).sum())
 
 
-def compress_against(data: bytes, dictionary: bytes) -> bytes:
-    """zstandard with `dictionary` as what came before, as `zstd --patch-from` does."""
-    window = max(10, min(27, (len(data) + len(dictionary)).bit_length()))
-    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=window, enable_ldm=True)
-    known = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if dictionary else None
-    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=known).compress(data)
+def _planes(elements: NDArray[Any]) -> Bytes:
+    """[width, elements], the lowest byte first."""
+    return np.ascontiguousarray(elements.view(np.uint8).reshape(-1, elements.itemsize).T)
+
+
+def _grown(spans: Sequence[Span], old: Contents, new: Contents) -> list[Span]:
+    """Equal spans with all the bytes around them that are equal too, and as one where they meet."""
+    grown: list[Span] = []
+    for index, span in enumerate(spans):
+        begin = grown[-1].new + grown[-1].length if grown else 0
+        end = spans[index + 1].new if index + 1 < len(spans) else new.size
+        if span.coding == "same":
+            count = _equal_before(span, old, new, min(span.new - begin, span.old))
+            span = replace(span, old=span.old - count, new=span.new - count, length=span.length + count)
+            left = min(end - span.new, old.size - span.old) - span.length
+            span = replace(span, length=span.length + _equal_behind(span, old, new, left))
+        if grown and _continues(grown[-1], span):
+            before = grown.pop()
+            span = replace(before, length=before.length + span.length)
+        grown.append(span)
+    return grown
+
+
+def _continues(span: Span, other: Span) -> bool:
+    both_same = span.coding == other.coding == "same"
+    return both_same and other.new == span.new + span.length and other.old == span.old + span.length
+
+
+def _equal_before(span: Span, old: Contents, new: Contents, limit: int) -> int:
+    """How many bytes before a span are equal, of at most `limit`."""
+    for offset in range(0, limit, BLOCK):
+        size = min(BLOCK, limit - offset)
+        before, after = (f.read(at - offset - size, size) for f, at in ((old, span.old), (new, span.new)))
+        count = _equal(before[::-1], after[::-1])
+        if count < size:
+            return offset + count
+    return limit
+
+
+def _equal_behind(span: Span, old: Contents, new: Contents, limit: int) -> int:
+    for offset in range(span.length, span.length + limit, BLOCK):
+        size = min(BLOCK, span.length + limit - offset)
+        count = _equal(old.read(span.old + offset, size), new.read(span.new + offset, size))
+        if count < size:
+            return offset - span.length + count
+    return limit
+
+
+def _equal(before: bytes, after: bytes) -> int:
+    """How many bytes are equal from the first on."""
+    differs = np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)
+    return int(differs.argmax()) if differs.any() else len(before)
+
+
+def _rest_blocks(new: Contents, spans: Sequence[Span]) -> Iterator[bytes]:
+    """What is outside of the spans, in blocks of REST_BLOCK."""
+    block = bytearray()
+    ends = [0, *(span.new + span.length for span in spans)]
+    for begin, end in zip(ends, [*(span.new for span in spans), new.size], strict=True):
+        while begin < end:
+            size = min(end - begin, REST_BLOCK - len(block))
+            block += new.read(begin, size)
+            begin += size
+            if len(block) == REST_BLOCK:
+                yield bytes(block)
+                block.clear()
+    if block:
+        yield bytes(block)
+
+
+class _Planes:
+    """Byte planes gathered by width and number, each in a temporary file until it is compressed."""
+
+    def __init__(self, scratch: Callable[[], IO[bytes]]) -> None:
+        self._scratch = scratch
+        self._files: dict[tuple[int, int], IO[bytes]] = {}
+        self._largest: dict[tuple[int, int], int] = {}
+
+    def add(self, width: int, elements: NDArray[Any]) -> None:
+        for index, plane in enumerate(_planes(elements)):
+            key = width, index
+            if key not in self._files:
+                self._files[key] = self._scratch()
+            self._files[key].write(plane.tobytes())
+            self._largest[key] = max(self._largest.get(key, 0), int(plane.max(initial=0)))
+
+    def compressed(self) -> list[tuple[Plane, IO[bytes]]]:
+        """Every plane and its compressed bytes; small values go two a byte, since zstandard spends at least a bit on
+        each byte."""
+        found: list[tuple[Plane, IO[bytes]]] = []
+        for (width, index), file in sorted(self._files.items()):
+            bits = 4 if self._largest[width, index] < 16 else 8
+            source = self._paired(file) if bits == 4 else file
+            size = source.seek(0, SEEK_END)
+            source.seek(0)
+            target = self._scratch()
+            _compressor(size, PLANE_WINDOW_LOG).copy_stream(source, target, size=size)
+            found.append((Plane(width, index, bits, target.tell()), target))
+        return found
+
+    def _paired(self, file: IO[bytes]) -> IO[bytes]:
+        file.seek(0)
+        target = self._scratch()
+        while block := file.read(BLOCK):
+            pairs = np.frombuffer(block + bytes(len(block) % 2), np.uint8).reshape(-1, 2)
+            target.write((pairs[:, 0] | pairs[:, 1] << np.uint8(4)).tobytes())
+        return target
+
+
+def compress_against(data: bytes, known: bytes) -> bytes:
+    """zstandard with `known` as what came before, as `zstd --patch-from` does."""
+    window = max(10, min(24, (len(data) + len(known)).bit_length()))
+    return _compressor(len(data), window, known).compress(data)
+
+
+def _compressor(size: int, window_log: int, known: bytes = b"") -> zstandard.ZstdCompressor:
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        _LEVEL,
+        source_size=size,
+        dict_size=len(known),
+        window_log=window_log,
+        enable_ldm=bool(known),
+        write_content_size=False,
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=dictionary(known))

@@ -23,22 +23,23 @@ def remember(model: Path, sha256: str) -> None:
 def find(manifest: Manifest, given: Path | None = None) -> Path:
     """The source model of a bundle: `given`, the remembered path, or a file of its name near the bundle.
 
-    Raises BundleError when none of them has the digest in the manifest.
+    Raises BundleError when none of them has the digest in the manifest, and for one packed side of a bundle.
     """
+    bundle = manifest.folder
     file, sha256 = manifest.raw["source"]["file"], manifest.raw["source"]["sha256"]
     if given is not None:
         if not given.is_file():
             raise BundleError(f"{given}: no such file")
         if file_digest(given) != sha256:
-            raise BundleError(f"{given}: is not the model that {manifest.folder} was compiled from; give {file}")
+            raise BundleError(f"{given}: is not the model that {bundle} was compiled from; give {file}")
         return given
     remembered = _index() / sha256
     candidates = [Path(remembered.read_text(encoding="utf-8"))] if remembered.is_file() else []
-    candidates += [folder / file for folder in (manifest.folder, manifest.folder.resolve().parent, Path.cwd())]
+    candidates += [folder / file for folder in (bundle, bundle.resolve().parent, Path.cwd())]
     for candidate in candidates:
         if candidate.is_file() and file_digest(candidate) == sha256:
             return candidate
-    raise BundleError(f"{manifest.folder}: its source model {file} is not where it was; say where with --model PATH")
+    raise BundleError(f"{bundle}: its source model {file} is not where it was; say where with --model PATH")
 
 
 def _index() -> Path:

@@ -237,6 +237,10 @@ class Boundary:
         if not 0 <= self.index < 1 << 32 or len(self.name.encode()) > _NAME_LIMIT:
             raise ValueError(f"boundary {self.index} {self.name!r}: index or name too large")
 
+    def __hash__(self) -> int:
+        """Of the digest, which is kept: codecs are looked up by their boundary for every frame."""
+        return hash(self.digest)
+
     @cached_property
     def digest(self) -> bytes:
         """16 bytes that differ whenever anything in the boundary, or the bundle's digest, differs."""

@@ -11,8 +11,10 @@ from typing import Any
 
 from irsplit.errors import BundleError
 from irsplit.runtime.boundary import Boundary
+from irsplit.runtime.engines import Engine, EngineOptions
 from irsplit.runtime.folders import MANIFEST
-from irsplit.runtime.state import StateInfo
+from irsplit.runtime.state import StateInfo, open_segment
+from irsplit.runtime.store import BundleFolder, Store, open_store
 
 FORMAT_VERSION = 1
 
@@ -88,9 +90,9 @@ class SegmentInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A bundle's description. `folder` is where the files are; `digest` names the bundle's contents."""
+    """A bundle's description. `store` has the files; `digest` names the bundle's contents."""
 
-    folder: Path
+    store: Store
     name: str
     digest: str
     inputs: tuple[TensorInfo, ...]
@@ -104,15 +106,11 @@ class Manifest:
 
     @classmethod
     def load(cls, bundle: Path | str) -> "Manifest":
-        """Read the manifest of a bundle folder. Raises BundleError when it is none, or damaged."""
-        folder = Path(bundle)
-        path = folder / MANIFEST
-        if not folder.exists():
-            raise BundleError(f"{folder}: no such bundle; make one with 'irsplit compile MODEL -o {folder}'")
-        if not path.is_file():
-            raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}; make one with 'irsplit compile'")
+        """Read the manifest of a bundle's folder or packed side. Raises BundleError when it is none, or damaged."""
+        store = open_store(Path(bundle))
+        path = store.root / MANIFEST
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(_read(store, MANIFEST))
             version = data["format_version"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path}: damaged manifest ({error}); compile the bundle again") from error
@@ -121,18 +119,18 @@ class Manifest:
                 f"{path}: format version {version}, this release reads {FORMAT_VERSION}; compile the bundle again"
             )
         try:
-            return cls._from_json(folder, data)
+            return cls._from_json(store, data)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{path}: damaged manifest ({error!r}); compile the bundle again") from error
 
     @classmethod
-    def _from_json(cls, folder: Path, data: dict[str, Any]) -> "Manifest":
+    def _from_json(cls, store: Store, data: dict[str, Any]) -> "Manifest":
         segments = tuple(SegmentInfo.from_json(item) for item in data["segments"])
-        boundaries = tuple(_read_boundary(folder, item) for item in data["boundaries"])
+        boundaries = tuple(_read_boundary(store, item) for item in data["boundaries"])
         if len(boundaries) != len(segments) - 1:
             raise ValueError(f"{len(segments)} segments and {len(boundaries)} boundaries")
         return cls(
-            folder,
+            store,
             data["name"],
             data["digest"],
             tuple(TensorInfo.from_json(item) for item in data["inputs"]),
@@ -143,21 +141,50 @@ class Manifest:
             data,
         )
 
+    @property
+    def folder(self) -> Path:
+        """The bundle's folder. Raises BundleError for a packed side, which has none."""
+        return self._folder().root
+
     def path(self, file: str) -> Path:
-        """Where a file of the bundle is. Raises BundleError for one outside of it or one that is missing."""
-        path = self.folder / file
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise BundleError(f"{self.folder / MANIFEST}: '{file}' is outside of the bundle; compile it again")
-        if not path.is_file():
-            raise BundleError(f"{path}: missing from the bundle; copy the folder of this side whole")
-        return path
+        """Where a file of the bundle is. Raises BundleError for a packed side, and for one that is missing."""
+        return self._folder().path(file)
+
+    def _folder(self) -> BundleFolder:
+        if not isinstance(self.store, BundleFolder):
+            raise BundleError(
+                f"{self.store.root}: is one packed side of a bundle; give the folder that 'irsplit compile' wrote, "
+                "which has both"
+            )
+        return self.store
+
+    def file(self, index: int) -> str | None:
+        """The file of a segment that is here: its own, or the copy of an autonomous bundle; None without one."""
+        segment = self.segments[index]
+        return next((file for file in (segment.file, *segment.copies.values()) if self.store.holds(file)), None)
+
+    def engine(self, index: int, options: EngineOptions) -> Engine:
+        """An engine with a segment. Raises BundleError when its file is not here or no longer this build's."""
+        segment = self.segments[index]
+        engine = open_segment(self.store.model(self.file(index) or segment.file), segment, options)
+        self.store.check_same()
+        return engine
 
     def check_files(self) -> None:
         """Raise BundleError, naming the file, when one that is present differs from what was compiled."""
         for file, expected in self.files.items():
-            path = self.folder / file
-            if path.is_file() and file_digest(path) != expected:
+            if not self.store.holds(file):
+                continue
+            with self.store.open(file) as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            if digest != expected:
+                path = self.store.root / file
                 raise BundleError(f"{path}: changed since it was compiled; copy or compile the bundle again")
+
+
+def manifest_text(data: dict[str, Any]) -> str:
+    """The one way to write a manifest: equal objects give equal bytes."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 def file_digest(path: Path) -> str:
@@ -166,10 +193,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_boundary(folder: Path, data: dict[str, Any]) -> Boundary:
+def _read(store: Store, file: str) -> bytes:
+    with store.open(file) as opened:
+        return opened.read()
+
+
+def _read_boundary(store: Store, data: dict[str, Any]) -> Boundary:
     """The boundary from the first descriptor that is present: a device has its own copy only."""
     for name in data["descriptor"].values():
-        path = folder / name
-        if path.is_file():
-            return Boundary.from_bytes(path.read_bytes())
-    raise BundleError(f"{folder}: no descriptor of boundary {data['index']}; copy the folder of this side whole")
+        if store.holds(name):
+            return Boundary.from_bytes(_read(store, name))
+    raise BundleError(f"{store.root}: no descriptor of boundary {data['index']}; copy the folder of this side whole")

@@ -20,7 +20,6 @@ from irsplit.runtime import frame as framing
 from irsplit.runtime.boundary import DIGEST_SIZE, Boundary
 from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions
 from irsplit.runtime.manifest import Manifest, TensorInfo
-from irsplit.runtime.state import open_segment
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -40,17 +39,17 @@ class Session:
     """The segments of one place, with their engines and, between calls, their state.
 
     `places` says which segments this process runs. Boundaries between two of them are passed in memory, without
-    quantization or codec. Raises BundleError for a folder that is no bundle or was changed, EngineError when an engine
-    refuses a segment. Not for several threads at once.
+    quantization or codec. `bundle` is a folder, or a packed side for the segments it holds. Raises BundleError for what
+    is no bundle, EngineError when an engine refuses a segment. Not for several threads at once.
     """
 
     def __init__(self, bundle: Path | str, places: Sequence[str], options: EngineOptions = DEFAULT_OPTIONS) -> None:
         self.manifest = Manifest.load(bundle)
         self._here = [segment.place in places for segment in self.manifest.segments]
         self._engines: dict[int, Engine] = {}
-        for index, segment in enumerate(self.manifest.segments):
-            if self._here[index]:
-                self._engines[index] = open_segment(self.manifest.path(segment.file), segment, options)
+        for index, here in enumerate(self._here):
+            if here:
+                self._engines[index] = self.manifest.engine(index, options)
         self._by_digest = {boundary.digest: boundary for boundary in self.manifest.boundaries}
 
     @property

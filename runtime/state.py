@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from irsplit.dtypes import BY_NAME
 from irsplit.errors import BundleError
-from irsplit.runtime.engines import Engine, EngineOptions, open_engine
+from irsplit.runtime.engines import Engine, EngineOptions, ModelFile, open_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class StatefulEngine:
         self._states.reset()
 
 
-def open_segment(path: Path, segment: Segment, options: EngineOptions) -> Engine:
+def open_segment(file: ModelFile, segment: Segment, options: EngineOptions) -> Engine:
     """The engine of a segment's file, which keeps the segment's state between calls. Raises EngineError."""
-    engine = open_engine(path, segment.format, options)
+    engine = open_engine(file, segment.format, options)
     return StatefulEngine(engine, segment) if segment.state else engine

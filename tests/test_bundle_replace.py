@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import irsplit
+from irsplit.errors import BundleError, EngineError
 from irsplit.runtime import folders
+from irsplit.runtime.engines import DEFAULT_OPTIONS
 from irsplit.runtime.folders import exchange
 from irsplit.runtime.manifest import Manifest
 
@@ -108,3 +110,15 @@ def test_exchange(tmp_path: Path) -> None:
     assert (tmp_path / "other" / "text").read_text() == "one"
     with pytest.raises(FileNotFoundError):
         exchange(tmp_path / "one", tmp_path / "missing")
+
+
+@pytest.mark.parametrize("name", ["digits.onnx", "digits.tflite"])
+def test_a_bundle_that_is_replaced_while_it_is_open_is_not_mixed(name, tmp_path):
+    irsplit.compile_model(EXAMPLE / name, tmp_path / "bundle", ["bottleneck/relu"])
+    session = irsplit.DeviceSession(tmp_path / "bundle")
+    irsplit.compile_model(EXAMPLE / name, tmp_path / "bundle", ["down/relu"])
+    with pytest.raises(BundleError, match="was replaced while it was in use"):
+        session.manifest.engine(0, DEFAULT_OPTIONS)
+    if name.endswith("tflite"):
+        with pytest.raises(EngineError, match="was replaced while it was in use"):
+            session.reset()

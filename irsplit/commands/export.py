@@ -14,7 +14,7 @@ irsplit export build/digits --to kserve --image registry.example/digits:1 -o bui
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
+    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed server's side")
     parser.add_argument("--to", choices=ENGINES, required=True, dest="engine", help="the engine that shall run it")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write; Triton's model repository"

@@ -1,4 +1,4 @@
-"""irsplit inspect DIR|MODEL"""
+"""irsplit inspect BUNDLE|MODEL"""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -8,6 +8,7 @@ from irsplit.dialects.registry import read_model
 from irsplit.ir import print_model
 from irsplit.runtime.boundary import Quantization
 from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.store import is_bundle
 
 EXAMPLES = """
 irsplit inspect examples/digits/digits.onnx
@@ -17,12 +18,16 @@ irsplit inspect build/digits --json
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a model file (printed as IR text) or a bundle (printed as a table)")
+    parser.add_argument(
+        "path",
+        type=Path,
+        help="a model file (printed as IR text) or a bundle, its folder or a packed side (printed as a table)",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest of a bundle")
 
 
 def run(arguments: Namespace) -> int:
-    if not arguments.path.is_dir():
+    if not is_bundle(arguments.path):
         print(print_model(read_model(arguments.path)), end="")
         return 0
     manifest = Manifest.load(arguments.path)
@@ -52,12 +57,12 @@ def _quantization(found: Quantization | None) -> str:
 
 def _segment_row(manifest: Manifest, index: int) -> tuple[str, ...]:
     segment = manifest.segments[index]
-    path = manifest.folder / segment.file
-    count = path.stat().st_size if path.is_file() else None
+    file = manifest.file(index)
+    count = None if file is None else manifest.store.size(file)
     return (
         segment.name,
         segment.place,
-        segment.file,
+        file or segment.file,
         "absent" if count is None else size(count),
         ", ".join(segment.inputs),
         ", ".join(dict.fromkeys((*segment.outputs, *segment.results))),

@@ -16,6 +16,7 @@ from irsplit.passes.preparation import prepared
 from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.store import is_bundle
 
 EXAMPLES = """
 irsplit report examples/digits/digits.onnx -o build/report.html --device pixel-2 --link lte
@@ -38,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    bundle = Manifest.load(arguments.path) if arguments.path.is_dir() else None
+    bundle = Manifest.load(arguments.path) if is_bundle(arguments.path) else None
     path: Path = arguments.path if bundle is None else sources.find(bundle)
     compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
     dialect = dialect_of(path)

@@ -1,4 +1,4 @@
-"""irsplit run DIR"""
+"""irsplit run BUNDLE"""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -23,7 +23,9 @@ irsplit run build/digits --input image=examples/digits/pictures/3.png -o build/o
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
+    parser.add_argument(
+        "bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side that has all segments"
+    )
     parser.add_argument(
         "--input",
         action="append",

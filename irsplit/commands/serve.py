@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "bundles",
         nargs="+",
         metavar="[NAME=]BUNDLE",
-        help="folders that 'irsplit compile' wrote; several of one name are versions of it",
+        help="folders that 'irsplit compile' wrote, or packed sides; several of one name are versions of it",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1")
     parser.add_argument("--port", type=int, default=8001, help="of gRPC; 0 takes a free one; default 8001")

@@ -93,7 +93,8 @@ def _copy_server_side(manifest: Manifest, folder: Path) -> None:
     for name in [name for name in manifest.files if name.startswith("server/")] + [MANIFEST]:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(manifest.path(name), path)
+        with manifest.store.open(name) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
 
 
 def _ray_config(service: Deployment) -> str:

@@ -1,7 +1,7 @@
 """Executors of segment files: one module an engine, loaded when a segment of its format is opened."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +26,18 @@ class EngineOptions:
 DEFAULT_OPTIONS = EngineOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class MappedModel:
+    """A model file inside of a larger, mapped one, and the contents of the files beside it, by name."""
+
+    name: str
+    data: memoryview
+    beside: Mapping[str, memoryview]
+
+
+ModelFile = Path | MappedModel
+
+
 class Engine(Protocol):
     """A loaded model file. Inputs and outputs are positional, in the file's order: names need not be unique."""
 
@@ -41,7 +53,7 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(path: Path, format: str, options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
+def open_engine(file: ModelFile, format: str, options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
     """Load a model file. Raises EngineError when the engine is not installed or refuses the file.
 
     An engine may abort the process on a malformed file: open files that nobody vouches for in a subprocess.
@@ -51,5 +63,5 @@ def open_engine(path: Path, format: str, options: EngineOptions = DEFAULT_OPTION
     try:
         module = importlib.import_module(MODULES[format])
     except ImportError as error:
-        raise EngineError(f"{path.name} needs an engine that is not installed: {error}; install it") from error
-    return module.open_engine(path, options)
+        raise EngineError(f"{file.name} needs an engine that is not installed: {error}; install it") from error
+    return module.open_engine(file, options)

@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from irsplit.errors import EngineError
-from irsplit.runtime.engines import Engine, EngineOptions
+from irsplit.runtime.engines import Engine, EngineOptions, MappedModel, ModelFile
 
 
 class LitertEngine:
@@ -19,10 +19,14 @@ class LitertEngine:
     A few kernels exist in the default delegate alone, and a few models only open without it: what does not open as
     asked is opened the other way, and `optimized` tells. A model may open neither way because it cannot run with the
     sizes that its file has for dimensions that vary: then it is prepared by the first call, with the call's sizes.
+    A file is mapped by LiteRT, a mapped model is copied: it takes nothing but `bytes`.
     """
 
-    def __init__(self, path: Path, options: EngineOptions) -> None:
-        self._path = path
+    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+        self._name = file.name
+        self._path = file if isinstance(file, Path) else None
+        self._content = bytes(file.data) if isinstance(file, MappedModel) else None
+        self._identity = self._identify()
         self._lock = threading.Lock()
         self._threads = options.threads
         self.optimized = options.optimize
@@ -56,19 +60,31 @@ class LitertEngine:
     def _opened(self) -> Interpreter:
         plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
         resolver = delegated if self.optimized else plain
+        if self._identify() != self._identity:
+            raise EngineError(f"{self._path}: was replaced while it was in use; open the bundle again")
         try:
             return Interpreter(
-                str(self._path), experimental_op_resolver_type=resolver, num_threads=self._threads or None
+                None if self._path is None else str(self._path),
+                self._content,
+                experimental_op_resolver_type=resolver,
+                num_threads=self._threads or None,
             )
         except (RuntimeError, ValueError) as error:
             raise self._refusal(error) from error
 
     def _refusal(self, error: Exception) -> EngineError:
-        return EngineError(f"{self._path.name}: LiteRT refuses it: {str(error).splitlines()[0]}")
+        return EngineError(f"{self._name}: LiteRT refuses it: {str(error).splitlines()[0]}")
 
     def _learn(self) -> None:
         self._inputs = self._interpreter.get_input_details()
         self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
+
+    def _identify(self) -> tuple[int, int] | None:
+        """What differs when another file takes the place of the one that was opened first."""
+        if self._path is None or not self._path.exists():
+            return None
+        status = self._path.stat()
+        return status.st_dev, status.st_ino
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
         with self._lock:
@@ -79,7 +95,7 @@ class LitertEngine:
                 self._interpreter.invoke()
                 return [np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs]
             except (RuntimeError, ValueError) as error:
-                raise EngineError(f"{self._path.name}: LiteRT failed: {str(error).splitlines()[0]}") from error
+                raise EngineError(f"{self._name}: LiteRT failed: {str(error).splitlines()[0]}") from error
 
     def _resize(self, inputs: Sequence[NDArray[Any]]) -> None:
         """Fit dynamic inputs; only when a shape changed, because allocating anew clears variable tensors."""
@@ -97,5 +113,5 @@ class LitertEngine:
             self._interpreter, self._shapes = self._opened(), None  # reset_all_variables() leaves resource variables
 
 
-def open_engine(path: Path, options: EngineOptions) -> Engine:
-    return LitertEngine(path, options)
+def open_engine(file: ModelFile, options: EngineOptions) -> Engine:
+    return LitertEngine(file, options)

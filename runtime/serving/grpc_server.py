@@ -16,13 +16,16 @@ _MESSAGE_OVERHEAD = 1 << 16
 
 
 class GrpcDoor:
-    def __init__(self, service: Service, token: str, frame_bytes: int) -> None:
+    """A connection has at most `streams` requests under way, so that one whose answers nobody reads holds no more."""
+
+    def __init__(self, service: Service, token: str, frame_bytes: int, streams: int) -> None:
         self._methods = GrpcMethods(service)
         self._token = token
         limit = frame_bytes + _MESSAGE_OVERHEAD
         options = [
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_concurrent_streams", streams),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
             ("grpc.keepalive_permit_without_calls", 1),

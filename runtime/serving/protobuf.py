@@ -102,8 +102,7 @@ _InferTensor = message("InferTensor")
 _Request = message("ModelInferRequest")
 _Response = message("ModelInferResponse")
 
-# bool before int: a bool is an int.
-_PARAMETER_FIELDS = ((bool, "bool_param"), (int, "int64_param"), (float, "double_param"), (str, "string_param"))
+_PARAMETER_FIELDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
 
 
 def request_to_message(request: InferRequest) -> Any:
@@ -154,11 +153,10 @@ def _tensor(tensor: Any, data: bytes) -> Tensor:
 
 
 def _entries(parameters: Parameters) -> list[Any]:
-    entries: list[Any] = []
-    for key, value in parameters.items():
-        field = next(field for kind, field in _PARAMETER_FIELDS if isinstance(value, kind))
-        entries.append(_Entry(key=key, value=_InferParameter(**{field: value})))
-    return entries
+    return [
+        _Entry(key=key, value=_InferParameter(**{_PARAMETER_FIELDS[type(value)]: value}))
+        for key, value in parameters.items()
+    ]
 
 
 def _parameters(entries: Any) -> dict[str, Parameter]:

@@ -4,15 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from irsplit.errors import BundleError
 from irsplit.runtime import frame as framing
 from irsplit.runtime.boundary import Boundary
 from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions
-from irsplit.runtime.manifest import Manifest, SegmentInfo
-from irsplit.runtime.state import open_segment
+from irsplit.runtime.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +37,6 @@ class Segments:
         self._clock = clock
         self._engines: dict[int, Engine] = {}
         self._lock = threading.Lock()
-
-    def file(self, index: int) -> Path | None:
-        """The file of a segment at this side: its own, or the copy that an autonomous bundle carries."""
-        segment = self.manifest.segments[index]
-        paths = [self.manifest.folder / name for name in (segment.file, *segment.copies.values())]
-        return next((path for path in paths if path.is_file()), None)
 
     def has(self, start: int, stop: int | None = None) -> bool:
         """Whether segments from `start` on are here, up to `stop` or the last one."""
@@ -85,14 +76,8 @@ class Segments:
     def _engine(self, index: int) -> Engine:
         with self._lock:
             if index not in self._engines:
-                self._engines[index] = self._load(self.manifest.segments[index], index)
+                self._engines[index] = self.manifest.engine(index, self._options)
             return self._engines[index]
-
-    def _load(self, segment: SegmentInfo, index: int) -> Engine:
-        path = self.file(index)
-        if path is None:
-            raise BundleError(f"{self.manifest.folder / segment.file}: missing from the bundle; copy this side whole")
-        return open_segment(path, segment, self._options)
 
 
 def encode(boundary: Boundary, values: Mapping[str, Any]) -> bytes:

@@ -49,11 +49,15 @@ class ServedBundle:
         self.version = manifest.digest[:16]
         self.limits = limits
         self.segments = Segments(manifest, "server", options)
+        self.one_thread = options.threads == 1
+        """Whether the thread that calls an engine does all its work."""
         count = len(manifest.segments)
         mine = [index for index in range(count) if self.segments.has(index, index + 1)]
         if not mine:
-            raise BundleError(f"{manifest.folder}: no segment runs on the server; run it with 'irsplit run'")
-        self._whole = all(self.segments.file(index) is not None for index in range(count))
+            raise BundleError(f"{manifest.store.root}: no segment runs on the server; run it with 'irsplit run'")
+        self._whole = all(manifest.file(index) is not None for index in range(count))
+        self._stops = [self._find_stop(start) for start in range(count)]
+        self._infos = {info.name: info for info in manifest.outputs}
         self.stateful = self.segments.stateful(0, count)
         for index in mine:
             self.segments.open(index, index + 1)
@@ -211,24 +215,26 @@ class ServedBundle:
             raise ServiceError(Code.INVALID, text)
         try:
             return segments.run(start, stop, values)
-        except EngineError as error:
+        except (BundleError, EngineError) as error:
             raise ServiceError(Code.INTERNAL, str(error)) from error
 
     def _answer(self, request: InferRequest, start: int, stretch: Stretch) -> InferResponse:
         stop = self._stop(start)
-        infos = {info.name: info for info in self.manifest.outputs}
         wanted = request.outputs or tuple(stretch.results)
         unknown = [name for name in request.outputs if name not in stretch.results and name != FRAME]
         if unknown:
             text = f"'{unknown[0]}' is not made here; outputs: {', '.join(stretch.results) or FRAME}"
             raise ServiceError(Code.INVALID, text)
-        outputs = [to_tensor(infos[name], stretch.results[name]) for name in wanted if name in stretch.results]
+        outputs = [to_tensor(self._infos[name], stretch.results[name]) for name in wanted if name in stretch.results]
         if stop < len(self.manifest.segments):
             outputs.append(frame_tensor(encode(self.manifest.boundaries[stop - 1], stretch.values)))
         return InferResponse(self.name, self.version, outputs, request.id, _timing(start, stretch))
 
     def _stop(self, start: int) -> int:
         """Behind the last segment that runs here without a pause."""
+        return self._stops[start]
+
+    def _find_stop(self, start: int) -> int:
         count = len(self.manifest.segments)
         if start == 0 and self._whole:
             return count

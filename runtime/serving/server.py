@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from irsplit.errors import BundleError, ServeError
 from irsplit.runtime.engines import EngineOptions
@@ -29,6 +30,9 @@ from irsplit.runtime.serving.updates import MakePatch, Updates
 
 _LOG = logging.getLogger("irsplit.serve")
 _EXPIRY_PERIOD_S = 5.0
+_REQUESTS_AHEAD = 16
+_SPARE_STREAMS = 16
+"""Of a connection that has filled the queue: to be told so, and to ask for health."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,9 @@ class Server:
         options.check()
         self.options = options
         self.service = Service(bundles, options.workers, options.queue, options.batching)
-        self._grpc = GrpcDoor(self.service, options.token, options.limits.frame_bytes)
+        self._grpc = GrpcDoor(
+            self.service, options.token, options.limits.frame_bytes, options.workers + options.queue + _SPARE_STREAMS
+        )
         self._updates = None if make_patch is None else Updates(self.service, make_patch)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -126,7 +132,7 @@ class Server:
             HttpDoor(self.service, self.options.token, self.options.limits.frame_bytes, self._updates),
             host=self.options.host,
             port=port,
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -163,6 +169,15 @@ class Server:
         if self._updates is not None:
             self._updates.close()
         event(_LOG, logging.INFO, "stopped")
+
+
+class _Protocol(HttpToolsProtocol):
+    """A connection may send few requests ahead: uvicorn keeps all that it finds in what has arrived, thousands."""
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if len(self.pipeline) > _REQUESTS_AHEAD:
+            raise ValueError("too many requests ahead of their answers")  # the parser stops: status 400, and the end
 
 
 class _QuietServer(uvicorn.Server):

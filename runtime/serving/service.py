@@ -28,7 +28,7 @@ _Job = TypeVar("_Job")
 _Answer = TypeVar("_Answer")
 _LOG = logging.getLogger("irsplit.serve")
 
-_HOP_S = 300e-6
+_HOP_S = 500e-6
 """About what a thread costs a request: waking it, and the loop again, while both want the interpreter."""
 _NEWS = 0.1
 """Share of the latest request in what is usual."""
@@ -61,7 +61,7 @@ class Service:
         for bundle in bundles:
             versions = self.bundles.setdefault(bundle.name, {})
             if bundle.version in versions:
-                raise BundleError(f"{bundle.manifest.folder}: '{bundle.name}' {bundle.version} is given twice")
+                raise BundleError(f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice")
             versions[bundle.version] = bundle
         self._workers = workers
         self._queue = queue
@@ -99,7 +99,7 @@ class Service:
     async def infer(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
         """Answer within `timeout_s`. Raises ServiceError."""
         began = time.perf_counter()
-        model, version, code = request.model, request.version, "ok"
+        model, version, code = request.model, request.version, "unanswered"
         try:
             check(request)
             bundle = self._route(request)
@@ -107,7 +107,9 @@ class Service:
             response = await self._admitted(bundle, request, timeout_s)
             self._count(bundle, request, response)
             told = {"load_percent": self.load, "service_ns": _ns_since(began)}
-            return signed(request, replace(response, parameters={**response.parameters, **told}))
+            answer = signed(request, replace(response, parameters={**response.parameters, **told}))
+            code = "ok"
+            return answer
         except ServiceError as error:
             code = error.code.value[0]
             known = model in self.bundles and version in self.bundles[model]
@@ -116,8 +118,8 @@ class Service:
             raise
         finally:
             elapsed = time.perf_counter() - began
-            self.metrics.requests.labels(model, version, code).inc()
-            self.metrics.seconds.labels(model, version).observe(elapsed)
+            self.metrics.of(self.metrics.requests, model, version, code).inc()
+            self.metrics.of(self.metrics.seconds, model, version).observe(elapsed)
             event(_LOG, logging.DEBUG, "request", model=model, code=code, id=request.id, seconds=elapsed)
 
     def _route(self, request: InferRequest) -> ServedBundle:
@@ -133,38 +135,40 @@ class Service:
             raise ServiceError(Code.DRAINING, "the server is shutting down; ask another one")
         if self._busy >= self._workers + self._queue:
             raise ServiceError(Code.OVERLOADED, f"{self._busy} requests wait already; come back later")
+        boundary = bundle.boundary_of(request)
+        if boundary is None and self._is_short(bundle) and not self._turn.locked():
+            return await self._at_once(bundle, request)
         self._busy += 1
         try:
             async with asyncio.timeout(timeout_s):
-                boundary = bundle.boundary_of(request)
                 if boundary is not None:
                     return await self._batches.submit((bundle, boundary), request)
                 await self._turn.acquire()
-                if not bundle.stateful and self._usual_s.get(bundle, math.inf) < _HOP_S:
-                    return self._at_once(bundle, request)
                 return await self._on_thread(1, self._timed, (bundle, request))
         except TimeoutError:
             raise ServiceError(Code.DEADLINE, f"no answer within {timeout_s} s") from None
         finally:
             self._busy -= 1
 
-    def _at_once(self, bundle: ServedBundle, request: InferRequest) -> InferResponse:
-        """Run a request where it came in: what is shorter than a hop to a thread and back does not make one."""
-        self._running += 1
-        try:
+    def _is_short(self, bundle: ServedBundle) -> bool:
+        """Whether a request is usually done sooner than a thread would take to begin it."""
+        return not bundle.stateful and self._usual_s.get(bundle, math.inf) < _HOP_S
+
+    async def _at_once(self, bundle: ServedBundle, request: InferRequest) -> InferResponse:
+        """Run a request where it came in; no other one runs or waits here meanwhile, so it counts as none."""
+        async with self._turn:
             return self._timed((bundle, request))
-        finally:
-            self._running -= 1
-            self._turn.release()
 
     def _timed(self, job: tuple[ServedBundle, InferRequest]) -> InferResponse:
         """The answer; what such a request usually takes is noted."""
         bundle, request = job
-        began = time.perf_counter()
+        # A thread that waits for the interpreter, or for a processor, is no work: that would speak for more waiting.
+        clock = time.thread_time if bundle.one_thread else time.perf_counter
+        began = clock()
         try:
             return bundle.infer(request)
         finally:
-            seconds = time.perf_counter() - began
+            seconds = clock() - began
             usual = self._usual_s.get(bundle, seconds)
             self._usual_s[bundle] = usual + _NEWS * (seconds - usual)
 
@@ -175,7 +179,7 @@ class Service:
         if not requests:
             self._turn.release()
             return []
-        self.metrics.batch.labels(bundle.name, bundle.version).observe(len(requests))
+        self.metrics.of(self.metrics.batch, bundle.name, bundle.version).observe(len(requests))
         try:
             return await self._on_thread(len(requests), bundle.infer_together, requests)
         except Exception as error:  # a fault of ours: everybody hears of it
@@ -197,12 +201,12 @@ class Service:
         return await asyncio.shield(running)
 
     def _count(self, bundle: ServedBundle, request: InferRequest, response: InferResponse) -> None:
-        labels = (bundle.name, bundle.version)
+        labels, metrics = (bundle.name, bundle.version), self.metrics
         compute = sum(int(pair.partition(":")[2]) for pair in str(response.parameters["segment_ns"]).split(","))
-        self.metrics.compute.labels(*labels).observe(compute / 1e9)
-        self.metrics.boundary.labels(*labels, str(int(response.parameters["first_segment"]) - 1)).inc()
-        self.metrics.received.labels(*labels).inc(sum(len(tensor.data) for tensor in request.inputs))
-        self.metrics.sent.labels(*labels).inc(sum(len(tensor.data) for tensor in response.outputs))
+        metrics.of(metrics.compute, *labels).observe(compute / 1e9)
+        metrics.of(metrics.boundary, *labels, str(int(response.parameters["first_segment"]) - 1)).inc()
+        metrics.of(metrics.received, *labels).inc(sum(len(tensor.data) for tensor in request.inputs))
+        metrics.of(metrics.sent, *labels).inc(sum(len(tensor.data) for tensor in response.outputs))
 
     @property
     def load(self) -> int:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from irsplit.errors import BundleError, DeadlineError, RemoteError
 from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.patch import apply_bytes
+from irsplit.runtime.patch import apply_patch
 from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
 from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError
 
@@ -55,6 +55,10 @@ def update(
     parts, folder = urlsplit(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
         raise RemoteError(f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT")
+    if folder.is_file():
+        raise BundleError(
+            f"{folder}: is a file; updates are made in the folder of a bundle, so unzip a packed side first"
+        )
     before = Manifest.load(folder) if (folder / MANIFEST).is_file() else None
     if before is None and not name:
         raise BundleError(f"{folder}: no bundle is there; give the name of the one at the server")
@@ -73,7 +77,7 @@ def update(
             return Update(digest, digest, 0)
         received = file.tell()
         file.seek(0)
-        after = apply_bytes(folder if before is not None else None, file.read(), f"the patch of {url}", folder)
+        after = apply_patch(folder if before is not None else None, file, f"the patch of {url}", folder)
         return Update(digest, after.digest, received)
 
 

@@ -1,6 +1,7 @@
 """TLS and bearer token from end to end: right answers for those who may, none for the others."""
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,3 +149,21 @@ def test_command_does_not_listen_to_other_machines_unprotected(words, mine, bund
     Path("token").write_text(TOKEN)
     assert main(["serve", str(bundle), "--host", "0.0.0.0", *words]) == 2
     assert "--insecure" in capsys.readouterr().err
+
+
+def test_requests_sent_ahead_of_their_answers_are_few(bundle):
+    with (
+        serving([f"digits={bundle}"], ServerOptions(port=0, http_port=0)) as server,
+        socket.create_connection(("127.0.0.1", server.http_port), 10) as connection,
+    ):
+        one = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+        connection.sendall(5 * one)
+        answers = b""
+        while answers.count(b"200 OK") < 5:
+            answers += connection.recv(65536)
+        connection.sendall(1000 * one)
+        answers = b""
+        while part := connection.recv(65536):
+            answers += part
+        assert b"400 Bad Request" in answers
+        assert answers.count(b"200 OK") < 1000

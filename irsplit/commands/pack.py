@@ -1,0 +1,26 @@
+"""irsplit pack BUNDLE -o DIR"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from irsplit.commands.output import size
+from irsplit.pack import pack_bundle
+
+EXAMPLES = """
+irsplit compile examples/digits/digits.onnx -o build/digits
+irsplit pack build/digits -o build/packed
+irsplit inspect build/packed/digits.device.irsb
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for NAME.device.irsb, NAME.server.irsb"
+    )
+
+
+def run(arguments: Namespace) -> int:
+    for path in pack_bundle(arguments.bundle, arguments.output):
+        print(f"{path}  {size(path.stat().st_size)}")
+    return 0
