@@ -5,13 +5,14 @@ Everything follows from the input, the pipeline and the installed versions: made
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from irsplit.dialects.registry import ENTRY_POINTS as DIALECTS
 from irsplit.errors import VERSION
 from irsplit.ir import Constant, Graph, Model, Node, Value
+from irsplit.offers import offers
 from irsplit.passes.boundaries import sends, specs
 from irsplit.passes.pipeline import ENTRY_POINTS as PASSES
 from irsplit.passes.pipeline import Pipeline
@@ -48,8 +49,8 @@ def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
     names = {*_LIBRARIES, _ENGINES.get(model.dialect, "")}
     used = {(PASSES, pass_.name) for pass_ in pipeline.passes} | {(DIALECTS, model.dialect)}
     used |= {(CODECS, spec.codec) for _, send in sends(model) for spec in specs(send)}
-    for group, name in used:
-        names.update(point.dist.name for point in entry_points(group=group, name=name) if point.dist is not None)
+    points = [point for group in (PASSES, DIALECTS, CODECS) for point in offers(group)]
+    names.update(point.dist.name for point in points if point.dist is not None and (point.group, point.name) in used)
     found = {name: _version(name) for name in names if name not in ("", "irsplit")}
     return {"irsplit": VERSION} | {name: text for name, text in sorted(found.items()) if text}
 
