@@ -4,7 +4,7 @@ Everything follows from the input, the pipeline and the installed versions: made
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,24 @@ _ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 _LIBRARIES = ("numpy", "zstandard", "onnx", "flatbuffers")
 
 
-def provenance(model: Model, files: Iterable[Path], pipeline: Pipeline) -> dict[str, Any]:
-    """For the manifest: `tools`, `source_files` and `segments` of the partitioned model that came from `files`."""
+def provenance(model: Model, files: Mapping[Path, str], pipeline: Pipeline) -> dict[str, Any]:
+    """For the manifest: `tools`, `source_files` and `segments` of the partitioned model that came from `files`.
+
+    Those are given with their digests, the model first; data files lie in its folder or below.
+    """
+    folder = next(iter(files)).parent.resolve()
     return {
         "tools": _tools(model, pipeline),
-        "source_files": [{"file": path.name, "bytes": path.stat().st_size} for path in files],
+        "source_files": [
+            {"file": _name(path, folder), "bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in files.items()
+        ],
         "segments": {graph.name: _summary(graph) for graph in model.segments},
     }
+
+
+def _name(path: Path, folder: Path) -> str:
+    return (path.parent.resolve() / path.name).relative_to(folder).as_posix()
 
 
 def engine(dialect: str) -> str:

@@ -45,12 +45,14 @@ class Context:
     chosen_places: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict[str, Any])
     remarks: list[Remark] = field(default_factory=list[Remark])
+    found: Sequence[Cut] = ()
+    """What `cuts` gave last: of a partitioned model, all that its cuts were chosen from."""
     _cuts: dict[tuple[Graph, int, Recompute | None], list[Cut]] = field(
         default_factory=dict[tuple[Graph, int, Recompute | None], list[Cut]]
     )
     _samples: Mapping[str, Samples] | None = None
 
-    def cuts(self, model: Model, max_tensors: int = 1) -> list[Cut]:
+    def cuts(self, model: Model, max_tensors: int = 1) -> Sequence[Cut]:
         """Every position of the entry graph, with what `recompute` allows: the one list that all passes choose from.
 
         It is found once, until a pass changes the model.
@@ -58,7 +60,8 @@ class Context:
         key = model.entry, max_tensors, self.recompute
         if key not in self._cuts:
             self._cuts[key] = find_cuts(model.entry, max_tensors, self.macs, self.recompute)
-        return self._cuts[key]
+        self.found = self._cuts[key]
+        return self.found
 
     def changed(self) -> None:
         """A pass changed the model: what was found out about it is no longer so."""

@@ -45,9 +45,9 @@ def run(arguments: Namespace) -> int:
         data = report_data(
             model.entry,
             dialect,
+            context.cuts(model, arguments.max_tensors),
             chooser(arguments),
             path.name,
-            recompute=context.recompute,
             inputs=coded_inputs(given),
             compiled=compiled,
         )

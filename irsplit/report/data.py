@@ -13,8 +13,7 @@ from irsplit.cost import Coded, CostTable, Tensor
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Graph, Node, TensorType, Value
 from irsplit.passes.choose_cut import DEFAULT_SERVER, OBJECTIVES, ChooseCut
-from irsplit.passes.cuts import Cut, find_cuts
-from irsplit.passes.recompute import Recompute
+from irsplit.passes.cuts import Cut
 from irsplit.passes.stretches import Macs, Stretches, chains, size_bytes
 from irsplit.profiles.measured import is_measured
 
@@ -29,21 +28,20 @@ Inputs = Mapping[str, Sequence[Coded]]
 def report_data(
     graph: Graph,
     dialect: Dialect,
+    found: Sequence[Cut],
     conditions: ChooseCut,
     title: str,
     *,
-    recompute: Recompute | None = None,
     inputs: Inputs | None = None,
     compiled: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
     """Everything that the page shows, JSON-able; times in nanoseconds, sizes in bytes, powers in microwatts.
 
-    `conditions` are device, server, link and objective to begin with. `inputs` are sizes of real inputs by codec, for
-    the baseline that sends them. `compiled` are the tensors that cross at each boundary of a bundle: of the chains of
-    cuts that nest, the page has the one with these, or that of the graph's own order. Raises PlanError
-    when the model has no legal cut.
+    `found` are the graph's cuts and rejected positions. `conditions` are device, server, link and objective to begin
+    with. `inputs` are sizes of real inputs by codec, for the baseline that sends them. `compiled` are the tensors that
+    cross at each boundary of a bundle: of the chains of cuts that nest, the page has the one with these, or that of the
+    graph's own order. Raises PlanError when the model has no legal cut.
     """
-    found = find_cuts(graph, conditions.max_tensors, recompute=recompute)
     wanted = {frozenset(names) for names in compiled}
     nested = chains(found)
     all_parts = max(nested, key=lambda parts: sum(_names(cut) in wanted for cut in parts.cuts))
