@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,13 @@ from typing import Any
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.writing import write_graphs
 from irsplit.digests import Digests
-from irsplit.errors import VERSION, UnsupportedError
-from irsplit.ir import Dim, Graph, Model, TensorType, Value, engine_graph, states
+from irsplit.errors import VERSION
+from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, states
 from irsplit.passes.boundaries import sends, specs
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from irsplit.runtime.folders import new_folder
 from irsplit.runtime.manifest import FORMAT_VERSION, MANIFEST, Manifest, SegmentInfo, TensorInfo
 from irsplit.runtime.state import StateInfo
-
-_HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
-"""Symbols of dimensions that grow with every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,21 +184,15 @@ def edges(segment: Graph) -> tuple[tuple[str, ...], tuple[str, ...], tuple[State
     inputs = tuple(value.name for value in lowered.inputs if value.constant is None and value not in loaded)
     passed = {value for node in segment.nodes if node.op == "irsplit.send" for value in node.inputs}
     outputs = [value.name for value in lowered.outputs if value not in stored or value in passed]
-    return inputs, tuple(outputs), tuple(state_info(before, after) for before, after in pairs)
+    return inputs, tuple(outputs), tuple(_state_info(before, after) for before, after in pairs)
 
 
-def state_info(before: Value, after: Value) -> StateInfo:
-    """A state as manifests carry it. Raises UnsupportedError for one that is no tensor of known rank."""
-    if not isinstance(before.type, TensorType) or before.type.shape is None:
-        raise UnsupportedError(f"state {before} is no tensor of known rank; leave it an input")
-    return StateInfo(before.name, after.name, before.type.dtype.name, tuple(map(_first_size, before.type.shape)))
-
-
-def _first_size(dim: Dim) -> int:
-    """The size of a dimension before the first call: a history is empty, anything else that varies is 1."""
-    if isinstance(dim, int):
-        return dim
-    return 0 if dim is not None and _HISTORY.search(dim) else 1
+def _state_info(before: Value, after: Value) -> StateInfo:
+    """A state as manifests carry it; the node that loads it says in which shape it begins."""
+    assert isinstance(before.type, TensorType)
+    assert before.producer is not None
+    shape: Any = before.producer.attributes["shape"]
+    return StateInfo(before.name, after.name, before.type.dtype.name, tuple(shape))
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -70,6 +70,7 @@ def compile_model(
     places: Sequence[str] = (),
     codec: str = "zstandard",
     state: Sequence[str] = (),
+    dim: Sequence[str] = (),
     rematerialise: bool = True,
     choose: ChooseCut | None = None,
     autonomous: bool = False,
@@ -88,7 +89,7 @@ def compile_model(
     sides of a cut. `boundary` is one of TARGETS, with TARGET_OPTIONS behind it; all but "lossless" need `calibration`:
     inputs by name, one mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize
     themselves, and a host without irsplit's runtime exchanges integers. `state` names inputs and outputs that are
-    state, "in=out" or "auto" (see the bind-state pass).
+    state, "in=out" or "auto", and `dim` sizes with which it begins, "in.axis=2" (see the bind-state pass).
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -104,7 +105,7 @@ def compile_model(
         digests.start(files)
         entry = loaded.entry
         context = context_of(dialect)
-        before = Pipeline(()) if pipeline else preparation(state, rematerialise=rematerialise)
+        before = Pipeline(()) if pipeline else preparation(state, dim, rematerialise=rematerialise)
         before.run(loaded, context)
         if pipeline:
             after = Pipeline.parse(pipeline)
