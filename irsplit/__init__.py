@@ -9,11 +9,11 @@ Names are imported when they are first used: `import irsplit` costs nothing, and
 nor flatbuffers.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from irsplit.errors import VERSION as __version__
 from irsplit.errors import IrsplitError
+from irsplit.lazy import exports
 
 if TYPE_CHECKING:
     from irsplit.adapters.split_bytes import SplitModel, split_bytes
@@ -68,7 +68,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'irsplit' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = exports(__name__, _HOMES)

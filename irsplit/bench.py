@@ -182,7 +182,7 @@ def _positions(path: Path, options: Mapping[str, Any]) -> list[Cut]:
     dialect = dialect_of(path)
     model = dialect.read(path)
     context = prepared(model, dialect, options.get("state", ()), rematerialise=options.get("rematerialise", True))
-    return context.cuts(model, options.get("max_tensors", 1))
+    return list(context.cuts(model, options.get("max_tensors", 1)))
 
 
 def _chosen(found: Sequence[Cut], wanted: str) -> list[Cut]:

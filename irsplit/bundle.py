@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from irsplit.dialects.base import Dialect, WriteOptions
-from irsplit.dialects.writing import THREADS, write_graphs
-from irsplit.errors import VERSION, UnsupportedError
-from irsplit.ir import Dim, Graph, Model, TensorType, Value, engine_graph, states
+from irsplit.dialects.writing import write_graphs
+from irsplit.digests import Digests
+from irsplit.errors import VERSION
+from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, states
 from irsplit.passes.boundaries import sends, specs
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from irsplit.runtime.folders import new_folder
@@ -22,13 +21,9 @@ from irsplit.runtime.manifest import (
     Manifest,
     SegmentInfo,
     TensorInfo,
-    file_digest,
     manifest_text,
 )
 from irsplit.runtime.state import StateInfo
-
-_HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
-"""Symbols of dimensions that grow with every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +42,15 @@ def write_bundle(
     dialect: Dialect,
     source: Graph,
     folder: Path,
-    origin: Origin,
+    origin: Callable[[], Origin],
+    digests: Digests,
     options: WriteOptions,
     carried: int = 0,
     beside: Mapping[str, bytes] | None = None,
 ) -> Manifest:
     """Write the partitioned `model`; `source` is the entry graph before partition, for the order of its outputs.
 
+    `origin` is asked for last, when everything else is written: until then the source may be read for its `digests`.
     The first `carried` segments are on the device too, wherever they run. Files `beside` the manifest, by name, belong
     to no side: no digest has them, and patches leave them out.
 
@@ -63,7 +60,7 @@ def write_bundle(
     """
     with new_folder(folder) as build:
         segments = _write_segments(model, dialect, build, options, carried)
-        files = _digests(build)
+        files = _digests(build, digests)
         tensors = [tuple(specs(send)) for _, send in sends(model)]
         digest = _content_digest(files, segments, tensors)
         boundaries = [
@@ -75,21 +72,23 @@ def write_bundle(
         for boundary in boundaries:
             paths = {place: f"{place}/boundary{boundary.index}.irsd" for place in places}
             for path in paths.values():
-                (build / path).write_bytes(boundary.to_bytes())
-                files[path] = file_digest(build / path)
+                data = boundary.to_bytes()
+                (build / path).write_bytes(data)
+                files[path] = hashlib.sha256(data).hexdigest()
             described.append(_boundary_json(boundary, paths))
+        made = origin()
         manifest = {
             "format_version": FORMAT_VERSION,
             "irsplit": VERSION,
-            "name": Path(origin.file).stem,
+            "name": Path(made.file).stem,
             "digest": digest,
-            "source": {"file": origin.file, "sha256": origin.sha256, "dialect": model.dialect},
-            "pipeline": origin.pipeline,
+            "source": {"file": made.file, "sha256": made.sha256, "dialect": model.dialect},
+            "pipeline": made.pipeline,
             "inputs": [tensor_info(value).to_json() for value in source.inputs if value.constant is None],
             "outputs": [tensor_info(value).to_json() for value in dict.fromkeys(source.outputs)],
             "segments": [segment.to_json() for segment in segments],
             "boundaries": described,
-            **origin.details,
+            **made.details,
             "files": dict(sorted(files.items())),
         }
         for name, data in (beside or {}).items():
@@ -140,13 +139,10 @@ def _segment_info(model: Model, graph: Graph, paths: Mapping[str, str]) -> Segme
     )
 
 
-def _digests(build: Path) -> dict[str, str]:
+def _digests(build: Path, digests: Digests) -> dict[str, str]:
     """SHA-256 of every file, by its path in the bundle."""
     paths = [path for path in sorted(build.rglob("*")) if path.is_file()]
-    with ThreadPoolExecutor(THREADS) as pool:
-        return {
-            _relative(path, build): digest for path, digest in zip(paths, pool.map(file_digest, paths), strict=True)
-        }
+    return dict(zip([_relative(path, build) for path in paths], digests.of(paths), strict=True))
 
 
 def _content_digest(
@@ -195,21 +191,15 @@ def edges(segment: Graph) -> tuple[tuple[str, ...], tuple[str, ...], tuple[State
     inputs = tuple(value.name for value in lowered.inputs if value.constant is None and value not in loaded)
     passed = {value for node in segment.nodes if node.op == "irsplit.send" for value in node.inputs}
     outputs = [value.name for value in lowered.outputs if value not in stored or value in passed]
-    return inputs, tuple(outputs), tuple(state_info(before, after) for before, after in pairs)
+    return inputs, tuple(outputs), tuple(_state_info(before, after) for before, after in pairs)
 
 
-def state_info(before: Value, after: Value) -> StateInfo:
-    """A state as manifests carry it. Raises UnsupportedError for one that is no tensor of known rank."""
-    if not isinstance(before.type, TensorType) or before.type.shape is None:
-        raise UnsupportedError(f"state {before} is no tensor of known rank; leave it an input")
-    return StateInfo(before.name, after.name, before.type.dtype.name, tuple(map(_first_size, before.type.shape)))
-
-
-def _first_size(dim: Dim) -> int:
-    """The size of a dimension before the first call: a history is empty, anything else that varies is 1."""
-    if isinstance(dim, int):
-        return dim
-    return 0 if dim is not None and _HISTORY.search(dim) else 1
+def _state_info(before: Value, after: Value) -> StateInfo:
+    """A state as manifests carry it; the node that loads it says in which shape it begins."""
+    assert isinstance(before.type, TensorType)
+    assert before.producer is not None
+    shape: Any = before.producer.attributes["shape"]
+    return StateInfo(before.name, after.name, before.type.dtype.name, tuple(shape))
 
 
 def _relative(path: Path, folder: Path) -> str:

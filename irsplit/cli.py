@@ -5,6 +5,7 @@ are imported when they are asked for: `irsplit --version` loads none of them.
 """
 
 import argparse
+import atexit
 import gc
 import importlib
 import os
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None and words[:1] != ["serve"]:
-        gc.disable()  # a command is over soon, and collections that walk a large graph cost as much as the passes
+        # A command is over soon, and collections that walk a large graph cost as much as the passes: also the last one.
+        gc.disable()
+        atexit.register(gc.freeze)
     parser = _Parser(
         prog="irsplit",
         description="Split compiler for neural networks.",

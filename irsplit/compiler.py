@@ -12,6 +12,7 @@ from irsplit.boundary.ranges import METHODS
 from irsplit.bundle import Origin, edges, tensor_info, write_bundle
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
+from irsplit.digests import Digests
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_segments
 from irsplit.engines.isolate import isolated
 from irsplit.errors import CutError, PassError, PlanError
@@ -31,13 +32,16 @@ from irsplit.passes.remove_unused import RemoveUnused
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import provenance, source_files
 from irsplit.report import coded_inputs, render, report_data
-from irsplit.runtime.manifest import Manifest, TensorInfo, file_digest
+from irsplit.runtime.manifest import Manifest, TensorInfo
 
 TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS")
 """What `boundary` may say first."""
 
 TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
 """What may follow, with commas: how a quantized tensor's range is found (see quantize-boundary)."""
+
+_NO_ORIGIN = Origin("calibration", "", "", {})
+"""Of bundles that are gone before anybody reads their manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def compile_model(
     places: Sequence[str] = (),
     codec: str = "zstandard",
     state: Sequence[str] = (),
+    dim: Sequence[str] = (),
     rematerialise: bool = True,
     choose: ChooseCut | None = None,
     autonomous: bool = False,
@@ -81,7 +86,7 @@ def compile_model(
     sides of a cut. `boundary` is one of TARGETS, with TARGET_OPTIONS behind it; all but "lossless" need `calibration`:
     inputs by name, one mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize
     themselves, and a host without irsplit's runtime exchanges integers. `state` names inputs and outputs that are
-    state, "in=out" or "auto" (see the bind-state pass).
+    state, "in=out" or "auto", and `dim` sizes with which it begins, "in.axis=2" (see the bind-state pass).
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -93,45 +98,50 @@ def compile_model(
     dialect = dialect_of(source)
     loaded = dialect.read(source)
     files = source_files(loaded, source)
-    entry = loaded.entry
-    context = context_of(dialect)
-    before = Pipeline(()) if pipeline else preparation(state, rematerialise=rematerialise)
-    before.run(loaded, context)
-    if pipeline:
-        after = Pipeline.parse(pipeline)
-    elif cuts or choose is None:
-        found = cuts or [_default_cut(loaded, context, max_tensors).id]
-        after = default_pipeline(found, boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
-    else:
-        rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops)
-        after = Pipeline((choose, *rest.passes))
-    passes = Pipeline((*before.passes, *after.passes))
-    if calibration:
-        context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
-        context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calibration)
-    steps = Steps(progress, len(after.passes) + 1)
-    after.run(loaded, context, steps.begin)
-    if not loaded.segments:
-        raise CutError(f"the pipeline '{passes}' leaves the model whole; put partition{{cut=ID}} into it")
-    if warnings_are_errors:
-        _refuse_warnings(context.remarks)
-    digest = file_digest(source)
-    steps.begin("writing")
-    page: dict[str, bytes] = {}
-    if report:
-        page = _report(loaded, dialect, context, _conditions(choose, after), source.name, calibration)
-    details = context.details | {
-        "provenance": provenance(loaded, files, passes),
-        "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
-    }
-    origin = Origin(source.name, digest, str(passes), details)
-    count = len(loaded.segments)
-    if adaptive and count < 3:
-        raise CutError("one cut leaves nothing to choose from; give several with --cut, or let --pattern several")
-    carried = count if autonomous else count - 1 if adaptive else 0
-    manifest = write_bundle(loaded, dialect, entry, target, origin, options, carried, page)
+    with Digests() as digests:
+        digests.start(files)
+        entry = loaded.entry
+        context = context_of(dialect)
+        before = Pipeline(()) if pipeline else preparation(state, dim, rematerialise=rematerialise)
+        before.run(loaded, context)
+        if pipeline:
+            after = Pipeline.parse(pipeline)
+        elif cuts or choose is None:
+            chosen = cuts or [_default_cut(loaded, context, max_tensors).id]
+            after = default_pipeline(chosen, boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
+        else:
+            rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops)
+            after = Pipeline((choose, *rest.passes))
+        passes = Pipeline((*before.passes, *after.passes))
+        if calibration:
+            context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
+            context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calibration)
+        steps = Steps(progress, len(after.passes) + 1)
+        after.run(loaded, context, steps.begin)
+        count = len(loaded.segments)
+        if not count:
+            raise CutError(f"the pipeline '{passes}' leaves the model whole; put partition{{cut=ID}} into it")
+        if adaptive and count < 3:
+            raise CutError("one cut leaves nothing to choose from; give several with --cut, or let --pattern several")
+        if warnings_are_errors:
+            _refuse_warnings(context.remarks)
+        steps.begin("writing")
+        page: dict[str, bytes] = {}
+        if report:
+            page = _report(loaded, dialect, context, _conditions(choose, after), source.name, calibration)
+
+        def origin() -> Origin:
+            made_of = dict(zip(files, digests.of(files), strict=True))
+            details = context.details | {
+                "provenance": provenance(loaded, made_of, passes),
+                "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
+            }
+            return Origin(source.name, made_of[source], str(passes), details)
+
+        carried = count if autonomous else count - 1 if adaptive else 0
+        manifest = write_bundle(loaded, dialect, entry, target, origin, digests, options, carried, page)
     if remember:
-        sources.remember(source, digest)
+        sources.remember(source, manifest.raw["source"]["sha256"])
     return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))
 
 
@@ -283,7 +293,8 @@ def _evaluate(model: Model, dialect: Dialect, entry: Graph, calls: Sequence[Call
     """Outputs of every calibration call through the segments of a partitioned model and real frames."""
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         bundle = Path(folder) / "bundle"
-        write_bundle(model, dialect, entry, bundle, Origin("calibration", "", "", {}), WriteOptions())
+        with Digests() as digests:
+            write_bundle(model, dialect, entry, bundle, lambda: _NO_ORIGIN, digests, WriteOptions())
         return isolated(run_bundle, bundle, list(calls), EXACT)[0]
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from irsplit.dialects import registry as dialects
 from irsplit.errors import VERSION
+from irsplit.offers import offers
 from irsplit.passes import pipeline as passes
 from irsplit.runtime import foreign
 from irsplit.runtime.boundary import CODECS
@@ -35,9 +36,7 @@ def plugins() -> list[Plugin]:
         Plugin("codec", name, f"irsplit {VERSION}", "irsplit.runtime", f"frame codec {code}")
         for name, code in CODECS.items()
     ]
-    # A package that is found twice on the path lists the same entry point twice.
-    points = {(point.group, point.name, point.value): point for group in GROUPS for point in entry_points(group=group)}
-    found = [*ours, *(_described(point) for point in points.values())]
+    found = [*ours, *(_described(point) for group in GROUPS for point in offers(group))]
     return sorted(_with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin))
 
 

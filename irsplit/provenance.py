@@ -4,14 +4,15 @@ Everything follows from the input, the pipeline and the installed versions: made
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from irsplit.dialects.registry import ENTRY_POINTS as DIALECTS
 from irsplit.errors import VERSION
 from irsplit.ir import Constant, Graph, Model, Node, Value
+from irsplit.offers import offers
 from irsplit.passes.boundaries import sends, specs
 from irsplit.passes.pipeline import ENTRY_POINTS as PASSES
 from irsplit.passes.pipeline import Pipeline
@@ -21,13 +22,24 @@ _ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 _LIBRARIES = ("numpy", "zstandard", "onnx", "flatbuffers")
 
 
-def provenance(model: Model, files: Iterable[Path], pipeline: Pipeline) -> dict[str, Any]:
-    """For the manifest: `tools`, `source_files` and `segments` of the partitioned model that came from `files`."""
+def provenance(model: Model, files: Mapping[Path, str], pipeline: Pipeline) -> dict[str, Any]:
+    """For the manifest: `tools`, `source_files` and `segments` of the partitioned model that came from `files`.
+
+    Those are given with their digests, the model first; data files lie in its folder or below.
+    """
+    folder = next(iter(files)).parent.resolve()
     return {
         "tools": _tools(model, pipeline),
-        "source_files": [{"file": path.name, "bytes": path.stat().st_size} for path in files],
+        "source_files": [
+            {"file": _name(path, folder), "bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in files.items()
+        ],
         "segments": {graph.name: _summary(graph) for graph in model.segments},
     }
+
+
+def _name(path: Path, folder: Path) -> str:
+    return (path.parent.resolve() / path.name).relative_to(folder).as_posix()
 
 
 def engine(dialect: str) -> str:
@@ -48,8 +60,8 @@ def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
     names = {*_LIBRARIES, _ENGINES.get(model.dialect, "")}
     used = {(PASSES, pass_.name) for pass_ in pipeline.passes} | {(DIALECTS, model.dialect)}
     used |= {(CODECS, spec.codec) for _, send in sends(model) for spec in specs(send)}
-    for group, name in used:
-        names.update(point.dist.name for point in entry_points(group=group, name=name) if point.dist is not None)
+    points = [point for group in (PASSES, DIALECTS, CODECS) for point in offers(group)]
+    names.update(point.dist.name for point in points if point.dist is not None and (point.group, point.name) in used)
     found = {name: _version(name) for name in names if name not in ("", "irsplit")}
     return {"irsplit": VERSION} | {name: text for name, text in sorted(found.items()) if text}
 

@@ -23,7 +23,8 @@ def remember(model: Path, sha256: str) -> None:
 def find(manifest: Manifest, given: Path | None = None) -> Path:
     """The source model of a bundle: `given`, the remembered path, or a file of its name near the bundle.
 
-    Raises BundleError when none of them has the digest in the manifest, and for one packed side of a bundle.
+    Raises BundleError when none of them has the digest in the manifest, when a data file beside it has another, and
+    for one packed side of a bundle.
     """
     bundle = manifest.folder
     file, sha256 = manifest.raw["source"]["file"], manifest.raw["source"]["sha256"]
@@ -32,14 +33,27 @@ def find(manifest: Manifest, given: Path | None = None) -> Path:
             raise BundleError(f"{given}: no such file")
         if file_digest(given) != sha256:
             raise BundleError(f"{given}: is not the model that {bundle} was compiled from; give {file}")
+        _check_data(given, manifest)
         return given
     remembered = _index() / sha256
     candidates = [Path(remembered.read_text(encoding="utf-8"))] if remembered.is_file() else []
     candidates += [folder / file for folder in (bundle, bundle.resolve().parent, Path.cwd())]
     for candidate in candidates:
         if candidate.is_file() and file_digest(candidate) == sha256:
+            _check_data(candidate, manifest)
             return candidate
     raise BundleError(f"{bundle}: its source model {file} is not where it was; say where with --model PATH")
+
+
+def _check_data(model: Path, manifest: Manifest) -> None:
+    """The graph says nothing of weights that lie in files beside it."""
+    for entry in manifest.raw["provenance"]["source_files"][1:]:
+        path = model.parent / entry["file"]
+        expected = entry.get("sha256")  # older bundles have none
+        if expected is not None and (not path.is_file() or file_digest(path) != expected):
+            raise BundleError(
+                f"{path}: is not the data file that {manifest.folder} was compiled from; put it back or compile again"
+            )
 
 
 def _index() -> Path:

@@ -51,7 +51,7 @@ class Context:
     )
     _samples: Mapping[str, Samples] | None = None
 
-    def cuts(self, model: Model, max_tensors: int = 1) -> list[Cut]:
+    def cuts(self, model: Model, max_tensors: int = 1) -> Sequence[Cut]:
         """Every position of the entry graph, with what `recompute` allows: the one list that all passes choose from.
 
         It is found once, until a pass changes the model.

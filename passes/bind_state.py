@@ -1,15 +1,17 @@
 """bind-state: state that a model takes as inputs and gives as outputs stays with the segment that owns its layer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from irsplit.errors import PassError
-from irsplit.ir import Graph, Model, Node, TensorType, Value, operands
+from irsplit.ir import Dim, Graph, Model, Node, TensorType, Value, operands
 from irsplit.passes.base import Context
 
 AUTO = "auto"
+_HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
+"""Symbols of dimensions that grow with every call."""
 _WORDS = re.compile(r"[a-z]+|\d+")
 _DIRECTIONS = {"in", "out", "input", "output", "past", "present", "prev", "previous", "next", "new", "current", "n"}
 _STATES = {"state", "states", "hidden", "cell", "cache", "memory", "past", "present", "carry"}
@@ -20,11 +22,13 @@ class BindState:
     """Turn pairs of an input and an output into state: "in=out", or "auto" for the pairs that names give away.
 
     The input becomes an `irsplit.load` and the output an `irsplit.store` of one state: no cut separates them, they
-    travel in no frame, and a session keeps the value from one call to the next.
+    travel in no frame, and a session keeps the value from one call to the next. It begins with zeros: a history empty,
+    other dimensions that vary are 1; `dim` says otherwise, as "symbol=2", "in=2" or "in.axis=2".
     """
 
     name: ClassVar[str] = "bind-state"
     state: tuple[str, ...] = ()
+    dim: tuple[str, ...] = ()
 
     def run(self, model: Model, context: Context) -> bool:
         graph = model.entry
@@ -36,8 +40,9 @@ class BindState:
                 context.remark(self, f"state {input.name}={output.name} was found by its name and type")
             pairs += found
         self._check(pairs)
+        first = self._first_shapes([input for input, _ in pairs])
         for input, output in reversed(pairs):
-            _bind(graph, input, output)
+            _bind(graph, input, output, first[input])
         return bool(pairs)
 
     def _pair(self, graph: Graph, text: str) -> tuple[Value, Value]:
@@ -53,6 +58,20 @@ class BindState:
             f"outputs {', '.join(outputs) or '(none)'}"
         )
 
+    def _first_shapes(self, inputs: Sequence[Value]) -> dict[Value, list[int]]:
+        """The shape in which each state begins."""
+        sizes: dict[str, int] = {}
+        known = dict.fromkeys(name for input in inputs for _, names in _dims(input) for name in names)
+        for word in self.dim:
+            name, _, number = word.rpartition("=")
+            if not name or not number.isdecimal():
+                raise PassError(f"dim '{word}': give SYMBOL=N, INPUT=N or INPUT.AXIS=N with a number N")
+            if name not in known:
+                listed = ", ".join(known) or "none"
+                raise PassError(f"dim '{word}': no state has that dimension; those that vary: {listed}")
+            sizes[name] = int(number)
+        return {input: [_first_size(dim, names, sizes) for dim, names in _dims(input)] for input in inputs}
+
     def _check(self, pairs: Sequence[tuple[Value, Value]]) -> None:
         seen: set[Value] = set()
         for input, output in pairs:
@@ -64,6 +83,24 @@ class BindState:
                 raise PassError(f"{label}: a node must read {input} and produce {output}, or there is nothing to keep")
             if not may_hold(input, output):
                 raise PassError(f"{label}: {input} and {output} differ in type or shape; a state must fit its input")
+
+
+def _dims(input: Value) -> list[tuple[Dim, tuple[str, ...]]]:
+    """The dimensions of a state, each with the names by which its size may be given: none for one that is fixed."""
+    assert isinstance(input.type, TensorType)
+    dims = list(enumerate(input.type.shape or ()))
+    return [
+        (dim, () if isinstance(dim, int) else (f"{input.name}.{axis}", input.name, *((dim,) if dim else ())))
+        for axis, dim in dims
+    ]
+
+
+def _first_size(dim: Dim, names: Sequence[str], given: Mapping[str, int]) -> int:
+    """The size of a dimension before the first call; of its names, the first that is given counts."""
+    if isinstance(dim, int):
+        return dim
+    history = dim is not None and _HISTORY.search(dim) is not None
+    return next((given[name] for name in names if name in given), 0 if history else 1)
 
 
 def may_hold(input: Value, output: Value) -> bool:
@@ -107,7 +144,7 @@ def _stem(name: str) -> tuple[tuple[str, ...], bool]:
     return stem, not _STATES.isdisjoint(words)
 
 
-def _bind(graph: Graph, input: Value, output: Value) -> None:
+def _bind(graph: Graph, input: Value, output: Value, first: Sequence[int]) -> None:
     label = (f"{input.name}={output.name}",)
     for node in graph.nodes:
         # Who reads the state and who writes it stay together.
@@ -115,5 +152,5 @@ def _bind(graph: Graph, input: Value, output: Value) -> None:
             node.states += label
     graph.inputs.remove(input)
     graph.outputs[:] = [value for value in graph.outputs if value is not output]
-    graph.nodes.insert(0, Node("irsplit.load", (), [input], states=label))
+    graph.nodes.insert(0, Node("irsplit.load", (), [input], attributes={"shape": list(first)}, states=label))
     graph.nodes.append(Node("irsplit.store", [output], states=label))

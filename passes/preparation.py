@@ -10,9 +10,9 @@ from irsplit.passes.pipeline import Pipeline
 from irsplit.passes.rematerialise import Rematerialise
 
 
-def preparation(state: Sequence[str] = (), *, rematerialise: bool = True) -> Pipeline:
-    """The passes that come before cuts are looked for; `state` as bind-state takes it."""
-    binding: tuple[Pass, ...] = (BindState(tuple(state)),) if state else ()
+def preparation(state: Sequence[str] = (), dim: Sequence[str] = (), *, rematerialise: bool = True) -> Pipeline:
+    """The passes that come before cuts are looked for; `state` and `dim` as bind-state takes them."""
+    binding: tuple[Pass, ...] = (BindState(tuple(state), tuple(dim)),) if state or dim else ()
     return Pipeline((*binding, Rematerialise()) if rematerialise else binding)
 
 

@@ -1,7 +1,8 @@
 """What a device or a server needs to run a bundle (installed as irsplit.runtime)."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from irsplit.lazy import exports
 
 if TYPE_CHECKING:
     from irsplit.runtime.serving.answers import Answer, ClientMetrics
@@ -22,7 +23,4 @@ _HOMES = {
 __all__ = ["Answer", "ClientMetrics", "Policy", "RemoteSession", "Update", "connect", "update"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'irsplit.runtime' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = exports(__name__, _HOMES)

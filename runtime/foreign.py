@@ -5,10 +5,10 @@ and `open`. In C such a codec comes through `irs_hooks`.
 """
 
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Protocol
 
 from irsplit.errors import IrsplitError
+from irsplit.offers import offers
 
 ENTRY_POINTS = "irsplit.codecs"
 Bytes = bytes | bytearray | memoryview
@@ -41,11 +41,10 @@ def foreign_codecs() -> dict[str, ForeignCodec]:
     """Every installed codec by name. Raises IrsplitError, naming both, when a name or a code is taken twice."""
     codecs: dict[str, ForeignCodec] = {}
     origins: dict[str | int, str] = {}
-    # A package that is found twice on the path lists the same entry point twice.
-    points = {(point.name, point.value): point for point in entry_points(group=ENTRY_POINTS)}
-    for (name, origin), entry in sorted(points.items()):
+    for point in offers(ENTRY_POINTS):
+        name, origin = point.name, point.value
         try:
-            codec: ForeignCodec = entry.load()
+            codec: ForeignCodec = point.load()
         except (ImportError, AttributeError) as error:
             raise IrsplitError(f"the codec '{name}' of {origin} cannot be loaded: {error}") from error
         if not FIRST_CODE <= codec.code <= LAST_CODE:

@@ -1,5 +1,6 @@
 """Build pipelines: irsplit.toml, its cache, logs, depfiles for make and ninja, the same bytes wherever it lies."""
 
+import hashlib
 import json
 import os
 import re
@@ -104,7 +105,10 @@ def test_provenance(tmp_path: Path) -> None:
     found = manifest["provenance"]
     assert found["tools"]["irsplit"] == VERSION
     assert {"onnxruntime", "numpy", "zstandard"} <= set(found["tools"])
-    assert found["source_files"] == [{"file": "digits.onnx", "bytes": (DIGITS / "digits.onnx").stat().st_size}]
+    data = (DIGITS / "digits.onnx").read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    assert found["source_files"] == [{"file": "digits.onnx", "bytes": len(data), "sha256": digest}]
+    assert manifest["source"]["sha256"] == digest
     device, server = found["segments"]["device"], found["segments"]["server"]
     assert device["operators"]["Conv"] + server["operators"]["Conv"] == sum(
         "Conv" in line for line in _ir_text(DIGITS / "digits.onnx", tmp_path)

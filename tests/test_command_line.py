@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -240,12 +241,28 @@ def test_hostile_models_are_refused_or_carried(model: corpus.CorpusModel, tmp_pa
             assert not (tmp_path / "bundle").exists()
 
 
-def test_version_and_help_need_no_heavy_imports() -> None:
-    probe = "import sys; from irsplit.cli import main; main(['--help'])"
-    command = [sys.executable, "-X", "importtime", "-c", probe]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "numpy" not in done.stderr
-    assert "cuts" in done.stdout
+HEAVY = {"PIL", "ai_edge_litert", "flatbuffers", "numpy", "onnx", "onnxruntime", "rich", "scipy", "tflite", "zstandard"}
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("--help", ""),
+        ("cuts digits.tflite", "flatbuffers numpy"),
+        ("compile digits.tflite -o bundle", "flatbuffers numpy zstandard"),
+        ("cuts typed.onnx", "numpy"),
+        ("compile typed.onnx -o bundle", "numpy zstandard"),
+    ],
+)
+def test_a_command_loads_what_it_needs(words: str, needed: str, tmp_path: Path) -> None:
+    """Start-up is imports: onnx's own package is for models that do not say their types, Pillow for pictures."""
+    shutil.copy(EXAMPLE / "digits.tflite", tmp_path)
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(EXAMPLE / "digits.onnx")), tmp_path / "typed.onnx")
+    probe = "import sys; from irsplit.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", probe, *words.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
+    assert HEAVY & loaded == set(needed.split())
 
 
 def test_the_default_cut_may_leave_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from irsplit.ir import Graph, Model, Value, parse_model, print_graph, verify
 from irsplit.passes import Context, find_cuts
 from irsplit.passes.bind_state import BindState, find_states
 from irsplit.passes.recompute import Recompute
+from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.session import LocalSession
 from irsplit.verification import verify_bundle
 from stock_engines import open_model, same_bits
@@ -44,7 +45,7 @@ def test_state_is_loaded_and_stored_in_the_graph():
         print_graph(model.entry)
         == """\
 graph @main(%x: f32[1,8], %c: f32[1,4]) -> (%y) {
-  %h_in = irsplit.load() states "h_in=h_out" : f32[1,4]
+  %h_in = irsplit.load() states "h_in=h_out" {shape=[1, 4]} : f32[1,4]
   %a = test.op(%x) : f32[1,8]
   %b = test.op(%a, %h_in) states "h_in=h_out" : f32[1,8]
   %h_out = test.op(%b) states "h_in=h_out" : f32[1,4]
@@ -152,6 +153,45 @@ def by_hand(path: Path, calls: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
 def run(bundle: Path, calls: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
     session = LocalSession(bundle, EXACT)
     return [session.run(call)["logits"] for call in calls]
+
+
+def first_shape(state: str, *dims: str) -> object:
+    text = f"graph @main(%x: f32[1,8], %{state}: f32[batch,past_len,?,4]) -> (%y, %n) {{"
+    text += f" %n = test.op(%{state}) : f32[batch,?,?,4] %y = test.op(%x, %n) : f32[1,8] }}"
+    model = parse_model(f"model test {text}")
+    BindState((f"{state}=n",), dims).run(model, Context())
+    return model.entry.nodes[0].attributes["shape"]
+
+
+def test_a_state_begins_as_a_history_of_nothing_or_as_the_user_says():
+    assert first_shape("h") == [1, 0, 1, 4]
+    assert first_shape("h", "past_len=3") == [1, 3, 1, 4]
+    assert first_shape("h", "h=2", "batch=5") == [2, 2, 2, 4]
+    assert first_shape("h", "h.0=6", "h=2") == [6, 2, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("dim", "reason"),
+    [
+        ("heads=2", r"no state has that dimension; those that vary: h.0, h, batch, h.1, past_len, h.2"),
+        ("h.3=2", "no state has that dimension"),
+        ("batch", "give SYMBOL=N, INPUT=N or INPUT.AXIS=N"),
+        ("batch=-1", "give SYMBOL=N"),
+    ],
+)
+def test_sizes_that_no_state_has_are_refused(dim: str, reason: str):
+    with pytest.raises(PassError, match=reason):
+        first_shape("h", dim)
+
+
+def test_a_session_begins_with_the_sizes_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = decoder(tmp_path / "decoder.onnx", 2)
+    words = ["compile", str(path), "-o", str(tmp_path / "bundle"), "--cut", "layer0"]
+    assert main([*words, "--state", "auto", *(f"--dim=past_key_values.{n}.key.2=1" for n in (0, 1))]) == 0
+    shapes = [info.shape for segment in Manifest.load(tmp_path / "bundle").segments for info in segment.state]
+    assert shapes == [(1, 2, 1, 8), (1, 2, 0, 8)] * 2
+    assert main([*words, "--dim", "past=1"]) == 2
+    assert "dim 'past=1': no state has that dimension; those that vary: none" in capsys.readouterr().err
 
 
 def test_reset_forgets_the_cache(tmp_path: Path):

@@ -62,6 +62,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_coding(parser)
     add_state(parser)
     parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="INPUT[.AXIS]=N",
+        help="size of a dimension that varies with which a state begins, by its input or its symbol; "
+        "default 0 for a history (past, length, ...), else 1",
+    )
+    parser.add_argument(
         "--pipeline",
         default="",
         metavar="TEXT",
@@ -111,6 +119,7 @@ _SAID_BY_PIPELINE = (
     "max_tensors",
     "rematerialise",
     "state",
+    "dim",
 )
 """Options whose meaning is in the pipeline's text."""
 _OF_A_PLAN = ("server", "link", "objective", "limit", "rule", "pattern", "load")
@@ -150,6 +159,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             places=arguments.place,
             codec=arguments.codec,
             state=arguments.state,
+            dim=arguments.dim,
             rematerialise=arguments.rematerialise,
             autonomous=arguments.autonomous,
             adaptive=arguments.adaptive,

@@ -1,12 +1,19 @@
 """Progress on standard error while a command works, on a terminal only."""
 
-import importlib
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
+from irsplit.lazy import LazyModule
 from irsplit.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import rich.console as consoles
+    import rich.progress as rich
+else:
+    consoles = LazyModule("rich.console")
+    rich = LazyModule("rich.progress")
 
 
 @contextmanager
@@ -19,8 +26,7 @@ def progress(*, shown: bool = True) -> Generator[Progress]:
     if not shown or not sys.stderr.isatty():
         yield silent
         return
-    rich: Any = importlib.import_module("rich.progress")
-    console: Any = importlib.import_module("rich.console").Console(stderr=True)
+    console = consoles.Console(stderr=True)
     columns = (rich.SpinnerColumn(), rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeElapsedColumn())
     words = rich.TextColumn("{task.description}", markup=False)
     with rich.Progress(*columns, words, console=console, transient=True, redirect_stdout=False) as bar:

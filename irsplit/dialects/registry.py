@@ -1,12 +1,12 @@
 """The installed dialects: ours and those of other packages, found by name or by a file's ending."""
 
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from irsplit.dialects.base import Dialect
 from irsplit.errors import IrsplitError, ModelError
 from irsplit.ir import Model
+from irsplit.offers import offers
 
 ENTRY_POINTS = "irsplit.dialects"
 
@@ -14,10 +14,9 @@ ENTRY_POINTS = "irsplit.dialects"
 @cache
 def dialect(name: str) -> Dialect:
     """The dialect called `name`. Raises IrsplitError when none or several packages offer it, naming them."""
-    points = {point.value: point for point in entry_points(group=ENTRY_POINTS, name=name)}
+    points = {point.value: point for point in offers(ENTRY_POINTS) if point.name == name}
     if not points:
-        known = ", ".join(sorted(entry_points(group=ENTRY_POINTS).names))
-        raise IrsplitError(f"there is no dialect '{name}'; installed dialects: {known}")
+        raise IrsplitError(f"there is no dialect '{name}'; installed dialects: {', '.join(_names())}")
     if len(points) > 1:
         raise IrsplitError(f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one")
     try:
@@ -32,7 +31,7 @@ def dialect_of(path: Path) -> Dialect:
         raise ModelError(f"{path}: no such file")
     if path.is_dir():
         raise ModelError(f"{path}: is a folder; give a model file")
-    names = sorted(entry_points(group=ENTRY_POINTS).names)
+    names = _names()
     # An ending is nearly always the dialect's name: try that first, and load the others only when it is not.
     for name in sorted(names, key=lambda name: f".{name}" != path.suffix.lower()):
         if path.suffix.lower() in dialect(name).extensions:
@@ -46,3 +45,7 @@ def read_model(path: Path) -> Model:
     Raises ModelError for a file that is none, UnsupportedError for what irsplit refuses rather than loses.
     """
     return dialect_of(path).read(path)
+
+
+def _names() -> list[str]:
+    return sorted({point.name for point in offers(ENTRY_POINTS)})

@@ -4,16 +4,21 @@ import json
 import wave
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from irsplit.dtypes import BY_NAME
 from irsplit.errors import EngineError, UnsupportedError
+from irsplit.lazy import LazyModule
 from irsplit.runtime.manifest import TensorInfo
 from irsplit.runtime.session import check_inputs
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 Call = dict[str, NDArray[Any]]
@@ -119,7 +124,7 @@ def image_array(path: Path, info: TensorInfo) -> NDArray[Any]:
         with Image.open(path) as image:
             size = (width or image.width, height or image.height)
             resized = image.convert("L" if channels == 1 else "RGB").resize(size, Image.Resampling.BILINEAR)
-    except (UnidentifiedImageError, OSError) as error:
+    except OSError as error:
         raise EngineError(f"{path}: cannot be read as an image: {error}") from error
     pixels = np.asarray(resized).reshape(size[1], size[0], channels or 3)
     pixels = pixels if channels_last else pixels.transpose(2, 0, 1)

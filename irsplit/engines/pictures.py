@@ -2,13 +2,18 @@
 
 import io
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from irsplit.lazy import LazyModule
 from irsplit.profiles.measured import Coding
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 # Name, Pillow's format, its options.
 FORMATS: tuple[tuple[str, str, dict[str, Any]], ...] = (

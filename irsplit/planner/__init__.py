@@ -4,9 +4,9 @@ The solvers of general graphs stand on scipy, which takes longer to import than 
 are first asked for. Ranking cuts needs none of them.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from irsplit.lazy import exports
 from irsplit.planner.goal import OBJECTIVES, Goal, human
 from irsplit.planner.ranking import Ranked, best_cut, rank_cuts
 from irsplit.planner.result import Baseline, Costs, Plan, Switch
@@ -38,7 +38,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _SOLVERS:
-        raise AttributeError(f"module 'irsplit.planner' has no attribute '{name}'")
-    return getattr(importlib.import_module(_SOLVERS[name]), name)
+__getattr__ = exports(__name__, _SOLVERS)

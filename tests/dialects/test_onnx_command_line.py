@@ -1,5 +1,7 @@
 """`irsplit compile` with weights beside the segments: in files of their own, or in those of the source."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +51,21 @@ def test_weights_are_shared_when_asked(source: Path):
     files = ["model.onnx", "source.onnx.data"]
 
     assert compile_with(source, "--share-weights") == {"device": files, "server": files}
+
+
+@pytest.mark.parametrize("options", [(), ("--share-weights",)])
+def test_the_bundle_knows_the_weights_of_its_source(
+    source: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+):
+    compile_with(source, *options)
+    data = source.with_name("source.onnx.data")
+
+    manifest = json.loads((source.parent / "bundle" / "manifest.json").read_text())
+    files = {entry["file"]: entry["sha256"] for entry in manifest["provenance"]["source_files"]}
+    assert files == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (source, data)}
+
+    changed = bytes(len(data.read_bytes()))
+    data.unlink()  # the bundle may have a link to it
+    data.write_bytes(changed)
+    assert main(["verify", str(source.parent / "bundle")]) == 2
+    assert "source.onnx.data: is not the data file that" in capsys.readouterr().err

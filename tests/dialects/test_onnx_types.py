@@ -115,6 +115,17 @@ def test_the_engine_types_its_own_operators(tmp_path: Path):
     assert found["y"] == TensorType(F32, (2, 3))
 
 
+def test_a_rank_that_depends_on_what_the_inputs_hold_is_not_known(tmp_path: Path):
+    nodes = [helper.make_node("ReduceSum", ["x", "axes"], ["h"], keepdims=0), helper.make_node("Log", ["h"], ["y"])]
+    inputs = [info("x", [3, 4, 5]), info("axes", [2], TensorProto.INT64)]
+    graph = helper.make_graph(nodes, "net", inputs, [helper.make_empty_tensor_value_info("y")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+
+    found = types(ONNX.read(tmp_path / "m.onnx"))["h"]
+
+    assert found == TensorType(F32, None)  # axes of ones would reduce one dimension, not two
+
+
 def test_what_nobody_knows_stays_unknown(tmp_path: Path):
     nodes = [helper.make_node("Mystery", ["x"], ["h"], domain="com.example"), helper.make_node("Relu", ["h"], ["y"])]
 

@@ -1,12 +1,13 @@
 """Run as a script: what onnxruntime knows of the outputs of the model in argv[1], as JSON [[name, type, shape], ...].
 
 It runs in a process of its own, because an engine may abort on a model, and knows nothing of irsplit. onnxruntime
-says `[]` for a scalar and for an unknown rank alike: those are run once and get as many unknown dimensions as come out;
-the shape is null where that fails.
+says `[]` for a scalar and for an unknown rank alike: those are run, and get as many unknown dimensions as come out; the
+shape is null where that fails, or where a rank depends on what the inputs hold (axes to reduce, say).
 """
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,22 +29,33 @@ def main(path: str) -> None:
 
 
 def _observed(session: Any, names: list[str]) -> dict[str, Any]:
-    """Shapes of these outputs in one run on ones: as many nulls as there are dimensions, or null."""
+    """Shapes of these outputs when the model runs: as many nulls as there are dimensions, or null."""
+    on_ones, on_counts = _ranks(session, names, np.ones), _ranks(session, names, _counts)
+    agreed = [one if other in (one, None) else None for one, other in zip(on_ones, on_counts, strict=True)]
+    return {name: None if rank is None else [None] * rank for name, rank in zip(names, agreed, strict=True)}
+
+
+def _ranks(session: Any, names: list[str], fill: Callable[[list[int], Any], Any]) -> list[int | None]:
+    """Numbers of dimensions in one run on inputs that are filled so."""
     try:
-        results = session.run(names, {value.name: _ones(value) for value in session.get_inputs()})
+        results = session.run(names, {value.name: _filled(value, fill) for value in session.get_inputs()})
     except Exception:  # whatever an engine or an odd input raises, the answer is that nothing is known
-        return dict.fromkeys(names)
-    ranks = [len(result.shape) if hasattr(result, "shape") else None for result in results]
-    return {name: None if rank is None else [None] * rank for name, rank in zip(names, ranks, strict=True)}
+        return [None] * len(names)
+    return [len(result.shape) if hasattr(result, "shape") else None for result in results]
 
 
-def _ones(value: Any) -> Any:
+def _counts(shape: list[int], dtype: Any) -> Any:
+    """0, 1, 2, ...: other numbers than ones, no two alike."""
+    return np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+
+
+def _filled(value: Any, fill: Callable[[list[int], Any], Any]) -> Any:
     name = value.type.removeprefix("tensor(").removesuffix(")")
     shape = [dim if isinstance(dim, int) else 1 for dim in value.shape]
     dtype = np.dtype(_DTYPES.get(name, name))
     if dtype.itemsize * np.prod(shape, dtype=float) > _MOST_BYTES:
         raise MemoryError(value.name)
-    return np.ones(shape, dtype)
+    return fill(shape, dtype)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
-
-from onnx import shape_inference
-from onnx.onnx_cpp2py_export import shape_inference as native_inference
+from typing import TYPE_CHECKING
 
 from irsplit import dtypes
 from irsplit.dialects.onnx import schema
@@ -19,6 +17,14 @@ from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Field, fields, scan
 from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, walk
+from irsplit.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from onnx import shape_inference
+    from onnx.onnx_cpp2py_export import shape_inference as native_inference
+else:
+    shape_inference = LazyModule("onnx.shape_inference")
+    native_inference = LazyModule("onnx.onnx_cpp2py_export.shape_inference")
 
 _log = getLogger("irsplit")
 

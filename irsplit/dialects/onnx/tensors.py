@@ -1,16 +1,22 @@
 """TensorProto and SparseTensorProto: the type and the place of the bytes, without touching them."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.typeinfo import element_type
 from irsplit.dialects.onnx.wire import WireError, fields, read_int, read_ints, read_text, scan
 from irsplit.ir import Buffer, Constant, TensorType, Type
+from irsplit.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import onnx
+    from onnx import numpy_helper
+else:
+    onnx = LazyModule("onnx")
+    numpy_helper = LazyModule("onnx.numpy_helper")
 
 TENSOR = "onnx.tensor"
 """Encoding of a constant that is a whole TensorProto: typed fields, strings."""
@@ -115,7 +121,7 @@ def tensor_array(message: memoryview) -> Any:
     return numpy_helper.to_array(onnx.TensorProto.FromString(message.tobytes()))
 
 
-def _dense(sparse: onnx.SparseTensorProto) -> Any:
+def _dense(sparse: "onnx.SparseTensorProto") -> Any:
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if indices.ndim == 1:

@@ -1,0 +1,37 @@
+"""Imports that wait until they are needed, so that a command does not pay for what it does not do.
+
+For modules that most runs never touch. Everything else is imported at the top of the file that uses it.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class LazyModule:
+    """Stands for a module, which is imported when an attribute of it is first read.
+
+    Type checkers are told of the module itself:
+
+        if TYPE_CHECKING:
+            import onnx
+        else:
+            onnx = LazyModule("onnx")
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+def exports(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose names come from the modules in `homes`, imported when first asked for."""
+
+    def home_of(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return home_of
