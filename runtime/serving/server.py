@@ -105,21 +105,20 @@ class Server:
 
     async def start(self) -> None:
         """Listen. Raises ServeError when an address is taken or a certificate is no good."""
-        address = f"{_bracketed(self.options.host)}:{self.options.port}"
+        host, port = _bracketed(self.options.host), self.options.port
+        credentials = None
         try:
-            if self.options.certificate is None or self.options.key is None:
-                self.port = self._grpc.server.add_insecure_port(address)
-            else:
+            if self.options.certificate is not None and self.options.key is not None:
                 pair = (self.options.key.read_bytes(), self.options.certificate.read_bytes())
-                self.port = self._grpc.server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+                credentials = grpc.ssl_server_credentials([pair])
+            self.port = await self._grpc.start(host, port, credentials)
         except (RuntimeError, OSError) as error:
-            raise ServeError(f"cannot listen on {address}: {error}; choose another with --port") from error
-        await self._grpc.server.start()
+            raise ServeError(f"cannot listen on {host}:{port}: {error}; choose another with --port") from error
         if self.options.http_port is not None:
             try:
                 await self._start_http(self.options.http_port)
             except ServeError:
-                await self._grpc.server.stop(None)
+                await self._grpc.stop(0)
                 raise
         self._tasks.append(asyncio.create_task(self.service.expire_sessions(_EXPIRY_PERIOD_S)))
         names = [f"{name} {version}" for name, versions in self.service.bundles.items() for version in versions]
@@ -159,7 +158,7 @@ class Server:
         """Answer what has been asked, refuse what comes, close."""
         event(_LOG, logging.INFO, "draining", grace_s=self.options.grace_s)
         await self.service.drain(self.options.grace_s)
-        await self._grpc.server.stop(0.2)
+        await self._grpc.stop(0.2)
         if self._http is not None:
             self._http.should_exit = True
             await self._tasks[0]

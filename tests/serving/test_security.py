@@ -1,5 +1,6 @@
 """TLS and bearer token from end to end: right answers for those who may, none for the others."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -167,3 +168,31 @@ def test_requests_sent_ahead_of_their_answers_are_few(bundle):
             answers += part
         assert b"400 Bad Request" in answers
         assert answers.count(b"200 OK") < 1000
+
+
+def test_a_method_whose_name_is_no_text_does_not_end_the_server(bundle, calls):
+    """One such request ends a server of grpc.aio."""
+    with (
+        serving([f"digits={bundle}"], ServerOptions(port=0, http_port=None)) as server,
+        irsplit.runtime.connect(f"grpc://localhost:{server.port}", bundle, name="digits") as session,
+    ):
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+                connection.sendall(PREFACE + request(b"/inf\xeerence.GRPCInferenceService/ServerReady"))
+                connection.settimeout(0.5)
+                with contextlib.suppress(OSError):
+                    while connection.recv(4096):
+                        pass
+            assert session.infer(calls["onnx"][0], timeout_s=20).path == "server"
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def request(path: bytes) -> bytes:
+    """An empty gRPC request in HTTP/2, its header fields as literals."""
+    fields = {b":method": b"POST", b":scheme": b"http", b":path": path, b":authority": b"x", b"te": b"trailers"}
+    fields[b"content-type"] = b"application/grpc"
+    block = b"".join(bytes([0, len(key)]) + key + bytes([len(value)]) + value for key, value in fields.items())
+    head = len(block).to_bytes(3, "big") + bytes([1, 4, 0, 0, 0, 1]) + block
+    return head + bytes([0, 0, 5, 0, 1, 0, 0, 0, 1]) + bytes(5)
