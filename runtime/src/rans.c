@@ -41,12 +41,12 @@ irs_status irs_rans_finish(const irs_model *m, const uint32_t *states, const uin
 
 /* `table_bits` and `lanes` are those of the model, as constants where they are the usual ones. */
 static inline output put_symbols(const irs_model *m, const uint8_t *symbols, irs_tables tables, size_t pixels, output out,
-                                 uint32_t table_bits, uint32_t lanes, uint32_t *target) {
-    uint32_t states[IRS_MAX_LANES], channels = m->channels;
+                                 uint32_t table_bits, uint32_t lanes, uint32_t *states) {
+    uint32_t channels = m->channels;
+    const uint64_t *encoder = m->encoder;
     for (uint32_t lane = 0; lane < lanes; lane++) {
         states[lane] = IRS_LOW_STATE;
     }
-    const uint64_t *encoder = m->encoder;
     for (size_t pixel = pixels; pixel-- > 0;) {
         const uint8_t *s = symbols + pixel * channels, *t = tables.of + pixel * tables.stride;
         for (uint32_t c = channels; c-- > 0;) {
@@ -54,7 +54,6 @@ static inline output put_symbols(const irs_model *m, const uint8_t *symbols, irs
             *state = put_symbol(encoder + t[c] * IRS_TABLE_ENTRIES, s[c], *state, table_bits, &out);
         }
     }
-    memcpy(target, states, lanes * sizeof *states);
     return out;
 }
 
@@ -64,12 +63,16 @@ irs_status irs_encode_portable(const irs_model *m, const uint8_t *symbols, irs_t
     uint8_t *end = room + irs_rans_room(pixels * (uint64_t)m->channels);
     output out = {end, room};
 #ifndef IRS_SMALL
-    if (m->table_bits == 11) {
-        out = m->lanes == 1 ? put_symbols(m, symbols, tables, pixels, out, 11, 1, states)
-                               : put_symbols(m, symbols, tables, pixels, out, 11, m->lanes, states);
-        return irs_rans_finish(m, states, out.words, end, room, out.escapes, target, capacity, size);
-    }
+    if (m->table_bits == 11 && m->lanes == 1) {
+        uint32_t alone[1]; /* in a register: nobody else sees it */
+        out = put_symbols(m, symbols, tables, pixels, out, 11, 1, alone);
+        states[0] = alone[0];
+    } else if (m->table_bits == 11) {
+        out = put_symbols(m, symbols, tables, pixels, out, 11, m->lanes, states);
+    } else
 #endif
-    out = put_symbols(m, symbols, tables, pixels, out, m->table_bits, m->lanes, states);
+    {
+        out = put_symbols(m, symbols, tables, pixels, out, m->table_bits, m->lanes, states);
+    }
     return irs_rans_finish(m, states, out.words, end, room, out.escapes, target, capacity, size);
 }

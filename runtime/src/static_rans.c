@@ -22,8 +22,15 @@ void irs_geometry_of(irs_geometry *g, const irs_model *m, uint32_t rank, const u
     g->height = pixels >= 2 ? dims[pixels - 2] : 1;
 }
 
-/* Bytes of the widest vectors that were built and that the machine has; 0: none. */
-static uint32_t vector_size(void) {
+#define NARROW 4 /* channels that leave vectors nearly empty */
+
+static int is_narrow(const irs_model *m) { return m->channels <= NARROW && !irs_has_references(m); }
+
+/* Bytes of the widest vectors that were built, that the machine has and that the model fills; 0: none. */
+static uint32_t vector_size(const irs_model *m) {
+    if (is_narrow(m)) {
+        return 0;
+    }
 #ifdef IRS_HAS_V256
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
         return 32;
@@ -54,25 +61,21 @@ static uint32_t vector_size(void) {
 #define irs_decode_narrow irs_decode_portable
 #endif
 
-/* Up to `most` channels, which leave vectors empty. */
-static int is_narrow(const irs_model *m, uint32_t most) { return m->channels <= most && !irs_has_references(m); }
-
 static void model_part(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
-    uint32_t size = vector_size();
-    if (is_narrow(m, 4)) {
+    if (is_narrow(m)) {
         irs_model_narrow(m, g, s, part);
-    } else if (size == 32) {
-        irs_model_v256(m, g, s, part);
-    } else if (size == 16) {
-        irs_model_v128(m, g, s, part);
-    } else {
-        irs_model_portable(m, g, s, part);
+        return;
+    }
+    switch (vector_size(m)) {
+    case 32: irs_model_v256(m, g, s, part); break;
+    case 16: irs_model_v128(m, g, s, part); break;
+    default: irs_model_portable(m, g, s, part); break;
     }
 }
 
 static irs_status encode_part(const irs_model *m, const uint8_t *symbols, irs_tables tables, size_t pixels, uint8_t *room,
                               uint8_t *target, size_t capacity, size_t *size) {
-    switch (vector_size()) {
+    switch (vector_size(m)) {
     case 32: return irs_encode_v256(m, symbols, tables, pixels, room, target, capacity, size);
     case 16: return irs_encode_v128(m, symbols, tables, pixels, room, target, capacity, size);
     default: return irs_encode_portable(m, symbols, tables, pixels, room, target, capacity, size);
@@ -81,11 +84,10 @@ static irs_status encode_part(const irs_model *m, const uint8_t *symbols, irs_ta
 
 #ifndef IRS_ENCODE_ONLY
 static irs_status decode_part(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part, irs_stream *in) {
-    uint32_t size = vector_size();
-    if (is_narrow(m, size == 0 ? 4 : 2) && !irs_is_plain(m)) {
+    if (is_narrow(m) && !irs_is_plain(m)) {
         return irs_decode_narrow(m, g, s, part, in);
     }
-    switch (size) {
+    switch (vector_size(m)) {
     case 32: return irs_decode_v256(m, g, s, part, in);
     case 16: return irs_decode_v128(m, g, s, part, in);
     default: return irs_decode_portable(m, g, s, part, in);

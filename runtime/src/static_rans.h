@@ -173,7 +173,8 @@ static inline int irs_decode_symbol(const irs_model *m, uint32_t table, uint32_t
 }
 
 /* Symbols of `count` channels, at most as many as lanes; 0 when the payload ends too early. */
-static inline int irs_decode_lanes(const irs_model *m, const uint8_t *tables, uint32_t count, irs_stream *in, uint8_t *symbols) {
+static inline int irs_decode_lanes(const irs_model *m, const uint8_t *restrict tables, uint32_t count, irs_stream *restrict in,
+                                   uint8_t *restrict symbols) {
     for (uint32_t lane = 0; lane < count; lane++) {
         if (!irs_decode_symbol(m, tables[lane], lane, in, symbols + lane)) {
             return 0;

@@ -339,12 +339,15 @@ VECTOR irs_status decode_lanes(const irs_model *m, const irs_geometry *g, const 
 }
 
 VECTOR irs_status decode_part(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part, irs_stream *in) {
-    switch (m->lanes) { /* constants keep the states in registers */
+#if VECTOR_SIZE == IRS_MAX_LANES
+    switch (m->lanes) { /* constants keep the states in registers; narrower vectors are too many for that */
     case 32: return decode_lanes(m, g, s, part, 32 / QUARTER, in);
     case 16: return decode_lanes(m, g, s, part, 16 / QUARTER, in);
-    case 8: return decode_lanes(m, g, s, part, 8 / QUARTER, in);
     default: return decode_lanes(m, g, s, part, 1, in);
     }
+#else
+    return decode_lanes(m, g, s, part, m->lanes < QUARTER ? 1u : m->lanes / (uint32_t)QUARTER, in);
+#endif
 }
 #endif
 
