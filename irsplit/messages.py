@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.engines.execute import Call
+from irsplit.errors import ServeError
 from irsplit.profiles import Message
 from irsplit.runtime import frame as framing
 from irsplit.runtime.engines import EngineOptions
@@ -136,7 +137,10 @@ def _serving(bundle: Path, threads: int) -> Generator[int]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield int(process.stdout.readline().rsplit(":", 1)[1])
+            told = process.stdout.readline()
+            if not told:
+                raise ServeError("the server that messages are measured with did not start; see what it said above")
+            yield int(told.rsplit(":", 1)[1])
         finally:
             process.terminate()
 
