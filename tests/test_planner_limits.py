@@ -39,6 +39,24 @@ def test_bounds_hold_when_the_search_ends_early(table: CostTable, goal: tuple[st
     assert found.costs.metrics[limited] <= limit
 
 
+def test_a_cut_that_stops_early_goes_through_no_wall(monkeypatch: pytest.MonkeyPatch):
+    """Nothing that reads the input can be on the server, however cheap it is there."""
+    monkeypatch.setattr(solve, "_LARGE", 0)
+    raw = (Coded("raw", 0),)
+    table = CostTable(
+        "walled",
+        (Group("a", 0, 0), Group("b", 1, 0)),
+        (
+            Tensor("x", None, (0, 1), (), ()),
+            Tensor("y", 0, (), raw, (), output=True),
+            Tensor("z", 1, (), (), raw, output=True),
+        ),
+        LINK,
+    )
+    found = plan(table, "throughput", limits={"memory": 0}, monotone=False)
+    assert (found.value, [str(place) for place in found.places]) == (1, ["device", "device"])
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     arcs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 1 << 50)), min_size=1, max_size=20),

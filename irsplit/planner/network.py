@@ -63,12 +63,15 @@ class Network:
         ]
         most = sum(int(np.maximum(block, 0).sum()) for block in finite)
         assert most < LARGEST, "weights were scaled by the caller"
-        capacity = np.concatenate([*finite, np.full(self.infinite, most + 1)])
-        capacity[capacity < 0] = most + 1  # a tensor that cannot cross
+        # A cut that stops early may be dearer than its value: not even then may it go through a wall.
+        dearest = most + (most // precision if precision else 0)
+        wall = dearest + 1
+        capacity = np.concatenate([*finite, np.full(self.infinite, wall)])
+        capacity[capacity < 0] = wall  # a tensor that cannot cross
         groups = columns.pinned_device.size
-        capacity[:groups][columns.pinned_device] = most + 1
-        capacity[groups : 2 * groups][columns.pinned_server] = most + 1
-        cut = minimum_cut(self.arcs, capacity, most, precision)
+        capacity[:groups][columns.pinned_device] = wall
+        capacity[groups : 2 * groups][columns.pinned_server] = wall
+        cut = minimum_cut(self.arcs, capacity, dearest, precision)
         value = None if cut.value > most else cut.value
         return Relaxed(value, cut.smallest[:groups], cut.largest[:groups], up_choice, down_choice)
 
