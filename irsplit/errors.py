@@ -47,6 +47,10 @@ class EngineError(IrsplitError):
     """An inference engine refused a model or an input."""
 
 
+class ModelRefusedError(EngineError):
+    """An inference engine does not open a model, whatever its inputs would be."""
+
+
 class PlanError(IrsplitError):
     """A profile is invalid, or no plan fits the limits; names the limit that binds."""
 

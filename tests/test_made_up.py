@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from irsplit.cli import main
 from irsplit.engines.execute import Call
 from irsplit.engines.made_up import first_taken
-from irsplit.errors import EngineError
+from irsplit.errors import EngineError, ModelRefusedError
 from irsplit.runtime.manifest import TensorInfo
 from tflite_models import Sketch
 
@@ -35,6 +35,18 @@ def shapes_tried(refused: int, **options: object) -> list[tuple[int, ...]]:
 
 def test_sizes_grow_until_the_engine_takes_them():
     assert shapes_tried(3) == [(1, 3, 1), (1, 3, 16), (16, 3, 16), (1, 3, 128)]
+
+
+def test_a_model_that_does_not_open_is_tried_once():
+    tried: list[int] = []
+
+    def run(calls: Sequence[Call]) -> None:
+        tried.append(len(calls))
+        raise ModelRefusedError("refused")
+
+    with pytest.raises(ModelRefusedError, match=r"^refused$"):
+        first_taken(run, INFOS, 2)
+    assert tried == [2]
 
 
 def test_indices_shrink_before_sizes_grow():

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from irsplit.engines.execute import Call
 from irsplit.engines.inputs import seeded_calls
-from irsplit.errors import EngineError
+from irsplit.errors import EngineError, ModelRefusedError
 from irsplit.runtime.manifest import TensorInfo
 from irsplit.runtime.session import check_inputs
 
@@ -38,7 +38,8 @@ def first_taken(
 
     Every call has the inputs that are `given`, and seeded values for the others: of the first of SIZES and BELOW with
     which `run` raises no EngineError. `dims` says how large some dimensions are, as `seeded_calls` takes it. Raises
-    EngineError for inputs that do not fit, and with the first of its reasons when `run` takes none.
+    EngineError for inputs that do not fit, and with the first of its reasons when `run` takes none; a model that the
+    engine does not even open is run once.
     """
     given = given or {}
     missing = [info for info in infos if info.name not in given]
@@ -49,6 +50,8 @@ def first_taken(
         calls: list[Call] = [check_inputs(infos, {**call, **given}) for call in made_up]
         try:
             return calls, run(calls)
+        except ModelRefusedError:
+            raise
         except EngineError as error:
             refusal = refusal or error
     assert refusal is not None, "the first sizes are always tried"

@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from irsplit.errors import EngineError
+from irsplit.errors import EngineError, ModelRefusedError
 from irsplit.runtime.engines import Engine, EngineOptions, MappedModel, ModelFile
 
 
@@ -72,8 +72,8 @@ class LitertEngine:
         except (RuntimeError, ValueError) as error:
             raise self._refusal(error) from error
 
-    def _refusal(self, error: Exception) -> EngineError:
-        return EngineError(f"{self._name}: LiteRT refuses it: {str(error).splitlines()[0]}")
+    def _refusal(self, error: Exception) -> ModelRefusedError:
+        return ModelRefusedError(f"{self._name}: LiteRT refuses it: {str(error).splitlines()[0]}")
 
     def _learn(self) -> None:
         self._inputs = self._interpreter.get_input_details()

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from irsplit.errors import EngineError
+from irsplit.errors import EngineError, ModelRefusedError
 from irsplit.runtime.engines import Engine, EngineOptions, MappedModel, ModelFile
 
 
@@ -30,7 +30,7 @@ class OrtEngine:
                 return self._open_mapped(file)
             return onnxruntime.InferenceSession(str(file), self._options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise EngineError(f"{self._name}: onnxruntime refuses it: {_first_line(error)}") from error
+            raise ModelRefusedError(f"{self._name}: onnxruntime refuses it: {_first_line(error)}") from error
 
     def _open_mapped(self, file: MappedModel) -> Any:
         views = list(file.beside.values())
