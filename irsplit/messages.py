@@ -24,7 +24,6 @@ from irsplit.runtime import frame as framing
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.serving.client import connect
 from irsplit.runtime.session import DeviceSession
-from irsplit.runtime.state import open_segment
 
 _BUNCH = 5
 """Calls timed together, the first of them after something else: as many of the same kind follow it in a hot loop."""
@@ -58,7 +57,7 @@ class _Parts:
         manifest = self.session.manifest
         self.boundary = manifest.boundaries[0]
         near, far = manifest.segments
-        engines = [open_segment(manifest.path(part.file), part, options) for part in (near, far)]
+        engines = [manifest.engine(index, options) for index in range(2)]
         known: dict[str, Any] = dict(call)
         self._near = engines[0], [known[name] for name in near.inputs]
         known.update(zip(near.outputs, engines[0].run(self._near[1]), strict=True))

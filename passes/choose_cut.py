@@ -177,7 +177,7 @@ class ChooseCut:
             _times(parts, there, macs, before=False),
             link(self.link),
             device=here if isinstance(here, Device) else None,
-            codings=self.codings(parts),
+            codings=self._codings(parts, here, there),
             previews=here.previews if isinstance(here, ModelProfile) else None,
             peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
             message=_message(here, there),
@@ -188,10 +188,12 @@ class ChooseCut:
 
         Raises PlanError for a codec that nobody knows.
         """
+        return self._codings(parts, *self._machines())
+
+    def _codings(self, parts: Stretches, here: Device | ModelProfile, there: Device | ModelProfile) -> prices.Codings:
         known = (*codec_names(), "auto")
         if self.codec and self.codec not in known:
             raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
-        here, there = self._machines()
         codings = here.tensors if isinstance(here, ModelProfile) else {}
         if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
             codings = _meet(here, there)

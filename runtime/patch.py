@@ -124,7 +124,7 @@ def _read_head(file: BinaryIO, patch: str) -> _Head:
             f"{patch}: is of version {version}, this release reads {VERSION}; make it with the same release"
         )
     found = zlib.crc32(data[CHECKED_FROM:])
-    while block := file.read(BLOCK):
+    for block in _blocks_of(file):
         found = zlib.crc32(block, found)
     if found != crc:
         raise BundleError(f"{patch}: damaged; get it again")
@@ -185,8 +185,7 @@ class _Rebuild:
         if self._before is None:
             raise ValueError(f"'{name}' is to be copied from nothing")
         with self._before.store.open(name) as file:
-            while block := file.read(BLOCK):
-                yield block
+            yield from _blocks_of(file)
 
     def _blocks(self, name: str, recipe: list[Any]) -> Iterator[bytes]:
         kinds: dict[str, Callable[..., Iterator[bytes]]] = {
@@ -203,8 +202,7 @@ class _Rebuild:
         if name not in self._files:
             raise ValueError(f"no file '{name}'")
         with (self._build / name).open("rb") as file:
-            while block := file.read(BLOCK):
-                yield block
+            yield from _blocks_of(file)
 
     def _boundary(self, index: int) -> Iterator[bytes]:
         """The descriptor of an old boundary that crosses in the new build just so."""
@@ -254,6 +252,12 @@ class _Rebuild:
             section = next(self._rests).read()
             around = b"" if known is None else known.around(index)
             yield expand(section, around, min(REST_BLOCK, size - index * REST_BLOCK))
+
+
+def _blocks_of(file: BinaryIO) -> Iterator[bytes]:
+    """The rest of a file."""
+    while block := file.read(BLOCK):
+        yield block
 
 
 @dataclass(frozen=True)

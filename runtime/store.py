@@ -21,8 +21,17 @@ LOCAL_HEAD = struct.Struct("<4s5H3I2H")
 """Of a ZIP member: signature, version, flags, method, time, date, CRC-32, two sizes, lengths of name and extra."""
 _LOCAL_MAGIC = b"PK\3\4"
 
-# What zipfile raises for a file that is none, or whose fields lie.
-_ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, ValueError, OverflowError, EOFError, struct.error, KeyError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    ValueError,
+    OverflowError,
+    EOFError,
+    struct.error,
+    KeyError,
+    NotImplementedError,
+)
+"""What zipfile raises for a file that is none, whose fields lie, or that wants a feature which zipfile lacks."""
 
 
 class Store(Protocol):
@@ -115,7 +124,7 @@ class PackedSide:
                 count = len(archive.infolist())
         except OSError as error:
             raise BundleError(f"{path}: {error.strerror or error}") from error
-        except (*_ZIP_ERRORS, NotImplementedError) as error:
+        except _ZIP_ERRORS as error:
             raise BundleError(
                 f"{path}: is no packed side of a bundle ({error}); make it with 'irsplit pack'"
             ) from error

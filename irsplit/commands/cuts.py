@@ -81,7 +81,6 @@ def _bytes(cut: Cut) -> str:
 
 def _row(cut: Cut) -> tuple[str, ...]:
     share = "" if cut.macs_share is None else f"{100 * cut.macs_share:.1f} %"
-    after = cut.after_name
     crossing = "+".join(value.name for value in cut.tensors)
     extras = "".join(
         f"; {word} {', '.join(value.name for value in values)}"
@@ -94,4 +93,4 @@ def _row(cut: Cut) -> tuple[str, ...]:
         if values
     )
     text = shorten(crossing, 80) + extras if cut.legal else str(cut.reason)
-    return (cut.id, cut.kind or "-", _bytes(cut), size(cut.weight_bytes), share, shorten(after, 40), text)
+    return (cut.id, cut.kind or "-", _bytes(cut), size(cut.weight_bytes), share, shorten(cut.after_name, 40), text)
