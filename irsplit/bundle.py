@@ -10,6 +10,7 @@ from typing import Any
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.writing import write_graphs
 from irsplit.digests import Digests
+from irsplit.engines.inputs import tensor_info
 from irsplit.errors import VERSION
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, states
 from irsplit.passes.boundaries import sends, specs
@@ -20,7 +21,6 @@ from irsplit.runtime.manifest import (
     MANIFEST,
     Manifest,
     SegmentInfo,
-    TensorInfo,
     manifest_text,
 )
 from irsplit.runtime.state import StateInfo
@@ -173,15 +173,6 @@ def _boundary_json(boundary: Boundary, paths: dict[str, str]) -> dict[str, Any]:
         "quantization": [tensor["quantization"] for tensor in data["tensors"]],
         "codec": [tensor["codec"] for tensor in data["tensors"]],
     }
-
-
-def tensor_info(value: Value) -> TensorInfo:
-    """Name, type and shape of a value, as manifests carry them; None for a dimension that may vary."""
-    if not isinstance(value.type, TensorType):
-        return TensorInfo(value.name, "?" if value.type is None else value.type.text, None)
-    shape = value.type.shape
-    dims = None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
-    return TensorInfo(value.name, value.type.dtype.name, dims)
 
 
 def edges(segment: Graph) -> tuple[tuple[str, ...], tuple[str, ...], tuple[StateInfo, ...]]:

@@ -9,14 +9,15 @@ from typing import Any
 
 from irsplit import sources
 from irsplit.boundary.ranges import METHODS
-from irsplit.bundle import Origin, edges, tensor_info, write_bundle
+from irsplit.bundle import Origin, edges, write_bundle
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
 from irsplit.digests import Digests
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_segments
+from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.errors import CutError, PassError, PlanError
-from irsplit.ir import Graph, Model, TensorType, engine_graph
+from irsplit.ir import Graph, Model, engine_graph
 from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.base import Pass, Samples
 from irsplit.passes.boundaries import sends
@@ -24,6 +25,8 @@ from irsplit.passes.boundary_ops import BoundaryOps
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
+from irsplit.passes.cut import estimated_bytes
+from irsplit.passes.dims import fed, unsized
 from irsplit.passes.partition import Partition
 from irsplit.passes.preparation import context_of, preparation
 from irsplit.passes.prune_buffers import PruneBuffers
@@ -86,7 +89,8 @@ def compile_model(
     sides of a cut. `boundary` is one of TARGETS, with TARGET_OPTIONS behind it; all but "lossless" need `calibration`:
     inputs by name, one mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize
     themselves, and a host without irsplit's runtime exchanges integers. `state` names inputs and outputs that are
-    state, "in=out" or "auto", and `dim` sizes with which it begins, "in.axis=2" (see the bind-state pass).
+    state, "in=out" or "auto" (see the bind-state pass). `dim` are sizes of open dimensions of inputs, "in.axis=2", with
+    which estimates count (see assume-sizes) and states begin.
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -247,8 +251,11 @@ def _with_option(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary:
 
 
 def _default_cut(model: Model, context: Context, max_tensors: int) -> Cut:
-    """The smallest boundary, with a remark where that leaves the far side next to nothing to do."""
+    """The smallest boundary, with a remark where that leaves the far side next to nothing to do, or means little."""
     cut = smallest_boundary(model.entry, context.cuts(model, max_tensors))
+    if left := unsized(model.entry):
+        text = f"cut {cut.id} sends the fewest bytes if {', '.join(left)} are 1; say how large they are with --dim"
+        context.remarks.append(Remark("compile", text))
     if cut.macs_share is not None and cut.macs_share > 0.99:
         text = f"cut {cut.id} sends the fewest bytes, and {100 * cut.macs_share:.1f} % of the multiply-accumulates"
         text += " come before it; choose another with --cut, or by time with --device (see 'irsplit plan')"
@@ -259,19 +266,19 @@ def _default_cut(model: Model, context: Context, max_tensors: int) -> Cut:
 def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
     """The legal cut with the fewest raw bytes, the latest of several, if it sends less than the model's inputs are.
 
-    Dimensions that are not known count as 1 on both sides. Raises CutError when no cut sends less.
+    Where dimensions of inputs beside the batch are open, there is no telling whether it does, and it is taken. Raises
+    CutError when no cut sends less.
     """
     legal = [cut for cut in cuts if cut.legal]
     if not legal:
         reasons = f"; the first position: {cuts[0].reason}" if cuts else ": it has fewer than two nodes"
         raise CutError(f"the model has no legal cut{reasons} (see 'irsplit cuts', or allow more with --max-tensors)")
-    inputs = [value.type for value in graph.inputs if value.constant is None]
-    fed = [type.size_bytes(1) or 0 for type in inputs if isinstance(type, TensorType)]
-    best = min(reversed(legal), key=lambda cut: cut.size_bytes(1) or 0)
-    if (best.size_bytes(1) or 0) >= sum(fed):
+    best = min(reversed(legal), key=lambda cut: cut.estimated_bytes)
+    inputs = estimated_bytes(fed(graph))
+    if best.estimated_bytes >= inputs and not unsized(graph):
         raise CutError(
-            f"no legal cut sends less than the inputs ({sum(fed)} bytes): the smallest is {best.id} with "
-            f"{best.size_bytes(1)} bytes; choose one with --cut, or send the inputs and run everything on the server"
+            f"no legal cut sends less than the inputs ({inputs} bytes): the smallest is {best.id} with "
+            f"{best.estimated_bytes} bytes; choose one with --cut, or send the inputs and run everything on the server"
         )
     return best
 

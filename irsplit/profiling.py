@@ -14,11 +14,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from irsplit.bundle import tensor_info
 from irsplit.compiler import compile_model
 from irsplit.dialects.base import Dialect
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Call, SegmentFile
+from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.engines.made_up import first_taken
 from irsplit.engines.measure import measure_codecs, measure_part

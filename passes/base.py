@@ -28,13 +28,14 @@ class Context:
     """What the passes of one run share.
 
     `macs`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators, `affine` makes those that
-    quantize; `calibrate` runs the segments of a
+    quantize; `shapes` runs the model once in these sizes of its open dimensions; `calibrate` runs the segments of a
     partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too, through real frames, and
     gives the outputs of every call; `recompute` is what the rematerialise pass allows; `listed` are the positions among
     which `partition` found its cuts; `details` go into the bundle's manifest.
     """
 
     macs: Callable[[Node], int] | None = None
+    shapes: Callable[[Model, Mapping[str, int]], Mapping[Value, tuple[int, ...]]] | None = None
     is_cheap: Callable[[Node], bool] | None = None
     is_shape: Callable[[Node], bool] | None = None
     affine: Callable[[Model, Value, Value], tuple[list[Value], list[Node]]] | None = None

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irsplit.errors import PassError
-from irsplit.ir import Dim, Graph, Model, Node, TensorType, Value, operands
+from irsplit.ir import Graph, Model, Node, TensorType, Value, operands
 from irsplit.passes.base import Context
+from irsplit.passes.dims import OpenDim, fed, open_dims, parse_dims
 
 AUTO = "auto"
 _HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
@@ -40,7 +41,8 @@ class BindState:
                 context.remark(self, f"state {input.name}={output.name} was found by its name and type")
             pairs += found
         self._check(pairs)
-        first = self._first_shapes([input for input, _ in pairs])
+        given = parse_dims(self.dim, list(open_dims(fed(graph))))
+        first = {input: _first_shape(input, given) for input, _ in pairs}
         for input, output in reversed(pairs):
             _bind(graph, input, output, first[input])
         return bool(pairs)
@@ -58,20 +60,6 @@ class BindState:
             f"outputs {', '.join(outputs) or '(none)'}"
         )
 
-    def _first_shapes(self, inputs: Sequence[Value]) -> dict[Value, list[int]]:
-        """The shape in which each state begins."""
-        sizes: dict[str, int] = {}
-        known = dict.fromkeys(name for input in inputs for _, names in _dims(input) for name in names)
-        for word in self.dim:
-            name, _, number = word.rpartition("=")
-            if not name or not number.isdecimal():
-                raise PassError(f"dim '{word}': give SYMBOL=N, INPUT=N or INPUT.AXIS=N with a number N")
-            if name not in known:
-                listed = ", ".join(known) or "none"
-                raise PassError(f"dim '{word}': no state has that dimension; those that vary: {listed}")
-            sizes[name] = int(number)
-        return {input: [_first_size(dim, names, sizes) for dim, names in _dims(input)] for input in inputs}
-
     def _check(self, pairs: Sequence[tuple[Value, Value]]) -> None:
         seen: set[Value] = set()
         for input, output in pairs:
@@ -85,22 +73,18 @@ class BindState:
                 raise PassError(f"{label}: {input} and {output} differ in type or shape; a state must fit its input")
 
 
-def _dims(input: Value) -> list[tuple[Dim, tuple[str, ...]]]:
-    """The dimensions of a state, each with the names by which its size may be given: none for one that is fixed."""
+def _first_shape(input: Value, given: Mapping[str, int]) -> list[int]:
+    """The shape in which a state begins."""
     assert isinstance(input.type, TensorType)
-    dims = list(enumerate(input.type.shape or ()))
-    return [
-        (dim, () if isinstance(dim, int) else (f"{input.name}.{axis}", input.name, *((dim,) if dim else ())))
-        for axis, dim in dims
-    ]
+    first = {dim.axis: _first_size(dim, given) for dim in open_dims([input])}
+    return [dim if isinstance(dim, int) else first[axis] for axis, dim in enumerate(input.type.shape or ())]
 
 
-def _first_size(dim: Dim, names: Sequence[str], given: Mapping[str, int]) -> int:
-    """The size of a dimension before the first call; of its names, the first that is given counts."""
-    if isinstance(dim, int):
-        return dim
-    history = dim is not None and _HISTORY.search(dim) is not None
-    return next((given[name] for name in names if name in given), 0 if history else 1)
+def _first_size(dim: OpenDim, given: Mapping[str, int]) -> int:
+    size = dim.size(given)
+    if size is not None:
+        return size
+    return 0 if dim.symbol is not None and _HISTORY.search(dim.symbol) else 1
 
 
 def may_hold(input: Value, output: Value) -> bool:

@@ -80,7 +80,7 @@ def _receiver(model: Model, send: Node) -> tuple[Graph, Node]:
 def _stored(name: str, real: Value, q: Quantization) -> Value:
     assert isinstance(real.type, TensorType)
     affine = Affine(q.scales, q.zero_points, q.axis)
-    return Value(name, TensorType(_STORED[q.dtype], real.type.shape, affine))
+    return Value(name, TensorType(_STORED[q.dtype], real.type.shape, affine, real.type.assumed))
 
 
 def _free_name(wanted: str, *graphs: Graph) -> str:

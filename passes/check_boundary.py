@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irsplit.errors import PassError
-from irsplit.ir import Graph, Model, TensorType
+from irsplit.ir import Graph, Model, Value
 from irsplit.passes.base import Context
 from irsplit.passes.boundaries import sends, specs
+from irsplit.passes.cut import estimated_bytes
+from irsplit.passes.dims import fed, unsized
 from irsplit.runtime.boundary import MAX_TENSORS
 
 
@@ -29,17 +31,16 @@ class CheckBoundary:
                     f"{MAX_TENSORS}"
                 )
             specs(send)
-            self._remark_size(graph, [value.type for value in send.inputs if value is not None], context)
+            self._remark_size(graph, [value for value in send.inputs if value is not None], context)
         return False
 
-    def _remark_size(self, graph: Graph, crossing: list[object], context: Context) -> None:
-        sent = [type.size_bytes(1) or 0 for type in crossing if isinstance(type, TensorType)]
-        inputs = [value.type for value in graph.inputs if value.constant is None]
-        fed = [type.size_bytes(1) or 0 for type in inputs if isinstance(type, TensorType)]
-        if fed and sum(sent) >= sum(fed):
+    def _remark_size(self, graph: Graph, crossing: list[Value], context: Context) -> None:
+        inputs = fed(graph)
+        sent, received = estimated_bytes(crossing), estimated_bytes(inputs)
+        if inputs and sent >= received and not unsized(graph):
             context.remark(
                 self,
-                f"segment @{graph.name} sends {sum(sent)} raw bytes, its inputs are {sum(fed)}: "
+                f"segment @{graph.name} sends {sent} raw bytes, its inputs are {received}: "
                 "sending the input and running everything on the far side moves less",
                 warning=True,
             )

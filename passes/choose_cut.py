@@ -11,6 +11,7 @@ from irsplit.ir import Model, without_collector
 from irsplit.passes import prices
 from irsplit.passes.base import Context
 from irsplit.passes.cuts import Cut
+from irsplit.passes.dims import unsized
 from irsplit.passes.stretches import Macs, Stretches, chains, cost_table, estimated, halves_of, measured
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.result import baselines
@@ -165,7 +166,18 @@ class ChooseCut:
         if self.pattern == "several":
             return _several(priced, goal, ranked)
         decision = self._decide(priced, goal, ranked)
-        return _choice(self.rule, goal, ranked, decision, _warnings(goal, table))
+        return _choice(self.rule, goal, ranked, decision, self._unknown(goal, model, table))
+
+    def _unknown(self, goal: Goal, model: Model, table: CostTable) -> list[str]:
+        """What the plan does not know."""
+        notes: list[str] = []
+        if "energy" in (goal.objective, *goal.limits) and not table.link.up_uw:
+            notes.append(f"link {table.link.name} has no radio power: the energy is that of computing alone")
+        if (left := unsized(model.entry)) and not is_measured(self.device):
+            notes.append(
+                f"{', '.join(left)} are open and count as 1 in all estimates; say how large they are with --dim"
+            )
+        return notes
 
     def table(self, name: str, parts: Stretches, macs: Macs | None) -> CostTable:
         """The model's cost table for these profiles."""
@@ -261,13 +273,6 @@ def _any_pattern(priced: Sequence[Chain], goal: Goal) -> _Decision:
     if not found:
         raise problems[0]
     return min(found, key=lambda decision: decision.value)
-
-
-def _warnings(goal: Goal, table: CostTable) -> list[str]:
-    """What a plan does not know."""
-    if "energy" in (goal.objective, *goal.limits) and not table.link.up_uw:
-        return [f"link {table.link.name} has no radio power: the energy is that of computing alone"]
-    return []
 
 
 def parse_limits(words: Sequence[str]) -> dict[str, int]:

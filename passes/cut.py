@@ -1,6 +1,6 @@
 """A cut: one position of a schedule, and what is known about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,8 +66,18 @@ class Cut:
         """What travels in the frame, in frame order: the produced values, shapes, then the forwarded graph inputs."""
         return self.tensors + self.shapes + self.forwards
 
-    def size_bytes(self, unknown: int | None = None) -> int | None:
-        """Raw bytes of the boundary; a dimension that is not known counts as `unknown`, None when that is None."""
-        sizes = [value.type.size_bytes(unknown) for value in self.boundary if isinstance(value.type, TensorType)]
+    def size_bytes(self) -> int | None:
+        """Raw bytes of the boundary; None when a dimension is open."""
+        sizes = [value.type.size_bytes() for value in self.boundary if isinstance(value.type, TensorType)]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(self.boundary) else None
+
+    @property
+    def estimated_bytes(self) -> int:
+        """Raw bytes of the boundary; an open dimension is as large as assumed, or 1."""
+        return estimated_bytes(self.boundary)
+
+
+def estimated_bytes(values: Iterable[Value]) -> int:
+    """Bytes of tensors together; an open dimension is as large as assumed, or 1."""
+    return sum(value.type.estimated_bytes for value in values if isinstance(value.type, TensorType))

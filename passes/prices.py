@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from irsplit.ir import TensorType, Value
-from irsplit.passes.stretches import Stretches, size_bytes
+from irsplit.passes.cut import estimated_bytes
+from irsplit.passes.stretches import Stretches
 from irsplit.profiles import CodecSpeed, codec_estimates
 from irsplit.profiles.measured import Coding
 
@@ -41,7 +42,7 @@ def estimate(value: Value, codec: str, bits: int, here: Speeds, there: Speeds) -
 
     A codec without figures, raw above all, neither shrinks anything nor takes time.
     """
-    raw, dtype = size_bytes(value), _dtype(value)
+    raw, dtype = estimated_bytes([value]), _dtype(value)
     kind, size = ("eight_bits", raw // _FLOATS[dtype]) if bits else (dtype, raw)
     kind = "eight_bits" if kind in _EIGHT_BITS else kind
     known = codec_estimates().get(codec)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from irsplit.cost import Coded, CostTable, Group, Tensor
 from irsplit.errors import PlanError
 from irsplit.ir import Node, TensorType, Value, operands
+from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.cuts import Cut, Schedule
 from irsplit.passes.partition import parts_of
 from irsplit.profiles import NO_MESSAGE, Device, Link, Message
@@ -101,14 +102,9 @@ def _one_channel_a_group(node: Node) -> bool:
     return shapes[0][1] == 1 and shapes[1][1] != 1
 
 
-def size_bytes(value: Value) -> int:
-    """Bytes of a tensor; dimensions that are not known count as 1."""
-    return (value.type.size_bytes(1) or 0) if isinstance(value.type, TensorType) else 0
-
-
 def moved_bytes(node: Node) -> int:
     """Bytes that a node reads and writes, weights included."""
-    return sum(map(size_bytes, operands(node))) + sum(size_bytes(v) for v in node.outputs if v is not None)
+    return estimated_bytes(operands(node)) + estimated_bytes(v for v in node.outputs if v is not None)
 
 
 def estimated_ns(nodes: Sequence[Node], macs: Macs | None, device: Device) -> int:
@@ -122,8 +118,8 @@ def estimated_ns(nodes: Sequence[Node], macs: Macs | None, device: Device) -> in
 def working_bytes(nodes: Sequence[Node]) -> int:
     """The largest step of some nodes: activations read and written by one of them."""
     steps = [
-        sum(size_bytes(v) for v in operands(node) if v.constant is None)
-        + sum(size_bytes(v) for v in node.outputs if v is not None)
+        estimated_bytes(v for v in operands(node) if v.constant is None)
+        + estimated_bytes(v for v in node.outputs if v is not None)
         for node in nodes
     ]
     return max(steps, default=0)
@@ -273,7 +269,7 @@ def _consumers(producer: int | None, readers: Iterable[int], crosses: Sequence[i
 def _ways(value: Value, codings: Sequence[Coding]) -> tuple[Coded, ...]:
     if not isinstance(value.type, TensorType) or not value.type.dtype.framable or value.type.shape is None:
         return ()
-    return _coded(codings) or (Coded("raw", size_bytes(value)),)
+    return _coded(codings) or (Coded("raw", estimated_bytes([value])),)
 
 
 def _coded(codings: Sequence[Coding]) -> tuple[Coded, ...]:

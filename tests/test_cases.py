@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from irsplit.errors import IrsplitError
-from irsplit.ir import Model, Node, Value, equal, parse_model, print_graph, verify
+from irsplit.ir import Model, Node, TensorType, Value, equal, parse_model, print_graph, verify
 from irsplit.passes import Context, Cut, Pipeline, find_cuts, registry
 from irsplit.passes.base import Samples
 
@@ -75,10 +75,20 @@ def _affine(_: Model, source: Value, target: Value) -> tuple[list[Value], list[N
     return [], [Node("test.affine", (source,), (target,))]
 
 
+def _shapes(model: Model, sizes: Mapping[str, int]) -> dict[Value, tuple[int, ...]]:
+    """Open dimensions as given, and 7 where nothing is."""
+    return {
+        value: tuple(dim if isinstance(dim, int) else sizes.get(f"{value.name}.{axis}", 7) for axis, dim in dims)
+        for value in model.entry.values()
+        if isinstance(value.type, TensorType) and not value.type.is_static
+        for dims in [list(enumerate(value.type.shape or ()))]
+    }
+
+
 def outcome(text: str) -> str:
     """What the case's pipeline makes of its IR."""
     run = next(line for line in text.splitlines() if line.startswith(RUN))
-    context = Context(is_cheap=_is_cheap, is_shape=_is_shape, affine=_affine, calibrate=_calibrate)
+    context = Context(shapes=_shapes, is_cheap=_is_cheap, is_shape=_is_shape, affine=_affine, calibrate=_calibrate)
     try:
         pipeline = Pipeline.parse(run.removeprefix(RUN), {**registry(), PrintCuts.name: PrintCuts})
         model = parse_model(text)

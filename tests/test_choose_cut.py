@@ -16,11 +16,11 @@ from irsplit.fitting import fit
 from irsplit.ir import Graph, parse_model
 from irsplit.passes import Context, Pipeline
 from irsplit.passes.choose_cut import ChooseCut, parse_limits
+from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.cuts import find_cuts, schedule
 from irsplit.passes.partition import Partition
 from irsplit.passes.recompute import Recompute
 from irsplit.passes.stretches import chains, cost_table, measured, moved_bytes
-from irsplit.passes.stretches import size_bytes as stretches_size
 from irsplit.planner import Goal, plan, rank_cuts
 from irsplit.profiles import Message, link
 from irsplit.profiles.measured import Coding, Load, ModelProfile, load_profile, to_json
@@ -150,9 +150,9 @@ def test_a_chain_prices_what_its_boundaries_are():
             steps = [1] * len(parts.bounds)
             rows = rank_cuts(cost_table("m", parts, steps, steps, link("wifi")), Goal("bytes", {}))
             sent = {row.groups: row.costs.metrics["bytes"] for row in rows}
-            returned = sum(stretches_size(value) for value in model.entry.outputs)
+            returned = estimated_bytes(model.entry.outputs)
             for groups, cut in enumerate(parts.cuts, 1):
-                assert sent[groups] == sum(map(stretches_size, cut.boundary)) + returned, cut.id
+                assert sent[groups] == cut.estimated_bytes + returned, cut.id
 
 
 def test_cuts_of_every_order_are_priced_and_compiled():

@@ -33,7 +33,7 @@ MISTAKES = {
     "report MODEL --codec zip": "unknown codec 'zip'; known codecs: raw",
     "compile MODEL -o out --pipeline partition{cut=4": "column 16: expected an option",
     "compile MODEL -o out --pipeline partition{cuts=4}": "no option 'cuts'; its options: cut, max-tensors, places",
-    "compile MODEL -o out --pipeline frob": "unknown pass 'frob'; known passes: bind-state",
+    "compile MODEL -o out --pipeline frob": "unknown pass 'frob'; known passes: assume-sizes",
     "compile MODEL -o out --pipeline partition{cut=4} --state auto": "--state would too; put the option into",
     "compile MODEL -o out --link lte --limit memory=1MB": "--link, --limit: only for a plan, which needs --device",
     "compile MODEL -o out --device nokia": "unknown device 'nokia'; known: iphone-8",

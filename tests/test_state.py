@@ -173,8 +173,8 @@ def test_a_state_begins_as_a_history_of_nothing_or_as_the_user_says():
 @pytest.mark.parametrize(
     ("dim", "reason"),
     [
-        ("heads=2", r"no state has that dimension; those that vary: h.0, h, batch, h.1, past_len, h.2"),
-        ("h.3=2", "no state has that dimension"),
+        ("heads=2", r"no input has that dimension; those that vary: h.0, h, batch, h.1, past_len, h.2"),
+        ("h.3=2", "no input has that dimension"),
         ("batch", "give SYMBOL=N, INPUT=N or INPUT.AXIS=N"),
         ("batch=-1", "give SYMBOL=N"),
     ],
@@ -191,7 +191,9 @@ def test_a_session_begins_with_the_sizes_given(tmp_path: Path, capsys: pytest.Ca
     shapes = [info.shape for segment in Manifest.load(tmp_path / "bundle").segments for info in segment.state]
     assert shapes == [(1, 2, 1, 8), (1, 2, 0, 8)] * 2
     assert main([*words, "--dim", "past=1"]) == 2
-    assert "dim 'past=1': no state has that dimension; those that vary: none" in capsys.readouterr().err
+    assert (
+        "dim 'past=1': no input has that dimension; those that vary: past_key_values.0.key.2" in capsys.readouterr().err
+    )
 
 
 def test_reset_forgets_the_cache(tmp_path: Path):

@@ -33,6 +33,18 @@ def add_state(parser: ArgumentParser) -> None:
     )
 
 
+def add_dims(parser: ArgumentParser, use: str = "") -> None:
+    """Sizes of open dimensions, for commands that price cuts; `use` is what else comes of them."""
+    parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="INPUT[.AXIS]=N",
+        help="size of an open dimension of an input, by its input or its symbol: estimates count with the sizes that "
+        f"the model then has everywhere, found by running it once{use}",
+    )
+
+
 def add_cuts(parser: ArgumentParser) -> None:
     """What counts as a cut: the same for every command that lists, prices or makes them."""
     add_max_tensors(parser)

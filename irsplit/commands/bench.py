@@ -8,7 +8,7 @@ from pathlib import Path
 from irsplit.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
 from irsplit.commands.arguments import add_cuts, add_link, add_state
 from irsplit.commands.coding import add_coding
-from irsplit.commands.inputs import add_dims, parse_dims, parse_inputs
+from irsplit.commands.inputs import add_dims, model_dims, parse_inputs
 from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
 from irsplit.comparison import Change, Comparison, compare
@@ -73,7 +73,7 @@ def run(arguments: Namespace) -> int:
             {**(samples[0] if samples else {}), **given},
             link(arguments.link),
             arguments.cuts,
-            dims=parse_dims(arguments.dim, infos),
+            dims=model_dims(arguments.dim, arguments.model),
             effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
             slowdown=arguments.slowdown,
             progress=told,

@@ -4,7 +4,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_cuts, add_state, positive
+from irsplit.commands.arguments import add_cuts, add_dims, add_state, positive
 from irsplit.commands.building import run_build_file
 from irsplit.commands.coding import add_coding
 from irsplit.commands.log import Log
@@ -61,14 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_coding(parser)
     add_state(parser)
-    parser.add_argument(
-        "--dim",
-        action="append",
-        default=[],
-        metavar="INPUT[.AXIS]=N",
-        help="size of a dimension that varies with which a state begins, by its input or its symbol; "
-        "default 0 for a history (past, length, ...), else 1",
-    )
+    add_dims(parser, "; a state begins with it (default 0 for a history: past, length, ...; else 1)")
     parser.add_argument(
         "--pipeline",
         default="",

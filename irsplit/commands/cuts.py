@@ -1,16 +1,16 @@
 """irsplit cuts MODEL"""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from irsplit.commands.arguments import add_cuts, add_state
+from irsplit.commands.arguments import add_cuts, add_dims, add_state
+from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.progress import working
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
-from irsplit.passes import Cut, find_cuts
+from irsplit.passes import Cut
 from irsplit.passes.preparation import prepared
 
 EXAMPLES = """
@@ -24,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
     add_cuts(parser)
     add_state(parser)
+    add_dims(parser)
     parser.add_argument("--legal", action="store_true", help="leave the rejected positions out")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -32,11 +33,10 @@ def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     with working("looking at every position"):
         model = dialect.read(arguments.model)
-        context = prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise)
-        cuts = find_cuts(model.entry, arguments.max_tensors, dialect.macs, context.recompute)
+        context = prepared(model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise)
+        cuts = context.cuts(model, arguments.max_tensors)
     shown = [cut for cut in cuts if cut.legal or not arguments.legal]
-    for remark in context.remarks:
-        print(f"note: {remark.text}", file=sys.stderr)
+    say_remarks(context.remarks)
     if arguments.json:
         print_json([describe(cut) for cut in shown])
         return 0
@@ -48,7 +48,7 @@ def run(arguments: Namespace) -> int:
 
 
 def describe(cut: Cut) -> dict[str, Any]:
-    """A cut as JSON; bytes are null when a dimension is not known before run time."""
+    """A cut as JSON; bytes are null when a dimension is not known before run time, and estimated as --dim says."""
     return {
         "id": cut.id,
         "after": cut.after_name,
@@ -61,6 +61,7 @@ def describe(cut: Cut) -> dict[str, Any]:
         "early_outputs": [value.name for value in cut.early_outputs],
         "tensors": [_tensor(value) for value in cut.tensors],
         "bytes": cut.size_bytes(),
+        "estimated_bytes": cut.estimated_bytes,
         "device_weight_bytes": cut.weight_bytes,
         "device_macs_share": cut.macs_share,
     }
@@ -74,9 +75,13 @@ def _tensor(value: Value) -> dict[str, Any]:
 
 
 def _bytes(cut: Cut) -> str:
-    """Bytes that cross; with dimensions that are not known before run time, bytes for one of each."""
-    known, one = cut.size_bytes(), cut.size_bytes(1)
-    return size(known) if known is not None or one is None else f"{size(one)} x ?"
+    """Bytes that cross; about so many in the sizes that are assumed, and for one of each dimension that is open."""
+    if cut.size_bytes() is not None:
+        return size(cut.size_bytes())
+    types = [value.type for value in cut.boundary if isinstance(value.type, TensorType)]
+    if all(type.is_static or type.assumed is not None for type in types):
+        return f"~{size(cut.estimated_bytes)}"
+    return f"{size(cut.estimated_bytes)} x ?" if cut.estimated_bytes else size(None)
 
 
 def _row(cut: Cut) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_input
 from irsplit.errors import EngineError
+from irsplit.passes.dims import given_sizes
 from irsplit.runtime.manifest import TensorInfo
 
 
@@ -19,6 +22,11 @@ def add_dims(parser: ArgumentParser) -> None:
         metavar="INPUT[.AXIS]=N",
         help="size of a dimension that may vary, for inputs that are made up; default 1, or what the engine takes",
     )
+
+
+def model_dims(words: Sequence[str], path: Path) -> dict[str, int]:
+    """Sizes of open dimensions of a model file's inputs, which have symbols too, by "<input>.<axis>"."""
+    return given_sizes(words, dialect_of(path).read(path).entry) if words else {}
 
 
 def parse_dims(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from irsplit.passes import Remark
@@ -14,6 +15,13 @@ def say(line: str) -> None:
     """One line on standard error, written whole: targets of a build file speak from several threads."""
     with _SPEAKING:
         print(line, file=sys.stderr, flush=True)
+
+
+def say_remarks(remarks: Iterable[Remark]) -> None:
+    """What passes had to say, as lines for people."""
+    log = Log(structured=False)
+    for remark in remarks:
+        log.remark(remark)
 
 
 class Log:

@@ -3,8 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.commands.arguments import add_cuts, add_state
+from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.coding import add_pricing
+from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
@@ -28,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.set_defaults(device="pixel-2")
     add_cuts(parser)
     add_state(parser)
+    add_dims(parser)
     add_pricing(parser)
     parser.add_argument("--all", action="store_true", help="show every cut, not the ten best")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -38,7 +40,9 @@ def run(arguments: Namespace) -> int:
     choose = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
     with working("pricing cuts"):
         model = dialect.read(arguments.model)
-        choice = choose.choose(model, prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise))
+        context = prepared(model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise)
+        choice = choose.choose(model, context)
+    say_remarks(context.remarks)
     if arguments.json:
         print_json(choice.to_json())
         return 0

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.commands.arguments import add_cuts
-from irsplit.commands.inputs import add_dims, parse_dims, parse_inputs
+from irsplit.commands.inputs import add_dims, model_dims, parse_inputs
 from irsplit.commands.progress import progress
 from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
@@ -56,7 +56,7 @@ def run(arguments: Namespace) -> int:
         profile = profile_model(
             arguments.model,
             call=parse_inputs(arguments.input, infos),
-            dims=parse_dims(arguments.dim, infos),
+            dims=model_dims(arguments.dim, arguments.model),
             max_tensors=arguments.max_tensors,
             rematerialise=arguments.rematerialise,
             effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),

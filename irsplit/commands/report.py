@@ -4,9 +4,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit import sources
-from irsplit.commands.arguments import add_cuts, add_state
+from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.coding import add_pricing
 from irsplit.commands.inputs import parse_inputs
+from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
@@ -31,6 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.set_defaults(device="pixel-2")
     add_cuts(parser)
     add_state(parser)
+    add_dims(parser)
     add_pricing(parser)
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE", help="a real input, to know what sending it costs"
@@ -47,7 +49,7 @@ def run(arguments: Namespace) -> int:
     conditions = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
     with working("pricing cuts"):
         model = dialect.read(path)
-        context = prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise)
+        context = prepared(model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise)
         data = report_data(
             context.cuts(model, arguments.max_tensors),
             dialect,
@@ -56,6 +58,7 @@ def run(arguments: Namespace) -> int:
             inputs=coded_inputs(given),
             compiled=compiled,
         )
+    say_remarks(context.remarks)
     if arguments.json:
         print_json(data)
         return 0

@@ -1,6 +1,5 @@
 """What a model format must offer: the only door between files and the IR."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,8 +48,8 @@ class Dialect(Protocol):
         """Constants and nodes that compute `target` from `source`, one of which has a quantized type, the other not."""
         ...
 
-    def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
-        """Multiply-accumulate operations of the node; 0 for operators without any; unknown dimensions count as 1."""
+    def macs(self, node: Node) -> int:
+        """Multiply-accumulate operations of the node in its tensors' estimated shapes; 0 for operators without any."""
         ...
 
     def is_cheap(self, node: Node) -> bool:

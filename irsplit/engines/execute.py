@@ -44,6 +44,12 @@ def run_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions) 
     return outputs, engine.optimized
 
 
+def run_shapes(file: SegmentFile, call: Call) -> list[tuple[int, ...] | None]:
+    """Shapes of the outputs of one call in the file's order; None for what is no tensor."""
+    engine = open_engine(file.path, file.format, EXACT)
+    return [getattr(output, "shape", None) for output in engine.run([call[name] for name in file.inputs])]
+
+
 def run_bundle(
     folder: Path, calls: Sequence[Call], options: EngineOptions
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:

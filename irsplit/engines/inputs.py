@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from irsplit.dtypes import BY_NAME
 from irsplit.errors import EngineError, UnsupportedError
+from irsplit.ir import TensorType, Value
 from irsplit.lazy import LazyModule
 from irsplit.runtime.manifest import TensorInfo
 from irsplit.runtime.session import check_inputs
@@ -22,6 +23,15 @@ else:
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 Call = dict[str, NDArray[Any]]
+
+
+def tensor_info(value: Value) -> TensorInfo:
+    """Name, type and shape of a value, as manifests carry them; None for a dimension that may vary."""
+    if not isinstance(value.type, TensorType):
+        return TensorInfo(value.name, "?" if value.type is None else value.type.text, None)
+    shape = value.type.shape
+    dims = None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
+    return TensorInfo(value.name, value.type.dtype.name, dims)
 
 
 def seeded_calls(

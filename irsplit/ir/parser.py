@@ -252,7 +252,12 @@ class _Parser:
             shape = None
         else:
             shape = tuple(self.listed(self.dim, "]"))
-        return TensorType(dtype, shape, self.quantization() if self.accept("q") else None)
+        quantization = self.quantization() if self.accept("q") else None
+        return TensorType(dtype, shape, quantization, self.sizes() if self.accept("sized") else None)
+
+    def sizes(self) -> tuple[int, ...]:
+        self.expect("(")
+        return tuple(self.listed(self.integer, ")"))
 
     def dim(self) -> Dim:
         if self.accept("?"):

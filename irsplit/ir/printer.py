@@ -72,7 +72,9 @@ def print_type(type: Type | None) -> str:
     if isinstance(type, OpaqueType):
         return f"!{json.dumps(type.text)}"
     shape = "*" if type.shape is None else ",".join(_dim(dim) for dim in type.shape)
-    return f"{type.dtype}[{shape}]" + ("" if type.quantization is None else _quantization(type.quantization))
+    quantized = "" if type.quantization is None else _quantization(type.quantization)
+    assumed = "" if type.assumed is None else f" sized({', '.join(map(str, type.assumed))})"
+    return f"{type.dtype}[{shape}]{quantized}{assumed}"
 
 
 def _graph_lines(graph: Graph, indent: str) -> Iterator[str]:

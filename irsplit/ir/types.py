@@ -1,6 +1,6 @@
 """Types of values: tensors with element type, shape and quantization; everything else is opaque."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from irsplit.dtypes import DType
@@ -23,15 +23,33 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """Element type, shape (None: not even the rank is known) and quantization of a tensor."""
+    """Element type, shape (None: not even the rank is known) and quantization of a tensor.
+
+    `assumed` is a shape without open dimensions that estimates count with. It is no part of the type: types that
+    differ in nothing else are equal, no writer looks at it, and what is legal does not depend on it.
+    """
 
     dtype: DType
     shape: tuple[Dim, ...] | None
     quantization: Quantization | None = None
+    assumed: tuple[int, ...] | None = field(default=None, compare=False)
 
     @property
     def is_static(self) -> bool:
         return self.shape is not None and all(isinstance(dim, int) for dim in self.shape)
+
+    @property
+    def estimated_shape(self) -> tuple[int, ...] | None:
+        """The shape to estimate with: the assumed ones, else the known, with 1 for every open dimension; None without
+        a rank."""
+        if self.assumed is not None or self.shape is None:
+            return self.assumed
+        return tuple(dim if isinstance(dim, int) else 1 for dim in self.shape)
+
+    @property
+    def estimated_bytes(self) -> int:
+        """Bytes of the tensor in its `estimated_shape`, packed; 0 when it or the element size is unknown."""
+        return 0 if self.estimated_shape is None else (prod(self.estimated_shape) * self.dtype.bits + 7) // 8
 
     def elements(self, unknown: int | None = None) -> int | None:
         """Number of elements; a symbolic or unknown dimension counts as `unknown`, None when that is None."""

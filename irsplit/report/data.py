@@ -14,8 +14,9 @@ from irsplit.cost import Coded, CostTable, Tensor
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Node, TensorType, Value
 from irsplit.passes.choose_cut import DEFAULT_SERVER, OBJECTIVES, ChooseCut
+from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.cuts import Cut
-from irsplit.passes.stretches import Macs, Stretches, chains, size_bytes
+from irsplit.passes.stretches import Macs, Stretches, chains
 from irsplit.profiles.measured import is_measured
 
 FORMAT = "irsplit-report/3"
@@ -117,9 +118,8 @@ def _falling(cuts: Iterable[Cut]) -> list[Cut]:
     found: list[Cut] = []
     least: float = float("inf")
     for cut in cuts:
-        size = sum(map(size_bytes, cut.boundary))
-        if size < least:
-            least = size
+        if cut.estimated_bytes < least:
+            least = cut.estimated_bytes
             found.append(cut)
     return found
 
@@ -175,7 +175,7 @@ class _Tensors:
     def numbers(self, values: Sequence[Value]) -> list[int]:
         for value in values:
             if value.name not in self._numbers:
-                self._add(Tensor(value.name, None, (), (Coded("raw", size_bytes(value)),), ()), value, ())
+                self._add(Tensor(value.name, None, (), (Coded("raw", estimated_bytes([value])),), ()), value, ())
         return [self._numbers[value.name] for value in values]
 
     def _add(self, tensor: Tensor, value: Value, coded: Sequence[Coded]) -> None:
@@ -187,7 +187,7 @@ class _Tensors:
             {
                 "name": tensor.name,
                 "type": _type(value),
-                "raw_bytes": size_bytes(value),
+                "raw_bytes": estimated_bytes([value]),
                 "sizes": [sizes.get(value.name) for sizes in self._sizes.values()],
                 "input": tensor.producer is None and bool(tensor.consumers),
                 "producer": tensor.producer,
@@ -228,4 +228,5 @@ def _called(node: Node) -> str:
 def _type(value: Value) -> str:
     if not isinstance(value.type, TensorType) or value.type.shape is None:
         return "?"
-    return f"{value.type.dtype} " + "x".join("?" if dim is None else str(dim) for dim in value.type.shape)
+    shape = value.type.assumed or value.type.shape
+    return f"{value.type.dtype} " + "x".join("?" if dim is None else str(dim) for dim in shape)

@@ -1,6 +1,5 @@
 """The ONNX dialect: ModelProto files to IR and back, by spans of the file."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ class OnnxDialect:
     def affine(self, model: Model, source: Value, target: Value) -> tuple[list[Value], list[Node]]:
         return affine(model, source, target)
 
-    def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
-        return macs(node, symbols or {})
+    def macs(self, node: Node) -> int:
+        return macs(node)
 
     def is_cheap(self, node: Node) -> bool:
         return operators.is_cheap(node)

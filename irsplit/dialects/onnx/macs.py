@@ -1,7 +1,7 @@
 """Multiply-accumulate operations of ONNX operators, from the types of their operands and results."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 from irsplit.dialects.onnx.attributes import read_attributes
@@ -12,11 +12,10 @@ Sizes = tuple[int, ...]
 
 
 class Shapes:
-    """Dimensions of a node's operands and results as numbers; one that is not known counts as 1."""
+    """Estimated shapes of a node's operands and results; () for those that are absent or have no rank."""
 
-    def __init__(self, node: Node, symbols: Mapping[str, int]) -> None:
+    def __init__(self, node: Node) -> None:
         self.node = node
-        self.symbols = symbols
 
     def input(self, index: int) -> Sizes:
         return self.sizes(self.node.inputs[index] if index < len(self.node.inputs) else None)
@@ -25,19 +24,18 @@ class Shapes:
         return self.sizes(self.node.outputs[index] if index < len(self.node.outputs) else None)
 
     def sizes(self, value: Value | None) -> Sizes:
-        if value is None or not isinstance(value.type, TensorType) or value.type.shape is None:
-            return ()
-        return tuple(dim if isinstance(dim, int) else self.symbols.get(dim or "", 1) for dim in value.type.shape)
+        type = None if value is None else value.type
+        return (type.estimated_shape or ()) if isinstance(type, TensorType) else ()
 
 
-def macs(node: Node, symbols: Mapping[str, int]) -> int:
+def macs(node: Node) -> int:
     """Multiply-accumulates of the node, bodies and called functions included."""
     if node.op in _RULES:
-        return _RULES[node.op](Shapes(node, symbols))
-    graphs = [sum(macs(inner, symbols) for inner in graph.nodes) for graph in (*node.graphs, *node.callees)]
+        return _RULES[node.op](Shapes(node))
+    graphs = [sum(macs(inner) for inner in graph.nodes) for graph in (*node.graphs, *node.callees)]
     if not graphs:
         return 0
-    return max(graphs) if node.op == "onnx.If" else sum(graphs) * _repetitions(Shapes(node, symbols))
+    return max(graphs) if node.op == "onnx.If" else sum(graphs) * _repetitions(Shapes(node))
 
 
 def _repetitions(shapes: Shapes) -> int:

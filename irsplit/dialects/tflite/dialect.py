@@ -1,6 +1,5 @@
 """The TFLite dialect: the door between .tflite files and the IR."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,7 @@ class TfliteDialect:
     def affine(self, model: Model, source: Value, target: Value) -> tuple[list[Value], list[Node]]:
         return affine(model, source, target)
 
-    def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
-        """TFLite has no symbolic dimensions: `symbols` names none of its own."""
+    def macs(self, node: Node) -> int:
         return operators.macs(node)
 
     def is_cheap(self, node: Node) -> bool:

@@ -58,7 +58,7 @@ def is_shape(node: Node) -> bool:
 
 
 def macs(node: Node) -> int:
-    """Multiply-accumulate operations by the types; unknown dimensions count as 1, loop bodies and branches once."""
+    """Multiply-accumulate operations by the estimated shapes; loop bodies and branches once."""
     if node.callees:
         return sum(macs(inner) for graph in called_graphs(node.callees) for inner in graph.nodes if not inner.callees)
     count = _MACS.get(node.op)
@@ -66,11 +66,10 @@ def macs(node: Node) -> int:
 
 
 def _shape(values: tuple[Value | None, ...], index: int) -> tuple[int, ...]:
-    """Shape of an operand or result, unknown dimensions as 1; (0,) when it is absent, so that products vanish."""
+    """Estimated shape of an operand or result; (0,) when it is absent, so that products vanish."""
     value = values[index] if -len(values) <= index < len(values) else None
-    if value is None or not isinstance(value.type, TensorType) or not value.type.shape:
-        return (0,)
-    return tuple(dim if isinstance(dim, int) else 1 for dim in value.type.shape)
+    type = None if value is None else value.type
+    return (type.estimated_shape or (0,)) if isinstance(type, TensorType) else (0,)
 
 
 def _convolution(filter: int, kernel: slice) -> Callable[[Node], int]:

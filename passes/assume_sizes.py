@@ -1,0 +1,38 @@
+"""assume-sizes: estimates count with the sizes that a model takes when some of its open dimensions are given."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from irsplit.errors import EngineError
+from irsplit.ir import Model, TensorType
+from irsplit.passes.base import Context
+from irsplit.passes.dims import fed, given_sizes, open_dims
+
+
+@dataclass(frozen=True)
+class AssumeSizes:
+    """Find the sizes of all tensors by one run of the engine, with open dimensions of inputs as `dim` says.
+
+    `dim` is "symbol=320", "in=320" or "in.axis=320"; what it leaves open is as large as the engine takes. Types,
+    files and what is a legal cut stay as they are: prices, and what is chosen by them, count with these sizes.
+    A model that the engine does not run keeps ones, with a warning.
+    """
+
+    name: ClassVar[str] = "assume-sizes"
+    dim: tuple[str, ...] = ()
+
+    def run(self, model: Model, context: Context) -> bool:
+        sizes = given_sizes(self.dim, model.entry)
+        try:
+            shapes = context.shapes(model, sizes) if context.shapes else {}
+        except EngineError as error:
+            context.remark(self, f"open dimensions count as 1, because the model does not run: {error}", warning=True)
+            return False
+        for value, shape in shapes.items():
+            if isinstance(value.type, TensorType):
+                value.type = replace(value.type, assumed=shape)
+        said = ", ".join(
+            f"{dim.name}={shapes[dim.value][dim.axis]}" for dim in open_dims(fed(model.entry)) if dim.value in shapes
+        )
+        context.remark(self, f"estimates count with {said}")
+        return bool(shapes)
