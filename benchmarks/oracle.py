@@ -169,13 +169,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = Path(__file__).parent.parent.parent / "shared" / "models"
     parser.add_argument("--corpus", type=Path, default=Path(os.environ.get("IRSPLIT_CORPUS", default)))
-    parser.add_argument("--rounds", type=int, default=0, help="runs of each cut; default 15, or 7 end to end")
+    parser.add_argument("--rounds", type=int, default=0, help="runs of each cut; default 15, or 25 end to end")
     parser.add_argument("--end-to-end", action="store_true", help="by the clock, through client, link and server")
     parser.add_argument("models", nargs="*", default=MODELS)
     arguments = parser.parse_args()
     head = ["model", "link", "cuts", "planned", "predicted ms", "measured ms", "best", "measured ms", "over the best"]
     head += ["device only ms", "server only ms"]
-    rounds = arguments.rounds or (7 if arguments.end_to_end else 15)
+    rounds = arguments.rounds or (25 if arguments.end_to_end else 15)
     print(f"{machine()}; one thread each side, device {SLOWDOWN} times slower, median of {rounds}\n")
     for model in arguments.models:
         lines = rows(arguments.corpus / "models" / model, rounds, end_to_end=arguments.end_to_end)
