@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def compile_model(
         steps.begin("writing")
         page: dict[str, bytes] = {}
         if report:
-            page = _report(loaded, dialect, context, _conditions(choose, after), source.name, calibration)
+            page = _report(loaded, dialect, context, conditions_of(after, choose), source.name, calibration)
 
         def origin() -> Origin:
             made_of = dict(zip(files, digests.of(files), strict=True))
@@ -168,11 +169,18 @@ def _report(
     return {"report.html": render(data).encode(), "report.json": (json.dumps(data, ensure_ascii=False) + "\n").encode()}
 
 
-def _conditions(choose: ChooseCut | None, passes: Pipeline) -> ChooseCut:
-    """What the report begins with: the machines and link that were asked for, the boundary as it was made."""
+def preparation_of(pipeline: Pipeline) -> Pipeline:
+    """The passes of a compilation that came before cuts were looked for."""
+    return Pipeline((*takewhile(lambda pass_: not isinstance(pass_, ChooseCut | Partition), pipeline.passes),))
+
+
+def conditions_of(passes: Pipeline, choose: ChooseCut | None = None) -> ChooseCut:
+    """What a report begins with: the machines and link that were asked for, cuts and boundary as they were made."""
     chosen = choose or next((pass_ for pass_ in passes.passes if isinstance(pass_, ChooseCut)), ChooseCut())
+    cut = next((pass_.max_tensors for pass_ in passes.passes if isinstance(pass_, Partition)), 1)
     codec = next((pass_.codec for pass_ in passes.passes if isinstance(pass_, CompressBoundary)), "raw")
-    return replace(chosen, codec=chosen.codec or codec, bits=chosen.bits or _bits(passes.passes))
+    bits = chosen.bits or _bits(passes.passes)
+    return replace(chosen, codec=chosen.codec or codec, bits=bits, max_tensors=max(cut, chosen.max_tensors))
 
 
 def _refuse_warnings(remarks: Sequence[Remark]) -> None:

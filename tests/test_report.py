@@ -153,6 +153,23 @@ def test_compile_writes_it_beside_the_manifest(browser: webdriver.Chrome, tmp_pa
     assert not (tmp_path / "two" / "report.html").exists()
 
 
+def test_the_report_of_a_bundle_begins_as_it_was_compiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, pictures = tmp_path / "bundle", EXAMPLE / "pictures"
+    words = ("--device", "jetson-tk1-cpu", "--link", "3g", "--limit", "memory=1MB", "--max-tensors", "2")
+    coding = ("--boundary", "int8", "--codec", "static-rans", "--calibration", str(pictures))
+    assert main(["compile", str(EXAMPLE / "digits.onnx"), "-o", str(bundle), *words, *coding]) == 0
+    written = json.loads((bundle / "report.json").read_text())
+    capsys.readouterr()
+    assert main(["report", str(bundle), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again.pop("tensors") != written.pop("tensors"), "compile saw a real picture"
+    assert again == written
+    assert main(["report", str(bundle), "--json", "--link", "lte", "--boundary", "lossless"]) == 0
+    changed = json.loads(capsys.readouterr().out)
+    assert (changed["link"]["name"], changed["bits"]) == ("lte", 0)
+    assert (changed["device"], changed["codec"]) == (written["device"], "static-rans")
+
+
 def test_a_page_of_a_very_large_graph_stays_small(tmp_path: Path) -> None:
     count = 3000
     nodes = [helper.make_node("Relu", [f"v{index}"], [f"v{index + 1}"], f"node{index}") for index in range(count)]

@@ -1,6 +1,7 @@
 """irsplit report MODEL|DIR"""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from irsplit import sources
@@ -11,9 +12,11 @@ from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import boundary_bits, whole_model
+from irsplit.compiler import boundary_bits, conditions_of, preparation_of, whole_model
 from irsplit.dialects.registry import dialect_of
-from irsplit.passes.preparation import prepared
+from irsplit.passes import Pipeline
+from irsplit.passes.choose_cut import ChooseCut
+from irsplit.passes.preparation import context_of, preparation
 from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
@@ -26,18 +29,30 @@ irsplit report examples/digits/digits.onnx -o build/int8.html --boundary int8 --
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a model file, or a bundle whose model is where it was")
+    parser.add_argument("path", type=Path, help="a model file, or a bundle, whose own options count unless given")
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default report.html")
+    _add_conditions(parser)
+    parser.set_defaults(**dict.fromkeys(vars(_defaults())))
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="NAME=FILE", help="a real input, to know what sending it costs"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report's data instead of writing a page")
+
+
+def _add_conditions(parser: ArgumentParser) -> None:
+    """What a bundle has of its own."""
     add_plan_arguments(parser)
     parser.set_defaults(device="pixel-2")
     add_cuts(parser)
     add_state(parser)
     add_dims(parser)
     add_pricing(parser)
-    parser.add_argument(
-        "--input", action="append", default=[], metavar="NAME=FILE", help="a real input, to know what sending it costs"
-    )
-    parser.add_argument("--json", action="store_true", help="print the report's data instead of writing a page")
+
+
+def _defaults() -> Namespace:
+    parser = ArgumentParser()
+    _add_conditions(parser)
+    return parser.parse_args([])
 
 
 def run(arguments: Namespace) -> int:
@@ -45,17 +60,18 @@ def run(arguments: Namespace) -> int:
     path: Path = arguments.path if bundle is None else sources.find(bundle)
     compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
     dialect = dialect_of(path)
-    given = parse_inputs(arguments.input, whole_model(path)[1])
-    conditions = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
+    inputs = parse_inputs(arguments.input, whole_model(path)[1])
+    before, conditions = _as_asked(arguments) if bundle is None else _as_compiled(arguments, bundle)
     with working("pricing cuts"):
         model = dialect.read(path)
-        context = prepared(model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise)
+        context = context_of(dialect)
+        before.run(model, context)
         data = report_data(
-            context.cuts(model, arguments.max_tensors),
+            context.cuts(model, conditions.max_tensors),
             dialect,
             conditions,
             path.name,
-            inputs=coded_inputs(given),
+            inputs=coded_inputs(inputs),
             compiled=compiled,
         )
     say_remarks(context.remarks)
@@ -65,3 +81,28 @@ def run(arguments: Namespace) -> int:
     write_file(arguments.output, lambda file: file.write(render(data).encode()))
     print(arguments.output)
     return 0
+
+
+def _as_asked(arguments: Namespace) -> tuple[Pipeline, ChooseCut]:
+    """What comes before the cuts, and the conditions to price them under."""
+    options = _defaults()
+    vars(options).update((name, getattr(arguments, name)) for name in _given(arguments))
+    before = preparation(options.state, options.dim, rematerialise=options.rematerialise)
+    return before, chooser(options, options.codec, boundary_bits(options.boundary))
+
+
+def _as_compiled(arguments: Namespace, bundle: Manifest) -> tuple[Pipeline, ChooseCut]:
+    """The same as when the bundle was compiled, but for the options that are given."""
+    passes = Pipeline.parse(bundle.raw["pipeline"])
+    options = _given(arguments)
+    before, asked = _as_asked(arguments)
+    if options.isdisjoint(("state", "dim", "rematerialise")):
+        before = preparation_of(passes)
+    if "boundary" in options:
+        options.add("bits")
+    changes = {field.name: getattr(asked, field.name) for field in fields(ChooseCut) if field.name in options}
+    return before, replace(conditions_of(passes), **changes)
+
+
+def _given(arguments: Namespace) -> set[str]:
+    return {name for name in vars(_defaults()) if getattr(arguments, name) is not None}
