@@ -21,6 +21,7 @@ from irsplit.errors import BundleError, ServeError
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.batching import Batching
+from irsplit.runtime.serving.bearer import is_token
 from irsplit.runtime.serving.grpc_server import GrpcDoor
 from irsplit.runtime.serving.http_server import HttpDoor
 from irsplit.runtime.serving.logs import event
@@ -61,6 +62,8 @@ class ServerOptions:
         """Raise ServeError for what would leave the server open to strangers, or cannot work."""
         if (self.certificate is None) != (self.key is None):
             raise ServeError("a certificate needs its key and a key its certificate; give --tls-cert and --tls-key")
+        if not is_token(self.token):
+            raise ServeError("a token is of visible ASCII characters; give another with --token-file")
         protected = self.token and self.certificate is not None
         if not (_is_loopback(self.host) or protected or self.insecure):
             raise ServeError(
