@@ -1,9 +1,15 @@
 """Connections to the HTTP door: uvicorn's, with bounds to what a stranger can send and to how long he may be quiet."""
 
+import logging
+import ssl
 from asyncio import Transport
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from irsplit.runtime.serving.logs import event
+
+_LOG = logging.getLogger("irsplit.serve")
 
 REQUESTS_AHEAD = 16
 HEAD_BYTES = 1 << 16
@@ -63,3 +69,16 @@ class BoundedConnection(HttpToolsProtocol):
         cycle: Any = self.cycle
         whole = cycle is not None and not cycle.more_body and not cycle.response_complete
         return (whole or bool(self.pipeline)) and not self.transport.get_write_buffer_size()
+
+
+class LoggedHandshake(ssl.SSLObject):
+    """TLS of a connection: asyncio drops one whose handshake fails without a word."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLWantReadError:
+            raise
+        except ssl.SSLError as error:
+            event(_LOG, logging.WARNING, "TLS handshake failed", door="http", text=str(error))
+            raise

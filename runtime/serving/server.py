@@ -22,7 +22,7 @@ from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.batching import Batching
 from irsplit.runtime.serving.bearer import is_token
 from irsplit.runtime.serving.grpc_server import GrpcDoor
-from irsplit.runtime.serving.http_connections import QUIET_S, BoundedConnection
+from irsplit.runtime.serving.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
 from irsplit.runtime.serving.http_server import HttpDoor
 from irsplit.runtime.serving.logs import event
 from irsplit.runtime.serving.served import Limits, ServedBundle
@@ -144,6 +144,9 @@ class Server:
             ssl_certfile=self.options.certificate,
             ssl_keyfile=self.options.key,
         )
+        config.load()
+        if config.ssl is not None:
+            config.ssl.sslobject_class = LoggedHandshake
         try:
             listener = config.bind_socket()
         except SystemExit as error:  # uvicorn's way to say that the address is taken

@@ -334,7 +334,7 @@ def test_a_stock_client_is_told_what_is_not_here(door, server, frame):
     client.close()
 
 
-def test_a_fault_of_the_server_is_told_in_the_protocols_form_and_logged(server, frame, monkeypatch, caplog):
+def test_a_fault_of_the_server_is_told_in_the_protocols_form_and_logged(server, frame, monkeypatch, server_log):
     def broken(*_: Any) -> Any:
         raise RuntimeError("of all things")
 
@@ -344,4 +344,4 @@ def test_a_fault_of_the_server_is_told_in_the_protocols_form_and_logged(server, 
     error = grpc_infer(server, inputs=[grpc_tensor(frame)], raw_input_contents=[frame])
     assert error.code() == grpc.StatusCode.INTERNAL
     assert "of all things" not in text.decode() + error.details()
-    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["of all things"] * 2
+    assert [str(record.exc_info[1]) for record in server_log if record.exc_info] == ["of all things"] * 2
