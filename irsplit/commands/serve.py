@@ -5,6 +5,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.commands.token import add_token, token_of
 from irsplit.delta import write_delta
 from irsplit.errors import ServeError
 from irsplit.runtime.serving.batching import Batching
@@ -15,8 +16,6 @@ try:
     from irsplit.runtime.serving.server import Server, ServerOptions, serve
 except ImportError as missing:
     raise ServeError(f"serving needs more packages ({missing}); pip install 'irsplit[serve]'") from missing
-
-TOKEN_VARIABLE = "IRSPLIT_TOKEN"
 
 EXAMPLES = """
 irsplit serve build/digits
@@ -51,9 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--max-decoded-bytes", type=int, default=256 << 20, help="largest content; default 256 MiB")
     parser.add_argument("--max-sessions", type=int, default=256, help="sessions of stateful bundles; default 256")
     parser.add_argument("--session-idle", type=float, default=300.0, metavar="S", help="until one expires; default 300")
-    parser.add_argument(
-        "--token-file", type=Path, help=f"bearer token that clients must send; or the variable {TOKEN_VARIABLE}"
-    )
+    add_token(parser, "that clients must send")
     parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
     parser.add_argument("--tls-key", type=Path, help="its private key, PEM")
     parser.add_argument("--insecure", action="store_true", help="listen beyond loopback without token and TLS")
@@ -77,7 +74,7 @@ def run(arguments: Namespace) -> int:
         threads=arguments.threads,
         batching=Batching(arguments.batch, arguments.batch_delay_ms / 1000),
         limits=limits,
-        token=_token(arguments.token_file),
+        token=token_of(arguments),
         certificate=arguments.tls_cert,
         key=arguments.tls_key,
         insecure=arguments.insecure,
@@ -86,18 +83,6 @@ def run(arguments: Namespace) -> int:
     options.check()
     asyncio.run(serve(arguments.bundles, options, _announce, write_delta))
     return 0
-
-
-def _token(path: Path | None) -> str:
-    if path is None:
-        return os.environ.get(TOKEN_VARIABLE, "")
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ServeError(f"{path}: {error.strerror}; give a file with the token") from error
-    if not token:
-        raise ServeError(f"{path}: holds no token")
-    return token
 
 
 def _announce(server: Server) -> None:

@@ -1,10 +1,10 @@
 """irsplit update BUNDLE --from URL"""
 
-import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.commands.output import size
+from irsplit.commands.token import add_token, token_of
 from irsplit.runtime.serving.update import update
 
 EXAMPLES = """
@@ -18,19 +18,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--from", required=True, dest="url", metavar="URL", help="the server's HTTP address")
     parser.add_argument("--name", default="", help="the bundle's name at the server; default: its own")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="give up after; default 600")
-    parser.add_argument("--token-file", type=Path, help="bearer token for the server; or the variable IRSPLIT_TOKEN")
+    add_token(parser, "for the server")
     parser.add_argument("--trusted", type=Path, help="certificates to trust, PEM; default: the system's")
 
 
 def run(arguments: Namespace) -> int:
-    path = arguments.token_file
-    token = os.environ.get("IRSPLIT_TOKEN", "") if path is None else path.read_text(encoding="utf-8").strip()
     done = update(
         arguments.url,
         arguments.bundle,
         name=arguments.name,
         timeout_s=arguments.timeout,
-        token=token,
+        token=token_of(arguments),
         trusted=arguments.trusted,
     )
     if not done.changed:

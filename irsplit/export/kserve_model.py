@@ -32,7 +32,8 @@ class BundleModel(kserve.Model):
         parameters = to_http_parameters(payload.parameters or {})
         parameters.pop("binary_data_output", None)  # for KServe, not for us
         tensors = [messages.Tensor(t.name, t.datatype, tuple(t.shape), t.as_numpy().tobytes()) for t in payload.inputs]
-        request = messages.InferRequest(self.name, "", tensors, payload.id, parameters)
+        wanted = tuple(output.name for output in payload.request_outputs or ())
+        request = messages.InferRequest(self.name, "", tensors, payload.id, parameters, wanted)
         try:
             response = await self.service.infer(request, messages.timeout_s(request))
         except messages.ServiceError as error:

@@ -8,7 +8,7 @@ import grpc
 
 from irsplit.runtime.serving import protobuf
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse
-from irsplit.runtime.serving.transport import Access, TransportError
+from irsplit.runtime.serving.transport import Access, TransportError, hinted
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", 1 << 30),
@@ -109,8 +109,11 @@ class GrpcTransport:
 
     def _failed(self, call: Any, error: Any) -> TransportError:
         told = dict(error.trailing_metadata() or ()).get("irsplit-code")
-        code = next((code for code in Code if code.value[0] == told), _CODES.get(error.code()))
-        failure = TransportError(code, f"{error.code().name}: {error.details()}")
+        text = str(error.details())
+        # gRPC itself refuses a message that is too large, with the status that otherwise means too many.
+        otherwise = Code.TOO_LARGE if "larger than max" in text else _CODES.get(error.code())
+        code = next((code for code in Code if code.value[0] == told), otherwise)
+        failure = TransportError(code, hinted(f"{error.code().name}: {text}"))
         with self._lock:
             if told is None and call is self._call:
                 # Not closed: other threads may still get their answers over it; it goes with the last of them.

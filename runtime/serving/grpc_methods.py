@@ -49,7 +49,10 @@ class GrpcMethods:
         return protobuf.message("ServerReadyResponse")(ready=self._service.ready)
 
     async def _model_ready(self, message: Any, _: float | None) -> Any:
-        self._service.find(message.name, message.version)
+        try:
+            self._service.find(message.name, message.version)
+        except ServiceError:  # what is not here is not ready, as Triton has it
+            return protobuf.message("ModelReadyResponse")(ready=False)
         return protobuf.message("ModelReadyResponse")(ready=self._service.ready)
 
     async def _server_metadata(self, message: Any, _: float | None) -> Any:
@@ -73,7 +76,8 @@ class GrpcMethods:
             request = protobuf.request_from_message(message)
         except ValueError as error:
             raise ServiceError(Code.INVALID, str(error)) from error
-        response = await self._service.infer(request, timeout_s(request) if left_s is None else left_s)
+        limits = [limit for limit in (timeout_s(request), left_s) if limit is not None]
+        response = await self._service.infer(request, min(limits, default=None))
         return protobuf.response_to_message(response)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
 import logging
 from typing import Any
 
@@ -10,9 +9,10 @@ import grpc
 import grpc.aio
 
 from irsplit.runtime.serving import protobuf
+from irsplit.runtime.serving.bearer import check_bearer
 from irsplit.runtime.serving.grpc_methods import METHODS, OPEN, GrpcMethods
 from irsplit.runtime.serving.logs import event
-from irsplit.runtime.serving.messages import Code, ServiceError
+from irsplit.runtime.serving.messages import ServiceError
 from irsplit.runtime.serving.service import Service
 
 _LOG = logging.getLogger("irsplit.serve")
@@ -80,7 +80,7 @@ class GrpcDoor:
         async def answer(request: Any, context: Any) -> Any:
             try:
                 if name not in OPEN:
-                    self._check_token(context)
+                    check_bearer(_authorization(context), self._token, "grpc")
                 return await self._methods.call(name, request, context.time_remaining())
             except ServiceError as error:
                 context.set_trailing_metadata((("irsplit-code", error.code.value[0]),))
@@ -92,9 +92,6 @@ class GrpcDoor:
             response_serializer=protobuf.message(f"{name}Response").SerializeToString,
         )
 
-    def _check_token(self, context: Any) -> None:
-        if not self._token:
-            return
-        given = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
-        if not hmac.compare_digest(str(given).encode(), f"Bearer {self._token}".encode()):
-            raise ServiceError(Code.UNAUTHENTICATED, "the bearer token is missing or wrong")
+
+def _authorization(context: Any) -> str:
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")

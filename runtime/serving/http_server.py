@@ -1,6 +1,5 @@
 """The HTTP door: the protocol's REST paths and /metrics, as an ASGI application."""
 
-import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,14 +7,17 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from irsplit.runtime.manifest import TensorInfo
+from irsplit.runtime.serving.bearer import check_bearer
 from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
-from irsplit.runtime.serving.http_messages import request_from_body, response_to_body
+from irsplit.runtime.serving.http_messages import expanded, request_from_body, response_to_body
 from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError, timeout_s
 from irsplit.runtime.serving.service import ServerInfo, Service
 from irsplit.runtime.serving.updates import Updates
 
 _MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready|/update)?")
 _JSON = {"content-type": "application/json"}
+_REFUSED = {Code.UNAUTHENTICATED: {"www-authenticate": "Bearer"}}
+"""Headers that HTTP wants with a refusal."""
 _BODY_OVERHEAD = 1 << 16
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
 _PIECE_BYTES = 4 << 20
@@ -53,27 +55,32 @@ class HttpDoor:
         try:
             return await self._answer(scope, receive)
         except ServiceError as error:
-            text = json.dumps({"error": error.text, "code": error.code.value[0]})
-            return error.code.http, _JSON, text.encode()
+            return _refused(error.code, error.text, **_REFUSED.get(error.code, {}))
 
     async def _answer(self, scope: dict[str, Any], receive: _Receive) -> _Answer:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         # A host may have put us behind a prefix of its own.
         path = str(scope["path"]).removeprefix(scope.get("root_path", "")).rstrip("/")
         if not path.startswith("/v2/health/"):
-            self._check_token(headers)
-        if path in self._plain:
-            return self._plain[path]()
+            check_bearer(headers.get("authorization", ""), self._token, "http")
         match = _MODEL.fullmatch(path)
-        if match is None:
+        if match is not None and match["what"] == "/infer":
+            if scope["method"] != "POST":
+                return _refused(Code.WRONG_METHOD, f"{scope['method']} {path}: send POST", allow="POST")
+            return await self._infer(match["name"], match["version"] or "", headers, receive)
+        if match is None and path not in self._plain:
             raise ServiceError(Code.NOT_FOUND, f"no such path: {path}")
-        name, version = match["name"], match["version"] or ""
-        if match["what"] == "/infer":
-            return await self._infer(name, version, headers, receive)
+        if scope["method"] not in ("GET", "HEAD"):
+            return _refused(Code.WRONG_METHOD, f"{scope['method']} {path}: send GET", allow="GET, HEAD")
+        if match is None:
+            return self._plain[path]()
         if match["what"] == "/update":
-            return await self._update(name, parse_qs(scope["query_string"].decode("latin-1")), headers)
+            return await self._update(match["name"], parse_qs(scope["query_string"].decode("latin-1")), headers)
+        return self._model(match["name"], match["version"] or "", match["what"] == "/ready")
+
+    def _model(self, name: str, version: str, readiness: bool) -> _Answer:
         bundle = self._service.find(name, version)
-        if match["what"] == "/ready":
+        if readiness:
             return (200 if self._service.ready else 503, _JSON, b"")
         described = {
             "name": bundle.name,
@@ -86,9 +93,10 @@ class HttpDoor:
 
     async def _infer(self, name: str, version: str, headers: Mapping[str, str], receive: _Receive) -> _Answer:
         body = await self._body(headers, receive)
-        request, binary = request_from_body(name, version, headers, body)
+        body = expanded(headers.get("content-encoding", ""), body, self._body_limit)
+        request, form = request_from_body(name, version, headers, body)
         response = await self._service.infer(request, timeout_s(request))
-        return (200, *response_to_body(response, binary))
+        return (200, *response_to_body(response, form))
 
     async def _update(self, name: str, query: Mapping[str, list[str]], headers: Mapping[str, str]) -> _Answer:
         """What makes the latest build of the device's: nothing, or a piece of a patch."""
@@ -133,15 +141,14 @@ class HttpDoor:
     def _too_large(self, size: int) -> ServiceError:
         return ServiceError(Code.TOO_LARGE, f"body of {size} bytes or more; the limit is {self._body_limit}")
 
-    def _check_token(self, headers: Mapping[str, str]) -> None:
-        given = headers.get("authorization", "")
-        if self._token and not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            raise ServiceError(Code.UNAUTHENTICATED, "the bearer token is missing or wrong")
-
     def _metadata(self) -> _Answer:
         info = ServerInfo()
         described = {"name": info.name, "version": info.version, "extensions": list(info.extensions)}
         return 200, _JSON, json.dumps(described).encode()
+
+
+def _refused(code: Code, text: str, **headers: str) -> _Answer:
+    return code.http, _JSON | headers, json.dumps({"error": text, "code": code.value[0]}).encode()
 
 
 def _tensor_metadata(info: TensorInfo) -> dict[str, Any]:

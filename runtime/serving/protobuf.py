@@ -9,7 +9,16 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from irsplit.runtime.serving.messages import InferRequest, InferResponse, Parameter, Parameters, Tensor
+from irsplit.runtime.serving.messages import (
+    InferRequest,
+    InferResponse,
+    Parameter,
+    Parameters,
+    Tensor,
+    check_parameters,
+    checked_shape,
+    to_bytes,
+)
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -39,7 +48,23 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         "5 uint64_param uint64",
     ),
     "ParameterEntry": ("1 key string", "2 value InferParameter"),
-    "InferTensor": ("1 name string", "2 datatype string", "3 shape int64*", "4 parameters ParameterEntry*"),
+    "InferTensorContents": (
+        "1 bool_contents bool*",
+        "2 int_contents int32*",
+        "3 int64_contents int64*",
+        "4 uint_contents uint32*",
+        "5 uint64_contents uint64*",
+        "6 fp32_contents float*",
+        "7 fp64_contents double*",
+        "8 bytes_contents bytes*",
+    ),
+    "InferTensor": (
+        "1 name string",
+        "2 datatype string",
+        "3 shape int64*",
+        "4 parameters ParameterEntry*",
+        "5 contents InferTensorContents",
+    ),
     "RequestedOutput": ("1 name string", "2 parameters ParameterEntry*"),
     "ModelInferRequest": (
         "1 model_name string",
@@ -64,7 +89,7 @@ _ONEOF = ("InferParameter",)
 
 _TYPES = {
     name: getattr(descriptor_pb2.FieldDescriptorProto, f"TYPE_{name.upper()}")
-    for name in ("bool", "int64", "uint64", "string", "double", "bytes")
+    for name in ("bool", "int32", "int64", "uint32", "uint64", "string", "float", "double", "bytes")
 }
 
 
@@ -102,6 +127,12 @@ _InferTensor = message("InferTensor")
 _Request = message("ModelInferRequest")
 _Response = message("ModelInferResponse")
 
+_CONTENTS = {
+    "BOOL": "bool", "INT8": "int", "INT16": "int", "INT32": "int", "INT64": "int64", "UINT8": "uint", "UINT16": "uint",
+    "UINT32": "uint", "UINT64": "uint64", "FP32": "fp32", "FP64": "fp64", "BYTES": "bytes",
+}  # fmt: skip
+"""Datatype to the field of InferTensorContents that has its elements, when they are not sent raw."""
+
 _PARAMETER_FIELDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
 
 
@@ -117,11 +148,10 @@ def request_to_message(request: InferRequest) -> Any:
 
 
 def request_from_message(message: Any) -> InferRequest:
-    """Raises ValueError when tensors and raw contents do not go together."""
-    raw = message.raw_input_contents
-    if len(raw) != len(message.inputs):
-        raise ValueError(f"{len(message.inputs)} inputs and {len(raw)} raw_input_contents; send every tensor raw")
-    inputs = [_tensor(tensor, data) for tensor, data in zip(message.inputs, raw, strict=True)]
+    """Raises ValueError for tensors that are none, or ask for what is not served."""
+    inputs = _tensors(message.inputs, message.raw_input_contents)
+    for output in message.outputs:
+        check_parameters(entry.key for entry in output.parameters)
     outputs = tuple(output.name for output in message.outputs)
     return InferRequest(
         message.model_name, message.model_version, inputs, message.id, _parameters(message.parameters), outputs
@@ -140,16 +170,40 @@ def response_to_message(response: InferResponse) -> Any:
 
 
 def response_from_message(message: Any) -> InferResponse:
-    """Raises ValueError when tensors and raw contents do not go together."""
-    raw = message.raw_output_contents
-    outputs = [_tensor(tensor, data) for tensor, data in zip(message.outputs, raw, strict=True)]
+    """Raises ValueError for tensors that are none."""
+    outputs = _tensors(message.outputs, message.raw_output_contents)
     return InferResponse(
         message.model_name, message.model_version, outputs, message.id, _parameters(message.parameters)
     )
 
 
-def _tensor(tensor: Any, data: bytes) -> Tensor:
-    return Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), data)
+def _tensors(tensors: Any, raw: Any) -> list[Tensor]:
+    """Tensors whose elements are all raw, or all in fields of their own."""
+    if raw and len(raw) != len(tensors):
+        raise ValueError(f"{len(tensors)} tensors and {len(raw)} raw contents; send every tensor raw, or none")
+    return [_tensor(tensor, data) for tensor, data in zip(tensors, raw or [None] * len(tensors), strict=True)]
+
+
+def _tensor(tensor: Any, raw: bytes | None) -> Tensor:
+    try:
+        check_parameters(entry.key for entry in tensor.parameters)
+        data = _elements(tensor) if raw is None else raw
+        if raw is not None and tensor.contents.ListFields():
+            raise ValueError("it has raw contents and others; send one of them")
+        return Tensor(tensor.name, tensor.datatype, checked_shape(tensor.shape), data)
+    except ValueError as error:
+        raise ValueError(f"tensor '{tensor.name}': {error}") from error
+
+
+def _elements(tensor: Any) -> bytes:
+    kind = _CONTENTS.get(tensor.datatype)
+    if kind is None:
+        raise ValueError(f"there is no field for elements of datatype '{tensor.datatype}'; send them raw")
+    field = f"{kind}_contents"
+    other = next((each.name for each, _ in tensor.contents.ListFields() if each.name != field), None)
+    if other is not None:
+        raise ValueError(f"{tensor.datatype} goes into {field}, not {other}")
+    return to_bytes(tensor.datatype, getattr(tensor.contents, field))
 
 
 def _entries(parameters: Parameters) -> list[Any]:

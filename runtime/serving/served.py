@@ -1,7 +1,7 @@
 """One bundle on a server: frames in, outputs out, state kept apart for every session."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from irsplit.errors import BundleError, EngineError, FrameError
@@ -9,6 +9,7 @@ from irsplit.runtime import frame as framing
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import Manifest, TensorInfo
 from irsplit.runtime.serving.batching import alike, joined, mixed_rows, parted
+from irsplit.runtime.serving.checksum import message_checksum
 from irsplit.runtime.serving.messages import (
     DATATYPES,
     FRAME,
@@ -23,7 +24,7 @@ from irsplit.runtime.serving.messages import (
     to_tensor,
 )
 from irsplit.runtime.serving.segments import Segments, Stretch, decode, encode
-from irsplit.runtime.serving.sequences import Sequences
+from irsplit.runtime.serving.sequences import Sequences, Step
 from irsplit.runtime.session import check_inputs
 
 
@@ -35,6 +36,16 @@ class Limits:
     decoded_bytes: int = 256 << 20
     sessions: int = 256
     session_idle_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A request that can be run: the first segment, what it reads, and the names of the outputs to send."""
+
+    id: str
+    start: int
+    values: Mapping[str, Any] = field(repr=False)
+    wanted: tuple[str, ...]
 
 
 class ServedBundle:
@@ -107,24 +118,35 @@ class ServedBundle:
 
     def infer(self, request: InferRequest) -> InferResponse:
         """Resume the request's frame, or run the whole model on its inputs. Raises ServiceError."""
-        start, values = self._values(request)
+        task = self._task(request)
         if not self.stateful:
-            return self._run(self.segments, request, start, values)
-        session = str(request.parameters.get("sequence_id", ""))
+            return self._run(self.segments, task)
+        session, step = _step_of(request)
         if session in ("", "0"):
             text = (
                 f"bundle '{self.name}' keeps state between calls; send sequence_id, and sequence_start with the first"
             )
             raise ServiceError(Code.INVALID, text)
-        step = request.parameters.get("sequence_step")
-        answer = self.sequences.run(
-            session,
-            None if step is None else int(step),
-            bool(request.parameters.get("sequence_start", False)),
-            bool(request.parameters.get("sequence_end", False)),
-            lambda segments: self._run(segments, request, start, values),
-        )
+        answer = self.sequences.run(session, step, lambda segments: self._run(segments, task))
         return replace(answer, id=request.id)
+
+    def _task(self, request: InferRequest) -> _Task:
+        """Whatever can be refused is refused here, before a state moves. Raises ServiceError."""
+        start, values = self._values(request)
+        if self._stop(start) == start:
+            text = f"segment '{self.manifest.segments[start].name}' runs on the device, not here"
+            raise ServiceError(Code.INVALID, text)
+        made = self._made(start)
+        unknown = next((name for name in request.outputs if name not in made), None)
+        if unknown is not None:
+            raise ServiceError(Code.INVALID, f"'{unknown}' is not made here; outputs: {', '.join(made)}")
+        return _Task(request.id, start, values, tuple(dict.fromkeys(request.outputs or made)))
+
+    def _made(self, start: int) -> list[str]:
+        """Names of the tensors that an answer may have, when it begins with segment `start`."""
+        stop, segments = self._stop(start), self.manifest.segments
+        results = [name for segment in segments[start:stop] for name in segment.results]
+        return results if stop == len(segments) else [*results, FRAME]
 
     def _values(self, request: InferRequest) -> tuple[int, Mapping[str, Any]]:
         """The first segment to run, and what it reads."""
@@ -157,8 +179,10 @@ class ServedBundle:
                 "the server needs the device's side of the bundle too"
             )
             raise ServiceError(Code.INVALID, text)
+        arrays = {tensor.name: to_array(tensor) for tensor in request.inputs}
+        if len(arrays) < len(request.inputs):
+            raise ServiceError(Code.INVALID, "an input is given twice")
         try:
-            arrays = {tensor.name: to_array(tensor) for tensor in request.inputs}
             return 0, check_inputs(self.manifest.inputs, arrays)
         except EngineError as error:
             raise ServiceError(Code.INVALID, str(error)) from error
@@ -166,21 +190,19 @@ class ServedBundle:
     def infer_together(self, requests: Sequence[InferRequest]) -> list[InferResponse | ServiceError]:
         """As `infer` for frames of one boundary, in as few runs as shapes allow; an error is one request's own."""
         answers: dict[int, InferResponse | ServiceError] = {}
-        groups: dict[Hashable, list[tuple[int, Mapping[str, Any]]]] = {}
-        start = 0
+        groups: dict[Hashable, list[tuple[int, _Task]]] = {}
         for index, request in enumerate(requests):
             try:
-                start, values = self._values(request)
+                task = self._task(request)
             except ServiceError as error:
                 answers[index] = error
             else:
-                groups.setdefault(alike(values), []).append((index, values))
+                groups.setdefault(alike(task.values), []).append((index, task))
         for group in groups.values():
-            stretches = self._run_together(start, [values for _, values in group])
-            for (index, values), stretch in zip(group, stretches, strict=True):
+            stretches = self._run_together(group[0][1].start, [task.values for _, task in group])
+            for (index, task), stretch in zip(group, stretches, strict=True):
                 try:
-                    found = stretch or self._compute(self.segments, start, values)
-                    answers[index] = self._answer(requests[index], start, found)
+                    answers[index] = self._answer(task, stretch or self._compute(self.segments, task))
                 except ServiceError as error:
                     answers[index] = error
         return [answers[index] for index in range(len(requests))]
@@ -205,30 +227,23 @@ class ServedBundle:
             names += [spec.name for spec in self.manifest.boundaries[stop - 1].tensors]
         return list(dict.fromkeys(names))
 
-    def _run(self, segments: Segments, request: InferRequest, start: int, values: Mapping[str, Any]) -> InferResponse:
-        return self._answer(request, start, self._compute(segments, start, values))
+    def _run(self, segments: Segments, task: _Task) -> InferResponse:
+        return self._answer(task, self._compute(segments, task))
 
-    def _compute(self, segments: Segments, start: int, values: Mapping[str, Any]) -> Stretch:
-        stop = self._stop(start)
-        if stop == start:
-            text = f"segment '{self.manifest.segments[start].name}' runs on the device, not here"
-            raise ServiceError(Code.INVALID, text)
+    def _compute(self, segments: Segments, task: _Task) -> Stretch:
         try:
-            return segments.run(start, stop, values)
+            return segments.run(task.start, self._stop(task.start), task.values)
         except (BundleError, EngineError) as error:
             raise ServiceError(Code.INTERNAL, str(error)) from error
 
-    def _answer(self, request: InferRequest, start: int, stretch: Stretch) -> InferResponse:
-        stop = self._stop(start)
-        wanted = request.outputs or tuple(stretch.results)
-        unknown = [name for name in request.outputs if name not in stretch.results and name != FRAME]
-        if unknown:
-            text = f"'{unknown[0]}' is not made here; outputs: {', '.join(stretch.results) or FRAME}"
-            raise ServiceError(Code.INVALID, text)
-        outputs = [to_tensor(self._infos[name], stretch.results[name]) for name in wanted if name in stretch.results]
-        if stop < len(self.manifest.segments):
-            outputs.append(frame_tensor(encode(self.manifest.boundaries[stop - 1], stretch.values)))
-        return InferResponse(self.name, self.version, outputs, request.id, _timing(start, stretch))
+    def _answer(self, task: _Task, stretch: Stretch) -> InferResponse:
+        outputs = [self._output(task, name, stretch) for name in task.wanted]
+        return InferResponse(self.name, self.version, outputs, task.id, _timing(task.start, stretch))
+
+    def _output(self, task: _Task, name: str, stretch: Stretch) -> Tensor:
+        if name in stretch.results:
+            return to_tensor(self._infos[name], stretch.results[name])
+        return frame_tensor(encode(self.manifest.boundaries[self._stop(task.start) - 1], stretch.values))
 
     def _stop(self, start: int) -> int:
         """Behind the last segment that runs here without a pause."""
@@ -254,6 +269,20 @@ def _timing(start: int, stretch: Stretch) -> dict[str, Parameter]:
     """What a client plans with: where this side began, and the nanoseconds of every segment it ran."""
     segments = ",".join(f"{index}:{int(seconds * 1e9)}" for index, seconds in stretch.seconds.items())
     return {"first_segment": start, "segment_ns": segments}
+
+
+def _step_of(request: InferRequest) -> tuple[str, Step]:
+    """Session and step that a request names. Raises ServiceError for parameters of another type."""
+    kinds = {"sequence_id": (str, int), "sequence_step": (int,), "sequence_start": (bool,), "sequence_end": (bool,)}
+    given = {name: value for name in kinds if (value := request.parameters.get(name)) is not None}
+    wrong = next((name for name, value in given.items() if type(value) not in kinds[name]), None)
+    if wrong is not None:
+        kind = " or ".join(kind.__name__ for kind in kinds[wrong])
+        raise ServiceError(Code.INVALID, f"parameter '{wrong}' is {type(given[wrong]).__name__}; send {kind}")
+    number = given.get("sequence_step")
+    contents = message_checksum([], {}, request.inputs)
+    start, end = bool(given.get("sequence_start", False)), bool(given.get("sequence_end", False))
+    return str(given.get("sequence_id", "")), Step(None if number is None else int(number), start, end, contents)
 
 
 def _frame_of(request: InferRequest) -> bytes | memoryview:

@@ -15,13 +15,14 @@ from typing import Any
 
 import grpc
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from irsplit.errors import BundleError, ServeError
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.batching import Batching
+from irsplit.runtime.serving.bearer import is_token
 from irsplit.runtime.serving.grpc_server import GrpcDoor
+from irsplit.runtime.serving.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
 from irsplit.runtime.serving.http_server import HttpDoor
 from irsplit.runtime.serving.logs import event
 from irsplit.runtime.serving.served import Limits, ServedBundle
@@ -30,7 +31,6 @@ from irsplit.runtime.serving.updates import MakePatch, Updates
 
 _LOG = logging.getLogger("irsplit.serve")
 _EXPIRY_PERIOD_S = 5.0
-_REQUESTS_AHEAD = 16
 _SPARE_STREAMS = 16
 """Of a connection that has filled the queue: to be told so, and to ask for health."""
 
@@ -61,6 +61,8 @@ class ServerOptions:
         """Raise ServeError for what would leave the server open to strangers, or cannot work."""
         if (self.certificate is None) != (self.key is None):
             raise ServeError("a certificate needs its key and a key its certificate; give --tls-cert and --tls-key")
+        if not is_token(self.token):
+            raise ServeError("a token is of visible ASCII characters; give another with --token-file")
         protected = self.token and self.certificate is not None
         if not (_is_loopback(self.host) or protected or self.insecure):
             raise ServeError(
@@ -131,17 +133,20 @@ class Server:
             HttpDoor(self.service, self.options.token, self.options.limits.frame_bytes, self._updates),
             host=self.options.host,
             port=port,
-            http=_Protocol,
+            http=BoundedConnection,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=75,
+            timeout_keep_alive=int(QUIET_S),
             timeout_graceful_shutdown=int(self.options.grace_s),
             ssl_certfile=self.options.certificate,
             ssl_keyfile=self.options.key,
         )
+        config.load()
+        if config.ssl is not None:
+            config.ssl.sslobject_class = LoggedHandshake
         try:
             listener = config.bind_socket()
         except SystemExit as error:  # uvicorn's way to say that the address is taken
@@ -168,15 +173,6 @@ class Server:
         if self._updates is not None:
             self._updates.close()
         event(_LOG, logging.INFO, "stopped")
-
-
-class _Protocol(HttpToolsProtocol):
-    """A connection may send few requests ahead: uvicorn keeps all that it finds in what has arrived, thousands."""
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        if len(self.pipeline) > _REQUESTS_AHEAD:
-            raise ValueError("too many requests ahead of their answers")  # the parser stops: status 400, and the end
 
 
 class _QuietServer(uvicorn.Server):

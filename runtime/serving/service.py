@@ -30,6 +30,8 @@ _LOG = logging.getLogger("irsplit.serve")
 
 _HOP_S = 500e-6
 """About what a thread costs a request: waking it, and the loop again, while both want the interpreter."""
+_ID_LENGTH = 100
+"""Of a request's id, what goes into the log."""
 _NEWS = 0.1
 """Share of the latest request in what is usual."""
 
@@ -99,7 +101,8 @@ class Service:
     async def infer(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
         """Answer within `timeout_s`. Raises ServiceError."""
         began = time.perf_counter()
-        model, version, code = request.model, request.version, "unanswered"
+        model, version, code = "", "", "unanswered"  # until it is known: a stranger's words make no labels
+        asked = request.id[:_ID_LENGTH]
         try:
             check(request)
             bundle = self._route(request)
@@ -112,15 +115,17 @@ class Service:
             return answer
         except ServiceError as error:
             code = error.code.value[0]
-            known = model in self.bundles and version in self.bundles[model]
-            model, version = (model, version) if known else ("", "")  # a stranger's words make no labels
-            event(_LOG, logging.WARNING, "refused", model=model, code=code, id=request.id, text=error.text)
+            event(_LOG, logging.WARNING, "refused", model=model, code=code, id=asked, text=error.text)
             raise
+        except Exception as error:
+            code = Code.INTERNAL.value[0]
+            event(_LOG, logging.ERROR, "fault", error=error, model=model, code=code, id=asked)
+            raise ServiceError(Code.INTERNAL, "a fault of this server; its log says more") from error
         finally:
             elapsed = time.perf_counter() - began
             self.metrics.of(self.metrics.requests, model, version, code).inc()
             self.metrics.of(self.metrics.seconds, model, version).observe(elapsed)
-            event(_LOG, logging.DEBUG, "request", model=model, code=code, id=request.id, seconds=elapsed)
+            event(_LOG, logging.DEBUG, "request", model=model, code=code, id=asked, seconds=elapsed)
 
     def _route(self, request: InferRequest) -> ServedBundle:
         """The bundle that a request names; among several versions without a choice, the one that owns the frame."""

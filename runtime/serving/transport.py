@@ -7,14 +7,27 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from irsplit.errors import RemoteError
+from irsplit.runtime.serving.bearer import is_token
 from irsplit.runtime.serving.http_messages import request_to_body, response_from_body
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError
 
 REPEATABLE = (Code.DRAINING, Code.OVERLOADED, Code.DEADLINE, Code.INTERNAL, Code.INVALID)
 """Refusals that another attempt may not meet; INVALID, because bytes may have been damaged on the way."""
+
+
+_HINTS: tuple[tuple[str, str], ...] = (
+    ("wrong_version_number", "the server does not speak TLS there; give grpc:// or http://"),
+    ("expected settings frame", "no gRPC is spoken there; give the port of gRPC, or http://"),
+    ("socket closed", "if the server has TLS, give grpcs://"),
+    ("remote end closed connection", "if the server has TLS, give https://"),
+    ("badstatusline", "no HTTP is spoken there; give the port of HTTP, or grpc://"),
+    ("self signed certificate", "give it as a certificate to trust"),
+    ("self-signed certificate", "give it as a certificate to trust"),
+)
+"""What to do about an error that says what is wrong in words of its own: what these have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,17 @@ class Access:
     token: str = field(default="", repr=False)
     trusted: Path | None = None
     application: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise RemoteError for a token that no header carries, or a file without certificates."""
+        if not is_token(self.token):
+            raise RemoteError("a token is of visible ASCII characters; give the one that the server has")
+        if self.trusted is None:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.trusted)
+        except OSError as error:  # ssl.SSLError is one
+            raise RemoteError(f"{self.trusted}: no certificates to trust ({error}); give a PEM file") from error
 
 
 class TransportError(Exception):
@@ -65,9 +89,7 @@ class HttpTransport:
     """Connections are kept and taken by one request at a time; as many are open as requests ran at once."""
 
     def __init__(self, url: SplitResult, access: Access) -> None:
-        if url.hostname is None:
-            raise RemoteError(f"{url.geturl()}: names no host; give http://HOST:PORT")
-        self._host = url.hostname
+        self._host = url.hostname or ""
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._tls: ssl.SSLContext | None = None
         if url.scheme == "https":
@@ -79,10 +101,9 @@ class HttpTransport:
 
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         headers, body = request_to_body(request)
-        version = f"/versions/{request.version}" if request.version else ""
-        status, given, answer = self._ask(
-            "POST", f"/v2/models/{request.model}{version}/infer", headers, body, timeout_s
-        )
+        version = f"/versions/{quote(request.version, safe='')}" if request.version else ""
+        path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
+        status, given, answer = self._ask("POST", path, headers, body, timeout_s)
         if status != 200:
             raise TransportError(_code_of_status(status), answer.decode(errors="replace")[:500])
         try:
@@ -129,7 +150,7 @@ class HttpTransport:
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             code = Code.DEADLINE if isinstance(error, TimeoutError) else None
-            raise TransportError(code, f"{type(error).__name__}: {error}") from error
+            raise TransportError(code, hinted(f"{type(error).__name__}: {error}")) from error
         with self._lock:
             if not self._closed:
                 self._idle.append(connection)
@@ -151,13 +172,32 @@ class HttpTransport:
         return connection
 
 
+def hinted(text: str) -> str:
+    """An error of a link in one line, with what to do about it where that is known."""
+    text = "".join(sign if sign.isprintable() else " " for sign in text)  # it may quote what came in
+    hint = next((hint for words, hint in _HINTS if words in text.lower()), None)
+    return text if hint is None else f"{text}; {hint}"
+
+
 def _code_of_status(status: int) -> Code | None:
     return next((code for code in Code if code.http == status), None)
 
 
+def split_url(url: str) -> SplitResult:
+    """An address that has a host and, where it has one, a port that is one. Raises RemoteError."""
+    try:
+        parts = urlsplit(url)
+        there = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        there = False
+    if not there:
+        raise RemoteError(f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://")
+    return parts
+
+
 def open_transport(url: str, access: Access) -> Transport:
     """A transport for grpc://, grpcs://, http:// or https://HOST:PORT. Raises RemoteError for other addresses."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme in ("http", "https"):
         return HttpTransport(parts, access)
     if parts.scheme not in ("grpc", "grpcs"):

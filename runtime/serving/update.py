@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from irsplit.errors import BundleError, DeadlineError, RemoteError
 from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.patch import apply_patch
 from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
-from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError
+from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError, split_url
 
 _PIECE_BYTES = 256 << 10
 _PIECE_S = 60.0
@@ -52,7 +52,7 @@ def update(
     is there, and the device's where there is no bundle yet. Raises DeadlineError, RemoteError or BundleError; the old
     build is then as it was.
     """
-    parts, folder = urlsplit(url), Path(bundle)
+    parts, folder = split_url(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
         raise RemoteError(f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT")
     if folder.is_file():

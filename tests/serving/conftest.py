@@ -1,5 +1,7 @@
 """Bundles of the example and servers on loopback, shared by the serving tests."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +36,24 @@ def calls() -> dict[str, list[Arrays]]:
     pixels = (np.load(DIGITS / "test_images.npz")["images"][:32] / 255).astype(np.float32)
     axes = {"onnx": 1, "tflite": -1}
     return {name: [{"image": np.expand_dims(image, (0, axis))} for image in pixels] for name, axis in axes.items()}
+
+
+class _Records(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(record)
+
+
+@pytest.fixture
+def server_log() -> Iterator[list[logging.LogRecord]]:
+    """What servers of this process log meanwhile, whether a command has configured their log before or not."""
+    records, logger = _Records(), logging.getLogger("irsplit.serve")
+    logger.addHandler(records)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    yield records.found
+    logger.setLevel(level)
+    logger.removeHandler(records)

@@ -1,6 +1,10 @@
 """A decoder whose cache stays where its layers run, on both sides of a link; and calls that overlap."""
 
+import contextlib
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 
 import irsplit
 import irsplit.runtime
-from irsplit.errors import SessionLostError
+from irsplit.errors import RemoteError, SessionLostError
 from irsplit.runtime.serving.exchange import Patience
 from irsplit.runtime.serving.pipeline import pipelined
 from irsplit.runtime.serving.server import ServerOptions, serving
@@ -69,6 +73,49 @@ def test_a_server_that_was_restarted_is_an_error_and_then_a_new_stream(bundle, e
                 session.infer(TOKENS[3])
         session.reset()
         assert same_bits([session.infer(call).outputs["logits"] for call in TOKENS], expected)
+
+
+@contextlib.contextmanager
+def command(bundle: Path, port: str = "0") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server in a process of its own, and its port."""
+    words = ["--port", port, "--no-http", "--batch", "8", "--max-sessions", "2"]
+    line = [sys.executable, "-m", "irsplit", "serve", f"decoder={bundle}", *words]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip().rpartition(":")[2]
+        process.kill()
+
+
+@pytest.mark.parametrize("bundle", ["one visit"], indirect=True)
+def test_clients_of_one_session_id_and_a_server_that_was_killed(bundle, expected):
+    """The process batches, which a state must not see, and keeps two sessions."""
+    with contextlib.ExitStack() as stack:
+        process, port = stack.enter_context(command(bundle))
+        one, thief, other, late = (
+            stack.enter_context(
+                irsplit.runtime.connect(f"grpc://127.0.0.1:{port}", bundle, name="decoder", patience=HASTY)
+            )
+            for _ in range(4)
+        )
+        found = [one.infer(call).outputs["logits"] for call in TOKENS[:2]]
+        thief._sequence = one._sequence
+        with pytest.raises(SessionLostError, match="start another one"):
+            thief.infer(TOKENS[2])
+        assert same_bits([other.infer(call).outputs["logits"] for call in TOKENS[:2]], expected[:2])
+        with pytest.raises(RemoteError, match="2 sessions are open"):
+            late.infer(TOKENS[0])
+        found += [one.infer(call).outputs["logits"] for call in TOKENS[2:4]]
+        assert same_bits(found, expected[:4])
+        process.kill()
+        process.wait()
+        stack.enter_context(command(bundle, port))
+        for session in (one, other):
+            with pytest.raises(
+                SessionLostError, match="does not know it: it expired, ended, or the server was restarted"
+            ):
+                session.infer(TOKENS[4])
+            session.reset()
+            assert same_bits([session.infer(call).outputs["logits"] for call in TOKENS], expected)
 
 
 @pytest.mark.parametrize("finishing", [1, 2])
