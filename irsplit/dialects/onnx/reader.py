@@ -1,6 +1,7 @@
 """ModelProto to IR: one scan over the wire, weights left where they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
 from irsplit.errors import ModelError, UnsupportedError
-from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, without_collector
+from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, walk, without_collector
 
 _SMALL = 4096
 _EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
@@ -72,7 +73,6 @@ class _Reader:
         self.data = buffer.view
         self.files = DataFiles(path)
         self.functions: dict[FunctionKey, Graph] = {}
-        self.calls: list[Node] = []
         self.types: dict[bytes, Type | None] = {}
 
     # -- model --------------------------------------------------------------------------------------------------
@@ -98,7 +98,8 @@ class _Reader:
         for message, function in zip(definitions, self.functions.values(), strict=True):
             self.fill_function(message, function)
         entry = self.graph(graphs[0], [])
-        self.mark_random_calls()
+        if self.functions:
+            self.mark_random([*self.callees_first(), entry])
         self.name_apart([entry, *self.functions.values()])
         native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
         model = Model("onnx", [entry, *self.functions.values()], native)
@@ -178,15 +179,28 @@ class _Reader:
         }
         self.fill(graph, source, nodes, outputs, [scope])
 
-    def mark_random_calls(self) -> None:
-        """A call is random when something in the function is, however deep."""
-        changed = True
-        while changed:
-            random = {graph for graph in self.functions.values() if any(node.random for node in graph.nodes)}
-            calls = [node for node in self.calls if not node.random and not random.isdisjoint(node.callees)]
-            for node in calls:
-                node.random = True
-            changed = bool(calls)
+    def callees_first(self) -> list[Graph]:
+        """The functions, each behind those that it calls."""
+        called = {graph: [each for node in walk(graph) for each in node.callees] for graph in self.functions.values()}
+        try:
+            return list(TopologicalSorter(called).static_order())
+        except CycleError as error:
+            ring = " <- ".join(f"'{graph.name}'" for graph in error.args[1])
+            raise ModelError(f"{self.path}: functions call each other in a ring: {ring}; break it") from error
+
+    def mark_random(self, graphs: Iterable[Graph]) -> None:
+        """A node is random when something in the function that it calls or in its bodies is, however deep."""
+        random: set[Graph] = set()
+        for graph in graphs:
+            if self.is_random(graph, random):
+                random.add(graph)
+
+    def is_random(self, graph: Graph, random: set[Graph]) -> bool:
+        """Whether a node of the graph is random, now that the `random` functions are known; marks those that are."""
+        for node in graph.nodes:
+            inner = [self.is_random(body, random) for body in node.graphs]
+            node.random |= any(inner) or not random.isdisjoint(node.callees)
+        return any(node.random for node in graph.nodes)
 
     # -- graphs -------------------------------------------------------------------------------------------------
 
@@ -334,8 +348,6 @@ class _Reader:
             callees=() if function is None else (function,),
             native=SourceNode(self.buffer, head.message, head.inputs, head.outputs, index),
         )
-        if function is not None:
-            self.calls.append(node)
         node.random = operators.is_random(node)
         return node
 
