@@ -1,7 +1,6 @@
 """ModelProto to IR: one scan over the wire, weights left where they are."""
 
-from collections.abc import Iterable, Sequence
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
 from irsplit.errors import ModelError, UnsupportedError
-from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, walk, without_collector
+from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, callees_first, name_apart, without_collector
 
 _SMALL = 4096
 _EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
@@ -99,8 +98,8 @@ class _Reader:
             self.fill_function(message, function)
         entry = self.graph(graphs[0], [])
         if self.functions:
-            self.mark_random([*self.callees_first(), entry])
-        self.name_apart([entry, *self.functions.values()])
+            self.mark_random([*callees_first(list(self.functions.values()), str(self.path)), entry])
+        name_apart([entry, *self.functions.values()])
         native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
         model = Model("onnx", [entry, *self.functions.values()], native)
         infer_types(model)
@@ -119,16 +118,6 @@ class _Reader:
             elif field.key == schema.OPSET_VERSION:
                 version = read_int(self.data, field.start, field.stop)
         return domain, version
-
-    def name_apart(self, graphs: Sequence[Graph]) -> None:
-        """Graphs of a model are told apart by name; functions have overloads, and the entry may be named like one."""
-        taken: set[str] = set()
-        for graph in graphs:
-            name, number = graph.name, 1
-            while graph.name in taken:
-                number += 1
-                graph.name = f"{name}.{number}"
-            taken.add(graph.name)
 
     # -- functions ----------------------------------------------------------------------------------------------
 
@@ -178,15 +167,6 @@ class _Reader:
             for name, field in source.value_info.items()
         }
         self.fill(graph, source, nodes, outputs, [scope])
-
-    def callees_first(self) -> list[Graph]:
-        """The functions, each behind those that it calls."""
-        called = {graph: [each for node in walk(graph) for each in node.callees] for graph in self.functions.values()}
-        try:
-            return list(TopologicalSorter(called).static_order())
-        except CycleError as error:
-            ring = " <- ".join(f"'{graph.name}'" for graph in error.args[1])
-            raise ModelError(f"{self.path}: functions call each other in a ring: {ring}; break it") from error
 
     def mark_random(self, graphs: Iterable[Graph]) -> None:
         """A node is random when something in the function that it calls or in its bodies is, however deep."""
