@@ -27,9 +27,10 @@ from irsplit.ir import Graph, Node, Value, operands, without_collector
 from irsplit.passes.crossing import Crossing
 from irsplit.passes.cut import Cut, Kind
 from irsplit.passes.orders import orders
-from irsplit.passes.reasons import Branches, States, framable, independent, repeated, unframable
+from irsplit.passes.reasons import Branches, States, crowded, framable, independent, repeated, unframable
 from irsplit.passes.recompute import Recompute, size_bytes
 from irsplit.passes.schedule import Schedule, schedule
+from irsplit.runtime.boundary import MAX_TENSORS
 
 LISTED = 32
 """A rejected position lists at most this many of the values that would cross it."""
@@ -115,10 +116,7 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
     Raises CutError for an unknown name and, with the reason, for a cut that is not legal.
     """
     wanted = "+".join(part.removeprefix("%") for part in name.split("+"))
-    matches = [cut for cut in cuts if cut.id == wanted]
-    matches = matches or [cut for cut in cuts if "+".join(value.name for value in cut.tensors) == wanted]
-    # A tensor that never crosses alone: the position behind its node, for the reason.
-    matches = matches or [cut for cut in cuts if any(value and value.name == wanted for value in cut.after.outputs)]
+    matches = _named(cuts, name) or _named(cuts, wanted)
     if not matches:
         known = ", ".join(cut.id for cut in cuts if cut.legal) or "none"
         near = get_close_matches(wanted, ["+".join(value.name for value in cut.tensors) for cut in cuts if cut.legal])
@@ -129,6 +127,13 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
     if not cut.legal:
         raise CutError(f"cut '{name}' is not legal: {cut.reason}")
     return cut
+
+
+def _named(cuts: Sequence[Cut], name: str) -> list[Cut]:
+    matches = [cut for cut in cuts if cut.id == name]
+    matches = matches or [cut for cut in cuts if "+".join(value.name for value in cut.tensors) == name]
+    # A tensor that never crosses alone: the position behind its node, for the reason.
+    return matches or [cut for cut in cuts if any(value and value.name == name for value in cut.after.outputs)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,11 +223,11 @@ class _Sweep:
             explain = self._states.split if self._open_states else self._pending
             return _Boundary(some, len(values), (), (), self._forwards, self._early, explain)
         sent, forwards = tuple(values), self._crossing.forwards(recomputed, self._forwards)
-        explain = self._objection(sent, forwards, bool(shapes or recomputed))
+        explain = self._objection(sent, tuple(shapes), forwards, bool(shapes or recomputed))
         return _Boundary(sent, len(sent), tuple(shapes), tuple(recomputed), forwards, self._early, explain)
 
     def _objection(
-        self, sent: tuple[Value, ...], forwards: tuple[Value, ...], recomputes: bool
+        self, sent: tuple[Value, ...], shapes: tuple[Value, ...], forwards: tuple[Value, ...], recomputes: bool
     ) -> Callable[[Cut], str] | None:
         """What words the reason why the current position is not legal; None when it is."""
         if self._open_states:
@@ -231,6 +236,8 @@ class _Sweep:
             return independent
         if not all(map(framable, (*sent, *forwards))):
             return unframable
+        if len(sent) + len(shapes) + len(forwards) > MAX_TENSORS:
+            return crowded
         position, *before = self._legal
         if recomputes and before == [sent, len(self._early)] and set(self._legal_forwards).issubset(forwards):
             return partial(repeated, position)

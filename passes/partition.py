@@ -7,7 +7,18 @@ from itertools import accumulate
 from typing import ClassVar
 
 from irsplit.errors import CutError
-from irsplit.ir import Graph, Model, Node, Value, clone_node, clone_value, operands, without_collector
+from irsplit.ir import (
+    Graph,
+    Model,
+    Node,
+    Value,
+    clone_node,
+    clone_value,
+    name_apart,
+    operands,
+    walk,
+    without_collector,
+)
 from irsplit.ir.printer import PLACES
 from irsplit.passes.base import Context
 from irsplit.passes.cuts import Cut, select_cut
@@ -38,7 +49,8 @@ class Partition:
         chosen = sorted(selected.values(), key=lambda cut: cut.position)
         places = self._places(len(chosen) + 1, context.chosen_places)
         segments = split(chosen[0].order, chosen, places)
-        model.graphs[:1] = segments
+        model.graphs = [*segments, *_others(model)]
+        name_apart(model.graphs)
         context.listed = cuts
         return True
 
@@ -50,6 +62,13 @@ class Partition:
         if len(places) != count:
             raise CutError(f"{count} segments need {count} places, but {len(places)} are given")
         return places
+
+
+def _others(model: Model) -> list[Graph]:
+    """The graphs that stay beside segments: all but the entry, and it too where one of the others calls it."""
+    entry, *others = model.graphs
+    called = any(entry in node.callees for graph in others for node in walk(graph))
+    return [*others, entry] if called else others
 
 
 @without_collector()

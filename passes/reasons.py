@@ -7,7 +7,7 @@ from irsplit.ir import Node, TensorType, Value
 from irsplit.passes.cut import Cut
 from irsplit.passes.dominators import DominatorTree
 from irsplit.passes.schedule import Schedule
-from irsplit.runtime.boundary import MAX_RANK
+from irsplit.runtime.boundary import MAX_RANK, MAX_TENSORS
 
 
 def independent(cut: Cut) -> str:
@@ -26,12 +26,17 @@ def framable(value: Value) -> bool:
     )
 
 
+def crowded(cut: Cut) -> str:
+    count, forwards = len(cut.boundary), len(cut.forwards)
+    return f"{count} tensors would travel, {forwards} of them graph inputs; a frame has room for {MAX_TENSORS}"
+
+
 def unframable(cut: Cut) -> str:
     value = next(value for value in cut.boundary if not framable(value))
     if value.type is None:
         return f"{value} cannot be framed: its type is not known"
     if not isinstance(value.type, TensorType):
-        return f"{value} cannot be framed: it is a {value.type.text}, not a tensor"
+        return f"{value} cannot be framed: it is of type {value.type.text}, not a tensor"
     if not value.type.dtype.framable:
         return f"{value} cannot be framed: element type {value.type.dtype} has no fixed layout"
     if value.type.shape is None:

@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 from irsplit.dtypes import BY_NAME
 from irsplit.errors import ParseError
 from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value
-from irsplit.ir.printer import PLACES
+from irsplit.ir.printer import NOWHERE, PLACES
 from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type
 
 _T = TypeVar("_T")
@@ -145,7 +145,8 @@ class _Parser:
         self.expect("(")
         graph.inputs = self.listed(lambda: self.declaration(visible), ")")
         outputs = self.index_of_outputs()
-        graph.place = self.name() if self.accept("on") else graph.name if graph.name in PLACES else None
+        place = self.name() if self.accept("on") else graph.name if graph.name in PLACES else NOWHERE
+        graph.place = None if place == NOWHERE else place
         self.expect("{")
         while not self.accept("}"):
             if self.accept("const"):

@@ -19,6 +19,9 @@ from irsplit.ir.types import Dim, OpaqueType, Quantization, Type
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.$-]*\Z", re.ASCII)
 _SYMBOL = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 PLACES = ("device", "server")
+"""Where segments run; a graph that has such a name and says nothing else is a segment that runs there."""
+NOWHERE = "none"
+"""What a graph says that has such a name and is no segment."""
 
 
 def print_model(model: Model) -> str:
@@ -82,8 +85,8 @@ def _graph_lines(graph: Graph, indent: str) -> Iterator[str]:
     head = f"{indent}graph @{_name(graph.name)}({inputs})"
     if graph.outputs:
         head += f" -> ({', '.join(_value(value) for value in graph.outputs)})"
-    if graph.place is not None and graph.place != graph.name:
-        head += f" on {_name(graph.place)}"
+    if graph.place != (graph.name if graph.name in PLACES else None):
+        head += f" on {_name(graph.place or NOWHERE)}"
     yield head + " {"
     for value in graph.constants:
         yield f"{indent}  const {_declaration(value)}"

@@ -76,8 +76,11 @@ class LitertEngine:
         return ModelRefusedError(f"{self._name}: LiteRT refuses it: {str(error).splitlines()[0]}")
 
     def _learn(self) -> None:
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
+        try:
+            self._inputs = self._interpreter.get_input_details()
+            self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
+        except ValueError as error:  # a name that is no UTF-8
+            raise self._refusal(error) from error
 
     def _identify(self) -> tuple[int, int] | None:
         """What differs when another file takes the place of the one that was opened first."""

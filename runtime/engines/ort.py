@@ -1,6 +1,7 @@
 """ONNX segments on onnxruntime."""
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,16 @@ from numpy.typing import NDArray
 
 from irsplit.errors import EngineError, ModelRefusedError
 from irsplit.runtime.engines import Engine, EngineOptions, MappedModel, ModelFile
+
+_AS_INTEGERS = {
+    "tensor(bfloat16)": (16, np.uint16),
+    "tensor(float8e4m3fn)": (17, np.uint8),
+    "tensor(float8e4m3fnuz)": (18, np.uint8),
+    "tensor(float8e5m2)": (19, np.uint8),
+    "tensor(float8e5m2fnuz)": (20, np.uint8),
+    "tensor(float8e8m0)": (24, np.uint8),
+}
+"""Types that numpy has not: ONNX's number of the type, and the integers that stand for its elements."""
 
 
 class OrtEngine:
@@ -21,7 +32,8 @@ class OrtEngine:
         if not options.optimize:
             self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = self._open(file)
-        self._inputs = [value.name for value in self._session.get_inputs()]
+        self._inputs = [(value.name, value.type) for value in self._session.get_inputs()]
+        self._gives_arrays = all(value.type not in _AS_INTEGERS for value in self._session.get_outputs())
 
     def _open(self, file: ModelFile) -> Any:
         # onnxruntime's errors share no base class below Exception.
@@ -42,11 +54,19 @@ class OrtEngine:
         return session
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
+        fed = zip(self._inputs, inputs, strict=True)
         try:
-            outputs = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
+            values = {name: _typed(array, type) if type in _AS_INTEGERS else array for (name, type), array in fed}
+            outputs = self._session.run(None, values) if self._gives_arrays else self._run_typed(values)
         except Exception as error:
             raise EngineError(f"{self._name}: onnxruntime failed: {_first_line(error)}") from error
         return [np.asarray(output) if isinstance(output, np.generic) else output for output in outputs]
+
+    def _run_typed(self, values: Mapping[str, Any]) -> list[Any]:
+        """As `run` of a session, where arrays come out that numpy has no type for."""
+        made = onnxruntime.OrtValue.ortvalue_from_numpy
+        typed = {name: made(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
+        return [_array(value) for value in self._session.run_with_ort_values(None, typed)]
 
     def reset(self) -> None:
         """onnxruntime keeps no state between calls."""
@@ -54,6 +74,19 @@ class OrtEngine:
 
 def open_engine(file: ModelFile, options: EngineOptions) -> Engine:
     return OrtEngine(file, options)
+
+
+def _typed(array: NDArray[Any], type: str) -> Any:
+    code, storage = _AS_INTEGERS[type]
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array.view(storage)), code)
+
+
+def _array(value: Any) -> Any:
+    if value.data_type() not in _AS_INTEGERS:
+        return value.numpy()
+    _, storage = _AS_INTEGERS[value.data_type()]
+    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(data, storage).reshape(value.shape())
 
 
 def _first_line(error: Exception) -> str:

@@ -69,3 +69,24 @@ def test_the_bundle_knows_the_weights_of_its_source(
     data.write_bytes(changed)
     assert main(["verify", str(source.parent / "bundle")]) == 2
     assert "source.onnx.data: is not the data file that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2"])
+def test_types_that_numpy_has_not_cross(dtype: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Out of the engine and into it: the type is the boundary's, an input's and an output's."""
+    code = TensorProto.DataType.Value(dtype)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["wide"], ["h"], to=code),
+        helper.make_node("Identity", ["h"], ["y"]),
+        helper.make_node("Cast", ["h"], ["z"], to=TensorProto.FLOAT),
+    ]
+    types = {"x": code, "y": code, "z": TensorProto.FLOAT}
+    ends = [helper.make_tensor_value_info(name, type, [2, 3]) for name, type in types.items()]
+    model = helper.make_model(helper.make_graph(nodes, "net", ends[:1], ends[1:]), ir_version=10)
+    model.opset_import[0].version = 21
+    path = tmp_path / "source.onnx"
+    onnx.save(model, path)
+
+    compile_with(path)
+    assert "engine defaults:   bit-equal" in capsys.readouterr().out

@@ -119,6 +119,17 @@ def test_an_inconsistent_graph_is_refused(edit: str, said: str, tmp_path: Path):
     assert said in edited(tmp_path / "model.onnx", edit)
 
 
+def test_functions_that_call_each_other_are_refused(tmp_path: Path):
+    model = small_model()
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    for name, callee in (("One", "Two"), ("Two", "One")):
+        call = helper.make_node(callee, ["a"], ["b"], domain="local")
+        model.functions.append(helper.make_function("local", name, ["a"], ["b"], [call], imports))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+
+    assert "a graph calls itself: 'local.One' <- 'local.Two' <- 'local.One'" in refusal(tmp_path / "model.onnx")
+
+
 def external_model(path: Path, **entries: str) -> None:
     model = small_model()
     weight = model.graph.initializer[0]

@@ -136,16 +136,22 @@ def test_a_node_with_something_random_inside_is_random(tmp_path: Path):
         [helper.make_node("RandomUniformLike", ["a"], ["b"])],
         [helper.make_opsetid("", 17)],
     )
-    call = helper.make_node("Noise", ["h"], ["y"], domain="local")
+    call = helper.make_node("Noise", ["h"], ["g"], domain="local")
+    inner = helper.make_node("Noise", ["g"], ["noisy"], domain="local")
+    calling = [
+        helper.make_graph([node], name, [], [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [3])])
+        for node, name in ((inner, "then"), (calm, "else"))
+    ]
+    last = helper.make_node("If", ["c"], ["y"], then_branch=calling[0], else_branch=calling[1])
     source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])
     condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])
-    graph = helper.make_graph([choice, call], "net", [source, condition], [result])
+    graph = helper.make_graph([choice, call, last], "net", [source, condition], [result])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(graph, functions=[function], opset_imports=imports).SerializeToString())
 
-    assert [node.random for node in ONNX.read(path).entry.nodes] == [True, True]
+    assert [node.random for node in ONNX.read(path).entry.nodes] == [True, True, True]
 
 
 def test_bodies_are_found_in_nodes_of_any_size(tmp_path: Path):

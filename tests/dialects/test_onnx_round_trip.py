@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from onnx import external_data_helper
+from onnx import TensorProto, external_data_helper, helper
 
 import corpus
 from irsplit.dialects.onnx import ONNX
@@ -38,6 +38,21 @@ def test_an_untouched_model_is_written_back_equal(model: corpus.CorpusModel, tmp
     assert loaded(written) == loaded(model.path)
     if not has_external_data(onnx.load(model.path, load_external_data=False)):
         assert written.read_bytes() == model.path.read_bytes()
+
+
+def test_old_models_that_do_not_list_an_initializer_stay_so(tmp_path: Path):
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "a", "y")]
+    weights = [helper.make_tensor(name, TensorProto.FLOAT, [2], [1, 2]) for name in ("a", "b")]
+    nodes = [helper.make_node("Mul", ["x", "a"], ["h"]), helper.make_node("Add", ["h", "b"], ["y"])]
+    graph = helper.make_graph(nodes, "net", ends[:2], ends[2:], weights)
+    path, written = tmp_path / "m.onnx", tmp_path / "written.onnx"
+    imports = [helper.make_opsetid("", 8)]
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=3).SerializeToString())
+    read = ONNX.read(path)
+
+    ONNX.write(read, read.entry, written)
+
+    assert written.read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("model", corpus.cases(model for model in ONNX_MODELS if model.runs))

@@ -126,6 +126,20 @@ def test_a_rank_that_depends_on_what_the_inputs_hold_is_not_known(tmp_path: Path
     assert found == TensorType(F32, None)  # axes of ones would reduce one dimension, not two
 
 
+def test_a_rank_that_depends_on_that_of_an_input_is_not_known(tmp_path: Path):
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Log", ["h"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
+        [helper.make_empty_tensor_value_info("y")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+
+    found = types(ONNX.read(tmp_path / "m.onnx"))["h"]
+
+    assert found == TensorType(F32, None)  # the engine says the same of a scalar
+
+
 def test_what_nobody_knows_stays_unknown(tmp_path: Path):
     nodes = [helper.make_node("Mystery", ["x"], ["h"], domain="com.example"), helper.make_node("Relu", ["h"], ["y"])]
 

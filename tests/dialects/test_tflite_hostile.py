@@ -5,12 +5,14 @@ import struct
 from pathlib import Path
 
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 import corpus
 from corpus import CorpusModel
 from irsplit.dialects.tflite import TFLITE
-from irsplit.errors import IrsplitError, ModelError, UnsupportedError
+from irsplit.errors import IrsplitError, ModelError, ModelRefusedError, UnsupportedError
 from irsplit.ir import verify
+from irsplit.runtime.engines import open_engine
 from tflite_models import Sketch
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
@@ -143,3 +145,26 @@ def test_newer_schema_version_is_refused(tmp_path: Path):
     path.write_bytes(data)
     with pytest.raises(UnsupportedError, match="TFLite schema version 4; irsplit reads version 3"):
         TFLITE.read(path)
+
+
+def test_subgraph_that_calls_itself_is_refused(tmp_path: Path):
+    sketch = Sketch()
+    sketch.subgraph("main")
+    choice, x = sketch.input("choice", (), "bool"), sketch.input("x", (1, 2))
+    sketch.graph.outputs.append(sketch.then("IF", [choice, x], "y", (1, 2), options=schema.IfOptionsT(1, 1)))
+    sketch.subgraph("branch")
+    x = sketch.input("x", (1, 2))
+    sketch.graph.outputs.append(sketch.then("IF", [x, x], "y", (1, 2), options=schema.IfOptionsT(0, 1)))
+    with pytest.raises(ModelError, match=r"a graph calls itself: '(main|branch)' <- "):
+        TFLITE.read(sketch.save(tmp_path / "ring.tflite"))
+
+
+def test_name_that_the_engine_cannot_tell_is_its_refusal(tmp_path: Path):
+    sketch = Sketch()
+    sketch.subgraph("main")
+    sketch.chain("a", "name")
+    path = sketch.save(tmp_path / "name.tflite")
+    path.write_bytes(path.read_bytes().replace(b"name", b"n\xffme"))
+    assert [value.name for value in TFLITE.read(path).entry.outputs] == [r"n\xffme"]
+    with pytest.raises(ModelRefusedError, match=r"name.tflite: LiteRT refuses it: 'utf-8' codec"):
+        open_engine(path, "tflite")

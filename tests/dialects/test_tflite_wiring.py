@@ -95,6 +95,18 @@ def two_signatures(path: Path) -> Path:
     return sketch.save(path)
 
 
+def test_every_name_that_a_signature_has_for_a_tensor_stays(tmp_path: Path):
+    sketch = Sketch()
+    sketch.subgraph("main")
+    sketch.chain("a", "y")
+    last = sketch.graph.outputs[0]
+    outputs = [schema.TensorMapT("one", last), schema.TensorMapT("two", last)]
+    sketch.model.signatureDefs = [schema.SignatureDefT([schema.TensorMapT("x", 0)], outputs, "serve")]
+    model = TFLITE.read(sketch.save(tmp_path / "signature.tflite"))
+    _, far = (tflite_objects.write(model, graph, tmp_path) for graph in tflite_objects.halves(model))
+    assert [(item.name, item.tensorIndex) for item in far.signatureDefs[0].outputs] == [(b"one", 1), (b"two", 1)]
+
+
 @pytest.mark.parametrize(("entry", "index"), [("dec", 1), ("decode", 1), ("enc", 0), (None, 0)])
 def test_one_signature_of_several_is_split(entry: str | None, index: int, tmp_path: Path):
     path = two_signatures(tmp_path / "two.tflite")

@@ -18,7 +18,7 @@ graph @main(%x: f32[batch,8], %"a/b:0": i64["p2o.Dim.0",?], %k: f32[2] = 0x00008
     graph @then(%i: !"sequence(f32)") -> (%t) {
       %t = test.op(%r, %i) : f32[*]
     }
-    graph @else() -> (%t) {
+    graph @device() -> (%t) on none {
       %t = test.op(%x) : f32[]
     }
   }

@@ -120,7 +120,7 @@ def share(source: Path, target: Path) -> None:
         if not _reflink(source, target):
             try:
                 os.link(source, target)
-                _log.warning("%s is hard-linked into %s; onnx.load refuses it while links exist", source, target.parent)
+                _log.warning("%s is hard-linked, not copied; onnx.load refuses it while links exist", source)
             except OSError:
                 shutil.copyfile(source, target)
 

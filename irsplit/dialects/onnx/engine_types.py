@@ -1,8 +1,9 @@
 """Run as a script: what onnxruntime knows of the outputs of the model in argv[1], as JSON [[name, type, shape], ...].
+The other arguments name inputs whose rank is unknown.
 
 It runs in a process of its own, because an engine may abort on a model, and knows nothing of irsplit. onnxruntime
 says `[]` for a scalar and for an unknown rank alike: those are run, and get as many unknown dimensions as come out; the
-shape is null where that fails, or where a rank depends on what the inputs hold (axes to reduce, say).
+shape is null where that fails, or where a rank depends on what the inputs hold (axes to reduce, say) or on their ranks.
 """
 
 import json
@@ -17,14 +18,17 @@ _DTYPES = {"float": "float32", "double": "float64"}
 _MOST_BYTES = 256 * 1024 * 1024
 
 
-def main(path: str) -> None:
+def main(path: str, *unranked: str) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     shapes: dict[str, Any] = {value.name: value.shape for value in session.get_outputs()}
     unclear = [name for name, shape in shapes.items() if not shape]
-    shapes.update(_observed(session, unclear) if unclear else {})
+    if unranked:
+        shapes.update(dict.fromkeys(unclear))
+    elif unclear:
+        shapes.update(_observed(session, unclear))
     json.dump([(value.name, value.type, shapes[value.name]) for value in session.get_outputs()], sys.stdout)
 
 
@@ -59,4 +63,4 @@ def _filled(value: Any, fill: Callable[[list[int], Any], Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -20,9 +20,10 @@ from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, 
 from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from onnx import shape_inference
+    from onnx import checker, shape_inference
     from onnx.onnx_cpp2py_export import shape_inference as native_inference
 else:
+    checker = LazyModule("onnx.checker")
     shape_inference = LazyModule("onnx.shape_inference")
     native_inference = LazyModule("onnx.onnx_cpp2py_export.shape_inference")
 
@@ -81,7 +82,7 @@ def _ask_onnx(model: Model) -> None:
         return
     try:
         inferred: bytes = native_inference.infer_shapes(skeleton.tobytes(), False, False, True)
-    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+    except (checker.ValidationError, shape_inference.InferenceError, RuntimeError, ValueError) as error:
         _log.info("%s: ONNX cannot infer types: %s", model.native.buffer.name, error)
         return
     for field in fields(inferred, 0, len(inferred)):
@@ -115,7 +116,8 @@ def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
         path = Path(folder) / "skeleton.onnx"
         with BlockWriter(path) as file:
             file.message(skeleton)
-        command = [sys.executable, "-I", str(_ENGINE_SCRIPT), str(path)]
+        unranked = [value.name for value in model.entry.inputs if not _is_ranked(value.type)]
+        command = [sys.executable, "-I", str(_ENGINE_SCRIPT), str(path), *unranked]
         try:
             done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, text=True)
         except (subprocess.SubprocessError, OSError) as error:
@@ -153,5 +155,8 @@ _ENGINE_TYPES = {
         ("bool", dtypes.BOOL),
         ("int4", dtypes.I4),
         ("uint4", dtypes.U4),
+        ("int2", dtypes.I2),
+        ("uint2", dtypes.U2),
+        ("float4e2m1", dtypes.F4E2M1),
     )
 }

@@ -1,6 +1,6 @@
 """ModelProto to IR: one scan over the wire, weights left where they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
 from irsplit.errors import ModelError, UnsupportedError
-from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, without_collector
+from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, callees_first, name_apart, without_collector
 
 _SMALL = 4096
 _EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
@@ -72,7 +72,6 @@ class _Reader:
         self.data = buffer.view
         self.files = DataFiles(path)
         self.functions: dict[FunctionKey, Graph] = {}
-        self.calls: list[Node] = []
         self.types: dict[bytes, Type | None] = {}
 
     # -- model --------------------------------------------------------------------------------------------------
@@ -98,8 +97,9 @@ class _Reader:
         for message, function in zip(definitions, self.functions.values(), strict=True):
             self.fill_function(message, function)
         entry = self.graph(graphs[0], [])
-        self.mark_random_calls()
-        self.name_apart([entry, *self.functions.values()])
+        if self.functions:
+            self.mark_random([*callees_first(list(self.functions.values()), str(self.path)), entry])
+        name_apart([entry, *self.functions.values()])
         native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
         model = Model("onnx", [entry, *self.functions.values()], native)
         infer_types(model)
@@ -118,16 +118,6 @@ class _Reader:
             elif field.key == schema.OPSET_VERSION:
                 version = read_int(self.data, field.start, field.stop)
         return domain, version
-
-    def name_apart(self, graphs: Sequence[Graph]) -> None:
-        """Graphs of a model are told apart by name; functions have overloads, and the entry may be named like one."""
-        taken: set[str] = set()
-        for graph in graphs:
-            name, number = graph.name, 1
-            while graph.name in taken:
-                number += 1
-                graph.name = f"{name}.{number}"
-            taken.add(graph.name)
 
     # -- functions ----------------------------------------------------------------------------------------------
 
@@ -178,15 +168,19 @@ class _Reader:
         }
         self.fill(graph, source, nodes, outputs, [scope])
 
-    def mark_random_calls(self) -> None:
-        """A call is random when something in the function is, however deep."""
-        changed = True
-        while changed:
-            random = {graph for graph in self.functions.values() if any(node.random for node in graph.nodes)}
-            calls = [node for node in self.calls if not node.random and not random.isdisjoint(node.callees)]
-            for node in calls:
-                node.random = True
-            changed = bool(calls)
+    def mark_random(self, graphs: Iterable[Graph]) -> None:
+        """A node is random when something in the function that it calls or in its bodies is, however deep."""
+        random: set[Graph] = set()
+        for graph in graphs:
+            if self.is_random(graph, random):
+                random.add(graph)
+
+    def is_random(self, graph: Graph, random: set[Graph]) -> bool:
+        """Whether a node of the graph is random, now that the `random` functions are known; marks those that are."""
+        for node in graph.nodes:
+            inner = [self.is_random(body, random) for body in node.graphs]
+            node.random |= any(inner) or not random.isdisjoint(node.callees)
+        return any(node.random for node in graph.nodes)
 
     # -- graphs -------------------------------------------------------------------------------------------------
 
@@ -334,8 +328,6 @@ class _Reader:
             callees=() if function is None else (function,),
             native=SourceNode(self.buffer, head.message, head.inputs, head.outputs, index),
         )
-        if function is not None:
-            self.calls.append(node)
         node.random = operators.is_random(node)
         return node
 

@@ -198,10 +198,11 @@ class ModelWriter:
         return None if field is None else Span(self.source.buffer, field.start, field.stop)
 
     def inputs(self, graph: Graph, source: SourceGraph) -> list[Value]:
-        """Graph inputs, and in old models every constant, in the source's order as far as it had them."""
+        """Graph inputs, and in old models the constants; not those that the source, against the rules, did not list."""
         if graph is not self.entry or self.source.ir_version >= _OLD_INITIALIZERS:
             return graph.inputs
-        return [*graph.inputs, *graph.constants]
+        unlisted = source.initializers.keys() - source.inputs.keys()
+        return [*graph.inputs, *(value for value in graph.constants if value.name not in unlisted)]
 
     def outputs(self, graph: Graph) -> list[Value]:
         return graph.outputs

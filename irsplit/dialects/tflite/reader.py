@@ -12,7 +12,7 @@ from irsplit.dialects.tflite.operators import CALLS, CODES_BY_NUMBER, RANDOM, is
 from irsplit.dialects.tflite.states import CALL_ONCE, VARIABLE, find_states
 from irsplit.dialects.tflite.tensors import tensor_type
 from irsplit.errors import ModelError, UnsupportedError
-from irsplit.ir import Buffer, Constant, Graph, Model, Node, TensorType, Value
+from irsplit.ir import Buffer, Constant, Graph, Model, Node, TensorType, Value, callees_first
 
 _log = getLogger("irsplit")
 
@@ -74,6 +74,7 @@ class _Reader:
         graphs = [Graph(names.unique(name)) for name in found]
         for index, (graph, table) in enumerate(zip(graphs, tables, strict=True)):
             _SubgraphReader(self, graphs, graph, table, index).read()
+        callees_first(graphs, self.source.name)
         unknown = {
             node.op.removeprefix("tflite.custom.") for graph in graphs for node in graph.nodes if is_foreign(node.op)
         }

@@ -227,15 +227,19 @@ class _Writer:
 
 def _tensor_maps(values: Sequence[Value], tensors: Tensors, source: Iterable[Table]) -> list[Edit]:
     """Names for the inputs or outputs of a segment: what the source's signature calls them, or the tensors' names."""
-    keys = {item.integer("tensor_index"): item.text("name") for item in source}
+    keys: dict[int, list[str]] = {}
+    for item in source:
+        keys.setdefault(item.integer("tensor_index"), []).append(item.text("name") or "")
     maps: list[Edit] = []
     taken: set[str] = set()
     for value in dict.fromkeys(values):
-        key = (keys.get(value.native.index) if value.native is not None else None) or value.name
-        while key in taken:
-            key += "_"
-        taken.add(key)
-        maps.append(new("TensorMap", name=key, tensor_index=tensors.of_value[value]))
+        known = keys.get(value.native.index, []) if value.native is not None else []
+        for key in known or [""]:
+            key = key or value.name
+            while key in taken:
+                key += "_"
+            taken.add(key)
+            maps.append(new("TensorMap", name=key, tensor_index=tensors.of_value[value]))
     return maps
 
 
