@@ -1,14 +1,18 @@
 """Measure a model on this machine, part by part, each as the session that it will be (`irsplit profile`).
 
-Three sweeps: the stretches between neighbouring legal cuts, the prefixes (everything after a cut switched off, as
-Ushakov et al. measure their U8 loads) and the suffixes. Every part runs in a fresh process, so that its memory is its
-own, and optimised by the engine as it will be in a bundle.
+Three kinds of parts: the stretches between neighbouring legal cuts, the prefixes (everything after a cut switched off,
+as Ushakov et al. measure their U8 loads) and the suffixes. Every part runs in a fresh process, so that its memory is
+its own, and optimised by the engine as it will be in a bundle.
+
+A machine has slow seconds. If all runs of a part were neighbours, they would fall on some parts alone; so the parts,
+the whole model among them, are measured in turns, again and again, and the medians are over all turns.
 """
 
+import contextlib
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,9 +23,9 @@ from irsplit.dialects.base import Dialect
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Call, SegmentFile
 from irsplit.engines.inputs import tensor_info
-from irsplit.engines.isolate import isolated
+from irsplit.engines.isolate import Isolation, copies, isolated
 from irsplit.engines.made_up import first_taken
-from irsplit.engines.measure import measure_codecs, measure_part
+from irsplit.engines.measure import Runs, load_of, measure_codecs, rerun_part, run_part
 from irsplit.engines.pictures import measure_picture
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
 from irsplit.messages import measure_message
@@ -33,11 +37,14 @@ from irsplit.profiles import Message
 from irsplit.profiles.measured import Coding, Load, ModelProfile
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import engine
-from irsplit.runtime.engines import EngineOptions
+from irsplit.runtime.engines import MODULES, EngineOptions
 from irsplit.runtime.manifest import file_digest
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+SWEEPS = 3
+"""Times that all parts are measured in turn, each time with a share of the runs: one that is disturbed is outvoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,19 @@ class Effort:
     def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call the function in a fresh process, or in this one."""
         return isolated(function, *args, **kwargs) if self.fresh else function(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def again(self, format: str) -> Generator[Isolation]:
+        """Calls like `run`, of functions that use the engine of a format, once its memory is known."""
+        if not self.fresh:
+            yield self.run
+            return
+        with copies((run_part.__module__, MODULES[format])) as call:
+            yield call
+
+    def shares(self) -> list[int]:
+        """The runs of each sweep."""
+        return [len(range(sweep, self.runs, SWEEPS)) for sweep in range(min(SWEEPS, self.runs))]
 
 
 def profile_model(
@@ -80,22 +100,21 @@ def profile_model(
     plan, cuts = parts.plan, list({cut.id: cut for chain in found for cut in chain.cuts}.values())
     infos = [tensor_info(value) for value in plan.inputs]
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-        bench = _Bench(dialect, model, plan, Path(folder), effort, Steps(progress, 4 + len(parts.cuts) + 2 * len(cuts)))
+        stretches = 0 if plan.name else len(parts.cuts) + 1
+        total = 1 + (1 + stretches + 2 * len(cuts)) * len(effort.shares())
+        bench = _Bench(dialect, model, plan, Path(folder), effort, Steps(progress, total))
         (file,) = bench.parts((), "whole")
-        (inputs,), whole = first_taken(lambda calls: bench.load(file, calls[0]), infos, 1, dims=dims, given=call)
+        (inputs,), whole = first_taken(lambda calls: bench.first(file, calls[0]), infos, 1, dims=dims, given=call)
         values = dict(inputs)
-        between = () if plan.name else bench.parts(parts.cuts, "stretch")
-        own = [bench.load(part, values, keep=True) for part in between]
+        between = bench.parts(parts.cuts, "stretch") if stretches else ()
+        own = [bench.first(part, values, keep=True) for part in between]
         halves = [bench.parts((cut,), f"cut{cut.id}") for cut in cuts]
-        prefixes = [
-            _sending(bench.load(near, values, keep=True), cut, values)
-            for (near, _), cut in zip(halves, cuts, strict=True)
-        ]
-        suffixes = [bench.load(far, values) for _, far in halves]
+        prefixes = [bench.first(near, values, keep=True) for near, _ in halves]
+        suffixes = [bench.first(far, values) for _, far in halves]
         bundle, middle = bench.folder / "bundle", cuts[len(cuts) // 2]
         compile_model(path, bundle, [middle.id], max_tensors=max_tensors, rematerialise=rematerialise, remember=False)
         message = bench.message(bundle, inputs)
-        again = bench.load(file, inputs)
+        bench.sweep_again()
     crossing = dict.fromkeys(value for cut in cuts for value in cut.boundary)
     real = call or {}
     pictures = {name: measure_picture(np.asarray(array)) for name, array in real.items()}
@@ -107,11 +126,10 @@ def profile_model(
         threads=effort.threads,
         runs=effort.runs,
         cuts=tuple(cut.id for cut in cuts),
-        # The one run that all plans are compared with: what disturbs it only makes it slower, so the better one counts.
-        whole=min(whole, again, key=lambda load: load.cpu_ns),
-        stretches=tuple(own),
-        prefixes=tuple(prefixes),
-        suffixes=tuple(suffixes),
+        whole=whole.load,
+        stretches=tuple(part.load for part in own),
+        prefixes=tuple(_sending(part.load, cut, values) for part, cut in zip(prefixes, cuts, strict=True)),
+        suffixes=tuple(part.load for part in suffixes),
         tensors={**_codings(crossing, values, effort), **_codings(plan.inputs, values, effort)},
         previews={name: found for name, found in pictures.items() if found},
         message=message,
@@ -129,9 +147,22 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {models[0] if models else platform.processor() or 'unknown'}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the model, what it reads, and its runs, a sweep each."""
+
+    file: SegmentFile
+    inputs: Call
+    sweeps: list[Runs]
+
+    @property
+    def load(self) -> Load:
+        return load_of(self.sweeps)
+
+
 @dataclass
 class _Bench:
-    """Writes parts of one model as files of their own and measures them one by one."""
+    """Writes parts of one model as files of their own and measures them one by one, then all of them again."""
 
     dialect: Dialect
     model: Model
@@ -139,6 +170,7 @@ class _Bench:
     folder: Path
     effort: Effort
     steps: Steps
+    measured: list[_Part] = field(default_factory=list[_Part])
 
     def parts(self, cuts: Sequence[Cut], name: str) -> list[SegmentFile]:
         """Files of the segments between some cuts."""
@@ -152,15 +184,28 @@ class _Bench:
         inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
         return SegmentFile(path, self.model.dialect, inputs, tuple(value.name for value in lowered.outputs))
 
-    def load(self, part: SegmentFile, values: dict[str, Any] | Call, *, keep: bool = False) -> Load:
-        """Measure a part; with `keep` its outputs join the values that later parts read."""
-        self.steps.begin(part.path.stem)
-        needed = {name: values[name] for name in part.inputs}
-        options = EngineOptions(threads=self.effort.threads)
-        load, outputs = self.effort.run(measure_part, part, needed, options, self.effort.warmup, self.effort.runs)
+    def first(self, file: SegmentFile, values: dict[str, Any] | Call, *, keep: bool = False) -> _Part:
+        """The first sweep's runs of a part; with `keep` its outputs join the values that later parts read."""
+        self.steps.begin(file.path.stem)
+        needed = {name: values[name] for name in file.inputs}
+        runs, outputs = self.effort.run(run_part, file, needed, *self._timing(0))
         if keep and isinstance(values, dict):
             values.update(outputs)
-        return load
+        self.measured.append(_Part(file, needed, [runs]))
+        return self.measured[-1]
+
+    def sweep_again(self) -> None:
+        """The other sweeps over all parts, in the order of the first: the turns of every part are as far apart."""
+        with self.effort.again(self.model.dialect) as call:
+            for sweep in range(1, len(self.effort.shares())):
+                for part in self.measured:
+                    self.steps.begin(part.file.path.stem)
+                    part.sweeps.append(call(rerun_part, part.file, part.inputs, *self._timing(sweep)))
+
+    def _timing(self, sweep: int) -> tuple[EngineOptions, int, int, int]:
+        """Options of the engine, warm-up, runs of one sweep, and how many sweeps there are."""
+        shares = self.effort.shares()
+        return EngineOptions(threads=self.effort.threads), self.effort.warmup, shares[sweep], len(shares)
 
     def message(self, bundle: Path, inputs: Call) -> Message:
         """Measure what a message of a bundle costs."""

@@ -29,33 +29,66 @@ _CLEAR = Path("/proc/self/clear_refs")
 PARAMETERS: dict[str, bytes] = {"raw": b"", "zstandard": zstandard_parameters(3)}
 
 
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Runs of one part in one process: wall and CPU times in nanoseconds, peak memory above the bare process, and the
+    bytes of what came out."""
+
+    walls: list[int]
+    cpus: list[int]
+    peak_bytes: int
+    output_bytes: int
+
+
+def load_of(sweeps: Sequence[Runs]) -> Load:
+    """Medians and spread over all runs; memory is that of the first process, which had loaded nothing before."""
+    walls = [wall for runs in sweeps for wall in runs.walls]
+    cpus = [cpu for runs in sweeps for cpu in runs.cpus]
+    return Load(
+        wall_ns=round(statistics.median(walls)),
+        cpu_ns=round(statistics.median(cpus)),
+        peak_bytes=sweeps[0].peak_bytes,
+        output_bytes=sweeps[0].output_bytes,
+        spread_ns=round(spread(walls)),
+    )
+
+
 def measure_part(
     file: SegmentFile, call: Call, options: EngineOptions, warmup: int, runs: int
 ) -> tuple[Load, dict[str, Any]]:
     """Load of one part, and its outputs by name."""
+    measured, outputs = run_part(file, call, options, warmup, runs)
+    return load_of([measured]), outputs
+
+
+def rerun_part(file: SegmentFile, call: Call, options: EngineOptions, warmup: int, runs: int, sweeps: int) -> Runs:
+    """What `run_part` measures, without the outputs."""
+    return run_part(file, call, options, warmup, runs, sweeps)[0]
+
+
+def run_part(
+    file: SegmentFile, call: Call, options: EngineOptions, warmup: int, runs: int, sweeps: int = 1
+) -> tuple[Runs, dict[str, Any]]:
+    """Open a part and run it, and its outputs by name; of several `sweeps`, each has its share of the time."""
     _reset_peak()
     before = _resident("VmRSS")
     engine = open_engine(file.path, file.format, options)
     inputs = [call[name] for name in file.inputs]
     outputs = engine.run(inputs)
+    begun = time.perf_counter_ns()
     for _ in range(warmup - 1):
-        engine.run(inputs)
+        if sweeps * (time.perf_counter_ns() - begun) < _LONGEST_NS:
+            engine.run(inputs)
     walls: list[int] = []
     cpus: list[int] = []
-    while _go_on(walls, runs):
+    while _go_on(walls, runs, sweeps):
         cpu, wall = time.process_time_ns(), time.perf_counter_ns()
         engine.run(inputs)
         walls.append(time.perf_counter_ns() - wall)
         cpus.append(time.process_time_ns() - cpu)
+    peak = max(0, _resident("VmHWM") - before)
     size = sum(np.asarray(output).nbytes for output in outputs)
-    load = Load(
-        wall_ns=round(statistics.median(walls)),
-        cpu_ns=round(statistics.median(cpus)),
-        peak_bytes=max(0, _resident("VmHWM") - before),
-        output_bytes=size,
-        spread_ns=round(spread(walls)),
-    )
-    return load, dict(zip(file.outputs, outputs, strict=True))
+    return Runs(walls, cpus, peak, size), dict(zip(file.outputs, outputs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +197,9 @@ def spread(values: Sequence[float]) -> float:
     return quartiles[2] - quartiles[0]
 
 
-def _go_on(walls: Sequence[int], runs: int) -> bool:
-    """Whether another run is wanted: three at least, then until there are enough or they took long enough."""
-    return len(walls) < runs and (len(walls) < 3 or sum(walls) < _LONGEST_NS)
+def _go_on(walls: Sequence[int], runs: int, sweeps: int = 1) -> bool:
+    """Whether another run is wanted: three at least in all sweeps, then until there are enough or they took long."""
+    return len(walls) < runs and (sweeps * len(walls) < 3 or sweeps * sum(walls) < _LONGEST_NS)
 
 
 def _median_ns(call: Callable[[], object], runs: int) -> int:
