@@ -14,7 +14,7 @@ setup: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml $(wildcard runtime/*.c runtime/src/* runtime/include/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"
-	$(BIN)/pip install --quiet --editable ".[test]"
+	$(BIN)/pip install --quiet --editable ".[test,docs]"
 	touch $@
 
 # pytriton asks for numpy 1; only the server that it brings along is started.
@@ -31,22 +31,20 @@ lint: setup
 demo: setup
 	@$(BIN)/python examples/digits/demo.py build/demo
 
-test: lint wheel docs
-	$(BIN)/pytest
-
-$(VENV)/.stamp-docs: $(VENV)/.stamp
-	$(BIN)/pip install --quiet --editable ".[docs]"
-	touch $@
+# Side by side, then the tests on every core; `pytest` alone runs them one after the other.
+test: setup
+	$(MAKE) --jobs=3 --output-sync=target lint wheel docs
+	$(BIN)/pytest --numprocesses=logical --dist=worksteal
 
 # Warnings are errors (--quiet would hide them from --strict): a link that leads nowhere, a page that is not in the navigation.
-docs: $(VENV)/.stamp-docs
+docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Built, and imported away from the checkout, which would hide a module that the wheel lacks.
 wheel: setup
 	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --outdir build/wheel .
 	rm -rf build/wheel-env && $(PYTHON) -m venv build/wheel-env
-	build/wheel-env/bin/pip install --quiet build/wheel/*.whl
+	build/wheel-env/bin/pip install --quiet --no-compile build/wheel/*.whl
 	cd / && $(CURDIR)/build/wheel-env/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
 
 clean:

@@ -1,8 +1,23 @@
-"""What the whole test run shares: it says in its summary whether the corpus of real models was there."""
+"""What the whole test run shares: a cache of its own, properties without a deadline, and a word on a missing corpus."""
+
+from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import corpus
+
+# A busy machine is no finding: no example has a deadline, nor the making of one.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where sources lie is remembered per process that runs tests: others at the same time know other places."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -93,7 +93,7 @@ def run_model(path: Path, values: Sequence[Array], *, optimized: bool = False) -
     return open_model(path, optimized=optimized).run(values)
 
 
-def run_isolated(path: Path, values: Sequence[Array], *, optimized: bool = False, timeout_s: float = 60) -> list[Any]:
+def run_isolated(path: Path, values: Sequence[Array], *, optimized: bool = False, timeout_s: float = 300) -> list[Any]:
     """`run_model` in a process of its own. Raises EngineFailed when it refuses, aborts, or outlives `timeout_s`."""
     command = [sys.executable, __file__, str(path), "optimized" if optimized else "plain"]
     try:

@@ -36,28 +36,33 @@ int main(void) {
 """
 
 
-@pytest.mark.parametrize("level", [0, 1, 2])
-def test_a_firmware_frames_like_python(level: int, tmp_path: Path) -> None:
+FLAGS = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-DIRS_ENCODE_ONLY", "-fsanitize=address,undefined")
+
+
+def gcc(*words: str | Path, cwd: Path) -> None:
+    command = ["gcc", *FLAGS, f"-I{RUNTIME / 'include'}", *words]
+    built = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert built.returncode == 0, built.stderr
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The object files of the C core, which every boundary shares."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed: boundary.h is NOT compiled here")
+    folder = tmp_path_factory.mktemp("core")
+    gcc("-c", *sorted((RUNTIME / "src").glob("*.c")), cwd=folder)
+    return sorted(folder.glob("*.o"))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_firmware_frames_like_python(level: int, core: list[Path], tmp_path: Path) -> None:
     boundary = Boundary(0, "relu */ \u00e9", (trained("u8", (1, 6, 5, 40), level),))
     (tmp_path / "boundary.h").write_text(c_header(boundary))
     (tmp_path / "firmware.c").write_text(FIRMWARE)
-    sources = [*sorted((RUNTIME / "src").glob("*.c")), tmp_path / "firmware.c"]
-    flags = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-DIRS_ENCODE_ONLY", "-fsanitize=address,undefined"]
-    command = [
-        "gcc",
-        *flags,
-        f"-I{RUNTIME / 'include'}",
-        f"-I{tmp_path}",
-        *map(str, sources),
-        "-o",
-        tmp_path / "firmware",
-    ]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert built.returncode == 0, built.stderr
+    gcc("firmware.c", *core, "-o", "firmware", cwd=tmp_path)
     array = feature_map(3, (1, 6, 5, 40), "u8")
-    result = subprocess.run([tmp_path / "firmware"], input=array.tobytes(), capture_output=True, timeout=60)
+    result = subprocess.run([tmp_path / "firmware"], input=array.tobytes(), capture_output=True, timeout=300)
     assert (result.returncode, result.stdout) == (0, engines(boundary)[0].encode([array])), result.stderr
 
 

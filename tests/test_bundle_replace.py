@@ -34,7 +34,7 @@ def attempts(function: str, tmp_path: Path, *, prepared: bool) -> list[Path]:
         if prepared:
             shutil.copytree(tmp_path / "old", tmp_path / f"run{number}" / "bundle")
     command = [sys.executable, TESTS / "dying.py", f"test_bundle_replace:{function}", f"{tmp_path}/run{{}}", "{}"]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return [tmp_path / f"run{line.split()[0]}" for line in done.stdout.splitlines()]
 

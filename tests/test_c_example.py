@@ -40,12 +40,12 @@ def check_frames(program: Sequence[str | Path], boundary: Boundary) -> None:
     shape = [dim or 1 for dim in spec.shape]
     array = np.abs(np.random.default_rng(7).standard_normal(shape)).astype(np.float32)
     expected = framing.encode(boundary, [array])
-    encoded = subprocess.run([*program, "encode"], input=array.tobytes(), capture_output=True, timeout=60, check=True)
+    encoded = subprocess.run([*program, "encode"], input=array.tobytes(), capture_output=True, timeout=300, check=True)
     assert encoded.stdout == expected
-    decoded = subprocess.run([*program, "decode"], input=expected, capture_output=True, timeout=60, check=True)
+    decoded = subprocess.run([*program, "decode"], input=expected, capture_output=True, timeout=300, check=True)
     assert decoded.stdout == framing.decode(boundary, expected)[0].tobytes()
     damaged = expected[:40] + bytes([expected[40] ^ 1]) + expected[41:]
-    refused = subprocess.run([*program, "decode"], input=damaged, capture_output=True, timeout=60, check=False)
+    refused = subprocess.run([*program, "decode"], input=damaged, capture_output=True, timeout=300, check=False)
     assert (refused.returncode, refused.stdout) == (1, b"")
     assert refused.stderr
 

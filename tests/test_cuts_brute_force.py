@@ -10,9 +10,7 @@ from graphs import PLAIN, SMALL, models
 from irsplit.ir import Graph, Model, Node
 from irsplit.passes import Cut, find_cuts, schedule
 
-QUICK = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
+MANY = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 
 def positions(graph: Graph, max_tensors: int) -> list[tuple[Cut, Sides, Brute]]:
@@ -30,48 +28,47 @@ def positions(graph: Graph, max_tensors: int) -> list[tuple[Cut, Sides, Brute]]:
 
 
 @given(models(SMALL), st.integers(1, 3))
-@QUICK
-def test_every_verdict_is_that_of_the_definition(model: Model, max_tensors: int) -> None:
-    for cut, sides, _ in positions(model.entry, max_tensors):
-        assert cut.legal == sides.legal(max_tensors)
-        assert set(cut.tensors) == sides.crossing
-        assert cut.crossing == len(sides.crossing)
-        assert set(cut.forwards) == sides.forwards
-        assert set(cut.early_outputs) == sides.early
-
-
-@given(models(SMALL), st.integers(1, 3))
-@QUICK
-def test_every_reason_is_true(model: Model, max_tensors: int) -> None:
+@settings(MANY, max_examples=300)
+def test_verdict_reason_and_kind_are_those_of_the_definition(model: Model, max_tensors: int) -> None:
     for cut, sides, brute in positions(model.entry, max_tensors):
-        reason = cut.reason
-        if reason is None:
-            assert cut.legal
-        elif reason.startswith("state "):
-            assert sides.splits_state
-        elif reason.startswith("nothing "):
-            assert not sides.crossing
-        elif " is pending" in reason:
-            check_pending(reason, cut, sides, brute, max_tensors)
-        else:
-            assert re.match(r"%\w+ cannot be framed: ", reason)
-            assert not sides.frames
+        check_verdict(cut, sides, max_tensors)
+        check_reason(cut, sides, brute, max_tensors)
+        if cut.legal:
+            check_kind(cut, sides, brute)
 
 
-@given(models(SMALL), st.integers(1, 3))
-@QUICK
-def test_strict_open_and_frontier_mean_what_they_say(model: Model, max_tensors: int) -> None:
-    for cut, sides, brute in positions(model.entry, max_tensors):
-        if not cut.legal:
-            continue
-        closed = not sides.forwards and not sides.early
-        assert cut.kind == ("frontier" if len(sides.crossing) > 1 else "strict" if closed else "open")
-        if cut.kind == "strict":
-            assert all(path >= sides.crossing for path in brute.all_paths)
+def check_verdict(cut: Cut, sides: Sides, max_tensors: int) -> None:
+    assert cut.legal == sides.legal(max_tensors)
+    assert set(cut.tensors) == sides.crossing
+    assert cut.crossing == len(sides.crossing)
+    assert set(cut.forwards) == sides.forwards
+    assert set(cut.early_outputs) == sides.early
+
+
+def check_reason(cut: Cut, sides: Sides, brute: Brute, max_tensors: int) -> None:
+    reason = cut.reason
+    if reason is None:
+        assert cut.legal
+    elif reason.startswith("state "):
+        assert sides.splits_state
+    elif reason.startswith("nothing "):
+        assert not sides.crossing
+    elif " is pending" in reason:
+        check_pending(reason, cut, sides, brute, max_tensors)
+    else:
+        assert re.match(r"%\w+ cannot be framed: ", reason)
+        assert not sides.frames
+
+
+def check_kind(cut: Cut, sides: Sides, brute: Brute) -> None:
+    closed = not sides.forwards and not sides.early
+    assert cut.kind == ("frontier" if len(sides.crossing) > 1 else "strict" if closed else "open")
+    if cut.kind == "strict":
+        assert all(path >= sides.crossing for path in brute.all_paths)
 
 
 @given(models(PLAIN))
-@QUICK
+@MANY
 def test_strict_cuts_are_the_tensors_on_every_path(model: Model) -> None:
     cuts = positions(model.entry, 1)
     brute = Brute(model.entry)
@@ -81,7 +78,7 @@ def test_strict_cuts_are_the_tensors_on_every_path(model: Model) -> None:
 
 
 @given(models(SMALL))
-@QUICK
+@MANY
 def test_no_strict_cut_hides_behind_the_order(model: Model) -> None:
     brute = Brute(model.entry)
     assume(brute.all_paths)  # where no output depends on an input, writers of states compete for the cut

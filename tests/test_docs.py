@@ -67,7 +67,7 @@ def test_snippets_run(page: Path, tmp_path: Path) -> None:
         start_new_session=True,
     ) as driver:
         try:
-            said, _ = driver.communicate(timeout=300)
+            said, _ = driver.communicate(timeout=900)
         finally:
             # Servers that a page leaves running are of the driver's process group.
             with contextlib.suppress(ProcessLookupError):

@@ -90,19 +90,19 @@ def test_a_pin_back_to_the_device_makes_three_stages():
     assert plan(table, monotone=True).costs.pattern == "M"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(table=dags(), objective=OBJECTIVE, monotone=st.booleans())
 def test_equals_brute_force(table: CostTable, objective: str, monotone: bool):
     check(table, Goal(objective, {}), monotone)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(table=dags(), objective=OBJECTIVE, limits=LIMITS, monotone=st.booleans())
 def test_equals_brute_force_within_limits(table: CostTable, objective: str, limits: dict[str, int], monotone: bool):
     check(table, Goal(objective, limits), monotone)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(table=chains(), objective=OBJECTIVE, limits=st.one_of(st.just({}), LIMITS), monotone=st.booleans())
 def test_equals_brute_force_on_chains(table: CostTable, objective: str, limits: dict[str, int], monotone: bool):
     check(table, Goal(objective, limits), monotone, always_closed=True)
@@ -127,7 +127,7 @@ def check(table: CostTable, goal: Goal, monotone: bool, always_closed: bool = Fa
             assert found.value == found.bound == best
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(table=dags(5), monotone=st.booleans())
 def test_pareto_front_is_what_no_placement_beats(table: CostTable, monotone: bool):
     pairs = {(s.metric("latency"), s.metric("energy")) for s in every_solution(table, monotone=monotone)}
@@ -139,7 +139,7 @@ def test_pareto_front_is_what_no_placement_beats(table: CostTable, monotone: boo
     assert found <= pairs
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(table=dags())
 def test_a_sweep_is_every_prefix_evaluated(table: CostTable):
     columns = table.columns
@@ -155,7 +155,7 @@ def test_a_sweep_is_every_prefix_evaluated(table: CostTable):
             assert (evaluate(columns, on_device, up_choice, down_choice).terms == swept.terms[:, step]).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(table=dags())
 def test_json_round_trip(table: CostTable):
     assert from_json(to_json(table)) == table
@@ -207,7 +207,7 @@ def test_other_text_is_no_cost_table(text: str):
         from_json(text, "my.json")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(table=dags(), objective=OBJECTIVE, limits=st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200)))
 def test_the_ranking_is_that_of_every_cut_evaluated_alone(table: CostTable, objective: str, limits: dict[str, int]):
     goal = Goal(objective, limits)

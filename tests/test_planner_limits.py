@@ -19,7 +19,7 @@ from irsplit.planner.repair import exchange, improve, shifted
 GOALS = st.sampled_from([("latency", "memory"), ("latency", "server"), ("energy", "bytes"), ("throughput", "memory")])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(table=dags(), goal=GOALS, limit=st.integers(0, 2000), monotone=st.booleans())
 def test_bounds_hold_when_the_search_ends_early(table: CostTable, goal: tuple[str, str], limit: int, monotone: bool):
     """Every table is treated as a large one, for which a small gap is good enough."""
@@ -57,7 +57,7 @@ def test_a_cut_that_stops_early_goes_through_no_wall(monkeypatch: pytest.MonkeyP
     assert (found.value, [str(place) for place in found.places]) == (1, ["device", "device"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     arcs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 1 << 50)), min_size=1, max_size=20),
     precision=st.sampled_from([1, 10, 10**4]),
@@ -80,7 +80,7 @@ def knapsack(costs: list[tuple[int, int]]) -> CostTable:
     return CostTable("knapsack", groups, tensors, LINK)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     costs=st.lists(st.tuples(st.integers(0, 900), st.integers(1, 50)), min_size=2, max_size=8),
     share=st.floats(0.2, 0.8),

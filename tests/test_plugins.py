@@ -21,7 +21,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(ROOT / "examples" / "plugin", folder / "source")
     words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", folder / "site", folder / "source"]
-    subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=200)
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=600)
     return folder / "site"
 
 
@@ -29,7 +29,7 @@ def run(sites: Sequence[Path], *words: object) -> Process:
     path = os.pathsep.join([*map(str, sites), str(ROOT)])
     command = [sys.executable, *map(str, words)]
     environment = os.environ | {"PYTHONPATH": path}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def irsplit(sites: Sequence[Path], *words: object) -> Process:

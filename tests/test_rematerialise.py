@@ -189,7 +189,7 @@ def evaluate(graph: Graph, known: dict[str, str]) -> dict[str, str]:
 
 
 @given(graphs(), st.integers(1, 2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_segments_compute_what_the_whole_computes(graph: Graph, max_tensors: int):
     whole = evaluate(graph, {value.name: value.name for value in graph.inputs})
     plan = schedule(graph)

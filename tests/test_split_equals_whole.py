@@ -56,7 +56,7 @@ def check_nothing_unused(segment: Graph) -> None:
 
 
 @given(models(), st.integers(1, 3), st.data())
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_the_segments_of_every_legal_cut_compute_what_the_whole_computes(
     model: Model, max_tensors: int, data: st.DataObject
 ) -> None:
@@ -86,7 +86,7 @@ def test_the_segments_of_every_legal_cut_compute_what_the_whole_computes(
 
 
 @given(models())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_text_and_copies_of_a_model_are_equal_to_it(model: Model) -> None:
     parsed = parse_model(print_model(model))
     verify(parsed)
@@ -97,7 +97,7 @@ def test_text_and_copies_of_a_model_are_equal_to_it(model: Model) -> None:
 
 
 @given(models(Shape(effects=False)))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_unused_parts_change_nothing(model: Model) -> None:
     inputs = inputs_of(model.entry, 1)
     expected = run_model(model, inputs, Machine())

@@ -57,7 +57,7 @@ def sketches(draw: st.DrawFn) -> Sketch:
 
 
 @given(sketches(), st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_halves_of_random_models_are_the_whole(sketch: Sketch, max_tensors: int):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -133,7 +133,7 @@ def test_kserve_knows_every_field_of_the_service(lone_bundle, tmp_path):
     text = (folder / "inference_service.yaml").read_text()
     # A process of its own: KServe's and Triton's clients register the same protobuf messages.
     command = [sys.executable, "-c", UNKNOWN_FIELDS]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout.splitlines() == [
         "[]",
         f"{KSERVE_API} InferenceService {{'name': 'digits'}} ['--model_name=digits'] registry.example/digits:1",

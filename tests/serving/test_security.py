@@ -318,7 +318,7 @@ def test_a_method_whose_name_is_no_text_does_not_end_the_server(bundle, calls):
                 with contextlib.suppress(OSError):
                     while connection.recv(4096):
                         pass
-            assert session.infer(calls["onnx"][0], timeout_s=20).path == "server"
+            assert session.infer(calls["onnx"][0], timeout_s=60).path == "server"
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])

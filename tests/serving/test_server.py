@@ -120,7 +120,7 @@ def _raw_infer(server: Server, request: InferRequest) -> grpc.StatusCode:
             response_deserializer=protobuf.message("ModelInferResponse").FromString,
         )
         try:
-            call(protobuf.request_to_message(request), timeout=10)
+            call(protobuf.request_to_message(request), timeout=60)
         except grpc.RpcError as error:
             return error.code()
         return grpc.StatusCode.OK
@@ -162,7 +162,7 @@ def _http(server: Server, path: str, body: bytes | None = None, headers: dict[st
     """Status and body of a plain HTTP request."""
     request = urllib.request.Request(f"http://127.0.0.1:{server.http_port}{path}", body, headers or {})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -214,7 +214,7 @@ def test_oversized_requests_are_refused_before_they_are_read(onnx_bundle, calls)
 
 def _announced(server: Server, size: int) -> int:
     """Status of a request that announces a body and sends none of it."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=60)
     connection.putrequest("POST", "/v2/models/onnx/infer")
     connection.putheader("Content-Length", str(size))
     connection.endheaders()
@@ -288,7 +288,7 @@ def test_command_serves_until_told_to_stop(onnx_bundle, calls):
         assert client.infer("digits", [frame_input(tritonclient.grpc, frame)]).as_numpy("logits").shape == (1, 10)
         client.close()
         process.terminate()
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=300)
     assert process.returncode == 0
     events = [json.loads(line)["event"] for line in log.splitlines()]
     assert events == ["listening", "request", "draining", "stopped"]
@@ -300,15 +300,15 @@ def test_drain_answers_what_runs_and_refuses_what_comes(onnx_bundle, calls, monk
 
     def slow(bundle: ServedBundle, request: InferRequest) -> Any:
         began.set()
-        goes_on.wait(20)
+        goes_on.wait(60)
         return infer(bundle, request)
 
     monkeypatch.setattr(ServedBundle, "infer", slow)
     request = InferRequest("onnx", "", [frame_tensor(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))])
-    with serving([f"onnx={onnx_bundle}"], ServerOptions(**ANY_PORT, grace_s=20)) as server:
+    with serving([f"onnx={onnx_bundle}"], ServerOptions(**ANY_PORT, grace_s=60)) as server:
         caller = threading.Thread(target=lambda: codes.append(_raw_infer(server, request)))
         caller.start()
-        assert began.wait(20)
+        assert began.wait(60)
         stopping = threading.Thread(target=lambda: (_refused(server, request, codes), goes_on.set()))
         stopping.start()
     caller.join()

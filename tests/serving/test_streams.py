@@ -130,7 +130,7 @@ def test_the_next_call_begins_while_this_one_is_finished(finishing):
         return index
 
     def finish(index: int) -> tuple[int, bool]:
-        return index, begun[index + 1].wait(timeout=20)
+        return index, begun[index + 1].wait(timeout=60)
 
     assert list(pipelined(range(count), start, finish, 3, finishing)) == [(index, True) for index in range(count)]
 
