@@ -40,19 +40,26 @@ def new_folder(folder: Path, mark: str = MANIFEST) -> Generator[Path]:
         raise BundleError(f"{folder}: is a file; give a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
         raise BundleError(f"{folder}: holds other files (no {mark} is there); give a new or empty folder")
+    with scratch_folder(folder) as build:
+        yield build
+        _replace(build, folder)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Generator[Path]:
+    """A temporary folder beside `path`, for what becomes `path`; it vanishes when the block ends."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _clear(folder)
-        build = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
+        build = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     except OSError as error:
-        raise BundleError(f"{folder}: cannot be written: {error.strerror}; give a folder that you may write") from error
+        raise BundleError(f"{path}: cannot be written: {error.strerror}; give a folder that you may write") from error
     try:
         with _locked(build):
             build.chmod(0o755)
             yield build
-            _replace(build, folder)
     except OSError as error:
-        raise BundleError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(build, ignore_errors=True)
 
@@ -136,10 +143,10 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(error, os.strerror(error), str(one), None, str(other))
 
 
-def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_file(path: Path, write: Callable[[IO[bytes]], object], durable: bool = False) -> None:
     """Write a file that appears whole or not at all, in a folder that is made when it is not there.
 
-    Raises BundleError when it cannot be written.
+    `durable`: even when the power fails. Raises BundleError when it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,6 +158,8 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                     write(file)
                     file.flush()
                     temporary.chmod(0o644)
+                    if durable:
+                        _sync(temporary)
                     temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)

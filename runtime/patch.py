@@ -13,7 +13,8 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import RawIOBase
@@ -28,8 +29,17 @@ from numpy.typing import NDArray
 from irsplit.errors import BundleError
 from irsplit.progress import Progress, Steps, silent
 from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.folders import MANIFEST, make_durable, make_durable_name, new_folder
+from irsplit.runtime.folders import (
+    MANIFEST,
+    make_durable,
+    make_durable_name,
+    new_folder,
+    scratch_folder,
+    write_file,
+)
 from irsplit.runtime.manifest import Manifest, manifest_text
+from irsplit.runtime.packing import write_packed
+from irsplit.runtime.store import is_packed
 
 HEAD = struct.Struct("<4sBI8s32sI")
 CHECKED_FROM = 9
@@ -86,8 +96,8 @@ def apply_delta(old: Path | None, patch: Path, new: Path, *, progress: Progress 
 def apply_patch(old: Path | None, file: BinaryIO, patch: str, new: Path, *, progress: Progress = silent) -> Manifest:
     """Make bundle `new` of bundle `old` and a patch; it appears whole or not at all, even when the power fails.
 
-    `patch` is what errors call it. A patch that holds the whole build needs no old one. Raises BundleError when it is
-    damaged or for another build, or a result does not have its digest.
+    Either may be a packed side, by its name. `patch` is what errors call it. A patch that holds the whole build needs
+    no old one. Raises BundleError when it is damaged or for another build, or a result does not have its digest.
     """
     head = _read_head(file, patch)
     before = Manifest.load(old) if old is not None and head.old else None
@@ -95,13 +105,25 @@ def apply_patch(old: Path | None, file: BinaryIO, patch: str, new: Path, *, prog
     if head.old != mine:
         raise BundleError(f"{patch}: is for build {head.old}, {old} is {mine or 'none'}; get another patch")
     try:
-        with new_folder(new) as build:
+        with _new_packed(new) if is_packed(new) else new_folder(new) as build:
             _Rebuild(before, file, head, build).run(progress)
             make_durable(build)
         make_durable_name(new)
     except (KeyError, TypeError, ValueError, IndexError, struct.error, zstandard.ZstdError) as error:
         raise BundleError(f"{patch}: impossible contents ({error}); get it again") from error
     return Manifest.load(new)
+
+
+@contextmanager
+def _new_packed(path: Path) -> Generator[Path]:
+    """A temporary folder that is packed into `path` when the block ends well."""
+    with scratch_folder(path) as build:
+        yield build
+        manifest = Manifest.load(build)
+        names = [name for name in manifest.files if manifest.store.holds(name)]
+        if len({name.partition("/")[0] for name in names}) != 1:
+            raise BundleError(f"{path}: the patch makes both sides; make one with --place, or give a folder")
+        write_file(path, lambda file: write_packed(manifest, names, file), durable=True)
 
 
 @dataclass(frozen=True, slots=True)

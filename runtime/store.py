@@ -63,12 +63,17 @@ def open_store(bundle: Path) -> Store:
     """The files of a bundle's folder or of a packed side. Raises BundleError for what is neither."""
     if not bundle.exists():
         raise BundleError(f"{bundle}: no such bundle; make one with 'irsplit compile MODEL -o {bundle}'")
-    return PackedSide(bundle) if bundle.is_file() and is_bundle(bundle) else BundleFolder(bundle)
+    return PackedSide(bundle) if is_packed(bundle) else BundleFolder(bundle)
 
 
 def is_bundle(path: Path) -> bool:
     """Whether a path is meant to be a bundle rather than a model: a folder, or a packed side by its name."""
-    return path.is_dir() or path.suffix == PACKED
+    return path.is_dir() or is_packed(path)
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a path, there or not, is meant to be a packed side."""
+    return path.suffix == PACKED and not path.is_dir()
 
 
 class BundleFolder:

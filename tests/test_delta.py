@@ -279,6 +279,40 @@ def test_a_packed_side_can_be_patched(old, new, tmp_path):
     assert contents(tmp_path / "applied") == {n: d for n, d in contents(new).items() if not n.startswith("server/")}
 
 
+def test_a_patched_side_can_be_packed_and_is_the_packed_new_one(old, new, tmp_path):
+    device, _ = pack_bundle(old, tmp_path / "old")
+    packed, _ = pack_bundle(new, tmp_path / "new")
+    write_delta(old, new, tmp_path / "patch", "device")
+    write_delta(old, new, tmp_path / "both")
+    with pytest.raises(BundleError, match="makes both sides"):
+        apply_delta(old, tmp_path / "both", device)
+    apply_delta(device, tmp_path / "patch", device)
+    assert device.read_bytes() == packed.read_bytes()
+    assert sorted(path.name for path in device.parent.iterdir()) == ["digits.device.irsb", "digits.server.irsb"]
+
+
+def update_packed(folder: str) -> None:
+    """What the dying process does: the patch beside the folder's packed side, over it."""
+    packed = Path(folder) / "side.irsb"
+    apply_delta(packed, Path(folder).parent / "patch", packed)
+
+
+def test_killed_at_every_write_of_apply_to_a_packed_side(old, new, tmp_path):
+    device, _ = pack_bundle(old, tmp_path / "old")
+    packed, _ = pack_bundle(new, tmp_path / "new")
+    write_delta(old, new, tmp_path / "patch", "device")
+    for number in range(1, 40):
+        (tmp_path / f"run{number}").mkdir()
+        shutil.copy(device, tmp_path / f"run{number}" / "side.irsb")
+    command = [sys.executable, TESTS / "dying.py", "test_delta:update_packed", f"{tmp_path}/run{{}}", "{}"]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [(tmp_path / f"run{line.split()[0]}" / "side.irsb").read_bytes() for line in done.stdout.splitlines()]
+    assert len(found) > 8
+    assert set(found) == {device.read_bytes(), packed.read_bytes()}
+    assert (found[0], found[-1]) == (device.read_bytes(), packed.read_bytes())
+
+
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(1, 9)), max_size=9))
 def test_spans_come_back_from_their_numbers(rows):
     spans: list[Span] = []

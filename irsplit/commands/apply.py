@@ -18,7 +18,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("old", type=Path, help="the bundle that the patch was made against")
     parser.add_argument("patch", type=Path, help="a file that 'irsplit delta' wrote")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="NEW", help="folder of the new bundle; may be OLD itself"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="NEW",
+        help="folder or packed side of the new bundle; may be OLD",
     )
 
 

@@ -14,7 +14,9 @@ irsplit update build/digits --from https://server:8000 --name digits --token-fil
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="the device's bundle; made with --name where there is none yet")
+    parser.add_argument(
+        "bundle", type=Path, help="the device's bundle or packed side; made with --name where there is none yet"
+    )
     parser.add_argument("--from", required=True, dest="url", metavar="URL", help="the server's HTTP address")
     parser.add_argument("--name", default="", help="the bundle's name at the server; default: its own")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="give up after; default 600")

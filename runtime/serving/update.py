@@ -17,6 +17,7 @@ from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.patch import apply_patch
 from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
 from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError, split_url
+from irsplit.runtime.store import PACKED, is_packed
 
 _PIECE_BYTES = 256 << 10
 _PIECE_S = 60.0
@@ -46,7 +47,7 @@ def update(
     token: str = "",
     trusted: Path | None = None,
 ) -> Update:
-    """Bring `bundle` up to the latest build of the server at `url` (http:// or https://).
+    """Bring `bundle`, a folder or a packed side, up to the latest build of the server at `url` (http:// or https://).
 
     `name` is the bundle's name at the server, `place` the side to have: device, server or "" for both; by default what
     is there, and the device's where there is no bundle yet. Raises DeadlineError, RemoteError or BundleError; the old
@@ -55,11 +56,10 @@ def update(
     parts, folder = split_url(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
         raise RemoteError(f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT")
-    if folder.is_file():
-        raise BundleError(
-            f"{folder}: is a file; updates are made in the folder of a bundle, so unzip a packed side first"
-        )
-    before = Manifest.load(folder) if (folder / MANIFEST).is_file() else None
+    if folder.is_file() and not is_packed(folder):
+        raise BundleError(f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})")
+    there = folder if is_packed(folder) else folder / MANIFEST
+    before = Manifest.load(folder) if there.is_file() else None
     if before is None and not name:
         raise BundleError(f"{folder}: no bundle is there; give the name of the one at the server")
     digest = "" if before is None else before.digest
@@ -85,7 +85,7 @@ def _place(manifest: Manifest | None) -> str:
     """The side that is there, "" for both."""
     if manifest is None:
         return "device"
-    there = {name.partition("/")[0] for name in manifest.files if (manifest.folder / name).is_file()}
+    there = {name.partition("/")[0] for name in manifest.files if manifest.store.holds(name)}
     return there.pop() if len(there) == 1 else ""
 
 

@@ -14,6 +14,7 @@ from benchmarks.link import Proxy
 from irsplit.cli import main
 from irsplit.delta import write_delta
 from irsplit.errors import BundleError, DeadlineError, RemoteError
+from irsplit.pack import pack_bundle
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving import update as update_module
 from irsplit.runtime.serving.server import Server, ServerOptions, serving
@@ -64,6 +65,22 @@ def test_old_build_gets_a_patch_and_then_nothing(server, builds, tmp_path):
     assert contents(device) == device_side(builds["new"])
     assert irsplit.runtime.update(url(server), device, token=TOKEN) == irsplit.runtime.Update(done.new, done.new, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["device"]
+
+
+def test_a_packed_side_stays_one(server, builds, tmp_path):
+    device, _ = pack_bundle(builds["old"], tmp_path / "old")
+    expected, _ = pack_bundle(builds["new"], tmp_path / "new")
+    done = irsplit.runtime.update(url(server), device, token=TOKEN)
+    assert device.read_bytes() == expected.read_bytes()
+    assert irsplit.runtime.update(url(server), device, token=TOKEN) == irsplit.runtime.Update(done.new, done.new, 0)
+    irsplit.runtime.update(url(server), tmp_path / "first.irsb", name="digits", token=TOKEN)
+    assert (tmp_path / "first.irsb").read_bytes() == expected.read_bytes()
+
+
+def test_a_file_that_is_no_bundle_is_refused(server, tmp_path):
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(BundleError, match="neither the folder of a bundle nor a packed side"):
+        irsplit.runtime.update(url(server), tmp_path / "model.onnx", name="digits", token=TOKEN)
 
 
 @pytest.mark.parametrize("has", ["nothing", "a build that the server has not"])
