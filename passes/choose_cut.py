@@ -185,8 +185,7 @@ class ChooseCut:
         return cost_table(
             name,
             parts,
-            _times(parts, here, macs, before=True),
-            _times(parts, there, macs, before=False),
+            *_times(parts, here, there, macs),
             link(self.link),
             device=here if isinstance(here, Device) else None,
             codings=self._codings(parts, here, there),
@@ -308,10 +307,16 @@ def _unslowed(text: str) -> str:
     return ",".join(word for word in text.split(",") if not word.startswith("slowdown="))
 
 
-def _times(parts: Stretches, machine: Device | ModelProfile, macs: Macs | None, *, before: bool) -> list[int]:
-    if isinstance(machine, Device):
-        return estimated(parts, macs, machine)
-    return measured(parts, machine, before=before)
+def _times(
+    parts: Stretches, here: Device | ModelProfile, there: Device | ModelProfile, macs: Macs | None
+) -> tuple[list[int], list[int]]:
+    """Times of the stretches on both sides."""
+    guesses = iter(estimated(parts, macs, [side for side in (here, there) if isinstance(side, Device)]))
+    near, far = (
+        next(guesses) if isinstance(side, Device) else measured(parts, side, before=side is here)
+        for side in (here, there)
+    )
+    return near, far
 
 
 def _meet(here: ModelProfile, there: ModelProfile) -> dict[str, Any]:

@@ -16,11 +16,11 @@ in the search for forks and joins.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from math import inf
+from typing import NamedTuple
 
 from irsplit.errors import CutError
 from irsplit.ir import Graph, Node, Value, operands, without_collector
@@ -85,7 +85,7 @@ def _positions(
     for position, boundary in enumerate(boundaries, 1):
         kind: Kind | None = None
         if boundary.explain is None:
-            kind = "frontier" if boundary.count > 1 else "open" if boundary.forwards or boundary.early else "strict"
+            kind = "frontier" if boundary.crossing > 1 else "open" if boundary.forwards or boundary.early else "strict"
         cuts.append(
             Cut(
                 plan,
@@ -94,7 +94,7 @@ def _positions(
                 kind,
                 boundary.explain,
                 boundary.sent,
-                boundary.count,
+                boundary.crossing,
                 boundary.shapes,
                 boundary.recomputed,
                 boundary.forwards,
@@ -136,12 +136,11 @@ def _named(cuts: Sequence[Cut], name: str) -> list[Cut]:
     return matches or [cut for cut in cuts if any(value and value.name == name for value in cut.after.outputs)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Boundary:
+class _Boundary(NamedTuple):
     """What the far side of a position reads, and why the position is not legal."""
 
     sent: tuple[Value, ...]
-    count: int
+    crossing: int
     """How many values are to be sent; of very many, `sent` has some and the newest."""
     shapes: tuple[Value, ...]
     recomputed: tuple[Value, ...]

@@ -107,14 +107,6 @@ def moved_bytes(node: Node) -> int:
     return estimated_bytes(operands(node)) + estimated_bytes(v for v in node.outputs if v is not None)
 
 
-def estimated_ns(nodes: Sequence[Node], macs: Macs | None, device: Device) -> int:
-    """Time of some nodes by their operator classes: multiply-adds where they have some, bytes moved otherwise."""
-    total = 0
-    for node in nodes:
-        total += device.time_ns(operator_class(node), macs(node) if macs else 0, moved_bytes(node))
-    return total
-
-
 def working_bytes(nodes: Sequence[Node]) -> int:
     """The largest step of some nodes: activations read and written by one of them."""
     steps = [
@@ -125,9 +117,18 @@ def working_bytes(nodes: Sequence[Node]) -> int:
     return max(steps, default=0)
 
 
-def estimated(parts: Stretches, macs: Macs | None, device: Device) -> list[int]:
-    """Time of every stretch on a device, from its rates."""
-    return [estimated_ns(parts.plan.nodes[start:stop], macs, device) for start, stop in parts.bounds]
+def estimated(parts: Stretches, macs: Macs | None, devices: Sequence[Device]) -> list[list[int]]:
+    """Time of every stretch on each of the devices, from their rates.
+
+    A node takes time by its operator class: for its multiply-adds where it has some, for the bytes moved otherwise.
+    """
+    totals = [[0] * len(parts.bounds) for _ in devices]
+    for index, (start, stop) in enumerate(parts.bounds if devices else ()):
+        for node in parts.plan.nodes[start:stop]:
+            work = operator_class(node), macs(node) if macs else 0, moved_bytes(node)
+            for times, device in zip(totals, devices, strict=True):
+                times[index] += device.time_ns(*work)
+    return totals
 
 
 def measured(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[int]:

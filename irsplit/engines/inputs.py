@@ -46,7 +46,8 @@ def seeded_calls(
     return [{info.name: _random(rng, info, dims or {}, below) for info in infos} for _ in range(count)]
 
 
-def _random(rng: np.random.Generator, info: TensorInfo, dims: Mapping[str, int], below: int) -> NDArray[Any]:
+# The type is quoted because naming numpy.random imports it, which only made up inputs need.
+def _random(rng: "np.random.Generator", info: TensorInfo, dims: Mapping[str, int], below: int) -> NDArray[Any]:
     shape = [
         dim if dim is not None else dims.get(f"{info.name}.{axis}", dims.get(info.name, 1))
         for axis, dim in enumerate(info.shape or ())

@@ -226,10 +226,10 @@ def captures(node: Node) -> list[Value]:
 
 def operands(node: Node) -> list[Value]:
     """Everything that must exist before `node` runs: its inputs and what its bodies capture, each once."""
-    values = dict.fromkeys(node.inputs)
+    values = dict.fromkeys(filter(None, node.inputs))
     if node.graphs:
         values.update(dict.fromkeys(captures(node)))
-    return [value for value in values if value is not None]
+    return list(values)
 
 
 def walk(graph: Graph) -> Iterator[Node]:
