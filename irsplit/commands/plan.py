@@ -8,9 +8,10 @@ from irsplit.commands.coding import add_pricing
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import boundary_bits
+from irsplit.compiler import boundary_bits, observer, whole_model
 from irsplit.cost import Place
 from irsplit.dialects.registry import dialect_of
+from irsplit.engines.inputs import load_calls
 from irsplit.passes.choose_cut import Choice
 from irsplit.passes.preparation import prepared
 from irsplit.planner import Costs, human
@@ -36,9 +37,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     choose = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
+    calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
     with working("pricing cuts"):
         model = dialect.read(arguments.model)
-        choice = choose.choose(model, prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise))
+        context = prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise)
+        context.observe = observer(dialect, calls) if calls else None
+        choice = choose.choose(model, context)
     if arguments.json:
         print_json(choice.to_json())
         return 0

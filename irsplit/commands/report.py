@@ -10,8 +10,9 @@ from irsplit.commands.inputs import parse_inputs
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import boundary_bits, whole_model
+from irsplit.compiler import boundary_bits, observer, whole_model
 from irsplit.dialects.registry import dialect_of
+from irsplit.engines.inputs import load_calls
 from irsplit.passes.preparation import prepared
 from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.folders import write_file
@@ -43,11 +44,14 @@ def run(arguments: Namespace) -> int:
     path: Path = arguments.path if bundle is None else sources.find(bundle)
     compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
     dialect = dialect_of(path)
-    given = parse_inputs(arguments.input, whole_model(path)[1])
+    infos = whole_model(path)[1]
+    given = parse_inputs(arguments.input, infos)
+    calls = load_calls(arguments.calibration, infos) if arguments.calibration else []
     conditions = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
     with working("pricing cuts"):
         model = dialect.read(path)
         context = prepared(model, dialect, arguments.state, rematerialise=arguments.rematerialise)
+        context.observe = observer(dialect, calls) if calls else None
         data = report_data(
             context.cuts(model, arguments.max_tensors),
             dialect,
@@ -55,6 +59,7 @@ def run(arguments: Namespace) -> int:
             path.name,
             inputs=coded_inputs(given),
             compiled=compiled,
+            ratios=conditions.ratios(model, context),
         )
     if arguments.json:
         print_json(data)
