@@ -81,6 +81,11 @@ class Choice:
     ratios: Ratios | None = None
     """What the codecs do to this model's tensors; None where the published ratios stand."""
 
+    def check_split(self) -> None:
+        """Raise PlanError, with what there is instead, when no split is allowed."""
+        if not self.cuts:
+            raise PlanError("; ".join(self.notes))
+
     def to_json(self) -> dict[str, Any]:
         """The choice and its reasons, for manifests and reports."""
         return {
@@ -135,8 +140,7 @@ class ChooseCut:
 
     def run(self, model: Model, context: Context) -> bool:
         choice = self.choose(model, context)
-        if not choice.cuts:
-            raise PlanError("; ".join(choice.notes))
+        choice.check_split()
         context.chosen_cuts = tuple(cut.id for cut in choice.cuts)
         context.chosen_places = choice.places
         context.details["choice"] = choice.to_json()
@@ -392,7 +396,8 @@ def _choice(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: _Decisi
         split = next((option for option in ranked if option.row.allowed and option.cut is not None), None)
         if split is None:
             why = f"no cut keeps {goal.limits_text()}; loosen a limit" if goal.limits else "no cut can be made"
-            return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, (*notes, f"{only}; {why}"))
+            said = f"no split is allowed: {why}; {only}"
+            return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, (*notes, said))
         notes = (*notes, f"no split pays: {only}")
         chain, changes = split.chain, [split.row.groups]
         places = _prefix(len(chain.table.groups), split.row.groups)
@@ -413,7 +418,7 @@ def _several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option, ...]) ->
     chosen = [allowed[cost.cut] for cost in worth_having(cut_costs({"choice": {"ranked": rows}}), SEVERAL)]
     compared = baselines(chain.table, goal)
     if not chosen:
-        why = f"no cut keeps {goal.limits_text()}; only one side alone does"
+        why = f"no split is allowed: no cut keeps {goal.limits_text()}; loosen a limit; only one side alone keeps it"
         return Choice("exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (why,))
     cuts = tuple(cut for cut in chain.parts.cuts if cut.id in {option.label for option in chosen})
     places = (str(Place.DEVICE), *(str(Place.SERVER) for _ in cuts))

@@ -45,10 +45,11 @@ def run(arguments: Namespace) -> int:
         choice = choose.choose(model, context)
     if arguments.json:
         print_json(choice.to_json())
-        return 0
-    print(_ranking(choice, len(choice.ranked) if arguments.all else 10))
-    for note in choice.notes:
-        print(note)
+    else:
+        print(_ranking(choice, len(choice.ranked) if arguments.all else 10))
+        for note in choice.notes if choice.cuts else ():
+            print(note)
+    choice.check_split()  # as compile does: a build that goes by the plan stops here
     return 0
 
 
