@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -18,7 +18,7 @@ from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_se
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.errors import CutError, PassError, PlanError
-from irsplit.ir import Graph, Model, engine_graph
+from irsplit.ir import Graph, Model, Value, engine_graph
 from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.base import Pass, Samples
 from irsplit.passes.boundaries import sends
@@ -121,6 +121,7 @@ def compile_model(
         if calibration:
             context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
             context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calibration)
+            context.observe = observer(dialect, calibration)
         steps = Steps(progress, len(after.passes) + 1)
         after.run(loaded, context, steps.begin)
         count = len(loaded.segments)
@@ -162,7 +163,9 @@ def _report(
     crossing = [[value.name for value in send.inputs if value is not None] for _, send in sends(model)]
     inputs = coded_inputs(calibration[0]) if calibration else {}
     try:
-        data = report_data(context.listed, dialect, conditions, title, inputs=inputs, compiled=crossing)
+        data = report_data(
+            context.listed, dialect, conditions, title, inputs=inputs, compiled=crossing, ratios=context.ratios
+        )
     except PlanError as error:
         context.remarks.append(Remark("report", f"no report: {error}"))
         return {}
@@ -294,9 +297,28 @@ def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
 def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Call]) -> Mapping[str, Samples]:
     """What crosses the boundaries of a partitioned model over the calibration calls."""
     wanted = list(dict.fromkeys(value.name for _, send in sends(model) for value in send.inputs if value))
+    return _recorded(model, model.segments, dialect, calls, wanted)
+
+
+def observer(dialect: Dialect, calls: Sequence[Call]) -> Callable[[Model, Sequence[Value], int], Mapping[str, Samples]]:
+    """What `Context.observe` is: it runs the model on `most` of the calls, evenly chosen, with values as outputs."""
+
+    def observe(model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
+        entry, names = model.entry, [value.name for value in values]
+        inner = [value for value in values if value.producer is not None]
+        whole = Graph(entry.name, entry.inputs, inner, entry.nodes, entry.constants, entry.place, entry.native)
+        return _recorded(model, [whole], dialect, calls[:: -(-len(calls) // most)], names)
+
+    return observe
+
+
+def _recorded(
+    model: Model, graphs: Sequence[Graph], dialect: Dialect, calls: Sequence[Call], wanted: Sequence[str]
+) -> Mapping[str, Samples]:
+    """Arrays of the wanted values over the calls, when the graphs run one after the other."""
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         files: list[SegmentFile] = []
-        for graph in model.segments:
+        for graph in graphs:
             lowered = engine_graph(graph)
             path = Path(folder) / f"{graph.name}{dialect.extensions[0]}"
             dialect.write(model, lowered, path)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from irsplit.ir import Graph, Model, Node, Value
 from irsplit.passes.cuts import Cut, find_cuts
 from irsplit.passes.recompute import Recompute
+
+if TYPE_CHECKING:
+    from irsplit.passes.ratios import Ratios
 
 Samples = Sequence[NDArray[np.generic]]
 
@@ -30,8 +33,10 @@ class Context:
     `macs`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators, `affine` makes those that
     quantize; `shapes` runs the model once in these sizes of its open dimensions; `calibrate` runs the segments of a
     partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too, through real frames, and
-    gives the outputs of every call; `recompute` is what the rematerialise pass allows; `listed` are the positions among
-    which `partition` found its cuts; `details` go into the bundle's manifest.
+    gives the outputs of every call; `observe` runs the whole model on so many calibration inputs at most and gives the
+    arrays of some of its values, by name; `recompute` is what the rematerialise pass allows; `listed` are the positions
+    among which `partition` found its cuts, `ratios` what was measured to choose them; `details` go into the bundle's
+    manifest.
     """
 
     macs: Callable[[Node], int] | None = None
@@ -41,10 +46,12 @@ class Context:
     affine: Callable[[Model, Value, Value], tuple[list[Value], list[Node]]] | None = None
     calibrate: Callable[[Model], Mapping[str, Samples]] | None = None
     evaluate: Callable[[Model], Sequence[Mapping[str, Any]]] | None = None
+    observe: Callable[[Model, Sequence[Value], int], Mapping[str, Samples]] | None = None
     recompute: Recompute | None = None
     chosen_cuts: tuple[str, ...] = ()
     chosen_places: tuple[str, ...] = ()
     listed: Sequence[Cut] = ()
+    ratios: "Ratios | None" = None
     details: dict[str, Any] = field(default_factory=dict[str, Any])
     remarks: list[Remark] = field(default_factory=list[Remark])
     _cuts: dict[tuple[Graph, int, Recompute | None], list[Cut]] = field(

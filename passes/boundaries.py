@@ -31,6 +31,11 @@ def specs(send: Node) -> list[TensorSpec]:
     ]
 
 
+def spec_of(value: Value) -> TensorSpec:
+    """How a value crosses unless a pass says otherwise. Raises UnsupportedError for one that cannot be framed."""
+    return _spec(value, None, "raw", b"")
+
+
 def set_specs(send: Node, new: Sequence[TensorSpec]) -> bool:
     """Write what the boundary carries into the node; whether that changed it."""
     before = dict(send.attributes)

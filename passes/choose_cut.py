@@ -9,9 +9,10 @@ from irsplit.cost import METRICS, UNITS, CostTable, Place
 from irsplit.errors import PlanError
 from irsplit.ir import Model, without_collector
 from irsplit.passes import prices
-from irsplit.passes.base import Context
+from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.cuts import Cut
 from irsplit.passes.dims import unsized
+from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
 from irsplit.passes.stretches import Macs, Stretches, chains, cost_table, estimated, halves_of, measured
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.result import baselines
@@ -78,6 +79,13 @@ class Choice:
     value: int
     bound: int
     notes: tuple[str, ...]
+    ratios: Ratios | None = None
+    """What the codecs do to this model's tensors; None where the published ratios stand."""
+
+    def check_split(self) -> None:
+        """Raise PlanError, with what there is instead, when no split is allowed."""
+        if not self.cuts:
+            raise PlanError("; ".join(self.notes))
 
     def to_json(self) -> dict[str, Any]:
         """The choice and its reasons, for manifests and reports."""
@@ -88,6 +96,7 @@ class Choice:
             "limits": dict(self.goal.limits),
             "link": self.chain.table.link.name,
             "load": self.chain.table.server_load_percent,
+            "measured_ratios": self.ratios.to_json() if self.ratios else None,
             "cuts": [cut.id for cut in self.cuts],
             "places": list(self.places),
             "value": self.value,
@@ -132,11 +141,11 @@ class ChooseCut:
 
     def run(self, model: Model, context: Context) -> bool:
         choice = self.choose(model, context)
-        if not choice.cuts:
-            raise PlanError("; ".join(choice.notes))
+        choice.check_split()
         context.chosen_cuts = tuple(cut.id for cut in choice.cuts)
         context.chosen_places = choice.places
         context.details["choice"] = choice.to_json()
+        context.ratios = choice.ratios
         for note in choice.notes:
             context.remark(self, note, warning=note.startswith("no split"))
         return False
@@ -144,7 +153,7 @@ class ChooseCut:
     @without_collector()
     def choose(self, model: Model, context: Context) -> Choice:
         """Price every legal cut and choose. Raises PlanError for a bad profile or limit, or when nothing fits."""
-        goal = Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
+        goal = self._goal()
         if self.rule not in RULES:
             raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(RULES)}")
         if self.pattern not in PATTERNS:
@@ -153,9 +162,8 @@ class ChooseCut:
             raise PlanError("pattern several is for rule exact and objective latency, by which clients choose")
         if self.load <= 0:
             raise PlanError(f"server load {self.load} % must be positive; 100 is an idle server")
-        name = model.entry.name
-        found = chains(context.cuts(model, self.max_tensors))
-        priced = [Chain(parts, self.table(name, parts, context.macs)) for parts in found]
+        ratios = self.ratios(model, context)
+        priced = self._priced(model, context, ratios)
         table = priced[0].table
         if "energy" in (goal.objective, *goal.limits) and not table.knows_energy:
             raise PlanError(
@@ -164,9 +172,11 @@ class ChooseCut:
             )
         ranked = _options(priced, goal)
         if self.pattern == "several":
-            return _several(priced, goal, ranked)
-        decision = self._decide(priced, goal, ranked)
-        return _choice(self.rule, goal, ranked, decision, self._unknown(goal, model, table))
+            choice = _several(priced, goal, ranked)
+        else:
+            decision = self._decide(priced, goal, ranked)
+            choice = _choice(self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table))
+        return choice if ratios is None else replace(choice, ratios=ratios, notes=(*choice.notes, _said_of(ratios)))
 
     def _unknown(self, goal: Goal, model: Model, table: CostTable) -> list[str]:
         """What the plan does not know."""
@@ -179,8 +189,30 @@ class ChooseCut:
             )
         return notes
 
-    def table(self, name: str, parts: Stretches, macs: Macs | None) -> CostTable:
-        """The model's cost table for these profiles."""
+    def _priced(self, model: Model, context: Context, ratios: Ratios | None = None) -> list[Chain]:
+        found = chains(context.cuts(model, self.max_tensors))
+        return [Chain(parts, self.table(model.entry.name, parts, context.macs, ratios)) for parts in found]
+
+    def _goal(self) -> Goal:
+        return Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
+
+    def ratios(self, model: Model, context: Context) -> Ratios | None:
+        """What the codec makes of the tensors of the cuts that are best by published ratios, on calibration inputs.
+
+        None without those, or without a codec.
+        """
+        if context.observe is None or not self.codec:
+            return None
+        priced = self._priced(model, context)
+        inputs = priced[0].parts.plan.inputs
+        options = _options(priced, self._goal())
+        values = candidates((option.cut for option in options if option.cut is not None), inputs)
+        samples = context.observe(model, values, calls_wanted(values))
+        published = {name: ways for chain in priced for name, ways in self.codings(chain.parts).items()}
+        return measured_ratios(values, inputs, published, samples, self.bits, channel_layout(model))
+
+    def table(self, name: str, parts: Stretches, macs: Macs | None, ratios: Ratios | None = None) -> CostTable:
+        """The model's cost table for these profiles, with `ratios` where they were measured."""
         here, there = self._machines()
         return cost_table(
             name,
@@ -188,20 +220,22 @@ class ChooseCut:
             *_times(parts, here, there, macs),
             link(self.link),
             device=here if isinstance(here, Device) else None,
-            codings=self._codings(parts, here, there),
+            codings=self._codings(parts, here, there, ratios),
             previews=here.previews if isinstance(here, ModelProfile) else None,
             peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
             message=_message(here, there),
         ).with_load(self.load)
 
-    def codings(self, parts: Stretches) -> prices.Codings:
+    def codings(self, parts: Stretches, ratios: Ratios | None = None) -> prices.Codings:
         """The ways to send every boundary tensor and input; without `codec` those that were measured.
 
         Raises PlanError for a codec that nobody knows.
         """
-        return self._codings(parts, *self._machines())
+        return self._codings(parts, *self._machines(), ratios)
 
-    def _codings(self, parts: Stretches, here: Device | ModelProfile, there: Device | ModelProfile) -> prices.Codings:
+    def _codings(
+        self, parts: Stretches, here: Device | ModelProfile, there: Device | ModelProfile, ratios: Ratios | None
+    ) -> prices.Codings:
         known = (*codec_names(), "auto")
         if self.codec and self.codec not in known:
             raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
@@ -211,7 +245,8 @@ class ChooseCut:
         if not self.codec:
             return codings
         encoding, decoding = (place.codecs if isinstance(place, Device) else {} for place in (here, there))
-        return prices.codings(parts, self.codec, self.bits, encoding, decoding, codings)
+        found = prices.codings(parts, self.codec, self.bits, encoding, decoding, codings)
+        return found if ratios is None or ratios.bits != self.bits else ratios.applied(parts, found)
 
     def _machines(self) -> tuple[Device | ModelProfile, Device | ModelProfile]:
         measured_here = _unslowed(self.device) if is_measured(self.device) else DEFAULT_SERVER
@@ -372,7 +407,8 @@ def _choice(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: _Decisi
         split = next((option for option in ranked if option.row.allowed and option.cut is not None), None)
         if split is None:
             why = f"no cut keeps {goal.limits_text()}; loosen a limit" if goal.limits else "no cut can be made"
-            return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, (*notes, f"{only}; {why}"))
+            said = f"no split is allowed: {why}; {only}"
+            return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, (*notes, said))
         notes = (*notes, f"no split pays: {only}")
         chain, changes = split.chain, [split.row.groups]
         places = _prefix(len(chain.table.groups), split.row.groups)
@@ -393,13 +429,18 @@ def _several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option, ...]) ->
     chosen = [allowed[cost.cut] for cost in worth_having(cut_costs({"choice": {"ranked": rows}}), SEVERAL)]
     compared = baselines(chain.table, goal)
     if not chosen:
-        why = f"no cut keeps {goal.limits_text()}; only one side alone does"
+        why = f"no split is allowed: no cut keeps {goal.limits_text()}; loosen a limit; only one side alone keeps it"
         return Choice("exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (why,))
     cuts = tuple(cut for cut in chain.parts.cuts if cut.id in {option.label for option in chosen})
     places = (str(Place.DEVICE), *(str(Place.SERVER) for _ in cuts))
     value = min(option.row.value for option in chosen)
     said = _said(goal, chain, cuts, value, compared)
     return Choice("exact", goal, chain, ranked, compared, cuts, places, value, value, (said,))
+
+
+def _said_of(ratios: Ratios) -> str:
+    width = f", floats in {ratios.bits} bits" if ratios.bits else ""
+    return f"sizes of {ratios.tensors} tensors are measured on {ratios.calls} calibration inputs{width}"
 
 
 def _said(goal: Goal, chain: Chain, cuts: Sequence[Cut], value: int, compared: Sequence[Baseline]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from irsplit.boundary.codec import choose_codec, train
 from irsplit.boundary.symbols import supports
@@ -58,7 +59,7 @@ class CompressBoundary:
                 f"pass '{self.name}': codec {self.codec} learns from calibration data; "
                 "give inputs to calibrate with (--calibration)"
             )
-        arrays = [np.asarray(sample, spec.storage) if spec.dtype != "bf16" else sample for sample in samples]
+        arrays = as_framed(spec, samples)
         if self.codec == "static-rans":
             return train(arrays, spec, layout=layout, level=_LEVELS["static-rans"] if self.level < 0 else self.level)
         rate = link(self.link).up_goodput_bit_s if self.link else None
@@ -68,6 +69,15 @@ class CompressBoundary:
         return choice.spec
 
     def _plain(self, spec: TensorSpec, codec: str) -> TensorSpec:
-        level = _LEVELS.get(codec, 0) if self.level < 0 or codec != self.codec else self.level
-        parameters = zstandard_parameters(level) if codec == "zstandard" else b""
-        return dataclasses.replace(spec, codec=codec, parameters=parameters, chunk=0)
+        return plain(spec, codec, _LEVELS.get(codec, 0) if self.level < 0 or codec != self.codec else self.level)
+
+
+def plain(spec: TensorSpec, codec: str, level: int = _LEVELS["zstandard"]) -> TensorSpec:
+    """The spec in a codec that learns nothing; `level` is for zstandard."""
+    parameters = zstandard_parameters(level) if codec == "zstandard" else b""
+    return dataclasses.replace(spec, codec=codec, parameters=parameters, chunk=0)
+
+
+def as_framed(spec: TensorSpec, samples: Samples) -> list[NDArray[np.generic]]:
+    """Samples in the type in which frames take them."""
+    return [np.asarray(sample, spec.storage) if spec.dtype != "bf16" else np.asarray(sample) for sample in samples]

@@ -23,11 +23,11 @@ def codings(parts: Stretches, codec: str, bits: int, here: Speeds, there: Speeds
     `bits` is the width to which floats are quantized at the boundary, 0 when they are not; what was measured is of
     tensors as they are. `here` encodes and `there` decodes at the speeds of their profiles.
     """
-    crossing = dict.fromkeys(value for cut in parts.cuts for value in cut.boundary)
+    crossing = crossing_values(parts)
     wanted = ("raw", *codec_estimates()) if codec == "auto" else (codec,)
     found: dict[str, tuple[Coding, ...]] = {}
     for value in crossing:
-        narrowed = bits if _dtype(value) in _FLOATS else 0
+        narrowed = bits if dtype_name(value) in _FLOATS else 0
         known = {} if narrowed else {coding.codec: coding for coding in measured.get(value.name, ())}
         found[value.name] = tuple(known.get(name) or estimate(value, name, narrowed, here, there) for name in wanted)
     for value in parts.plan.inputs:
@@ -37,12 +37,17 @@ def codings(parts: Stretches, codec: str, bits: int, here: Speeds, there: Speeds
     return found
 
 
+def crossing_values(parts: Stretches) -> list[Value]:
+    """Everything that crosses at one of the cuts."""
+    return list(dict.fromkeys(value for cut in parts.cuts for value in cut.boundary))
+
+
 def estimate(value: Value, codec: str, bits: int, here: Speeds, there: Speeds) -> Coding:
     """A tensor in a codec by the published ratio of its type; floats in `bits` bits shrink as 8-bit tensors do.
 
     A codec without figures, raw above all, neither shrinks anything nor takes time.
     """
-    raw, dtype = estimated_bytes([value]), _dtype(value)
+    raw, dtype = estimated_bytes([value]), dtype_name(value)
     kind, size = ("eight_bits", raw // _FLOATS[dtype]) if bits else (dtype, raw)
     kind = "eight_bits" if kind in _EIGHT_BITS else kind
     known = codec_estimates().get(codec)
@@ -54,5 +59,6 @@ def estimate(value: Value, codec: str, bits: int, here: Speeds, there: Speeds) -
     return Coding(codec, -(-size * ratio.denominator // ratio.numerator), encode, decode)
 
 
-def _dtype(value: Value) -> str:
+def dtype_name(value: Value) -> str:
+    """The element type of a tensor; nothing for other values."""
     return value.type.dtype.name if isinstance(value.type, TensorType) else ""

@@ -51,7 +51,7 @@ class QuantizeBoundary:
             chosen = [[self._by_snr(spec, samples, layout) for spec in crossing] for _, crossing in before]
         else:
             bits = self._by_agreement(model, context, samples, layout) if self.agreement else self.bits
-            chosen = [[self._quantized(spec, samples, layout, bits) for spec in crossing] for _, crossing in before]
+            chosen = [[self.quantized(spec, samples, layout, bits) for spec in crossing] for _, crossing in before]
         changed = [set_specs(send, new) for (send, _), new in zip(before, chosen, strict=True)]
         if self.snr or self.agreement:
             self._remark_bits([spec for crossing in chosen for spec in crossing], context)
@@ -80,7 +80,8 @@ class QuantizeBoundary:
                 "give calibration inputs (--calibration) or keep the boundary lossless"
             )
 
-    def _quantized(self, spec: TensorSpec, samples: Mapping[str, Samples], layout: str, bits: int) -> TensorSpec:
+    def quantized(self, spec: TensorSpec, samples: Mapping[str, Samples], layout: str, bits: int) -> TensorSpec:
+        """The spec of a float tensor in so many bits, by its samples; another one as it is."""
         if not _wants(spec):
             return spec
         axis = channel_axis(spec, layout) if self.per_channel else FLAT
@@ -96,10 +97,10 @@ class QuantizeBoundary:
         arrays = samples[spec.name]
 
         def reaches(bits: int) -> bool:
-            found = [_roundtrip(self._quantized(spec, samples, layout, bits), array) for array in arrays]
+            found = [_roundtrip(self.quantized(spec, samples, layout, bits), array) for array in arrays]
             return signal_to_noise_db(_as_floats(spec, arrays), _as_floats(spec, found)) >= self.snr
 
-        return self._quantized(
+        return self.quantized(
             spec, samples, layout, self._fewest(reaches, f"%{spec.name} does not reach {self.snr} dB")
         )
 
@@ -111,7 +112,7 @@ class QuantizeBoundary:
 
         def reaches(bits: int) -> bool:
             for send, crossing in before:
-                set_specs(send, [self._quantized(spec, samples, layout, bits) for spec in crossing])
+                set_specs(send, [self.quantized(spec, samples, layout, bits) for spec in crossing])
             try:
                 found = evaluate(model)
                 return agreement(_flat(expected, expected), _flat(expected, found)) >= self.agreement

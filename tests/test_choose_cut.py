@@ -363,3 +363,12 @@ def test_impossible_limits_exit_with_2(small: Path, tmp_path: Path, capsys: pyte
     assert not (tmp_path / "b").exists()
     assert main(["plan", str(small), "--device", "no-such-phone"]) == 2
     assert "unknown device 'no-such-phone'" in capsys.readouterr().err
+
+
+def test_a_plan_without_an_allowed_split_still_tells_what_it_knows(small: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", str(small), "--limit", "memory=1B", "--json"]) == 2
+    told = capsys.readouterr()
+    choice = json.loads(told.out)
+    assert choice["cuts"] == []
+    assert [row["cut"] for row in choice["ranked"] if row["allowed"]] == ["server only"]
+    assert told.err.startswith("error: no split is allowed: no cut keeps memory=1 B")

@@ -20,20 +20,18 @@ def add_coding(parser: ArgumentParser) -> None:
         action="store_true",
         help="the segments quantize by operators of their own format: a host without irsplit's runtime exchanges int8",
     )
-    parser.add_argument(
-        "--calibration",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="inputs to calibrate a quantized boundary: .npy, .npz, images, .wav, or folders of them",
-    )
+    _add_calibration(parser, "inputs to calibrate a quantized boundary and a codec that learns, and to price cuts")
     parser.add_argument(
         "--codec",
         default="zstandard",
         help="lossless codec of the boundary: raw, zstandard (default), static-rans or auto; "
         "the last two learn from the calibration data",
     )
+
+
+def _add_calibration(parser: ArgumentParser, purpose: str) -> None:
+    files = "files or folders of .npy, .npz, images, .wav"
+    parser.add_argument("--calibration", type=Path, nargs="+", default=[], metavar="FILE", help=f"{purpose}: {files}")
 
 
 def add_pricing(parser: ArgumentParser) -> None:
@@ -49,3 +47,4 @@ def add_pricing(parser: ArgumentParser) -> None:
         metavar="TARGET",
         help="how float tensors cross, as for compile; default lossless",
     )
+    _add_calibration(parser, "inputs on which boundaries are measured in this codec, instead of published ratios")

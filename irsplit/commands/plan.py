@@ -9,9 +9,10 @@ from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import boundary_bits
+from irsplit.compiler import boundary_bits, observer, whole_model
 from irsplit.cost import Place
 from irsplit.dialects.registry import dialect_of
+from irsplit.engines.inputs import load_calls
 from irsplit.passes.choose_cut import Choice
 from irsplit.passes.preparation import prepared
 from irsplit.planner import Costs, human
@@ -38,17 +39,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     choose = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
+    calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
     with working("pricing cuts"):
         model = dialect.read(arguments.model)
         context = prepared(model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise)
+        context.observe = observer(dialect, calls) if calls else None
         choice = choose.choose(model, context)
     say_remarks(context.remarks)
     if arguments.json:
         print_json(choice.to_json())
-        return 0
-    print(_ranking(choice, len(choice.ranked) if arguments.all else 10))
-    for note in choice.notes:
-        print(note)
+    else:
+        print(_ranking(choice, len(choice.ranked) if arguments.all else 10))
+        for note in choice.notes if choice.cuts else ():
+            print(note)
+    choice.check_split()  # as compile does: a build that goes by the plan stops here
     return 0
 
 

@@ -12,8 +12,9 @@ from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import boundary_bits, conditions_of, preparation_of, whole_model
+from irsplit.compiler import boundary_bits, conditions_of, observer, preparation_of, whole_model
 from irsplit.dialects.registry import dialect_of
+from irsplit.engines.inputs import load_calls
 from irsplit.passes import Pipeline
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.preparation import context_of, preparation
@@ -60,12 +61,15 @@ def run(arguments: Namespace) -> int:
     path: Path = arguments.path if bundle is None else sources.find(bundle)
     compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
     dialect = dialect_of(path)
-    inputs = parse_inputs(arguments.input, whole_model(path)[1])
+    infos = whole_model(path)[1]
+    inputs = parse_inputs(arguments.input, infos)
+    calls = load_calls(arguments.calibration, infos) if arguments.calibration else []
     before, conditions = _as_asked(arguments) if bundle is None else _as_compiled(arguments, bundle)
     with working("pricing cuts"):
         model = dialect.read(path)
         context = context_of(dialect)
         before.run(model, context)
+        context.observe = observer(dialect, calls) if calls else None
         data = report_data(
             context.cuts(model, conditions.max_tensors),
             dialect,
@@ -73,6 +77,7 @@ def run(arguments: Namespace) -> int:
             path.name,
             inputs=coded_inputs(inputs),
             compiled=compiled,
+            ratios=conditions.ratios(model, context),
         )
     say_remarks(context.remarks)
     if arguments.json:

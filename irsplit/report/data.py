@@ -16,6 +16,7 @@ from irsplit.ir import Node, TensorType, Value
 from irsplit.passes.choose_cut import DEFAULT_SERVER, OBJECTIVES, ChooseCut
 from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.cuts import Cut
+from irsplit.passes.ratios import Ratios
 from irsplit.passes.stretches import Macs, Stretches, chains
 from irsplit.profiles.measured import is_measured
 
@@ -38,22 +39,23 @@ def report_data(
     *,
     inputs: Inputs | None = None,
     compiled: Sequence[Sequence[str]] = (),
+    ratios: Ratios | None = None,
 ) -> dict[str, Any]:
     """Everything that the page shows, JSON-able; times in nanoseconds, sizes in bytes, powers in microwatts.
 
     `found` are all positions of the model, as `Context.cuts` lists them. `conditions` are device, server, link,
     objective and the boundary's codec and bits to begin with. `inputs` are sizes of real inputs by codec, for
     the baseline that sends them. `compiled` are the tensors that cross at each boundary of a bundle: of the chains of
-    cuts that nest, the page has the one with these, or that of the graph's own order. Raises PlanError
-    when the model has no legal cut.
+    cuts that nest, the page has the one with these, or that of the graph's own order. `ratios` are those of the codecs
+    on calibration inputs, in place of the published ones. Raises PlanError when the model has no legal cut.
     """
     wanted = {frozenset(names) for names in compiled}
     nested = chains(found)
     all_parts = max(nested, key=lambda parts: sum(_names(cut) in wanted for cut in parts.cuts))
     kept = all_parts.cuts if is_measured(conditions.device) else _thinned(all_parts.cuts, wanted)
     parts = Stretches(all_parts.plan, kept)
-    table = conditions.table(title, parts, dialect.macs)
-    sizes = _sizes(conditions, parts)
+    table = conditions.table(title, parts, dialect.macs, ratios)
+    sizes = _sizes(conditions, parts, ratios)
     tensors = _Tensors(table, parts, inputs or {}, sizes)
     cuts = [_cut(cut, index + 1, tensors) for index, cut in enumerate(parts.cuts)]
     rejected = [cut for cut in found if not cut.legal]
@@ -67,6 +69,7 @@ def report_data(
         "server": _machine(conditions.server or _default_server(conditions.device)),
         "codec": conditions.codec,
         "bits": conditions.bits,
+        "measured_ratios": ratios.to_json() if ratios else None,
         "link": {
             "name": link.name,
             "up_bit_s": link.up_goodput_bit_s,
@@ -92,11 +95,11 @@ def report_data(
     }
 
 
-def _sizes(conditions: ChooseCut, parts: Stretches) -> Sizes:
-    """What every tensor that may cross takes in every width and codec."""
+def _sizes(conditions: ChooseCut, parts: Stretches, ratios: Ratios | None) -> Sizes:
+    """What every tensor that may cross takes in every width and codec; measured in the width of the ratios."""
     found: Sizes = {}
     for bits in WIDTHS:
-        for name, ways in replace(conditions, codec="auto", bits=bits).codings(parts).items():
+        for name, ways in replace(conditions, codec="auto", bits=bits).codings(parts, ratios).items():
             for way in ways:
                 found.setdefault((bits, way.codec), {})[name] = way.size_bytes
     return found
