@@ -12,10 +12,10 @@ from irsplit.ir import TensorType, Type, Value
 from irsplit.passes.base import Samples
 from irsplit.passes.boundaries import spec_of
 from irsplit.passes.compress_boundary import as_framed, plain
-from irsplit.passes.cut import Cut
+from irsplit.passes.cut import Cut, estimated_bytes
 from irsplit.passes.prices import Codings, crossing_values, dtype_name
 from irsplit.passes.quantize_boundary import QuantizeBoundary
-from irsplit.passes.stretches import Stretches, size_bytes
+from irsplit.passes.stretches import Stretches
 from irsplit.profiles.measured import Coding
 from irsplit.runtime.boundary import TensorSpec
 
@@ -72,7 +72,7 @@ def _framable(type: Type | None) -> bool:
 
 def calls_wanted(values: Sequence[Value]) -> int:
     """How many calls to look at, so that the samples of these values fit."""
-    return max(1, min(MOST_CALLS, MOST_BYTES // max(1, sum(map(size_bytes, values)))))
+    return max(1, min(MOST_CALLS, MOST_BYTES // max(1, estimated_bytes(values))))
 
 
 def measured_ratios(
