@@ -14,7 +14,7 @@ def add_token(parser: ArgumentParser, purpose: str) -> None:
 
 
 def token_of(arguments: Namespace) -> str:
-    """ "" when none is given. Raises ServeError for a file that has none."""
+    """What a server is to be asked with; nothing when none is given. Raises ServeError for a file that has none."""
     path: Path | None = arguments.token_file
     if path is None:
         return os.environ.get(TOKEN_VARIABLE, "")

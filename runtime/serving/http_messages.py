@@ -25,6 +25,8 @@ from irsplit.runtime.serving.messages import (
 HEADER_LENGTH = "inference-header-content-length"
 
 _BINARY_SIZE = "binary_data_size"
+_JSON_BYTES = 4 << 20
+"""Of a request's JSON. As Python's objects it takes up to 36 times as much, and nobody else is served meanwhile."""
 _INTEGERS = range(-(1 << 63), 1 << 64)
 """What a parameter may be: all that gRPC can carry."""
 _CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -70,7 +72,7 @@ def expanded(coding: str, body: bytes, limit: int) -> bytes:
 
 def request_from_body(model: str, version: str, headers: Mapping[str, str], body: bytes) -> tuple[InferRequest, Form]:
     """The request, and in which form it wants its outputs. Raises ServiceError."""
-    head, rest = _split(headers, body)
+    head, rest = _split(headers, body, _JSON_BYTES)
     try:
         parameters = _parameters(head)
         binary = _optional(parameters, "binary_data_output", False)
@@ -116,12 +118,15 @@ def response_from_body(headers: Mapping[str, str], body: bytes) -> InferResponse
         raise ServiceError(Code.INTERNAL, f"not an inference response: {error}") from error
 
 
-def _split(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, Any], memoryview]:
-    """The JSON object and the bytes behind it."""
+def _split(headers: Mapping[str, str], body: bytes, limit: int | None = None) -> tuple[dict[str, Any], memoryview]:
+    """The JSON object, of at most `limit` bytes, and the bytes behind it."""
     try:
         size = int(headers.get(HEADER_LENGTH, len(body)))
         if not 0 <= size <= len(body):
             raise ValueError(f"{HEADER_LENGTH} is {size}, the body has {len(body)} bytes")
+        if limit is not None and size > limit:
+            text = f"JSON of {size} bytes, the limit is {limit}; send tensors as binary data"
+            raise ServiceError(Code.TOO_LARGE, text)
         head = json.loads(body[:size])
         if not isinstance(head, dict):
             raise ValueError("the body is no JSON object")

@@ -17,8 +17,14 @@ from tritonclient.utils import InferenceServerException
 
 import irsplit
 from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.http_messages import Form, request_from_body, response_from_body, response_to_body
-from irsplit.runtime.serving.messages import InferResponse, Tensor, to_array, to_bytes
+from irsplit.runtime.serving.http_messages import (
+    HEADER_LENGTH,
+    Form,
+    request_from_body,
+    response_from_body,
+    response_to_body,
+)
+from irsplit.runtime.serving.messages import Code, InferResponse, ServiceError, Tensor, to_array, to_bytes
 from irsplit.runtime.serving.served import Limits, ServedBundle
 from irsplit.runtime.serving.server import Server, ServerOptions, serving
 
@@ -57,7 +63,7 @@ def ask(
 
 
 def as_json(frame: bytes, **changes: Any) -> dict[str, Any]:
-    return {"name": "frame", "datatype": "UINT8", "shape": [len(frame)], "data": list(frame), **changes}
+    return {"name": "frame", "datatype": "UINT8", "shape": [len(frame)], "data": list(frame)} | changes
 
 
 def request(*inputs: dict[str, Any], **fields: Any) -> bytes:
@@ -161,6 +167,20 @@ def test_every_form_of_a_request_is_answered(form, server, frame, logits):
 )
 def test_bodies_that_do_not_decompress_are_refused(coding, body, status, server):
     assert ask(server, "POST", INFER, body, {"Content-Encoding": coding})[0] == status
+
+
+def test_json_that_would_fill_the_memory_is_not_read():
+    """Small lists: 3 bytes each on the way, 64 in memory. Tensors behind it may be as large as a frame."""
+    lists = (
+        json.dumps({"inputs": [as_json(b"", data=[[]])]}).encode().replace(b"[[]]", b"[" + b"[]," * 2_000_000 + b"[]]")
+    )
+    with pytest.raises(ServiceError, match="send tensors as binary data") as caught:
+        request_from_body("m", "", {}, lists)
+    assert caught.value.code is Code.TOO_LARGE
+    large = bytes(8 << 20)
+    head = request(as_json(b"", shape=[len(large)], data=None, parameters={"binary_data_size": len(large)}))
+    found, _ = request_from_body("m", "", {HEADER_LENGTH: str(len(head))}, head + large)
+    assert found.inputs[0].data == large
 
 
 @pytest.mark.parametrize(
@@ -279,6 +299,13 @@ def test_grpc_tensors_that_are_none_are_refused_with_the_reason(tensor, raw, rea
     error = grpc_infer(server, inputs=[grpc_tensor(frame) | tensor], raw_input_contents=[frame] * raw)
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert reason in error.details()
+
+
+def test_more_elements_than_are_sensible_one_by_one_are_refused():
+    contents = protobuf.message("InferTensorContents").FromString(b"\x22\x80\x80\x80\x04" + bytes(1 << 23))
+    message = protobuf.message("ModelInferRequest")(inputs=[grpc_tensor(b"", contents=contents)])
+    with pytest.raises(ValueError, match=r"8388608 elements in uint_contents, the limit is 4194304; send them raw"):
+        protobuf.request_from_message(message)
 
 
 def stock(door: Any, server: Server) -> Any:
