@@ -18,7 +18,7 @@ def preparation(state: Sequence[str] = (), dim: Sequence[str] = (), *, remateria
 
 def context_of(dialect: Dialect) -> Context:
     """A context with what the dialect knows of its operators."""
-    return Context(dialect.macs, dialect.is_cheap, dialect.is_shape, dialect.affine)
+    return Context(dialect.macs, dialect.is_cheap, dialect.is_shape, dialect.affine, summed=dialect.summed)
 
 
 def prepared(model: Model, dialect: Dialect, state: Sequence[str] = (), *, rematerialise: bool = True) -> Context:

@@ -16,6 +16,7 @@ from irsplit.profiles import NO_MESSAGE, Device, Link, Message
 from irsplit.profiles.measured import Coding, Load, ModelProfile
 
 Macs = Callable[[Node], int]
+Summed = Callable[[Node, Callable[[Node], int]], int]
 
 # Operators by name, without dialect; a convolution with one input channel a group is depthwise.
 _CONVOLUTIONS = ("conv", "transposeconv")
@@ -111,12 +112,16 @@ def moved_bytes(node: Node) -> int:
     return sum(map(size_bytes, operands(node))) + sum(size_bytes(v) for v in node.outputs if v is not None)
 
 
-def estimated_ns(nodes: Sequence[Node], macs: Macs | None, device: Device) -> int:
-    """Time of some nodes by their operator classes: multiply-adds where they have some, bytes moved otherwise."""
-    total = 0
-    for node in nodes:
-        total += device.time_ns(operator_class(node), macs(node) if macs else 0, moved_bytes(node))
-    return total
+def estimated_ns(nodes: Sequence[Node], macs: Macs | None, device: Device, summed: Summed | None = None) -> int:
+    """Time of some nodes by their operator classes: multiply-adds where they have some, bytes moved otherwise.
+
+    With `summed`, what the dialect knows of bodies and called graphs, the nodes inside are priced in place of theirs.
+    """
+
+    def own(node: Node) -> int:
+        return device.time_ns(operator_class(node), macs(node) if macs else 0, moved_bytes(node))
+
+    return sum(summed(node, own) if summed else own(node) for node in nodes)
 
 
 def working_bytes(nodes: Sequence[Node]) -> int:
@@ -129,9 +134,9 @@ def working_bytes(nodes: Sequence[Node]) -> int:
     return max(steps, default=0)
 
 
-def estimated(parts: Stretches, macs: Macs | None, device: Device) -> list[int]:
+def estimated(parts: Stretches, macs: Macs | None, device: Device, summed: Summed | None = None) -> list[int]:
     """Time of every stretch on a device, from its rates."""
-    return [estimated_ns(parts.plan.nodes[start:stop], macs, device) for start, stop in parts.bounds]
+    return [estimated_ns(parts.plan.nodes[start:stop], macs, device, summed) for start, stop in parts.bounds]
 
 
 def measured(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[int]:

@@ -8,6 +8,7 @@ from irsplit.dialects.registry import dialect_of
 from irsplit.errors import ModelError
 from irsplit.ir import Model, parse_model, print_model, verify
 from irsplit.passes import Context, Pipeline
+from irsplit.passes.preparation import context_of
 from irsplit.runtime.folders import write_file
 
 IR_TEXT = ".irs"
@@ -46,7 +47,7 @@ def _read(path: Path) -> tuple[Model, Context]:
     """The model, and what its dialect knows of its operators; text has none."""
     if path.suffix != IR_TEXT:
         dialect = dialect_of(path)
-        return dialect.read(path), Context(dialect.macs, dialect.is_cheap, dialect.is_shape, dialect.affine)
+        return dialect.read(path), context_of(dialect)
     try:
         model = parse_model(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -32,12 +32,20 @@ class Shapes:
 
 def macs(node: Node, symbols: Mapping[str, int]) -> int:
     """Multiply-accumulates of the node, bodies and called functions included."""
-    if node.op in _RULES:
-        return _RULES[node.op](Shapes(node, symbols))
-    graphs = [sum(macs(inner, symbols) for inner in graph.nodes) for graph in (*node.graphs, *node.callees)]
-    if not graphs:
-        return 0
-    return max(graphs) if node.op == "onnx.If" else sum(graphs) * _repetitions(Shapes(node, symbols))
+
+    def own(node: Node) -> int:
+        return _RULES[node.op](Shapes(node, symbols)) if node.op in _RULES else 0
+
+    return summed(node, own, symbols)
+
+
+def summed(node: Node, own: Callable[[Node], int], symbols: Mapping[str, int]) -> int:
+    """`own` of the node; of one with bodies or called functions, the sum over the nodes inside as they run."""
+    graphs = (*node.graphs, *node.callees)
+    if node.op in _RULES or not graphs:
+        return own(node)
+    totals = [sum(summed(inner, own, symbols) for inner in graph.nodes) for graph in graphs]
+    return max(totals) if node.op == "onnx.If" else sum(totals) * _repetitions(Shapes(node, symbols))
 
 
 def _repetitions(shapes: Shapes) -> int:

@@ -1,6 +1,6 @@
 """The TFLite dialect: the door between .tflite files and the IR."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ class TfliteDialect:
     def macs(self, node: Node, symbols: Mapping[str, int] | None = None) -> int:
         """TFLite has no symbolic dimensions: `symbols` names none of its own."""
         return operators.macs(node)
+
+    def summed(self, node: Node, own: Callable[[Node], int]) -> int:
+        return operators.summed(node, own)
 
     def is_cheap(self, node: Node) -> bool:
         return operators.is_cheap(node)
