@@ -30,7 +30,7 @@ class Remark:
 class Context:
     """What the passes of one run share.
 
-    `macs`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators, `affine` makes those that
+    `macs`, `summed`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators, `affine` makes those that
     quantize; `shapes` runs the model once in these sizes of its open dimensions; `calibrate` runs the segments of a
     partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too, through real frames, and
     gives the outputs of every call; `observe` runs the whole model on so many calibration inputs at most and gives the
@@ -47,6 +47,7 @@ class Context:
     calibrate: Callable[[Model], Mapping[str, Samples]] | None = None
     evaluate: Callable[[Model], Sequence[Mapping[str, Any]]] | None = None
     observe: Callable[[Model, Sequence[Value], int], Mapping[str, Samples]] | None = None
+    summed: Callable[[Node, Callable[[Node], int]], int] | None = None
     recompute: Recompute | None = None
     chosen_cuts: tuple[str, ...] = ()
     chosen_places: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.cuts import Cut
 from irsplit.passes.dims import unsized
 from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
-from irsplit.passes.stretches import Macs, Stretches, chains, cost_table, estimated, halves_of, measured
+from irsplit.passes.stretches import Macs, Stretches, Summed, chains, cost_table, estimated, halves_of, measured
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.result import baselines
 from irsplit.profiles import NO_MESSAGE, Device, Message, device, link
@@ -191,7 +191,8 @@ class ChooseCut:
 
     def _priced(self, model: Model, context: Context, ratios: Ratios | None = None) -> list[Chain]:
         found = chains(context.cuts(model, self.max_tensors))
-        return [Chain(parts, self.table(model.entry.name, parts, context.macs, ratios)) for parts in found]
+        known = context.macs, ratios, context.summed
+        return [Chain(parts, self.table(model.entry.name, parts, *known)) for parts in found]
 
     def _goal(self) -> Goal:
         return Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
@@ -211,13 +212,20 @@ class ChooseCut:
         published = {name: ways for chain in priced for name, ways in self.codings(chain.parts).items()}
         return measured_ratios(values, inputs, published, samples, self.bits, channel_layout(model))
 
-    def table(self, name: str, parts: Stretches, macs: Macs | None, ratios: Ratios | None = None) -> CostTable:
+    def table(
+        self,
+        name: str,
+        parts: Stretches,
+        macs: Macs | None,
+        ratios: Ratios | None = None,
+        summed: Summed | None = None,
+    ) -> CostTable:
         """The model's cost table for these profiles, with `ratios` where they were measured."""
         here, there = self._machines()
         return cost_table(
             name,
             parts,
-            *_times(parts, here, there, macs),
+            *_times(parts, here, there, macs, summed),
             link(self.link),
             device=here if isinstance(here, Device) else None,
             codings=self._codings(parts, here, there, ratios),
@@ -343,10 +351,14 @@ def _unslowed(text: str) -> str:
 
 
 def _times(
-    parts: Stretches, here: Device | ModelProfile, there: Device | ModelProfile, macs: Macs | None
+    parts: Stretches,
+    here: Device | ModelProfile,
+    there: Device | ModelProfile,
+    macs: Macs | None,
+    summed: Summed | None,
 ) -> tuple[list[int], list[int]]:
     """Times of the stretches on both sides."""
-    guesses = iter(estimated(parts, macs, [side for side in (here, there) if isinstance(side, Device)]))
+    guesses = iter(estimated(parts, macs, [side for side in (here, there) if isinstance(side, Device)], summed))
     near, far = (
         next(guesses) if isinstance(side, Device) else measured(parts, side, before=side is here)
         for side in (here, there)

@@ -29,6 +29,7 @@ def context_of(dialect: Dialect) -> Context:
     """A context with what the dialect knows of its operators."""
     return Context(
         macs=dialect.macs,
+        summed=dialect.summed,
         shapes=lambda model, sizes: observed.observed_shapes(dialect, model, sizes),
         is_cheap=dialect.is_cheap,
         is_shape=dialect.is_shape,

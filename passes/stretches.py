@@ -17,6 +17,7 @@ from irsplit.profiles import NO_MESSAGE, Device, Link, Message
 from irsplit.profiles.measured import Coding, Load, ModelProfile
 
 Macs = Callable[[Node], int]
+Summed = Callable[[Node, Callable[[Node], int]], int]
 
 # Operators by name, without dialect; a convolution with one input channel a group is depthwise.
 _CONVOLUTIONS = ("conv", "transposeconv")
@@ -117,17 +118,35 @@ def working_bytes(nodes: Sequence[Node]) -> int:
     return max(steps, default=0)
 
 
-def estimated(parts: Stretches, macs: Macs | None, devices: Sequence[Device]) -> list[list[int]]:
-    """Time of every stretch on each of the devices, from their rates.
+def estimated(
+    parts: Stretches, macs: Macs | None, devices: Sequence[Device], summed: Summed | None = None
+) -> list[list[int]]:
+    """Time of every stretch on each of the devices, from their rates."""
+    nodes = parts.plan.nodes
+    times = [estimated_ns(nodes[start:stop], macs, devices, summed) for start, stop in parts.bounds] if devices else []
+    return [[*column] for column in zip(*times, strict=True)]
 
-    A node takes time by its operator class: for its multiply-adds where it has some, for the bytes moved otherwise.
+
+def estimated_ns(
+    nodes: Iterable[Node], macs: Macs | None, devices: Sequence[Device], summed: Summed | None = None
+) -> list[int]:
+    """Time of some nodes on each of the devices: by operator class, for multiply-adds where there are some, for bytes
+    moved otherwise.
+
+    With `summed`, what the dialect knows of bodies and called graphs, the nodes inside are priced in place of theirs.
     """
-    totals = [[0] * len(parts.bounds) for _ in devices]
-    for index, (start, stop) in enumerate(parts.bounds if devices else ()):
-        for node in parts.plan.nodes[start:stop]:
-            work = operator_class(node), macs(node) if macs else 0, moved_bytes(node)
-            for times, device in zip(totals, devices, strict=True):
-                times[index] += device.time_ns(*work)
+
+    def work(node: Node) -> tuple[str, int, int]:
+        return operator_class(node), macs(node) if macs else 0, moved_bytes(node)
+
+    totals = [0] * len(devices)
+    for node in nodes:
+        own = work(node)
+        for index, device in enumerate(devices):
+            if summed is not None and (node.graphs or node.callees):
+                totals[index] += summed(node, lambda inner, rates=device: rates.time_ns(*work(inner)))
+            else:
+                totals[index] += device.time_ns(*own)
     return totals
 
 

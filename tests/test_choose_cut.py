@@ -365,10 +365,13 @@ def test_impossible_limits_exit_with_2(small: Path, tmp_path: Path, capsys: pyte
     assert "unknown device 'no-such-phone'" in capsys.readouterr().err
 
 
-def test_a_plan_without_an_allowed_split_still_tells_what_it_knows(small: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["plan", str(small), "--limit", "memory=1B", "--json"]) == 2
+@pytest.mark.parametrize("pattern", ["single", "several"])
+def test_a_plan_without_an_allowed_split_still_tells_what_it_knows(
+    pattern: str, small: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["plan", str(small), "--limit", "memory=1B", "--pattern", pattern, "--json"]) == 2
     told = capsys.readouterr()
     choice = json.loads(told.out)
     assert choice["cuts"] == []
     assert [row["cut"] for row in choice["ranked"] if row["allowed"]] == ["server only"]
-    assert told.err.startswith("error: no split is allowed: no cut keeps memory=1 B")
+    assert told.err.startswith("error: no split is allowed: no cut keeps memory=1 B; loosen a limit")

@@ -38,8 +38,6 @@ MISTAKES = {
     "compile MODEL -o out --link lte --limit memory=1MB": "--link, --limit: only for a plan, which needs --device",
     "compile MODEL -o out --device nokia": "unknown device 'nokia'; known: iphone-8",
     "compile MODEL -o out --device pixel-2 --limit memory=64": "'' is not a unit of size; write one of: B, kB",
-    "plan MODEL --limit memory=1kB": "no split is allowed: no cut keeps memory=1 kB; loosen a limit; everything on the",
-    "plan MODEL --limit memory=1kB --pattern several": "no split is allowed: no cut keeps memory=1 kB",
     "compile MODEL -o out --device pixel-2 --limit memory=1kB": "no cut keeps memory=1 kB; loosen a limit",
     "compile MODEL -o out --device pixel-2 --objective energy": "has no active_power, so energy cannot be planned",
     "compile MODEL -o out --external-over -5": "--external-over: '-5' is no whole number above 0",

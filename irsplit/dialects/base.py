@@ -1,5 +1,6 @@
 """What a model format must offer: the only door between files and the IR."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +51,11 @@ class Dialect(Protocol):
 
     def macs(self, node: Node) -> int:
         """Multiply-accumulate operations of the node in its tensors' estimated shapes; 0 for operators without any."""
+        ...
+
+    def summed(self, node: Node, own: Callable[[Node], int]) -> int:
+        """`own` of the node, or of the nodes inside where it has bodies or calls graphs: the dearest branch, and loops
+        as many times as is written down, else once; `macs` counts so."""
         ...
 
     def is_cheap(self, node: Node) -> bool:

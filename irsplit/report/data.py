@@ -54,7 +54,7 @@ def report_data(
     all_parts = max(nested, key=lambda parts: sum(_names(cut) in wanted for cut in parts.cuts))
     kept = all_parts.cuts if is_measured(conditions.device) else _thinned(all_parts.cuts, wanted)
     parts = Stretches(all_parts.plan, kept)
-    table = conditions.table(title, parts, dialect.macs, ratios)
+    table = conditions.table(title, parts, dialect.macs, ratios, dialect.summed)
     sizes = _sizes(conditions, parts, ratios)
     tensors = _Tensors(table, parts, inputs or {}, sizes)
     cuts = [_cut(cut, index + 1, tensors) for index, cut in enumerate(parts.cuts)]

@@ -1,5 +1,6 @@
 """The ONNX dialect: ModelProto files to IR and back, by spans of the file."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators
 from irsplit.dialects.onnx.affine import affine
 from irsplit.dialects.onnx.constants import constant_array
-from irsplit.dialects.onnx.macs import macs
+from irsplit.dialects.onnx.macs import macs, summed
 from irsplit.dialects.onnx.reader import read_model
 from irsplit.dialects.onnx.writer import write_model
 from irsplit.errors import UnsupportedError
@@ -36,6 +37,9 @@ class OnnxDialect:
 
     def macs(self, node: Node) -> int:
         return macs(node)
+
+    def summed(self, node: Node, own: Callable[[Node], int]) -> int:
+        return summed(node, own)
 
     def is_cheap(self, node: Node) -> bool:
         return operators.is_cheap(node)

@@ -30,12 +30,20 @@ class Shapes:
 
 def macs(node: Node) -> int:
     """Multiply-accumulates of the node, bodies and called functions included."""
-    if node.op in _RULES:
-        return _RULES[node.op](Shapes(node))
-    graphs = [sum(macs(inner) for inner in graph.nodes) for graph in (*node.graphs, *node.callees)]
-    if not graphs:
-        return 0
-    return max(graphs) if node.op == "onnx.If" else sum(graphs) * _repetitions(Shapes(node))
+
+    def own(node: Node) -> int:
+        return _RULES[node.op](Shapes(node)) if node.op in _RULES else 0
+
+    return summed(node, own)
+
+
+def summed(node: Node, own: Callable[[Node], int]) -> int:
+    """`own` of the node; of one with bodies or called functions, the sum over the nodes inside as they run."""
+    graphs = (*node.graphs, *node.callees)
+    if node.op in _RULES or not graphs:
+        return own(node)
+    totals = [sum(summed(inner, own) for inner in graph.nodes) for graph in graphs]
+    return max(totals) if node.op == "onnx.If" else sum(totals) * _repetitions(Shapes(node))
 
 
 def _repetitions(shapes: Shapes) -> int:

@@ -1,5 +1,6 @@
 """The TFLite dialect: the door between .tflite files and the IR."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ class TfliteDialect:
 
     def macs(self, node: Node) -> int:
         return operators.macs(node)
+
+    def summed(self, node: Node, own: Callable[[Node], int]) -> int:
+        return operators.summed(node, own)
 
     def is_cheap(self, node: Node) -> bool:
         return operators.is_cheap(node)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from math import prod
 
 from irsplit.dialects.tflite.schema import ENUMS, TABLES
-from irsplit.dialects.tflite.states import VARIABLE, called_graphs
-from irsplit.ir import Node, TensorType, Value
+from irsplit.dialects.tflite.states import VARIABLE
+from irsplit.ir import Graph, Node, TensorType, Value
 
 CODES_BY_NUMBER: dict[int, str] = dict(enumerate(ENUMS["BuiltinOperator"].split()))
 NUMBERS: dict[str, int] = {name: number for number, name in CODES_BY_NUMBER.items()}
@@ -58,11 +58,29 @@ def is_shape(node: Node) -> bool:
 
 
 def macs(node: Node) -> int:
-    """Multiply-accumulate operations by the estimated shapes; loop bodies and branches once."""
-    if node.callees:
-        return sum(macs(inner) for graph in called_graphs(node.callees) for inner in graph.nodes if not inner.callees)
-    count = _MACS.get(node.op)
-    return 0 if count is None else count(node)
+    """Multiply-accumulate operations by the estimated shapes; called graphs as `summed` has it."""
+
+    def own(node: Node) -> int:
+        count = _MACS.get(node.op)
+        return 0 if count is None else count(node)
+
+    return summed(node, own)
+
+
+def summed(node: Node, own: Callable[[Node], int], done: dict[Graph, int] | None = None) -> int:
+    """`own` of the node; of one that calls graphs, the sum over the nodes inside: loops once, the dearest branch.
+
+    `done` are the sums of graphs so far; one that calls itself counts once.
+    """
+    if not node.callees:
+        return own(node)
+    done = {} if done is None else done
+    for graph in node.callees:
+        if graph not in done:
+            done[graph] = 0
+            done[graph] = sum(summed(inner, own, done) for inner in graph.nodes)
+    totals = [done[graph] for graph in node.callees]
+    return max(totals) if node.op == "tflite.IF" else sum(totals)
 
 
 def _shape(values: tuple[Value | None, ...], index: int) -> tuple[int, ...]:
