@@ -28,7 +28,8 @@ class Schedule:
     def reordered(self, order: Iterable[int], name: str = "") -> "Schedule":
         """The nodes at the indices `order`, in that order."""
         indices = list(order)
-        nodes, reads, frees = (tuple([of[i] for i in indices]) for of in (self.nodes, self.reads, self.frees))
+        nodes = tuple([self.nodes[index] for index in indices])
+        reads, frees = (tuple([of[index] for index in indices]) for of in (self.reads, self.frees))
         return Schedule(self.graph, nodes, reads, frees, self.inputs, name)
 
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from io import RawIOBase
 from itertools import accumulate
 from pathlib import Path
@@ -58,6 +58,7 @@ _HEADER_LIMIT = 1 << 28
 _LARGEST_FILE = 1 << 34
 _WINDOW_LIMIT = 1 << 25
 
+Block = bytes | memoryview
 Bytes = NDArray[np.uint8]
 KINDS = {width: np.dtype(f"<u{width}") for width in (1, 2, 4, 8)}
 
@@ -203,36 +204,40 @@ class _Rebuild:
             raise BundleError(f"{name}: differs from what the patch was made for; check the old bundle")
         self._files[name] = digest.hexdigest()
 
-    def _copied(self, name: str) -> Iterator[bytes]:
+    def _copied(self, name: str) -> Iterator[Block]:
         if self._before is None:
             raise ValueError(f"'{name}' is to be copied from nothing")
         with self._before.store.open(name) as file:
             yield from _blocks_of(file)
 
-    def _blocks(self, name: str, recipe: list[Any]) -> Iterator[bytes]:
-        kinds: dict[str, Callable[..., Iterator[bytes]]] = {
+    def _blocks(self, name: str, recipe: list[Any]) -> Iterator[Block]:
+        kinds: dict[str, Callable[..., Iterator[Block]]] = {
             "as": self._as_another,
             "boundary": self._boundary,
-            "coded": lambda has_old, rests, rest_size, spans: self._coded(
-                name if has_old else "", len(rests), rest_size, unpacked(spans)
-            ),
+            "coded": partial(self._coded_as, name),
         }
         return kinds[recipe[0]](*recipe[1:])
 
-    def _as_another(self, name: str) -> Iterator[bytes]:
+    def _as_another(self, name: str) -> Iterator[Block]:
         """The same as a file that was made before."""
         if name not in self._files:
             raise ValueError(f"no file '{name}'")
         with (self._build / name).open("rb") as file:
             yield from _blocks_of(file)
 
-    def _boundary(self, index: int) -> Iterator[bytes]:
+    def _boundary(self, index: int) -> Iterator[Block]:
         """The descriptor of an old boundary that crosses in the new build just so."""
         if self._before is None:
             raise ValueError("a boundary of nothing")
         yield descriptor_of(self._before.boundaries[index], self._manifest["digest"])
 
-    def _coded(self, base: str, rests: int, rest_size: int, spans: Sequence[Span]) -> Iterator[bytes]:
+    def _coded_as(
+        self, name: str, has_old: bool, rests: Sequence[int], rest_size: int, spans: list[int]
+    ) -> Iterator[Block]:
+        """A file by its recipe in the patch."""
+        return self._coded(name if has_old else "", len(rests), rest_size, unpacked(spans))
+
+    def _coded(self, base: str, rests: int, rest_size: int, spans: Sequence[Span]) -> Iterator[Block]:
         """The new file in order: spans, and between them the other bytes."""
         size = 0 if self._before is None or not base else self._before.store.size(base)
         new_size = rest_size + sum(span.length for span in spans)
@@ -246,7 +251,7 @@ class _Rebuild:
 
     def _coded_from(
         self, old: "Contents | None", rests: int, rest_size: int, new_size: int, spans: Sequence[Span]
-    ) -> Iterator[bytes]:
+    ) -> Iterator[Block]:
         others = _Bytes(self._rest_blocks(old, rests, rest_size, spans))
         end = 0
         for span in spans:
@@ -266,7 +271,7 @@ class _Rebuild:
             coded[:, index] = self._planes[span.width, index].take(count)
         return restored(span.coding, np.frombuffer(before, kind), coded.reshape(-1).view(kind)).tobytes()
 
-    def _rest_blocks(self, old: "Contents | None", count: int, size: int, spans: Sequence[Span]) -> Iterator[bytes]:
+    def _rest_blocks(self, old: "Contents | None", count: int, size: int, spans: Sequence[Span]) -> Iterator[Block]:
         known = None if old is None else OldRest(old, spans)
         if count != -(-size // REST_BLOCK):
             raise ValueError(f"{count} blocks for {size} bytes")
@@ -276,7 +281,7 @@ class _Rebuild:
             yield expand(section, around, min(REST_BLOCK, size - index * REST_BLOCK))
 
 
-def _blocks_of(file: BinaryIO) -> Iterator[bytes]:
+def _blocks_of(file: BinaryIO) -> Iterator[Block]:
     """The rest of a file."""
     while block := file.read(BLOCK):
         yield block
@@ -334,10 +339,10 @@ class OldRest:
 class _Bytes:
     """Blocks as one sequence to take bytes off."""
 
-    blocks: Iterator[bytes]
+    blocks: Iterator[Block]
     left: memoryview = field(default_factory=lambda: memoryview(b""))
 
-    def take(self, count: int) -> Iterator[memoryview]:
+    def take(self, count: int) -> Iterator[Block]:
         if count < 0:
             raise ValueError("spans that overlap")
         while count:
@@ -358,7 +363,7 @@ class _PlaneReader:
             raise ValueError(f"values of {bits} bits")
         self._nibbles = bits == 4
         self._left: Bytes = np.empty(0, np.uint8)
-        self._reader = decompressor(max_window_size=1 << PLANE_WINDOW_LOG).stream_reader(section)
+        self._reader = decompressor(max_window_size=1 << PLANE_WINDOW_LOG).stream_reader(section)  # pyright: ignore[reportArgumentType] it is only read
 
     def take(self, count: int) -> Bytes:
         if not self._nibbles:
@@ -482,7 +487,7 @@ def ordered(bits: NDArray[Any], backwards: bool = False) -> NDArray[Any]:
 
 def nibbles(data: Bytes) -> Bytes:
     """Two values of 4 bits a byte, the lower one first."""
-    return np.stack((data & 15, data >> 4), axis=1).reshape(-1)
+    return np.stack((data & np.uint8(15), data >> np.uint8(4)), axis=1).reshape(-1)
 
 
 def descriptor_of(old: Boundary, digest: str) -> bytes:

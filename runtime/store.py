@@ -8,7 +8,7 @@ import mmap
 import struct
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from irsplit.errors import BundleError
 from irsplit.runtime.engines import MappedModel, ModelFile
@@ -46,7 +46,7 @@ class Store(Protocol):
         """In bytes. Raises BundleError for a file that is not here."""
         ...
 
-    def open(self, file: str) -> BinaryIO:
+    def open(self, file: str) -> io.BufferedReader:
         """To read and seek in. Raises BundleError for a file that is not here."""
         ...
 
@@ -98,7 +98,7 @@ class BundleFolder:
     def size(self, file: str) -> int:
         return self.path(file).stat().st_size
 
-    def open(self, file: str) -> BinaryIO:
+    def open(self, file: str) -> io.BufferedReader:
         return self.path(file).open("rb")
 
     def model(self, file: str) -> ModelFile:
@@ -146,7 +146,7 @@ class PackedSide:
         magic, *_, name_size, extra_size = LOCAL_HEAD.unpack_from(self._data, info.header_offset)
         start = info.header_offset + LOCAL_HEAD.size
         begin = start + name_size + extra_size
-        if magic != _LOCAL_MAGIC or self._data[start : start + name_size] != info.filename.encode():
+        if magic != _LOCAL_MAGIC or bytes(self._data[start : start + name_size]) != info.filename.encode():
             raise ValueError(f"'{info.filename}' is not where the directory says")
         if begin % ALIGNMENT or info.file_size > len(self._data) - begin:
             raise ValueError(f"'{info.filename}' is not at a multiple of {ALIGNMENT} bytes, or ends too late")
@@ -158,7 +158,7 @@ class PackedSide:
     def size(self, file: str) -> int:
         return len(self._view(file))
 
-    def open(self, file: str) -> BinaryIO:
+    def open(self, file: str) -> io.BufferedReader:
         return io.BufferedReader(_Reader(self._view(file)), 1 << 20)
 
     def model(self, file: str) -> ModelFile:

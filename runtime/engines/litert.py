@@ -37,7 +37,7 @@ class LitertEngine:
         except EngineError:
             self.optimized = options.optimize
             self._interpreter = self._opened()
-            if not any(-1 in details["shape_signature"] for details in self._interpreter.get_input_details()):
+            if not any(-1 in details["shape_signature"] for details in self._details()):
                 raise
             self._learn()
 
@@ -56,6 +56,10 @@ class LitertEngine:
             raise self._refusal(error) from error
         self._learn()
         self._shapes = [tuple(details["shape"]) for details in self._inputs]
+
+    def _details(self) -> list[dict[str, Any]]:
+        """What the interpreter says of its inputs."""
+        return self._interpreter.get_input_details()
 
     def _opened(self) -> Interpreter:
         plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
@@ -77,7 +81,7 @@ class LitertEngine:
 
     def _learn(self) -> None:
         try:
-            self._inputs = self._interpreter.get_input_details()
+            self._inputs = self._details()
             self._outputs = [details["index"] for details in self._interpreter.get_output_details()]
         except ValueError as error:  # a name that is no UTF-8
             raise self._refusal(error) from error

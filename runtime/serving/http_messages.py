@@ -3,7 +3,7 @@
 import contextlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -161,7 +161,7 @@ def _tensors(items: Sequence[dict[str, Any]], rest: memoryview) -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def _told_of(what: str) -> Iterator[None]:
+def _told_of(what: str) -> Generator[None]:
     try:
         yield
     except ValueError as error:

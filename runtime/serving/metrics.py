@@ -39,7 +39,7 @@ class Metrics:
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
         """The child of a metric with these labels. Their own look-up takes longer than counting does."""
-        child = self._children.get((metric, labels))
+        child: Any = self._children.get((metric, labels))
         if child is None:
             child = self._children[metric, labels] = metric.labels(*labels)
         return child

@@ -1,5 +1,6 @@
 """How requests travel: over gRPC (needs grpcio) or HTTP (needs nothing), with what went wrong told apart."""
 
+import contextlib
 import http.client
 import importlib
 import ssl
@@ -185,14 +186,11 @@ def _code_of_status(status: int) -> Code | None:
 
 def split_url(url: str) -> SplitResult:
     """An address that has a host and, where it has one, a port that is one. Raises RemoteError."""
-    try:
+    with contextlib.suppress(ValueError):  # of a port that is none, say
         parts = urlsplit(url)
-        there = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        there = False
-    if not there:
-        raise RemoteError(f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://")
-    return parts
+        if parts.hostname and parts.port != 0:
+            return parts
+    raise RemoteError(f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://")
 
 
 def open_transport(url: str, access: Access) -> Transport:
