@@ -4,20 +4,19 @@ A bundle names its source by file name and digest alone, so that the same model 
 lies; this index lets `irsplit verify BUNDLE` find it again.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
 from irsplit.errors import BundleError
+from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest, file_digest
 
 
 def remember(model: Path, sha256: str) -> None:
     """Note where the model with this digest lies. Nothing happens where the cache cannot be written."""
-    try:
-        _index().mkdir(parents=True, exist_ok=True)
-        (_index() / sha256).write_text(str(model.resolve()), encoding="utf-8")
-    except OSError:
-        return
+    with contextlib.suppress(BundleError):
+        write_file(_index() / sha256, lambda file: file.write(str(model.resolve()).encode()))
 
 
 def find(manifest: Manifest, given: Path | None = None) -> Path:
