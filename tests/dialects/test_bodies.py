@@ -65,6 +65,13 @@ def test_a_loop_runs_as_often_as_is_written_down(tmp_path: Path, trips: np.ndarr
     assert estimated_ns([node], ONNX.macs, [DEVICE], ONNX.summed)[0] > runs * (2 * 1000 + 64)
 
 
+def test_functions_that_call_functions_twice_are_looked_at_once():
+    inner = Graph("f0", nodes=[Node("onnx.Relu")])
+    for level in range(40):
+        inner = Graph(f"f{level + 1}", nodes=[Node("local.f", callees=(inner,)) for _ in range(2)])
+    assert ONNX.summed(Node("local.f", callees=(inner,)), lambda node: 1) == 1 << 40
+
+
 def test_called_graphs_of_tflite():
     """Branches that share a graph, and one that calls itself, are summed once."""
 

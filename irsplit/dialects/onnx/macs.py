@@ -6,7 +6,7 @@ from math import prod
 
 from irsplit.dialects.onnx.attributes import read_attributes
 from irsplit.dialects.onnx.constants import constant_array
-from irsplit.ir import Node, TensorType, Value
+from irsplit.ir import Graph, Node, TensorType, Value
 
 Sizes = tuple[int, ...]
 
@@ -37,12 +37,19 @@ def macs(node: Node) -> int:
     return summed(node, own)
 
 
-def summed(node: Node, own: Callable[[Node], int]) -> int:
-    """`own` of the node; of one with bodies or called functions, the sum over the nodes inside as they run."""
+def summed(node: Node, own: Callable[[Node], int], done: dict[Graph, int] | None = None) -> int:
+    """`own` of the node; of one with bodies or called functions, the sum over the nodes inside as they run.
+
+    `done` are the sums of graphs so far: functions that call functions twice would be looked at any number of times.
+    """
     graphs = (*node.graphs, *node.callees)
     if node.op in _RULES or not graphs:
         return own(node)
-    totals = [sum(summed(inner, own) for inner in graph.nodes) for graph in graphs]
+    done = {} if done is None else done
+    for graph in graphs:
+        if graph not in done:
+            done[graph] = sum(summed(inner, own, done) for inner in graph.nodes)
+    totals = [done[graph] for graph in graphs]
     return max(totals) if node.op == "onnx.If" else sum(totals) * _repetitions(Shapes(node))
 
 
