@@ -160,7 +160,7 @@ def test_the_report_of_a_bundle_begins_as_it_was_compiled(tmp_path: Path, capsys
     assert main(["compile", str(EXAMPLE / "digits.onnx"), "-o", str(bundle), *words, *coding]) == 0
     written = json.loads((bundle / "report.json").read_text())
     capsys.readouterr()
-    assert main(["report", str(bundle), "--json"]) == 0
+    assert main(["report", str(bundle), "--json", "--calibration", str(pictures)]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again.pop("tensors") != written.pop("tensors"), "compile saw a real picture"
     assert again == written
