@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from irsplit.errors import EngineError
+from irsplit.errors import EngineError, UnsupportedError
 from irsplit.ir import Model, TensorType
 from irsplit.passes.base import Context
 from irsplit.passes.dims import fed, given_sizes, open_dims
@@ -25,7 +25,7 @@ class AssumeSizes:
         sizes = given_sizes(self.dim, model.entry)
         try:
             shapes = context.shapes(model, sizes) if context.shapes else {}
-        except EngineError as error:
+        except (EngineError, UnsupportedError) as error:  # it runs not, or on nothing that can be made up
             context.remark(self, f"open dimensions count as 1, because the model does not run: {error}", warning=True)
             return False
         for value, shape in shapes.items():

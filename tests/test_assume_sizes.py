@@ -119,6 +119,14 @@ def test_a_model_that_does_not_run_keeps_ones_with_a_warning(opened: Path, capsy
     assert "warning: open dimensions count as 1, because the model does not run" in capsys.readouterr().err
 
 
+def test_inputs_that_cannot_be_made_up_keep_ones_too(opened: Path, capsys: pytest.CaptureFixture[str]):
+    model = onnx.load(opened)
+    model.graph.input.append(helper.make_tensor_value_info("wave", TensorProto.COMPLEX64, [4]))
+    onnx.save(model, opened)
+    assert main(["cuts", str(opened), *SIZED]) == 0
+    assert "count as 1, because the model does not run: input 'wave' of type c64" in capsys.readouterr().err
+
+
 def test_words_about_no_input_are_refused(opened: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["plan", str(opened), "--dim", "depth=3"]) == 2
     assert "no input has that dimension; those that vary: image.0, image, batch" in capsys.readouterr().err
