@@ -12,7 +12,7 @@ from irsplit.dialects.writing import write_graphs
 from irsplit.digests import Digests
 from irsplit.engines.inputs import tensor_info
 from irsplit.errors import VERSION
-from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, states
+from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, fed, states
 from irsplit.passes.boundaries import sends, specs
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from irsplit.runtime.folders import new_folder
@@ -84,7 +84,7 @@ def write_bundle(
             "digest": digest,
             "source": {"file": made.file, "sha256": made.sha256, "dialect": model.dialect},
             "pipeline": made.pipeline,
-            "inputs": [tensor_info(value).to_json() for value in source.inputs if value.constant is None],
+            "inputs": [tensor_info(value).to_json() for value in fed(source)],
             "outputs": [tensor_info(value).to_json() for value in dict.fromkeys(source.outputs)],
             "segments": [segment.to_json() for segment in segments],
             "boundaries": described,

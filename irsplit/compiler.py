@@ -18,7 +18,7 @@ from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_se
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.errors import CutError, PassError, PlanError
-from irsplit.ir import Graph, Model, Value, engine_graph
+from irsplit.ir import Graph, Model, Value, engine_graph, fed
 from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.base import Pass, Samples
 from irsplit.passes.boundaries import sends
@@ -27,7 +27,7 @@ from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
 from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.dims import fed, unsized
+from irsplit.passes.dims import unsized
 from irsplit.passes.partition import Partition
 from irsplit.passes.preparation import context_of, preparation
 from irsplit.passes.prune_buffers import PruneBuffers
@@ -306,8 +306,7 @@ def observer(dialect: Dialect, calls: Sequence[Call]) -> Callable[[Model, Sequen
     def observe(model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
         entry, names = model.entry, [value.name for value in values]
         inner = [value for value in values if value.producer is not None]
-        whole = Graph(entry.name, entry.inputs, inner, entry.nodes, entry.constants, entry.place, entry.native)
-        return _recorded(model, [whole], dialect, calls[:: -(-len(calls) // most)], names)
+        return _recorded(model, [replace(entry, outputs=inner)], dialect, calls[:: -(-len(calls) // most)], names)
 
     return observe
 
@@ -339,6 +338,6 @@ def whole_model(path: Path) -> tuple[SegmentFile, list[TensorInfo]]:
     """A model file as one segment, and its inputs."""
     model = dialect_of(path).read(path)
     entry = model.entry
-    infos = [tensor_info(value) for value in entry.inputs if value.constant is None]
+    infos = [tensor_info(value) for value in fed(entry)]
     outputs = tuple(value.name for value in entry.outputs)
     return SegmentFile(path, model.dialect, tuple(info.name for info in infos), outputs), infos

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from irsplit.errors import EngineError, UnsupportedError
-from irsplit.ir import Model, TensorType
+from irsplit.ir import Model, TensorType, fed
 from irsplit.passes.base import Context
-from irsplit.passes.dims import fed, given_sizes, open_dims
+from irsplit.passes.dims import given_sizes, open_dims
 
 
 @dataclass(frozen=True)

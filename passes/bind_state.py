@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irsplit.errors import PassError
-from irsplit.ir import Graph, Model, Node, TensorType, Value, operands
+from irsplit.ir import Graph, Model, Node, TensorType, Value, fed, operands
 from irsplit.passes.base import Context
-from irsplit.passes.dims import OpenDim, fed, open_dims, parse_dims
+from irsplit.passes.dims import OpenDim, open_dims, parse_dims
 
 AUTO = "auto"
 _HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
@@ -48,7 +48,7 @@ class BindState:
         return bool(pairs)
 
     def _pair(self, graph: Graph, text: str) -> tuple[Value, Value]:
-        inputs = {value.name: value for value in graph.inputs if value.constant is None}
+        inputs = {value.name: value for value in fed(graph)}
         outputs = {value.name: value for value in graph.outputs}
         # Tensor names may hold '=' themselves.
         for match in re.finditer("=", text):

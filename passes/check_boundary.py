@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irsplit.errors import PassError
-from irsplit.ir import Graph, Model, Value
+from irsplit.ir import Graph, Model, Value, fed
 from irsplit.passes.base import Context
 from irsplit.passes.boundaries import sends, specs
 from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.dims import fed, unsized
+from irsplit.passes.dims import unsized
 from irsplit.runtime.boundary import MAX_TENSORS
 
 

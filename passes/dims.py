@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from irsplit.errors import PassError
-from irsplit.ir import Graph, TensorType, Value
+from irsplit.ir import Graph, TensorType, Value, fed
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,6 @@ def given_sizes(words: Sequence[str], graph: Graph) -> dict[str, int]:
     dims = list(open_dims(fed(graph)))
     given = parse_dims(words, dims)
     return {dim.name: size for dim in dims for size in [dim.size(given)] if size is not None}
-
-
-def fed(graph: Graph) -> list[Value]:
-    """The inputs that a caller must feed."""
-    return [value for value in graph.inputs if value.constant is None]
 
 
 def unsized(graph: Graph) -> list[str]:

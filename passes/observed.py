@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from irsplit.dialects.base import Dialect
@@ -9,8 +10,7 @@ from irsplit.engines.execute import SegmentFile, run_shapes
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.engines.made_up import first_taken
-from irsplit.ir import Graph, Model, TensorType, Value
-from irsplit.passes.dims import fed
+from irsplit.ir import Model, TensorType, Value, fed
 
 
 def observed_shapes(dialect: Dialect, model: Model, sizes: Mapping[str, int]) -> dict[Value, tuple[int, ...]]:
@@ -25,8 +25,7 @@ def observed_shapes(dialect: Dialect, model: Model, sizes: Mapping[str, int]) ->
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         path = Path(folder) / f"whole{dialect.extensions[0]}"
         outputs = list(dict.fromkeys((*entry.outputs, *wanted)))
-        probe = Graph(entry.name, entry.inputs, outputs, entry.nodes, entry.constants, native=entry.native)
-        dialect.write(model, probe, path)
+        dialect.write(model, replace(entry, outputs=outputs), path)
         file = SegmentFile(path, model.dialect, tuple(value.name for value in inputs), ())
         infos = [tensor_info(value) for value in inputs]
         calls, shapes = first_taken(lambda calls: isolated(run_shapes, file, calls[0]), infos, 1, dims=sizes)

@@ -7,7 +7,7 @@ depend on constants alone and are cloned to every segment that reads them. Dead 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from irsplit.ir import Graph, Node, Value, operands, without_collector
+from irsplit.ir import Graph, Node, Value, fed, operands, without_collector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ def schedule(graph: Graph) -> Schedule:
     leads to no output (states that are written last) as soon as it can run: early readers and late writers would hide
     cuts that they have nothing to do with.
     """
-    inputs = tuple(value for value in graph.inputs if value.constant is None)
+    inputs = tuple(fed(graph))
     runtime: set[Value | None] = set(inputs)
     nodes: list[Node] = []
     reads: list[tuple[Value, ...]] = []

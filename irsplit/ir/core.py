@@ -209,6 +209,11 @@ class Model:
         return [graph for graph in self.graphs if graph.place is not None]
 
 
+def fed(graph: Graph) -> list[Value]:
+    """The inputs that a caller must feed: those without a default."""
+    return [value for value in graph.inputs if value.constant is None]
+
+
 def captures(node: Node) -> list[Value]:
     """Values of the graphs around `node` that its bodies use or return, nested bodies included, each once."""
     found: dict[Value, None] = {}
