@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from grpc_calls import model_infer
 from tritonclient.utils import InferenceServerException
 
 import irsplit
@@ -250,16 +251,7 @@ def test_elements_that_come_one_by_one_are_those_of_the_datatype_exactly():
 
 def grpc_infer(server: Server, **fields: Any) -> Any:
     """The answer of the gRPC door to a message of these fields, or the error."""
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        call = channel.unary_unary(
-            f"/{protobuf.SERVICE}/ModelInfer",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=protobuf.message("ModelInferResponse").FromString,
-        )
-        try:
-            return call(protobuf.message("ModelInferRequest")(model_name="onnx", **fields), timeout=10)
-        except grpc.RpcError as error:
-            return error
+    return model_infer(server, protobuf.message("ModelInferRequest")(model_name="onnx", **fields))
 
 
 def grpc_tensor(frame: bytes, **fields: Any) -> dict[str, Any]:

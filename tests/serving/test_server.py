@@ -19,6 +19,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 import tritonclient.utils
+from grpc_calls import model_infer
 
 import irsplit
 from irsplit.errors import BundleError, ServeError
@@ -113,17 +114,8 @@ def test_frames_find_their_version(onnx_bundle, tmp_path, calls):
 
 
 def _raw_infer(server: Server, request: InferRequest) -> grpc.StatusCode:
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        call = channel.unary_unary(
-            f"/{protobuf.SERVICE}/ModelInfer",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=protobuf.message("ModelInferResponse").FromString,
-        )
-        try:
-            call(protobuf.request_to_message(request), timeout=60)
-        except grpc.RpcError as error:
-            return error.code()
-        return grpc.StatusCode.OK
+    answer = model_infer(server, protobuf.request_to_message(request))
+    return answer.code() if isinstance(answer, grpc.RpcError) else grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize(
