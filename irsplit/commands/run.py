@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.inputs import parse_inputs
 from irsplit.commands.output import size
 from irsplit.commands.progress import working
 from irsplit.engines.execute import run_bundle
 from irsplit.engines.isolate import isolated
-from irsplit.runtime.engines import DEFAULT_OPTIONS
 from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.session import check_inputs
@@ -33,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="an input from .npy, an image or a .wav; once for every input",
     )
+    add_engine(parser, threads=0)
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.npz", help="write the outputs by name")
 
 
@@ -40,7 +41,7 @@ def run(arguments: Namespace) -> int:
     manifest = Manifest.load(arguments.bundle)
     inputs = check_inputs(manifest.inputs, parse_inputs(arguments.input, manifest.inputs))
     with working("running"):
-        outputs, frames = isolated(run_bundle, arguments.bundle, [inputs], DEFAULT_OPTIONS)
+        outputs, frames = isolated(run_bundle, arguments.bundle, [inputs], engine_options(arguments))
     for name, value in outputs[0].items():
         print(f"{name}  {_described(value)}")
     print("frames:", ", ".join(size(count) for count in frames[0]))

@@ -5,6 +5,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.token import add_token, token_of
 from irsplit.delta import write_delta
 from irsplit.errors import ServeError
@@ -39,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--queue", type=int, default=64, help="requests that may wait; the rest are refused; default 64"
     )
-    parser.add_argument("--threads", type=int, default=1, help="engine threads a request; default 1")
+    add_engine(parser)
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="run up to N waiting frames at once; default 1"
     )
@@ -71,7 +72,7 @@ def run(arguments: Namespace) -> int:
         http_port=None if arguments.no_http else arguments.http_port,
         workers=arguments.workers,
         queue=arguments.queue,
-        threads=arguments.threads,
+        engine=engine_options(arguments),
         batching=Batching(arguments.batch, arguments.batch_delay_ms / 1000),
         limits=limits,
         token=token_of(arguments),

@@ -15,15 +15,31 @@ MODULES = {"onnx": "irsplit.runtime.engines.ort", "tflite": "irsplit.runtime.eng
 
 
 @dataclass(frozen=True, slots=True)
+class Accelerator:
+    """What an engine hands the nodes to that it can run: by name, with options of its own."""
+
+    name: str
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EngineOptions:
     """`optimize` lets the engine fuse and reorder; without it a node computes the same whatever surrounds it."""
 
     optimize: bool = True
     threads: int = 0
     """0: the engine chooses."""
+    providers: tuple[Accelerator, ...] = ()
+    """Execution providers of onnxruntime, the first choice first: "CUDAExecutionProvider", or short "cuda".
+
+    What none of them takes runs on the CPU.
+    """
+    delegates: tuple[Accelerator, ...] = ()
+    """Delegates of LiteRT, each the name of its library: "libedgetpu.so.1"."""
 
 
 DEFAULT_OPTIONS = EngineOptions()
+ONE_THREAD = EngineOptions(threads=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,7 @@ class Engine(Protocol):
 
 
 def open_engine(file: ModelFile, format: str, options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
-    """Load a model file. Raises EngineError when the engine is not installed or refuses the file.
+    """Load a model file. Raises EngineError when engine or accelerator are not installed, or refuse the file.
 
     An engine may abort the process on a malformed file: open files that nobody vouches for in a subprocess.
     """

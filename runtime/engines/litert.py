@@ -1,16 +1,17 @@
 """TFLite segments on LiteRT."""
 
+import ctypes
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Delegate, Interpreter, OpResolverType, load_delegate
 from numpy.typing import NDArray
 
 from irsplit.errors import EngineError, ModelRefusedError
-from irsplit.runtime.engines import Engine, EngineOptions, MappedModel, ModelFile
+from irsplit.runtime.engines import Accelerator, Engine, EngineOptions, MappedModel, ModelFile
 
 
 class LitertEngine:
@@ -29,6 +30,7 @@ class LitertEngine:
         self._identity = self._identify()
         self._lock = threading.Lock()
         self._threads = options.threads
+        self._delegates = [_delegate(accelerator) for accelerator in options.delegates]
         self.optimized = options.optimize
         self._shapes: list[tuple[int, ...]] | None = None
         """Of the inputs that the interpreter is prepared for; None: not prepared."""
@@ -72,6 +74,7 @@ class LitertEngine:
                 self._content,
                 experimental_op_resolver_type=resolver,
                 num_threads=self._threads or None,
+                experimental_delegates=self._delegates,
             )
         except (RuntimeError, ValueError) as error:
             raise self._refusal(error) from error
@@ -118,6 +121,16 @@ class LitertEngine:
     def reset(self) -> None:
         with self._lock:
             self._interpreter, self._shapes = self._opened(), None  # reset_all_variables() leaves resource variables
+
+
+def _delegate(accelerator: Accelerator) -> Delegate:
+    try:
+        # Looked up first: LiteRT's object for a library that has it not complains, on standard error, when it goes.
+        _ = ctypes.PyDLL(accelerator.name).tflite_plugin_create_delegate
+        return load_delegate(accelerator.name, dict(accelerator.options))
+    except (AttributeError, OSError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise EngineError(f"LiteRT cannot load the delegate '{accelerator.name}': {why}; give its library") from error
 
 
 def open_engine(file: ModelFile, options: EngineOptions) -> Engine:

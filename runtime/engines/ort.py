@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from irsplit.errors import EngineError, ModelRefusedError
-from irsplit.runtime.engines import Engine, EngineOptions, MappedModel, ModelFile
+from irsplit.runtime.engines import Accelerator, Engine, EngineOptions, MappedModel, ModelFile
 
 _AS_INTEGERS = {
     "tensor(bfloat16)": (16, np.uint16),
@@ -21,6 +21,10 @@ _AS_INTEGERS = {
 }
 """Types that numpy has not: ONNX's number of the type, and the integers that stand for its elements."""
 
+_SUFFIX = "ExecutionProvider"
+_Providers = list[tuple[str, dict[str, str]]]
+"""Names and options, as onnxruntime takes them."""
+
 
 class OrtEngine:
     def __init__(self, file: ModelFile, options: EngineOptions) -> None:
@@ -31,27 +35,29 @@ class OrtEngine:
         self._options.log_severity_level = 4  # what it would log arrives as an exception
         if not options.optimize:
             self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = self._open(file)
+        self._session = self._open(file, _providers(options.providers))
         self._inputs = [(value.name, value.type) for value in self._session.get_inputs()]
         self._gives_arrays = all(value.type not in _AS_INTEGERS for value in self._session.get_outputs())
 
-    def _open(self, file: ModelFile) -> Any:
+    def _open(self, file: ModelFile, providers: _Providers) -> Any:
         # onnxruntime's errors share no base class below Exception.
         try:
-            if isinstance(file, MappedModel):
-                return self._open_mapped(file)
-            return onnxruntime.InferenceSession(str(file), self._options, providers=["CPUExecutionProvider"])
+            opened = self._mapped(file) if isinstance(file, MappedModel) else str(file)
+            session: Any = onnxruntime.InferenceSession(opened, self._options, providers=providers, enable_fallback=0)
         except Exception as error:
             raise ModelRefusedError(f"{self._name}: onnxruntime refuses it: {_first_line(error)}") from error
+        if missing := [name for name, _ in providers if name not in session.get_providers()]:
+            named = ", ".join(missing)
+            raise EngineError(f"{self._name}: onnxruntime cannot start {named}: its libraries or hardware are not here")
+        session._model_bytes = None  # kept to fall back on other providers, and as large as the model
+        return session
 
-    def _open_mapped(self, file: MappedModel) -> Any:
+    def _mapped(self, file: MappedModel) -> bytes:
         views = list(file.beside.values())
         if views:
             names, sizes = list(file.beside), [len(view) for view in views]
             self._options.add_external_initializers_from_files_in_memory(names, views, sizes)
-        session: Any = onnxruntime.InferenceSession(bytes(file.data), self._options, providers=["CPUExecutionProvider"])
-        session._model_bytes = None  # kept to fall back on other providers, and as large as the model
-        return session
+        return bytes(file.data)
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
         fed = zip(self._inputs, inputs, strict=True)
@@ -74,6 +80,21 @@ class OrtEngine:
 
 def open_engine(file: ModelFile, options: EngineOptions) -> Engine:
     return OrtEngine(file, options)
+
+
+def _providers(wanted: Sequence[Accelerator]) -> _Providers:
+    """The wanted ones, and the CPU behind them. Raises EngineError for one that this onnxruntime was built without."""
+    known = {name.removesuffix(_SUFFIX).lower(): name for name in onnxruntime.get_available_providers()}
+    found: _Providers = []
+    for accelerator in wanted:
+        name = known.get(accelerator.name.removesuffix(_SUFFIX).lower())
+        if name is None:
+            raise EngineError(
+                f"this onnxruntime has no provider '{accelerator.name}', only {', '.join(known.values())}; "
+                "install the build that has it, such as onnxruntime-gpu, in its place"
+            )
+        found.append((name, dict(accelerator.options)))
+    return [*found, ("CPUExecutionProvider", {})]
 
 
 def _typed(array: NDArray[Any], type: str) -> Any:

@@ -2,18 +2,15 @@
 
 from pathlib import Path
 
-from irsplit.runtime.engines import EngineOptions
+from irsplit.runtime.engines import ONE_THREAD
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.checksum import check, signed
 from irsplit.runtime.serving.messages import InferRequest, InferResponse
 from irsplit.runtime.serving.served import Limits, ServedBundle
 
-ONE_THREAD = EngineOptions(threads=1)
-"""An engine that hosts us runs several requests, or several processes, at a time."""
-
 
 class HostedBundle:
-    """`name` is what the engine calls it. Thread-safe."""
+    """`name` is what the engine calls it, which runs several requests, or several processes, at a time. Thread-safe."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._bundle = ServedBundle(Manifest.load(folder), name, Limits(), ONE_THREAD)

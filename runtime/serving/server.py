@@ -17,7 +17,7 @@ import grpc
 import uvicorn
 
 from irsplit.errors import BundleError, ServeError
-from irsplit.runtime.engines import EngineOptions
+from irsplit.runtime.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.batching import Batching
 from irsplit.runtime.serving.bearer import is_token
@@ -47,8 +47,7 @@ class ServerOptions:
     http_port: int | None = 8000
     workers: int = 2
     queue: int = 64
-    threads: int = 1
-    """Threads of an engine for one request."""
+    engine: EngineOptions = ONE_THREAD
     batching: Batching = NO_BATCHING
     limits: Limits = field(default_factory=Limits)
     token: str = field(default="", repr=False)
@@ -75,10 +74,10 @@ class ServerOptions:
             except OSError as error:  # ssl.SSLError is one
                 files = f"{self.certificate} and {self.key}"
                 raise ServeError(f"{files} cannot be used ({error}); give PEM files that go together") from error
-        if self.workers < 1 or self.queue < 0 or self.threads < 1:
+        if self.workers < 1 or self.queue < 0 or self.engine.threads < 0:
             raise ServeError(
-                f"{self.workers} workers, {self.threads} threads and a queue of {self.queue}: "
-                "give at least 1 worker, 1 thread and a queue of 0"
+                f"{self.workers} workers, {self.engine.threads} threads and a queue of {self.queue}: "
+                "give at least 1 worker, 1 thread (0: the engine chooses) and a queue of 0"
             )
         for port in (self.port, self.http_port or 0):
             if not 0 <= port < 1 << 16:
@@ -185,7 +184,6 @@ class _QuietServer(uvicorn.Server):
 
 def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBundle]:
     """Open bundles given as FOLDER or NAME=FOLDER. Raises BundleError, EngineError."""
-    engine = EngineOptions(threads=options.threads)
     bundles: list[ServedBundle] = []
     for word in words:
         name, equals, folder = word.partition("=")
@@ -194,7 +192,7 @@ def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBun
         chosen = name if equals else manifest.name
         if not chosen or "/" in chosen:
             raise BundleError(f"{word}: '{chosen}' is no name for a bundle; give NAME=FOLDER without '/' in NAME")
-        bundles.append(ServedBundle(manifest, chosen, options.limits, engine))
+        bundles.append(ServedBundle(manifest, chosen, options.limits, options.engine))
     return bundles
 
 
