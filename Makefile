@@ -11,15 +11,20 @@ BIN    := $(VENV)/bin
 
 setup: $(VENV)/.stamp
 
+# setuptools calls the tables that build the extension experimental, at every step, and says that an editable installation is one.
+QUIET := PYTHONWARNINGS='ignore:`[tool.,ignore:Editable installation'
+
 $(VENV)/.stamp: pyproject.toml $(wildcard runtime/*.c runtime/src/* runtime/include/*)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"
-	$(BIN)/pip install --quiet --editable ".[test,docs]"
-	touch $@
+	@echo "making the environment $(VENV): a minute or two"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"
+	@$(QUIET) $(BIN)/pip install --quiet --editable ".[test,docs]"
+	@touch $@
+	@echo "ready; use it with: source $(BIN)/activate"
 
 # pytriton asks for numpy 1; only the server that it brings along is started.
 engines: setup
-	$(BIN)/pip install --quiet --editable ".[test,test-engines]"
+	$(QUIET) $(BIN)/pip install --quiet --editable ".[test,test-engines]"
 	$(BIN)/pip install --quiet --no-deps "nvidia-pytriton>=0.7"
 
 lint: setup

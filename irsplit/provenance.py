@@ -19,7 +19,7 @@ from irsplit.passes.pipeline import Pipeline
 from irsplit.runtime.foreign import ENTRY_POINTS as CODECS
 
 _ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
-_LIBRARIES = ("numpy", "zstandard", "onnx", "flatbuffers")
+_LIBRARIES = ("numpy", "zstandard", "onnx")
 
 
 def provenance(model: Model, files: Mapping[Path, str], pipeline: Pipeline) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from irsplit.ir import Graph, Model, Node, Value
 from irsplit.passes.cuts import Cut, find_cuts
 from irsplit.passes.recompute import Recompute
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from irsplit.passes.ratios import Ratios
 
-Samples = Sequence[NDArray[np.generic]]
+Samples = Sequence["NDArray[np.generic]"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from irsplit.passes.base import Context
 from irsplit.passes.boundaries import sends, specs
 from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.dims import unsized
-from irsplit.runtime.boundary import MAX_TENSORS
+from irsplit.runtime.limits import MAX_TENSORS
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from irsplit.passes.orders import orders
 from irsplit.passes.reasons import Branches, States, crowded, framable, independent, repeated, unframable
 from irsplit.passes.recompute import Recompute, size_bytes
 from irsplit.passes.schedule import Schedule, schedule
-from irsplit.runtime.boundary import MAX_TENSORS
+from irsplit.runtime.limits import MAX_TENSORS
 
 LISTED = 32
 """A rejected position lists at most this many of the values that would cross it."""

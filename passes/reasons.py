@@ -7,7 +7,7 @@ from irsplit.ir import Node, TensorType, Value
 from irsplit.passes.cut import Cut
 from irsplit.passes.dominators import DominatorTree
 from irsplit.passes.schedule import Schedule
-from irsplit.runtime.boundary import MAX_RANK, MAX_TENSORS
+from irsplit.runtime.limits import MAX_RANK, MAX_TENSORS
 
 
 def independent(cut: Cut) -> str:

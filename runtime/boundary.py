@@ -12,13 +12,12 @@ from irsplit import dtypes
 from irsplit.errors import BundleError, UnsupportedError
 from irsplit.runtime.crc32c import crc32c
 from irsplit.runtime.foreign import foreign_codecs
+from irsplit.runtime.limits import MAX_RANK, MAX_TENSORS
 from irsplit.runtime.static_model import FLAT, Elements, Model
 
 CODECS: dict[str, int] = {"raw": 0, "zstandard": 1, "static-rans": 2}
 """Our own codecs by the number that descriptors carry; those of other packages: `irsplit.runtime.foreign`."""
 CODEC_NAMES: dict[int, str] = {code: name for name, code in CODECS.items()}
-MAX_RANK = 8
-MAX_TENSORS = 256
 SYMBOLIC = 0xFFFFFFFF
 DIGEST_SIZE = 16
 BUNDLE_DIGEST_SIZE = 32
@@ -35,6 +34,7 @@ _DEFAULT_CHUNK_BYTES = 1 << 24
 _SIZE_LIMIT = 1 << 62
 _DEFAULT_PART = 1 << 20
 _QUANTIZABLE = ("f32", "f16", "bf16")
+_STORAGES = {dtype.name: dtype.storage for dtype in dtypes.ALL if dtype.storage is not None}
 MANTISSA_BITS = {"f32": 23, "f16": 10, "bf16": 7}
 WIDE_INTEGERS = ("i16", "i32", "i64", "u16", "u32", "u64")
 
@@ -128,12 +128,11 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         where = f"boundary tensor {self.name!r}"
-        dtype = dtypes.BY_NAME.get(self.dtype)
-        if dtype is None or dtype.storage is None:
+        if self.dtype not in _STORAGES:
             raise UnsupportedError(f"{where}: elements of type {self.dtype} cannot be framed; cut elsewhere")
         if len(self.shape) > MAX_RANK:
             raise UnsupportedError(f"{where}: rank {len(self.shape)} is above {MAX_RANK}; cut elsewhere")
-        size = dtype.storage.itemsize
+        size = self.storage.itemsize
         for dim in self.shape:
             size *= max(dim or 1, 1)
             if (dim is not None and not 0 <= dim < SYMBOLIC) or size > _SIZE_LIMIT:
@@ -198,9 +197,7 @@ class TensorSpec:
     @property
     def storage(self) -> np.dtype[np.generic]:
         """numpy type of the tensor's elements."""
-        storage = dtypes.BY_NAME[self.dtype].storage
-        assert storage is not None
-        return storage
+        return _STORAGES[self.dtype]
 
     @property
     def wire_size(self) -> int:

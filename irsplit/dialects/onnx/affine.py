@@ -2,14 +2,19 @@
 the model does not have them yet; Cast around them for half precision."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from irsplit import dtypes
 from irsplit.dialects.onnx import schema
 from irsplit.dtypes import DType
 from irsplit.errors import UnsupportedError
 from irsplit.ir import Attribute, Constant, Model, Node, Quantization, TensorType, Value
+from irsplit.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = LazyModule("numpy")
 
 _BROADCASTING, _LINEAR, _CLIP_BY_INPUTS, _LINEAR_BY_CHANNEL = 7, 10, 11, 13
 """The operator sets that brought these."""

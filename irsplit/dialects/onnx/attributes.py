@@ -3,8 +3,8 @@
 import struct
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from irsplit.dialects.onnx import schema
@@ -12,6 +12,12 @@ from irsplit.dialects.onnx.source import SourceNode
 from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_ints, read_text
 from irsplit.errors import ModelError
 from irsplit.ir import Attribute, Node
+from irsplit.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = LazyModule("numpy")
 
 _FLOAT, _INT, _STRING, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 6, 7, 8
 """AttributeProto.AttributeType."""

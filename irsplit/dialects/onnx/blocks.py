@@ -2,15 +2,20 @@
 
 import fcntl
 import os
-import shutil
 import threading
 from logging import getLogger
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from irsplit.dialects.onnx.wire import Message, Span
 from irsplit.ir import Buffer
+from irsplit.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import shutil
+else:
+    shutil = LazyModule("shutil")
 
 _log = getLogger("irsplit")
 

@@ -1,12 +1,16 @@
 """Elements of values that are known before the model runs."""
 
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from irsplit.dialects.onnx.attributes import attribute_tensor, late_reading, read_attributes
 from irsplit.dialects.onnx.tensors import array_of, tensor_array
 from irsplit.ir import TensorType, Value
+from irsplit.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = LazyModule("numpy")
 
 
 def constant_array(value: Value) -> Any:

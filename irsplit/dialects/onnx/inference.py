@@ -1,9 +1,7 @@
 """Types of values that the file does not say: from ONNX's own inference, else from the engine."""
 
 import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
@@ -20,9 +18,14 @@ from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, 
 from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
+    import subprocess
+    import tempfile
+
     from onnx import checker, shape_inference
     from onnx.onnx_cpp2py_export import shape_inference as native_inference
 else:
+    subprocess = LazyModule("subprocess")
+    tempfile = LazyModule("tempfile")
     checker = LazyModule("onnx.checker")
     shape_inference = LazyModule("onnx.shape_inference")
     native_inference = LazyModule("onnx.onnx_cpp2py_export.shape_inference")

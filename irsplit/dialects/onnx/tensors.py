@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.typeinfo import element_type
@@ -12,9 +10,11 @@ from irsplit.ir import Buffer, Constant, TensorType, Type
 from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     from onnx import numpy_helper
 else:
+    np = LazyModule("numpy")
     onnx = LazyModule("onnx")
     numpy_helper = LazyModule("onnx.numpy_helper")
 

@@ -2,17 +2,21 @@
 
 from itertools import pairwise
 from struct import unpack_from
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from irsplit import dtypes
 from irsplit.errors import ModelError, UnsupportedError
 from irsplit.ir import TensorType, Value
+from irsplit.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+else:
+    np = LazyModule("numpy")
 
 
-def array(value: Value) -> NDArray[Any]:
+def array(value: Value) -> "NDArray[Any]":
     """The elements of a constant; packed 4-bit and 2-bit ones widened, strings as objects of bytes.
 
     Raises UnsupportedError for sparse constants, which a DENSIFY node of the model unpacks, and for constants without
@@ -30,7 +34,7 @@ def array(value: Value) -> NDArray[Any]:
         raise ModelError(f"{value} of type {type.dtype}{list(shape)} holds {constant.length} bytes: {error}") from error
 
 
-def _decode(data: memoryview, type: TensorType) -> NDArray[Any]:
+def _decode(data: memoryview, type: TensorType) -> "NDArray[Any]":
     if type.dtype == dtypes.STR:
         return _strings(data)
     if type.dtype.storage is not None:
@@ -48,7 +52,7 @@ def _decode(data: memoryview, type: TensorType) -> NDArray[Any]:
     return ((fields ^ sign).astype(np.int8) - np.int8(sign)).astype(np.int8)
 
 
-def _strings(data: memoryview) -> NDArray[Any]:
+def _strings(data: memoryview) -> "NDArray[Any]":
     """A count, one offset more than there are strings, and the bytes of the strings."""
     if len(data) < 4:
         return np.empty(0, object)

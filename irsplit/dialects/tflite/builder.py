@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from struct import pack
 from typing import Any
 
-from flatbuffers import packer
-
 from irsplit.dialects.tflite.flatbuffer import (
     OFFSET_SIZE,
+    SCALARS,
+    SOFFSET,
+    UOFFSET,
+    VOFFSET,
     VTABLE_HEADER,
     Field,
     Layout,
@@ -165,7 +167,7 @@ class Builder:
         out += bytes((phase - len(out)) % PHASE)
         start = len(out)
         out += body
-        packer.soffset.pack_into(out, start, start - at)
+        SOFFSET.pack_into(out, start, start - at)
         return start
 
     def _vtable(self, vtable: bytes) -> int:
@@ -182,12 +184,12 @@ class Builder:
         if child is not None:
             self._refer(start + offset, child)
             return
-        at = start - packer.soffset.unpack_from(self.out, start)[0]
-        (length,) = packer.uint16.unpack_from(self.out, at)
+        at = start - SOFFSET.unpack_from(self.out, start)[0]
+        (length,) = VOFFSET.unpack_from(self.out, at)
         vtable = self.out[at : at + length]
-        packer.uint16.pack_into(vtable, VTABLE_HEADER + 2 * spec.slot, 0)
-        packer.uoffset.pack_into(self.out, start + offset, 0)
-        packer.soffset.pack_into(self.out, start, start - self._vtable(bytes(vtable)))
+        VOFFSET.pack_into(vtable, VTABLE_HEADER + 2 * spec.slot, 0)
+        UOFFSET.pack_into(self.out, start + offset, 0)
+        SOFFSET.pack_into(self.out, start, start - self._vtable(bytes(vtable)))
 
     def _text(self, data: bytes | memoryview) -> int:
         start = self._vector(data, len(data), 1)
@@ -199,7 +201,7 @@ class Builder:
         out = self.out
         out += bytes(-(len(out) + OFFSET_SIZE) % max(width, OFFSET_SIZE))
         start = len(out)
-        out += packer.uoffset.pack(count)
+        out += UOFFSET.pack(count)
         out += data
         return start
 
@@ -210,7 +212,7 @@ class Builder:
         return start
 
     def _refer(self, position: int, to: int) -> None:
-        packer.uoffset.pack_into(self.out, position, to - position)
+        UOFFSET.pack_into(self.out, position, to - position)
 
     def _place_payloads(self) -> None:
         """Give every payload its place: vectors first, because their offsets reach 2 GB only; equal spans share one."""
@@ -227,7 +229,7 @@ class Builder:
             if counted:
                 self._refer(position, places[key] - OFFSET_SIZE)
             else:
-                packer.uint64.pack_into(self.out, position, places[key])
+                SCALARS["u64"].pack_into(self.out, position, places[key])
 
 
 def _set_inline(body: bytearray, offsets: list[int], phase: int, spec: Field, value: FieldValue) -> None:

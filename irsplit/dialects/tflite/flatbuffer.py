@@ -10,17 +10,17 @@ from functools import cache
 from struct import Struct, unpack_from
 from typing import Literal, NoReturn
 
-from flatbuffers import packer
-
 from irsplit.dialects.tflite.schema import TABLES, UNIONS
 from irsplit.errors import ModelError, UnsupportedError
 
 Kind = Literal["scalar", "text", "table", "union", "numbers", "texts", "tables"]
 SCALARS: dict[str, Struct] = {
-    "bool": Struct("<?"), "i8": packer.int8, "u8": packer.uint8, "i16": packer.int16, "u16": packer.uint16,
-    "i32": packer.int32, "u32": packer.uint32, "i64": packer.int64, "u64": packer.uint64, "f32": packer.float32,
-    "f64": packer.float64,
+    "bool": Struct("<?"), "i8": Struct("<b"), "u8": Struct("<B"), "i16": Struct("<h"), "u16": Struct("<H"),
+    "i32": Struct("<i"), "u32": Struct("<I"), "i64": Struct("<q"), "u64": Struct("<Q"), "f32": Struct("<f"),
+    "f64": Struct("<d"),
 }  # fmt: skip
+# Offsets: to what a field refers to, from a table back to its vtable, and inside of vtables.
+UOFFSET, SOFFSET, VOFFSET = SCALARS["u32"], SCALARS["i32"], SCALARS["u16"]
 OFFSET_SIZE = 4
 VTABLE_HEADER = 4
 # An honest file reaches each of its bytes about once; one whose tables refer to each other in fans reaches far more.
@@ -80,7 +80,7 @@ def _field(slot: int, word: str) -> Field:
     name, _, rest = word.partition(":")
     kind, _, default = rest.partition("=")
     target = kind.strip("[]")
-    code = SCALARS.get(target, packer.uoffset)
+    code = SCALARS.get(target, UOFFSET)
     value = 0 if not default else {"True": 1, "False": 0}.get(default) or float(default)
     number = value if target in ("f32", "f64") else int(value)
     return Field(name, slot, _kind_of(target, vector=kind.startswith("[")), target, code, number)
@@ -130,7 +130,7 @@ class Flatbuffer:
     def unsigned(self, position: int) -> int:
         if position + OFFSET_SIZE > self.size:
             self.fail(position, f"the file ends after {self.size} bytes")
-        return packer.uoffset.unpack_from(self.data, position)[0]
+        return UOFFSET.unpack_from(self.data, position)[0]
 
     def vector(self, position: int, element_width: int) -> tuple[int, int]:
         """First byte and number of elements of the vector or string at `position`."""
@@ -155,7 +155,7 @@ class Flatbuffer:
         """The shape of the table at `position`, checked: the table and all its fields lie in the file."""
         if position + OFFSET_SIZE > self.size:
             self.fail(position, f"the file ends after {self.size} bytes")
-        vtable = position - packer.soffset.unpack_from(self.data, position)[0]
+        vtable = position - SOFFSET.unpack_from(self.data, position)[0]
         key = layout.name, vtable
         shape = self._shapes.get(key)
         if shape is None:
@@ -216,7 +216,7 @@ class Table:
     @property
     def end(self) -> int:
         """The first byte behind the table and its vtable, without what it refers to."""
-        vtable = self.position - packer.soffset.unpack_from(self.source.data, self.position)[0]
+        vtable = self.position - SOFFSET.unpack_from(self.source.data, self.position)[0]
         return max(self.position + self.shape.size, vtable + len(self.shape.vtable))
 
     def has(self, name: str) -> bool:
