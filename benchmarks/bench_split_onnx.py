@@ -15,9 +15,9 @@ extract_model needs 8 GB of memory for the large ones. `--small` makes everythin
 
 Every split is a fresh process, pinned nowhere; methods take turns. Our byte code is made before, as an installation
 makes it, whatever PYTHONDONTWRITEBYTECODE says. `wall` and `cpu` are those of the whole process, its start and imports
-included; `work` is without our imports, but with onnx's, which a model that leaves types out needs; `peak` is resident
-memory. Before anything is timed, the halves of a small transformer are run and must give the bits of the whole, and the
-halves of each large model must hold its weights.
+included; `work` is without our imports, but with the part of onnx that a model needs which leaves types out; `peak` is
+resident memory. Before anything is timed, the halves of a small transformer are run and must give the bits of the
+whole, and the halves of each large model must hold its weights.
 """
 
 import argparse

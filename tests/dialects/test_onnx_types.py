@@ -1,5 +1,7 @@
 """Types that a file leaves out are found: by ONNX's inference, by stand-ins, at last by asking the engine."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,24 @@ def test_the_rank_of_every_value_of_the_corpus_is_known(model: corpus.CorpusMode
         )
 
     assert [value for value in ONNX.read(model.path).entry.values() if not is_known(value)] == []
+
+
+def test_the_onnx_package_may_be_imported_after_its_inference(tmp_path: Path):
+    """Inference loads an extension of the package alone; here the two meet in the order that nothing else tests."""
+    read(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])], [2, 3])
+    code = """
+from pathlib import Path
+from irsplit.dialects.onnx import ONNX
+model = ONNX.read(Path("m.onnx"))
+import sys
+assert "onnx" not in sys.modules
+import onnx.checker, onnx.parser, onnx.shape_inference
+whole = onnx.load("m.onnx")
+onnx.checker.check_model(onnx.shape_inference.infer_shapes(whole, strict_mode=True))
+print(*(value.type.shape for value in model.entry.values()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "(2, 3) (2, 3) (2, 3)\n"
 
 
 def test_shapes_that_the_graph_computes_are_followed(tmp_path: Path):

@@ -11,6 +11,7 @@ from irsplit import dtypes
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import body_messages
 from irsplit.dialects.onnx.blocks import BlockWriter
+from irsplit.dialects.onnx.native import InferenceError, infer_shapes
 from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Field, fields, scan
@@ -20,15 +21,9 @@ from irsplit.lazy import LazyModule
 if TYPE_CHECKING:
     import subprocess
     import tempfile
-
-    from onnx import checker, shape_inference
-    from onnx.onnx_cpp2py_export import shape_inference as native_inference
 else:
     subprocess = LazyModule("subprocess")
     tempfile = LazyModule("tempfile")
-    checker = LazyModule("onnx.checker")
-    shape_inference = LazyModule("onnx.shape_inference")
-    native_inference = LazyModule("onnx.onnx_cpp2py_export.shape_inference")
 
 _log = getLogger("irsplit")
 
@@ -84,8 +79,8 @@ def _ask_onnx(model: Model) -> None:
     if skeleton.size > _MOST_BYTES:
         return
     try:
-        inferred: bytes = native_inference.infer_shapes(skeleton.tobytes(), False, False, True)
-    except (checker.ValidationError, shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        inferred = infer_shapes(skeleton.tobytes())
+    except InferenceError as error:
         _log.info("%s: ONNX cannot infer types: %s", model.native.buffer.name, error)
         return
     for field in fields(inferred, 0, len(inferred)):
