@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 
 setup: $(VENV)/.stamp
 
-# setuptools calls the tables that build the extension experimental, at every step, and says that an editable installation is one.
+# At every step setuptools calls its tables for extensions experimental, and says that an editable installation is one.
 QUIET := PYTHONWARNINGS='ignore:`[tool.,ignore:Editable installation'
 
 $(VENV)/.stamp: pyproject.toml $(wildcard runtime/*.c runtime/src/* runtime/include/*)

@@ -14,7 +14,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from irsplit.cli import COMMANDS, main, parser_of
+from irsplit.cli import main
+from irsplit.commands.registry import COMMANDS, parser_of
 
 ROOT = Path(__file__).parent.parent
 HOME = "index.md"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import snippets
-from irsplit.cli import COMMANDS, main, module_of
+from irsplit.cli import main
+from irsplit.commands.registry import COMMANDS, module_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")])

@@ -13,7 +13,9 @@ DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 
 MISTAKES = {
     "": "arguments are required: COMMAND; see 'irsplit --help'",
-    "cut MODEL": "invalid choice: 'cut' (choose from",
+    "cut MODEL": "there is no command 'cut'; did you mean 'cuts'? See 'irsplit --help'",
+    "frob MODEL": "there is no command 'frob'; known: cuts, extract, profile",
+    "completion tcsh": "choose from 'bash', 'zsh', 'fish'",
     "cuts": "arguments are required: model; see 'irsplit cuts --help'",
     "cuts nothere.onnx": "nothere.onnx: no such file",
     "cuts .": ".: is a folder; give a model file",

@@ -1,0 +1,62 @@
+"""irsplit completion SHELL"""
+
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import shtab
+
+from irsplit import profiles
+from irsplit.commands.registry import COMMANDS, module_of
+from irsplit.runtime.boundary import codec_names
+
+EXAMPLES = """
+irsplit completion bash
+irsplit completion zsh
+irsplit completion fish
+"""
+
+PLACES = {
+    "bash": "~/.local/share/bash-completion/completions/irsplit",
+    "zsh": "_irsplit in a folder of $fpath",
+    "fish": "~/.config/fish/completions/irsplit.fish",
+}
+"""Where each shell looks for the script."""
+
+_OFFERED: dict[str, Callable[[], Iterable[str]]] = {
+    "codec": lambda: (*codec_names(), "auto"),
+    "device": lambda: profiles.names("device"),
+    "server": lambda: profiles.names("device"),
+    "link": lambda: profiles.names("link"),
+    "objective": lambda: ("latency", "energy", "bytes", "device-memory", "throughput"),
+}
+"""Options that take more than names, but mostly one of these."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    places = "; ".join(f"{shell}: {place}" for shell, place in PLACES.items())
+    text = f"which script to print, and the file it belongs into: {places}"
+    parser.add_argument("shell", choices=tuple(PLACES), metavar="SHELL", help=text)
+
+
+def run(arguments: Namespace) -> int:
+    parser = _Described(prog="irsplit")
+    parser.add_argument("--version", action="version")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        module_of(name).add_arguments(commands.add_parser(name, help=summary))
+    print(shtab.complete(parser, shell=arguments.shell))
+    return 0
+
+
+class _Described(ArgumentParser):
+    """A parser, and parsers of its commands, that say what is worth offering for an argument; they never parse."""
+
+    def add_argument(self, *names: Any, **options: Any) -> Action:
+        action = super().add_argument(*names, **options)
+        if action.dest in _OFFERED:
+            action.choices = list(_OFFERED[action.dest]())
+        elif action.type is Path:
+            action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+        return action
