@@ -13,10 +13,10 @@ from irsplit.compiler import compile_model, whole_model
 from irsplit.engines.execute import SegmentFile
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import measure_part
-from irsplit.profiling import machine
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.session import DeviceSession
+from irsplit.sweeps import machine
 
 ONE_THREAD = EngineOptions(threads=1)
 

@@ -27,9 +27,10 @@ from irsplit.passes.cuts import legal_cuts
 from irsplit.passes.preparation import prepared
 from irsplit.profiles import Link, Message, link
 from irsplit.profiles.measured import to_json
-from irsplit.profiling import Effort, machine, profile_model
+from irsplit.profiling import profile_model
 from irsplit.runtime.engines import Engine, open_engine
 from irsplit.runtime.session import DeviceSession, Frame, ServerSession
+from irsplit.sweeps import Effort, machine
 
 MODELS = (
     "mobilenet_v1_025_128_uint8.tflite",

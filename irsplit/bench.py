@@ -37,11 +37,11 @@ from irsplit.errors import VERSION, CutError, PlanError
 from irsplit.passes import Cut
 from irsplit.passes.preparation import prepared
 from irsplit.profiles import Link
-from irsplit.profiling import Effort, machine
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import engine
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import file_digest
+from irsplit.sweeps import Effort, machine
 
 FORMAT = "irsplit-bench/1"
 PHASES = ("device", "encode", "decode", "server")

@@ -37,8 +37,7 @@ def measure_message(bundle: Path, call: Call, options: EngineOptions, runs: int)
     The device's part is CPU time, which a busy machine does not change; the exchange is by the clock on the wall.
     """
     parts = _Parts(bundle, call, options)
-    turns = [parts.device_turn() for _ in range(runs + 1)][1:]
-    device_ns = max(0, round(statistics.median(turns)))
+    device_ns = parts.device_ns(runs)
     if any(importlib.util.find_spec(name) is None for name in ("grpc", "uvicorn")):
         return Message(device_ns)
     with _serving(bundle, options.threads) as port:
@@ -48,24 +47,25 @@ def measure_message(bundle: Path, call: Call, options: EngineOptions, runs: int)
     return Message(device_ns, exchange_ns, up_bytes, down_bytes)
 
 
-class _Parts:
-    """A bundle's parts, each alone, and the session that runs those of the device together."""
+def measure_device_message(bundle: Path, call: Call, options: EngineOptions, runs: int) -> Message:
+    """The device's part of a message, of a bundle whose first segment runs there and whose second does not."""
+    return Message(_Near(bundle, call, options).device_ns(runs))
+
+
+class _Near:
+    """A bundle's first segment and the encoder, each alone, and the session that runs both together."""
 
     def __init__(self, bundle: Path, call: Call, options: EngineOptions) -> None:
         self.bundle, self.call, self.options = bundle, call, options
         self.session = DeviceSession(bundle, options)
         manifest = self.session.manifest
         self.boundary = manifest.boundaries[0]
-        near, far = manifest.segments
-        engines = [manifest.engine(index, options) for index in range(2)]
-        known: dict[str, Any] = dict(call)
-        self._near = engines[0], [known[name] for name in near.inputs]
-        known.update(zip(near.outputs, engines[0].run(self._near[1]), strict=True))
-        self._sent = [known[spec.name] for spec in self.boundary.tensors]
-        self.frame = framing.encode(self.boundary, self._sent)
-        self._far = engines[1], [known[name] for name in far.inputs]
-        outputs = dict(zip(far.outputs, engines[1].run(self._far[1]), strict=True))
-        self.returned_bytes = sum(outputs[name].nbytes for name in far.results)
+        near = manifest.segments[0]
+        engine = manifest.engine(0, options)
+        self.known: dict[str, Any] = dict(call)
+        self._near = engine, [self.known[name] for name in near.inputs]
+        self.known.update(zip(near.outputs, engine.run(self._near[1]), strict=True))
+        self._sent = [self.known[spec.name] for spec in self.boundary.tensors]
 
     def compute(self) -> None:
         self._near[0].run(self._near[1])
@@ -73,17 +73,34 @@ class _Parts:
     def encode(self) -> None:
         framing.encode(self.boundary, self._sent)
 
+    def device_ns(self, runs: int) -> int:
+        """What a call costs the device beyond engine and encoder."""
+        turns = [self._turn_ns() for _ in range(runs + 1)][1:]
+        return max(0, round(statistics.median(turns)))
+
+    def _turn_ns(self) -> float:
+        clock = time.process_time_ns
+        alone = sum(_each_ns(part, clock) for part in (self.compute, self.encode))
+        return _each_ns(lambda: self.session.start(self.call), clock) - alone
+
+
+class _Parts(_Near):
+    """Both segments of a bundle with one cut."""
+
+    def __init__(self, bundle: Path, call: Call, options: EngineOptions) -> None:
+        super().__init__(bundle, call, options)
+        far = self.session.manifest.segments[1]
+        engine = self.session.manifest.engine(1, options)
+        self.frame = framing.encode(self.boundary, self._sent)
+        self._far = engine, [self.known[name] for name in far.inputs]
+        outputs = dict(zip(far.outputs, engine.run(self._far[1]), strict=True))
+        self.returned_bytes = sum(outputs[name].nbytes for name in far.results)
+
     def decode(self) -> None:
         framing.decode(self.boundary, self.frame)
 
     def compute_far(self) -> None:
         self._far[0].run(self._far[1])
-
-    def device_turn(self) -> float:
-        """What a call costs the device beyond engine and encoder, ns."""
-        clock = time.process_time_ns
-        alone = sum(_each_ns(part, clock) for part in (self.compute, self.encode))
-        return _each_ns(lambda: self.session.start(self.call), clock) - alone
 
 
 def _each_ns(call: Callable[[], object], clock: Callable[[], int]) -> float:

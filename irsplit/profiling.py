@@ -1,20 +1,14 @@
 """Measure a model on this machine, part by part, each as the session that it will be (`irsplit profile`).
 
 Three kinds of parts: the stretches between neighbouring legal cuts, the prefixes (everything after a cut switched off,
-as Ushakov et al. measure their U8 loads) and the suffixes. Every part runs in a fresh process, so that its memory is
-its own, and optimised by the engine as it will be in a bundle.
-
-A machine has slow seconds. If all runs of a part were neighbours, they would fall on some parts alone; so the parts,
-the whole model among them, are measured in turns, again and again, and the medians are over all turns.
+as Ushakov et al. measure their U8 loads) and the suffixes.
 """
 
-import contextlib
-import platform
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,59 +17,20 @@ from irsplit.dialects.base import Dialect
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Call, SegmentFile
 from irsplit.engines.inputs import tensor_info
-from irsplit.engines.isolate import Isolation, copies, isolated
 from irsplit.engines.made_up import first_taken
-from irsplit.engines.measure import Runs, load_of, measure_codecs, rerun_part, run_part
-from irsplit.engines.pictures import measure_picture
+from irsplit.engines.measure import measure_codecs
+from irsplit.engines.pictures import picture_sizes
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
 from irsplit.messages import measure_message
 from irsplit.passes.cuts import Cut, Schedule
 from irsplit.passes.partition import split
 from irsplit.passes.preparation import prepared
 from irsplit.passes.stretches import chains
-from irsplit.profiles import Message
 from irsplit.profiles.measured import Coding, Load, ModelProfile
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import engine
-from irsplit.runtime.engines import MODULES, EngineOptions
 from irsplit.runtime.manifest import file_digest
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-SWEEPS = 3
-"""Times that all parts are measured in turn, each time with a share of the runs: one that is disturbed is outvoted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How carefully to measure. Medians are over `runs`, or as many of them as fit into a second, three at least.
-
-    Without `fresh` processes the parts run in this one: ten times faster, but memory is then a guess, and an engine
-    that aborts takes this process along.
-    """
-
-    threads: int = 1
-    warmup: int = 3
-    runs: int = 15
-    fresh: bool = True
-
-    def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Call the function in a fresh process, or in this one."""
-        return isolated(function, *args, **kwargs) if self.fresh else function(*args, **kwargs)
-
-    @contextlib.contextmanager
-    def again(self, format: str) -> Generator[Isolation]:
-        """Calls like `run`, of functions that use the engine of a format, once its memory is known."""
-        if not self.fresh:
-            yield self.run
-            return
-        with copies((run_part.__module__, MODULES[format])) as call:
-            yield call
-
-    def shares(self) -> list[int]:
-        """The runs of each sweep."""
-        return [len(range(sweep, self.runs, SWEEPS)) for sweep in range(min(SWEEPS, self.runs))]
+from irsplit.sweeps import Effort, MeasuredPart, Sweeps, machine
 
 
 def profile_model(
@@ -102,22 +57,20 @@ def profile_model(
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         stretches = 0 if plan.name else len(parts.cuts) + 1
         total = 1 + (1 + stretches + 2 * len(cuts)) * len(effort.shares())
-        bench = _Bench(dialect, model, plan, Path(folder), effort, Steps(progress, total))
+        bench = _Bench(dialect, model, plan, Path(folder), Sweeps(dialect.name, effort, Steps(progress, total)))
         (file,) = bench.parts((), "whole")
         (inputs,), whole = first_taken(lambda calls: bench.first(file, calls[0]), infos, 1, dims=dims, given=call)
         values = dict(inputs)
         between = bench.parts(parts.cuts, "stretch") if stretches else ()
-        own = [bench.first(part, values, keep=True) for part in between]
+        own = [bench.kept(part, values) for part in between]
         halves = [bench.parts((cut,), f"cut{cut.id}") for cut in cuts]
-        prefixes = [bench.first(near, values, keep=True) for near, _ in halves]
+        prefixes = [bench.kept(near, values) for near, _ in halves]
         suffixes = [bench.first(far, values) for _, far in halves]
         bundle, middle = bench.folder / "bundle", cuts[len(cuts) // 2]
         compile_model(path, bundle, [middle.id], max_tensors=max_tensors, rematerialise=rematerialise, remember=False)
-        message = bench.message(bundle, inputs)
-        bench.sweep_again()
+        message = bench.sweeps.message(measure_message, bundle, inputs)
+        bench.sweeps.again()
     crossing = dict.fromkeys(value for cut in cuts for value in cut.boundary)
-    real = call or {}
-    pictures = {name: measure_picture(np.asarray(array)) for name, array in real.items()}
     return ModelProfile(
         model=path.name,
         digest=file_digest(path),
@@ -131,46 +84,20 @@ def profile_model(
         prefixes=tuple(_sending(part.load, cut, values) for part, cut in zip(prefixes, cuts, strict=True)),
         suffixes=tuple(part.load for part in suffixes),
         tensors={**_codings(crossing, values, effort), **_codings(plan.inputs, values, effort)},
-        previews={name: found for name, found in pictures.items() if found},
+        previews=picture_sizes(call or {}),
         message=message,
     )
 
 
-def machine() -> str:
-    """This machine in words: system, architecture, processor."""
-    info = Path("/proc/cpuinfo")
-    models = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
-    return f"{platform.system()} {platform.machine()}, {models[0] if models else platform.processor() or 'unknown'}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of the model, what it reads, and its runs, a sweep each."""
-
-    file: SegmentFile
-    inputs: Call
-    sweeps: list[Runs]
-
-    @property
-    def load(self) -> Load:
-        return load_of(self.sweeps)
-
-
 @dataclass
 class _Bench:
-    """Writes parts of one model as files of their own and measures them one by one, then all of them again."""
+    """Writes parts of one model as files of their own, and measures them."""
 
     dialect: Dialect
     model: Model
     plan: Schedule
     folder: Path
-    effort: Effort
-    steps: Steps
-    measured: list[_Part] = field(default_factory=list[_Part])
+    sweeps: Sweeps
 
     def parts(self, cuts: Sequence[Cut], name: str) -> list[SegmentFile]:
         """Files of the segments between some cuts."""
@@ -184,34 +111,14 @@ class _Bench:
         inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
         return SegmentFile(path, self.model.dialect, inputs, tuple(value.name for value in lowered.outputs))
 
-    def first(self, file: SegmentFile, values: dict[str, Any] | Call, *, keep: bool = False) -> _Part:
-        """The first sweep's runs of a part; with `keep` its outputs join the values that later parts read."""
-        self.steps.begin(file.path.stem)
-        needed = {name: values[name] for name in file.inputs}
-        runs, outputs = self.effort.run(run_part, file, needed, *self._timing(0))
-        if keep and isinstance(values, dict):
-            values.update(outputs)
-        self.measured.append(_Part(file, needed, [runs]))
-        return self.measured[-1]
+    def first(self, file: SegmentFile, values: Mapping[str, Any]) -> MeasuredPart:
+        return self.sweeps.first(file.path.stem, file, values)[0]
 
-    def sweep_again(self) -> None:
-        """The other sweeps over all parts, in the order of the first: the turns of every part are as far apart."""
-        with self.effort.again(self.model.dialect) as call:
-            for sweep in range(1, len(self.effort.shares())):
-                for part in self.measured:
-                    self.steps.begin(part.file.path.stem)
-                    part.sweeps.append(call(rerun_part, part.file, part.inputs, *self._timing(sweep)))
-
-    def _timing(self, sweep: int) -> tuple[EngineOptions, int, int, int]:
-        """Options of the engine, warm-up, runs of one sweep, and how many sweeps there are."""
-        shares = self.effort.shares()
-        return EngineOptions(threads=self.effort.threads), self.effort.warmup, shares[sweep], len(shares)
-
-    def message(self, bundle: Path, inputs: Call) -> Message:
-        """Measure what a message of a bundle costs."""
-        self.steps.begin("message")
-        options = EngineOptions(threads=self.effort.threads)
-        return self.effort.run(measure_message, bundle, inputs, options, self.effort.runs)
+    def kept(self, file: SegmentFile, values: dict[str, Any]) -> MeasuredPart:
+        """The same; its outputs join the values that later parts read."""
+        part, outputs = self.sweeps.first(file.path.stem, file, values)
+        values.update(outputs)
+        return part
 
 
 def _sending(load: Load, cut: Cut, values: Mapping[str, Any]) -> Load:

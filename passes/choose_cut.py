@@ -13,15 +13,27 @@ from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.cuts import Cut
 from irsplit.passes.dims import unsized
 from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
-from irsplit.passes.stretches import Macs, Stretches, Summed, chains, cost_table, estimated, halves_of, measured
+from irsplit.passes.segment_times import said_of, segment_times
+from irsplit.passes.stretches import (
+    Macs,
+    Stretches,
+    Summed,
+    chains,
+    cost_table,
+    estimated,
+    estimated_ns,
+    halves_of,
+    measured,
+)
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.result import baselines
 from irsplit.profiles import NO_MESSAGE, Device, Message, device, link
-from irsplit.profiles.measured import ModelProfile, is_measured, load_profile
+from irsplit.profiles.measured import BundleProfile, Measured, ModelProfile, is_measured, load_profile
 from irsplit.profiles.units import parse
 from irsplit.runtime.boundary import codec_names
 from irsplit.runtime.replan import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
 
+DEFAULT_DEVICE = "pixel-2"
 DEFAULT_SERVER = "tesla-k40"
 OBJECTIVES = {"device-memory": "memory"}
 """Names that the command line offers beside the planner's own."""
@@ -30,6 +42,7 @@ PATTERNS = ("single", "several", "any")
 SEVERAL = 4
 """Cuts at most to choose from at run time: every segment more costs an engine call and what it could have fused."""
 _DIMENSIONS = {"ns": "time", "nJ": "energy", "bytes": "size"}
+_Machine = Device | ModelProfile | BundleProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +140,7 @@ class ChooseCut:
     """
 
     name: ClassVar[str] = "choose-cut"
-    device: str = "pixel-2"
+    device: str = DEFAULT_DEVICE
     server: str = ""
     link: str = "wifi"
     objective: str = "latency"
@@ -176,14 +189,16 @@ class ChooseCut:
         else:
             decision = self._decide(priced, goal, ranked)
             choice = _choice(self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table))
-        return choice if ratios is None else replace(choice, ratios=ratios, notes=(*choice.notes, _said_of(ratios)))
+        notes = [said_of(priced[0].parts, side) for side in self._machines() if isinstance(side, BundleProfile)]
+        notes += [] if ratios is None else [_said_of(ratios)]
+        return replace(choice, ratios=ratios, notes=(*choice.notes, *notes))
 
     def _unknown(self, goal: Goal, model: Model, table: CostTable) -> list[str]:
         """What the plan does not know."""
         notes: list[str] = []
         if "energy" in (goal.objective, *goal.limits) and not table.link.up_uw:
             notes.append(f"link {table.link.name} has no radio power: the energy is that of computing alone")
-        if (left := unsized(model.entry)) and not is_measured(self.device):
+        if (left := unsized(model.entry)) and not isinstance(self._machines()[0], ModelProfile):
             notes.append(
                 f"{', '.join(left)} are open and count as 1 in all estimates; say how large they are with --dim"
             )
@@ -229,7 +244,7 @@ class ChooseCut:
             link(self.link),
             device=here if isinstance(here, Device) else None,
             codings=self._codings(parts, here, there, ratios),
-            previews=here.previews if isinstance(here, ModelProfile) else None,
+            previews=here.previews if isinstance(here, Measured) else None,
             peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
             message=_message(here, there),
         ).with_load(self.load)
@@ -241,24 +256,23 @@ class ChooseCut:
         """
         return self._codings(parts, *self._machines(), ratios)
 
-    def _codings(
-        self, parts: Stretches, here: Device | ModelProfile, there: Device | ModelProfile, ratios: Ratios | None
-    ) -> prices.Codings:
+    def _codings(self, parts: Stretches, here: _Machine, there: _Machine, ratios: Ratios | None) -> prices.Codings:
         known = (*codec_names(), "auto")
         if self.codec and self.codec not in known:
             raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
         codings = here.tensors if isinstance(here, ModelProfile) else {}
-        if isinstance(here, ModelProfile) and isinstance(there, ModelProfile):
+        if isinstance(here, ModelProfile) and isinstance(there, Measured):
             codings = _meet(here, there)
         if not self.codec:
             return codings
-        encoding, decoding = (place.codecs if isinstance(place, Device) else {} for place in (here, there))
+        encoding, decoding = (
+            place.codecs if isinstance(place, Device) else place.speeds(self.bits) for place in (here, there)
+        )
         found = prices.codings(parts, self.codec, self.bits, encoding, decoding, codings)
         return found if ratios is None or ratios.bits != self.bits else ratios.applied(parts, found)
 
-    def _machines(self) -> tuple[Device | ModelProfile, Device | ModelProfile]:
-        measured_here = _unslowed(self.device) if is_measured(self.device) else DEFAULT_SERVER
-        return _machine(self.device), _machine(self.server or measured_here)
+    def _machines(self) -> tuple[_Machine, _Machine]:
+        return _machine(self.device), _machine(self.server or default_server(self.device))
 
     def _decide(self, priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> "_Decision":
         """Papers' rules know of one order of the model only, the graph's own."""
@@ -334,15 +348,21 @@ def parse_limits(words: Sequence[str]) -> dict[str, int]:
     return limits
 
 
-def _machine(text: str) -> Device | ModelProfile:
+def _machine(text: str) -> _Machine:
     return load_profile(text) if is_measured(text) else device(text)
 
 
-def _message(here: Device | ModelProfile, there: Device | ModelProfile) -> Message:
+def _message(here: _Machine, there: _Machine) -> Message:
     """The device's part as it was measured there, the exchange by the side that measured one, the server's first."""
-    measured = [side.message for side in (there, here) if isinstance(side, ModelProfile)]
-    mine = here.message.device_ns if isinstance(here, ModelProfile) else 0
-    return replace(measured[0], device_ns=mine) if measured else NO_MESSAGE
+    sides = [side.message for side in (there, here) if isinstance(side, Measured)]
+    exchange = next((message for message in sides if message.exchange_ns), NO_MESSAGE)
+    return replace(exchange, device_ns=here.message.device_ns if isinstance(here, Measured) else 0)
+
+
+def default_server(device: str) -> str:
+    """The server beside a device: its own machine, without a slowdown, when the whole model was measured there."""
+    whole = is_measured(device) and isinstance(load_profile(device), ModelProfile)
+    return _unslowed(device) if whole else DEFAULT_SERVER
 
 
 def _unslowed(text: str) -> str:
@@ -352,23 +372,28 @@ def _unslowed(text: str) -> str:
 
 def _times(
     parts: Stretches,
-    here: Device | ModelProfile,
-    there: Device | ModelProfile,
+    here: _Machine,
+    there: _Machine,
     macs: Macs | None,
     summed: Summed | None,
 ) -> tuple[list[int], list[int]]:
     """Times of the stretches on both sides."""
     guesses = iter(estimated(parts, macs, [side for side in (here, there) if isinstance(side, Device)], summed))
-    near, far = (
-        next(guesses) if isinstance(side, Device) else measured(parts, side, before=side is here)
-        for side in (here, there)
-    )
-    return near, far
+    typical = device(DEFAULT_DEVICE)
+
+    def times(side: _Machine, *, before: bool) -> list[int]:
+        if isinstance(side, Device):
+            return next(guesses)
+        if isinstance(side, ModelProfile):
+            return measured(parts, side, before=before)
+        return segment_times(parts, side, lambda node: estimated_ns([node], macs, [typical], summed)[0])
+
+    return times(here, before=True), times(there, before=False)
 
 
-def _meet(here: ModelProfile, there: ModelProfile) -> dict[str, Any]:
+def _meet(here: ModelProfile, there: Measured) -> dict[str, Any]:
     """Codings as the device encodes and the server decodes them."""
-    from_server = {(name, c.codec): c for name, found in there.tensors.items() for c in found}
+    from_server = {(name, c.codec): c for name, found in there.tensors.items() for c in found if not c.bits}
     return {
         name: tuple(
             type(c)(c.codec, c.size_bytes, c.encode_ns, from_server.get((name, c.codec), c).decode_ns) for c in found

@@ -4,7 +4,7 @@ The planner then moves whole stretches, so that whatever it chooses is a legal c
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from irsplit.cost import Coded, CostTable, Group, Tensor
@@ -33,6 +33,8 @@ class Stretches:
 
     plan: Schedule
     cuts: tuple[Cut, ...]
+    legal: tuple[Cut, ...] = ()
+    """All legal cuts of the model, those of other orders too."""
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
@@ -47,15 +49,16 @@ def chains(cuts: Sequence[Cut]) -> list[Stretches]:
 
     Raises PlanError when no cut is legal, so that there is nothing to plan.
     """
-    legal = [cut for cut in cuts if cut.legal]
+    legal = tuple(cut for cut in cuts if cut.legal)
     if not legal:
         reason = f"; the first position: {cuts[0].reason}" if cuts else ""
         raise PlanError(f"the model has no legal cut to choose from{reason}; allow more with --max-tensors")
     plan = next(cut.order for cut in cuts if not cut.order.name)
     own = [cut for cut in legal if cut.order is plan]
-    found = [Stretches(plan, tuple(own))] if own else []
+    found = [Stretches(plan, tuple(own), legal)] if own else []
     for order in dict.fromkeys(cut.order for cut in legal if cut.order is not plan):
-        found.append(_joined(plan, own, [cut for cut in legal if cut.order is order]))
+        joined = _joined(plan, own, [cut for cut in legal if cut.order is order])
+        found.append(replace(joined, legal=legal))
     return found
 
 
@@ -178,8 +181,33 @@ def halves_of(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[
             f"profile of {profile.model!r} ({len(profile.cuts)} cuts) does not fit this model with {len(ids)} legal "
             "cuts; measure it again with 'irsplit profile' and the same --max-tensors and --rematerialise"
         )
+    for cut in parts.cuts:
+        _check_boundary(cut, profile, profile.prefixes[index[cut.id]].output_bytes if profile.prefixes else 0)
     halves = profile.prefixes if before else profile.suffixes
     return [halves[index[id]] for id in ids] if halves else []
+
+
+def _check_boundary(cut: Cut, profile: ModelProfile, sent_bytes: int) -> None:
+    """Raise PlanError when the profile is of another model, whose cut of the same id sends something else.
+
+    Weights are not looked at: a model that was trained again has the same times.
+    """
+    framed = [value for value in cut.boundary if isinstance(value.type, TensorType) and value.type.dtype.framable]
+    missing = next((value.name for value in framed if profile.tensors and value.name not in profile.tensors), None)
+    size = cut.size_bytes()
+    why = f"it has no tensor {missing!r}" if missing is not None else ""
+    if not why and sent_bytes and size is not None and size != sent_bytes and all(map(_has_bytes, framed)):
+        why = f"it sends {sent_bytes} bytes there, and this one {size}"
+    if why:
+        raise PlanError(
+            f"profile of {profile.model!r} is of another model than this, by cut {cut.id}: {why}; measure this one "
+            "with 'irsplit profile' and the same --max-tensors and --rematerialise"
+        )
+
+
+def _has_bytes(value: Value) -> bool:
+    """Whether an engine's array of this tensor has as many bytes as the tensor: elements of fewer bits do not."""
+    return isinstance(value.type, TensorType) and value.type.dtype.bits % 8 == 0
 
 
 def _rising(values: Sequence[int]) -> list[int]:

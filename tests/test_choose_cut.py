@@ -142,6 +142,15 @@ def test_a_profile_of_other_cuts_is_refused():
         measured(parts, profile(cuts=("1", "3")), before=True)
 
 
+def test_a_profile_of_another_model_with_the_same_ids_is_refused():
+    parts = chains(find_cuts(graph()))[0]
+    wider = profile(prefixes=(Load(1, 1, 0, 2_000), Load(2, 2, 0, 999)))
+    with pytest.raises(PlanError, match=r"of 'm' is of another model than this, by cut 2: it sends 999 bytes there"):
+        measured(parts, wider, before=True)
+    with pytest.raises(PlanError, match="by cut 1: it has no tensor 'a'"):
+        measured(parts, profile(tensors={"other": ()}), before=False)
+
+
 def test_a_chain_prices_what_its_boundaries_are():
     """Sends of the table at every cut are the tensors of its boundary, side values that are recomputed left out."""
     model = parse_model(MASKED)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from irsplit import profiling
+from irsplit import profiling, sweeps
 from irsplit.engines.isolate import copies
 from irsplit.engines.measure import Runs, load_of, run_part
 from irsplit.errors import EngineError
 from irsplit.profiles import NO_MESSAGE
-from irsplit.profiling import Effort, profile_model
+from irsplit.profiling import profile_model
 from irsplit.runtime.engines import open_engine
+from irsplit.sweeps import Effort
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 
@@ -35,18 +36,18 @@ def test_every_sweep_measures_all_parts_in_the_same_order(monkeypatch: pytest.Mo
         turns.append((file.path.stem, runs))
         return run_part(file, call, options, warmup, runs, sweeps)
 
-    monkeypatch.setattr(profiling, "run_part", run)
-    monkeypatch.setattr(profiling, "rerun_part", lambda *given: run(*given)[0])
+    monkeypatch.setattr(sweeps, "run_part", run)
+    monkeypatch.setattr(sweeps, "rerun_part", lambda *given: run(*given)[0])
     monkeypatch.setattr(profiling, "measure_message", lambda *given: NO_MESSAGE)
     steps: list[tuple[int, int]] = []
     found = profile_model(
         DIGITS, effort=Effort(runs=5, fresh=False), progress=lambda done, total, what: steps.append((done, total))
     )
     parts = 1 + len(found.stretches) + len(found.prefixes) + len(found.suffixes)
-    sweeps = [turns[at : at + parts] for at in range(0, len(turns), parts)]
-    assert [[name for name, _ in sweep] for sweep in sweeps] == [[name for name, _ in sweeps[0]]] * 3
-    assert [{runs for _, runs in sweep} for sweep in sweeps] == [{2}, {2}, {1}]
-    assert sweeps[0][0][0] == "whole-0"
+    passes = [turns[at : at + parts] for at in range(0, len(turns), parts)]
+    assert [[name for name, _ in each] for each in passes] == [[name for name, _ in passes[0]]] * 3
+    assert [{runs for _, runs in each} for each in passes] == [{2}, {2}, {1}]
+    assert passes[0][0][0] == "whole-0"
     assert steps[-1] == (len(steps) - 1, len(steps))
 
 

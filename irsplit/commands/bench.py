@@ -17,8 +17,8 @@ from irsplit.engines.inputs import load_calls
 from irsplit.errors import PlanError
 from irsplit.planner import human
 from irsplit.profiles import link
-from irsplit.profiling import Effort
 from irsplit.runtime.folders import write_file
+from irsplit.sweeps import Effort
 
 EXAMPLES = """
 irsplit bench examples/digits/digits.onnx --cuts 4,11 --quick --link lte --json build/bench.json

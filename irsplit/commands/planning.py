@@ -9,13 +9,16 @@ from irsplit.passes.choose_cut import PATTERNS, RULES, ChooseCut
 def add_plan_arguments(parser: ArgumentParser) -> None:
     """Everything but --max-tensors, which commands without a plan have too."""
     parser.add_argument(
-        "--device", metavar="PROFILE", help="device by name or .toml, or measured: profile.json[,slowdown=4]"
+        "--device",
+        metavar="PROFILE",
+        help="device by name or .toml, or measured, of the model or a bundle of it: profile.json[,slowdown=4]",
     )
     parser.add_argument(
         "--server",
         default="",
         metavar="PROFILE",
-        help="the same for the server; default: the measured profile without its slowdown, or tesla-k40",
+        help="the same for the server; default: the device's profile without its slowdown, when it is measured of the "
+        "whole model, else tesla-k40",
     )
     add_link(parser)
     parser.add_argument(

@@ -1,11 +1,12 @@
-"""irsplit profile MODEL -o profile.json"""
+"""irsplit profile MODEL -o profile.json, irsplit profile BUNDLE -o profile.json"""
 
 import datetime
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.bundle_profiling import profile_bundle, tensors_to_feed
 from irsplit.commands.arguments import add_cuts
-from irsplit.commands.inputs import add_dims, model_dims, parse_inputs
+from irsplit.commands.inputs import add_dims, model_dims, parse_dims, parse_inputs
 from irsplit.commands.progress import progress
 from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
@@ -14,18 +15,29 @@ from irsplit.fitting import device_toml, fit
 from irsplit.passes.preparation import prepared
 from irsplit.passes.stretches import chains
 from irsplit.planner import human
-from irsplit.profiles.measured import ModelProfile, to_json
-from irsplit.profiling import Effort, profile_model
+from irsplit.profiles.measured import Measured, ModelProfile, to_json
+from irsplit.profiling import profile_model
 from irsplit.runtime.folders import write_file
+from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.store import is_bundle
+from irsplit.sweeps import Effort
 
 EXAMPLES = """
 irsplit profile examples/digits/digits.onnx -o build/profile.json --quick
 irsplit plan examples/digits/digits.onnx --device build/profile.json,slowdown=8 --link lte
+irsplit compile examples/digits/digits.onnx -o build/three --cut 4 --cut 8 --cut 11 --adaptive
+irsplit profile build/three -o build/device.json --quick
+irsplit plan examples/digits/digits.onnx --device build/device.json --link lte
 """
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
+    parser.add_argument(
+        "model",
+        type=Path,
+        help="an .onnx or .tflite file; or a bundle (folder or packed side), of which those segments are measured "
+        "that are there, without the model",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile, .json")
     add_cuts(parser)
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine; default 1")
@@ -51,6 +63,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     if min(arguments.threads, arguments.runs, arguments.warmup) < 1:
         raise PlanError("--threads, --runs and --warmup must be at least 1")
+    effort = Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick)
+    if is_bundle(arguments.model):
+        _profile_bundle(arguments, effort)
+    else:
+        _profile_model(arguments, effort)
+    return 0
+
+
+def _profile_model(arguments: Namespace, effort: Effort) -> None:
     infos = whole_model(arguments.model)[1]
     with progress() as told:
         profile = profile_model(
@@ -59,16 +80,42 @@ def run(arguments: Namespace) -> int:
             dims=model_dims(arguments.dim, arguments.model),
             max_tensors=arguments.max_tensors,
             rematerialise=arguments.rematerialise,
-            effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
+            effort=effort,
             progress=told,
         )
-    write_file(arguments.output, lambda file: file.write(to_json(profile).encode()))
-    print(f"{profile.machine}, {profile.threads} thread(s)")
+    _write(arguments.output, profile)
     print(f"whole model: {human('latency', profile.whole.wall_ns)}, {human('memory', profile.whole.peak_bytes)}")
     print(f"{len(profile.cuts)} cuts measured: {arguments.output}")
     if arguments.fit is not None:
         _fit(arguments, profile)
-    return 0
+
+
+def _profile_bundle(arguments: Namespace, effort: Effort) -> None:
+    given = {"--fit": arguments.fit, "--max-tensors": arguments.max_tensors > 1}
+    given["--no-rematerialise"] = not arguments.rematerialise
+    if words := [word for word, value in given.items() if value]:
+        raise PlanError(f"{', '.join(words)}: only for a model, and {arguments.model} is a bundle; leave it out")
+    manifest = Manifest.load(arguments.model)
+    infos = tensors_to_feed(manifest)
+    with progress() as told:
+        profile = profile_bundle(
+            arguments.model,
+            call=parse_inputs(arguments.input, infos),
+            dims=parse_dims(arguments.dim, infos),
+            effort=effort,
+            progress=told,
+        )
+    _write(arguments.output, profile)
+    for segment, load in zip(manifest.segments, profile.segments, strict=True):
+        found = f"{human('latency', load.wall_ns)}, {human('memory', load.peak_bytes)}" if load else "not here"
+        print(f"{segment.name}: {found}")
+    count = sum(load is not None for load in profile.segments)
+    print(f"{count} of {len(profile.segments)} segments of {profile.model} measured: {arguments.output}")
+
+
+def _write(path: Path, profile: Measured) -> None:
+    write_file(path, lambda file: file.write(to_json(profile).encode()))
+    print(f"{profile.machine}, {profile.threads} thread(s)")
 
 
 def _fit(arguments: Namespace, profile: ModelProfile) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 COMMANDS = {
     "cuts": "list the positions at which a model can be cut, and why it cannot at the others",
     "extract": "write one signature or subgraph of a model as a model of its own",
-    "profile": "measure the parts of a model on this machine",
+    "profile": "measure the parts of a model, or of a bundle, on this machine",
     "bench": "measure what each cut costs on this machine, and compare with an earlier run",
     "plan": "rank the cuts of a model for a device, a server and a link",
     "compile": "cut a model and write a bundle for device and server",

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions, open_engine
+from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
+from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.session import LocalSession
 from irsplit.runtime.state import StateInfo, States, open_segment
 
@@ -16,6 +17,16 @@ Call = Mapping[str, NDArray[Any]]
 
 EXACT = replace(DEFAULT_OPTIONS, optimize=False, threads=1)
 """No fusing, one thread: a node computes the same whatever surrounds it."""
+
+
+class Part(Protocol):
+    """Something that an engine runs: what it reads and gives, in the engine's order."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    def open(self, options: EngineOptions) -> Engine: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +38,29 @@ class SegmentFile:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     state: tuple[StateInfo, ...] = ()
+
+    def open(self, options: EngineOptions) -> Engine:
+        """An engine that keeps the state itself."""
+        return open_segment(self.path, self, options)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSegment:
+    """A segment where it lies in a bundle, a folder or a packed side."""
+
+    bundle: Path
+    index: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest, index: int) -> "BundleSegment":
+        segment = manifest.segments[index]
+        return cls(manifest.store.root, index, segment.inputs, segment.outputs)
+
+    def open(self, options: EngineOptions) -> Engine:
+        """An engine that keeps the state itself."""
+        return Manifest.load(self.bundle).engine(self.index, options)
 
 
 def run_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions) -> tuple[list[dict[str, Any]], bool]:
@@ -65,7 +99,7 @@ def run_bundle(
 
 def run_segments(files: Sequence[SegmentFile], calls: Sequence[Call], wanted: Sequence[str]) -> dict[str, list[Any]]:
     """Run the segments in order, passing everything on; the arrays of the `wanted` values over the calls."""
-    engines = [open_segment(file.path, file, EXACT) for file in files]
+    engines = [file.open(EXACT) for file in files]
     found: dict[str, list[Any]] = {name: [] for name in wanted}
     for call in calls:
         values = dict(call)

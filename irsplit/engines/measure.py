@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.engines.execute import Call, SegmentFile
+from irsplit.engines.execute import Call, Part, SegmentFile
 from irsplit.profiles.measured import Coding, Load
 from irsplit.runtime import frame as framing
 from irsplit.runtime.boundary import Boundary, TensorSpec, zstandard_parameters
@@ -53,27 +53,25 @@ def load_of(sweeps: Sequence[Runs]) -> Load:
     )
 
 
-def measure_part(
-    file: SegmentFile, call: Call, options: EngineOptions, warmup: int, runs: int
-) -> tuple[Load, dict[str, Any]]:
+def measure_part(part: Part, call: Call, options: EngineOptions, warmup: int, runs: int) -> tuple[Load, dict[str, Any]]:
     """Load of one part, and its outputs by name."""
-    measured, outputs = run_part(file, call, options, warmup, runs)
+    measured, outputs = run_part(part, call, options, warmup, runs)
     return load_of([measured]), outputs
 
 
-def rerun_part(file: SegmentFile, call: Call, options: EngineOptions, warmup: int, runs: int, sweeps: int) -> Runs:
+def rerun_part(part: Part, call: Call, options: EngineOptions, warmup: int, runs: int, sweeps: int) -> Runs:
     """What `run_part` measures, without the outputs."""
-    return run_part(file, call, options, warmup, runs, sweeps)[0]
+    return run_part(part, call, options, warmup, runs, sweeps)[0]
 
 
 def run_part(
-    file: SegmentFile, call: Call, options: EngineOptions, warmup: int, runs: int, sweeps: int = 1
+    part: Part, call: Call, options: EngineOptions, warmup: int, runs: int, sweeps: int = 1
 ) -> tuple[Runs, dict[str, Any]]:
     """Open a part and run it, and its outputs by name; of several `sweeps`, each has its share of the time."""
     _reset_peak()
     before = _resident("VmRSS")
-    engine = open_engine(file.path, file.format, options)
-    inputs = [call[name] for name in file.inputs]
+    engine = part.open(options)
+    inputs = [call[name] for name in part.inputs]
     outputs = engine.run(inputs)
     begun = time.perf_counter_ns()
     for _ in range(warmup - 1):
@@ -88,7 +86,7 @@ def run_part(
         cpus.append(time.process_time_ns() - cpu)
     peak = max(0, _resident("VmHWM") - before)
     size = sum(np.asarray(output).nbytes for output in outputs)
-    return Runs(walls, cpus, peak, size), dict(zip(file.outputs, outputs, strict=True))
+    return Runs(walls, cpus, peak, size), dict(zip(part.outputs, outputs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +178,19 @@ def measure_server(bundle: Path, frame: bytes, options: EngineOptions) -> int:
 
 def measure_codecs(name: str, dtype: str, arrays: Sequence[NDArray[Any]], runs: int) -> tuple[Coding, ...]:
     """Every codec on samples of one tensor: mean size of a frame, median times."""
-    found: list[Coding] = []
-    for codec, parameters in PARAMETERS.items():
-        spec = TensorSpec(name, dtype, (None,) * arrays[0].ndim, None, codec, parameters)
-        boundary = Boundary(0, name, (spec,), bytes(32))
-        frames = [framing.encode(boundary, [array]) for array in arrays]
-        encode = _median_ns(lambda b=boundary: framing.encode(b, [arrays[0]]), runs)
-        decode = _median_ns(lambda b=boundary, f=frames[0]: framing.decode(b, f), runs)
-        found.append(Coding(codec, sum(map(len, frames)) // len(frames), encode, decode))
-    return tuple(found)
+    shape = (None,) * arrays[0].ndim
+    specs = (TensorSpec(name, dtype, shape, None, codec, parameters) for codec, parameters in PARAMETERS.items())
+    return tuple(measure_coding(spec, arrays, runs) for spec in specs)
+
+
+def measure_coding(spec: TensorSpec, arrays: Sequence[NDArray[Any]], runs: int) -> Coding:
+    """Samples of a tensor as its boundary describes it, quantization included."""
+    boundary = Boundary(0, spec.name, (spec,), bytes(32))
+    frames = [framing.encode(boundary, [array]) for array in arrays]
+    encode = _median_ns(lambda: framing.encode(boundary, [arrays[0]]), runs)
+    decode = _median_ns(lambda: framing.decode(boundary, frames[0]), runs)
+    bits = spec.quantization.bits if spec.quantization is not None else 0
+    return Coding(spec.codec, sum(map(len, frames)) // len(frames), encode, decode, bits)
 
 
 def spread(values: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from irsplit.engines.execute import Call
 from irsplit.lazy import LazyModule
 from irsplit.profiles.measured import Coding
 
@@ -40,6 +41,12 @@ def measure_picture(array: NDArray[Any]) -> tuple[Coding, ...]:
         Image.open(io.BytesIO(file.getvalue())).load()
         found.append(Coding(name, file.tell(), encoded - start, time.perf_counter_ns() - encoded))
     return tuple(found)
+
+
+def picture_sizes(call: Call) -> dict[str, tuple[Coding, ...]]:
+    """`measure_picture` of those inputs of a call that look like one, by name."""
+    found = {name: measure_picture(np.asarray(array)) for name, array in call.items()}
+    return {name: ways for name, ways in found.items() if ways}
 
 
 def _pixels(array: NDArray[Any]) -> NDArray[np.uint8] | None:

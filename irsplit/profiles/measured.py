@@ -1,19 +1,23 @@
-"""What `irsplit profile` measured of one model on one machine: data, and its JSON form.
+"""What `irsplit profile` measured of one model, or of the segments of a bundle, on one machine: data and its JSON form.
 
 Times are medians in nanoseconds. A profile can be taken on another machine and brought here; `load_profile` scales it
 for a device that is slower by a stated factor.
 """
 
 import json
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from irsplit.errors import PlanError
-from irsplit.profiles.model import NO_MESSAGE, Message
+from irsplit.profiles.model import NO_MESSAGE, CodecSpeed, Message
 
 FORMAT = "irsplit-profile/2"
+BUNDLE_FORMAT = "irsplit-bundle-profile/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +34,23 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """A tensor in one codec: its bytes in a frame and the times to code it, as measured."""
+    """A tensor in one codec: its bytes in a frame and the times to code it, as measured.
+
+    `bits` is the width to which it is quantized on its way, 0 when it is not.
+    """
 
     codec: str
     size_bytes: int
     encode_ns: int
     decode_ns: int
+    bits: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ModelProfile:
-    """Loads of a model at its legal `cuts`, by id: those of the graph's own order, ascending, then those of others.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured(ABC):
+    """What every profile has: of which model, where it was measured and how; tensors in codecs, and a message.
 
-    `prefixes` and `suffixes` have one item a cut: everything before it, everything after it. `stretches` are the parts
-    between neighbouring cuts of the first kind, each as a session of its own: one more than there are of those.
+    `model` and `digest` are the file's.
     """
 
     model: str
@@ -52,17 +59,16 @@ class ModelProfile:
     engine: str
     threads: int
     runs: int
-    cuts: tuple[str, ...]
-    whole: Load
-    stretches: tuple[Load, ...] = ()
-    prefixes: tuple[Load, ...] = ()
-    suffixes: tuple[Load, ...] = ()
     tensors: dict[str, tuple[Coding, ...]] = field(default_factory=dict[str, tuple[Coding, ...]])
     previews: dict[str, tuple[Coding, ...]] = field(default_factory=dict[str, tuple[Coding, ...]])
     """Graph inputs as pictures, which may change them: only the baseline with a compressed input uses these."""
     message: Message = NO_MESSAGE
 
-    def slower(self, factor: Decimal) -> "ModelProfile":
+    @abstractmethod
+    def with_loads(self, change: Callable[[Load], Load]) -> Self:
+        """Every load changed."""
+
+    def slower(self, factor: Decimal) -> Self:
         """The same machine slowed down: every time multiplied by the factor, but for the way to the server and back."""
 
         def load(one: Load) -> Load:
@@ -74,34 +80,75 @@ class ModelProfile:
             return replace(one, encode_ns=round(one.encode_ns * factor), decode_ns=round(one.decode_ns * factor))
 
         return replace(
-            self,
+            self.with_loads(load),
             machine=f"{self.machine}, {factor} times slower",
-            whole=load(self.whole),
-            stretches=tuple(map(load, self.stretches)),
-            prefixes=tuple(map(load, self.prefixes)),
-            suffixes=tuple(map(load, self.suffixes)),
             tensors={name: tuple(map(coding, found)) for name, found in self.tensors.items()},
             previews={name: tuple(map(coding, found)) for name, found in self.previews.items()},
             message=replace(self.message, device_ns=round(self.message.device_ns * factor)),
         )
 
-    def by_cpu(self) -> "ModelProfile":
+    def by_cpu(self) -> Self:
         """CPU times in place of wall times: what an undisturbed machine would take with one thread."""
+        return self.with_loads(lambda one: replace(one, wall_ns=one.cpu_ns, spread_ns=0))
 
-        def load(one: Load) -> Load:
-            return replace(one, wall_ns=one.cpu_ns, spread_ns=0)
+    def speeds(self, bits: int) -> dict[str, CodecSpeed]:
+        """What the codecs did in this width, over all tensors together: for those that were not measured."""
+        totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        for ways in self.tensors.values():
+            raw = next((way.size_bytes for way in ways if (way.codec, way.bits) == ("raw", 0)), 0)
+            for way in ways:
+                if raw and way.bits == bits:
+                    found = (raw, way.encode_ns, way.decode_ns)
+                    totals[way.codec] = [before + now for before, now in zip(totals[way.codec], found, strict=True)]
+        return {
+            codec: CodecSpeed(*(max(1, size * 10**9 // max(1, time)) for time in times))
+            for codec, (size, *times) in totals.items()
+        }
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile(Measured):
+    """Loads of a model at its legal `cuts`, by id: those of the graph's own order, ascending, then those of others.
+
+    `prefixes` and `suffixes` have one item a cut: everything before it, everything after it. `stretches` are the parts
+    between neighbouring cuts of the first kind, each as a session of its own: one more than there are of those.
+    """
+
+    cuts: tuple[str, ...]
+    whole: Load
+    stretches: tuple[Load, ...] = ()
+    prefixes: tuple[Load, ...] = ()
+    suffixes: tuple[Load, ...] = ()
+
+    def with_loads(self, change: Callable[[Load], Load]) -> Self:
         return replace(
             self,
-            whole=load(self.whole),
-            stretches=tuple(map(load, self.stretches)),
-            prefixes=tuple(map(load, self.prefixes)),
-            suffixes=tuple(map(load, self.suffixes)),
+            whole=change(self.whole),
+            stretches=tuple(map(change, self.stretches)),
+            prefixes=tuple(map(change, self.prefixes)),
+            suffixes=tuple(map(change, self.suffixes)),
         )
 
 
-def to_json(profile: ModelProfile) -> str:
-    return json.dumps({"format": FORMAT, **asdict(profile)}, indent=1) + "\n"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleProfile(Measured):
+    """Loads of the segments of a bundle, in order; None for those that are not on this side.
+
+    `boundaries` has the names of the model's tensors that cross behind each segment but the last.
+    """
+
+    bundle: str
+    """The digest of its contents."""
+    boundaries: tuple[tuple[str, ...], ...]
+    segments: tuple[Load | None, ...]
+
+    def with_loads(self, change: Callable[[Load], Load]) -> Self:
+        return replace(self, segments=tuple(load if load is None else change(load) for load in self.segments))
+
+
+def to_json(profile: Measured) -> str:
+    format = BUNDLE_FORMAT if isinstance(profile, BundleProfile) else FORMAT
+    return json.dumps({"format": format, **asdict(profile)}, indent=1) + "\n"
 
 
 def is_measured(text: str) -> bool:
@@ -109,7 +156,7 @@ def is_measured(text: str) -> bool:
     return text.partition(",")[0].endswith(".json")
 
 
-def load_profile(text: str) -> ModelProfile:
+def load_profile(text: str) -> ModelProfile | BundleProfile:
     """Read `profile.json`, with changes as in `profile.json,clock=cpu,slowdown=4`.
 
     Raises PlanError naming the file and what is wrong with it.
@@ -118,9 +165,11 @@ def load_profile(text: str) -> ModelProfile:
     path = Path(name)
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format", None) != FORMAT:
-            raise PlanError(f"{path}: this is not {FORMAT}; make one with 'irsplit profile MODEL -o {path}'")
-        profile = _profile(data)
+        read = _READERS.get(data.pop("format", None))
+        if read is None:
+            known = " or ".join(_READERS)
+            raise PlanError(f"{path}: this is not {known}; make one with 'irsplit profile MODEL -o {path}'")
+        profile = read(data)
     except OSError as error:
         raise PlanError(f"{path}: cannot read this profile: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -143,20 +192,45 @@ def _slowdown(change: str, text: str) -> Decimal:
     return factor
 
 
-def _profile(data: dict[str, Any]) -> ModelProfile:
+def _model_profile(data: dict[str, Any]) -> ModelProfile:
     loads = {key: tuple(Load(**load) for load in data.pop(key)) for key in ("stretches", "prefixes", "suffixes")}
-    tensors, previews = (
-        {name: tuple(Coding(**coding) for coding in found) for name, found in data.pop(key).items()}
-        for key in ("tensors", "previews")
-    )
-    whole, cuts, message = Load(**data.pop("whole")), tuple(data.pop("cuts")), Message(**data.pop("message", {}))
-    profile = ModelProfile(whole=whole, cuts=cuts, tensors=tensors, previews=previews, message=message, **loads, **data)
+    whole, cuts = Load(**data.pop("whole")), tuple(data.pop("cuts"))
+    profile = ModelProfile(whole=whole, cuts=cuts, **loads, **_common(data))
     own = sum(id.isdecimal() for id in cuts)
     for key, count in (("stretches", own + 1), ("prefixes", len(cuts)), ("suffixes", len(cuts))):
         if len(loads[key]) not in (0, count):
             raise ValueError(f"{len(loads[key])} {key} for {len(cuts)} cuts")
-    if min((load.wall_ns for key in loads for load in loads[key]), default=0) < 0:
-        raise ValueError("a negative time")
+    _check_times([load for key in loads for load in loads[key]])
+    return profile
+
+
+def _bundle_profile(data: dict[str, Any]) -> BundleProfile:
+    segments = tuple(load and Load(**load) for load in data.pop("segments"))
+    boundaries = tuple(map(tuple, data.pop("boundaries")))
+    profile = BundleProfile(segments=segments, boundaries=boundaries, **_common(data))
+    if len(boundaries) != len(segments) - 1:
+        raise ValueError(f"{len(boundaries)} boundaries for {len(segments)} segments")
+    if not any(segments):
+        raise ValueError("no segment was measured")
+    _check_times([load for load in segments if load is not None])
+    return profile
+
+
+_READERS = {FORMAT: _model_profile, BUNDLE_FORMAT: _bundle_profile}
+
+
+def _common(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of every profile, and those left in `data`."""
+    tensors, previews = (
+        {name: tuple(Coding(**coding) for coding in found) for name, found in data.pop(key).items()}
+        for key in ("tensors", "previews")
+    )
+    message = Message(**data.pop("message", {}))
     if min(asdict(message).values()) < 0:
         raise ValueError("a message of negative cost")
-    return profile
+    return {**data, "tensors": tensors, "previews": previews, "message": message}
+
+
+def _check_times(loads: list[Load]) -> None:
+    if min((load.wall_ns for load in loads), default=0) < 0:
+        raise ValueError("a negative time")

@@ -13,7 +13,7 @@ from typing import Any
 from irsplit.cost import Coded, CostTable, Tensor
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Node, TensorType, Value
-from irsplit.passes.choose_cut import DEFAULT_SERVER, OBJECTIVES, ChooseCut
+from irsplit.passes.choose_cut import OBJECTIVES, ChooseCut, default_server
 from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.cuts import Cut
 from irsplit.passes.ratios import Ratios
@@ -53,7 +53,7 @@ def report_data(
     nested = chains(found)
     all_parts = max(nested, key=lambda parts: sum(_names(cut) in wanted for cut in parts.cuts))
     kept = all_parts.cuts if is_measured(conditions.device) else _thinned(all_parts.cuts, wanted)
-    parts = Stretches(all_parts.plan, kept)
+    parts = replace(all_parts, cuts=kept)
     table = conditions.table(title, parts, dialect.macs, ratios, dialect.summed)
     sizes = _sizes(conditions, parts, ratios)
     tensors = _Tensors(table, parts, inputs or {}, sizes)
@@ -66,7 +66,7 @@ def report_data(
         "dialect": dialect.name,
         "objective": OBJECTIVES.get(conditions.objective, conditions.objective),
         "device": _machine(conditions.device),
-        "server": _machine(conditions.server or _default_server(conditions.device)),
+        "server": _machine(conditions.server) if conditions.server else _default_server(conditions.device),
         "codec": conditions.codec,
         "bits": conditions.bits,
         "measured_ratios": ratios.to_json() if ratios else None,
@@ -138,7 +138,8 @@ def _machine(text: str) -> str:
 
 
 def _default_server(device: str) -> str:
-    return "the same machine" if is_measured(device) else DEFAULT_SERVER
+    default = default_server(device)
+    return "the same machine" if is_measured(default) else default
 
 
 def _groups(table: CostTable, parts: Stretches, macs: Macs) -> list[dict[str, Any]]:

@@ -119,8 +119,8 @@ class ServedBundle:
     def infer(self, request: InferRequest) -> InferResponse:
         """Resume the request's frame, or run the whole model on its inputs. Raises ServiceError."""
         task = self._task(request)
-        if not self.stateful:
-            return self._run(self.segments, task)
+        if not self.segments.stateful(task.start, self._stop(task.start)):
+            return self._run(self.segments, task)  # what the device keeps is its own
         session, step = _step_of(request)
         if session in ("", "0"):
             text = (

@@ -10,8 +10,11 @@ from tflite_models import Sketch
 SHAPE = (1, 2)
 
 
-def counting_model(path: Path) -> Path:
-    """x -> cut = |x| -> count = cut + variable, which count then becomes; the variable begins at zero."""
+def counting_model(path: Path, *, shown: bool = False) -> Path:
+    """x -> cut = |x| -> count = cut + variable, which count then becomes; the variable begins at zero.
+
+    With `shown`, |count| is what comes out: work behind the state.
+    """
     sketch = Sketch()
     sketch.subgraph("main")
     sketch.subgraph("initialise")
@@ -27,6 +30,8 @@ def counting_model(path: Path) -> Path:
     total = sketch.then("READ_VARIABLE", [_handle(sketch)], "total", SHAPE, options=schema.ReadVariableOptionsT())
     count = sketch.then("ADD", [cut, total], "count", SHAPE, options=schema.AddOptionsT())
     sketch.operator("ASSIGN_VARIABLE", [_handle(sketch), count], [], schema.AssignVariableOptionsT())
+    if shown:
+        count = sketch.then("ABS", [count], "shown", SHAPE, options=schema.AbsOptionsT())
     sketch.graph.outputs.append(count)
     sketch.model.subgraphs.reverse()
     return sketch.save(path)

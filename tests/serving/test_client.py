@@ -279,6 +279,21 @@ def test_sessions_do_not_share_state(counter):
             assert [counted(one), counted(one), counted(other), counted(one)] == [1, 2, 1, 3]
 
 
+def test_a_server_without_state_asks_for_no_session(tmp_path):
+    """The device counts; the server's segment may be run for anybody, in any order."""
+    irsplit.compile_model(counting_model(tmp_path / "counter.tflite", shown=True), tmp_path / "bundle", ["count"])
+    with (
+        serving([f"counter={tmp_path / 'bundle'}"], options()) as server,
+        irsplit.runtime.connect(urls(server)["grpc"], tmp_path / "bundle", name="counter") as session,
+    ):
+        answers = [session.infer({"x": ONE}) for _ in range(3)]
+    assert [(answer.path, float(answer.outputs["shown"][0, 0])) for answer in answers] == [
+        ("server", 1),
+        ("server", 2),
+        ("server", 3),
+    ]
+
+
 def test_lost_state_is_an_error_until_reset(counter):
     with (
         serving([f"counter={counter}"], options(limits=Limits(session_idle_s=0.0))) as server,
