@@ -27,6 +27,7 @@ from random import Random
 
 import irsplit
 import irsplit.runtime
+from benchmarks import http2
 from benchmarks.link import PERFECT, USHAKOV_3G
 from benchmarks.stage import DIGITS, NEAR, PATIENCE, ROOT, Count, Stage, ask, ask_once, meanwhile
 from benchmarks.tables import markdown
@@ -125,11 +126,11 @@ def answers_not_read(stage: Stage, count: Count) -> str:
         scheme = ("http", "grpc")[index % 2]
         with socket.create_connection(("127.0.0.1", stage.ports[scheme])) as connection:
             connection.settimeout(0.5)
-            connection.sendall(b"" if scheme == "http" else _PREFACE)
+            connection.sendall(b"" if scheme == "http" else http2.NO_WINDOW)
             while not stop.is_set():
                 with contextlib.suppress(OSError):  # nothing more fits, or the server has closed it
                     number = asked[index]
-                    connection.sendall(_PIPELINED if scheme == "http" else _call(2 * number + 1))
+                    connection.sendall(_PIPELINED if scheme == "http" else _metadata(2 * number + 1))
                     asked[index] += 1
                 time.sleep(0.01)
 
@@ -153,35 +154,11 @@ def answers_not_read(stage: Stage, count: Count) -> str:
     )
 
 
+def _metadata(stream: int) -> bytes:
+    return http2.head(stream, "ServerMetadata") + http2.data(stream, http2.message(0), ends=True)
+
+
 _PIPELINED = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n"
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """Of HTTP/2."""
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-# SETTINGS with INITIAL_WINDOW_SIZE 0.
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, (4).to_bytes(2, "big") + bytes(4))
-_SETTINGS_SEEN = _frame(4, 1, 0, b"")
-
-
-def _call(stream: int) -> bytes:
-    """A whole request for the server's metadata."""
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": "/inference.GRPCInferenceService/ServerMetadata",
-        ":authority": "x",
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
-    # Literals without indexing; all lengths are below 127.
-    block = b"".join(
-        bytes([0, len(key)]) + key.encode() + bytes([len(value)]) + value.encode() for key, value in fields.items()
-    )
-    head = _SETTINGS_SEEN if stream == 1 else b""
-    return head + _frame(1, 4, stream, block) + _frame(0, 1, stream, bytes(5))
 
 
 def many_connections(stage: Stage, count: Count) -> str:

@@ -49,6 +49,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--max-frame-bytes", type=int, default=64 << 20, help="largest frame; default 64 MiB")
     parser.add_argument("--max-decoded-bytes", type=int, default=256 << 20, help="largest content; default 256 MiB")
+    parser.add_argument(
+        "--max-held-bytes", type=int, default=1 << 30, help="all messages on their way at a time; default 1 GiB"
+    )
     parser.add_argument("--max-sessions", type=int, default=256, help="sessions of stateful bundles; default 256")
     parser.add_argument("--session-idle", type=float, default=300.0, metavar="S", help="until one expires; default 300")
     add_token(parser, "that clients must send")
@@ -64,7 +67,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     configure(arguments.log_level)
     limits = Limits(
-        arguments.max_frame_bytes, arguments.max_decoded_bytes, arguments.max_sessions, arguments.session_idle
+        frame_bytes=arguments.max_frame_bytes,
+        decoded_bytes=arguments.max_decoded_bytes,
+        held_bytes=arguments.max_held_bytes,
+        sessions=arguments.max_sessions,
+        session_idle_s=arguments.session_idle,
     )
     options = ServerOptions(
         host=arguments.host,

@@ -14,9 +14,11 @@ from ray.serve.grpc_util import RayServegRPCContext
 from starlette.requests import Request
 from starlette.responses import Response
 
+from irsplit.runtime.serving.bodies import Bodies
 from irsplit.runtime.serving.grpc_methods import GrpcMethods
 from irsplit.runtime.serving.http_server import HttpDoor
 from irsplit.runtime.serving.messages import ServiceError
+from irsplit.runtime.serving.served import Limits
 from irsplit.runtime.serving.service import service_of
 
 BUNDLE = Path(__file__).parent / "bundle"
@@ -25,9 +27,10 @@ BUNDLE = Path(__file__).parent / "bundle"
 @serve.deployment
 class Bundle:
     def __init__(self, name: str = "") -> None:
-        service = service_of(BUNDLE, name)
+        service, limits = service_of(BUNDLE, name), Limits()
         self.grpc = GrpcMethods(service)
-        self.http = HttpDoor(service, token="", frame_bytes=64 << 20)
+        bodies = Bodies(limits.held_bytes, limits.message_bytes, service.metrics)
+        self.http = HttpDoor(service, bodies, token="")
 
     async def __call__(self, request: Request) -> Response:
         status, headers, body = await self.http.answer(dict(request.scope), request.receive)
@@ -53,7 +56,7 @@ class Bundle:
 
     async def answer(self, method: str, request: bytes, context: RayServegRPCContext) -> Any:
         try:
-            return await self.grpc.call_bytes(method, request)
+            return await self.grpc.call(method, request)
         except ServiceError as error:
             context.set_code(grpc.StatusCode[error.code.grpc])
             context.set_details(error.text)

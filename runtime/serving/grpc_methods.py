@@ -17,7 +17,7 @@ OPEN = ("ServerLive", "ServerReady")
 
 
 class GrpcMethods:
-    """Request message in, answer message out; all of them raise ServiceError."""
+    """Bytes of a request in, message of an answer out; all of them raise ServiceError."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -30,17 +30,13 @@ class GrpcMethods:
             "ModelInfer": self._infer,
         }
 
-    async def call(self, name: str, message: Any, timeout_s: float | None = None) -> Any:
-        """`timeout_s` is what gRPC leaves; None where the host does not tell."""
-        return await self._table[name](message, timeout_s)
-
-    async def call_bytes(self, name: str, data: bytes) -> Any:
-        """As `call`, for a message that nobody has parsed yet."""
+    async def call(self, name: str, data: bytes, timeout_s: float | None = None) -> Any:
+        """The answer to a request; `timeout_s` is what gRPC leaves, None where the host does not tell."""
         try:
             message = protobuf.message(f"{name}Request").FromString(data)
         except ValueError as error:  # protobuf's DecodeError is one
             raise ServiceError(Code.INVALID, f"not a {name}Request: {error}") from error
-        return await self.call(name, message)
+        return await self._table[name](message, timeout_s)
 
     async def _live(self, message: Any, _: float | None) -> Any:
         return protobuf.message("ServerLiveResponse")(live=True)

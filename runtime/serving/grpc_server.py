@@ -10,14 +10,21 @@ import grpc.aio
 
 from irsplit.runtime.serving import protobuf
 from irsplit.runtime.serving.bearer import check_bearer
+from irsplit.runtime.serving.bodies import Bodies, Share
 from irsplit.runtime.serving.grpc_methods import METHODS, OPEN, GrpcMethods
 from irsplit.runtime.serving.logs import event
-from irsplit.runtime.serving.messages import ServiceError
+from irsplit.runtime.serving.messages import Code, ServiceError
 from irsplit.runtime.serving.service import Service
 
 _LOG = logging.getLogger("irsplit.serve")
-_MESSAGE_OVERHEAD = 1 << 16
-"""What a request may be larger than its frame: names, parameters, tags."""
+_LATER = (Code.OVERLOADED, Code.DRAINING)
+_PUSHBACK = ("grpc-retry-pushback-ms", "1000")
+"""Tells stock clients that repeat calls when to do so."""
+
+
+AGE_S = 600.0
+AGE_GRACE_S = 60.0
+"""Of the calls on a connection that is so old: clients take another one, and who reads no answer is dropped."""
 
 
 class GrpcDoor:
@@ -26,12 +33,12 @@ class GrpcDoor:
     A connection has at most `streams` requests under way, so that one whose answers nobody reads holds no more.
     """
 
-    def __init__(self, service: Service, token: str, frame_bytes: int, streams: int) -> None:
+    def __init__(self, service: Service, bodies: Bodies, token: str, streams: int) -> None:
         self._methods = GrpcMethods(service)
+        self._bodies = bodies
         self._token = token
-        limit = frame_bytes + _MESSAGE_OVERHEAD
         self._options = [
-            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_receive_message_length", bodies.largest),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", streams),
             ("grpc.so_reuseport", 0),
@@ -39,6 +46,8 @@ class GrpcDoor:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.keepalive_time_ms", 30000),
             ("grpc.keepalive_timeout_ms", 10000),
+            ("grpc.max_connection_age_ms", int(1000 * AGE_S)),
+            ("grpc.max_connection_age_grace_ms", int(1000 * AGE_GRACE_S)),
         ]
         self._handlers = {name: self._handler(name) for name in METHODS}
 
@@ -77,20 +86,38 @@ class GrpcDoor:
             self._server, _ = await self._listen(self._port)
 
     def _handler(self, name: str) -> Any:
-        async def answer(request: Any, context: Any) -> Any:
-            try:
-                if name not in OPEN:
-                    check_bearer(_authorization(context), self._token, "grpc")
-                return await self._methods.call(name, request, context.time_remaining())
-            except ServiceError as error:
-                context.set_trailing_metadata((("irsplit-code", error.code.value[0]),))
-                await context.abort(grpc.StatusCode[error.code.grpc], error.text)
+        """Of a method with one request; gRPC knows it as one with several, to hand over the call before its request."""
 
-        return grpc.unary_unary_rpc_method_handler(
-            answer,
-            request_deserializer=protobuf.message(f"{name}Request").FromString,
-            response_serializer=protobuf.message(f"{name}Response").SerializeToString,
-        )
+        async def answer(_: Any, context: Any) -> bytes:
+            share = Share(self._bodies)
+            context.add_done_callback(share.close)
+            try:
+                if name in OPEN:  # all of these requests are empty
+                    data = b""
+                else:
+                    check_bearer(_authorization(context), self._token, "grpc")
+                    data = await self._request(context, share)
+                message = await self._methods.call(name, data, context.time_remaining())
+                packed: bytes = message.SerializeToString()
+                share.hold(len(packed))
+                return packed
+            except ServiceError as error:
+                later = (_PUSHBACK,) if error.code in _LATER else ()
+                context.set_trailing_metadata((("irsplit-code", error.code.value[0]), *later))
+                await context.abort(grpc.StatusCode[error.code.grpc], error.text)
+                raise  # not reached: abort raises
+
+        return grpc.stream_unary_rpc_method_handler(answer)
+
+    async def _request(self, context: Any, share: Share) -> bytes:
+        """How large it is shows when it is here: until then, it takes the room of the largest."""
+        async with share.moving():
+            await share.take(self._bodies.largest)
+            data = await context.read()
+        if not isinstance(data, bytes):
+            raise ServiceError(Code.INVALID, "a call without a request")
+        share.hold(len(data))
+        return data
 
 
 def _authorization(context: Any) -> str:

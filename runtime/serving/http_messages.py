@@ -51,7 +51,7 @@ class Form:
         return self.named.get(name, self.binary)
 
 
-def expanded(coding: str, body: bytes, limit: int) -> bytes:
+def expanded(coding: str, body: bytes | bytearray, limit: int) -> bytes | bytearray:
     """A body without its content coding. Raises ServiceError, also for one that is larger than `limit` bytes."""
     if coding.lower() in ("", "identity"):
         return body
@@ -70,7 +70,9 @@ def expanded(coding: str, body: bytes, limit: int) -> bytes:
     return data
 
 
-def request_from_body(model: str, version: str, headers: Mapping[str, str], body: bytes) -> tuple[InferRequest, Form]:
+def request_from_body(
+    model: str, version: str, headers: Mapping[str, str], body: bytes | bytearray
+) -> tuple[InferRequest, Form]:
     """The request, and in which form it wants its outputs. Raises ServiceError."""
     head, rest = _split(headers, body, _JSON_BYTES)
     try:
@@ -118,7 +120,9 @@ def response_from_body(headers: Mapping[str, str], body: bytes) -> InferResponse
         raise ServiceError(Code.INTERNAL, f"not an inference response: {error}") from error
 
 
-def _split(headers: Mapping[str, str], body: bytes, limit: int | None = None) -> tuple[dict[str, Any], memoryview]:
+def _split(
+    headers: Mapping[str, str], body: bytes | bytearray, limit: int | None = None
+) -> tuple[dict[str, Any], memoryview]:
     """The JSON object, of at most `limit` bytes, and the bytes behind it."""
     try:
         size = int(headers.get(HEADER_LENGTH, len(body)))

@@ -1,6 +1,7 @@
 """The HTTP door: the protocol's REST paths and /metrics, as an ASGI application."""
 
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -8,17 +9,25 @@ from urllib.parse import parse_qs
 
 from irsplit.runtime.manifest import TensorInfo
 from irsplit.runtime.serving.bearer import check_bearer
+from irsplit.runtime.serving.bodies import Bodies, Share
 from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
 from irsplit.runtime.serving.http_messages import expanded, request_from_body, response_to_body
+from irsplit.runtime.serving.logs import event
 from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError, timeout_s
 from irsplit.runtime.serving.service import ServerInfo, Service
 from irsplit.runtime.serving.updates import Updates
 
+_LOG = logging.getLogger("irsplit.serve")
 _MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready|/update)?")
 _JSON = {"content-type": "application/json"}
-_REFUSED = {Code.UNAUTHENTICATED: {"www-authenticate": "Bearer"}}
+_REFUSED = {
+    Code.UNAUTHENTICATED: {"www-authenticate": "Bearer"},
+    Code.OVERLOADED: {"retry-after": "1"},
+    Code.DRAINING: {"retry-after": "1"},
+}
 """Headers that HTTP wants with a refusal."""
-_BODY_OVERHEAD = 1 << 16
+_SENT_BYTES = 1 << 16
+"""Of an answer at a time: about what a connection keeps of what its client does not read."""
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
 _PIECE_BYTES = 4 << 20
 """Of a patch in one answer, so that many devices that update take little memory."""
@@ -29,11 +38,11 @@ _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class HttpDoor:
-    def __init__(self, service: Service, token: str, frame_bytes: int, updates: Updates | None = None) -> None:
+    def __init__(self, service: Service, bodies: Bodies, token: str, updates: Updates | None = None) -> None:
         self._service = service
+        self._bodies = bodies
         self._updates = updates
         self._token = token
-        self._body_limit = frame_bytes + _BODY_OVERHEAD
         self._plain: dict[str, Callable[[], _Answer]] = {
             "/v2": self._metadata,
             "/v2/health/live": lambda: (200, _JSON, b""),
@@ -48,7 +57,13 @@ class HttpDoor:
         packed = [(key.encode(), value.encode()) for key, value in headers.items()]
         packed.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": packed})
-        await send({"type": "http.response.body", "body": body})
+        with self._bodies.share() as share:
+            share.hold(len(body))
+            try:
+                async with share.moving():
+                    await _sent(body, send)
+            except ServiceError as error:  # the connection ends with an answer that is too short
+                event(_LOG, logging.WARNING, "not read", text=error.text)
 
     async def answer(self, scope: dict[str, Any], receive: _Receive) -> _Answer:
         """Status, headers and body for a request, refusals too."""
@@ -92,10 +107,13 @@ class HttpDoor:
         return 200, _JSON, json.dumps(described).encode()
 
     async def _infer(self, name: str, version: str, headers: Mapping[str, str], receive: _Receive) -> _Answer:
-        body = await self._body(headers, receive)
-        body = expanded(headers.get("content-encoding", ""), body, self._body_limit)
-        request, form = request_from_body(name, version, headers, body)
-        response = await self._service.infer(request, timeout_s(request))
+        with self._bodies.share() as share:
+            async with share.moving():
+                body = await self._body(headers, receive, share)
+            body = expanded(headers.get("content-encoding", ""), body, self._bodies.largest)
+            share.hold(len(body))
+            request, form = request_from_body(name, version, headers, body)
+            response = await self._service.infer(request, timeout_s(request))
         return (200, *response_to_body(response, form))
 
     async def _update(self, name: str, query: Mapping[str, list[str]], headers: Mapping[str, str]) -> _Answer:
@@ -119,32 +137,38 @@ class HttpDoor:
         described[PIECE_CHECKSUM] = piece_checksum(described, piece)
         return 206, {"content-type": "application/octet-stream", **described}, piece
 
-    async def _body(self, headers: Mapping[str, str], receive: _Receive) -> bytes:
+    async def _body(self, headers: Mapping[str, str], receive: _Receive, share: Share) -> bytearray:
         """The request's body; refused by its announced size, and cut short by what really comes."""
         announced = headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self._body_limit:
+        if announced.isdecimal() and int(announced) > self._bodies.largest:
             raise self._too_large(int(announced))
-        parts: list[bytes] = []
-        size, more = 0, True
+        body, more = bytearray(), True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ServiceError(Code.INVALID, "the client went away")
             part = message.get("body", b"")
-            size += len(part)
-            if size > self._body_limit:
-                raise self._too_large(size)
-            parts.append(part)
+            if len(body) + len(part) > self._bodies.largest:
+                raise self._too_large(len(body) + len(part))
+            await share.take(len(part))
+            body += part
             more = bool(message.get("more_body", False))
-        return b"".join(parts)
+        return body
 
     def _too_large(self, size: int) -> ServiceError:
-        return ServiceError(Code.TOO_LARGE, f"body of {size} bytes or more; the limit is {self._body_limit}")
+        return ServiceError(Code.TOO_LARGE, f"body of {size} bytes or more; the limit is {self._bodies.largest}")
 
     def _metadata(self) -> _Answer:
         info = ServerInfo()
         described = {"name": info.name, "version": info.version, "extensions": list(info.extensions)}
         return 200, _JSON, json.dumps(described).encode()
+
+
+async def _sent(body: bytes, send: _Send) -> None:
+    """Send a body, piece by piece as it is read."""
+    for start in range(0, len(body) or 1, _SENT_BYTES):
+        stop = start + _SENT_BYTES
+        await send({"type": "http.response.body", "body": body[start:stop], "more_body": stop < len(body)})
 
 
 def _refused(code: Code, text: str, **headers: str) -> _Answer:

@@ -35,6 +35,10 @@ class Metrics:
         self.sent = Counter("irsplit_sent_bytes", "Bytes of tensors out.", labels, registry=self.registry)
         self.waiting = Gauge("irsplit_waiting", "Requests in the queue.", registry=self.registry)
         self.running = Gauge("irsplit_running", "Requests in the engines.", registry=self.registry)
+        self.held = Gauge("irsplit_held_bytes", "Of messages on their way in or out.", registry=self.registry)
+        self.pushed_out = Counter(
+            "irsplit_pushed_out", "Messages that took too long while others needed their room.", registry=self.registry
+        )
         self.sessions = Gauge("irsplit_sessions", "Sessions of stateful bundles.", registry=self.registry)
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:

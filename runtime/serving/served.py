@@ -30,12 +30,18 @@ from irsplit.runtime.session import check_inputs
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may take. Checked before anything of that size is allocated."""
+    """What one request may take, and `held_bytes` all of them. Checked before anything of that size is allocated."""
 
     frame_bytes: int = 64 << 20
     decoded_bytes: int = 256 << 20
+    held_bytes: int = 1 << 30
     sessions: int = 256
     session_idle_s: float = 300.0
+
+    @property
+    def message_bytes(self) -> int:
+        """Of a message around a frame: names, parameters, tags, JSON."""
+        return self.frame_bytes + (1 << 16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from irsplit.runtime.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.batching import Batching
 from irsplit.runtime.serving.bearer import is_token
+from irsplit.runtime.serving.bodies import Bodies
 from irsplit.runtime.serving.grpc_server import GrpcDoor
 from irsplit.runtime.serving.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
 from irsplit.runtime.serving.http_server import HttpDoor
@@ -79,6 +80,12 @@ class ServerOptions:
                 f"{self.workers} workers, {self.engine.threads} threads and a queue of {self.queue}: "
                 "give at least 1 worker, 1 thread (0: the engine chooses) and a queue of 0"
             )
+        limits = self.limits
+        if limits.held_bytes < limits.message_bytes:
+            raise ServeError(
+                f"{limits.held_bytes} bytes for all messages, but one may have {limits.message_bytes}: "
+                "raise --max-held-bytes, or lower --max-frame-bytes"
+            )
         for port in (self.port, self.http_port or 0):
             if not 0 <= port < 1 << 16:
                 raise ServeError(f"{port} is no port; give 1 to 65535, or 0 for a free one")
@@ -95,9 +102,10 @@ class Server:
         options.check()
         self.options = options
         self.service = Service(bundles, options.workers, options.queue, options.batching)
-        self._grpc = GrpcDoor(
-            self.service, options.token, options.limits.frame_bytes, options.workers + options.queue + _SPARE_STREAMS
-        )
+        limits = options.limits
+        self._bodies = Bodies(limits.held_bytes, limits.message_bytes, self.service.metrics)
+        streams = options.workers + options.queue + _SPARE_STREAMS
+        self._grpc = GrpcDoor(self.service, self._bodies, options.token, streams)
         self._updates = None if make_patch is None else Updates(self.service, make_patch)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -129,7 +137,7 @@ class Server:
 
     async def _start_http(self, port: int) -> None:
         config = uvicorn.Config(
-            HttpDoor(self.service, self.options.token, self.options.limits.frame_bytes, self._updates),
+            HttpDoor(self.service, self._bodies, self.options.token, self._updates),
             host=self.options.host,
             port=port,
             http=BoundedConnection,
