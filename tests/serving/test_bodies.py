@@ -171,8 +171,8 @@ def test_grpc_clients_that_read_no_answers_hold_little_and_are_dropped(onnx_bund
         for stream in range(1, 200, 2):
             body = http2.data(stream, http2.message(len(request)) + request, ends=True)
             connection.sendall(http2.head(stream, "ModelInfer") + body)
-        wait_until(lambda: metric(metrics, "held_bytes") > 1000)
-        assert metric(metrics, "held_bytes") < 100 * (len(request) + 300)
+        # More while one of them is still coming in.
+        wait_until(lambda: 1000 < metric(metrics, "held_bytes") < 100 * (len(request) + 300))
         with contextlib.suppress(ConnectionResetError):
             while connection.recv(1 << 16):
                 pass
