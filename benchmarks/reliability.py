@@ -25,6 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
 import irsplit
 import irsplit.runtime
 from benchmarks import http2
@@ -115,6 +119,87 @@ def slow_readers(stage: Stage, count: Count) -> str:
         ask(stage, stage.url("http"), count, 3)
         ask(stage, stage.url("grpc"), count, 3)
     return "200 connections that began a request and never go on"
+
+
+def bodies_without_end(stage: Stage, count: Count) -> str:
+    """Far more than the server may hold, over both doors; then others come."""
+    part, limits = 3 << 20, ("--max-frame-bytes", str(4 << 20), "--max-held-bytes", str(32 << 20))
+    head = b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
+    call = http2.OPENING + http2.head(1, "ModelInfer") + http2.data(1, http2.message(4_000_000) + bytes(60_000))
+    with stage.instead(limits=limits), contextlib.ExitStack() as stack:
+        before = stage.memory_bytes()
+        for data, scheme in [(head + bytes(part), "http")] * 60 + [(call, "grpc")] * 20:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", stage.ports[scheme])))
+            threading.Thread(target=_sent, args=(connection, data)).start()
+        ask(stage, stage.url("http"), count, 4, timeout_s=5.0)
+        held = stage.metric("held_bytes") / 1e6
+        ask(stage, stage.url("grpc"), count, 4, timeout_s=5.0)
+        growth = max(stage.memory_bytes() - before, 0) / 1e6
+        pushed_out = stage.metric("pushed_out_total")
+    return (
+        f"60 connections send 3 of 4 MB over HTTP, 20 over gRPC what fits, and stop; the server may hold 33 MB, held "
+        f"{held:.0f} MB, told {pushed_out:.0f} to come back later, and grew by {growth:.0f} MB"
+    )
+
+
+def _sent(connection: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(OSError):  # the server has closed it
+        connection.sendall(data)
+
+
+def heads_without_end(stage: Stage, count: Count) -> str:
+    """Headers that go on for ever, and JSON beyond its limit."""
+    before, refused = stage.memory_bytes(), [0]
+    begin = b" /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n"
+    objects = b"POST" + begin + b"content-length: 6000000\r\n\r\n" + b'{"inputs": [' + b" " * 5_999_988
+
+    def attack() -> None:
+        for data in [b"GET" + begin + b"x: y\r\n" * 200_000, objects] * 50:
+            with socket.create_connection(("127.0.0.1", stage.ports["http"])) as connection:
+                _sent(connection, data)
+                with contextlib.suppress(ConnectionError):
+                    answer = connection.recv(100)
+                    refused[0] += answer == b"" or answer.startswith(b"HTTP/1.1 4")
+                    continue
+                refused[0] += 1  # closed before all was sent
+
+    with meanwhile((0, attack)):
+        ask(stage, stage.url("http"), count, 3)
+        ask(stage, stage.url("grpc"), count, 3)
+    growth = max(stage.memory_bytes() - before, 0) / 1e6
+    return (
+        f"100 requests with 1.2 MB of headers or 6 MB of JSON: {refused[0]} refused; the server grew by {growth:.0f} MB"
+    )
+
+
+def sessions_over(stage: Stage, count: Count) -> str:
+    """Streams of a stateful bundle one after the other, at a server that keeps two."""
+    bundle = _counter(stage.folder / "counter")
+    call = {"x": np.ones((1, 2), np.float32)}
+    with stage.instead(bundle=bundle, limits=("--max-sessions", "2")):
+        for scheme in ("grpc", "http"):
+            for _ in range(50):
+                with irsplit.runtime.connect(stage.url(scheme), bundle, patience=PATIENCE) as session:
+                    for step in (1, 2):
+                        ask_once(session, call, np.full((1, 2), step, np.float32), 5.0, count)
+    return "100 streams of a stateful bundle that end, one after the other, at a server that keeps 2"
+
+
+def _counter(folder: Path) -> Path:
+    """A bundle that counts its calls."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["cut"]),
+        helper.make_node("Add", ["cut", "total"], ["logits"]),
+        helper.make_node("Identity", ["logits"], ["next"]),
+    ]
+    x, total, logits, after = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "total", "logits", "next")
+    )
+    graph = helper.make_graph(nodes, "counter", [x, total], [logits, after])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder.with_suffix(".onnx"))
+    irsplit.compile_model(folder.with_suffix(".onnx"), folder, ["cut"], state=["total=next"])
+    return folder
 
 
 def answers_not_read(stage: Stage, count: Count) -> str:
@@ -295,6 +380,8 @@ FAULTS: dict[str, Callable[[Stage, Count], str]] = {
     "outage": outage,
     "the founding paper's link": paper_link,
     "requests that never end": slow_readers,
+    "bodies that never end": bodies_without_end,
+    "heads that never end": heads_without_end,
     "answers that are not read": answers_not_read,
     "many connections": many_connections,
     "server told to stop": told_to_stop,
@@ -302,6 +389,7 @@ FAULTS: dict[str, Callable[[Stage, Count], str]] = {
     "bundle replaced while it is served": replaced_while_serving,
     "expired token": other_token,
     "malformed and oversized requests": hostile,
+    "streams that end": sessions_over,
     "version mismatch": other_build,
     "full disk": full_disk,
 }
@@ -329,7 +417,9 @@ Two processes under load for a minute a row, nothing broken: [what the service c
 measured by clocks that never jump, so a change of the machine's time moves nothing; a server that is started before its
 bundle exists says so and ends with code 2. A stateful bundle
 never repeats a step: see `tests/serving/test_client.py`, where every other answer is lost on its way
-and the count is still right, and where a state that is gone is an error until `reset()`.
+and the count is still right, and where a state that is gone is an error until `reset()`. What takes minutes is tried
+there with shorter times: connections on which nothing moves (`test_http_connections.py`), and those whose answers
+nobody reads (`test_bodies.py`), are closed.
 """
 
 

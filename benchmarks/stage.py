@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+import urllib.request
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,17 @@ class Stage:
         self.ports = {"grpc": _free_port(), "http": _free_port()}
         self.process = self.launch()
 
-    def launch(self, log: int | None = None, level: str = "error", token: str = "") -> subprocess.Popen[str]:
+    def launch(
+        self,
+        log: int | None = None,
+        level: str = "error",
+        token: str = "",
+        bundle: Path | None = None,
+        limits: Sequence[str] = (),
+    ) -> subprocess.Popen[str]:
+        served = f"digits={self.served}" if bundle is None else str(bundle)
         ports = ["--port", str(self.ports["grpc"]), "--http-port", str(self.ports["http"])]
-        command = [sys.executable, "-m", "irsplit", "serve", *ports, "--log-level", level, f"digits={self.served}"]
+        command = [sys.executable, "-m", "irsplit", "serve", *ports, *limits, "--log-level", level, served]
         environment = os.environ | {"IRSPLIT_TOKEN": token}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=environment)
         assert process.stdout is not None
@@ -97,6 +106,11 @@ class Stage:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         match = re.search(r"VmRSS:\s+(\d+)", status)
         return 1024 * int(match[1]) if match else 0
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['http']}/metrics", timeout=30) as answer:
+            match = re.search(rf"^irsplit_{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+        return float(match[1]) if match else 0.0
 
     @contextlib.contextmanager
     def behind(self, over: Link, scheme: str = "grpc", outages: Outages = ()) -> Generator[tuple[str, Proxy]]:

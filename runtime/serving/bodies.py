@@ -7,7 +7,8 @@ A message that finds no room waits. Meanwhile the one that has been on its way f
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
+from typing import Any
 
 from irsplit.runtime.serving.messages import Code, ServiceError
 from irsplit.runtime.serving.metrics import Metrics
@@ -99,26 +100,27 @@ class Bodies:
 
 
 class Share:
-    """What one message takes."""
+    """What one message takes. An `async with` of it lasts while the message comes in or goes out.
+
+    That raises ServiceError OVERLOADED when it takes long and others need the room.
+    """
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self._size = 0
         self._patience = asyncio.timeout(None)
 
-    @contextlib.asynccontextmanager
-    async def moving(self) -> AsyncGenerator[None]:
-        """While the message comes in or goes out. Raises ServiceError OVERLOADED when others need its room."""
-        self._patience = asyncio.timeout(None)
+    async def __aenter__(self) -> None:
+        await self._patience.__aenter__()
+        self._bodies.begin(self)
+
+    async def __aexit__(self, *error: Any) -> None:
+        self._bodies.end(self)
         try:
-            async with self._patience:
-                self._bodies.begin(self)
-                yield
+            await self._patience.__aexit__(*error)
         except TimeoutError:
             text = f"too many bytes are on their way here, and these for more than {PATIENCE_S:g} s; come back later"
             raise ServiceError(Code.OVERLOADED, text) from None
-        finally:
-            self._bodies.end(self)
 
     async def take(self, size: int) -> None:
         """Wait for room for so many bytes more, while it is moving."""

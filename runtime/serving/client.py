@@ -29,6 +29,7 @@ from irsplit.runtime.serving.messages import (
     InferRequest,
     Parameter,
     ServiceError,
+    end_of_session,
     frame_tensor,
     to_array,
 )
@@ -40,6 +41,8 @@ from irsplit.runtime.session import Arrays, check_inputs
 
 _RESERVE_SHARE = 0.25
 """Of the deadline, kept for finishing on the device as long as its time is not known."""
+_ENDING_S = 0.5
+"""For telling the server that a session is over."""
 _ALONE = "the device alone is the faster way just now"
 
 
@@ -99,6 +102,9 @@ class RemoteSession:
         self._tally = Tally()
         self._turn = threading.Lock()
         self._rest_s: float | None = None
+        self._ending: threading.Thread | None = None
+        self._at_server = False
+        """Whether the server may have a session of this stream."""
         self.reset()
 
     def _open_chooser(self, cut: str, policy: Policy | None) -> Chooser | None:
@@ -128,6 +134,7 @@ class RemoteSession:
         if self._stateful:
             # New engines: not every engine can put every kind of state back.
             self._device = self._device.fresh()
+        self._end_session()
         self._sequence = uuid.uuid4().hex
         self._steps = itertools.count()
         self._side = ""
@@ -230,10 +237,24 @@ class RemoteSession:
         return answer
 
     def close(self) -> None:
-        """Close the connection, also at the end of a `with`."""
+        """Close the connection, at the end of a `with` too; the server is told that a stream is over, if it can be."""
+        self._end_session()
+        if self._ending is not None:
+            self._ending.join(_ENDING_S)
         self._exchanger.close()
         if self._scout is not None:
             self._scout.close()
+
+    def _end_session(self) -> None:
+        """Let the server forget the stream; beside what goes on here, for the link may be slow."""
+        if not self._at_server:
+            return
+        self._at_server = False
+        end = end_of_session(self.name, self._sequence, uuid.uuid4().hex)
+        self._ending = threading.Thread(
+            target=self._exchanger.tell, args=(end, _ENDING_S), name="irsplit-end", daemon=True
+        )
+        self._ending.start()
 
     def __enter__(self) -> "RemoteSession":
         return self
@@ -261,7 +282,7 @@ class RemoteSession:
     def _request(self, frame: bytes, index: int) -> InferRequest:
         parameters: dict[str, Parameter] = {}
         if self._device.stateful(index, self._count):
-            step = next(self._steps)
+            step, self._at_server = next(self._steps), True
             parameters = {"sequence_id": self._sequence, "sequence_step": step, "sequence_start": step == 0}
         # No version: the frame names its build, and an engine that hosts the bundle may number versions its own way.
         return InferRequest(self.name, "", [frame_tensor(frame)], uuid.uuid4().hex, parameters)

@@ -1,5 +1,6 @@
 """One request to the server, as often as it takes within its time: attempts, back-off, circuit breaker, probes."""
 
+import contextlib
 import random
 import threading
 import time
@@ -96,6 +97,12 @@ class Exchanger:
                 break
             self._closed.wait(min(self._backoff(attempt), max(deadline - self._clock(), 0)))
         raise ExchangeFailed(failure.code, str(failure), attempt)
+
+    def tell(self, request: InferRequest, timeout_s: float) -> None:
+        """Send what nobody waits for, once; nothing on a link that is known to be down."""
+        if self.breaker.closed:
+            with contextlib.suppress(TransportError):
+                self._attempt(request, timeout_s, 1)
 
     def ping(self) -> float | None:
         """Seconds that an empty request takes over the connection in use; None when nothing comes back."""

@@ -111,7 +111,7 @@ class GrpcDoor:
 
     async def _request(self, context: Any, share: Share) -> bytes:
         """How large it is shows when it is here: until then, it takes the room of the largest."""
-        async with share.moving():
+        async with share:
             await share.take(self._bodies.largest)
             data = await context.read()
         if not isinstance(data, bytes):

@@ -60,7 +60,7 @@ class HttpDoor:
         with self._bodies.share() as share:
             share.hold(len(body))
             try:
-                async with share.moving():
+                async with share:
                     await _sent(body, send)
             except ServiceError as error:  # the connection ends with an answer that is too short
                 event(_LOG, logging.WARNING, "not read", text=error.text)
@@ -108,7 +108,7 @@ class HttpDoor:
 
     async def _infer(self, name: str, version: str, headers: Mapping[str, str], receive: _Receive) -> _Answer:
         with self._bodies.share() as share:
-            async with share.moving():
+            async with share:
                 body = await self._body(headers, receive, share)
             body = expanded(headers.get("content-encoding", ""), body, self._bodies.largest)
             share.hold(len(body))

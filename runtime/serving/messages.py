@@ -112,6 +112,17 @@ class InferResponse:
     parameters: Parameters = field(default_factory=dict[str, Parameter])
 
 
+def end_of_session(model: str, session: str, id: str) -> InferRequest:
+    """What frees a session at the server: its end, with nothing to run."""
+    return InferRequest(model, "", [], id, {"sequence_id": session, "sequence_end": True})
+
+
+def session_ended_by(request: InferRequest) -> str:
+    """The session that a request only ends, "" for any other request."""
+    ends = not request.inputs and request.parameters.get("sequence_end") is True
+    return str(request.parameters.get("sequence_id", "")) if ends else ""
+
+
 def timeout_s(request: InferRequest) -> float | None:
     """How long the client waits at most: its parameter `timeout` in microseconds, as Triton has it."""
     micros = request.parameters.get("timeout")

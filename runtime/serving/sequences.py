@@ -91,6 +91,14 @@ class Sequences(Generic[_Answer]):
             self._forget(name, sequence)
         return answer
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._sequences
+
+    def end(self, name: str) -> None:
+        """Forget a session whose client needs it no more, if it is here."""
+        with self._lock:
+            self._sequences.pop(name, None)
+
     def _forget(self, name: str, sequence: Sequence[_Answer]) -> None:
         """Not one that has taken its name meanwhile."""
         with self._lock:

@@ -20,6 +20,7 @@ from irsplit.runtime.serving.messages import (
     ServiceError,
     Tensor,
     frame_tensor,
+    session_ended_by,
     to_array,
     to_tensor,
 )
@@ -84,8 +85,10 @@ class ServedBundle:
         self.sequences = Sequences[InferResponse](self.segments.fresh, limits.sessions, limits.session_idle_s)
 
     def owns(self, request: InferRequest) -> bool:
-        """Whether the frame of a request belongs to this bundle."""
-        return any(self._owns(request, boundary.index) for boundary in self.manifest.boundaries)
+        """Whether the frame of a request, or the session that it ends, belongs to this bundle."""
+        return session_ended_by(request) in self.sequences or any(
+            self._owns(request, boundary.index) for boundary in self.manifest.boundaries
+        )
 
     def _owns(self, request: InferRequest, boundary: int) -> bool:
         try:
@@ -123,7 +126,10 @@ class ServedBundle:
         return next((index for index in self._joinable if self._owns(request, index)), None)
 
     def infer(self, request: InferRequest) -> InferResponse:
-        """Resume the request's frame, or run the whole model on its inputs. Raises ServiceError."""
+        """Resume the request's frame, or run the whole model on its inputs, or end a session. Raises ServiceError."""
+        if self.stateful and (ended := session_ended_by(request)):
+            self.sequences.end(ended)
+            return InferResponse(self.name, self.version, [], request.id)
         task = self._task(request)
         if not self.segments.stateful(task.start, self._stop(task.start)):
             return self._run(self.segments, task)  # what the device keeps is its own

@@ -206,6 +206,8 @@ class Service:
         return await asyncio.shield(running)
 
     def _count(self, bundle: ServedBundle, request: InferRequest, response: InferResponse) -> None:
+        if "segment_ns" not in response.parameters:
+            return  # nothing was run
         labels, metrics = (bundle.name, bundle.version), self.metrics
         compute = sum(int(pair.partition(":")[2]) for pair in str(response.parameters["segment_ns"]).split(","))
         metrics.of(metrics.compute, *labels).observe(compute / 1e9)

@@ -41,12 +41,12 @@ def test_who_finds_no_room_waits_for_it_in_turn():
 
         async def taker(name: str, size: int) -> None:
             with room.share() as share:
-                async with share.moving():
+                async with share:
                     await share.take(size)
                 order.append(name)
 
         with room.share() as first:
-            async with first.moving():
+            async with first:
                 await first.take(6)
             first.hold(8)
             others = [asyncio.create_task(taker(name, size)) for name, size in (("large", 9), ("small", 2))]
@@ -64,7 +64,7 @@ def test_the_oldest_on_its_way_goes_and_what_is_whole_stays(monkeypatch):
 
     async def never_ends(share: Any) -> Code | None:
         try:
-            async with share.moving():
+            async with share:
                 await share.take(4)
                 await asyncio.Event().wait()
         except ServiceError as error:
@@ -76,12 +76,12 @@ def test_the_oldest_on_its_way_goes_and_what_is_whole_stays(monkeypatch):
     async def play() -> None:
         room = Bodies(10, 10, metrics)
         with room.share() as whole, room.share() as late:
-            async with whole.moving():
+            async with whole:
                 await whole.take(4)
             stuck = asyncio.create_task(never_ends(bodies.Share(room)))
             await asyncio.sleep(0)
             assert metric(metrics, "held_bytes") == 8
-            async with late.moving():
+            async with late:
                 await late.take(4)
             assert await stuck is Code.OVERLOADED
         assert metric(metrics, "held_bytes") == 0
@@ -171,7 +171,7 @@ def test_grpc_clients_that_read_no_answers_hold_little_and_are_dropped(onnx_bund
         for stream in range(1, 200, 2):
             body = http2.data(stream, http2.message(len(request)) + request, ends=True)
             connection.sendall(http2.head(stream, "ModelInfer") + body)
-        # More while one of them is still coming in.
+        # More while requests are read, whose sizes are not known before.
         wait_until(lambda: 1000 < metric(metrics, "held_bytes") < 100 * (len(request) + 300))
         with contextlib.suppress(ConnectionResetError):
             while connection.recv(1 << 16):

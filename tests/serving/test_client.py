@@ -15,6 +15,7 @@ import irsplit
 import irsplit.runtime
 from benchmarks.link import PERFECT, Proxy
 from irsplit.errors import DeadlineError, RemoteError, SessionLostError
+from irsplit.runtime.serving import client
 from irsplit.runtime.serving.exchange import Patience
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
 from irsplit.runtime.serving.served import Limits
@@ -292,6 +293,38 @@ def test_a_server_without_state_asks_for_no_session(tmp_path):
         ("server", 2),
         ("server", 3),
     ]
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_stream_that_is_over_leaves_nothing_at_the_server(scheme, counter, tmp_path):
+    """Also of the older of two versions, which no frame tells in that request."""
+    later = tmp_path / "later"
+    irsplit.compile_model(counting_model(tmp_path / "counter.tflite"), later, ["cut"], autonomous=True)
+    with serving([f"counter={counter}", f"counter={later}"], options(limits=Limits(sessions=1))) as server:
+        sequences = next(iter(server.service.bundles["counter"].values())).sequences
+        with irsplit.runtime.connect(urls(server)[scheme], counter, name="counter") as session:
+            assert [counted(session), counted(session), len(sequences)] == [1, 2, 1]
+            session.reset()
+            assert [counted(session), len(sequences)] == [1, 1]
+        assert len(sequences) == 0
+
+
+def test_closing_does_not_wait_for_a_server_that_does_not_answer(counter, monkeypatch):
+    monkeypatch.setattr(client, "_ENDING_S", 0.01)
+    goes_on = threading.Event()
+
+    def never(*_: Any) -> InferResponse:
+        goes_on.wait(30)
+        raise TransportError(None, "no answer")
+
+    with serving([f"counter={counter}"], options()) as server:
+        session = irsplit.runtime.connect(urls(server)["grpc"], counter, name="counter", patience=HASTY)
+        assert counted(session) == 1
+        monkeypatch.setattr(session._exchanger._transport, "infer", never)
+        session.close()
+        assert session._ending.is_alive()
+        goes_on.set()
+        session._ending.join()
 
 
 def test_lost_state_is_an_error_until_reset(counter):
