@@ -39,7 +39,6 @@ from irsplit.passes.preparation import prepared
 from irsplit.profiles import Link
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import engine
-from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import file_digest
 from irsplit.sweeps import Effort, machine
 
@@ -134,10 +133,9 @@ def bench_model(
     found = _positions(path, options)
     chosen = _chosen(found, wanted)
     whole, infos = whole_model(path)
-    engine_options = EngineOptions(threads=effort.threads)
     steps = Steps(progress, 1 + (2 if effort.fresh else 1) * len(chosen))
     steps.begin("whole model")
-    timing = (engine_options, effort.warmup, effort.runs)
+    timing = (effort.engine, effort.warmup, effort.runs)
     (call,), (load, outputs) = first_taken(
         lambda calls: effort.run(measure_part, whole, calls[0], *timing), infos, 1, dims=dims, given=call
     )
@@ -151,8 +149,8 @@ def bench_model(
             peaks = (0, 0)
             if effort.fresh:
                 steps.begin(f"cut {cut.id}, memory")
-                device_peak = isolated(measure_device, bundle, call, engine_options)
-                peaks = device_peak, isolated(measure_server, bundle, rounds.frame, engine_options)
+                device_peak = isolated(measure_device, bundle, call, effort.engine)
+                peaks = device_peak, isolated(measure_server, bundle, rounds.frame, effort.engine)
         return _cost(cut, rounds, peaks, link, slowdown)
 
     returned = sum(np.asarray(output).nbytes for output in outputs.values())
@@ -162,11 +160,14 @@ def bench_model(
         digest=file_digest(path),
         machine=machine(),
         cpus=os.cpu_count() or 1,
-        engine=engine(dialect_of(path).name),
+        engine=engine(dialect_of(path).name, effort.engine),
         conditions={
             "link": link.name,
             "slowdown": slowdown,
-            **asdict(effort),
+            "threads": effort.engine.threads,
+            "warmup": effort.warmup,
+            "runs": effort.runs,
+            "fresh": effort.fresh,
             **{name: value for name, value in options.items() if name != "calibration"},
         },
         whole=Timing(load.wall_ns, load.spread_ns, effort.runs),

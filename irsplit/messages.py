@@ -40,7 +40,7 @@ def measure_message(bundle: Path, call: Call, options: EngineOptions, runs: int)
     device_ns = parts.device_ns(runs)
     if any(importlib.util.find_spec(name) is None for name in ("grpc", "uvicorn")):
         return Message(device_ns)
-    with _serving(bundle, options.threads) as port:
+    with _serving(bundle, options) as port:
         exchange_ns = _exchange_ns(parts, port, runs)
         with _Counter(port) as counter:
             up_bytes, down_bytes = _protocol_bytes(parts, counter)
@@ -146,10 +146,12 @@ def _url(port: int) -> str:
 
 
 @contextlib.contextmanager
-def _serving(bundle: Path, threads: int) -> Generator[int]:
+def _serving(bundle: Path, options: EngineOptions) -> Generator[int]:
     """A server process for the bundle; yields its port."""
     command = [sys.executable, "-m", "irsplit", "serve", "--port", "0", "--no-http", "--workers", "1"]
-    command += ["--threads", str(threads), "--log-level", "error", f"{_NAME}={bundle}"]
+    command += ["--threads", str(options.threads), "--log-level", "error", f"{_NAME}={bundle}"]
+    command += [f"--provider={each}" for each in options.providers]
+    command += [f"--delegate={each}" for each in options.delegates]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -16,6 +16,7 @@ from irsplit.offers import offers
 from irsplit.passes.boundaries import sends, specs
 from irsplit.passes.pipeline import ENTRY_POINTS as PASSES
 from irsplit.passes.pipeline import Pipeline
+from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.foreign import ENTRY_POINTS as CODECS
 
 _ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
@@ -42,10 +43,10 @@ def _name(path: Path, folder: Path) -> str:
     return (path.parent.resolve() / path.name).relative_to(folder).as_posix()
 
 
-def engine(dialect: str) -> str:
-    """Name and version of the engine that runs files of a dialect."""
+def engine(dialect: str, options: EngineOptions = DEFAULT_OPTIONS) -> str:
+    """Name and version of the engine that runs files of a dialect, and its accelerators."""
     name = _ENGINES.get(dialect, "")
-    return f"{name} {_version(name)}".strip()
+    return ", ".join((f"{name} {_version(name)}".strip(), *map(str, options.accelerators(dialect))))
 
 
 def source_files(model: Model, source: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from irsplit.engines.measure import Runs, load_of, rerun_part, run_part
 from irsplit.profiles import Message
 from irsplit.profiles.measured import Load
 from irsplit.progress import Steps
-from irsplit.runtime.engines import MODULES, EngineOptions
+from irsplit.runtime.engines import MODULES, ONE_THREAD, EngineOptions
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -35,7 +35,7 @@ class Effort:
     that aborts takes this process along.
     """
 
-    threads: int = 1
+    engine: EngineOptions = ONE_THREAD
     warmup: int = 3
     runs: int = 15
     fresh: bool = True
@@ -111,10 +111,9 @@ class Sweeps:
     def _timing(self, sweep: int) -> tuple[EngineOptions, int, int, int]:
         """Options of the engine, warm-up, runs of one sweep, and how many sweeps there are."""
         shares = self.effort.shares()
-        return EngineOptions(threads=self.effort.threads), self.effort.warmup, shares[sweep], len(shares)
+        return self.effort.engine, self.effort.warmup, shares[sweep], len(shares)
 
     def message(self, measure: Callable[..., Message], bundle: Path, inputs: Call) -> Message:
         """What a message of a bundle costs, by one of `irsplit.messages`."""
         self.steps.begin("message")
-        options = EngineOptions(threads=self.effort.threads)
-        return self.effort.run(measure, bundle, inputs, options, self.effort.runs)
+        return self.effort.run(measure, bundle, inputs, self.effort.engine, self.effort.runs)

@@ -106,3 +106,25 @@ def test_a_delegate_that_cannot_be_loaded_is_an_error(library):
     ):
         with pytest.raises(EngineError, match=f"LiteRT cannot load the delegate .*{why}"):
             open_engine(TFLITE, "tflite", EngineOptions(delegates=(accelerator,)))
+
+
+def test_measurements_say_which_accelerator_they_used(tmp_path, capsys):
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("THIS ONNXRUNTIME HAS NO PROVIDER BESIDE THE CPU: nothing was measured on one")
+    quick = ["--quick", "--runs", "1", "--warmup", "1", "--provider", "azure,key=value"]
+    assert main(["profile", str(ONNX), "-o", str(tmp_path / "profile.json"), *quick]) == 0
+    assert f"; onnxruntime {onnxruntime.__version__}, azure,key=value, 1 thread" in capsys.readouterr().out
+    assert main(["bench", str(ONNX), "--cuts", "4", *quick]) == 0
+    assert f"; onnxruntime {onnxruntime.__version__}, azure,key=value, 1 thread" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bench", TFLITE, "--provider", "cuda"], "--provider cuda is for onnxruntime, and this runs on LiteRT"),
+        (["profile", ONNX, "-o", "p", "--delegate", "a.so"], "--delegate a.so is for LiteRT, and this runs on onnxru"),
+    ],
+)
+def test_an_accelerator_of_the_other_engine_is_an_error(words, said, capsys):
+    assert main([str(word) for word in words]) == 2
+    assert said in capsys.readouterr().err

@@ -8,11 +8,13 @@ from pathlib import Path
 from irsplit.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
 from irsplit.commands.arguments import add_cuts, add_link, add_state
 from irsplit.commands.coding import add_coding
+from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.inputs import add_dims, model_dims, parse_inputs
 from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
 from irsplit.comparison import Change, Comparison, compare
 from irsplit.compiler import whole_model
+from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
 from irsplit.errors import PlanError
 from irsplit.planner import human
@@ -45,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--input", action="append", default=[], metavar="NAME=FILE", help="real inputs; default: made up"
     )
     add_dims(parser)
-    parser.add_argument("--threads", type=int, default=1, help="threads of the engine; default 1")
+    add_engine(parser)
     parser.add_argument("--runs", type=int, default=30, help="rounds, of which the median counts; default 30")
     parser.add_argument("--warmup", type=int, default=3, help="rounds before those; default 3")
     parser.add_argument(
@@ -63,6 +65,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     _check(arguments)
+    options = engine_options(arguments, dialect_of(arguments.model).name)
     old = load_bench(arguments.baseline) if arguments.baseline is not None else None
     infos = whole_model(arguments.model)[1]
     samples = load_calls(arguments.calibration, infos) if arguments.calibration else []
@@ -74,7 +77,7 @@ def run(arguments: Namespace) -> int:
             link(arguments.link),
             arguments.cuts,
             dims=model_dims(arguments.dim, arguments.model),
-            effort=Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick),
+            effort=Effort(options, arguments.warmup, arguments.runs, fresh=not arguments.quick),
             slowdown=arguments.slowdown,
             progress=told,
             boundary=arguments.boundary,

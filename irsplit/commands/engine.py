@@ -26,21 +26,14 @@ def add_engine(parser: ArgumentParser, threads: int = 1) -> None:
     )
 
 
-def engine_options(arguments: Namespace) -> EngineOptions:
-    """Raises EngineError for options that no engine can have."""
+def engine_options(arguments: Namespace, format: str = "") -> EngineOptions:
+    """For files of one format, or of any. Raises EngineError for options that no engine has, or not that one."""
     if arguments.threads < 0:
         raise EngineError(f"{arguments.threads} threads: give at least 1, or 0 to let the engine choose")
-    return EngineOptions(
-        threads=arguments.threads,
-        providers=tuple(_accelerator(text) for text in arguments.provider),
-        delegates=tuple(_accelerator(text) for text in arguments.delegate),
-    )
-
-
-def _accelerator(text: str) -> Accelerator:
-    name, *words = text.split(",")
-    pairs = [tuple(word.split("=", 1)) for word in words]
-    options = tuple((pair[0], pair[1]) for pair in pairs if len(pair) == 2 and pair[0])
-    if not name or len(options) < len(words):
-        raise EngineError(f"accelerator '{text}': give NAME, or NAME,KEY=VALUE")
-    return Accelerator(name, options)
+    providers = tuple(Accelerator.parse(text) for text in arguments.provider)
+    delegates = tuple(Accelerator.parse(text) for text in arguments.delegate)
+    if format == "onnx" and delegates:
+        raise EngineError(f"--delegate {delegates[0]} is for LiteRT, and this runs on onnxruntime; see --provider")
+    if format == "tflite" and providers:
+        raise EngineError(f"--provider {providers[0]} is for onnxruntime, and this runs on LiteRT; see --delegate")
+    return EngineOptions(threads=arguments.threads, providers=providers, delegates=delegates)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from irsplit.bundle_profiling import profile_bundle, tensors_to_feed
 from irsplit.commands.arguments import add_cuts
+from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.inputs import add_dims, model_dims, parse_dims, parse_inputs
 from irsplit.commands.progress import progress
 from irsplit.compiler import whole_model
@@ -40,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile, .json")
     add_cuts(parser)
-    parser.add_argument("--threads", type=int, default=1, help="threads of the engine; default 1")
+    add_engine(parser)
     parser.add_argument(
         "--runs", type=int, default=15, help="runs of each part, of which the median counts; default 15"
     )
@@ -63,15 +64,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     if min(arguments.threads, arguments.runs, arguments.warmup) < 1:
         raise PlanError("--threads, --runs and --warmup must be at least 1")
-    effort = Effort(arguments.threads, arguments.warmup, arguments.runs, fresh=not arguments.quick)
     if is_bundle(arguments.model):
-        _profile_bundle(arguments, effort)
+        _profile_bundle(arguments)
     else:
-        _profile_model(arguments, effort)
+        _profile_model(arguments)
     return 0
 
 
-def _profile_model(arguments: Namespace, effort: Effort) -> None:
+def _effort(arguments: Namespace, format: str) -> Effort:
+    options = engine_options(arguments, format)
+    return Effort(options, arguments.warmup, arguments.runs, fresh=not arguments.quick)
+
+
+def _profile_model(arguments: Namespace) -> None:
+    effort = _effort(arguments, dialect_of(arguments.model).name)
     infos = whole_model(arguments.model)[1]
     with progress() as told:
         profile = profile_model(
@@ -90,12 +96,13 @@ def _profile_model(arguments: Namespace, effort: Effort) -> None:
         _fit(arguments, profile)
 
 
-def _profile_bundle(arguments: Namespace, effort: Effort) -> None:
+def _profile_bundle(arguments: Namespace) -> None:
     given = {"--fit": arguments.fit, "--max-tensors": arguments.max_tensors > 1}
     given["--no-rematerialise"] = not arguments.rematerialise
     if words := [word for word, value in given.items() if value]:
         raise PlanError(f"{', '.join(words)}: only for a model, and {arguments.model} is a bundle; leave it out")
     manifest = Manifest.load(arguments.model)
+    effort = _effort(arguments, manifest.segments[0].format)
     infos = tensors_to_feed(manifest)
     with progress() as told:
         profile = profile_bundle(
@@ -115,7 +122,7 @@ def _profile_bundle(arguments: Namespace, effort: Effort) -> None:
 
 def _write(path: Path, profile: Measured) -> None:
     write_file(path, lambda file: file.write(to_json(profile).encode()))
-    print(f"{profile.machine}, {profile.threads} thread(s)")
+    print(f"{profile.machine}; {profile.engine}, {profile.threads} thread(s)")
 
 
 def _fit(arguments: Namespace, profile: ModelProfile) -> None:

@@ -40,8 +40,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     manifest = Manifest.load(arguments.bundle)
     inputs = check_inputs(manifest.inputs, parse_inputs(arguments.input, manifest.inputs))
+    options = engine_options(arguments, manifest.segments[0].format)
     with working("running"):
-        outputs, frames = isolated(run_bundle, arguments.bundle, [inputs], engine_options(arguments))
+        outputs, frames = isolated(run_bundle, arguments.bundle, [inputs], options)
     for name, value in outputs[0].items():
         print(f"{name}  {_described(value)}")
     print("frames:", ", ".join(size(count) for count in frames[0]))

@@ -21,6 +21,18 @@ class Accelerator:
     name: str
     options: tuple[tuple[str, str], ...] = ()
 
+    @classmethod
+    def parse(cls, text: str) -> "Accelerator":
+        """NAME[,KEY=VALUE...], as str() writes it. Raises EngineError."""
+        name, *words = text.split(",")
+        pairs = [word.partition("=") for word in words]
+        if not name or not all(key and equals for key, equals, _ in pairs):
+            raise EngineError(f"accelerator '{text}': give NAME, or NAME,KEY=VALUE")
+        return cls(name, tuple((key, value) for key, _, value in pairs))
+
+    def __str__(self) -> str:
+        return ",".join((self.name, *(f"{key}={value}" for key, value in self.options)))
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
@@ -36,6 +48,10 @@ class EngineOptions:
     """
     delegates: tuple[Accelerator, ...] = ()
     """Delegates of LiteRT, each the name of its library: "libedgetpu.so.1"."""
+
+    def accelerators(self, format: str) -> tuple[Accelerator, ...]:
+        """Those of the engine of a format."""
+        return {"onnx": self.providers, "tflite": self.delegates}.get(format, ())
 
 
 DEFAULT_OPTIONS = EngineOptions()
