@@ -15,7 +15,7 @@ class AssumeSizes:
 
     `dim` is "symbol=320", "in=320" or "in.axis=320"; what it leaves open is as large as the engine takes. Types,
     files and what is a legal cut stay as they are: prices, and what is chosen by them, count with these sizes.
-    A model that the engine does not run keeps ones, with a warning.
+    A model that the engine does not run, or IR text, keeps ones, with a warning.
     """
 
     name: ClassVar[str] = "assume-sizes"
@@ -23,8 +23,12 @@ class AssumeSizes:
 
     def run(self, model: Model, context: Context) -> bool:
         sizes = given_sizes(self.dim, model.entry)
+        if context.shapes is None:
+            text = "open dimensions count as 1, because IR text holds nothing that runs; give the model's file"
+            context.remark(self, text, warning=True)
+            return False
         try:
-            shapes = context.shapes(model, sizes) if context.shapes else {}
+            shapes = context.shapes(model, sizes)
         except (EngineError, UnsupportedError) as error:  # it runs not, or on nothing that can be made up
             context.remark(self, f"open dimensions count as 1, because the model does not run: {error}", warning=True)
             return False
@@ -34,5 +38,5 @@ class AssumeSizes:
         said = ", ".join(
             f"{dim.name}={shapes[dim.value][dim.axis]}" for dim in open_dims(fed(model.entry)) if dim.value in shapes
         )
-        context.remark(self, f"estimates count with {said}")
+        context.remark(self, f"estimates count with {said or 'one run of the model, whose inputs leave nothing open'}")
         return bool(shapes)

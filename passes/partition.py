@@ -178,8 +178,9 @@ class _Splitter:
 
     def _places_of(self, node: Node) -> Iterable[int]:
         """The segment of a runtime node and those that need a clone of it; none for a dead node."""
-        places = {index for value in node.outputs if value is not None for index in self.needed.get(value, ())}
-        return sorted(places | {self.part[node]} if node in self.part else places)
+        own = (self.part[node],) if node in self.part else ()
+        cloned = [index for value in node.outputs if value is not None for index in self.needed.get(value, ())]
+        return sorted({*own, *cloned}) if cloned else own
 
 
 def _boundaries(cuts: Sequence[Cut], made: Mapping[Value, int]) -> list[list[Value]]:

@@ -127,6 +127,15 @@ def test_inputs_that_cannot_be_made_up_keep_ones_too(opened: Path, capsys: pytes
     assert "count as 1, because the model does not run: input 'wave' of type c64" in capsys.readouterr().err
 
 
+def test_text_keeps_ones_with_a_warning(opened: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    text = tmp_path / "open.irs"
+    assert main(["opt", str(opened), "-o", str(text)]) == 0
+    assert main(["opt", str(text), "--pipeline", 'assume-sizes{dim="height=64"}']) == 0
+    printed = capsys.readouterr()
+    assert printed.out == text.read_text()
+    assert "warning: assume-sizes: open dimensions count as 1, because IR text holds nothing that runs" in printed.err
+
+
 def test_words_about_no_input_are_refused(opened: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["plan", str(opened), "--dim", "depth=3"]) == 2
     assert "no input has that dimension; those that vary: image.0, image, batch" in capsys.readouterr().err

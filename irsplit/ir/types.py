@@ -49,7 +49,14 @@ class TensorType:
     @property
     def estimated_bytes(self) -> int:
         """Bytes of the tensor in its `estimated_shape`, packed; 0 when it or the element size is unknown."""
-        return 0 if self.estimated_shape is None else (prod(self.estimated_shape) * self.dtype.bits + 7) // 8
+        dims = self.shape if self.assumed is None else self.assumed
+        if dims is None:
+            return 0
+        bits = self.dtype.bits
+        for dim in dims:  # asked for a million times of a large graph, so without making `estimated_shape`
+            if isinstance(dim, int):
+                bits *= dim
+        return (bits + 7) // 8
 
     def elements(self, unknown: int | None = None) -> int | None:
         """Number of elements; a symbolic or unknown dimension counts as `unknown`, None when that is None."""

@@ -282,7 +282,7 @@ class _Reader:
                     self.define(Value(name, source.types.get(name)), scope, graph)
         nodes = [self.node(index, head, scopes) for index, head in enumerate(heads)]
         graph.nodes = in_order(nodes, lambda node: self.cycle(node, graph))
-        graph.outputs = [self.resolve(name, scopes, f"the output of graph '{graph.name}'") for name in outputs]
+        graph.outputs = [self.resolve(name, scopes, graph) for name in outputs]
         source.types = {name: value.type for name, value in scope.items()}
 
     def head(self, message: Field) -> _Head:
@@ -294,21 +294,26 @@ class _Reader:
         inputs: list[str] = []
         outputs: list[str] = []
         attributes: list[tuple[int, int]] = []
-        texts = {schema.NODE_NAME: "", schema.NODE_OP: "", schema.NODE_DOMAIN: "", schema.NODE_OVERLOAD: ""}
+        name = op = domain = overload = ""
         for key, _, begin, end in scan(data, 0, stop - start, start):
             if key == schema.NODE_INPUT:
-                inputs.append(read_text(data, begin, end))
+                inputs.append(str(data[begin:end], "utf-8"))
             elif key == schema.NODE_OUTPUT:
-                outputs.append(read_text(data, begin, end))
+                outputs.append(str(data[begin:end], "utf-8"))
+            elif key == schema.NODE_NAME:
+                name = str(data[begin:end], "utf-8")
+            elif key == schema.NODE_OP:
+                op = str(data[begin:end], "utf-8")
             elif key == schema.NODE_ATTRIBUTE:
                 attribute = data[begin:end]
                 if may_hold_bodies(attribute):
                     attributes.append((start + begin, start + end))
                 if end - begin < _SMALL and _EXTERNAL in bytes(attribute):
                     self.refuse_external(message, start + begin, start + end)
-            elif key in texts:
-                texts[key] = read_text(data, begin, end)
-        name, op, domain, overload = texts.values()
+            elif key == schema.NODE_DOMAIN:
+                domain = read_text(data, begin, end)
+            elif key == schema.NODE_OVERLOAD:
+                overload = read_text(data, begin, end)
         if not op:
             raise WireError(message.head, f"node '{name}' names no operator")
         domain = operators.plain_domain(domain)
@@ -321,7 +326,7 @@ class _Reader:
         bodies = [self.graph(body, scopes) for attribute in head.attributes for body in self.bodies(*attribute)]
         node = Node(
             operator,
-            [self.resolve(name, scopes, f"{operator} '{head.name}'") if name else None for name in head.inputs],
+            [(scope.get(name) or self.resolve(name, scopes, head)) if name else None for name in head.inputs],
             [scope[name] if name else None for name in head.outputs],
             name=head.name,
             graphs=bodies,
@@ -347,11 +352,16 @@ class _Reader:
                         "turn it into an initializer"
                     )
 
-    def resolve(self, name: str, scopes: list[dict[str, Value]], reader: str) -> Value:
+    def resolve(self, name: str, scopes: list[dict[str, Value]], reader: _Head | Graph) -> Value:
+        """The value of this name in the innermost scope that has one."""
         for scope in reversed(scopes):
             if name in scope:
                 return scope[name]
-        raise ModelError(f"{self.path}: {reader} reads '{name}', which nothing produces; the model is incomplete")
+        if isinstance(reader, Graph):
+            who = f"the output of graph '{reader.name}'"
+        else:
+            who = f"{operators.name(reader.domain, reader.op)} '{reader.name}'"
+        raise ModelError(f"{self.path}: {who} reads '{name}', which nothing produces; the model is incomplete")
 
     def cycle(self, node: Node, graph: Graph) -> ModelError:
         return ModelError(f"{self.path}: {node} of graph '{graph.name}' depends on its own result; break the cycle")

@@ -56,9 +56,9 @@ def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, in
         begin = position
         if wire == BYTES:
             length = data[position] if position < stop else 128
-            begin = position = position + 1
+            begin = position + 1
             if length > 127:
-                length, begin = read_varint(data, position - 1, stop)
+                length, begin = read_varint(data, position, stop)
             position = begin + length
         elif wire == VARINT:
             if position < stop and data[position] < 128:
