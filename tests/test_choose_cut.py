@@ -1,6 +1,7 @@
 """choose-cut: stretches and their costs, what is chosen and said, and the command line around it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,21 @@ def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path
 def test_bad_options_are_named(options: dict[str, object], text: str):
     with pytest.raises(PlanError, match=text):
         ChooseCut(**options).choose(parse_model(TEXT), Context())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_cut_of_ushakovs_rule_that_breaks_a_limit_is_refused(tmp_path: Path):
+    """Level 1 is all that the memory holds, and it sends 2000 bytes where level 2 would send 40."""
+    model, context = parse_model(TEXT), Context()
+    limits = ("memory=500B", "device=1s", "bytes=100B")
+    choose = ChooseCut(device=write(tmp_path, profile()), rule="ushakov", limit=limits)
+    choice = choose.choose(model, context)
+    assert (choice.cuts, choice.notes) == ((), ("rule ushakov: j=1 k=3 q=2 g=1",))
+    with pytest.raises(PlanError, match=r"g=1, and level 1 breaks bytes=100 B; loosen a limit, or take rule exact"):
+        choose.run(model, context)
+    with pytest.raises(PlanError, match="g=0, and not even the first level keeps memory=1 B and device=1 ns; loosen"):
+        replace(choose, limit=("memory=1B", "device=1ns", "bytes=1MB")).run(model, context)
+    loose = replace(choose, limit=("memory=1kB", "device=1s", "bytes=100B"))
+    assert [cut.id for cut in loose.choose(model, context).cuts] == ["2"]
 
 
 def test_limits_have_units():

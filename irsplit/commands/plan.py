@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> int:
         print_json(choice.to_json())
     else:
         print(_ranking(choice, len(choice.ranked) if arguments.all else 10))
-        for note in choice.notes if choice.cuts else ():
+        for note in choice.notes:
             print(note)
     choice.check_split()  # as compile does: a build that goes by the plan stops here
     return 0
