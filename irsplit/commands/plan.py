@@ -42,7 +42,9 @@ def run(arguments: Namespace) -> int:
     calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
     with working("pricing cuts"):
         model = dialect.read(arguments.model)
-        context = prepared(model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise)
+        context = prepared(
+            model, dialect, arguments.state, arguments.dim, calls=calls, rematerialise=arguments.rematerialise
+        )
         context.observe = observer(dialect, calls) if calls else None
         choice = choose.choose(model, context)
     say_remarks(context.remarks)
