@@ -10,6 +10,7 @@ from irsplit.errors import PlanError
 from irsplit.ir import Model, without_collector
 from irsplit.passes import prices
 from irsplit.passes.base import Context, channel_layout
+from irsplit.passes.blocks import block_costs
 from irsplit.passes.cuts import Cut
 from irsplit.passes.dims import unsized
 from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
@@ -288,7 +289,7 @@ class ChooseCut:
         if self.rule == "ushakov":
             return _ushakov(chain, goal)
         if self.rule == "jointdnn":
-            return _jointdnn(chain, goal)
+            return _jointdnn(chain, goal, *self._machines())
         if goal.limits:
             raise PlanError(f"rule {self.rule} has no limits; leave them out, or use rule exact")
         policy = {"neurosurgeon": policies.neurosurgeon, "dads": policies.dads, "collabdnn": policies.collabdnn}
@@ -410,13 +411,16 @@ def _prefix(count: int, groups: int) -> tuple[Place, ...]:
     return (Place.DEVICE,) * groups + (Place.SERVER,) * (count - groups)
 
 
-def _jointdnn(chain: Chain, goal: Goal) -> _Decision:
+def _jointdnn(chain: Chain, goal: Goal, here: _Machine, there: _Machine) -> _Decision:
     known = ("energy", "server", "latency")
     unknown = [name for name in goal.limits if name not in known]
     if unknown:
         raise PlanError(f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(known)}")
     battery, cloud, qos = (goal.limits.get(name) for name in known)
-    found = policies.jointdnn(chain.table, goal.objective, battery_nj=battery, cloud_ns=cloud, qos_ns=qos)
+    blocks = block_costs(chain.parts, chain.table, here, there)
+    found = policies.jointdnn(
+        chain.table, goal.objective, blocks=blocks, battery_nj=battery, cloud_ns=cloud, qos_ns=qos
+    )
     return _Decision(chain, found.places, found.value)
 
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from cost_tables import brute_force
 from irsplit.cli import main
+from irsplit.cost import link_ns
 from irsplit.engines.pictures import measure_picture
 from irsplit.errors import PlanError
 from irsplit.fitting import fit
@@ -256,6 +257,31 @@ def test_any_pattern_may_come_back(tmp_path: Path):
     choose = ChooseCut(device=str(tmp_path / "near.json"), server=str(tmp_path / "far.json"), pattern="any")
     Pipeline((choose, Partition())).run(model, context)
     assert [segment.place for segment in model.segments] == ["device", "server", "device"]
+
+
+def test_jointdnn_takes_blocks_as_they_were_measured(tmp_path: Path):
+    """The middle alone is far cheaper than what it adds to a prefix or suffix, and so a visit to the server pays."""
+    near = profile(
+        stretches=(load(1), load(8 * 10**9), load(1)),
+        prefixes=(load(1), load(8 * 10**9)),
+        suffixes=(load(8 * 10**9), load(1)),
+        whole=load(8 * 10**9),
+    )
+    far = profile(
+        stretches=(load(9 * 10**9), load(5), load(9 * 10**9)),
+        prefixes=(load(9 * 10**9), load(14 * 10**9)),
+        suffixes=(load(14 * 10**9), load(9 * 10**9)),
+        whole=load(23 * 10**9),
+    )
+    (tmp_path / "far.json").write_text(to_json(far))
+    options = {"server": str(tmp_path / "far.json"), "link": "wifi,rtt=0ms", "pattern": "any"}
+    joint = ChooseCut(device=write(tmp_path, near), rule="jointdnn", **options)  # pyright: ignore[reportArgumentType]
+    choice = joint.choose(parse_model(TEXT), Context())
+    assert (choice.places, [cut.id for cut in choice.cuts]) == (("device", "server", "device"), ["1", "2"])
+    sent = link_ns(np.array([2000]), link("wifi").up_bit_s) + link_ns(np.array([40]), link("wifi").down_bit_s)
+    assert choice.value == 1 + 5 + 1 + sent
+    summed = replace(joint, rule="collabdnn").choose(parse_model(TEXT), Context())
+    assert summed.value > 10**9, "sums of differences know nothing of the middle alone"
 
 
 def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path):
