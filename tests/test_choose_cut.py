@@ -329,6 +329,22 @@ def test_a_cut_of_ushakovs_rule_that_breaks_a_limit_is_refused(tmp_path: Path):
     assert [cut.id for cut in loose.choose(model, context).cuts] == ["2"]
 
 
+def test_a_plan_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Columns of one unit each, without those of zeros; what breaks a limit is marked."""
+    model = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
+    words = ["--device", "jetson-tk1-cpu", "--link", "lte,rtt=20ms", "--limit", "memory=100kB"]
+    assert main(["plan", str(model), *words]) == 0
+    units, *lines = capsys.readouterr().out.splitlines()
+    rows = lines[: lines.index(next(line for line in lines if "server, coded" in line)) + 1]
+    assert units == "times in ms, sent in kB, memory in kB, energy in mJ; ! over a limit"
+    assert " ".join(rows[0].split()) == "cut latency device code up server down message sent memory energy after"
+    assert {row.split()[1] for row in rows if "!" in row} == {"!"}
+    assert main(["plan", str(model), "--link", "lte"]) == 0
+    _, head, *rows = capsys.readouterr().out.splitlines()
+    assert " ".join(head.split()) == "cut latency device code up server down sent memory after"
+    assert max(map(len, (head, *rows[:13]))) <= 80
+
+
 def test_limits_have_units():
     assert parse_limits(["memory=64MB", "device-memory=1kB", "latency=1.5ms", "energy=2J"]) == {
         "memory": 1_000,
