@@ -29,7 +29,7 @@ from irsplit.passes.compress_boundary import CompressBoundary
 from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.dims import unsized
 from irsplit.passes.partition import Partition
-from irsplit.passes.preparation import context_of, preparation
+from irsplit.passes.preparation import context_of, preparation, sizes_in
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.quantize_boundary import QuantizeBoundary
 from irsplit.passes.remove_unused import RemoveUnused
@@ -91,7 +91,7 @@ def compile_model(
     inputs by name, one mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize
     themselves, and a host without irsplit's runtime exchanges integers. `state` names inputs and outputs that are
     state, "in=out" or "auto" (see the bind-state pass). `dim` are sizes of open dimensions of inputs, "in.axis=2", with
-    which estimates count (see assume-sizes) and states begin.
+    which estimates count (see assume-sizes) and states begin; without it estimates count with those of `calibration`.
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -107,7 +107,8 @@ def compile_model(
         digests.start(files)
         entry = loaded.entry
         context = context_of(dialect)
-        before = Pipeline(()) if pipeline else preparation(state, dim, rematerialise=rematerialise)
+        assumed = sizes_in(loaded, calibration)
+        before = preparation(state, dim, assumed=assumed, rematerialise=rematerialise) if not pipeline else Pipeline(())
         before.run(loaded, context)
         if pipeline:
             after = Pipeline.parse(pipeline)

@@ -6,17 +6,19 @@ any, and a fixed time per operator. Least squares of the relative errors, no rat
 
 import datetime
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import nnls
 
 from irsplit.errors import PlanError
-from irsplit.passes.stretches import Macs, Stretches, moved_bytes, operator_class
+from irsplit.ir import Node
+from irsplit.passes.stretches import Macs, Stretches, Summed, moved_bytes, operator_class
 from irsplit.profiles.load import OPERATOR_CLASSES
 from irsplit.profiles.measured import ModelProfile
 
-_FEATURES = (*OPERATOR_CLASSES, "bytes", "operators")
+FEATURES = (*OPERATOR_CLASSES, "bytes", "operators")
 _FASTEST = {"work": 10**15, "bytes": 10**13}  # a class that cost nothing measurable: MAC/s, bytes/s
 
 
@@ -32,12 +34,18 @@ class Fit:
     model: str
 
 
-def fit(parts: Stretches, macs: Macs, profile: ModelProfile) -> Fit:
-    """Learn a machine's rates from the stretches of a measured model. Raises PlanError when there is too little."""
+def fit(parts: Stretches, macs: Macs, profile: ModelProfile, summed: Summed | None = None) -> Fit:
+    """Learn a machine's rates from the stretches of a measured model. Raises PlanError when there is too little.
+
+    With `summed`, what the dialect knows of bodies and called graphs, the nodes inside are learned from, as they are
+    what is priced.
+    """
     own = tuple(id for id in profile.cuts if id.isdecimal())
     if own != tuple(cut.id for cut in parts.cuts) or len(profile.stretches) < 2:
         raise PlanError(f"profile of {profile.model!r} has too few stretches of this model to learn rates from")
-    counts = np.array([_features(parts, macs, start, stop) for start, stop in parts.bounds], dtype=np.float64)
+    counts = np.array(
+        [features(parts.plan.nodes[start:stop], macs, summed) for start, stop in parts.bounds], dtype=np.float64
+    )
     times = np.array([max(1, load.wall_ns) for load in profile.stretches], dtype=np.float64)
     scale = np.maximum(counts.max(axis=0), 1.0)
     found, _ = nnls(counts / scale / times[:, None], np.ones(len(times)))
@@ -45,22 +53,30 @@ def fit(parts: Stretches, macs: Macs, profile: ModelProfile) -> Fit:
     errors = np.abs(counts @ costs - times) / times
     learned = {
         name: float(cost) if counts[:, i].any() else None
-        for i, (name, cost) in enumerate(zip(_FEATURES, costs, strict=True))
+        for i, (name, cost) in enumerate(zip(FEATURES, costs, strict=True))
     }
     total = abs(float((counts @ costs).sum() / times.sum()) - 1)
     return Fit(learned, len(times), statistics.median(errors.tolist()), total, profile.machine, profile.model)
 
 
-def _features(parts: Stretches, macs: Macs, start: int, stop: int) -> list[int]:
-    counts = dict.fromkeys(_FEATURES, 0)
-    for node in parts.plan.nodes[start:stop]:
-        work, kind = macs(node), operator_class(node)
-        if work and kind in OPERATOR_CLASSES:
-            counts[kind] += work
-        else:
-            counts["bytes"] += moved_bytes(node)
-        counts["operators"] += 1
-    return [counts[name] for name in _FEATURES]
+def features(nodes: Sequence[Node], macs: Macs, summed: Summed | None) -> list[int]:
+    """How much of each feature some nodes have; of branches, each feature counts from the one that has most of it."""
+
+    def total(node: Node, feature: str) -> int:
+        if summed is not None and (node.graphs or node.callees):
+            return summed(node, lambda inner: _feature(inner, feature, macs))
+        return _feature(node, feature, macs)
+
+    return [sum(total(node, feature) for node in nodes) for feature in FEATURES]
+
+
+def _feature(node: Node, feature: str, macs: Macs) -> int:
+    if feature == "operators":
+        return 1
+    kind, work = operator_class(node), macs(node)
+    if work and kind in OPERATOR_CLASSES:
+        return work if feature == kind else 0
+    return moved_bytes(node) if feature == "bytes" else 0
 
 
 def device_toml(found: Fit, today: datetime.date) -> str:

@@ -44,9 +44,9 @@ class Prefix:
 class UshakovCut:
     """The paper's j (memory), k (CPU), q (link) and g = min; level 0 means that not even the first level fits.
 
-    `fuzzy` names the parameter whose bound was relaxed, `feasible` whether the chosen level keeps all three maxima
-    (the relaxed one within its tolerance). q is the shallowest level whose traffic fits best, so a g below q can
-    break the link's limit: the literal rule is kept, and says so here.
+    `fuzzy` names the parameter whose bound was relaxed, `broken` those whose maxima the chosen level does not keep (the
+    relaxed one within its tolerance). q is the shallowest level whose traffic fits best, so a g below q can break the
+    link's limit: the literal rule is kept, and says so here.
     """
 
     j: int
@@ -54,7 +54,12 @@ class UshakovCut:
     q: int
     g: int
     fuzzy: str | None
-    feasible: bool
+    broken: tuple[str, ...]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the device can run the chosen level within all three maxima."""
+        return not self.broken
 
 
 def ushakov_rule(
@@ -76,8 +81,9 @@ def ushakov_rule(
     tolerance = dict.fromkeys(maxima, 100)
     if relaxed is not None:
         tolerance[relaxed[0]] += OVERSHOOT_PERCENT
-    feasible = g > 0 and all(values[name][g - 1] * 100 <= maxima[name] * tolerance[name] for name in maxima)
-    return UshakovCut(chosen["memory"], chosen["cpu"], chosen["link"], g, relaxed[0] if relaxed else None, feasible)
+    over = [name for name in maxima if g and values[name][g - 1] * 100 > maxima[name] * tolerance[name]]
+    broken = over if g else [name for name in maxima if not chosen[name]]
+    return UshakovCut(chosen["memory"], chosen["cpu"], chosen["link"], g, relaxed[0] if relaxed else None, (*broken,))
 
 
 def _deepest(loads: Sequence[int], most: int) -> int:

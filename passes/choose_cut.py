@@ -10,6 +10,7 @@ from irsplit.errors import PlanError
 from irsplit.ir import Model, without_collector
 from irsplit.passes import prices
 from irsplit.passes.base import Context, channel_layout
+from irsplit.passes.blocks import block_costs
 from irsplit.passes.cuts import Cut
 from irsplit.passes.dims import unsized
 from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
@@ -92,13 +93,15 @@ class Choice:
     value: int
     bound: int
     notes: tuple[str, ...]
+    refusal: str = ""
+    """Why no split is allowed, where none is, and what there is instead."""
     ratios: Ratios | None = None
     """What the codecs do to this model's tensors; None where the published ratios stand."""
 
     def check_split(self) -> None:
-        """Raise PlanError, with what there is instead, when no split is allowed."""
+        """Raise PlanError with the reason when no split is allowed."""
         if not self.cuts:
-            raise PlanError("; ".join(self.notes))
+            raise PlanError(self.refusal)
 
     def to_json(self) -> dict[str, Any]:
         """The choice and its reasons, for manifests and reports."""
@@ -125,7 +128,7 @@ class Choice:
                 }
                 for each in self.ranked
             ],
-            "notes": list(self.notes),
+            "notes": [*self.notes, *([self.refusal] if self.refusal else [])],
         }
 
 
@@ -284,9 +287,9 @@ class ChooseCut:
             return _Decision(chain, _prefix(len(chain.table.groups), row.groups), row.value, row.value)
         chain = priced[0]
         if self.rule == "ushakov":
-            return _Decision(chain, *_ushakov(chain.table, goal))
+            return _ushakov(chain, goal)
         if self.rule == "jointdnn":
-            return _Decision(chain, *_jointdnn(chain.table, goal))
+            return _jointdnn(chain, goal, *self._machines())
         if goal.limits:
             raise PlanError(f"rule {self.rule} has no limits; leave them out, or use rule exact")
         policy = {"neurosurgeon": policies.neurosurgeon, "dads": policies.dads, "collabdnn": policies.collabdnn}
@@ -303,6 +306,8 @@ class _Decision:
     value: int
     bound: int = 0
     notes: tuple[str, ...] = ()
+    refusal: str = ""
+    """Why the rule itself does not allow what it chose."""
 
 
 def _options(priced: Sequence[Chain], goal: Goal) -> tuple[Option, ...]:
@@ -406,31 +411,49 @@ def _prefix(count: int, groups: int) -> tuple[Place, ...]:
     return (Place.DEVICE,) * groups + (Place.SERVER,) * (count - groups)
 
 
-def _jointdnn(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, tuple[str, ...]]:
+def _jointdnn(chain: Chain, goal: Goal, here: _Machine, there: _Machine) -> _Decision:
     known = ("energy", "server", "latency")
     unknown = [name for name in goal.limits if name not in known]
     if unknown:
         raise PlanError(f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(known)}")
     battery, cloud, qos = (goal.limits.get(name) for name in known)
-    found = policies.jointdnn(table, goal.objective, battery_nj=battery, cloud_ns=cloud, qos_ns=qos)
-    return found.places, found.value, 0, ()
+    blocks = block_costs(chain.parts, chain.table, here, there)
+    found = policies.jointdnn(
+        chain.table, goal.objective, blocks=blocks, battery_nj=battery, cloud_ns=cloud, qos_ns=qos
+    )
+    return _Decision(chain, found.places, found.value)
 
 
-def _ushakov(table: CostTable, goal: Goal) -> tuple[tuple[Place, ...], int, int, tuple[str, ...]]:
-    missing = [name for name in ("memory", "device", "bytes") if name not in goal.limits]
+_LIMITS_OF_USHAKOV = {"memory": "memory", "cpu": "device", "link": "bytes"}
+"""The limits that are the maxima of his rule, by the names that the rule has for them."""
+
+
+def _ushakov(chain: Chain, goal: Goal) -> _Decision:
+    missing = [name for name in _LIMITS_OF_USHAKOV.values() if name not in goal.limits]
     if missing:
         raise PlanError(f"rule ushakov needs the limits memory, device and bytes; {', '.join(missing)} missing")
     found, rule = policies.ushakov(
-        table,
+        chain.table,
         goal.objective,
         memory_max=goal.limits["memory"],
         cpu_max=goal.limits["device"],
         sent_max=goal.limits["bytes"],
     )
     text = f"rule ushakov: j={rule.j} k={rule.k} q={rule.q} g={rule.g}"
-    text += f", bound of {rule.fuzzy} relaxed" if rule.fuzzy else ""
-    text += "" if rule.feasible else "; the cut breaks a limit (feasible = false)"
-    return found.places, found.value, 0, (text,)
+    text += f", bound of {_LIMITS_OF_USHAKOV[rule.fuzzy]} relaxed" if rule.fuzzy else ""
+    return _Decision(chain, found.places, found.value, notes=(text,), refusal=_refusal_of(rule, goal, text))
+
+
+def _refusal_of(rule: policies.UshakovCut, goal: Goal, text: str) -> str:
+    """What is wrong with what the rule chose; nothing where it keeps the limits."""
+    if rule.feasible:
+        return ""
+    names = [_LIMITS_OF_USHAKOV[name] for name in rule.broken]
+    broken = " and ".join(f"{name}={human(name, goal.limits[name])}" for name in names)
+    level = f"level {rule.g} breaks" if rule.g else "not even the first level keeps"
+    return (
+        f"no split is allowed: {text}, and {level} {broken}; loosen a limit, or take rule exact, which keeps them all"
+    )
 
 
 def _choice(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: _Decision, warnings: Sequence[str]) -> Choice:
@@ -439,13 +462,15 @@ def _choice(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: _Decisi
     notes = (*warnings, *decision.notes)
     changes = [index for index in range(1, len(places)) if places[index - 1] != places[index]]
     compared = baselines(chain.table, goal)
+    if decision.refusal:
+        return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, notes, decision.refusal)
     if not changes:
         only = f"everything on the {places[0]} is best: {goal.objective} {human(goal.objective, value)}"
         split = next((option for option in ranked if option.row.allowed and option.cut is not None), None)
         if split is None:
             why = f"no cut keeps {goal.limits_text()}; loosen a limit" if goal.limits else "no cut can be made"
             said = f"no split is allowed: {why}; {only}"
-            return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, (*notes, said))
+            return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, notes, said)
         notes = (*notes, f"no split pays: {only}")
         chain, changes = split.chain, [split.row.groups]
         places = _prefix(len(chain.table.groups), split.row.groups)
@@ -467,7 +492,7 @@ def _several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option, ...]) ->
     compared = baselines(chain.table, goal)
     if not chosen:
         why = f"no split is allowed: no cut keeps {goal.limits_text()}; loosen a limit; only one side alone keeps it"
-        return Choice("exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (why,))
+        return Choice("exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (), why)
     cuts = tuple(cut for cut in chain.parts.cuts if cut.id in {option.label for option in chosen})
     places = (str(Place.DEVICE), *(str(Place.SERVER) for _ in cuts))
     value = min(option.row.value for option in chosen)

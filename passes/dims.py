@@ -59,6 +59,17 @@ def given_sizes(words: Sequence[str], graph: Graph) -> dict[str, int]:
     return {dim.name: size for dim in dims for size in [dim.size(given)] if size is not None}
 
 
+def sizes_of_call(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """Words "<input>.<axis>=N" for the open dimensions of the graph's inputs, from the shapes of one call by input.
+
+    None where only the first dimension of inputs, mostly a batch, is open: that counts as 1.
+    """
+    if not unsized(graph):
+        return ()
+    given = (dim for dim in open_dims(fed(graph)) if dim.value.name in shapes)
+    return tuple(f"{dim.name}={shapes[dim.value.name][dim.axis]}" for dim in given)
+
+
 def unsized(graph: Graph) -> list[str]:
     """Open dimensions of the graph's inputs about which nothing is assumed, the first of each, mostly a batch, apart.
 

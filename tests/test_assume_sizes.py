@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
 from irsplit.cli import main
+from irsplit.compiler import compile_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType
 from irsplit.passes.preparation import prepared
@@ -97,6 +99,20 @@ def test_without_sizes_nothing_is_compared(opened: Path, tmp_path: Path, capsys:
     assert "image.2, image.3 are 1; say how large they are with --dim" in capsys.readouterr().err
     assert main(["plan", str(opened)]) == 0
     assert "image.2, image.3 are open and count as 1" in capsys.readouterr().out
+
+
+def test_calibration_inputs_say_how_large_they_are(opened: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Published ratios and measured ones are then of the same sizes, and what is chosen is what --dim would choose."""
+    inputs = tmp_path / "inputs.npy"
+    np.save(inputs, np.random.default_rng(0).random((1, 3, 64, 32), np.float32))
+    words = [str(opened), "--device", "pixel-2"]
+    assert main(["plan", *words, "--calibration", str(inputs), "--json"]) == 0
+    told = capsys.readouterr()
+    assert "note: estimates count with image.0=1, image.2=64, image.3=32" in told.err
+    assert not any("say how large" in note for note in json.loads(told.out)["notes"])
+    compile_model(opened, tmp_path / "bundle", ["2"], calibration=[{"image": np.load(inputs)}], remember=False)
+    pipeline = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["pipeline"]
+    assert pipeline.startswith('assume-sizes{dim="image.0=1" dim="image.2=64" dim="image.3=32"},rematerialise')
 
 
 def test_what_is_not_given_is_as_large_as_the_engine_takes(tmp_path: Path):

@@ -1,6 +1,7 @@
 """choose-cut: stretches and their costs, what is chosen and said, and the command line around it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx import TensorProto, helper
 
 from cost_tables import brute_force
 from irsplit.cli import main
+from irsplit.cost import link_ns
 from irsplit.engines.pictures import measure_picture
 from irsplit.errors import PlanError
 from irsplit.fitting import fit
@@ -257,6 +259,31 @@ def test_any_pattern_may_come_back(tmp_path: Path):
     assert [segment.place for segment in model.segments] == ["device", "server", "device"]
 
 
+def test_jointdnn_takes_blocks_as_they_were_measured(tmp_path: Path):
+    """The middle alone is far cheaper than what it adds to a prefix or suffix, and so a visit to the server pays."""
+    near = profile(
+        stretches=(load(1), load(8 * 10**9), load(1)),
+        prefixes=(load(1), load(8 * 10**9)),
+        suffixes=(load(8 * 10**9), load(1)),
+        whole=load(8 * 10**9),
+    )
+    far = profile(
+        stretches=(load(9 * 10**9), load(5), load(9 * 10**9)),
+        prefixes=(load(9 * 10**9), load(14 * 10**9)),
+        suffixes=(load(14 * 10**9), load(9 * 10**9)),
+        whole=load(23 * 10**9),
+    )
+    (tmp_path / "far.json").write_text(to_json(far))
+    options = {"server": str(tmp_path / "far.json"), "link": "wifi,rtt=0ms", "pattern": "any"}
+    joint = ChooseCut(device=write(tmp_path, near), rule="jointdnn", **options)  # pyright: ignore[reportArgumentType]
+    choice = joint.choose(parse_model(TEXT), Context())
+    assert (choice.places, [cut.id for cut in choice.cuts]) == (("device", "server", "device"), ["1", "2"])
+    sent = link_ns(np.array([2000]), link("wifi").up_bit_s) + link_ns(np.array([40]), link("wifi").down_bit_s)
+    assert choice.value == 1 + 5 + 1 + sent
+    summed = replace(joint, rule="collabdnn").choose(parse_model(TEXT), Context())
+    assert summed.value > 10**9, "sums of differences know nothing of the middle alone"
+
+
 def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path):
     model, context = parse_model(TEXT), Context()
     ChooseCut(device=write(tmp_path, profile()), link="3g").run(model, context)
@@ -285,6 +312,37 @@ def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path
 def test_bad_options_are_named(options: dict[str, object], text: str):
     with pytest.raises(PlanError, match=text):
         ChooseCut(**options).choose(parse_model(TEXT), Context())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_cut_of_ushakovs_rule_that_breaks_a_limit_is_refused(tmp_path: Path):
+    """Level 1 is all that the memory holds, and it sends 2000 bytes where level 2 would send 40."""
+    model, context = parse_model(TEXT), Context()
+    limits = ("memory=500B", "device=1s", "bytes=100B")
+    choose = ChooseCut(device=write(tmp_path, profile()), rule="ushakov", limit=limits)
+    choice = choose.choose(model, context)
+    assert (choice.cuts, choice.notes) == ((), ("rule ushakov: j=1 k=3 q=2 g=1",))
+    with pytest.raises(PlanError, match=r"g=1, and level 1 breaks bytes=100 B; loosen a limit, or take rule exact"):
+        choose.run(model, context)
+    with pytest.raises(PlanError, match="g=0, and not even the first level keeps memory=1 B and device=1 ns; loosen"):
+        replace(choose, limit=("memory=1B", "device=1ns", "bytes=1MB")).run(model, context)
+    loose = replace(choose, limit=("memory=1kB", "device=1s", "bytes=100B"))
+    assert [cut.id for cut in loose.choose(model, context).cuts] == ["2"]
+
+
+def test_a_plan_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Columns of one unit each, without those of zeros; what breaks a limit is marked."""
+    model = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
+    words = ["--device", "jetson-tk1-cpu", "--link", "lte,rtt=20ms", "--limit", "memory=100kB"]
+    assert main(["plan", str(model), *words]) == 0
+    units, *lines = capsys.readouterr().out.splitlines()
+    rows = lines[: lines.index(next(line for line in lines if "server, coded" in line)) + 1]
+    assert units == "times in ms, sent in kB, memory in kB, energy in mJ; ! over a limit"
+    assert " ".join(rows[0].split()) == "cut latency device code up server down message sent memory energy after"
+    assert {row.split()[1] for row in rows if "!" in row} == {"!"}
+    assert main(["plan", str(model), "--link", "lte"]) == 0
+    _, head, *rows = capsys.readouterr().out.splitlines()
+    assert " ".join(head.split()) == "cut latency device code up server down sent memory after"
+    assert max(map(len, (head, *rows[:13]))) <= 80
 
 
 def test_limits_have_units():

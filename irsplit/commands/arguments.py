@@ -41,7 +41,7 @@ def add_dims(parser: ArgumentParser, use: str = "") -> None:
         default=[],
         metavar="INPUT[.AXIS]=N",
         help="size of an open dimension of an input, by its input or its symbol: estimates count with the sizes that "
-        f"the model then has everywhere, found by running it once{use}",
+        f"the model then has everywhere, found by running it once; default: those of --calibration, else 1{use}",
     )
 
 

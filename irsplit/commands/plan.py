@@ -1,21 +1,23 @@
 """irsplit plan MODEL"""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.coding import add_pricing
 from irsplit.commands.log import say_remarks
-from irsplit.commands.output import print_json, shorten, size, table
+from irsplit.commands.output import print_json, shorten, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
 from irsplit.compiler import boundary_bits, observer, whole_model
-from irsplit.cost import Place
+from irsplit.cost import Place, unit
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
 from irsplit.passes.choose_cut import Choice
 from irsplit.passes.preparation import prepared
-from irsplit.planner import Costs, human
+from irsplit.planner import Costs
 
 EXAMPLES = """
 irsplit plan examples/digits/digits.onnx --device pixel-2 --link lte
@@ -42,7 +44,9 @@ def run(arguments: Namespace) -> int:
     calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
     with working("pricing cuts"):
         model = dialect.read(arguments.model)
-        context = prepared(model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise)
+        context = prepared(
+            model, dialect, arguments.state, arguments.dim, calls=calls, rematerialise=arguments.rematerialise
+        )
         context.observe = observer(dialect, calls) if calls else None
         choice = choose.choose(model, context)
     say_remarks(context.remarks)
@@ -50,58 +54,98 @@ def run(arguments: Namespace) -> int:
         print_json(choice.to_json())
     else:
         print(_ranking(choice, len(choice.ranked) if arguments.all else 10))
-        for note in choice.notes if choice.cuts else ():
+        for note in choice.notes:
             print(note)
     choice.check_split()  # as compile does: a build that goes by the plan stops here
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One way to place the model: what it costs, the cut, and the node before it or what it is instead."""
+
+    value: int
+    costs: Costs
+    allowed: bool
+    cut: str
+    after: str
+
+
 def _ranking(choice: Choice, count: int) -> str:
-    """The best cuts with their cost terms, and the three baselines."""
-    objective = choice.goal.objective
-    head = (
-        objective,
-        "cut",
-        "device",
-        "code",
-        "uplink",
-        "server",
-        "downlink",
-        "message",
-        "sent",
-        "codec",
-        "memory",
-        "energy",
-        "after",
-    )
-    rows = [
-        (
-            human(objective, option.row.value) + ("" if option.row.allowed else " over a limit"),
-            option.label,
-            *_terms(choice, option.row.costs),
-            shorten("" if option.cut is None else option.cut.after_name, 40),
+    """The best cuts with their cost terms, and the baselines; figures of a column are in one unit."""
+    cuts = [
+        _Row(
+            option.row.value,
+            option.row.costs,
+            option.row.allowed,
+            "-" if option.cut is None else option.cut.id,
+            option.label if option.cut is None else option.cut.after_name,
         )
         for option in choice.ranked[:count]
     ]
-    rows += [
-        (human(objective, b.value), "-", *_terms(choice, b.costs), b.name + ("" if b.allowed else " (over a limit)"))
-        for b in choice.baselines
-    ]
-    return table(head, rows)
+    rows = [*cuts, *(_Row(b.value, b.costs, b.allowed, "-", _SHORT.get(b.name, b.name)) for b in choice.baselines)]
+    units, columns = _columns(choice, rows)
+    codecs = [", ".join(dict.fromkeys(s.codec for s in row.costs.switches if s.to is Place.SERVER)) for row in rows]
+    if len({codec for row, codec in zip(cuts, codecs, strict=False) if row.cut != "-"}) > 1:
+        columns["codec"] = [codec or "-" for codec in codecs]
+    marks = [row.cut if row.allowed else f"{row.cut} !" for row in rows]
+    columns = {"cut": marks, **columns}
+    # Last names are as long as a line has room for, which those of the baselines always need.
+    left = sum(2 + max(map(len, (head, *cells))) for head, cells in columns.items())
+    columns["after"] = [shorten(row.after, max(_LEAST_ROOM, _LINE - left)) for row in rows]
+    told = [f"{', '.join(units)}{'; ! over a limit' if not all(row.allowed for row in rows) else ''}"]
+    return "\n".join([*told, table(tuple(columns), list(zip(*columns.values(), strict=True)))])
 
 
-def _terms(choice: Choice, costs: Costs) -> tuple[str, ...]:
-    terms, metrics = costs.terms, costs.metrics
-    code = terms["device_codec_ns"] + terms["server_codec_ns"]
-    times = (
-        terms["device_ns"],
-        code,
-        terms["uplink_ns"],
-        terms["server_ns"],
-        terms["downlink_ns"],
-        terms["message_ns"],
-    )
-    spent = human("energy", metrics["energy"]) if choice.chain.table.knows_energy else "?"
-    codecs = ", ".join(dict.fromkeys(switch.codec for switch in costs.switches if switch.to is Place.SERVER))
-    sizes = (size(metrics["bytes"]), codecs or "-", size(metrics["memory"]))
-    return (*(human("latency", t) for t in times), *sizes, spent)
+_LINE, _LEAST_ROOM = 80, 13
+_SHORT = {"server only, raw input": "server, raw", "server only, compressed input": "server, coded"}
+_TIMES = {
+    "device": ("device_ns",),
+    "code": ("device_codec_ns", "server_codec_ns"),
+    "up": ("uplink_ns",),
+    "server": ("server_ns",),
+    "down": ("downlink_ns",),
+    "message": ("message_ns",),
+}
+"""The columns of times: what a latency is the sum of."""
+_METRICS = {"sent": "bytes", "memory": "memory", "energy": "energy"}
+_SCALES = {
+    "ns": {"us": 10**3, "ms": 10**6, "s": 10**9},
+    "bytes": {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9},
+    "nJ": {"uJ": 10**3, "mJ": 10**6, "J": 10**9},
+}
+_MOST = 10_000
+"""Figures below this are read at a glance; larger ones get a larger unit."""
+
+
+def _columns(choice: Choice, rows: Sequence[_Row]) -> tuple[list[str], dict[str, list[str]]]:
+    """In which units the figures are, and their columns by head; without those that are nothing but zeros."""
+    objective = choice.goal.objective
+    times = {head: [sum(row.costs.terms[t] for t in terms) for row in rows] for head, terms in _TIMES.items()}
+    metrics = {head: [row.costs.metrics[name] for row in rows] for head, name in _METRICS.items()}
+    if not choice.chain.table.knows_energy:
+        del metrics["energy"]
+    values = [row.value for row in rows]
+    groups = [("times", "ns", times), *((head, unit(_METRICS[head]), {head: cells}) for head, cells in metrics.items())]
+    if choice.goal.unit == "ns":
+        times = {objective: values, **times}
+        groups[0] = ("times", "ns", times)
+    else:
+        groups.insert(0, (objective, choice.goal.unit, {objective: values}))
+    units: dict[str, str] = {}
+    columns: dict[str, list[str]] = {}
+    for name, kind, found in groups:
+        most = max(value for cells in found.values() for value in cells)
+        scales = _SCALES[kind]
+        scale = next((scale for scale, size in scales.items() if most < _MOST * size), [*scales][-1])
+        units[name] = scale
+        columns |= {
+            head: [_figure(value / scales[scale]) for value in cells] for head, cells in found.items() if any(cells)
+        }
+    return [f"{name} in {scale}" for name, scale in units.items()], columns
+
+
+def _figure(value: float) -> str:
+    """Three digits, and no more than three behind the point."""
+    digits = next((digits for digits, least in enumerate((100, 10, 1)) if value >= least), 3)
+    return f"{value:.{digits}f}" if value else "0"

@@ -129,7 +129,7 @@ def _fit(arguments: Namespace, profile: ModelProfile) -> None:
     dialect = dialect_of(arguments.model)
     model = dialect.read(arguments.model)
     context = prepared(model, dialect, rematerialise=arguments.rematerialise)
-    found = fit(chains(context.cuts(model, arguments.max_tensors))[0], dialect.macs, profile)
+    found = fit(chains(context.cuts(model, arguments.max_tensors))[0], dialect.macs, profile, dialect.summed)
     text = device_toml(found, datetime.date.today())
     write_file(arguments.fit, lambda file: file.write(text.encode()))
     error = f"median error {100 * found.median_error:.0f} %, {100 * found.total_error:.0f} % in all"

@@ -1,6 +1,7 @@
 """irsplit report MODEL|DIR"""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
 from irsplit.passes import Pipeline
 from irsplit.passes.choose_cut import ChooseCut
-from irsplit.passes.preparation import context_of, preparation
+from irsplit.passes.preparation import context_of, preparation, sizes_in
 from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest
@@ -64,9 +65,11 @@ def run(arguments: Namespace) -> int:
     infos = whole_model(path)[1]
     inputs = parse_inputs(arguments.input, infos)
     calls = load_calls(arguments.calibration, infos) if arguments.calibration else []
-    before, conditions = _as_asked(arguments) if bundle is None else _as_compiled(arguments, bundle)
     with working("pricing cuts"):
         model = dialect.read(path)
+        before, conditions = _as_asked(arguments, sizes_in(model, calls))
+        if bundle is not None:
+            before, conditions = _as_compiled(arguments, bundle, before, conditions)
         context = context_of(dialect)
         before.run(model, context)
         context.observe = observer(dialect, calls) if calls else None
@@ -88,19 +91,20 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _as_asked(arguments: Namespace) -> tuple[Pipeline, ChooseCut]:
+def _as_asked(arguments: Namespace, assumed: Sequence[str]) -> tuple[Pipeline, ChooseCut]:
     """What comes before the cuts, and the conditions to price them under."""
     options = _defaults()
     vars(options).update((name, getattr(arguments, name)) for name in _given(arguments))
-    before = preparation(options.state, options.dim, rematerialise=options.rematerialise)
+    before = preparation(options.state, options.dim, assumed=assumed, rematerialise=options.rematerialise)
     return before, chooser(options, options.codec, boundary_bits(options.boundary))
 
 
-def _as_compiled(arguments: Namespace, bundle: Manifest) -> tuple[Pipeline, ChooseCut]:
-    """The same as when the bundle was compiled, but for the options that are given."""
+def _as_compiled(
+    arguments: Namespace, bundle: Manifest, before: Pipeline, asked: ChooseCut
+) -> tuple[Pipeline, ChooseCut]:
+    """The same as when the bundle was compiled, but for the options that are given, which are `asked` for."""
     passes = Pipeline.parse(bundle.raw["pipeline"])
     options = _given(arguments)
-    before, asked = _as_asked(arguments)
     if options.isdisjoint(("state", "dim", "rematerialise")):
         before = preparation_of(passes)
     if "boundary" in options:

@@ -2,7 +2,8 @@
 
 The graph of CollabDNN and JointDNN: a state is (groups done, place), an edge runs a block of groups at one place, and
 a change of place sends what is read next. With one criterion this is Dijkstra's path; with limits every state keeps
-its Pareto-optimal labels. `blocks` replaces the sum of single groups by the measured cost of a block run together.
+its Pareto-optimal labels. `blocks` replaces the sum of single groups by the measured cost of a block run together, as
+all is that runs at a place between two changes of it.
 """
 
 from collections.abc import Callable
@@ -65,6 +66,8 @@ def shortest_path(
                 for next_place in (DEVICE, SERVER):
                     if monotone and (place, next_place) == (SERVER, DEVICE):
                         continue
+                    if blocks and start and place == next_place:
+                        continue  # what stays at a place is one block
                     for stop in range(start + 1, count + 1) if blocks else (start + 1,):
                         if not table.allowed(next_place, start, stop):
                             break

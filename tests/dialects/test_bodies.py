@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 from irsplit.dialects.onnx import ONNX
 from irsplit.dialects.tflite.operators import summed
+from irsplit.fitting import FEATURES, features
 from irsplit.ir import Graph, Node, Value
 from irsplit.passes.stretches import estimated_ns
 from irsplit.profiles import Device
@@ -42,6 +43,8 @@ def test_the_dearest_branch_counts(tmp_path: Path):
     assert ONNX.summed(node, lambda node: 1) == 2
     assert estimated_ns([node], ONNX.macs, [DEVICE], ONNX.summed) == [2 * 1000 + 128 + 64]
     assert ONNX.macs(node) == 64
+    counted = dict(zip(FEATURES, features([node], ONNX.macs, ONNX.summed), strict=True))
+    assert counted == {"conv": 0, "depthwise": 0, "matmul": 64, "bytes": 128, "operators": 2}, "what a fit learns from"
 
 
 @pytest.mark.parametrize(("trips", "runs"), [(np.array(5, np.int64), 5), (None, 1)])
