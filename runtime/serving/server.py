@@ -117,12 +117,13 @@ class Server:
         host, port = _bracketed(self.options.host), self.options.port
         credentials = None
         try:
+            _check_free(self.options.host, port)
             if self.options.certificate is not None and self.options.key is not None:
                 pair = (self.options.key.read_bytes(), self.options.certificate.read_bytes())
                 credentials = grpc.ssl_server_credentials([pair])
             self.port = await self._grpc.start(host, port, credentials)
         except (RuntimeError, OSError) as error:
-            raise ServeError(f"cannot listen on {host}:{port}: {error}; choose another with --port") from error
+            raise ServeError(f"cannot listen on {host}:{port}: {error}; give another --port or --host") from error
         if self.options.http_port is not None:
             try:
                 await self._start_http(self.options.http_port)
@@ -136,6 +137,13 @@ class Server:
         )
 
     async def _start_http(self, port: int) -> None:
+        try:
+            _check_free(self.options.host, port)
+        except OSError as error:
+            text = (
+                f"cannot listen on {_bracketed(self.options.host)}:{port}: {error}; give another --http-port or --host"
+            )
+            raise ServeError(text) from error
         config = uvicorn.Config(
             HttpDoor(self.service, self._bodies, self.options.token, self._updates),
             host=self.options.host,
@@ -157,7 +165,9 @@ class Server:
         try:
             listener = config.bind_socket()
         except SystemExit as error:  # uvicorn's way to say that the address is taken
-            raise ServeError(f"cannot listen on {self.options.host}:{port}; choose another with --http-port") from error
+            raise ServeError(
+                f"cannot listen on {self.options.host}:{port}; give another --http-port or --host"
+            ) from error
         # Accepted connections inherit it; asyncio sets it only on sockets that say they are TCP, and these do not.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.http_port = int(listener.getsockname()[1])
@@ -252,6 +262,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise OSError for an address that cannot be listened on: gRPC would not say why, and uvicorn on a line apart."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind(address)
 
 
 def _bracketed(host: str) -> str:

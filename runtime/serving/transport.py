@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import importlib
+import json
 import ssl
 import threading
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ("socket closed", "if the server has TLS, give grpcs://"),
     ("remote end closed connection", "if the server has TLS, give https://"),
     ("badstatusline", "no HTTP is spoken there; give the port of HTTP, or grpc://"),
+    ("connection refused", "nobody listens there; give the address that 'irsplit serve' told"),
+    ("name or service not known", "no such host; give another, or its IP address"),
+    ("address lookup failed", "no such host; give another, or its IP address"),
     ("self signed certificate", "give it as a certificate to trust"),
     ("self-signed certificate", "give it as a certificate to trust"),
 )
@@ -106,7 +110,7 @@ class HttpTransport:
         path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
         status, given, answer = self._ask("POST", path, headers, body, timeout_s)
         if status != 200:
-            raise TransportError(_code_of_status(status), answer.decode(errors="replace")[:500])
+            raise TransportError(_code_of_status(status), _reason(answer))
         try:
             return response_from_body(given, answer)
         except ServiceError as error:
@@ -178,6 +182,15 @@ def hinted(text: str) -> str:
     text = "".join(sign if sign.isprintable() else " " for sign in text)  # it may quote what came in
     hint = next((hint for words, hint in _HINTS if words in text.lower()), None)
     return text if hint is None else f"{text}; {hint}"
+
+
+def _reason(body: bytes) -> str:
+    """What a refusal says: the protocol's `error`, or all that there is."""
+    text = body.decode(errors="replace")
+    with contextlib.suppress(ValueError, RecursionError):
+        head = json.loads(text)
+        text = str(head["error"]) if isinstance(head, dict) and "error" in head else text
+    return text[:500]
 
 
 def _code_of_status(status: int) -> Code | None:

@@ -253,6 +253,27 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_refusal_comes_in_the_words_of_the_server(scheme, server, lone_bundle, calls):
+    with (
+        irsplit.runtime.connect(urls(server)[scheme], lone_bundle, name="nothing", patience=HASTY) as session,
+        pytest.raises(RemoteError, match=r"\((NOT_FOUND: )?no bundle 'nothing' here; bundles: onnx, tflite\)"),
+    ):
+        session.infer(calls["onnx"][0])
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("host", "remedy"), [("127.0.0.1:9", "nobody listens there; give"), ("no.such.invalid:9", "no such host; give")]
+)
+def test_what_to_do_about_an_address_that_is_none(scheme, host, remedy, lone_bundle, calls):
+    with (
+        irsplit.runtime.connect(f"{scheme}://{host}", lone_bundle, patience=HASTY) as session,
+        pytest.raises(RemoteError, match=remedy),
+    ):
+        session.infer(calls["onnx"][0])
+
+
 def counted(session: Any) -> float:
     answer = session.infer({"x": ONE})
     assert answer.path == "server"

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -238,6 +239,17 @@ def test_nothing_listens_beyond_loopback_unprotected(host):
     with pytest.raises(ServeError, match="--insecure"):
         ServerOptions(host=host, token=TOKEN).check()
     ServerOptions(host=host, insecure=True).check()
+
+
+@pytest.mark.parametrize(("door", "option"), [("port", "--port"), ("http_port", "--http-port")])
+def test_a_port_that_is_taken_is_refused_with_the_reason(door, option, onnx_bundle):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = ServerOptions(**ANY_PORT | {door: taken.getsockname()[1]})
+        with (
+            pytest.raises(ServeError, match=f"Address already in use; give another {option} or --host"),
+            serving([f"onnx={onnx_bundle}"], options),
+        ):
+            pass
 
 
 def test_metrics_count_by_outcome(server, onnx_bundle, calls):
