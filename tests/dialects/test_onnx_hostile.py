@@ -1,5 +1,6 @@
 """What is no ONNX model, or a damaged one, is refused by one line that says what, where and what to do."""
 
+import re
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -165,16 +166,24 @@ def test_external_data_out_of_reach_is_refused(entries: dict[str, str], said: st
     assert said in refusal(folder / "model.onnx")
 
 
-def test_a_tensor_attribute_in_another_file_is_refused(tmp_path: Path):
-    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="t.bin")
+@pytest.mark.parametrize(
+    ("op", "location", "said"),
+    [
+        ("Constant", "t.bin", "weight 'c' lies in 't.bin', which is missing"),
+        ("Constant", "../t.bin", "weight 'c' lies in '../t.bin', outside the model's folder"),
+        ("ConstantOfShape", "t.bin", "turn it into an initializer"),
+    ],
+)
+def test_tensor_attributes_in_other_files_that_cannot_be_read(op: str, location: str, said: str, tmp_path: Path):
+    tensor = TensorProto(data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
     for padding in (0, 10_000):
-        constant = helper.make_node("Constant", [], ["c"], value=tensor, doc_string=" " * padding)
+        constant = helper.make_node(op, [], ["c"], value=tensor, doc_string=" " * padding)
         model = small_model()
         model.graph.node.insert(0, constant)
         (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
 
-        with pytest.raises(UnsupportedError, match="turn it into an initializer"):
+        with pytest.raises((ModelError, UnsupportedError), match=re.escape(said)):
             ONNX.read(tmp_path / "model.onnx")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import ONNX
@@ -369,6 +369,36 @@ def test_external_weights_come_inline_when_they_fit(tmp_path: Path):
     assert list(halves) == ["h", "g"]
     assert all(tensor.HasField("raw_data") for half in halves["h"] for tensor in half.graph.initializer)
     assert sorted(path.name for path in (tmp_path / "halves").iterdir()) == ["device.onnx", "server.onnx"]
+
+
+@pytest.mark.parametrize("in_body", [False, True])
+def test_constant_nodes_may_have_their_elements_in_other_files(in_body: bool, tmp_path: Path):
+    """As weights of the graph they are copied, or shared, like those of initializers; those of a body are copied."""
+    proto = external(tmp_path)
+    first, second, third = proto.graph.initializer
+    third.name = ""
+    last = [helper.make_node("Constant", [], ["c"], value=third), helper.make_node("Sub", ["g", "c"], ["y"])]
+    if in_body:
+        last[1].output[0] = "inner"
+        body = helper.make_graph(last, "body", [], [info("inner")])
+        last = [helper.make_node("If", ["yes"], ["y"], then_branch=body, else_branch=body)]
+    nodes = [helper.make_node("Constant", [], ["b"], value=second), *proto.graph.node[:2], *last]
+    source = tmp_path / "source.onnx"
+    source.write_bytes(model_of(nodes, [first, numpy_helper.from_array(np.array(True), "yes")]).SerializeToString())
+    external_data_helper.load_external_data_for_model(proto, str(tmp_path))
+    third.name = "c"
+    (tmp_path / "plain.onnx").write_bytes(proto.SerializeToString())
+    expected = chain([tmp_path / "plain.onnx"], feed(proto))["y"]
+
+    cuts = parts(source)
+
+    assert [name for name, _ in cuts] == ["h", "g"]
+    for name, model in cuts:
+        assert same_bits([chain(written(model, tmp_path / name), feed(proto))["y"]], [expected])
+        if not in_body:  # engines refuse linked files of bodies
+            shared = written(model, tmp_path / f"{name}_shared", WriteOptions(share_weights=True))
+            assert same_bits([chain(shared, feed(proto))["y"]], [expected])
+            assert (tmp_path / f"{name}_shared" / "sub" / "more.bin").samefile(tmp_path / "sub" / "more.bin")
 
 
 def test_weights_go_beside_the_model_over_the_limit(tmp_path: Path):

@@ -98,9 +98,11 @@ def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: Field)
             name, type = read_info(data, found[2], found[3], shared)
             types[name] = type
         elif found[0] == schema.GRAPH_NODE:
-            if nodes[position].graphs:
-                for body, inner in zip(nodes[position].graphs, body_messages(data, Field(*found)), strict=True):
-                    _learn(body, {node.native.position: node for node in body.nodes}, data, inner)
+            # A Constant node of a body that was read as a weight has no node in the IR.
+            node = nodes.get(position)
+            if node is not None and node.graphs:
+                for body, inner in zip(node.graphs, body_messages(data, Field(*found)), strict=True):
+                    _learn(body, {each.native.position: each for each in body.nodes}, data, inner)
             position += 1
     _sharpen(graph.values(), types)
 

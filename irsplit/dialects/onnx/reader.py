@@ -63,6 +63,8 @@ class _Head(NamedTuple):
     domain: str
     overload: str
     attributes: list[tuple[int, int]]
+    weight: Field | None
+    """The tensor of a Constant node that lies in another file."""
 
 
 class _Reader:
@@ -167,6 +169,11 @@ class _Reader:
             for name, field in source.value_info.items()
         }
         self.fill(graph, source, nodes, outputs, [scope])
+        if graph.constants:
+            raise UnsupportedError(
+                f"{self.path}: {graph.constants[0]} of function '{graph.name}' lies in another file, and a function "
+                "cannot hold weights; make it an input of the function"
+            )
 
     def mark_random(self, graphs: Iterable[Graph]) -> None:
         """A node is random when something in the function that it calls or in its bodies is, however deep."""
@@ -272,15 +279,24 @@ class _Reader:
         outputs: list[str],
         scopes: list[dict[str, Value]],
     ) -> None:
-        """Nodes, outputs and types of a graph whose inputs and constants are in the innermost scope."""
+        """Nodes, outputs and types of a graph whose inputs and constants are in the innermost scope.
+
+        A Constant node whose tensor lies in another file becomes a constant of the graph, as an initializer does: its
+        bytes are copied or shared, where the node as it is would point nowhere.
+        """
         scope = scopes[-1]
-        source.node_count = len(messages)
         heads = [self.head(message) for message in messages]
         for head in heads:
+            if head.weight is not None:
+                tensor = read_tensor(self.buffer, head.weight.start, head.weight.stop, self.files, head.outputs[0])
+                value = Value(head.outputs[0], tensor.type, tensor.constant)
+                graph.constants.append(self.define(value, scope, graph))
+                continue
             for name in head.outputs:
                 if name:
                     self.define(Value(name, source.types.get(name)), scope, graph)
-        nodes = [self.node(index, head, scopes) for index, head in enumerate(heads)]
+        nodes = [self.node(index, head, scopes) for index, head in enumerate(heads) if head.weight is None]
+        source.node_count = len(nodes)
         graph.nodes = in_order(nodes, lambda node: self.cycle(node, graph))
         graph.outputs = [self.resolve(name, scopes, graph) for name in outputs]
         source.types = {name: value.type for name, value in scope.items()}
@@ -294,6 +310,7 @@ class _Reader:
         inputs: list[str] = []
         outputs: list[str] = []
         attributes: list[tuple[int, int]] = []
+        external: list[Field] = []
         name = op = domain = overload = ""
         for key, _, begin, end in scan(data, 0, stop - start, start):
             if key == schema.NODE_INPUT:
@@ -309,7 +326,7 @@ class _Reader:
                 if may_hold_bodies(attribute):
                     attributes.append((start + begin, start + end))
                 if end - begin < _SMALL and _EXTERNAL in bytes(attribute):
-                    self.refuse_external(message, start + begin, start + end)
+                    external += self.external_tensors(start + begin, start + end)
             elif key == schema.NODE_DOMAIN:
                 domain = read_text(data, begin, end)
             elif key == schema.NODE_OVERLOAD:
@@ -317,7 +334,13 @@ class _Reader:
         if not op:
             raise WireError(message.head, f"node '{name}' names no operator")
         domain = operators.plain_domain(domain)
-        return _Head(message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes)
+        if external and (op != "Constant" or domain or len(outputs) != 1 or not outputs[0]):
+            raise UnsupportedError(
+                f"{self.path}: node '{name}' at byte {message.head} keeps an attribute in another file; "
+                "turn it into an initializer"
+            )
+        weight = external[0] if external else None
+        return _Head(message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes, weight)
 
     def node(self, index: int, head: _Head, scopes: list[dict[str, Value]]) -> Node:
         scope = scopes[-1]
@@ -340,17 +363,15 @@ class _Reader:
         """The graphs in the attribute at data[start:stop]."""
         return [field for field in fields(self.data, start, stop) if field.key in schema.ATTRIBUTE_BODIES]
 
-    def refuse_external(self, node: Field, start: int, stop: int) -> None:
-        """A tensor attribute that lies in another file: copied as it is, it would point nowhere."""
-        for tensor in fields(self.data, start, stop):
-            if tensor.key not in (schema.ATTRIBUTE_TENSOR, schema.ATTRIBUTE_TENSORS):
-                continue
-            for field in fields(self.data, tensor.start, tensor.stop):
-                if field.key == schema.TENSOR_LOCATION and read_int(self.data, field.start, field.stop):
-                    raise UnsupportedError(
-                        f"{self.path}: the node at byte {node.head} keeps a tensor attribute in another file; "
-                        "turn it into an initializer"
-                    )
+    def external_tensors(self, start: int, stop: int) -> list[Field]:
+        """The tensors of the attribute at data[start:stop] that lie in other files."""
+        return [
+            tensor
+            for tensor in fields(self.data, start, stop)
+            if tensor.key in (schema.ATTRIBUTE_TENSOR, schema.ATTRIBUTE_TENSORS)
+            for field in fields(self.data, tensor.start, tensor.stop)
+            if field.key == schema.TENSOR_LOCATION and read_int(self.data, field.start, field.stop)
+        ]
 
     def resolve(self, name: str, scopes: list[dict[str, Value]], reader: _Head | Graph) -> Value:
         """The value of this name in the innermost scope that has one."""

@@ -34,12 +34,15 @@ class Tensor(NamedTuple):
     constant: Constant
 
 
-def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Tensor:
-    """The tensor at buffer[start:stop]. Raises ModelError for external data out of reach, WireError for bad sizes."""
+def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles, called: str = "") -> Tensor:
+    """The tensor at buffer[start:stop], `called` so where it has no name of its own.
+
+    Raises ModelError for external data out of reach, WireError for bad sizes.
+    """
     data = buffer.view
     dims: list[int] = []
     entries: dict[str, str] = {}
-    code, name, external, elements = 0, "", False, False
+    code, name, external, elements = 0, called, False, False
     raw = packed = None
     for key, _, begin, end in scan(data, start, stop):
         if key == schema.TENSOR_DIMS or key == schema.TENSOR_DIMS_PACKED:
@@ -47,7 +50,7 @@ def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Tens
         elif key == schema.TENSOR_TYPE:
             code = read_int(data, begin, end)
         elif key == schema.TENSOR_NAME:
-            name = read_text(data, begin, end)
+            name = read_text(data, begin, end) or called
         elif key == schema.TENSOR_RAW:
             raw = begin, end
         elif key == schema.TENSOR_EXTERNAL:
