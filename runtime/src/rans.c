@@ -6,20 +6,31 @@ typedef struct output {
     uint8_t *escapes; /* where the next one goes; they grow upwards from its start */
 } output;
 
-static inline uint32_t put_symbol(const uint64_t *table, uint32_t symbol, uint32_t state, uint32_t table_bits, output *out) {
-    uint64_t entry = table[symbol];
+/* bits 64 to 95 of a product */
+static inline uint32_t high_product(uint32_t a, uint64_t b) {
+#ifdef __SIZEOF_INT128__
+    __extension__ typedef unsigned __int128 wide;
+    return (uint32_t)((wide)a * b >> 64);
+#else
+    return (uint32_t)(((a * (b & 0xFFFFFFFF) >> 32) + a * (b >> 32)) >> 32);
+#endif
+}
+
+/* `entries`: of the symbol's table; `escape`: what is coded for a symbol that it does not hold. */
+static inline uint32_t put_symbol(const uint64_t *entries, const uint64_t *escape, uint32_t symbol, uint32_t state,
+                                  uint32_t table_bits, output *out) {
+    uint64_t entry = entries[symbol];
     if (entry == 0) {
         *out->escapes++ = (uint8_t)symbol;
-        entry = table[256];
+        entry = *escape;
     }
     uint32_t others = (uint32_t)entry & 0x7FF, start = (uint32_t)entry >> 11 & 0x7FF;
-    /* whether a word goes out cannot be predicted: no branch */
-    uint32_t full = (state + (others << (31 - table_bits))) >> 31;
+    /* whether a word goes out cannot be predicted: all ones where it does, and no branch */
+    int32_t full = (int32_t)(state + (others << (31 - table_bits))) >> 31;
     store16(out->words - 2, (uint16_t)state);
-    out->words -= 2 * full;
-    state = full ? state >> 16 : state;
-    uint32_t quotient = (uint32_t)((state + UINT64_C(1)) * (entry >> IRS_RECIPROCAL) >> (31 + table_bits));
-    return state + start + quotient * others;
+    out->words += 2 * (ptrdiff_t)full;
+    state >>= full & 16;
+    return state + start + others * high_product(state + 1, entry);
 }
 
 irs_status irs_rans_finish(const irs_model *m, const uint32_t *states, const uint8_t *words, const uint8_t *words_end,
@@ -41,17 +52,18 @@ irs_status irs_rans_finish(const irs_model *m, const uint32_t *states, const uin
 
 /* `table_bits` and `lanes` are those of the model, as constants where they are the usual ones. */
 static inline output put_symbols(const irs_model *m, const uint8_t *symbols, irs_tables tables, size_t pixels, output out,
-                                 uint32_t table_bits, uint32_t lanes, uint32_t *states) {
+                                 uint32_t table_bits, uint32_t lanes, uint32_t *restrict states) {
     uint32_t channels = m->channels;
-    const uint64_t *encoder = m->encoder;
+    const uint64_t *encoder = m->encoder, *escapes = irs_escapes(m);
     for (uint32_t lane = 0; lane < lanes; lane++) {
         states[lane] = IRS_LOW_STATE;
     }
     for (size_t pixel = pixels; pixel-- > 0;) {
         const uint8_t *s = symbols + pixel * channels, *t = tables.of + pixel * tables.stride;
-        for (uint32_t c = channels; c-- > 0;) {
+        for (size_t c = channels; c-- > 0;) {
+            const uint64_t *entries = encoder + ((size_t)t[c] << 8);
             uint32_t *state = states + (c & (lanes - 1));
-            *state = put_symbol(encoder + t[c] * IRS_TABLE_ENTRIES, s[c], *state, table_bits, &out);
+            *state = put_symbol(entries, escapes + t[c], s[c], *state, table_bits, &out);
         }
     }
     return out;

@@ -268,15 +268,19 @@ static irs_status read_table(bit_reader *r, uint32_t table_bits, uint16_t *frequ
 }
 
 static uint64_t encoder_entry(uint32_t frequency, uint32_t start, uint32_t table_bits) {
-    uint64_t reciprocal = frequency == 0 ? 0 : ((UINT64_C(1) << (31 + table_bits)) - 1) / frequency;
-    return frequency == 0 ? 0 : reciprocal << IRS_RECIPROCAL | start << 11 | ((UINT32_C(1) << table_bits) - frequency);
+    if (frequency == 0) {
+        return 0;
+    }
+    uint32_t low = start << 11 | ((UINT32_C(1) << table_bits) - frequency);
+    return ((UINT64_MAX / frequency - low) & ~UINT64_C(0x3FFFFF)) + low;
 }
 
 static void build_tables(irs_model *m, uint32_t table, const uint16_t *frequencies) {
+    uint64_t *entries = m->encoder + (size_t)table * 256;
     uint32_t start = 0;
     for (uint32_t symbol = 0; symbol < IRS_TABLE_ENTRIES; symbol++) {
         uint32_t frequency = frequencies[symbol];
-        m->encoder[table * IRS_TABLE_ENTRIES + symbol] = encoder_entry(frequency, start, m->table_bits);
+        *(symbol < 256 ? entries + symbol : irs_escapes(m) + table) = encoder_entry(frequency, start, m->table_bits);
 #ifndef IRS_ENCODE_ONLY
         uint32_t entry = (symbol & 0xFF) | frequency << 8 | (symbol == 256 ? UINT32_C(1) << 31 : 0);
         uint32_t *slots = m->decoder + ((size_t)table << m->table_bits) + start;

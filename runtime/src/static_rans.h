@@ -13,11 +13,11 @@
 enum { IRS_PREDICT_NONE, IRS_PREDICT_SHARED, IRS_PREDICT_LINEAR, IRS_PREDICT_MED };
 enum { IRS_ELEMENTS_BYTES, IRS_ELEMENTS_FLOAT, IRS_ELEMENTS_INTEGER };
 
-/* An encoder entry of a symbol with frequency f in a table of k bits: 2^k - f in bits 0 to 10, its first slot in 11 to 21, then the
- * reciprocal r = (2^(31+k) - 1) / f, rounded down. A state x below f 2^(31-k) has x / f = (x + 1) r >> (31 + k): what r lacks is
- * below f / 2^(31+k) of it, and makes up for less than the 1, as f < 2^k. Zero: the table does not hold the symbol. */
+/* An encoder entry of a symbol with frequency f in a table of k bits: 2^k - f in bits 0 to 10, its first slot in 11 to 21; above
+ * them the highest bits with which the whole entry e is at most (2^64 - 1) / f. A state x below f 2^(31-k) then has
+ * x / f = (x + 1) e >> 64: what e lacks of 2^64 / f is more than 0, so no multiple of f is reached too early, and at most 2^22,
+ * which makes up for less than the 1, as f < 2^k <= 2^11. Zero: the table does not hold the symbol. */
 #define IRS_TABLE_ENTRIES 257 /* symbols and the escape */
-#define IRS_RECIPROCAL 22
 
 /* A decoder entry per slot: symbol in bits 0 to 7, frequency in 8 to 18, slot - start in 19 to 29, escape in 31. */
 
@@ -34,9 +34,11 @@ struct irs_model {
     uint16_t *reference; /* two a channel */
     int16_t *reference_weight;
     uint8_t *map; /* [levels][bins][channels]: table */
-    uint64_t *encoder;
+    uint64_t *encoder; /* 256 entries a table, then the escapes' */
     uint32_t *decoder;
 };
+
+static inline uint64_t *irs_escapes(const irs_model *m) { return m->encoder + (size_t)m->tables * 256; }
 
 static inline int irs_has_references(const irs_model *m) {
 #ifdef IRS_NO_REFERENCES

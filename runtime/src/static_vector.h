@@ -106,13 +106,14 @@ typedef struct output {
 } output;
 
 /* Escapes go out in the order opposite to decoding; their lanes code the escape instead. */
-VECTOR_TARGET static vector put_escapes(uint32_t absent, const uint8_t *symbols, const uint8_t *tables, vector index, output *out) {
-    uint32_t indices[QUARTER];
+VECTOR_TARGET static vector put_escapes(const irs_model *m, uint32_t absent, const uint8_t *symbols, const uint8_t *tables,
+                                        vector index, output *out) {
+    uint32_t indices[QUARTER], escape = (uint32_t)(irs_escapes(m) - m->encoder);
     store(indices, index);
     for (uint32_t lane = QUARTER; lane-- > 0;) {
         if (absent >> lane & 1) {
             *out->escapes++ = symbols[lane];
-            indices[lane] = tables[lane] * (uint32_t)IRS_TABLE_ENTRIES + 256;
+            indices[lane] = escape + tables[lane];
         }
     }
     return load(indices);
@@ -132,13 +133,13 @@ VECTOR void encode_quarter(const irs_model *m, const uint8_t *symbols, const uin
                            uint32_t *states, output *out) {
     const uint32_t *encoder = (const uint32_t *)(const void *)m->encoder; /* the low halves have all that is read here */
     vector old = load(states), eleven = all_lanes(0x7FF);
-    vector index = add(multiply(load_lanes(tables), all_lanes(IRS_TABLE_ENTRIES)), load_lanes(symbols));
+    vector index = add(left(load_lanes(tables), 8), load_lanes(symbols));
     index = all ? index : both(index, active);
     vector entry = look_up(encoder, 2, index);
     vector present = either(above(entry, all_lanes(0)), above(all_lanes(0), entry));
     uint32_t some = all ? (1u << QUARTER) - 1 : top_bits(active), absent = ~top_bits(present) & some;
     if (absent != 0) {
-        entry = look_up(encoder, 2, put_escapes(absent, symbols, tables, index, out));
+        entry = look_up(encoder, 2, put_escapes(m, absent, symbols, tables, index, out));
     }
     vector start = both(right(entry, 11), eleven);
     vector frequency = sub(all_lanes(UINT32_C(1) << m->table_bits), both(entry, eleven)); /* never 0, in idle lanes neither */
