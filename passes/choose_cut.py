@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from irsplit import planner, policies
 from irsplit.cost import METRICS, UNITS, CostTable, Place
 from irsplit.errors import PlanError
-from irsplit.ir import Model, without_collector
+from irsplit.ir import Model, TensorType, Value, without_collector
 from irsplit.passes import prices
 from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.blocks import block_costs
@@ -201,6 +201,8 @@ class ChooseCut:
         notes: list[str] = []
         if "energy" in (goal.objective, *goal.limits) and not table.link.up_uw:
             notes.append(f"link {table.link.name} has no radio power: the energy is that of computing alone")
+        if shapeless := [value.name for value in model.entry.outputs if _is_shapeless(value)]:
+            notes.append(f"how large {', '.join(shapeless)} are is not known: their way back counts as nothing")
         if (left := unsized(model.entry)) and not isinstance(self._machines()[0], ModelProfile):
             notes.append(
                 f"{', '.join(left)} are open and count as 1 in all estimates; say how large they are with --dim"
@@ -351,6 +353,10 @@ def parse_limits(words: Sequence[str]) -> dict[str, int]:
         if limits[name] < 0:
             raise PlanError(f"limit {word!r} is negative")
     return limits
+
+
+def _is_shapeless(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.estimated_shape is None
 
 
 def _machine(text: str) -> _Machine:

@@ -37,9 +37,14 @@ def open_dims(values: Iterable[Value]) -> Iterator[OpenDim]:
                 yield OpenDim(value, axis, dim)
 
 
-def parse_dims(words: Sequence[str], dims: Sequence[OpenDim]) -> dict[str, int]:
+def parse_dims(words: Sequence[str], dims: Iterable[OpenDim]) -> dict[str, int]:
     """Sizes by name. Raises PassError for a word that is no NAME=N, or with a name that none of the dimensions has."""
-    known = dict.fromkeys(name for dim in dims for name in dim.names)
+    return parse_sizes(words, dict.fromkeys(name for dim in dims for name in dim.names))
+
+
+def parse_sizes(words: Sequence[str], known: Iterable[str]) -> dict[str, int]:
+    """The same where only the names of dimensions are known, which errors list in their order."""
+    known = list(known)
     sizes: dict[str, int] = {}
     for word in words:
         name, _, number = word.rpartition("=")

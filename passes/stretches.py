@@ -300,7 +300,8 @@ def _tensors(
             continue
         ways = _ways(value, codings.get(value.name, ()))
         preview = _coded(previews.get(value.name, ())) if producer is None else ()
-        tensors.append(Tensor(value.name, producer, consumers, ways, ways, output, preview))
+        back = ways or (_as_it_is(value) if output else ())
+        tensors.append(Tensor(value.name, producer, consumers, ways, back, output, preview))
     return tuple(tensors)
 
 
@@ -318,6 +319,11 @@ def _ways(value: Value, codings: Sequence[Coding]) -> tuple[Coded, ...]:
     if not isinstance(value.type, TensorType) or not value.type.dtype.framable or value.type.shape is None:
         return ()
     return _coded(codings) or (Coded("raw", estimated_bytes([value])),)
+
+
+def _as_it_is(value: Value) -> tuple[Coded, ...]:
+    """Results return without a frame, whatever is known of their shapes; nothing is what an unknown one counts."""
+    return (Coded("raw", estimated_bytes([value])),) if isinstance(value.type, TensorType) else ()
 
 
 def _coded(codings: Sequence[Coding]) -> tuple[Coded, ...]:

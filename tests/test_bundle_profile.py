@@ -137,7 +137,7 @@ def test_operators_at_a_boundary_are_looked_through(tmp_path: Path):
     [
         (["--fit", "x.toml"], "--fit: only for a model, and .* is a bundle"),
         (["--max-tensors", "2", "--no-rematerialise"], "--max-tensors, --no-rematerialise: only for a model"),
-        (["--dim", "picture=2"], "no input has that dimension; those that may vary: image"),
+        (["--dim", "picture=2"], "no input has that dimension; those that vary: image"),
     ],
 )
 def test_what_only_a_model_has_is_refused(

@@ -166,6 +166,14 @@ def test_a_chain_prices_what_its_boundaries_are():
                 assert sent[groups] == cut.estimated_bytes + returned, cut.id
 
 
+def test_results_of_unknown_shape_return_all_the_same():
+    """A detector's head: how many it finds is known to nobody before it ran."""
+    model = parse_model(TEXT.replace("%y = test.op(%l, %r) : f32[1,5]", "%y = test.op(%l, %r) : f32[*]"))
+    choice = ChooseCut(link="wifi").choose(model, Context())
+    assert [cut.id for cut in choice.cuts] == ["2"]
+    assert "how large y are is not known: their way back counts as nothing" in choice.notes
+
+
 def test_cuts_of_every_order_are_priced_and_compiled():
     """Two branches that the file interleaves: what crosses between them is small in another order alone."""
     model = parse_model(INTERLEAVED)

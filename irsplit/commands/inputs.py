@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_input
 from irsplit.errors import EngineError
-from irsplit.passes.dims import given_sizes
+from irsplit.passes.dims import given_sizes, parse_sizes
 from irsplit.runtime.manifest import TensorInfo
 
 
@@ -29,19 +29,11 @@ def model_dims(words: Sequence[str], path: Path) -> dict[str, int]:
     return given_sizes(words, dialect_of(path).read(path).entry) if words else {}
 
 
-def parse_dims(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, int]:
-    """Raises EngineError for a word that is not NAME=NUMBER, with a name that no dimension of the inputs has."""
-    free = {(info.name, axis) for info in infos for axis, dim in enumerate(info.shape or ()) if dim is None}
-    known = [*dict.fromkeys(name for name, _ in sorted(free)), *(f"{name}.{axis}" for name, axis in sorted(free))]
-    dims: dict[str, int] = {}
-    for word in words:
-        name, _, number = word.rpartition("=")
-        if not name or not number.isdecimal():
-            raise EngineError(f"--dim {word}: give INPUT=N or INPUT.AXIS=N with a number N")
-        if name not in known:
-            raise EngineError(f"--dim {word}: no input has that dimension; those that may vary: {', '.join(known)}")
-        dims[name] = int(number)
-    return dims
+def bundle_dims(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, int]:
+    """Sizes of dimensions that may vary of a bundle's inputs, whose symbols it does not have."""
+    free = sorted((info.name, axis) for info in infos for axis, dim in enumerate(info.shape or ()) if dim is None)
+    names = dict.fromkeys(name for name, _ in free)
+    return parse_sizes(words, [*names, *(f"{name}.{axis}" for name, axis in free)])
 
 
 def parse_inputs(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from irsplit.bundle_profiling import profile_bundle, tensors_to_feed
 from irsplit.commands.arguments import add_cuts
 from irsplit.commands.engine import add_engine, engine_options
-from irsplit.commands.inputs import add_dims, model_dims, parse_dims, parse_inputs
+from irsplit.commands.inputs import add_dims, bundle_dims, model_dims, parse_inputs
 from irsplit.commands.progress import progress
 from irsplit.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
@@ -108,7 +108,7 @@ def _profile_bundle(arguments: Namespace) -> None:
         profile = profile_bundle(
             arguments.model,
             call=parse_inputs(arguments.input, infos),
-            dims=parse_dims(arguments.dim, infos),
+            dims=bundle_dims(arguments.dim, infos),
             effort=effort,
             progress=told,
         )

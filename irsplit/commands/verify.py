@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from irsplit.commands.inputs import add_dims, parse_dims, parse_inputs
+from irsplit.commands.inputs import add_dims, bundle_dims, parse_inputs
 from irsplit.commands.output import print_json, table
 from irsplit.commands.progress import progress
 from irsplit.engines.inputs import load_calls
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     infos = Manifest.load(arguments.bundle).inputs
     calls = load_calls(arguments.inputs, infos) if arguments.inputs else []
-    fixed, dims = parse_inputs(arguments.input, infos), parse_dims(arguments.dim, infos)
+    fixed, dims = parse_inputs(arguments.input, infos), bundle_dims(arguments.dim, infos)
     with progress() as told:
         outcome = verify_bundle(
             arguments.bundle,
