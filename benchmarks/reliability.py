@@ -1,6 +1,6 @@
 """Break the link and the server in every way the table names, and count what becomes of the requests.
 
-python -m benchmarks.reliability [-o docs/reliability.md]     loopback only, about three minutes
+python -m benchmarks.reliability [-o docs/reliability.md]     loopback only, about four minutes
 
 Every answer is compared bit for bit with the same call in one process. "Lost" are calls that ended with neither an
 answer nor an IrsplitError; "late" are those that took longer than their deadline and a quarter of a second.

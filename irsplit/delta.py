@@ -3,7 +3,8 @@
 Where the dialect finds weights of one name and size in both files, a patch holds nothing for equal ones. Changed ones
 are coded as the exclusive or, or as the difference of their bit patterns in the order of the numbers they stand for,
 byte plane by byte plane: training moves most weights by little, so that the upper planes are nearly constant. All other
-bytes are compressed with their old counterparts as dictionary. `irsplit.runtime.patch` reads and applies it.
+bytes are compressed with their old counterparts as dictionary. `irsplit.runtime.patch_format` is what both sides agree
+on, `irsplit.runtime.patch` applies it.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from irsplit.ir import TensorType
 from irsplit.progress import Progress, Steps, silent
 from irsplit.runtime.folders import MANIFEST, write_file
 from irsplit.runtime.manifest import Manifest, manifest_text
-from irsplit.runtime.patch import (
+from irsplit.runtime.patch_format import (
     BLOCK,
     CHECKED_FROM,
     HEAD,

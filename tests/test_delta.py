@@ -18,6 +18,7 @@ from onnx import numpy_helper
 import irsplit
 import irsplit.delta
 import irsplit.runtime.patch
+import irsplit.runtime.patch_format
 from irsplit.cli import main
 from irsplit.delta import compress_against, write_delta
 from irsplit.dialects.base import WriteOptions
@@ -26,7 +27,8 @@ from irsplit.errors import BundleError
 from irsplit.pack import pack_bundle
 from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.patch import CODINGS, Span, apply_delta, coded, packed, restored, unpacked
+from irsplit.runtime.patch import apply_delta
+from irsplit.runtime.patch_format import CODINGS, Span, coded, packed, restored, unpacked
 
 TESTS = Path(__file__).parent
 MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -236,10 +238,10 @@ def test_patch_of_an_earlier_release_is_refused_by_its_version(old, tmp_path):
 
 def test_memory_does_not_grow_with_the_files(tmp_path, monkeypatch):
     """Blocks of 64 kB against weights of 4 MB, some changed, some new: both ways hold a few blocks at a time."""
-    for module in (irsplit.delta, irsplit.runtime.patch):
+    for module in (irsplit.delta, irsplit.runtime.patch, irsplit.runtime.patch_format):
         monkeypatch.setattr(module, "BLOCK", 1 << 16)
         monkeypatch.setattr(module, "REST_BLOCK", 1 << 16)
-    monkeypatch.setattr(irsplit.runtime.patch, "REST_AROUND", 1 << 15)
+    monkeypatch.setattr(irsplit.runtime.patch_format, "REST_AROUND", 1 << 15)
     for name, seed in (("old", 0), ("new", 1)):
         (tmp_path / "source" / name).mkdir(parents=True)
         model = layers(tmp_path / "source" / name / "dense.onnx", seed)

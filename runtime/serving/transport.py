@@ -110,7 +110,7 @@ class HttpTransport:
         path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
         status, given, answer = self._ask("POST", path, headers, body, timeout_s)
         if status != 200:
-            raise TransportError(_code_of_status(status), _reason(answer))
+            raise TransportError(_code_of_status(status), reason_of(answer))
         try:
             return response_from_body(given, answer)
         except ServiceError as error:
@@ -184,7 +184,7 @@ def hinted(text: str) -> str:
     return text if hint is None else f"{text}; {hint}"
 
 
-def _reason(body: bytes) -> str:
+def reason_of(body: bytes) -> str:
     """What a refusal says: the protocol's `error`, or all that there is."""
     text = body.decode(errors="replace")
     with contextlib.suppress(ValueError, RecursionError):

@@ -16,7 +16,7 @@ from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.patch import apply_patch
 from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
-from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError, split_url
+from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError, reason_of, split_url
 from irsplit.runtime.store import PACKED, is_packed
 
 _PIECE_BYTES = 256 << 10
@@ -66,19 +66,21 @@ def update(
     wanted = name or (before.name if before is not None else "")
     query = f"have={digest}&place={_place(before) if place is None else place}"
     transport = HttpTransport(parts, Access(token, trusted))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder.parent) as file:
-        download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s)
-        try:
-            there_is = download.into(file)
-        finally:
-            transport.close()
-        if not there_is:
-            return Update(digest, digest, 0)
-        received = file.tell()
-        file.seek(0)
-        after = apply_patch(folder if before is not None else None, file, f"the patch of {url}", folder)
-        return Update(digest, after.digest, received)
+    download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent) as file:
+            if not download.into(file):
+                return Update(digest, digest, 0)
+            received = file.tell()
+            file.seek(0)
+            after = apply_patch(folder if before is not None else None, file, f"the patch of {url}", folder)
+            return Update(digest, after.digest, received)
+    except OSError as error:
+        text = f"{folder}: cannot be written: {error.strerror or error}; give a place with room, that you may write"
+        raise BundleError(text) from error
+    finally:
+        transport.close()
 
 
 def _place(manifest: Manifest | None) -> str:
@@ -115,19 +117,21 @@ class _Download:
         return True
 
     def _piece(self, start: int) -> tuple[int, dict[str, str], bytes]:
-        pause = _FIRST_PAUSE_S
+        pause, failure = _FIRST_PAUSE_S, "no time"
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                raise DeadlineError("the update did not arrive in time; try again, the old build is as it was")
+                text = f"the update did not arrive in time ({failure}); try again, the old build is as it was"
+                raise DeadlineError(text)
             wanted = {"range": f"bytes={start}-{start + _PIECE_BYTES - 1}"}
             try:
                 status, headers, body = self._transport.get(self._path, wanted, min(left, _PIECE_S))
                 if status == 204 or (status == 206 and headers.get(PIECE_CHECKSUM) == piece_checksum(headers, body)):
                     return status, headers, body
                 if status not in (206, 429, 503):
-                    raise RemoteError(f"the server hands out no update: {body.decode(errors='replace')[:500]}")
-            except TransportError:
-                pass  # the link, as with a piece that was damaged: ask again
+                    raise RemoteError(f"the server hands out no update: {reason_of(body)}")
+                failure = "a piece was damaged" if status == 206 else reason_of(body)
+            except TransportError as error:
+                failure = str(error)
             time.sleep(min(pause, max(self._deadline - time.monotonic(), 0)))
             pause = min(2 * pause, _LONGEST_PAUSE_S)

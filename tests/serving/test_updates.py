@@ -128,10 +128,10 @@ def test_link_that_breaks_costs_only_the_piece_under_way(server, builds, tmp_pat
     ("changes", "error", "message"),
     [
         ({"token": "guess"}, RemoteError, "token is missing or wrong"),
-        ({"name": "nobody"}, RemoteError, "no bundle 'nobody'"),
+        ({"name": "nobody"}, RemoteError, "update: no bundle 'nobody'"),
         ({"place": "moon"}, RemoteError, "no place 'moon'"),
         ({"url": "grpc://127.0.0.1:1"}, RemoteError, "over HTTP"),
-        ({"url": "http://127.0.0.1:9", "timeout_s": 0.3}, DeadlineError, "in time"),
+        ({"url": "http://127.0.0.1:9", "timeout_s": 0.3}, DeadlineError, "in time .*refused; nobody listens there"),
     ],
 )
 def test_refusals_leave_the_old_build(changes, error, message, server, builds, tmp_path):
@@ -146,6 +146,12 @@ def test_refusals_leave_the_old_build(changes, error, message, server, builds, t
 def test_new_device_must_say_what_it_wants(server, tmp_path):
     with pytest.raises(BundleError, match="give the name"):
         irsplit.runtime.update(url(server), tmp_path / "device")
+
+
+def test_a_place_that_cannot_be_written_is_told(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError, match=r"cannot be written: .*; give a place with room, that you may write"):
+        irsplit.runtime.update(url(server), tmp_path / "file" / "device", name="digits", token=TOKEN)
 
 
 def test_server_with_its_own_side_alone_hands_out_nothing(builds, tmp_path):
