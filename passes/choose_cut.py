@@ -11,7 +11,7 @@ from irsplit.ir import Model, without_collector
 from irsplit.passes import prices
 from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.cuts import Cut
-from irsplit.passes.dims import unsized
+from irsplit.passes.dims import unsized_note
 from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
 from irsplit.passes.stretches import Macs, Stretches, Summed, chains, cost_table, estimated, halves_of, measured
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
@@ -183,10 +183,8 @@ class ChooseCut:
         notes: list[str] = []
         if "energy" in (goal.objective, *goal.limits) and not table.link.up_uw:
             notes.append(f"link {table.link.name} has no radio power: the energy is that of computing alone")
-        if (left := unsized(model.entry)) and not is_measured(self.device):
-            notes.append(
-                f"{', '.join(left)} are open and count as 1 in all estimates; say how large they are with --dim"
-            )
+        if (left := unsized_note(model.entry)) and not is_measured(self.device):
+            notes.append(left)
         return notes
 
     def _priced(self, model: Model, context: Context, ratios: Ratios | None = None) -> list[Chain]:

@@ -97,6 +97,10 @@ def test_without_sizes_nothing_is_compared(opened: Path, tmp_path: Path, capsys:
     assert "image.2, image.3 are 1; say how large they are with --dim" in capsys.readouterr().err
     assert main(["plan", str(opened)]) == 0
     assert "image.2, image.3 are open and count as 1" in capsys.readouterr().out
+    assert main(["report", str(opened), "--json"]) == 0
+    said = capsys.readouterr()
+    assert "image.2, image.3 are open and count as 1" in said.err
+    assert json.loads(said.out)["open"] in said.err
 
 
 def test_what_is_not_given_is_as_large_as_the_engine_takes(tmp_path: Path):
