@@ -37,6 +37,7 @@ from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import provenance, source_files
 from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.manifest import Manifest, TensorInfo
+from irsplit.runtime.session import check_inputs
 
 TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS")
 """What `boundary` may say first."""
@@ -66,7 +67,7 @@ def compile_model(
     *,
     boundary: str = "lossless",
     boundary_ops: bool = False,
-    calibration: Sequence[Call] = (),
+    calibration: Call | Sequence[Call] = (),
     max_tensors: int = 1,
     places: Sequence[str] = (),
     codec: str = "zstandard",
@@ -86,12 +87,13 @@ def compile_model(
     """Compile the model file into a bundle in `folder`.
 
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
-    with the fewest boundary bytes below the input's. With `rematerialise`, cheap side values are computed on both
-    sides of a cut. `boundary` is one of TARGETS, with TARGET_OPTIONS behind it; all but "lossless" need `calibration`:
-    inputs by name, one mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize
-    themselves, and a host without irsplit's runtime exchanges integers. `state` names inputs and outputs that are
-    state, "in=out" or "auto" (see the bind-state pass). `dim` are sizes of open dimensions of inputs, "in.axis=2", with
-    which estimates count (see assume-sizes) and states begin; without it estimates count with those of `calibration`.
+    with the fewest boundary bytes below the input's. One word alone may stand for a sequence of words. With
+    `rematerialise`, cheap side values are computed on both sides of a cut. `boundary` is one of TARGETS, with
+    TARGET_OPTIONS behind it; all but "lossless" need `calibration`: inputs by name, one mapping a call, and so do the
+    codecs that learn. With `boundary_ops` the segments quantize themselves, and a host without irsplit's runtime
+    exchanges integers. `state` names inputs and outputs that are state, "in=out" or "auto" (see the bind-state pass).
+    `dim` are sizes of open dimensions of inputs, "in.axis=2", with which estimates count (see assume-sizes) and states
+    begin; without it estimates count with those of `calibration`.
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -100,9 +102,11 @@ def compile_model(
     `warnings_are_errors`; nothing is left half written then.
     """
     source, target = Path(model), Path(folder)
+    cuts, places, state, dim = map(_words, (cuts, places, state, dim))
     dialect = dialect_of(source)
     loaded = dialect.read(source)
     files = source_files(loaded, source)
+    calls = _checked(calibration, loaded.entry, complete=not (state or pipeline))
     with Digests() as digests:
         digests.start(files)
         entry = loaded.entry
@@ -119,10 +123,10 @@ def compile_model(
             rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops)
             after = Pipeline((choose, *rest.passes))
         passes = Pipeline((*before.passes, *after.passes))
-        if calibration:
-            context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calibration)
-            context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calibration)
-            context.observe = observer(dialect, calibration)
+        if calls:
+            context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calls)
+            context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calls)
+            context.observe = observer(dialect, calls)
         steps = Steps(progress, len(after.passes) + 1)
         after.run(loaded, context, steps.begin)
         count = len(loaded.segments)
@@ -135,7 +139,7 @@ def compile_model(
         steps.begin("writing")
         page: dict[str, bytes] = {}
         if report:
-            page = _report(loaded, dialect, context, conditions_of(after, choose), source.name, calibration)
+            page = _report(loaded, dialect, context, conditions_of(after, choose), source.name, calls)
 
         def origin() -> Origin:
             made_of = dict(zip(files, digests.of(files), strict=True))
@@ -150,6 +154,19 @@ def compile_model(
     if remember:
         sources.remember(source, manifest.raw["source"]["sha256"])
     return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))
+
+
+def _words(given: Sequence[str]) -> tuple[str, ...]:
+    """A string is one word, not its letters."""
+    return (given,) if isinstance(given, str) else tuple(map(str, given))
+
+
+def _checked(calibration: Call | Sequence[Call], entry: Graph, *, complete: bool) -> list[Call]:
+    """Calibration calls, one alone as a mapping. Raises EngineError for one that does not fit the model's inputs, all
+    of which it has to have when `complete`."""
+    calls = [calibration] if isinstance(calibration, Mapping) else calibration
+    infos = [tensor_info(value) for value in fed(entry)]
+    return [check_inputs([info for info in infos if complete or info.name in call], call) for call in calls]
 
 
 def _report(

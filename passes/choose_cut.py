@@ -12,7 +12,7 @@ from irsplit.passes import prices
 from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.blocks import block_costs
 from irsplit.passes.cuts import Cut
-from irsplit.passes.dims import unsized
+from irsplit.passes.dims import unsized_note
 from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
 from irsplit.passes.segment_times import said_of, segment_times
 from irsplit.passes.stretches import (
@@ -203,10 +203,8 @@ class ChooseCut:
             notes.append(f"link {table.link.name} has no radio power: the energy is that of computing alone")
         if shapeless := [value.name for value in model.entry.outputs if _is_shapeless(value)]:
             notes.append(f"how large {', '.join(shapeless)} are is not known: their way back counts as nothing")
-        if (left := unsized(model.entry)) and not isinstance(self._machines()[0], ModelProfile):
-            notes.append(
-                f"{', '.join(left)} are open and count as 1 in all estimates; say how large they are with --dim"
-            )
+        if (left := unsized_note(model.entry)) and not isinstance(self._machines()[0], ModelProfile):
+            notes.append(left)
         return notes
 
     def _priced(self, model: Model, context: Context, ratios: Ratios | None = None) -> list[Chain]:

@@ -82,3 +82,9 @@ def unsized(graph: Graph) -> list[str]:
     """
     dims = open_dims(value for value in fed(graph) if isinstance(value.type, TensorType) and not value.type.assumed)
     return [dim.name for dim in dims if dim.axis]
+
+
+def unsized_note(graph: Graph) -> str:
+    """What there is to say of estimates where `unsized` names dimensions; else nothing."""
+    left = ", ".join(unsized(graph))
+    return left and f"{left} are open and count as 1 in all estimates; say how large they are with --dim"

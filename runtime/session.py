@@ -177,6 +177,8 @@ class LocalSession(Session):
 
 def check_inputs(expected: Sequence[TensorInfo], inputs: Arrays) -> dict[str, NDArray[Any]]:
     """The inputs as arrays of the right types. Raises EngineError that names what is missing, unknown or wrong."""
+    if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise EngineError(f"inputs are a {type(inputs).__name__}; give arrays by name: {_example(expected)}")
     known = {info.name for info in expected}
     for name in inputs:
         if name not in known:
@@ -206,5 +208,10 @@ def _fits(info: TensorInfo, array: NDArray[Any]) -> bool:
 
 
 def _described(info: TensorInfo) -> str:
-    shape = "of any shape" if info.shape is None else str([dim if dim is not None else "?" for dim in info.shape])
-    return f"{info.dtype}{shape}"
+    if info.shape is None:
+        return f"{info.dtype} of any shape"
+    return f"{info.dtype}[{', '.join('?' if dim is None else str(dim) for dim in info.shape)}]"
+
+
+def _example(expected: Sequence[TensorInfo]) -> str:
+    return f"{{{', '.join(f'{info.name!r}: {_described(info)}' for info in expected)}}}"

@@ -99,6 +99,10 @@ def test_without_sizes_nothing_is_compared(opened: Path, tmp_path: Path, capsys:
     assert "image.2, image.3 are 1; say how large they are with --dim" in capsys.readouterr().err
     assert main(["plan", str(opened)]) == 0
     assert "image.2, image.3 are open and count as 1" in capsys.readouterr().out
+    assert main(["report", str(opened), "--json"]) == 0
+    said = capsys.readouterr()
+    assert "image.2, image.3 are open and count as 1" in said.err
+    assert json.loads(said.out)["open"] in said.err
 
 
 def test_calibration_inputs_say_how_large_they_are(opened: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

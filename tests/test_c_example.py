@@ -48,6 +48,8 @@ def check_frames(program: Sequence[str | Path], boundary: Boundary) -> None:
     refused = subprocess.run([*program, "decode"], input=damaged, capture_output=True, timeout=300, check=False)
     assert (refused.returncode, refused.stdout) == (1, b"")
     assert refused.stderr
+    unasked = subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False)
+    assert (unasked.returncode, unasked.stdout, unasked.stderr[:19]) == (2, b"", b"usage: frame encode")
 
 
 @pytest.mark.parametrize("compiler", TARGETS)
@@ -71,6 +73,14 @@ def test_cortex_m(boundary: tuple[Path, Boundary], tmp_path: Path) -> None:
     command = ["arm-none-eabi-gcc", *flags, "-DIRS_ENCODE_ONLY", *include, "-c", *sources]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
     assert (tmp_path / "frame.o").is_file()
+
+
+def test_cmake_asks_for_the_header(tmp_path: Path) -> None:
+    needs("cmake", "gcc")
+    words = ["cmake", "-S", ROOT / "examples" / "c", "-B", tmp_path, f"-DBOUNDARY={tmp_path / 'none.h'}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'none.h'}: no such file" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("installed", [False, True])

@@ -218,7 +218,7 @@ def test_inputs_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[st
     np.save(tmp_path / "double.npy", np.zeros((1, 1, 16, 16)))
     (tmp_path / "broken.png").write_bytes(b"no picture")
     for file, said in (
-        ("wide.npy", "input 'image' is float32[1, 1, 16, 17]; give f32['?', 1, 16, 16]"),
+        ("wide.npy", "input 'image' is float32[1, 1, 16, 17]; give f32[?, 1, 16, 16]"),
         ("double.npy", "input 'image' is float64"),
         ("broken.png", "cannot be read as an image"),
         ("missing.npy", "no such file, given for input 'image', nor numbers of f32"),

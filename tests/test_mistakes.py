@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import irsplit
 from irsplit.cli import main
+from irsplit.errors import EngineError
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 
@@ -44,7 +46,7 @@ MISTAKES = {
     "compile MODEL -o out --device pixel-2 --objective energy": "has no active_power, so energy cannot be planned",
     "compile MODEL -o out --external-over -5": "--external-over: '-5' is no whole number above 0",
     "compile MODEL -o out --target digits": "--target: only for build files (.toml), and this is a model; leave it out",
-    "compile build.toml -o out": "build.toml: a build file says -o itself; write it into a target",
+    "compile build.toml -o out": '-o: a build file says it itself, the folder as output = "DIR" at its top',
     "compile build.toml --target nope": "there is no target 'nope'; targets: digits",
     "plan MODEL --load many": "--load: 'many' is no whole number above 0",
     "plan MODEL --link wify": "unknown link 'wify'; known: 3g",
@@ -94,3 +96,32 @@ def exit_code(words: Sequence[str]) -> int | str | None:
         return main(words)
     except SystemExit as left:  # argparse, for words that it does not understand
         return left.code
+
+
+PICTURE = {"image": np.zeros((1, 1, 16, 16), np.float32)}
+WRONG_CALLS = [
+    ({"img": PICTURE["image"]}, "the model has no input 'img'; its inputs: image"),
+    ([{"image": np.zeros((1, 1, 16, 16))}], "input 'image' is float64[1, 1, 16, 16]; give f32[?, 1, 16, 16]"),
+    ([DIGITS / "pictures"], "inputs are a PosixPath; give arrays by name: {'image': f32[?, 1, 16, 16]}"),
+]
+
+
+@pytest.mark.parametrize(("calibration", "said"), WRONG_CALLS)
+def test_calibration_that_does_not_fit(calibration: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(EngineError) as refusal:
+        irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "out", boundary="int8", calibration=calibration)
+    assert str(refusal.value) == said
+
+
+def test_one_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    model, folders = str(DIGITS / "digits.onnx"), [tmp_path / "one", tmp_path / "list"]
+    irsplit.compile_model(model, folders[0], "down/relu", dim="image.0=2", boundary="int8", calibration=PICTURE)
+    irsplit.compile_model(model, folders[1], ["down/relu"], dim=["image.0=2"], boundary="int8", calibration=[PICTURE])
+    one, listed = ((folder / "manifest.json").read_bytes() for folder in folders)
+    assert one == listed
+    assert irsplit.read_model(model).dialect == "onnx"
+
+
+def test_inputs_without_names(folder: Path) -> None:
+    with pytest.raises(EngineError, match="inputs are a ndarray; give arrays by name"):
+        irsplit.DeviceSession(folder / "bundle").start(PICTURE["image"])  # type: ignore[arg-type]

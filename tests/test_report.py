@@ -27,6 +27,15 @@ OPTIONS = (
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
 
 
+CUT_OFF = """
+return [...document.querySelectorAll("svg text")].filter((text) => {
+  const box = text.getBBox();
+  return box.x < 0 || box.x + box.width > text.ownerSVGElement.viewBox.baseVal.width;
+}).map((text) => text.textContent);
+"""
+"""Texts that a figure is too narrow for."""
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
@@ -85,7 +94,8 @@ def test_a_slider_moved_by_keyboard_moves_the_optimum(browser: webdriver.Chrome,
     assert best(browser) == before
     assert browser.find_element(By.ID, "verdict").text != verdict
     Select(browser.find_element(By.ID, "order")).select_by_value("value")
-    assert browser.find_element(By.CSS_SELECTOR, "#bars g").get_attribute("class") == "best"
+    rows = browser.find_elements(By.CSS_SELECTOR, "#bars g text")
+    assert [row.get_attribute("class") for row in rows] == ["best"] + [""] * (len(rows) - 1)
     assert browser.get_log("browser") == []
 
 
@@ -93,6 +103,8 @@ def test_it_fits_a_phone(browser: webdriver.Chrome, tmp_path: Path) -> None:
     browser.set_window_size(390, 800)
     opened(browser, tmp_path)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.execute_script(CUT_OFF) == []
+    browser.set_window_size(1280, 900)
 
 
 def test_names_from_a_model_are_text_not_markup(browser: webdriver.Chrome, tmp_path: Path) -> None:

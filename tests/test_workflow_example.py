@@ -32,13 +32,17 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path / "repository"
 
 
+def job(checkout: Path) -> dict[str, Any]:
+    return yaml.safe_load((checkout / WORKFLOW).read_text())["jobs"]["bundles"]
+
+
 def steps(checkout: Path) -> list[dict[str, Any]]:
-    return yaml.safe_load((checkout / WORKFLOW).read_text())["jobs"]["bundles"]["steps"]
+    return job(checkout)["steps"]
 
 
 def run(checkout: Path, step: dict[str, Any]) -> str:
     path = f"{checkout.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)} | job(checkout)["env"]
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{step['run']}\n{done.stdout}{done.stderr}"
@@ -55,7 +59,7 @@ def events(checkout: Path) -> dict[str, list[str]]:
 
 def test_the_steps_run(checkout: Path) -> None:
     said = {step.get("name", step["run"]): run(checkout, step) for step in steps(checkout) if "run" in step}
-    assert (checkout.parent / "pip.log").read_text() == "install irsplit\n"
+    assert (checkout.parent / "pip.log").read_text() == f"install {job(checkout)['env']['IRSPLIT']}\n"
     names = [target.name for target in BuildFile.load(checkout / "irsplit.toml").targets]
     assert events(checkout).keys() == set(names)
     assert all(each[0] == "start" and each[-1] == "done" for each in events(checkout).values())

@@ -39,10 +39,15 @@ static irs_status decode(const irs_boundary *boundary) {
 }
 
 int main(int count, char **words) {
+    const char *task = count == 2 ? words[1] : "";
+    if (strcmp(task, "encode") != 0 && strcmp(task, "decode") != 0) {
+        fprintf(stderr, "usage: frame encode < tensor > frame, or frame decode < frame > tensor\n");
+        return 2;
+    }
     irs_boundary *boundary;
     irs_status status = irs_boundary_open(&boundary, memory, sizeof memory, irs_boundary0_descriptor,
                                           sizeof irs_boundary0_descriptor);
-    if (status == IRS_OK) status = count > 1 && strcmp(words[1], "decode") == 0 ? decode(boundary) : encode(boundary);
+    if (status == IRS_OK) status = task[0] == 'd' ? decode(boundary) : encode(boundary);
     if (status != IRS_OK) fprintf(stderr, "%s\n", irs_status_string(status));
     return status == IRS_OK ? 0 : 1;
 }

@@ -196,7 +196,10 @@ def _refuse_useless(arguments: Namespace) -> None:
     given = _given(arguments)
     if arguments.model.suffix == ".toml":
         if words := [word for name, word in given.items() if name not in _WITH_BUILD_FILES]:
-            raise ParseError(f"{arguments.model}: a build file says {', '.join(words)} itself; write it into a target")
+            raise ParseError(
+                f'{arguments.model}: {", ".join(words)}: a build file says it itself, the folder as output = "DIR" at '
+                "its top, options in [defaults] or a target; write them there"
+            )
         return
     if words := [given[name] for name in _OF_BUILD_FILES if name in given]:
         raise ParseError(f"{', '.join(words)}: only for build files (.toml), and this is a model; leave it out")

@@ -9,7 +9,7 @@ from irsplit import sources
 from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.coding import add_pricing
 from irsplit.commands.inputs import parse_inputs
-from irsplit.commands.log import say_remarks
+from irsplit.commands.log import say, say_remarks
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
@@ -83,6 +83,8 @@ def run(arguments: Namespace) -> int:
             ratios=conditions.ratios(model, context),
         )
     say_remarks(context.remarks)
+    if data["open"]:
+        say(f"note: {data['open']}")
     if arguments.json:
         print_json(data)
         return 0

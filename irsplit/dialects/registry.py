@@ -39,12 +39,13 @@ def dialect_of(path: Path) -> Dialect:
     raise ModelError(f"{path}: unknown kind of model file '{path.suffix}'; irsplit reads {', '.join(names)}")
 
 
-def read_model(path: Path) -> Model:
+def read_model(path: Path | str) -> Model:
     """The model in a file, of the dialect that its extension names; its weights stay in the file.
 
     Raises ModelError for a file that is none, UnsupportedError for what irsplit refuses rather than loses.
     """
-    return dialect_of(path).read(path)
+    source = Path(path)
+    return dialect_of(source).read(source)
 
 
 def _names() -> list[str]:

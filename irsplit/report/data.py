@@ -16,6 +16,7 @@ from irsplit.ir import Node, TensorType, Value
 from irsplit.passes.choose_cut import OBJECTIVES, ChooseCut, default_server
 from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.cuts import Cut
+from irsplit.passes.dims import unsized_note
 from irsplit.passes.ratios import Ratios
 from irsplit.passes.stretches import Macs, Stretches, chains
 from irsplit.profiles.measured import is_measured
@@ -69,6 +70,7 @@ def report_data(
         "server": _machine(conditions.server) if conditions.server else _default_server(conditions.device),
         "codec": conditions.codec,
         "bits": conditions.bits,
+        "open": "" if is_measured(conditions.device) else unsized_note(parts.plan.graph),
         "measured_ratios": ratios.to_json() if ratios else None,
         "link": {
             "name": link.name,
@@ -233,4 +235,4 @@ def _type(value: Value) -> str:
     if not isinstance(value.type, TensorType) or value.type.shape is None:
         return "?"
     shape = value.type.assumed or value.type.shape
-    return f"{value.type.dtype} " + "x".join("?" if dim is None else str(dim) for dim in shape)
+    return f"{value.type.dtype}[{','.join('?' if dim is None else str(dim) for dim in shape)}]"

@@ -21,6 +21,15 @@
   const energy = (nj) => scaled(nj, [[1e3, 1, "nJ"], [1e6, 1e3, "µJ"], [1e9, 1e6, "mJ"], [Infinity, 1e9, "J"]]);
   const rate = (bits) => scaled(bits, [[1e6, 1e3, "kbit/s"], [1e9, 1e6, "Mbit/s"], [Infinity, 1e9, "Gbit/s"]]);
   const shorten = (text, length) => text.length <= length ? text : text.slice(0, length / 2 - 1) + "…" + text.slice(-length / 2);
+  const letters = document.createElement("canvas").getContext("2d");
+  letters.font = "12px system-ui, sans-serif";
+  const wide = (text) => letters.measureText(text).width;
+  // As much of a text as fits into so many pixels.
+  const fitted = (text, pixels) => {
+    let length = text.length, shown = text;
+    while (length > 4 && wide(shown) > pixels) shown = shorten(text, length = Math.min(length - 1, Math.ceil(length * pixels / wide(shown))));
+    return shown;
+  };
   const SHOW = { latency: time, energy: energy, bytes: bytes };
 
   // -- the model ------------------------------------------------------------------------------------------------
@@ -150,7 +159,8 @@
     const splits = priced.filter((entry) => entry.row.cut);
     const device = priced[priced.length - 1];
     const compressed = price(placements[0], now, packed);
-    const baselines = [["device only", device], ["server only, raw input", raw], [`server only, compressed input (${codecsOfInputs(now)})`, compressed]];
+    const baselines = [["device only", device, "device"], ["server only, raw input", raw, "server, raw"],
+      [`server only, compressed input (${codecsOfInputs(now)})`, compressed, `server, ${codecsOfInputs(now)}`]];
     const best = splits.reduce((a, b) => b[objective] < a[objective] ? b : a);
     const winner = baselines.reduce((a, b) => b[1][objective] < a[1][objective] ? b : a);
     const show = SHOW[objective];
@@ -186,31 +196,32 @@
     const most = Math.max(longest, ...lines.map(([, entry]) => Math.min(entry.latency, 2 * longest)));
     const x = (value) => left + (width - left - right) * value / most;
     const height = top + rows.length * step + 8;
-    const parts = [];
+    const parts = [], labels = [];
     for (let tick = 0, every = niceStep(most, narrow ? 3 : 6); tick <= most; tick += every) {
       parts.push(node("line", { class: "axis", x1: x(tick), x2: x(tick), y1: top - 4, y2: height }), text(x(tick), 12, time(tick), "soft", "middle"));
     }
     rows.forEach((entry, index) => {
       const y = top + index * step;
-      const group = node("g", { class: entry === best ? "best" : "" },
+      const style = entry === best ? "best" : "", id = `${entry.row.label}${compiled.has(entry.row.label) ? " ◆" : ""}  `;
+      const group = node("g", {},
         hint(`cut ${entry.row.label} (${entry.row.kind}) after ${entry.row.name}\n` + TERMS.map(([key, name]) => `${name}: ${time(entry.terms[key])}`).join("\n") + `\nsent: ${bytes(entry.bytes)}`),
-        text(0, y + 13, `${entry.row.label}${compiled.has(entry.row.label) ? " ◆" : ""}  ${shorten(entry.row.name, narrow ? 10 : 22)}`));
+        text(0, y + 13, id + fitted(entry.row.name, left - 16 - wide(id)), style));
       let from = 0;
       for (const [key] of TERMS) {
         const size = entry.terms[key];
         if (size > 0) group.append(node("rect", { x: x(from), y: y + 2, width: Math.max(0.5, x(size) - left), height: step - 5, fill: `var(--${key})` }));
         from += size;
       }
-      group.append(text(x(from) + 5, y + 13, time(entry.latency)));
+      labels.push(text(x(from) + 5, y + 13, time(entry.latency), `over ${style}`));
       parts.push(group);
     });
-    lines.forEach(([name, entry], index) => {
+    lines.forEach(([name, entry, short], index) => {
       const beyond = entry.latency > most, at = x(Math.min(entry.latency, most)), y = 28 + index * 16;
-      const label = `${name}: ${time(entry.latency)}${beyond ? " →" : ""}`;
-      parts.push(node("line", { class: "baseline", x1: at, x2: at, y1: y - 8, y2: height }),
-        text(Math.max(0, Math.min(at + 4, width - 6.5 * label.length)), y + 3, label, "soft"));
+      const label = `${narrow ? short : name}: ${time(entry.latency)}${beyond ? " →" : ""}`, leftwards = at + 4 + wide(label) > width;
+      parts.push(node("line", { class: "baseline", x1: at, x2: at, y1: y - 8, y2: height }));
+      labels.push(text(leftwards ? at - 4 : at + 4, y + 3, label, "soft over", leftwards ? "end" : "start"));
     });
-    put("bars", figure(width, height, `Latency of ${rows.length} cuts, best ${best.row.label}`, ...parts));
+    put("bars", figure(width, height, `Latency of ${rows.length} cuts, best ${best.row.label}`, ...parts, ...labels));
   }
 
   function text(x, y, content, style = "", anchor = "start") {
@@ -304,25 +315,25 @@
 
   function drawDiagram(best) {
     const width = Math.max(300, Math.min(720, $("diagram").clientWidth - 4)), box = width - 90, gap = 34, lead = 20;
-    const fits = Math.floor((box - 16) / 6.4), center = 10 + box / 2;
+    const fits = box - 16, center = 10 + box / 2;
     const lines = (group) => [`${group.nodes} node${group.nodes > 1 ? "s" : ""}` + (group.macs ? `, ${scaled(group.macs, [[1e3, 1, ""], [1e6, 1e3, "k"], [1e9, 1e6, "M"], [Infinity, 1e9, "G"]])} MACs` : "") + `, ${bytes(group.weight_bytes)} of weights`,
       group.operators.map(([name, count]) => count > 1 ? `${count} × ${name}` : name).join(", ") + (group.kinds > group.operators.length ? ", …" : "")];
     let y = lead;
-    const parts = [text(center, 14, shorten(inputs.map((tensor) => `${tensor.name}  ${tensor.type}`).join(", "), fits), "soft", "middle")];
+    const parts = [text(center, 14, fitted(inputs.map((tensor) => `${tensor.name}  ${tensor.type}`).join(", "), box), "soft", "middle")];
     data.groups.forEach((group, index) => {
       const place = index < best.row.groups ? "device" : "server";
       parts.push(node("line", { class: "edge", x1: center, x2: center, y1: y - (index ? gap : 4), y2: y }));
       if (index) {
         const cut = data.cuts[index - 1], chosen = index === best.row.groups, made = compiled.has(cut.id);
-        const names = shorten(sent(cut).map((tensor) => tensor.type).join(" + "), Math.floor(fits / 2) - 8);
-        parts.push(text(center + 8, y - gap / 2 + 4, `cut ${cut.id}: ${names}`, chosen ? "chosen-label" : "soft"));
+        const crossing = `cut ${cut.id}: ${sent(cut).map((tensor) => tensor.type).join(" + ")}`;
+        parts.push(text(center + 8, y - gap / 2 + 4, fitted(crossing, 0.9 * (width - center - 8)), chosen ? "chosen-label" : "soft"));
         if (made) parts.push(node("line", { class: "made", x1: 0, x2: width, y1: y - 8, y2: y - 8 }), text(0, y - gap / 2 + 3, "◆ bundle", "soft"));
         if (chosen) parts.push(node("line", { class: "chosen", x1: 0, x2: width, y1: y - 4, y2: y - 4 }));
       }
       const height = group.nodes > 1 ? 40 : 24, [first, second] = lines(group);
       parts.push(node("rect", { class: `block ${place}`, x: 10, y, width: box, height, rx: 5 }, hint(`${first}\n${second}`)),
-        text(18, y + 16, shorten(group.nodes > 1 ? second : `${second}${group.weight_bytes ? `, ${bytes(group.weight_bytes)} of weights` : ""}`, fits)));
-      if (group.nodes > 1) parts.push(text(18, y + 32, shorten(first, fits), "soft"));
+        text(18, y + 16, fitted(group.nodes > 1 ? second : `${second}${group.weight_bytes ? `, ${bytes(group.weight_bytes)} of weights` : ""}`, fits)));
+      if (group.nodes > 1) parts.push(text(18, y + 32, fitted(first, fits), "soft"));
       parts.push(text(10 + box + 10, y + 16, place, "soft"));
       y += height + gap;
     });
@@ -356,6 +367,7 @@
   $("subtitle").textContent = `${data.dialect}, ${data.legal_count} legal cuts${shownCuts}; device ${data.device}, server ${data.server}, link ${data.link.name}; boundary ${coding}`;
   const tried = data.measured_ratios;
   $("unknown").textContent = [
+    data.open ? `${data.open}.` : "",
     tried ? `Sizes in ${tried.bits ? `int${tried.bits}` : "lossless"}, ${data.codec} are measured on ${tried.calls} calibration inputs.` : "",
     assumedPower ? "The device's profile states no power: what is drawn of energy assumes the slider's." : "",
     realInputs ? "" : "How small a real input gets is not known: the baseline takes an average (give one with --input, or --calibration of compile).",
