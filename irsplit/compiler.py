@@ -111,7 +111,7 @@ def compile_model(
         digests.start(files)
         entry = loaded.entry
         context = context_of(dialect)
-        assumed = sizes_in(loaded, calibration)
+        assumed = sizes_in(loaded, calls)
         before = preparation(state, dim, assumed=assumed, rematerialise=rematerialise) if not pipeline else Pipeline(())
         before.run(loaded, context)
         if pipeline:

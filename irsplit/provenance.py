@@ -5,7 +5,7 @@ Everything follows from the input, the pipeline and the installed versions: made
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,16 @@ def _name(path: Path, folder: Path) -> str:
 
 def engine(dialect: str, options: EngineOptions = DEFAULT_OPTIONS) -> str:
     """Name and version of the engine that runs files of a dialect, and its accelerators."""
-    name = _ENGINES.get(dialect, "")
+    name = _engine(dialect)
     return ", ".join((f"{name} {_version(name)}".strip(), *map(str, options.accelerators(dialect))))
+
+
+def _engine(dialect: str) -> str:
+    """The engine's distribution; onnxruntime has builds of other names, such as onnxruntime-gpu."""
+    name = _ENGINES.get(dialect, "")
+    if not name or _version(name):
+        return name
+    return next(iter(packages_distributions().get(name.replace("-", "_"), ())), name)
 
 
 def source_files(model: Model, source: Path) -> list[Path]:
@@ -58,7 +66,7 @@ def source_files(model: Model, source: Path) -> list[Path]:
 
 def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
     """Versions by distribution: ours, engine and libraries, and packages whose pass, dialect or codec took part."""
-    names = {*_LIBRARIES, _ENGINES.get(model.dialect, "")}
+    names = {*_LIBRARIES, _engine(model.dialect)}
     used = {(PASSES, pass_.name) for pass_ in pipeline.passes} | {(DIALECTS, model.dialect)}
     used |= {(CODECS, spec.codec) for _, send in sends(model) for spec in specs(send)}
     points = [point for group in (PASSES, DIALECTS, CODECS) for point in offers(group)]

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from irsplit import provenance
 from irsplit.cli import main
 from irsplit.compiler import compile_model
 from irsplit.errors import EngineError
@@ -128,3 +129,10 @@ def test_measurements_say_which_accelerator_they_used(tmp_path, capsys):
 def test_an_accelerator_of_the_other_engine_is_an_error(words, said, capsys):
     assert main([str(word) for word in words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_build_of_the_engine_is_told_by_its_own_name(monkeypatch):
+    installed = {"onnxruntime-gpu": "1.99"}
+    monkeypatch.setattr(provenance, "_version", lambda name: installed.get(name, ""))
+    monkeypatch.setattr(provenance, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    assert provenance.engine("onnx", asked_provider("cuda")) == "onnxruntime-gpu 1.99, cuda"
