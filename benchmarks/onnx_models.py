@@ -8,11 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import ONNX
 
 SEED = 7
 SEQUENCE = 8
 BLOCK = 1 << 25
+LIMIT = 2**31 - 1
+"""Bytes that a file with everything inside may have."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def write_transformer(case: Transformer, path: Path, *, inline: bool) -> None:
     _write_noise(data, builder.end)
     if inline:
         model = ONNX.read(outside)
-        ONNX.write(model, model.entry, path)
+        ONNX.write(model, model.entry, path, WriteOptions(external_over=LIMIT))
         outside.unlink()
         data.unlink()
 

@@ -26,7 +26,8 @@ _FICLONE = 0x40049409
 """linux/fs.h: make a file share the blocks of another, copied on write."""
 _SHARING = threading.Lock()
 """Two models of one folder may bring the same file, each from a thread."""
-_BLOCK = 1024 * 1024
+_BLOCK = 256 * 1024
+"""What stays in the cache of a core between being read and being written."""
 _PAGE = 4096
 
 
