@@ -187,6 +187,20 @@ def test_descriptor_round_trip() -> None:
         Boundary.from_bytes(boundary.to_bytes()[:-1] + b"\0")
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_three_dims_are_positions_where_neighbours_are_alike(axis: int) -> None:
+    """[N, C, L] and [N, T, features] of ONNX look the same but for their data."""
+    rows = np.cumsum(np.random.default_rng(axis).integers(-2, 3, (9, 240)), axis=1) + 30 * np.arange(9)[:, None]
+    tensor = np.ascontiguousarray((rows if axis == 1 else rows.T)[None].astype(np.uint8))
+    spec = TensorSpec("positions", "u8", tensor.shape)
+    assert train_model([tensor], spec, layout="NCHW").channel_axis == axis
+    boundary = Boundary(0, "b", (train([tensor], spec, layout="NCHW"),))
+    native, reference = engines(boundary)
+    frame = native.encode([tensor])
+    assert frame == reference.encode([tensor])
+    assert decoded(native, boundary, frame) == decoded(reference, boundary, frame) == [tensor.tobytes()]
+
+
 def test_training_is_deterministic() -> None:
     samples = [feature_map(seed, (1, 12, 12, 70), "u8") for seed in range(3)]
     spec = TensorSpec("x", "u8", (1, 12, 12, 70))

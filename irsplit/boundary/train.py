@@ -66,7 +66,10 @@ class Plane(NamedTuple):
 
 
 def channel_axis(spec: TensorSpec, layout: str) -> int:
-    """Which axis the channels are on. `layout`: NCHW, NHWC (also for sequences, features last)."""
+    """Which axis the channels are on. `layout`: NCHW, NHWC (also for sequences, features last).
+
+    Three dims are taken for a sequence in both layouts; whether they are [N, C, L], only data can tell.
+    """
     rank = len(spec.shape)
     axis = 1 if layout == "NCHW" and rank == 4 else rank - 1
     if rank == 0:
@@ -86,6 +89,20 @@ def _planes(samples: Sequence[Array], spec: TensorSpec, axis: int, elements: Ele
         symbols = split(elements, spec, pixel_order(wire, geo)).symbols
         planes.append(Plane(symbols, geo))
     return planes
+
+
+def _channels_come_first(samples: Sequence[Array], spec: TensorSpec, planes: list[Plane]) -> bool:
+    """Whether three dims are [N, C, L] rather than [N, T, features]: neighbours along the last axis differ less."""
+    if len(spec.shape) != 3 or not 2 <= (spec.shape[1] or 0) <= MAX_CHANNELS:
+        return False
+    steps = np.zeros(2)
+    for sample, plane in zip(samples, planes, strict=True):
+        if sample.size == 0 or sample.shape[2] == 1:
+            continue
+        # channels are last, or there is one: in either case, symbols are in the order of memory
+        symbols = plane.symbols.reshape(sample.shape).astype(np.int16)
+        steps += [float(np.abs(np.diff(symbols, axis=axis)).mean()) for axis in (1, 2)]
+    return steps[1] < steps[0]
 
 
 def _bands(planes: list[Plane]) -> list[Plane]:
@@ -403,4 +420,7 @@ def _begun(samples: Sequence[Array], spec: TensorSpec, layout: str, table_bits: 
     axis = channel_axis(spec, layout)
     elements = choose_elements(samples, spec)
     planes = _planes(samples, spec, axis, elements)
+    if layout == "NCHW" and _channels_come_first(samples, spec, planes):
+        axis = 1
+        planes = _planes(samples, spec, axis, elements)
     return _start(spec, axis, elements, planes, table_bits), planes

@@ -10,6 +10,8 @@
  *     irs_frame_dims      frame -> dims and byte sizes of its tensors, so that the caller can provide them
  *     irs_decode          frame -> tensors
  *
+ * Boundary memory and workspace are 16-byte aligned; all other buffers may lie at any address. Buffers of a call do not overlap.
+ *
  * Descriptor and frame may be hostile: every function here reads within the sizes it was given, whatever the bytes say,
  * and answers with a status. On failure the contents of output buffers are unspecified. FORMAT.md has the bytes.
  */
@@ -87,7 +89,8 @@ uint32_t irs_tensor_rank(const irs_boundary *boundary, uint32_t tensor);
 irs_status irs_frame_bound(const irs_boundary *boundary, const irs_tensor *tensors, size_t *size);
 irs_status irs_workspace_size(const irs_boundary *boundary, const irs_tensor *tensors, size_t *size);
 
-/* Writes one frame. `tensors` holds irs_tensor_count() entries in descriptor order. `hooks` may be null. */
+/* Writes one frame. `tensors` holds irs_tensor_count() entries in descriptor order. `hooks` may be null. With a
+ * `capacity` below irs_frame_bound it may answer IRS_ERR_BUFFER even where the frame would have fit. */
 irs_status irs_encode(const irs_boundary *boundary, const irs_hooks *hooks, const irs_tensor *tensors, void *workspace,
                       size_t workspace_size, void *frame, size_t capacity, size_t *frame_size);
 
@@ -97,7 +100,7 @@ irs_status irs_frame_size(const void *bytes, size_t size, uint64_t *frame_size);
 /* Checks the frame's checksum and owner and sets `dims` and `size` of every tensor; `data` is left alone. */
 irs_status irs_frame_dims(const irs_boundary *boundary, const void *frame, size_t frame_size, irs_tensor *tensors);
 
-/* Reads a frame into the tensors' buffers; dims and sizes must be those that irs_frame_dims gave. */
+/* Checks all that irs_frame_dims does, and reads the frame into the tensors' buffers; dims and sizes must be those that it gave. */
 irs_status irs_decode(const irs_boundary *boundary, const irs_hooks *hooks, const void *frame, size_t frame_size,
                       const irs_tensor *tensors, void *workspace, size_t workspace_size);
 
