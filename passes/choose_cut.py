@@ -289,7 +289,7 @@ class ChooseCut:
         if self.rule == "ushakov":
             return _ushakov(chain, goal)
         if self.rule == "jointdnn":
-            return _jointdnn(chain, goal, *self._machines())
+            return _jointdnn(chain, goal, *self._machines(), ranked)
         if goal.limits:
             raise PlanError(f"rule {self.rule} has no limits; leave them out, or use rule exact")
         policy = {"neurosurgeon": policies.neurosurgeon, "dads": policies.dads, "collabdnn": policies.collabdnn}
@@ -415,16 +415,20 @@ def _prefix(count: int, groups: int) -> tuple[Place, ...]:
     return (Place.DEVICE,) * groups + (Place.SERVER,) * (count - groups)
 
 
-def _jointdnn(chain: Chain, goal: Goal, here: _Machine, there: _Machine) -> _Decision:
+def _jointdnn(chain: Chain, goal: Goal, here: _Machine, there: _Machine, ranked: Sequence[Option]) -> _Decision:
     known = ("energy", "server", "latency")
     unknown = [name for name in goal.limits if name not in known]
     if unknown:
         raise PlanError(f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(known)}")
     battery, cloud, qos = (goal.limits.get(name) for name in known)
     blocks = block_costs(chain.parts, chain.table, here, there)
-    found = policies.jointdnn(
-        chain.table, goal.objective, blocks=blocks, battery_nj=battery, cloud_ns=cloud, qos_ns=qos
-    )
+    try:
+        found = policies.jointdnn(
+            chain.table, goal.objective, blocks=blocks, battery_nj=battery, cloud_ns=cloud, qos_ns=qos
+        )
+    except PlanError:
+        best_cut([chain.table], [option.row for option in ranked], goal)  # says which limit binds
+        raise
     return _Decision(chain, found.places, found.value)
 
 

@@ -315,6 +315,7 @@ def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path
         ({"rule": "ushakov"}, "needs the limits memory, device and bytes"),
         ({"rule": "dads", "limit": ("memory=1MB",)}, "rule dads has no limits"),
         ({"rule": "jointdnn", "limit": ("memory=1MB",)}, "rule jointdnn has no limit 'memory'"),
+        ({"rule": "jointdnn", "limit": ("server=1s", "latency=1ns")}, "limit latency=1 ns cannot be met: every cut"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], text: str):
