@@ -80,6 +80,8 @@ class ServerOptions:
                 f"{self.workers} workers, {self.engine.threads} threads and a queue of {self.queue}: "
                 "give at least 1 worker, 1 thread (0: the engine chooses) and a queue of 0"
             )
+        if self.grace_s < 0:
+            raise ServeError(f"{self.grace_s:g} s to finish when told to stop: give 0 or more")
         limits = self.limits
         if limits.held_bytes < limits.message_bytes:
             raise ServeError(

@@ -63,7 +63,8 @@ class Service:
         for bundle in bundles:
             versions = self.bundles.setdefault(bundle.name, {})
             if bundle.version in versions:
-                raise BundleError(f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice")
+                text = f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice"
+                raise BundleError(f"{text}; give it once, or under another name (NAME=BUNDLE)")
             versions[bundle.version] = bundle
         self._workers = workers
         self._queue = queue
