@@ -15,7 +15,7 @@ from irsplit.compiler import boundary_bits, observer, whole_model
 from irsplit.cost import Place, unit
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
-from irsplit.passes.choose_cut import Choice
+from irsplit.passes.choice import Choice
 from irsplit.passes.preparation import prepared
 from irsplit.planner import Costs
 

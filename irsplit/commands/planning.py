@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 
 from irsplit.commands.arguments import add_link, positive
-from irsplit.passes.choose_cut import PATTERNS, RULES, ChooseCut
+from irsplit.passes.choose_cut import PATTERNS, ChooseCut
+from irsplit.passes.rules import RULES
 
 
 def add_plan_arguments(parser: ArgumentParser) -> None:

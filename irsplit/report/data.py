@@ -13,10 +13,11 @@ from typing import Any
 from irsplit.cost import Coded, CostTable, Tensor
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Node, TensorType, Value
-from irsplit.passes.choose_cut import OBJECTIVES, ChooseCut, default_server
+from irsplit.passes.choose_cut import OBJECTIVES, ChooseCut
 from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.cuts import Cut
 from irsplit.passes.dims import unsized_note
+from irsplit.passes.machines import default_server
 from irsplit.passes.ratios import Ratios
 from irsplit.passes.stretches import Macs, Stretches, chains
 from irsplit.profiles.measured import is_measured
