@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from irsplit import sources
-from irsplit.boundary.ranges import METHODS
 from irsplit.bundle import Origin, edges, write_bundle
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
@@ -20,9 +19,8 @@ from irsplit.engines.isolate import isolated
 from irsplit.errors import CutError, PassError, PlanError
 from irsplit.ir import Graph, Model, Value, engine_graph, fed
 from irsplit.passes import Context, Cut, Pipeline, Remark
-from irsplit.passes.base import Pass, Samples
+from irsplit.passes.base import Samples
 from irsplit.passes.boundaries import sends
-from irsplit.passes.boundary_ops import BoundaryOps
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
@@ -31,19 +29,13 @@ from irsplit.passes.dims import unsized
 from irsplit.passes.partition import Partition
 from irsplit.passes.preparation import context_of, preparation, sizes_in
 from irsplit.passes.prune_buffers import PruneBuffers
-from irsplit.passes.quantize_boundary import QuantizeBoundary
 from irsplit.passes.remove_unused import RemoveUnused
+from irsplit.passes.targets import bits_of, quantization_passes
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import provenance, source_files
 from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.manifest import Manifest, TensorInfo
 from irsplit.runtime.session import check_inputs
-
-TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS")
-"""What `boundary` may say first."""
-
-TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
-"""What may follow, with commas: how a quantized tensor's range is found (see quantize-boundary)."""
 
 _NO_ORIGIN = Origin("calibration", "", "", {})
 """Of bundles that are gone before anybody reads their manifest."""
@@ -88,12 +80,12 @@ def compile_model(
 
     `cuts` are ids or tensor names of legal cuts; without any, those that `choose` finds best, or without it the one
     with the fewest boundary bytes below the input's. One word alone may stand for a sequence of words. With
-    `rematerialise`, cheap side values are computed on both sides of a cut. `boundary` is one of TARGETS, with
-    TARGET_OPTIONS behind it; all but "lossless" need `calibration`: inputs by name, one mapping a call, and so do the
-    codecs that learn. With `boundary_ops` the segments quantize themselves, and a host without irsplit's runtime
-    exchanges integers. `state` names inputs and outputs that are state, "in=out" or "auto" (see the bind-state pass).
-    `dim` are sizes of open dimensions of inputs, "in.axis=2", with which estimates count (see assume-sizes) and states
-    begin; without it estimates count with those of `calibration`.
+    `rematerialise`, cheap side values are computed on both sides of a cut. `boundary` is one of the TARGETS of
+    `irsplit.passes.targets`, with TARGET_OPTIONS behind it; all but "lossless" need `calibration`: inputs by name, one
+    mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize themselves, and a host
+    without irsplit's runtime exchanges integers. `state` names inputs and outputs that are state, "in=out" or "auto"
+    (see the bind-state pass). `dim` are sizes of open dimensions of inputs, "in.axis=2", with which estimates count
+    (see assume-sizes) and states begin; without it estimates count with those of `calibration`.
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -200,7 +192,7 @@ def conditions_of(passes: Pipeline, choose: ChooseCut | None = None) -> ChooseCu
     chosen = choose or next((pass_ for pass_ in passes.passes if isinstance(pass_, ChooseCut)), ChooseCut())
     cut = next((pass_.max_tensors for pass_ in passes.passes if isinstance(pass_, Partition)), 1)
     codec = next((pass_.codec for pass_ in passes.passes if isinstance(pass_, CompressBoundary)), "raw")
-    bits = chosen.bits or _bits(passes.passes)
+    bits = chosen.bits or bits_of(passes.passes)
     return replace(chosen, codec=chosen.codec or codec, bits=bits, max_tensors=max(cut, chosen.max_tensors))
 
 
@@ -225,58 +217,6 @@ def default_pipeline(
     compress = CompressBoundary(codec, link=link if codec == "auto" else "")
     coding = (*quantization_passes(boundary, in_graph=boundary_ops), compress, CheckBoundary())
     return Pipeline((partition, RemoveUnused(), PruneBuffers(), *coding))
-
-
-def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass, ...]:
-    """The passes before compress-boundary for one of TARGETS with TARGET_OPTIONS. Raises CutError for anything else."""
-    target, *words = boundary.split(",")
-    if target == "lossless" and not words and not in_graph:
-        return ()
-    if target == "lossless":
-        what = f"'{words[0]}'" if words else "operators at the boundary"
-        raise CutError(f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or a target")
-    quantize = _target(target)
-    for word in words:
-        quantize = _with_option(quantize, word)
-    return (replace(quantize, clip=True), BoundaryOps()) if in_graph else (quantize,)
-
-
-def boundary_bits(boundary: str) -> int:
-    """Bits in which floats cross a boundary, 0 when they are not quantized; 8, the most, where a target decides."""
-    return _bits(quantization_passes(boundary))
-
-
-def _bits(passes: Sequence[Pass]) -> int:
-    return next((pass_.bits for pass_ in passes if isinstance(pass_, QuantizeBoundary)), 0)
-
-
-def _target(text: str) -> QuantizeBoundary:
-    """What one of TARGETS means."""
-    kind, _, number = text.partition("=")
-    if text in ("int8", "int6", "int4"):
-        return QuantizeBoundary(bits=int(text[3:]))
-    try:
-        if kind == "agreement":
-            return QuantizeBoundary(agreement=float(number))
-        if kind == "snr":
-            return QuantizeBoundary(snr=float(number))
-    except ValueError:
-        pass
-    raise CutError(f"unknown boundary '{text}'; give one of {', '.join(TARGETS)}")
-
-
-def _with_option(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary:
-    key, _, value = text.partition("=")
-    if key == "range" and value in METHODS:
-        return replace(quantize, range=value)
-    if text == "per-channel":
-        return replace(quantize, per_channel=True)
-    if text == "clip":
-        return replace(quantize, clip=True)
-    raise CutError(
-        f"unknown option '{text}' of the boundary; known: {', '.join(TARGET_OPTIONS)} with METHOD one of "
-        f"{', '.join(METHODS)}"
-    )
 
 
 def _default_cut(model: Model, context: Context, max_tensors: int) -> Cut:

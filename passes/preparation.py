@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Model
 from irsplit.lazy import LazyModule
@@ -16,6 +14,8 @@ from irsplit.passes.pipeline import Pipeline
 from irsplit.passes.rematerialise import Rematerialise
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from irsplit.passes import observed
 else:
     observed = LazyModule("irsplit.passes.observed")
@@ -51,7 +51,7 @@ def prepared(
     state: Sequence[str] = (),
     dim: Sequence[str] = (),
     *,
-    calls: Sequence[Mapping[str, NDArray[Any]]] = (),
+    calls: Sequence["Mapping[str, NDArray[Any]]"] = (),
     rematerialise: bool = True,
 ) -> Context:
     """Run `preparation` over the model; the context, which then lists its cuts.
@@ -64,6 +64,6 @@ def prepared(
     return context
 
 
-def sizes_in(model: Model, calls: Sequence[Mapping[str, NDArray[Any]]]) -> tuple[str, ...]:
+def sizes_in(model: Model, calls: Sequence["Mapping[str, NDArray[Any]]"]) -> tuple[str, ...]:
     """Sizes of open dimensions as words for assume-sizes: those of the first of some calls, inputs by name."""
     return sizes_of_call(model.entry, {name: array.shape for name, array in calls[0].items()}) if calls else ()

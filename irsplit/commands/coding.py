@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from irsplit.compiler import TARGET_OPTIONS, TARGETS
+from irsplit.passes.targets import TARGET_OPTIONS, TARGETS
 
 
 def add_coding(parser: ArgumentParser) -> None:

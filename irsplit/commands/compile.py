@@ -11,11 +11,12 @@ from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import progress
-from irsplit.compiler import boundary_bits, compile_model, whole_model
+from irsplit.compiler import compile_model, whole_model
 from irsplit.depfile import write_depfile
 from irsplit.dialects.base import WriteOptions
 from irsplit.engines.inputs import input_files, load_calls
 from irsplit.errors import BundleError, IrsplitError, ParseError
+from irsplit.passes.targets import boundary_bits
 from irsplit.runtime.manifest import MANIFEST
 
 EXAMPLES = """

@@ -13,12 +13,13 @@ from irsplit.commands.log import say, say_remarks
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import boundary_bits, conditions_of, observer, preparation_of, whole_model
+from irsplit.compiler import conditions_of, observer, preparation_of, whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
 from irsplit.passes import Pipeline
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.preparation import context_of, preparation, sizes_in
+from irsplit.passes.targets import boundary_bits
 from irsplit.report import coded_inputs, render, report_data
 from irsplit.runtime.folders import write_file
 from irsplit.runtime.manifest import Manifest

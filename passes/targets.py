@@ -1,0 +1,68 @@
+"""What `--boundary` says, and the passes that do it: lossless, int8, agreement=0.99, with options behind."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from irsplit.boundary.ranges import METHODS
+from irsplit.errors import CutError
+from irsplit.passes.base import Pass
+from irsplit.passes.boundary_ops import BoundaryOps
+from irsplit.passes.quantize_boundary import QuantizeBoundary
+
+TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS")
+"""What `boundary` may say first."""
+
+TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
+"""What may follow, with commas: how a quantized tensor's range is found (see quantize-boundary)."""
+
+
+def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass, ...]:
+    """The passes before compress-boundary for one of TARGETS with TARGET_OPTIONS. Raises CutError for anything else."""
+    target, *words = boundary.split(",")
+    if target == "lossless" and not words and not in_graph:
+        return ()
+    if target == "lossless":
+        what = f"'{words[0]}'" if words else "operators at the boundary"
+        raise CutError(f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or a target")
+    quantize = _target(target)
+    for word in words:
+        quantize = _with_option(quantize, word)
+    return (replace(quantize, clip=True), BoundaryOps()) if in_graph else (quantize,)
+
+
+def boundary_bits(boundary: str) -> int:
+    """Bits in which floats cross a boundary, 0 when they are not quantized; 8, the most, where a target decides."""
+    return bits_of(quantization_passes(boundary))
+
+
+def bits_of(passes: Sequence[Pass]) -> int:
+    return next((pass_.bits for pass_ in passes if isinstance(pass_, QuantizeBoundary)), 0)
+
+
+def _target(text: str) -> QuantizeBoundary:
+    """What one of TARGETS means."""
+    kind, _, number = text.partition("=")
+    if text in ("int8", "int6", "int4"):
+        return QuantizeBoundary(bits=int(text[3:]))
+    try:
+        if kind == "agreement":
+            return QuantizeBoundary(agreement=float(number))
+        if kind == "snr":
+            return QuantizeBoundary(snr=float(number))
+    except ValueError:
+        pass
+    raise CutError(f"unknown boundary '{text}'; give one of {', '.join(TARGETS)}")
+
+
+def _with_option(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary:
+    key, _, value = text.partition("=")
+    if key == "range" and value in METHODS:
+        return replace(quantize, range=value)
+    if text == "per-channel":
+        return replace(quantize, per_channel=True)
+    if text == "clip":
+        return replace(quantize, clip=True)
+    raise CutError(
+        f"unknown option '{text}' of the boundary; known: {', '.join(TARGET_OPTIONS)} with METHOD one of "
+        f"{', '.join(METHODS)}"
+    )
