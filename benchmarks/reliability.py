@@ -419,7 +419,7 @@ bundle exists says so and ends with code 2. A stateful bundle
 never repeats a step: see `tests/serving/test_client.py`, where every other answer is lost on its way
 and the count is still right, and where a state that is gone is an error until `reset()`. What takes minutes is tried
 there with shorter times: connections on which nothing moves (`test_http_connections.py`), and those whose answers
-nobody reads (`test_bodies.py`), are closed.
+nobody reads (`test_held_bytes.py`), are closed.
 """
 
 

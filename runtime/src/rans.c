@@ -6,9 +6,9 @@ typedef struct output {
     uint8_t *escapes; /* where the next one goes; they grow upwards from its start */
 } output;
 
-/* bits 64 to 95 of a product */
+/* bits 64 to 95 of a product; 32-bit machines that know the wide type (wasm32) call a function of the compiler for it */
 static inline uint32_t high_product(uint32_t a, uint64_t b) {
-#ifdef __SIZEOF_INT128__
+#if defined(__SIZEOF_INT128__) && UINTPTR_MAX > UINT32_MAX
     __extension__ typedef unsigned __int128 wide;
     return (uint32_t)((wide)a * b >> 64);
 #else
