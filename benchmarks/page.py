@@ -24,8 +24,8 @@ TOPICS = {
     "split": (
         "Splitting a model file",
         "Reading a model, finding its cuts, cutting in the middle, writing both halves. Copying the file is what any "
-        "splitter has to do; irsplit's writers copy spans inside of the kernel. With many small nodes the cost is that "
-        "of the graph: irsplit also looks at every other position and says why it is no cut. "
+        "splitter has to do; irsplit's writers copy spans of the file and look at no weight. With many small nodes the "
+        "cost is that of the graph: irsplit also looks at every other position and says why it is no cut. "
         "`benchmarks/bench_split_onnx.py` and `bench_split_tflite.py` go to 3 GB and measure memory.",
     ),
     "compile": ("Compiling a bundle", "All of `compile_model`; static-rans also runs and trains on 32 inputs."),
