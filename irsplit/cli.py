@@ -10,10 +10,16 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from irsplit.commands.registry import COMMANDS, Parser, module_of, parser_of
 from irsplit.errors import VERSION, IrsplitError
+from irsplit.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = LazyModule("difflib")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", metavar="COMMAND", help="see below; 'irsplit COMMAND --help'")
     name = parser.parse_args(words[:1]).command
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'? See" if near else f"known: {', '.join(COMMANDS)}; see"
         parser.exit(2, f"error: there is no command '{name}'; {hint} 'irsplit --help'\n")
     try:

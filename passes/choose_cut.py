@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 from irsplit.cost import METRICS, UNITS, CostTable
@@ -96,7 +97,7 @@ class ChooseCut:
         else:
             decision = self._decide(priced, goal, ranked)
             choice = choice_of(self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table))
-        notes = [said_of(priced[0].parts, side) for side in self._machines() if isinstance(side, BundleProfile)]
+        notes = [said_of(priced[0].parts, side) for side in self._machines if isinstance(side, BundleProfile)]
         notes += [] if ratios is None else [_said_of(ratios)]
         return replace(choice, ratios=ratios, notes=(*choice.notes, *notes))
 
@@ -107,7 +108,7 @@ class ChooseCut:
             notes.append(f"link {table.link.name} has no radio power: the energy is that of computing alone")
         if shapeless := [value.name for value in model.entry.outputs if _is_shapeless(value)]:
             notes.append(f"how large {', '.join(shapeless)} are is not known: their way back counts as nothing")
-        if (left := unsized_note(model.entry)) and not isinstance(self._machines()[0], ModelProfile):
+        if (left := unsized_note(model.entry)) and not isinstance(self._machines[0], ModelProfile):
             notes.append(left)
         return notes
 
@@ -143,7 +144,7 @@ class ChooseCut:
         summed: Summed | None = None,
     ) -> CostTable:
         """The model's cost table for these profiles, with `ratios` where they were measured."""
-        here, there = self._machines()
+        here, there = self._machines
         return cost_table(
             name,
             parts,
@@ -161,7 +162,7 @@ class ChooseCut:
 
         Raises PlanError for a codec that nobody knows.
         """
-        return self._codings(parts, *self._machines(), ratios)
+        return self._codings(parts, *self._machines, ratios)
 
     def _codings(self, parts: Stretches, here: Machine, there: Machine, ratios: Ratios | None) -> prices.Codings:
         known = (*codec_names(), "auto")
@@ -174,12 +175,14 @@ class ChooseCut:
         found = prices.codings(parts, self.codec, self.bits, encoding, decoding, measured)
         return found if ratios is None or ratios.bits != self.bits else ratios.applied(parts, found)
 
+    @cached_property
     def _machines(self) -> tuple[Machine, Machine]:
+        """Device and server; measured profiles are files, which are read once."""
         return machine(self.device), machine(self.server or default_server(self.device))
 
     def _decide(self, priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> Decision:
         if self.rule != "exact":
-            return rules.of_paper(self.rule, priced[0], goal, self._machines(), ranked)
+            return rules.of_paper(self.rule, priced[0], goal, self._machines, ranked)
         return rules.any_pattern(priced, goal) if self.pattern == "any" else rules.exact(priced, goal, ranked)
 
 
