@@ -20,19 +20,14 @@ static inline void predict(const irs_model *m, const irs_pixels *near, uint8_t *
     }
     if (m->predictor == IRS_PREDICT_MED) {
         for (uint32_t c = 0; c < count; c++) {
-            int32_t low = w[c] < n[c] ? w[c] : n[c], high = w[c] < n[c] ? n[c] : w[c], plane = w[c] + n[c] - nw[c];
-            base[c] = (uint8_t)(plane < low ? low : plane > high ? high : plane);
+            base[c] = med_one(w[c], n[c], nw[c]);
         }
         return;
     }
     const int16_t *a = m->west_north, *b = m->corners;
-    for (uint32_t c = 0; c < count; c++) { /* every intermediate result fits 16 bits, as its type says: more channels a vector */
+    for (uint32_t c = 0; c < count; c++) {
         int16_t west = (int16_t)((int16_t)((uint16_t)a[c] << 8) >> 8), north_west = (int16_t)((int16_t)((uint16_t)b[c] << 8) >> 8);
-        int16_t one = (int16_t)(west * w[c] + (a[c] >> 8) * n[c]), two = (int16_t)(north_west * nw[c] + (b[c] >> 8) * ne[c]);
-        int16_t mean = (int16_t)((one & two) + ((one ^ two) >> 1)); /* half of their sum, rounded down */
-        int16_t rounded = (int16_t)(mean + 16), value = (int16_t)(rounded >> 5);
-        int16_t most = value > 255 ? 255 : value;
-        base[c] = (uint8_t)(most < 0 ? 0 : most);
+        base[c] = weigh_one((int16_t)(west * w[c] + (a[c] >> 8) * n[c]), (int16_t)(north_west * nw[c] + (b[c] >> 8) * ne[c]));
     }
 }
 

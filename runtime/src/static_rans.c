@@ -22,24 +22,22 @@ void irs_geometry_of(irs_geometry *g, const irs_model *m, uint32_t rank, const u
     g->height = pixels >= 2 ? dims[pixels - 2] : 1;
 }
 
-#define NARROW 4 /* channels that leave vectors nearly empty */
+static int is_narrow(const irs_model *m) { return m->channels <= IRS_NARROW && !irs_has_references(m); }
 
-static int is_narrow(const irs_model *m) { return m->channels <= NARROW && !irs_has_references(m); }
-
-/* Bytes of the widest vectors that were built, that the machine has and that the model fills; 0: none. */
+/* Bytes of the widest vectors that were built, that the machine has and that the model's states fill; 0: none. */
 static uint32_t vector_size(const irs_model *m) {
     if (is_narrow(m)) {
         return 0;
     }
 #ifdef IRS_HAS_V256
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
+    if (m->lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
         return 32;
     }
 #endif
 #if defined(IRS_HAS_V128) && defined(__x86_64__)
-    return __builtin_cpu_supports("sse4.1") ? 16 : 0;
+    return m->lanes >= 4 && __builtin_cpu_supports("sse4.1") ? 16 : 0;
 #elif defined(IRS_HAS_V128)
-    return 16;
+    return m->lanes >= 4 ? 16 : 0;
 #else
     return 0;
 #endif
@@ -62,7 +60,7 @@ static uint32_t vector_size(const irs_model *m) {
 #endif
 
 static void model_part(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
-    if (is_narrow(m)) {
+    if (m->channels <= IRS_FEW && !irs_has_references(m)) {
         irs_model_narrow(m, g, s, part);
         return;
     }

@@ -9,6 +9,8 @@
 #define IRS_RAW_SYMBOL 255
 #define IRS_TOP_SYMBOL 254
 #define IRS_LOW_STATE UINT32_C(0x8000)
+#define IRS_NARROW 4 /* channels that leave vectors nearly empty: decoded one symbol at a time */
+#define IRS_FEW 8    /* channels whose contexts are found for runs of pixels, where all symbols are known */
 
 enum { IRS_PREDICT_NONE, IRS_PREDICT_SHARED, IRS_PREDICT_LINEAR, IRS_PREDICT_MED };
 enum { IRS_ELEMENTS_BYTES, IRS_ELEMENTS_FLOAT, IRS_ELEMENTS_INTEGER };

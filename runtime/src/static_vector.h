@@ -1,6 +1,7 @@
 /* The vector paths, written once over what vector_*.h give: a row of VECTOR_SIZE channels at a time for prediction and contexts,
- * a quarter of it for states, which are 32 bits wide. Rows are read and written up to VECTOR_SIZE - 1 bytes too far; IRS_PADDING
- * covers that, and what is written there is overwritten by the next group or pixel. */
+ * a quarter of it for states, which are 32 bits wide; models that come here have lanes for a quarter at least. Rows are read and
+ * written up to VECTOR_SIZE - 1 bytes too far; IRS_PADDING covers that, and what is written there is overwritten by the next
+ * group or pixel. */
 #ifndef IRS_STATIC_VECTOR_H
 #define IRS_STATIC_VECTOR_H
 
@@ -105,78 +106,101 @@ typedef struct output {
     uint8_t *words, *escapes;
 } output;
 
-/* Escapes go out in the order opposite to decoding; their lanes code the escape instead. */
-VECTOR_TARGET static vector put_escapes(const irs_model *m, uint32_t absent, const uint8_t *symbols, const uint8_t *tables,
-                                        vector index, output *out) {
-    uint32_t indices[QUARTER], escape = (uint32_t)(irs_escapes(m) - m->encoder);
-    store(indices, index);
+/* Escapes go out in the order opposite to decoding; their lanes code the escape instead. Returns where the next one goes. */
+VECTOR_TARGET __attribute__((noinline)) static uint8_t *put_escapes(uint32_t tables, uint32_t absent, uint16_t *indices,
+                                                                    uint8_t *target) {
     for (uint32_t lane = QUARTER; lane-- > 0;) {
         if (absent >> lane & 1) {
-            *out->escapes++ = symbols[lane];
-            indices[lane] = escape + tables[lane];
+            *target++ = (uint8_t)indices[lane];
+            indices[lane] = (uint16_t)(tables * 256 + (indices[lane] >> 8));
         }
     }
-    return load(indices);
+    return target;
 }
 
-/* Quotients of states by frequencies, states below 2^20 times their frequency. A float quotient is off by one at most, in any
- * rounding mode; the remainder says which way. */
-VECTOR vector divide(vector state, vector frequency, vector *remainder) {
-    vector quotient = ratio(state, frequency), rest = sub(state, multiply(quotient, frequency));
-    vector below = above(all_lanes(0), rest), fits = above(frequency, rest); /* all ones are -1 */
-    *remainder = add(sub(rest, frequency), add(both(frequency, below), both(frequency, fits)));
-    return add(add(quotient, all_lanes(1)), add(below, fits));
-}
-
-/* A quarter of a row; without `all`, `active` are the lanes that have a symbol. */
-VECTOR void encode_quarter(const irs_model *m, const uint8_t *symbols, const uint8_t *tables, int all, vector active,
-                           uint32_t *states, output *out) {
-    const uint32_t *encoder = (const uint32_t *)(const void *)m->encoder; /* the low halves have all that is read here */
-    vector old = load(states), eleven = all_lanes(0x7FF);
-    vector index = add(left(load_lanes(tables), 8), load_lanes(symbols));
-    index = all ? index : both(index, active);
-    vector entry = look_up(encoder, 2, index);
-    vector present = either(above(entry, all_lanes(0)), above(all_lanes(0), entry));
-    uint32_t some = all ? (1u << QUARTER) - 1 : top_bits(active), absent = ~top_bits(present) & some;
+/* `lanes` have a symbol, whose entries `indices` name; returns their next states. */
+VECTOR vector encode_quarter(const irs_model *m, uint16_t *indices, uint32_t lanes, vector old, output *out) {
+    vector low, high, eleven = all_lanes(0x7FF);
+    look_up_pairs(m->encoder, indices, &low, &high);
+    uint32_t absent = top_bits(same_lanes(high, all_lanes(0))) & lanes;
     if (absent != 0) {
-        entry = look_up(encoder, 2, put_escapes(m, absent, symbols, tables, index, out));
+        out->escapes = put_escapes(m->tables, absent, indices, out->escapes);
+        look_up_pairs(m->encoder, indices, &low, &high);
     }
-    vector start = both(right(entry, 11), eleven);
-    vector frequency = sub(all_lanes(UINT32_C(1) << m->table_bits), both(entry, eleven)); /* never 0, in idle lanes neither */
-    /* limits are at most 2^31 - 2^20: signed comparison is right */
-    vector fits = above(left(frequency, 31u - m->table_bits), old);
-    uint32_t givers = ~top_bits(fits) & some;
+    vector others = both(low, eleven), start = both(right(low, 11), eleven);
+    vector full = add(old, left(others, 31u - m->table_bits)); /* top bit: a word goes out */
+    uint32_t givers = top_bits(full) & lanes;
     put_words(out->words, old, givers);
     out->words -= 2 * count_of(givers);
-    vector remainder, quotient = divide(pick(fits, old, right(old, 16)), frequency, &remainder);
-    vector next = add(left(quotient, m->table_bits), add(remainder, start));
-    store(states, all ? next : pick(active, next, old));
+    vector state = pick_by_top(full, right(old, 16), old);
+    /* the quotient is right or one too low: `high` lacks at most 1.01 of 2^32 / f, and the state is below 2^31 */
+    vector quotient = high_product(state, high), frequency = sub(all_lanes(UINT32_C(1) << m->table_bits), others);
+    vector rest = sub(state, multiply(quotient, frequency));
+    vector next = add(add(left(quotient, m->table_bits), start), rest);
+    return add(next, without(others, above(frequency, rest)));
+}
+
+/* As many as there are of a quarter that begins with the symbol `from` of `count`. */
+VECTOR void encode_some(const irs_model *m, uint16_t *indices, uint32_t count, uint32_t from, vector *state, output *out) {
+    if (count >= from + QUARTER) {
+        *state = encode_quarter(m, indices + from, (1u << QUARTER) - 1, *state, out);
+    } else if (count > from) {
+        vector next = encode_quarter(m, indices + from, (1u << (count - from)) - 1, *state, out);
+        *state = pick(first_bytes(4 * (count - from)), next, *state);
+    }
+}
+
+/* `count` symbols, at most a row, of the channels from `first` on, the last ones first; the model's lanes fill `vectors`. */
+VECTOR void encode_row(const irs_model *m, vector symbols, vector tables, uint32_t first, uint32_t count, uint32_t vectors,
+                       vector *states, output *out) {
+    uint16_t indices[VECTOR_SIZE];
+    vector here = first_bytes(count); /* what lies behind a row may be no table at all */
+    put_pairs(indices, both(symbols, here), both(tables, here));
+    __asm__ volatile("" : "+m"(indices)); /* really through memory: taking words out of a vector costs more */
+    /* constant where a row has all lanes */
+    uint32_t at = VECTOR_SIZE == IRS_MAX_LANES ? 0 : first / QUARTER, last = vectors - 1;
+    encode_some(m, indices, count, 3 * QUARTER, &states[(at + 3) & last], out);
+    encode_some(m, indices, count, 2 * QUARTER, &states[(at + 2) & last], out);
+    encode_some(m, indices, count, QUARTER, &states[(at + 1) & last], out);
+    encode_some(m, indices, count, 0, &states[at & last], out);
+}
+
+VECTOR irs_status encode_lanes(const irs_model *model, const uint8_t *symbols, irs_tables tables, size_t pixels, uint8_t *room,
+                               uint8_t *target, size_t capacity, size_t *size, uint32_t vectors) {
+    const irs_model copy = *model, *m = &copy; /* in registers: nothing that is written could change it */
+    uint32_t channels = m->channels;
+    uint8_t *end = room + irs_rans_room(pixels * (uint64_t)channels);
+    output out = {end, room};
+    vector states[IRS_MAX_LANES / QUARTER];
+    for (uint32_t k = 0; k < IRS_MAX_LANES / QUARTER; k++) {
+        states[k] = all_lanes(IRS_LOW_STATE);
+    }
+    for (size_t pixel = pixels; pixel-- > 0;) {
+        const uint8_t *s = symbols + pixel * channels, *t = tables.of + pixel * tables.stride;
+        for (uint32_t c = channels; c > 0;) {
+            uint32_t count = (c - 1) % VECTOR_SIZE + 1;
+            c -= count;
+            encode_row(m, load(s + c), load(t + c), c, count, vectors, states, &out);
+        }
+    }
+    uint32_t finals[IRS_MAX_LANES];
+    for (uint32_t k = 0; k < IRS_MAX_LANES / QUARTER; k++) {
+        store(finals + QUARTER * k, states[k]);
+    }
+    return irs_rans_finish(m, finals, out.words, end, room, out.escapes, target, capacity, size);
 }
 
 VECTOR irs_status encode_part(const irs_model *m, const uint8_t *symbols, irs_tables tables, size_t pixels, uint8_t *room,
                               uint8_t *target, size_t capacity, size_t *size) {
-    if (m->lanes < QUARTER) {
-        return irs_encode_portable(m, symbols, tables, pixels, room, target, capacity, size);
+#if VECTOR_SIZE == IRS_MAX_LANES
+    switch (m->lanes) { /* constants keep the states in registers; narrower vectors are too many for that */
+    case 32: return encode_lanes(m, symbols, tables, pixels, room, target, capacity, size, 32 / QUARTER);
+    case 16: return encode_lanes(m, symbols, tables, pixels, room, target, capacity, size, 16 / QUARTER);
+    default: return encode_lanes(m, symbols, tables, pixels, room, target, capacity, size, 1);
     }
-    uint32_t states[IRS_MAX_LANES], around = m->lanes - (uint32_t)QUARTER, channels = m->channels;
-    uint8_t *end = room + irs_rans_room(pixels * (uint64_t)channels);
-    output out = {end, room};
-    for (uint32_t lane = 0; lane < m->lanes; lane++) {
-        states[lane] = IRS_LOW_STATE;
-    }
-    uint32_t whole = channels / QUARTER * QUARTER;
-    vector active = first_bytes(4 * (channels - whole));
-    for (size_t pixel = pixels; pixel-- > 0;) {
-        const uint8_t *s = symbols + pixel * channels, *t = tables.of + pixel * tables.stride;
-        if (whole < channels) {
-            encode_quarter(m, s + whole, t + whole, 0, active, states + (whole & around), &out);
-        }
-        for (uint32_t c = whole; c > 0;) {
-            c -= QUARTER;
-            encode_quarter(m, s + c, t + c, 1, active, states + (c & around), &out);
-        }
-    }
-    return irs_rans_finish(m, states, out.words, end, room, out.escapes, target, capacity, size);
+#else
+    return encode_lanes(m, symbols, tables, pixels, room, target, capacity, size, m->lanes / (uint32_t)QUARTER);
+#endif
 }
 
 /* ---- states of the decoder ----------------------------------------------------------------------------------------- */
@@ -221,7 +245,7 @@ VECTOR_TARGET static vector take_escapes(vector entries, uint32_t escapes, const
     return load(found);
 }
 
-/* Near the end of the payload, and for fewer lanes than a quarter that go round: one symbol at a time. */
+/* Near the end of the payload: one symbol at a time. */
 VECTOR_TARGET static vector decode_slowly(const irs_model *m, vector tables, uint32_t first, uint32_t count, irs_stream *in) {
     uint8_t numbers[VECTOR_SIZE], symbols[VECTOR_SIZE] = {0};
     store(numbers, tables);
@@ -237,7 +261,7 @@ VECTOR vector decode_quarter(const irs_model *m, vector tables, int all, vector 
     vector old = *states, mask = all_lanes((UINT32_C(1) << m->table_bits) - 1), eleven = all_lanes(0x7FF);
     vector index = add(left(tables, m->table_bits), both(old, mask));
     index = all ? index : both(index, active);
-    vector entry = look_up(m->decoder, 1, index);
+    vector entry = look_up(m->decoder, index);
     vector frequency = both(right(entry, 8), eleven), offset = both(right(entry, 19), eleven);
     vector state = add(multiply(frequency, right(old, m->table_bits)), offset);
     vector hungry = above(all_lanes(IRS_LOW_STATE), state);
@@ -265,7 +289,7 @@ VECTOR vector decode_some(const irs_model *m, vector tables, uint32_t count, uin
 
 /* `count` symbols, at most a row, of the channels from `first` on; the model's lanes fill `vectors`. */
 VECTOR vector decode_row(const irs_model *m, vector tables, uint32_t first, uint32_t count, uint32_t vectors, reading *r) {
-    if (r->end - r->front < 80 || (vectors == 1 && m->lanes < QUARTER && count > m->lanes)) {
+    if (r->end - r->front < 80) {
         irs_stream in;
         put_back(r, &in);
         vector symbols = decode_slowly(m, tables, first, count, &in);
@@ -334,8 +358,9 @@ VECTOR irs_status decode_plain(const irs_model *m, const irs_scratch *s, irs_par
     return r.starved ? IRS_ERR_CORRUPT : IRS_OK;
 }
 
-VECTOR irs_status decode_lanes(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part, uint32_t vectors,
+VECTOR irs_status decode_lanes(const irs_model *model, const irs_geometry *g, const irs_scratch *s, irs_part part, uint32_t vectors,
                                irs_stream *in) {
+    const irs_model copy = *model, *m = &copy; /* in registers: nothing that is written could change it */
     return irs_is_plain(m) ? decode_plain(m, s, part, vectors, in) : decode_contexts(m, g, s, part, vectors, in);
 }
 
@@ -347,7 +372,7 @@ VECTOR irs_status decode_part(const irs_model *m, const irs_geometry *g, const i
     default: return decode_lanes(m, g, s, part, 1, in);
     }
 #else
-    return decode_lanes(m, g, s, part, m->lanes < QUARTER ? 1u : m->lanes / (uint32_t)QUARTER, in);
+    return decode_lanes(m, g, s, part, m->lanes / (uint32_t)QUARTER, in);
 #endif
 }
 #endif

@@ -87,6 +87,19 @@ static inline void step(walk *w, uint32_t sum) {
     }
 }
 
+static inline uint8_t med_one(int32_t w, int32_t n, int32_t nw) {
+    int32_t low = w < n ? w : n, high = w < n ? n : w, plane = w + n - nw;
+    return (uint8_t)(plane < low ? low : plane > high ? high : plane);
+}
+
+/* (one + two + 32) >> 6 within a byte; every intermediate result fits 16 bits, as its type says: more channels a vector. */
+static inline uint8_t weigh_one(int16_t one, int16_t two) {
+    int16_t mean = (int16_t)((one & two) + ((one ^ two) >> 1)); /* half of their sum, rounded down */
+    int16_t rounded = (int16_t)(mean + 16), value = (int16_t)(rounded >> 5);
+    int16_t most = value > 255 ? 255 : value;
+    return (uint8_t)(most < 0 ? 0 : most);
+}
+
 /* Predictions of channels [first, first + count) improved by residuals of earlier channels. */
 static inline void refine(const irs_model *m, const uint8_t *base, const int16_t *residuals, uint32_t first,
                               uint32_t count, uint8_t *restrict refined) {

@@ -46,8 +46,15 @@ VECTOR vector left(vector v, uint32_t count) { return _mm256_sll_epi32(v, _mm_cv
 VECTOR vector right(vector v, uint32_t count) { return _mm256_srl_epi32(v, _mm_cvtsi32_si128((int)count)); }
 VECTOR vector above(vector a, vector b) { return _mm256_cmpgt_epi32(a, b); }
 VECTOR uint32_t top_bits(vector v) { return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(v)); }
-VECTOR vector ratio(vector a, vector b) {
-    return _mm256_cvttps_epi32(_mm256_div_ps(_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)));
+VECTOR vector same_lanes(vector a, vector b) { return _mm256_cmpeq_epi32(a, b); }
+VECTOR vector without(vector a, vector b) { return _mm256_andnot_si256(b, a); }
+VECTOR vector pick_by_top(vector tops, vector a, vector b) {
+    return _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(b), _mm256_castsi256_ps(a), _mm256_castsi256_ps(tops)));
+}
+
+VECTOR vector high_product(vector a, vector b) {
+    vector even = _mm256_mul_epu32(a, b), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+    return _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
 }
 
 VECTOR vector add_up(vector sums, vector bytes) {
@@ -79,31 +86,54 @@ VECTOR vector narrow(const vector *lanes) {
 }
 
 /* Eight loads: a gather is microcode on many machines. */
-VECTOR vector look_up(const uint32_t *table, uint32_t stride, vector index) {
+VECTOR vector look_up(const uint32_t *table, vector index) {
     __m128i low = _mm256_castsi256_si128(index), high = _mm256_extracti128_si256(index, 1);
     uint64_t a = (uint64_t)_mm_cvtsi128_si64(low), b = (uint64_t)_mm_extract_epi64(low, 1);
     uint64_t c = (uint64_t)_mm_cvtsi128_si64(high), d = (uint64_t)_mm_extract_epi64(high, 1);
-    __m128i first = _mm_cvtsi32_si128((int)table[stride * (a & 0xFFFFFFFF)]);
-    __m128i second = _mm_cvtsi32_si128((int)table[stride * (c & 0xFFFFFFFF)]);
-    __m128i f2 = _mm_cvtsi32_si128((int)table[stride * (b & 0xFFFFFFFF)]);
-    __m128i s2 = _mm_cvtsi32_si128((int)table[stride * (d & 0xFFFFFFFF)]);
-    first = _mm_insert_epi32(first, (int)table[stride * (a >> 32)], 1);
-    second = _mm_insert_epi32(second, (int)table[stride * (c >> 32)], 1);
-    f2 = _mm_insert_epi32(f2, (int)table[stride * (b >> 32)], 1);
-    s2 = _mm_insert_epi32(s2, (int)table[stride * (d >> 32)], 1);
+    __m128i first = _mm_cvtsi32_si128((int)table[a & 0xFFFFFFFF]);
+    __m128i second = _mm_cvtsi32_si128((int)table[c & 0xFFFFFFFF]);
+    __m128i f2 = _mm_cvtsi32_si128((int)table[b & 0xFFFFFFFF]);
+    __m128i s2 = _mm_cvtsi32_si128((int)table[d & 0xFFFFFFFF]);
+    first = _mm_insert_epi32(first, (int)table[a >> 32], 1);
+    second = _mm_insert_epi32(second, (int)table[c >> 32], 1);
+    f2 = _mm_insert_epi32(f2, (int)table[b >> 32], 1);
+    s2 = _mm_insert_epi32(s2, (int)table[d >> 32], 1);
     first = _mm_unpacklo_epi64(first, f2);
     second = _mm_unpacklo_epi64(second, s2);
     return _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
 }
 
+/* Words of eight bits and eight bits. */
+VECTOR void put_pairs(uint16_t *pairs, vector low, vector high) {
+    vector first = _mm256_unpacklo_epi8(low, high), second = _mm256_unpackhi_epi8(low, high);
+    store(pairs, _mm256_permute2x128_si256(first, second, 0x20));
+    store(pairs + 16, _mm256_permute2x128_si256(first, second, 0x31));
+}
+
+VECTOR __m128i load_two(const uint64_t *table, uint32_t first, uint32_t second) {
+    __m128d low = _mm_load_sd((const double *)(const void *)(table + first));
+    return _mm_castpd_si128(_mm_loadh_pd(low, (const double *)(const void *)(table + second)));
+}
+
+/* Halves of eight entries. */
+VECTOR void look_up_pairs(const uint64_t *table, const uint16_t *index, vector *low, vector *high) {
+    __m128i first = load_two(table, index[0], index[1]), second = load_two(table, index[2], index[3]);
+    __m128i third = load_two(table, index[4], index[5]), fourth = load_two(table, index[6], index[7]);
+    __m256 left = _mm256_castsi256_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(first), third, 1));
+    __m256 right = _mm256_castsi256_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(second), fourth, 1));
+    *low = _mm256_castps_si256(_mm256_shuffle_ps(left, right, 0x88));
+    *high = _mm256_castps_si256(_mm256_shuffle_ps(left, right, 0xDD));
+}
+
 VECTOR void put_words(uint8_t *end, vector states, uint32_t givers) {
     uint64_t spread = _pdep_u64(givers, UINT64_C(0x0101010101010101)) * 0xFF;
-    uint64_t order = _pext_u64(UINT64_C(0x0706050403020100), spread);
-    order = givers == 0 ? 0 : order << (64 - 8 * count_of(givers)); /* to the end of the sixteen bytes */
-    vector places = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)order));
-    vector words = both(_mm256_permutevar8x32_epi32(states, places), _mm256_set1_epi32(0xFFFF));
-    words = _mm256_packus_epi32(words, _mm256_setzero_si256());
-    _mm_storeu_si128((__m128i *)(void *)(end - 16), _mm256_castsi256_si128(_mm256_permute4x64_epi64(words, 0x08)));
+    uint64_t order = _pext_u64(UINT64_C(0x0E0C0A0806040200), spread) << ((64 - 8 * count_of(givers)) & 63);
+    __m128i bytes = _mm_cvtsi64_si128((long long)order);
+    bytes = _mm_or_si128(_mm_unpacklo_epi8(bytes, bytes), _mm_set1_epi16(0x0100));
+    vector words = _mm256_shuffle_epi8(states, _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1,
+                                                                0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1));
+    __m128i all = _mm_unpacklo_epi64(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128((__m128i *)(void *)(end - 16), _mm_shuffle_epi8(all, bytes));
 }
 
 VECTOR vector take_words(const uint8_t *start, uint32_t takers) {

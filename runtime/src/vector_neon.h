@@ -43,12 +43,19 @@ VECTOR uint32_t top_bits(vector v) {
     return vaddvq_u32(vshlq_u32(vshrq_n_u32(v, 31), vld1q_s32(places)));
 }
 
-VECTOR vector ratio(vector a, vector b) { return vcvtq_u32_f32(vdivq_f32(vcvtq_f32_u32(a), vcvtq_f32_u32(b))); }
+VECTOR vector same_lanes(vector a, vector b) { return vceqq_u32(a, b); }
+VECTOR vector without(vector a, vector b) { return vbicq_u32(a, b); }
+VECTOR vector pick_by_top(vector tops, vector a, vector b) {
+    return vbslq_u32(vreinterpretq_u32_s32(vshrq_n_s32(vreinterpretq_s32_u32(tops), 31)), a, b);
+}
+
+VECTOR vector high_product(vector a, vector b) {
+    return vcombine_u32(vshrn_n_u64(vmull_u32(vget_low_u32(a), vget_low_u32(b)), 32),
+                        vshrn_n_u64(vmull_u32(vget_high_u32(a), vget_high_u32(b)), 32));
+}
 
 VECTOR vector add_up(vector sums, vector bytes) { return vpadalq_u16(sums, vpaddlq_u8(BYTES(bytes))); }
 VECTOR uint32_t sum_of(vector sums) { return vaddvq_u32(sums); }
-
-VECTOR vector load_lanes(const uint8_t *p) { return vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(load32(p))))); }
 
 VECTOR void widen(vector bytes, vector *lanes) {
     uint16x8_t low = vmovl_u8(vget_low_u8(BYTES(bytes))), high = vmovl_u8(vget_high_u8(BYTES(bytes)));
@@ -64,11 +71,25 @@ VECTOR vector narrow(const vector *lanes) {
     return LANES(vcombine_u8(vmovn_u16(low), vmovn_u16(high)));
 }
 
-VECTOR vector look_up(const uint32_t *table, uint32_t stride, vector index) {
-    vector found = vdupq_n_u32(table[(size_t)stride * vgetq_lane_u32(index, 0)]);
-    found = vsetq_lane_u32(table[(size_t)stride * vgetq_lane_u32(index, 1)], found, 1);
-    found = vsetq_lane_u32(table[(size_t)stride * vgetq_lane_u32(index, 2)], found, 2);
-    return vsetq_lane_u32(table[(size_t)stride * vgetq_lane_u32(index, 3)], found, 3);
+VECTOR vector look_up(const uint32_t *table, vector index) {
+    vector found = vdupq_n_u32(table[vgetq_lane_u32(index, 0)]);
+    found = vsetq_lane_u32(table[vgetq_lane_u32(index, 1)], found, 1);
+    found = vsetq_lane_u32(table[vgetq_lane_u32(index, 2)], found, 2);
+    return vsetq_lane_u32(table[vgetq_lane_u32(index, 3)], found, 3);
+}
+
+/* Words of eight bits and eight bits. */
+VECTOR void put_pairs(uint16_t *pairs, vector low, vector high) {
+    uint8x16x2_t two = {{BYTES(low), BYTES(high)}};
+    vst2q_u8((uint8_t *)pairs, two);
+}
+
+/* Halves of four entries. */
+VECTOR void look_up_pairs(const uint64_t *table, const uint16_t *index, vector *low, vector *high) {
+    uint64x2_t first = vcombine_u64(vld1_u64(table + index[0]), vld1_u64(table + index[1]));
+    uint64x2_t second = vcombine_u64(vld1_u64(table + index[2]), vld1_u64(table + index[3]));
+    *low = vuzp1q_u32(vreinterpretq_u32_u64(first), vreinterpretq_u32_u64(second));
+    *high = vuzp2q_u32(vreinterpretq_u32_u64(first), vreinterpretq_u32_u64(second));
 }
 
 VECTOR void put_words(uint8_t *end, vector states, uint32_t givers) {

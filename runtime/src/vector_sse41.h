@@ -35,12 +35,19 @@ VECTOR vector left(vector v, uint32_t count) { return _mm_sll_epi32(v, _mm_cvtsi
 VECTOR vector right(vector v, uint32_t count) { return _mm_srl_epi32(v, _mm_cvtsi32_si128((int)count)); }
 VECTOR vector above(vector a, vector b) { return _mm_cmpgt_epi32(a, b); }
 VECTOR uint32_t top_bits(vector v) { return (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(v)); }
-VECTOR vector ratio(vector a, vector b) { return _mm_cvttps_epi32(_mm_div_ps(_mm_cvtepi32_ps(a), _mm_cvtepi32_ps(b))); }
+VECTOR vector same_lanes(vector a, vector b) { return _mm_cmpeq_epi32(a, b); }
+VECTOR vector without(vector a, vector b) { return _mm_andnot_si128(b, a); }
+VECTOR vector pick_by_top(vector tops, vector a, vector b) {
+    return _mm_castps_si128(_mm_blendv_ps(_mm_castsi128_ps(b), _mm_castsi128_ps(a), _mm_castsi128_ps(tops)));
+}
+
+VECTOR vector high_product(vector a, vector b) {
+    vector even = _mm_mul_epu32(a, b), odd = _mm_mul_epu32(_mm_srli_epi64(a, 32), _mm_srli_epi64(b, 32));
+    return _mm_blend_epi16(_mm_srli_epi64(even, 32), odd, 0xCC);
+}
 
 VECTOR vector add_up(vector sums, vector bytes) { return _mm_add_epi64(sums, _mm_sad_epu8(bytes, _mm_setzero_si128())); }
 VECTOR uint32_t sum_of(vector sums) { return (uint32_t)_mm_cvtsi128_si32(sums) + (uint32_t)_mm_extract_epi32(sums, 2); }
-
-VECTOR vector load_lanes(const uint8_t *p) { return _mm_cvtepu8_epi32(_mm_cvtsi32_si128((int)load32(p))); }
 
 VECTOR void widen(vector bytes, vector *lanes) {
     lanes[0] = _mm_cvtepu8_epi32(bytes);
@@ -55,13 +62,31 @@ VECTOR vector narrow(const vector *lanes) {
                             _mm_packus_epi32(both(lanes[2], byte), both(lanes[3], byte)));
 }
 
-VECTOR vector look_up(const uint32_t *table, uint32_t stride, vector index) {
+VECTOR vector look_up(const uint32_t *table, vector index) {
     uint64_t a = (uint64_t)_mm_cvtsi128_si64(index), b = (uint64_t)_mm_extract_epi64(index, 1);
-    vector low = _mm_cvtsi32_si128((int)table[stride * (a & 0xFFFFFFFF)]);
-    vector high = _mm_cvtsi32_si128((int)table[stride * (b & 0xFFFFFFFF)]);
-    low = _mm_insert_epi32(low, (int)table[stride * (a >> 32)], 1);
-    high = _mm_insert_epi32(high, (int)table[stride * (b >> 32)], 1);
+    vector low = _mm_cvtsi32_si128((int)table[a & 0xFFFFFFFF]);
+    vector high = _mm_cvtsi32_si128((int)table[b & 0xFFFFFFFF]);
+    low = _mm_insert_epi32(low, (int)table[a >> 32], 1);
+    high = _mm_insert_epi32(high, (int)table[b >> 32], 1);
     return _mm_unpacklo_epi64(low, high);
+}
+
+/* Words of eight bits and eight bits. */
+VECTOR void put_pairs(uint16_t *pairs, vector low, vector high) {
+    store(pairs, _mm_unpacklo_epi8(low, high));
+    store(pairs + 8, _mm_unpackhi_epi8(low, high));
+}
+
+VECTOR __m128 load_two(const uint64_t *table, uint32_t first, uint32_t second) {
+    __m128d low = _mm_load_sd((const double *)(const void *)(table + first));
+    return _mm_castpd_ps(_mm_loadh_pd(low, (const double *)(const void *)(table + second)));
+}
+
+/* Halves of four entries. */
+VECTOR void look_up_pairs(const uint64_t *table, const uint16_t *index, vector *low, vector *high) {
+    __m128 first = load_two(table, index[0], index[1]), second = load_two(table, index[2], index[3]);
+    *low = _mm_castps_si128(_mm_shuffle_ps(first, second, 0x88));
+    *high = _mm_castps_si128(_mm_shuffle_ps(first, second, 0xDD));
 }
 
 VECTOR void put_words(uint8_t *end, vector states, uint32_t givers) {
