@@ -31,8 +31,14 @@ from irsplit.profiles.measured import BundleProfile, Measured, ModelProfile
 from irsplit.profiles.units import parse
 from irsplit.runtime.boundary import codec_names
 
-OBJECTIVES = {"device-memory": "memory"}
-"""Names that the command line offers beside the planner's own."""
+OBJECTIVES = {
+    "latency": "latency",
+    "energy": "energy",
+    "bytes": "bytes",
+    "device-memory": "memory",
+    "throughput": "throughput",
+}
+"""What the command line offers, as the planner calls it; all that the planner knows is taken."""
 PATTERNS = ("single", "several", "any")
 _DIMENSIONS = {"ns": "time", "nJ": "energy", "bytes": "size"}
 
