@@ -13,6 +13,7 @@ from irsplit.errors import PassError
 from irsplit.ir import Model
 from irsplit.passes.base import Context, Samples, channel_layout
 from irsplit.passes.boundaries import sends, set_specs, specs
+from irsplit.planner import human
 from irsplit.profiles import codec_estimates, level_speeds, link
 from irsplit.runtime.boundary import TensorSpec, codec_names, zstandard_parameters
 
@@ -64,7 +65,8 @@ class CompressBoundary:
             return train(arrays, spec, layout=layout, level=_LEVELS["static-rans"] if self.level < 0 else self.level)
         rate = link(self.link).up_goodput_bit_s if self.link else None
         choice = choose_codec(arrays, spec, layout=layout, rate_bit_s=rate, speeds=_published_speeds())
-        context.remark(self, f"%{spec.name}: codec {choice.name}")
+        sizes = f"{human('bytes', choice.size_bytes())} a frame, raw {human('bytes', choice.size_bytes('raw'))}"
+        context.remark(self, f"%{spec.name}: codec {choice.name}, {sizes}")
         return choice.spec
 
     def _plain(self, spec: TensorSpec, codec: str) -> TensorSpec:

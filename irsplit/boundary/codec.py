@@ -98,6 +98,10 @@ class Choice:
     name: str
     measured: tuple[Measured, ...]
 
+    def size_bytes(self, name: str = "") -> int:
+        """Mean frame of a candidate on the held-out samples, the chosen one by default."""
+        return round(next(one.size_bytes for one in self.measured if one.name == (name or self.name)))
+
 
 _Recipe = Callable[[Sequence[Array], TensorSpec, str], TensorSpec]
 
