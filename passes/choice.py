@@ -152,7 +152,7 @@ def choice_of(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: Decis
         value, bound = split.row.value, split.row.value if bound else 0
     cuts = tuple(chain.parts.cuts[index - 1] for index in changes)
     segments = tuple(str(places[index]) for index in (0, *changes))
-    said = _said(goal, chain, cuts, value, compared)
+    said = _said(goal, chain, cuts, value, compared, segments)
     return Choice(rule, goal, chain, ranked, compared, cuts, segments, value, bound, (*notes, said))
 
 
@@ -175,8 +175,17 @@ def choice_of_several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option,
     return Choice("exact", goal, chain, ranked, compared, cuts, places, value, value, (said,))
 
 
-def _said(goal: Goal, chain: Chain, cuts: Sequence[Cut], value: int, compared: Sequence[Baseline]) -> str:
+def _said(
+    goal: Goal,
+    chain: Chain,
+    cuts: Sequence[Cut],
+    value: int,
+    compared: Sequence[Baseline],
+    places: Sequence[str] = (),
+) -> str:
+    """`places` of the segments are told where they are more than two, all of which one call runs."""
     where = ", ".join(f"{cut.id} (after {cut.after_name})" for cut in cuts)
+    where += f", on {', '.join(places)}" if len(places) > 2 else ""
     said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {chain.table.link.name}"]
     said += [f"{b.name}: {human(goal.objective, b.value)}" for b in compared]
     return "; ".join(said)

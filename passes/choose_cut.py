@@ -31,9 +31,19 @@ from irsplit.profiles.measured import BundleProfile, Measured, ModelProfile
 from irsplit.profiles.units import parse
 from irsplit.runtime.boundary import codec_names
 
-OBJECTIVES = {"device-memory": "memory"}
-"""Names that the command line offers beside the planner's own."""
+OBJECTIVES = {
+    "latency": "latency",
+    "energy": "energy",
+    "bytes": "bytes",
+    "device-memory": "memory",
+    "throughput": "throughput",
+}
+"""What the command line offers, as the planner calls it; all that the planner knows is taken."""
 PATTERNS = ("single", "several", "any")
+_BETWEEN = (
+    "a segment between two cuts counts as the difference of what was measured up to each (or from each on): alone it "
+    "may take longer, for its engine fuses less"
+)
 _DIMENSIONS = {"ns": "time", "nJ": "energy", "bytes": "size"}
 
 
@@ -98,8 +108,14 @@ class ChooseCut:
             decision = self._decide(priced, goal, ranked)
             choice = choice_of(self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table))
         notes = [said_of(priced[0].parts, side) for side in self._machines if isinstance(side, BundleProfile)]
+        notes += [_BETWEEN] if self._adds_differences(choice) else []
         notes += [] if ratios is None else [_said_of(ratios)]
         return replace(choice, ratios=ratios, notes=(*choice.notes, *notes))
+
+    def _adds_differences(self, choice: Choice) -> bool:
+        """Whether the plan counts a segment by what was measured of others; jointdnn has blocks of its own."""
+        between = self.pattern != "several" and self.rule != "jointdnn" and len(choice.cuts) > 1
+        return between and any(isinstance(side, ModelProfile) for side in self._machines)
 
     def _unknown(self, goal: Goal, model: Model, table: CostTable) -> list[str]:
         """What the plan does not know."""

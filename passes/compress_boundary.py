@@ -7,13 +7,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.codec import choose_codec, train
+from irsplit.boundary.codec import Speeds, choose_codec, train
 from irsplit.boundary.symbols import supports
 from irsplit.errors import PassError
 from irsplit.ir import Model
 from irsplit.passes.base import Context, Samples, channel_layout
 from irsplit.passes.boundaries import sends, set_specs, specs
-from irsplit.profiles import codec_estimates, link
+from irsplit.planner import human
+from irsplit.profiles import codec_estimates, level_speeds, link
 from irsplit.runtime.boundary import TensorSpec, codec_names, zstandard_parameters
 
 TRAINED = ("static-rans", "auto")
@@ -63,13 +64,18 @@ class CompressBoundary:
         if self.codec == "static-rans":
             return train(arrays, spec, layout=layout, level=_LEVELS["static-rans"] if self.level < 0 else self.level)
         rate = link(self.link).up_goodput_bit_s if self.link else None
-        speeds = {n: (known.speed.encode_bytes_s, known.speed.decode_bytes_s) for n, known in codec_estimates().items()}
-        choice = choose_codec(arrays, spec, layout=layout, rate_bit_s=rate, speeds=speeds)
-        context.remark(self, f"%{spec.name}: codec {choice.name}")
+        choice = choose_codec(arrays, spec, layout=layout, rate_bit_s=rate, speeds=_published_speeds())
+        sizes = f"{human('bytes', choice.size_bytes())} a frame, raw {human('bytes', choice.size_bytes('raw'))}"
+        context.remark(self, f"%{spec.name}: codec {choice.name}, {sizes}")
         return choice.spec
 
     def _plain(self, spec: TensorSpec, codec: str) -> TensorSpec:
         return plain(spec, codec, _LEVELS.get(codec, 0) if self.level < 0 or codec != self.codec else self.level)
+
+
+def _published_speeds() -> Speeds:
+    known = {name: codec.speed for name, codec in codec_estimates().items()} | level_speeds()
+    return {name: (speed.encode_bytes_s, speed.decode_bytes_s) for name, speed in known.items()}
 
 
 def plain(spec: TensorSpec, codec: str, level: int = _LEVELS["zstandard"]) -> TensorSpec:

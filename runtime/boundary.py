@@ -110,6 +110,11 @@ def zstandard_parameters(level: int = 3, dictionary: bytes = b"") -> bytes:
     return struct.pack("<b", level) + dictionary
 
 
+def zstandard_level(parameters: bytes) -> int:
+    (level,) = struct.unpack_from("<b", parameters)
+    return level
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One tensor of a boundary: None in `shape` is a symbolic dim, which travels in the frame.

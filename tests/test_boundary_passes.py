@@ -1,6 +1,7 @@
 """Quantization and codec of a boundary as the passes choose them, on the example's real activations."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import irsplit
 from irsplit.boundary.agreement import agreement
 from irsplit.boundary.ranges import METHODS, quantization, signal_to_noise_db
+from irsplit.cli import main
 from irsplit.errors import IrsplitError
 from irsplit.runtime import frame
 from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
@@ -53,6 +55,16 @@ def test_a_trained_codec_beats_the_general_one(tmp_path: Path) -> None:
             assert agreement(logits(frames(tmp_path / "raw")[1]), logits(outputs)) == 1.0
     assert sizes["static-rans"] < sizes["zstandard"] < sizes["raw"]
     assert sizes["auto"] <= sizes["static-rans"]
+
+
+def test_auto_says_what_it_chose_and_inspect_the_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"codec": "auto", "calibration": calls("calibration_images.npz", 4)}
+    found = irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "auto", ["down/relu"], **options)
+    (told,) = (remark.text for remark in found.remarks if remark.pass_name == "compress-boundary")
+    assert re.fullmatch(r"%down/relu: codec static-rans-L\d, [\d.]+ kB a frame, raw 6\.18 kB", told)
+    compiled(tmp_path / "plain")
+    assert main(["inspect", str(tmp_path / "plain")]) == 0
+    assert ", zstandard level 3, not quantized" in capsys.readouterr().out
 
 
 def test_training_is_deterministic(tmp_path: Path) -> None:

@@ -265,6 +265,11 @@ def test_any_pattern_may_come_back(tmp_path: Path):
     choose = ChooseCut(device=str(tmp_path / "near.json"), server=str(tmp_path / "far.json"), pattern="any")
     Pipeline((choose, Partition())).run(model, context)
     assert [segment.place for segment in model.segments] == ["device", "server", "device"]
+    said, warned = (remark.text for remark in context.remarks)
+    assert said.startswith("cut 1 (after a), 2 (after b), on device, server, device: latency ")
+    assert warned.startswith("a segment between two cuts counts as the difference of what was measured")
+    single = replace(choose, pattern="single").choose(parse_model(TEXT), Context())
+    assert warned not in single.notes
 
 
 def test_jointdnn_takes_blocks_as_they_were_measured(tmp_path: Path):

@@ -9,6 +9,7 @@ import pytest
 from irsplit.cli import main
 from irsplit.commands.completion import PLACES
 from irsplit.commands.registry import COMMANDS
+from irsplit.passes.choose_cut import OBJECTIVES
 
 ASK = """
 source "$1"; shift
@@ -43,6 +44,7 @@ def test_bash(scripts: Path, tmp_path: Path) -> None:
     assert offered(scripts, tmp_path, "irsplit", "compile", "--li") == {"--link", "--limit"}
     assert offered(scripts, tmp_path, "irsplit", "cuts", "mo") == {"model.onnx"}
     assert offered(scripts, tmp_path, "irsplit", "plan", "model.onnx", "--device", "pixel") == {"pixel-2", "pixel-xl"}
+    assert offered(scripts, tmp_path, "irsplit", "plan", "model.onnx", "--objective", "") == set(OBJECTIVES)
     assert offered(scripts, tmp_path, "irsplit", "export", "bundle", "--to", "t") == {"triton"}
 
 

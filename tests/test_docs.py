@@ -50,6 +50,9 @@ def checkout(folder: Path) -> dict[str, str]:
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)]),
         "PIP_TARGET": str(site),
+        # irsplit and setuptools are there, so nothing is fetched; pip reads the 0 of the second as yes.
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
 

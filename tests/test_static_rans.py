@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from dataset import Split, load_splits, model_input
 from export_onnx import parameters_of
 from framing import Array, decoded, engines, outcome
-from irsplit.boundary.codec import choose_codec, measure, train, with_zstandard
+from irsplit.boundary.codec import SLOWEST, choose_codec, measure, train, with_zstandard
 from irsplit.boundary.ranges import quantization
 from irsplit.boundary.train import train_model
 from irsplit.errors import BundleError, UnsupportedError
+from irsplit.profiles import level_speeds
 from irsplit.runtime import _native
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
+from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec, zstandard_parameters
 from irsplit.runtime.crc32c import crc32c
 from irsplit.runtime.reference import HEADER
 from irsplit.runtime.static_model import Model
@@ -246,6 +247,37 @@ def test_choice_of_a_codec() -> None:
     assert min(choice.measured, key=lambda one: one.size_bytes).name == choice.name
     fast = choose_codec(samples, TensorSpec("x", "u8", shape), rate_bit_s=1e15)
     assert fast.name == min(fast.measured, key=lambda one: one.encode_s + one.decode_s).name
+
+
+def words(seed: int, count: int) -> Array:
+    """Text of few words, which repeats itself at all distances: what matches shrink and tables of symbols do not."""
+    rng = np.random.default_rng(seed)
+    known = [np.random.default_rng(word).integers(0, 256, 3 + word % 7, np.uint8) for word in range(60)]
+    return np.concatenate([known[word] for word in rng.integers(0, 60, count)])[: 3 * count].reshape(1, -1)
+
+
+def test_the_slowest_codec_is_chosen_where_it_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [words(seed, 1000) for seed in range(4)]
+    spec = TensorSpec("x", "u8", samples[0].shape)
+    speeds = {"zstandard": (200_000_000, 600_000_000), SLOWEST: (4_000_000, 500_000_000)}
+    for rate, level in ((None, 19), (1e5, 19), (1e6, 3), (50e6, 3)):
+        choice = choose_codec(samples, spec, rate_bit_s=rate, speeds=speeds)
+        assert choice.spec.parameters == zstandard_parameters(level), rate
+        tried = SLOWEST in {one.name for one in choice.measured}
+        assert tried == (rate != 50e6), "encoding alone takes longer than another codec and the link"
+    monkeypatch.setattr("irsplit.boundary.codec.SLOWEST_BYTES", samples[0].nbytes - 1)
+    assert choose_codec(samples, spec, speeds=speeds).spec.parameters == zstandard_parameters(3)
+
+
+def test_levels_have_speeds_of_their_own() -> None:
+    samples = [words(seed, 1000) for seed in range(4)]
+    speeds = {"zstandard": (100, 200), "zstandard-1": (300, 600)}
+    choice = choose_codec(samples, TensorSpec("x", "u8", samples[0].shape), speeds=speeds)
+    times = {one.name: (one.encode_s, one.decode_s) for one in choice.measured}
+    assert (times["raw"], times["static-rans-L1"]) == ((0, 0), (0, 0))
+    assert times["zstandard-3"] == times[SLOWEST] == (30, 15)
+    assert times["zstandard-1"] == (10, 5)
+    assert set(level_speeds()) < set(times), "published for codecs that are tried"
 
 
 def test_random_bytes_are_stored() -> None:

@@ -14,8 +14,13 @@ from irsplit.runtime.boundary import Boundary, TensorSpec, zstandard_parameters
 from irsplit.runtime.frame import open_codec
 
 Array = NDArray[np.generic]
+Speeds = Mapping[str, tuple[int, int]]
+"""Bytes a second to encode and to decode, by codec (`zstandard`) or by one of its levels (`zstandard-19`)."""
 
 LEVELS = ("L0", "L1", "L2")
+SLOWEST = "zstandard-19"
+SLOWEST_BYTES = 1 << 22
+"""It is tried on held-out samples of at most so many bytes together, which take it a second or two."""
 _REPEATS = 5
 _DICTIONARY_BYTES = 1 << 13
 
@@ -93,6 +98,10 @@ class Choice:
     name: str
     measured: tuple[Measured, ...]
 
+    def size_bytes(self, name: str = "") -> int:
+        """Mean frame of a candidate on the held-out samples, the chosen one by default."""
+        return round(next(one.size_bytes for one in self.measured if one.name == (name or self.name)))
+
 
 _Recipe = Callable[[Sequence[Array], TensorSpec, str], TensorSpec]
 
@@ -110,6 +119,7 @@ def _recipes(spec: TensorSpec) -> dict[str, _Recipe]:
     }
     if supports(spec):
         recipes |= {f"static-rans-{name}": _static(level) for level, name in enumerate(LEVELS)}
+    recipes[SLOWEST] = lambda samples, spec, layout: with_zstandard(samples, spec, level=19)
     return recipes
 
 
@@ -143,26 +153,44 @@ def choose_codec(
     *,
     layout: str = "NHWC",
     rate_bit_s: float | None = None,
-    speeds: Mapping[str, tuple[int, int]] | None = None,
+    speeds: Speeds | None = None,
 ) -> Choice:
     """The codec with the shortest encode + send + decode on a link of `rate_bit_s`, or the smallest without a rate.
 
     Candidates are trained on three quarters of the samples and measured on the others; the winner is trained again on
-    all of them. With one sample there is nothing to hold out, and sizes look a little too good. `speeds` are bytes a
-    second to encode and to decode by codec, in place of this machine's times: the choice is then the same anywhere.
+    all of them. With one sample there is nothing to hold out, and sizes look a little too good. `speeds` are in place
+    of this machine's times: the choice is then the same anywhere. The slowest candidate comes last, and only where it
+    may win and the held-out samples have at most SLOWEST_BYTES.
     """
     arrays = [np.ascontiguousarray(sample) for sample in samples]
     fitted, held = held_out(arrays)
     recipes = _recipes(spec)
-    measured = tuple(measure(name, recipe(fitted, spec, layout), held) for name, recipe in recipes.items())
-    if speeds is not None:
-        raw = float(np.mean([array.nbytes for array in held]))
-        measured = tuple(_at_speed(one, speeds, raw) for one in measured)
+    measured: list[Measured] = []
+    for name, recipe in recipes.items():
+        if name != SLOWEST or _may_win(min(one.seconds(rate_bit_s) for one in measured), held, rate_bit_s, speeds):
+            measured.append(_measured(name, recipe(fitted, spec, layout), held, speeds))
     best = min(measured, key=lambda one: one.seconds(rate_bit_s))
-    return Choice(recipes[best.name](arrays, spec, layout), best.name, measured)
+    return Choice(recipes[best.name](arrays, spec, layout), best.name, tuple(measured))
 
 
-def _at_speed(one: Measured, speeds: Mapping[str, tuple[int, int]], raw_bytes: float) -> Measured:
+def _may_win(best: float, held: Sequence[Array], rate_bit_s: float | None, speeds: Speeds | None) -> bool:
+    """Whether the slowest codec is worth trying: it may beat `best` if its encoding alone does not take longer."""
+    if sum(array.nbytes for array in held) > SLOWEST_BYTES:
+        return False
+    return rate_bit_s is None or speeds is None or _mean_bytes(held) / _speed(SLOWEST, "zstandard", speeds)[0] < best
+
+
+def _measured(name: str, spec: TensorSpec, held: Sequence[Array], speeds: Speeds | None) -> Measured:
     """With the times that speeds mean; a codec without them, such as raw, takes none."""
-    encode, decode = next((speed for name, speed in speeds.items() if one.name.startswith(name)), (0, 0))
-    return replace(one, encode_s=raw_bytes / encode if encode else 0.0, decode_s=raw_bytes / decode if decode else 0.0)
+    if speeds is None:
+        return measure(name, spec, held)
+    encode, decode = (_mean_bytes(held) / speed for speed in _speed(name, spec.codec, speeds))
+    return Measured(name, frame_bytes(spec, held), encode, decode)
+
+
+def _speed(name: str, codec: str, speeds: Speeds) -> tuple[float, float]:
+    return speeds.get(name) or speeds.get(codec) or (float("inf"), float("inf"))
+
+
+def _mean_bytes(arrays: Sequence[Array]) -> float:
+    return float(np.mean([array.nbytes for array in arrays]))

@@ -9,6 +9,7 @@ import shtab
 
 from irsplit import profiles
 from irsplit.commands.registry import COMMANDS, module_of
+from irsplit.passes.choose_cut import OBJECTIVES
 from irsplit.runtime.boundary import codec_names
 
 EXAMPLES = """
@@ -29,7 +30,7 @@ _OFFERED: dict[str, Callable[[], Iterable[str]]] = {
     "device": lambda: profiles.names("device"),
     "server": lambda: profiles.names("device"),
     "link": lambda: profiles.names("link"),
-    "objective": lambda: ("latency", "energy", "bytes", "device-memory", "throughput"),
+    "objective": lambda: OBJECTIVES,
 }
 """Options that take more than names, but mostly one of these."""
 

@@ -3,12 +3,15 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.commands.engine import add_engine, engine_options
 from irsplit.export import ENGINES, export_bundle
+from irsplit.runtime.manifest import Manifest
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits
 irsplit export build/digits --to ray-serve -o build/ray
 irsplit export build/digits --to triton --replicas 2 -o build/models
+irsplit export build/digits --to triton --provider cuda,device_id=0 -o build/models
 irsplit export build/digits --to kserve --image registry.example/digits:1 -o build/kserve
 """
 
@@ -28,11 +31,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="at most (Triton: always) that many; default 4, and 1 for bundles with state",
     )
     parser.add_argument("--image", default="irsplit:latest", help="KServe's container image; default irsplit:latest")
+    add_engine(parser)
 
 
 def run(arguments: Namespace) -> int:
+    options = engine_options(arguments, Manifest.load(arguments.bundle).segments[0].format)
     folder = export_bundle(
-        arguments.bundle, arguments.engine, arguments.output, arguments.name, arguments.replicas, arguments.image
+        arguments.bundle,
+        arguments.engine,
+        arguments.output,
+        arguments.name,
+        arguments.replicas,
+        arguments.image,
+        options,
     )
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(path)

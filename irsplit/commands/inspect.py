@@ -6,7 +6,7 @@ from pathlib import Path
 from irsplit.commands.output import print_json, size, table
 from irsplit.dialects.registry import read_model
 from irsplit.ir import print_model
-from irsplit.runtime.boundary import Quantization
+from irsplit.runtime.boundary import Quantization, TensorSpec, zstandard_level
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.store import is_bundle
 
@@ -43,8 +43,14 @@ def run(arguments: Namespace) -> int:
         print(f"\n{boundary}")
         for spec in boundary.tensors:
             shape = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
-            print(f"  {spec.name}: {spec.dtype}[{shape}], {spec.codec}, {_quantization(spec.quantization)}")
+            print(f"  {spec.name}: {spec.dtype}[{shape}], {_codec(spec)}, {_quantization(spec.quantization)}")
     return 0
+
+
+def _codec(spec: TensorSpec) -> str:
+    if spec.codec != "zstandard":
+        return spec.codec
+    return f"zstandard level {zstandard_level(spec.parameters)}{' with a dictionary' if spec.parameters[1:] else ''}"
 
 
 def _quantization(found: Quantization | None) -> str:

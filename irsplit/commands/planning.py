@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from irsplit.commands.arguments import add_link, positive
-from irsplit.passes.choose_cut import PATTERNS, ChooseCut
+from irsplit.passes.choose_cut import OBJECTIVES, PATTERNS, ChooseCut
 from irsplit.passes.rules import RULES
 
 
@@ -22,9 +22,7 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         "whole model, else tesla-k40",
     )
     add_link(parser)
-    parser.add_argument(
-        "--objective", default="latency", help="latency (default), energy, bytes, device-memory or throughput"
-    )
+    parser.add_argument("--objective", default="latency", help=f"one of {', '.join(OBJECTIVES)}; default latency")
     parser.add_argument(
         "--limit", action="append", default=[], metavar="METRIC=VALUE", help="such as memory=64MB or energy=2J"
     )

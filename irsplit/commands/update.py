@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.commands.log import say
 from irsplit.commands.output import size
 from irsplit.commands.token import add_token, token_of
 from irsplit.runtime.serving.update import update
@@ -19,7 +20,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--from", required=True, dest="url", metavar="URL", help="the server's HTTP address")
     parser.add_argument("--name", default="", help="the bundle's name at the server; default: its own")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="give up after; default 600")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="of the whole update; for so long a server that does not answer is asked again; default 600",
+    )
     add_token(parser, "for the server")
     parser.add_argument("--trusted", type=Path, help="certificates to trust, PEM; default: the system's")
 
@@ -32,6 +39,7 @@ def run(arguments: Namespace) -> int:
         timeout_s=arguments.timeout,
         token=token_of(arguments),
         trusted=arguments.trusted,
+        retrying=lambda reason, left_s: say(f"note: {arguments.url}: {reason}; {_asking(left_s)}"),
     )
     if not done.changed:
         print(f"{arguments.bundle}  {done.old[:16]} is the latest")
@@ -39,3 +47,7 @@ def run(arguments: Namespace) -> int:
     old, received = done.old[:16] or "nothing", size(done.received_bytes)
     print(f"{arguments.bundle}  {old} -> {done.new[:16]}, {received} received")
     return 0
+
+
+def _asking(left_s: float) -> str:
+    return f"asking again for {left_s:.0f} s (--timeout)"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irsplit.errors import BundleError
+from irsplit.runtime.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.folders import new_folder
 from irsplit.runtime.manifest import MANIFEST, Manifest, TensorInfo
 from irsplit.runtime.serving.messages import DATATYPES, FRAME
@@ -22,15 +23,22 @@ _DNS_LABEL = re.compile("[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What the engine calls the bundle, how many replicas it may start, and KServe's container image."""
+    """What the engine calls the bundle, how many replicas it may start, KServe's container image, and how nodes run."""
 
     name: str
     replicas: int
     image: str
+    options: EngineOptions = ONE_THREAD
 
 
 def export_bundle(
-    bundle: Path, engine: str, folder: Path, name: str = "", replicas: int = 4, image: str = "irsplit:latest"
+    bundle: Path,
+    engine: str,
+    folder: Path,
+    name: str = "",
+    replicas: int = 4,
+    image: str = "irsplit:latest",
+    options: EngineOptions = ONE_THREAD,
 ) -> Path:
     """Write what `engine` runs into `folder`; the folder of this bundle, which replaces an older export.
 
@@ -47,12 +55,13 @@ def export_bundle(
         replicas = 1  # a session's state lies in the process that began it
     if replicas < 1:
         raise BundleError(f"{replicas} replicas: give at least 1")
-    return ENGINES[engine](manifest, folder, Deployment(name or manifest.name, replicas, image))
+    return ENGINES[engine](manifest, folder, Deployment(name or manifest.name, replicas, image, options))
 
 
 def _ray_serve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     with new_folder(folder, mark="app.py") as build:
         _copy_server_side(manifest, build / "bundle")
+        service.options.save(build / "engine.json")
         shutil.copyfile(_CODE / "ray_app.py", build / "app.py")
         (build / "config.yaml").write_text(_ray_config(service), encoding="utf-8")
     return folder
@@ -64,6 +73,7 @@ def _triton(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     model = folder / service.name
     with new_folder(model, mark="config.pbtxt") as build:
         _copy_server_side(manifest, build / "1" / "bundle")
+        service.options.save(build / "1" / "engine.json")
         shutil.copyfile(_CODE / "triton_model.py", build / "1" / "model.py")
         (build / "config.pbtxt").write_text(_triton_config(manifest, service), encoding="utf-8")
     return model
@@ -76,6 +86,7 @@ def _kserve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
         )
     with new_folder(folder, mark="inference_service.yaml") as build:
         _copy_server_side(manifest, build / "bundle")
+        service.options.save(build / "engine.json")
         shutil.copyfile(_CODE / "kserve_model.py", build / "model.py")
         (build / "inference_service.yaml").write_text(_kserve_config(service), encoding="utf-8")
         (build / "Dockerfile").write_text(_DOCKERFILE, encoding="utf-8")
@@ -175,7 +186,7 @@ FROM python:3.11-slim
 COPY *.whl /wheels/
 RUN pip install --no-cache-dir kserve $(ls /wheels/irsplit-*.whl)[serve]
 WORKDIR /app
-COPY model.py .
+COPY model.py engine.json ./
 COPY bundle bundle
 ENTRYPOINT ["python", "model.py"]
 """

@@ -14,16 +14,17 @@ from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse, to_http_parameters
 
+from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.serving import messages
 from irsplit.runtime.serving.service import service_of
 
-BUNDLE = Path(__file__).parent / "bundle"
+HERE = Path(__file__).parent
 
 
 class BundleModel(kserve.Model):
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.service = service_of(BUNDLE, name)
+        self.service = service_of(HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json"))
         self.ready = True
 
     async def predict(

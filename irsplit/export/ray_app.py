@@ -14,6 +14,7 @@ from ray.serve.grpc_util import RayServegRPCContext
 from starlette.requests import Request
 from starlette.responses import Response
 
+from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.serving.bodies import Bodies
 from irsplit.runtime.serving.grpc_methods import GrpcMethods
 from irsplit.runtime.serving.http_server import HttpDoor
@@ -21,13 +22,14 @@ from irsplit.runtime.serving.messages import ServiceError
 from irsplit.runtime.serving.served import Limits
 from irsplit.runtime.serving.service import service_of
 
-BUNDLE = Path(__file__).parent / "bundle"
+HERE = Path(__file__).parent
 
 
 @serve.deployment
 class Bundle:
     def __init__(self, name: str = "") -> None:
-        service, limits = service_of(BUNDLE, name), Limits()
+        service = service_of(HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json"))
+        limits = Limits()
         self.grpc = GrpcMethods(service)
         bodies = Bodies(limits.held_bytes, limits.message_bytes, service.metrics)
         self.http = HttpDoor(service, bodies, token="")

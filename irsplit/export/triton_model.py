@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.serving.hosted import HostedBundle
 from irsplit.runtime.serving.messages import Code, InferRequest, ServiceError, Tensor, frame_tensor, to_array
 
@@ -29,7 +30,8 @@ CODES = {
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self.name = args["model_name"]
-        self.bundle = HostedBundle(Path(__file__).parent / "bundle", self.name)
+        here = Path(__file__).parent
+        self.bundle = HostedBundle(here / "bundle", self.name, EngineOptions.load(here / "engine.json"))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self.answer(request) for request in requests]

@@ -1,6 +1,6 @@
 """Devices and links as data: every number with its source."""
 
-from irsplit.profiles.load import codec_estimates, device, link, names
+from irsplit.profiles.load import codec_estimates, device, level_speeds, link, names
 from irsplit.profiles.model import NO_MESSAGE, CodecEstimate, CodecSpeed, Device, Link, Message
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Message",
     "codec_estimates",
     "device",
+    "level_speeds",
     "link",
     "names",
 ]

@@ -114,6 +114,13 @@ def codec_estimates() -> dict[str, CodecEstimate]:
 
 
 @cache
+def level_speeds() -> dict[str, CodecSpeed]:
+    """Of levels of these codecs that are faster or slower than their codec, as in `zstandard-19`."""
+    path = _find("codecs", "codecs")
+    return {name: _codec(path, f"levels.{name}", entry) for name, entry in _read(path)["levels"].items()}
+
+
+@cache
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
@@ -174,12 +181,12 @@ def _device(path: Path) -> Device:
         active_uw=round(values.get("active_power", 0)),
         idle_uw=round(values.get("idle_power", 0)),
         memory_bytes=round(values.get("memory", 0)),
-        codecs={name: _codec(path, name, entry) for name, entry in codecs.items()},
+        codecs={name: _codec(path, f"codecs.{name}", entry) for name, entry in codecs.items()},
     )
 
 
-def _codec(path: Path, name: str, entry: object) -> CodecSpeed:
-    values = _fields(path, f"codecs.{name}", entry, _CODEC_FIELDS)
+def _codec(path: Path, table: str, entry: object) -> CodecSpeed:
+    values = _fields(path, table, entry, _CODEC_FIELDS)
     return CodecSpeed(round(values["encode"]), round(values["decode"]))
 
 

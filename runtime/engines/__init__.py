@@ -1,6 +1,7 @@
 """Executors of segment files: one module an engine, loaded when a segment of its format is opened."""
 
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,24 @@ class EngineOptions:
     def accelerators(self, format: str) -> tuple[Accelerator, ...]:
         """Those of the engine of a format."""
         return {"onnx": self.providers, "tflite": self.delegates}.get(format, ())
+
+    @classmethod
+    def load(cls, path: Path) -> "EngineOptions":
+        """What `save` wrote, or somebody edited. Raises EngineError."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            providers, delegates = (
+                tuple(map(Accelerator.parse, found.pop(key, []))) for key in ("providers", "delegates")
+            )
+            return cls(providers=providers, delegates=delegates, **found)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            text = 'give {"threads": 1, "providers": ["NAME,KEY=VALUE"], "delegates": []}'
+            raise EngineError(f"{path}: no options of an engine ({error}); {text}") from error
+
+    def save(self, path: Path) -> None:
+        """As JSON, accelerators in words."""
+        named = {"providers": [*map(str, self.providers)], "delegates": [*map(str, self.delegates)]}
+        path.write_text(json.dumps({"threads": self.threads, **named}) + "\n", encoding="utf-8")
 
 
 DEFAULT_OPTIONS = EngineOptions()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from irsplit.runtime.engines import ONE_THREAD
+from irsplit.runtime.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.checksum import check, signed
 from irsplit.runtime.serving.messages import InferRequest, InferResponse
@@ -12,8 +12,8 @@ from irsplit.runtime.serving.served import Limits, ServedBundle
 class HostedBundle:
     """`name` is what the engine calls it, which runs several requests, or several processes, at a time. Thread-safe."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._bundle = ServedBundle(Manifest.load(folder), name, Limits(), ONE_THREAD)
+    def __init__(self, folder: Path, name: str, options: EngineOptions = ONE_THREAD) -> None:
+        self._bundle = ServedBundle(Manifest.load(folder), name, Limits(), options)
 
     def infer(self, request: InferRequest) -> InferResponse:
         """The answer to a request that may have been damaged on its way. Raises ServiceError."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from irsplit.errors import VERSION, BundleError
+from irsplit.runtime.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.batching import Batching, Collector
 from irsplit.runtime.serving.checksum import check, signed
-from irsplit.runtime.serving.hosted import ONE_THREAD
 from irsplit.runtime.serving.logs import event
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError
 from irsplit.runtime.serving.metrics import Metrics
@@ -43,10 +43,12 @@ class ServerInfo:
     extensions: tuple[str, ...] = EXTENSIONS
 
 
-def service_of(folder: Path, name: str = "", workers: int = 1, queue: int = 64) -> "Service":
+def service_of(
+    folder: Path, name: str = "", workers: int = 1, queue: int = 64, options: EngineOptions = ONE_THREAD
+) -> "Service":
     """One bundle for an engine that calls coroutines. `name` is what the engine calls it, "" what it calls itself."""
     manifest = Manifest.load(folder)
-    return Service([ServedBundle(manifest, name or manifest.name, Limits(), ONE_THREAD)], workers, queue)
+    return Service([ServedBundle(manifest, name or manifest.name, Limits(), options)], workers, queue)
 
 
 class Service:

@@ -6,6 +6,7 @@ that breaks costs no more than the piece under way. The new build takes the plac
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,9 @@ from irsplit.runtime.store import PACKED, is_packed
 _PIECE_BYTES = 256 << 10
 _PIECE_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+
+Retrying = Callable[[str, float], None]
+"""Told why a piece did not come, and for how many seconds more it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,14 @@ def update(
     timeout_s: float = 600.0,
     token: str = "",
     trusted: Path | None = None,
+    retrying: Retrying | None = None,
 ) -> Update:
     """Bring `bundle`, a folder or a packed side, up to the latest build of the server at `url` (http:// or https://).
 
     `name` is the bundle's name at the server, `place` the side to have: device, server or "" for both; by default what
-    is there, and the device's where there is no bundle yet. Raises DeadlineError, RemoteError or BundleError; the old
-    build is then as it was.
+    is there, and the device's where there is no bundle yet. A server that does not answer is asked again for
+    `timeout_s`: a device's link may come back. `retrying` is told why, and for how many seconds more, once as long as
+    the reason is the same. Raises DeadlineError, RemoteError or BundleError; the old build is then as it was.
     """
     parts, folder = split_url(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
@@ -66,7 +72,7 @@ def update(
     wanted = name or (before.name if before is not None else "")
     query = f"have={digest}&place={_place(before) if place is None else place}"
     transport = HttpTransport(parts, Access(token, trusted))
-    download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s)
+    download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder.parent) as file:
@@ -94,10 +100,12 @@ def _place(manifest: Manifest | None) -> str:
 class _Download:
     """A file in pieces; one that does not arrive is asked for again, until time is up."""
 
-    def __init__(self, transport: HttpTransport, path: str, timeout_s: float) -> None:
+    def __init__(self, transport: HttpTransport, path: str, timeout_s: float, retrying: Retrying | None) -> None:
         self._transport = transport
         self._path = path
         self._deadline = time.monotonic() + timeout_s
+        self._retrying = retrying
+        self._told = ""
 
     def into(self, file: IO[bytes]) -> bool:
         """Whether there was anything."""
@@ -133,5 +141,11 @@ class _Download:
                 failure = "a piece was damaged" if status == 206 else reason_of(body)
             except TransportError as error:
                 failure = str(error)
+            self._tell(failure)
             time.sleep(min(pause, max(self._deadline - time.monotonic(), 0)))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _tell(self, failure: str) -> None:
+        if self._retrying is not None and failure != self._told:
+            self._retrying(failure, max(self._deadline - time.monotonic(), 0))
+            self._told = failure

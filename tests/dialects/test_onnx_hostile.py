@@ -171,7 +171,7 @@ def test_external_data_out_of_reach_is_refused(entries: dict[str, str], said: st
     [
         ("Constant", "t.bin", "weight 'c' lies in 't.bin', which is missing"),
         ("Constant", "../t.bin", "weight 'c' lies in '../t.bin', outside the model's folder"),
-        ("ConstantOfShape", "t.bin", "turn it into an initializer"),
+        ("ConstantOfShape", "t.bin", "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)"),
     ],
 )
 def test_tensor_attributes_in_other_files_that_cannot_be_read(op: str, location: str, said: str, tmp_path: Path):

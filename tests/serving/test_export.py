@@ -1,9 +1,11 @@
 """Exported bundles on the engines they are for: our client, and stock ones, get what one process computes."""
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,8 +18,9 @@ from tritonclient.utils import InferenceServerException
 import irsplit
 import irsplit.runtime
 from irsplit.cli import main
-from irsplit.errors import BundleError, SessionLostError
+from irsplit.errors import BundleError, EngineError, SessionLostError
 from irsplit.export import export_bundle
+from irsplit.runtime.engines import Accelerator, EngineOptions
 
 KSERVE_API = "serving.kserve.io/v1beta1"
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
@@ -176,6 +179,23 @@ def test_other_files_are_not_replaced(lone_bundle, tmp_path):
     with pytest.raises(BundleError, match="holds other files"):
         export_bundle(lone_bundle, "kserve", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_accelerators_and_threads_are_in_a_file_that_the_engine_reads(lone_bundle, tmp_path, monkeypatch, capsys):
+    words = ["export", str(lone_bundle), "--to", "triton", "-o", str(tmp_path), "--threads", "2"]
+    assert main([*words, "--provider", "quantum,device_id=0"]) == 0
+    version = tmp_path / "digits" / "1"
+    asked = EngineOptions(threads=2, providers=(Accelerator("quantum", (("device_id", "0"),)),))
+    assert EngineOptions.load(version / "engine.json") == asked
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("pb_utils"))
+    model = runpy.run_path(str(version / "model.py"))["TritonPythonModel"]()
+    with pytest.raises(EngineError, match="no provider 'quantum'"):
+        model.initialize({"model_name": "digits"})
+    (version / "engine.json").write_text('{"thread": 1}')
+    with pytest.raises(EngineError, match=r"engine.json: no options of an engine .*'thread'.*; give \{\"threads\": 1"):
+        model.initialize({"model_name": "digits"})
+    assert main([*words, "--delegate", "libedgetpu.so.1"]) == 2
+    assert "is for LiteRT, and this runs on onnxruntime" in capsys.readouterr().err
 
 
 def test_bundle_without_a_servers_side_is_refused(tmp_path):

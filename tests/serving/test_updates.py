@@ -174,6 +174,15 @@ def test_command(server, builds, tmp_path, capsys, monkeypatch):
     assert "is the latest" in capsys.readouterr().out
 
 
+def test_command_says_at_once_that_nobody_answers(builds, capsys):
+    assert main(["update", str(builds["old"]), "--from", "http://127.0.0.1:9", "--timeout", "0.6"]) == 2
+    note, error = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: http://127.0.0.1:9: ConnectionRefusedError")
+    assert "nobody listens there" in note
+    assert note.endswith("; asking again for 1 s (--timeout)")
+    assert error.startswith("error: the update did not arrive in time")
+
+
 NOT_NEEDED = """
 import sys
 import irsplit.runtime

@@ -337,7 +337,7 @@ class _Reader:
         if external and (op != "Constant" or domain or len(outputs) != 1 or not outputs[0]):
             raise UnsupportedError(
                 f"{self.path}: node '{name}' at byte {message.head} keeps an attribute in another file; "
-                "turn it into an initializer"
+                "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)"
             )
         weight = external[0] if external else None
         return _Head(message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes, weight)
