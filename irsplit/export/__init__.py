@@ -1,6 +1,7 @@
-"""The server's side of a bundle for engines that exist already: Ray Serve, Triton, KServe.
+"""A bundle for engines that exist already: the server's side for Ray Serve, Triton, KServe; all of it for ONNX Runtime.
 
-What is exported is code that is in this folder as it is, a configuration, and the bundle's files of the server.
+What is exported is code that is in this folder as it is, a configuration, and the bundle's files of the server; for
+ONNX Runtime models that pack and unpack frames themselves, and the library of operators that they do it with.
 """
 
 import json
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irsplit.errors import BundleError
+from irsplit.export.framed import write_framed
 from irsplit.runtime.folders import new_folder
-from irsplit.runtime.manifest import MANIFEST, Manifest, TensorInfo
+from irsplit.runtime.manifest import MANIFEST, Manifest, TensorInfo, manifest_text
+from irsplit.runtime.operators import library
 from irsplit.runtime.serving.messages import DATATYPES, FRAME
 from irsplit.runtime.serving.served import answer_tensors
 
@@ -82,10 +85,23 @@ def _kserve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     return folder
 
 
+def _onnxruntime(manifest: Manifest, folder: Path, service: Deployment) -> Path:
+    operators = library()
+    with new_folder(folder, mark="models.json") as build:
+        models = [model.to_json() for model in write_framed(manifest, build)]
+        shipped = f"libirsplit_operators{operators.suffix}"
+        shutil.copyfile(operators, build / shipped)
+        shutil.copyfile(_CODE / "onnxruntime_run.py", build / "run.py")
+        description = {"name": service.name, "bundle": manifest.digest, "operators": shipped, "models": models}
+        (build / "models.json").write_text(manifest_text(description), encoding="utf-8")
+    return folder
+
+
 ENGINES: dict[str, Callable[[Manifest, Path, Deployment], Path]] = {
     "ray-serve": _ray_serve,
     "triton": _triton,
     "kserve": _kserve,
+    "onnxruntime": _onnxruntime,
 }
 
 
