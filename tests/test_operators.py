@@ -174,20 +174,26 @@ def test_what_no_kernel_is_made_for(host: Host) -> None:
         host.session(bare.SerializeToString())
 
 
+def host_header(folder: Path) -> Path:
+    """What a host would give: our own declarations, under the name of its header."""
+    declared = re.search(r"#else\n(.*?)\n#endif\n\n/\* C99", (ORT / "ort_abi.h").read_text(), re.DOTALL)
+    assert declared is not None
+    header = folder / "onnxruntime_c_api.h"
+    header.write_text(declared[1])
+    return header
+
+
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_no_warnings(compiler: str, tmp_path: Path) -> None:
     """With our declarations; with a host's header; and a header that differs does not compile."""
     needed(compiler)
     words = [compiler, *WARNINGS, *COMMAND, "-fsyntax-only", ORT / "operators.c"]
     subprocess.run(words, check=True, timeout=300)
-    declared = re.search(r"#else\n(.*?)\n#endif\n\n/\* C99", (ORT / "ort_abi.h").read_text(), re.DOTALL)
-    assert declared is not None
-    header, given = tmp_path / "onnxruntime_c_api.h", ["-DIRS_ORT_HEADERS", f"-I{tmp_path}"]
-    header.write_text(declared[1])
+    header, given = host_header(tmp_path), ["-DIRS_ORT_HEADERS", f"-I{tmp_path}"]
     subprocess.run([*words, *given], check=True, timeout=300)
-    moved = declared[1].replace("    void *other_29[22];", "    void *other_29[23];")
-    assert moved != declared[1]
-    header.write_text(moved)
+    declared = header.read_text()
+    header.write_text(declared.replace("    void *other_29[22];", "    void *other_29[23];"))
+    assert header.read_text() != declared
     refused = subprocess.run([*words, *given], capture_output=True, text=True, timeout=300, check=False)
     assert (refused.returncode, "irs_ort_OrtApi_GetTensorMutableData" in refused.stderr) == (1, True)
 
@@ -196,6 +202,12 @@ def built(target: Path, flags: Sequence[str]) -> Path:
     command = ["gcc", *WARNINGS, *COMMAND, *flags, "-shared", ORT / "operators.c", *SOURCES, "-o", target]
     subprocess.run(command, check=True, timeout=900)
     return target
+
+
+def exports(library: Path) -> list[str]:
+    words = ["nm", "-D", "--defined-only", str(library)]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [line.split()[-1] for line in listed.splitlines()]
 
 
 def gcc_library(name: str) -> str:
@@ -220,6 +232,22 @@ def test_sanitized(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr[-4000:]
 
 
+def test_the_cmake_target(tmp_path: Path) -> None:
+    """With a host's header; what it builds is what the package has."""
+    needed("cmake", "gcc", "nm")
+    host_header(tmp_path)
+    options = ["-DIRS_ORT_OPERATORS=ON", f"-DIRS_ORT_INCLUDE={tmp_path}", "-DIRS_PORTABLE=ON"]
+    for words in (
+        ["-S", ROOT / "runtime", "-B", tmp_path / "build", *options],
+        ["--build", tmp_path / "build", "--target", "irsplit_operators"],
+    ):
+        subprocess.run(["cmake", *words], check=True, capture_output=True, timeout=300)
+    library = tmp_path / "build" / "libirsplit_operators.so"
+    assert exports(library) == ["RegisterCustomOps"]
+    case = all_cases()[-1]
+    check(Host(library), case, damages(case.frame))
+
+
 def test_both_extensions_have_the_whole_core() -> None:
     modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
     core = {str(path.relative_to(ROOT)) for path in SOURCES}
@@ -229,9 +257,7 @@ def test_both_extensions_have_the_whole_core() -> None:
 
 def test_only_the_entry_is_exported(host: Host) -> None:
     needed("nm")
-    words = ["nm", "-D", "--defined-only", str(operators.library())]
-    listed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert [line.split()[-1] for line in listed.splitlines()] == ["RegisterCustomOps"]
+    assert exports(operators.library()) == ["RegisterCustomOps"]
 
 
 def test_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,7 @@ def _onnxruntime(manifest: Manifest, folder: Path, service: Deployment) -> Path:
         shipped = f"libirsplit_operators{operators.suffix}"
         shutil.copyfile(operators, build / shipped)
         shutil.copyfile(_CODE / "onnxruntime_run.py", build / "run.py")
+        (build / "README.md").write_text(_onnxruntime_readme(service, shipped), encoding="utf-8")
         description = {"name": service.name, "bundle": manifest.digest, "operators": shipped, "models": models}
         (build / "models.json").write_text(manifest_text(description), encoding="utf-8")
     return folder
@@ -182,6 +183,30 @@ spec:
       - name: h2c      # gRPC
         containerPort: 8081
         protocol: TCP
+"""
+
+
+def _onnxruntime_readme(service: Deployment, operators: str) -> str:
+    return f"""\
+# {service.name} on ONNX Runtime 1.16 or later
+
+`models.json` has the models in order. What one gives as its `frame_output`, a tensor of bytes, the next one takes as
+its `frame_input`, on whichever machine it runs. `state`: feed what the output gave to the input of the next call, at
+first zeros. `python run.py INPUTS.npz OUTPUTS.npz` runs them all; it needs numpy and onnxruntime.
+
+A host registers `{operators}` with the options of its sessions:
+
+| host | how |
+|---|---|
+| Python | `options.register_custom_ops_library(path)` |
+| C | `api->RegisterCustomOpsLibrary_V2(options, path)` |
+| C++ | `options.RegisterCustomOpsLibrary(path)` |
+| C# | `options.RegisterCustomOpLibrary(path)` |
+| Java | `options.registerCustomOpLibrary(path)` |
+| Triton, backend `onnxruntime` | in `config.pbtxt`: `model_operations {{ op_library_filename: "PATH" }}` |
+
+The library is for machines like the one that wrote this folder. For others build it from irsplit's sources:
+`cmake -S runtime -B build -DCMAKE_BUILD_TYPE=Release -DIRS_ORT_OPERATORS=ON`.
 """
 
 

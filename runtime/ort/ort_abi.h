@@ -8,6 +8,7 @@
 #ifndef IRS_ORT_ABI_H
 #define IRS_ORT_ABI_H
 
+#include <stdbool.h> /* for headers of hosts that use it without including it */
 #include <stddef.h>
 #include <stdint.h>
 
