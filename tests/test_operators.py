@@ -29,6 +29,7 @@ from irsplit.runtime import operators
 from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
 from operators_host import Case, Host, check, damages, decode
 from test_c_core import ROOT, SANITIZERS, SOURCES, WARNINGS, needed
+from test_hostile_frames import with_crc
 from test_static_rans import feature_map, trained
 
 ORT = ROOT / "runtime" / "ort"
@@ -150,6 +151,16 @@ def test_what_is_refused_says_what_to_do(host: Host) -> None:
         with pytest.raises(Exception, match=re.escape(text)) as raised:
             decode(session, sent)
         assert type(raised.value).__name__ == "InvalidArgument"
+    huge = np.array([1 << 31, 1, 1], "<u4").tobytes()
+    for spec, sent, text in (
+        (TensorSpec("a", "bool", (3,)), b"\2\0\0", "impossible contents; the sender is at fault"),
+        (TensorSpec("a", "u8", (None, None, None)), huge, "more than max_bytes; raise this attribute"),
+    ):
+        boundary = Boundary(0, "one", (spec,))
+        head = framing.encode(boundary, [np.zeros((3,) if spec.dtype == "bool" else (0, 0, 0), spec.storage)])[:24]
+        body = head[:16] + (28 + len(sent)).to_bytes(8, "little") + sent + b"\0\0\0\0"
+        with pytest.raises(Exception, match=re.escape(text)):
+            decode(host.session(model("DecodeFrame", boundary)), with_crc(body))
     with pytest.raises(Exception, match="sizes differ from the descriptor's; feed what the bundle was made for"):
         encode(host, TensorSpec("a", "f32", (None, 3)), np.zeros((2, 4), np.float32))
     with pytest.raises(Exception, match="a value that the element type does not have; a bool is 0 or 1"):

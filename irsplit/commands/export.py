@@ -16,7 +16,11 @@ irsplit export build/raw --to onnxruntime -o build/ort
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed server's side")
+    parser.add_argument(
+        "bundle",
+        type=Path,
+        help="a folder that 'irsplit compile' wrote, or a packed server's side (not for onnxruntime)",
+    )
     parser.add_argument(
         "--to",
         choices=ENGINES,
