@@ -42,6 +42,9 @@ typedef struct kernel {
     uint64_t max_bytes;
 } kernel;
 
+/* Room for `size` bytes from the next multiple of 16 on; null when there is none. */
+static void *allocate(size_t size) { return size > SIZE_MAX - 15 ? NULL : malloc(size + 15); }
+
 static void *aligned(void *memory) { return (void *)(((uintptr_t)memory + 15) & ~(uintptr_t)15); }
 
 /* ---- errors ------------------------------------------------------------------------------------------------------- */
@@ -73,6 +76,12 @@ static const char *remedy_of(irs_status status) {
 
 static OrtStatus *refuse_status(const kernel *k, irs_status status) {
     return refuse(k->api, k->name, irs_status_string(status), remedy_of(status));
+}
+
+static OrtStatus *refuse_tensors(const kernel *k, irs_status status) {
+    return status != IRS_ERR_SIZE ? refuse_status(k, status)
+                                  : refuse(k->api, k->name, "a tensor is too large for a frame",
+                                           "feed fewer samples at a time");
 }
 
 /* ---- a kernel: the opened boundary -------------------------------------------------------------------------------- */
@@ -107,7 +116,7 @@ static OrtStatus *open_boundary(kernel *k, size_t size) {
     size_t memory_size = 0;
     irs_status status = irs_boundary_size(k->descriptor, size, &memory_size);
     if (status == IRS_OK) {
-        k->memory = malloc(memory_size + 15);
+        k->memory = allocate(memory_size);
         if (k->memory == NULL) {
             return no_memory(k);
         }
@@ -229,11 +238,11 @@ static OrtStatus *read_tensor(const kernel *k, const OrtKernelContext *context, 
     int64_t dims[IRS_MAX_RANK];
     TRY(read_input(k, context, index, &tensor->data, &elements, dims, &rank));
     if (rank != expected) {
-        return refuse_status(k, IRS_ERR_SHAPE);
+        return refuse_tensors(k, IRS_ERR_SHAPE);
     }
     for (size_t axis = 0; axis < rank; axis++) {
         if (dims[axis] < 0 || dims[axis] >= UINT32_MAX) {
-            return refuse_status(k, IRS_ERR_SIZE);
+            return refuse_tensors(k, IRS_ERR_SIZE);
         }
         tensor->dims[axis] = (uint32_t)dims[axis];
     }
@@ -299,7 +308,7 @@ static OrtStatus *ORT_API_CALL decode(void *opened, OrtKernelContext *context) {
     }
     TRY(check_size(k, tensors));
     TRY(make_tensors(k, context, tensors));
-    void *scratch = malloc(scratch_size + 15);
+    void *scratch = allocate(scratch_size);
     if (scratch == NULL) {
         return no_memory(k);
     }
@@ -323,7 +332,7 @@ static OrtStatus *encode_into(const kernel *k, OrtKernelContext *context, const 
     irs_status status =
         irs_encode(k->boundary, NULL, tensors, aligned(frame + bound), scratch_size, frame, bound, &size);
     if (status != IRS_OK) {
-        return refuse_status(k, status);
+        return refuse_tensors(k, status);
     }
     int64_t dim = (int64_t)size;
     void *output = NULL;
@@ -343,13 +352,13 @@ static OrtStatus *ORT_API_CALL encode(void *opened, OrtKernelContext *context) {
     if (status == IRS_OK) {
         status = irs_workspace_size(k->boundary, tensors, &scratch_size);
     }
-    if (status == IRS_OK && scratch_size > SIZE_MAX - 15 - bound) {
+    if (status == IRS_OK && scratch_size > SIZE_MAX - bound) {
         status = IRS_ERR_SIZE;
     }
     if (status != IRS_OK) {
-        return refuse_status(k, status);
+        return refuse_tensors(k, status);
     }
-    uint8_t *frame = malloc(bound + scratch_size + 15);
+    uint8_t *frame = allocate(bound + scratch_size);
     if (frame == NULL) {
         return no_memory(k);
     }
