@@ -110,7 +110,8 @@ def test_the_command_and_the_script_it_writes(digits: Path, tmp_path: Path, caps
 
 
 def awkward(path: Path) -> Path:
-    """An input called `frame` that only the end reads, an output that is ready early, a value that skips a segment."""
+    """An input called `frame` that only the end reads, one that is an output too, an output that is ready early, a
+    value that skips a segment."""
     nodes = [
         helper.make_node("Relu", ["x"], ["a"]),
         helper.make_node("Abs", ["a"], ["early"]),
@@ -124,8 +125,8 @@ def awkward(path: Path) -> Path:
     ]
     weights = onnx.numpy_helper.from_array(np.ones((4, 256), np.float32), "weights")
     value = helper.make_tensor_value_info
-    inputs = [value(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "frame")]
-    outputs = [value(name, TensorProto.FLOAT, ["n", width]) for name, width in (("early", 4), ("y", 256))]
+    inputs = [value(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "frame", "same")]
+    outputs = [value(name, TensorProto.FLOAT, ["n", width]) for name, width in (("early", 4), ("y", 256), ("same", 4))]
     graph = helper.make_graph(nodes, "awkward", inputs, outputs, [weights])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
@@ -139,7 +140,9 @@ def test_several_cuts_and_what_goes_past_a_segment(tmp_path: Path) -> None:
     crossing = [[spec.name for spec in boundary.tensors] for boundary in compiled.manifest.boundaries]
     assert crossing == [["a", "whole", "frame"], ["a", "c", "frame"]]
     rng = np.random.default_rng(1)
-    calls = [{name: rng.normal(size=(n, 4)).astype(np.float32) * 9 for name in ("x", "frame")} for n in (2, 1, 0)]
+    calls = [
+        {name: rng.normal(size=(n, 4)).astype(np.float32) * 9 for name in ("x", "frame", "same")} for n in (2, 1, 0)
+    ]
     chain = check(bundle, tmp_path / "out", calls)
     assert [(model["frame_input"], model["frame_output"]) for model in chain.models] == [
         (None, "frame_"), ("frame_", "next_frame"), ("frame_", None),

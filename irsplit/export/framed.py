@@ -81,7 +81,8 @@ def _write(manifest: Manifest, index: int, source: Path, folder: Path) -> Framed
 
 def _has_data_files(graph: Graph, source: Path) -> bool:
     """Whether weights lie beside the model rather than in it."""
-    return any(value.constant is not None and value.constant.buffer.path != source for value in graph.constants)
+    paths = {value.constant.buffer.path for value in graph.constants if value.constant is not None}
+    return bool(paths - {source, None})
 
 
 class _Frames:
@@ -100,6 +101,7 @@ class _Frames:
         else:
             self._receive(manifest.boundaries[index - 1])
         results = [self._values[name] for name in segment.results]
+        self._feed(results)
         if index < len(manifest.boundaries):
             results.insert(0, self._send(manifest.boundaries[index]))
         graph.outputs = list(dict.fromkeys([*results, *(self._values[info.output] for info in segment.state)]))
@@ -116,10 +118,15 @@ class _Frames:
     def _send(self, boundary: Boundary) -> Value:
         frame = self._frame(FRAME if self.input is None else _NEXT_FRAME)
         self.output = frame.name
-        tensors, defined = self._tensors(boundary), set(self.graph.values())
-        self.graph.inputs += [value for value in tensors if value not in defined]  # of the model, sent on as they are
+        tensors = self._tensors(boundary)
+        self._feed(tensors)
         self.graph.nodes.append(_node("EncodeFrame", tensors, [frame], boundary))
         return frame
+
+    def _feed(self, values: list[Value]) -> None:
+        """Inputs of the model that its first segment hands on as they are, without a node that reads them."""
+        defined = set(self.graph.values())
+        self.graph.inputs += [value for value in values if value not in defined]
 
     def _tensors(self, boundary: Boundary) -> list[Value]:
         return [self._values[spec.name] for spec in boundary.tensors]
