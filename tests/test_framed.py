@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -21,6 +22,7 @@ from irsplit.ir import engine_graph, is_of_the_runtime
 from irsplit.runtime import operators
 from operators_host import Host
 from stock_engines import same_bits
+from test_c_core import needed
 from transformers import decoder
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
@@ -107,6 +109,22 @@ def test_the_command_and_the_script_it_writes(digits: Path, tmp_path: Path, caps
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npz")["logits"], irsplit.LocalSession(digits).run(call)["logits"]
     )
+
+
+def test_a_host_without_python(digits: Path, tmp_path: Path) -> None:
+    needed("gcc")
+    runtime = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"), None)
+    if runtime is None:
+        pytest.skip("THIS ONNXRUNTIME HAS NO LIBRARY OF ITS OWN: no host in C was tried")
+    exported(digits, folder := tmp_path / "out")
+    host = tmp_path / "host"
+    source = Path(__file__).parent / "c" / "ort_host.c"
+    subprocess.run(["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", source, "-ldl", "-o", host], check=True)
+    words = [host, runtime, *(folder / name for name in ("libirsplit_operators.so", "device.onnx", "server.onnx"))]
+    (call,) = images(1)
+    done = subprocess.run([*words, "image", "logits"], input=call["image"].tobytes(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == irsplit.LocalSession(digits).run(call)["logits"].tobytes()
 
 
 def awkward(path: Path) -> Path:
