@@ -14,7 +14,7 @@ setup: $(VENV)/.stamp
 # At every step setuptools calls its tables for extensions experimental, and says that an editable installation is one.
 QUIET := PYTHONWARNINGS='ignore:`[tool.,ignore:Editable installation'
 
-$(VENV)/.stamp: pyproject.toml $(wildcard runtime/*.c runtime/src/* runtime/include/*)
+$(VENV)/.stamp: pyproject.toml $(wildcard runtime/*.c runtime/src/* runtime/ort/* runtime/include/*)
 	@echo "making the environment $(VENV): a minute or two"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"

@@ -11,7 +11,7 @@ from typing import Any
 
 from irsplit.dialects.registry import ENTRY_POINTS as DIALECTS
 from irsplit.errors import VERSION
-from irsplit.ir import Constant, Graph, Model, Node, Value
+from irsplit.ir import Constant, Graph, Model, Node, Value, is_of_the_runtime
 from irsplit.offers import offers
 from irsplit.passes.boundaries import sends, specs
 from irsplit.passes.pipeline import ENTRY_POINTS as PASSES
@@ -85,7 +85,7 @@ def _version(distribution: str) -> str:
 def _summary(graph: Graph) -> dict[str, Any]:
     """Operators by type and weights of a segment, with the graphs that it owns or calls."""
     graphs = _reached([graph])
-    nodes = [node for each in graphs for node in each.nodes if not node.op.startswith("irsplit.")]
+    nodes = [node for each in graphs for node in each.nodes if not is_of_the_runtime(node)]
     weights = {(c.buffer, c.offset): c.length for c in _constants(graphs)}
     operators = Counter(node.op.partition(".")[2] for node in nodes)
     return {

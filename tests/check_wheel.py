@@ -12,6 +12,7 @@ import numpy as np
 import irsplit
 from irsplit import LocalSession
 from irsplit.runtime.frame import native_available
+from irsplit.runtime.operators import library
 
 COMPILE_ONLY = {"onnx", "google", "flatbuffers", "tflite", "scipy"}
 LOADED = {name.partition(".")[0] for name in sys.modules}
@@ -20,6 +21,7 @@ LOADED = {name.partition(".")[0] for name in sys.modules}
 def main() -> None:
     assert not LOADED & COMPILE_ONLY, f"irsplit.runtime imports {LOADED & COMPILE_ONLY}"
     assert native_available(), "the wheel has no C extension"
+    assert library().is_file(), "the wheel has no operators for ONNX Runtime"
     example = Path(sys.argv[1]) / "examples" / "digits"
     images = np.load(example / "test_images.npz")["images"][:20]
     for model, axis in (("digits.onnx", 1), ("digits.tflite", -1)):

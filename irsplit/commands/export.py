@@ -13,12 +13,24 @@ irsplit export build/digits --to ray-serve -o build/ray
 irsplit export build/digits --to triton --replicas 2 -o build/models
 irsplit export build/digits --to triton --provider cuda,device_id=0 -o build/models
 irsplit export build/digits --to kserve --image registry.example/digits:1 -o build/kserve
+irsplit compile examples/digits/digits.onnx -o build/raw --codec raw
+irsplit export build/raw --to onnxruntime -o build/ort
 """
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed server's side")
-    parser.add_argument("--to", choices=ENGINES, required=True, dest="engine", help="the engine that shall run it")
+    parser.add_argument(
+        "bundle",
+        type=Path,
+        help="a folder that 'irsplit compile' wrote, or a packed server's side (not for onnxruntime)",
+    )
+    parser.add_argument(
+        "--to",
+        choices=ENGINES,
+        required=True,
+        dest="engine",
+        help="what shall run it: the server's side on an engine, or both sides on ONNX Runtime without irsplit",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write; Triton's model repository"
     )

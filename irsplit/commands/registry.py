@@ -15,7 +15,8 @@ COMMANDS = {
     "verify": "compare a bundle with the model that it was compiled from",
     "run": "run a bundle on inputs, all segments in this process",
     "serve": "run the server's side of bundles as a service (Open Inference Protocol, gRPC and HTTP)",
-    "export": "write what existing engines run: a Ray Serve application, a Triton model repository, a KServe service",
+    "export": "write what existing engines run: a Ray Serve application, a Triton model repository, a KServe service, "
+    "models for ONNX Runtime",
     "report": "write a page with what every cut costs, which re-plans when its sliders move",
     "pack": "make one file of each side of a bundle, which runs without being unpacked",
     "delta": "write the patch that makes one build of a bundle of another",

@@ -1,6 +1,7 @@
-"""The server's side of a bundle for engines that exist already: Ray Serve, Triton, KServe.
+"""A bundle for engines that exist already: the server's side for Ray Serve, Triton, KServe; all of it for ONNX Runtime.
 
-What is exported is code that is in this folder as it is, a configuration, and the bundle's files of the server.
+What is exported is code that is in this folder as it is, a configuration, and the bundle's files of the server; for
+ONNX Runtime models that pack and unpack frames themselves, and the library of operators that they do it with.
 """
 
 import json
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irsplit.errors import BundleError
+from irsplit.export.framed import write_framed
 from irsplit.runtime.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.folders import new_folder
-from irsplit.runtime.manifest import MANIFEST, Manifest, TensorInfo
+from irsplit.runtime.manifest import MANIFEST, Manifest, TensorInfo, manifest_text
+from irsplit.runtime.operators import library
 from irsplit.runtime.serving.messages import DATATYPES, FRAME
 from irsplit.runtime.serving.served import answer_tensors
 
@@ -93,10 +96,26 @@ def _kserve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     return folder
 
 
+def _onnxruntime(manifest: Manifest, folder: Path, service: Deployment) -> Path:
+    if service.options.providers or service.options.delegates:
+        raise BundleError("the host that loads these models says what runs them; leave --provider and --delegate out")
+    operators = library()
+    with new_folder(folder, mark="models.json") as build:
+        models = [model.to_json() for model in write_framed(manifest, build)]
+        shipped = f"libirsplit_operators{operators.suffix}"
+        shutil.copyfile(operators, build / shipped)
+        shutil.copyfile(_CODE / "onnxruntime_run.py", build / "run.py")
+        (build / "README.md").write_text(_onnxruntime_readme(service, shipped), encoding="utf-8")
+        description = {"name": service.name, "bundle": manifest.digest, "operators": shipped, "models": models}
+        (build / "models.json").write_text(manifest_text(description), encoding="utf-8")
+    return folder
+
+
 ENGINES: dict[str, Callable[[Manifest, Path, Deployment], Path]] = {
     "ray-serve": _ray_serve,
     "triton": _triton,
     "kserve": _kserve,
+    "onnxruntime": _onnxruntime,
 }
 
 
@@ -177,6 +196,30 @@ spec:
       - name: h2c      # gRPC
         containerPort: 8081
         protocol: TCP
+"""
+
+
+def _onnxruntime_readme(service: Deployment, operators: str) -> str:
+    return f"""\
+# {service.name} on ONNX Runtime 1.16 or later
+
+`models.json` has the models in order. What one gives as its `frame_output`, a tensor of bytes, the next one takes as
+its `frame_input`, on whichever machine it runs. `state`: feed what the output gave to the input of the next call, at
+first zeros. `python run.py INPUTS.npz OUTPUTS.npz` runs them all; it needs numpy and onnxruntime.
+
+A host registers `{operators}` with the options of its sessions:
+
+| host | how |
+|---|---|
+| Python | `options.register_custom_ops_library(path)` |
+| C | `api->RegisterCustomOpsLibrary_V2(options, path)` |
+| C++ | `options.RegisterCustomOpsLibrary(path)` |
+| C# | `options.RegisterCustomOpLibrary(path)` |
+| Java | `options.registerCustomOpLibrary(path)` |
+| Triton, backend `onnxruntime` | in `config.pbtxt`: `model_operations {{ op_library_filename: "PATH" }}` |
+
+The library is for machines like the one that wrote this folder. For others build it from irsplit's sources:
+`cmake -S runtime -B build -DCMAKE_BUILD_TYPE=Release -DIRS_ORT_OPERATORS=ON`.
 """
 
 

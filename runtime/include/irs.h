@@ -84,6 +84,11 @@ irs_status irs_boundary_open(irs_boundary **boundary, void *memory, size_t memor
 uint32_t irs_tensor_count(const irs_boundary *boundary);
 uint32_t irs_tensor_rank(const irs_boundary *boundary, uint32_t tensor);
 
+/* Element type as FORMAT.md numbers it, bytes of an element, codec id; 0 for a tensor that the boundary does not have. */
+uint8_t irs_tensor_type(const irs_boundary *boundary, uint32_t tensor);
+uint8_t irs_tensor_element_size(const irs_boundary *boundary, uint32_t tensor);
+uint8_t irs_tensor_codec(const irs_boundary *boundary, uint32_t tensor);
+
 /* Largest frame and largest scratch for tensors of these dims; `data` and `size` of the tensors are not looked at.
  * The scratch serves irs_encode and irs_decode alike and must be 16-byte aligned; zero is possible. */
 irs_status irs_frame_bound(const irs_boundary *boundary, const irs_tensor *tensors, size_t *size);

@@ -219,9 +219,20 @@ irs_status irs_boundary_open(irs_boundary **boundary, void *memory, size_t memor
 
 uint32_t irs_tensor_count(const irs_boundary *boundary) { return boundary == NULL ? 0 : boundary->tensor_count; }
 
-uint32_t irs_tensor_rank(const irs_boundary *boundary, uint32_t tensor) {
-    return boundary == NULL || tensor >= boundary->tensor_count ? 0 : boundary->specs[tensor].rank;
+static const irs_spec *spec_of(const irs_boundary *boundary, uint32_t tensor) {
+    static const irs_spec none;
+    return boundary == NULL || tensor >= boundary->tensor_count ? &none : &boundary->specs[tensor];
 }
+
+uint32_t irs_tensor_rank(const irs_boundary *boundary, uint32_t tensor) { return spec_of(boundary, tensor)->rank; }
+
+uint8_t irs_tensor_type(const irs_boundary *boundary, uint32_t tensor) { return spec_of(boundary, tensor)->dtype; }
+
+uint8_t irs_tensor_element_size(const irs_boundary *boundary, uint32_t tensor) {
+    return spec_of(boundary, tensor)->element_size;
+}
+
+uint8_t irs_tensor_codec(const irs_boundary *boundary, uint32_t tensor) { return spec_of(boundary, tensor)->codec; }
 
 irs_status irs_count_elements(const irs_spec *spec, const uint32_t *dims, uint64_t *count) {
     uint64_t bytes = spec->element_size;

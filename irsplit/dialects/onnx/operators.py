@@ -67,9 +67,15 @@ def is_random(node: Node) -> bool:
     return _may_be_random(node.op) and not node.callees
 
 
+def is_unknown(op: str) -> bool:
+    """Whether the operator is of a domain of which nobody here knows anything: it may be random, and no inference says
+    the types of its results."""
+    return not op.startswith(_PURE_DOMAINS)
+
+
 @cache
 def _may_be_random(op: str) -> bool:
-    return op in _RANDOM or not op.startswith(_PURE_DOMAINS)
+    return op in _RANDOM or is_unknown(op)
 
 
 def _drops(node: Node) -> bool:

@@ -236,7 +236,10 @@ class ModelWriter:
         return None
 
     def value_infos(self, message: Message, graph: Graph, source: SourceGraph) -> None:
-        """Types of inner values. What the source says of no value at all stays in a whole model only."""
+        """Types of inner values: those that the source says, and of what new operators give that no inference knows.
+
+        What the source says of no value at all stays in a whole model only.
+        """
         inner = {value.name: value for value in graph.values()}
         if self.is_segment:
             for value in (*graph.inputs, *graph.outputs):
@@ -249,6 +252,7 @@ class ModelWriter:
                 message.span(self.source.buffer, field.head, field.stop)
             else:
                 message.message(schema.GRAPH_VALUE_INFO, value_info(name, value.type))
+        self.infos(message, schema.GRAPH_VALUE_INFO, _unknown_results(graph), source, {})
 
     def annotations(self, graph: Graph, source: SourceGraph) -> list[Annotation]:
         """Quantization annotations of the graph's values; a whole model also keeps those of no value at all."""
@@ -353,6 +357,13 @@ _GRAPH_KEYS = (
 
 def _names(values: Iterable[Value | None]) -> tuple[str, ...]:
     return tuple(["" if value is None else value.name for value in values])
+
+
+def _unknown_results(graph: Graph) -> list[Value]:
+    """What nodes that passes made give, where no inference knows their operators; outputs of the graph have types."""
+    made = [node for node in graph.nodes if not isinstance(node.native, SourceNode) and operators.is_unknown(node.op)]
+    results = [value for node in made for value in node.outputs if value is not None]
+    return [value for value in results if value not in graph.outputs]
 
 
 def _source_order(nodes: list[Node], source: SourceGraph) -> list[Node]:
