@@ -20,6 +20,7 @@ from irsplit.errors import BundleError, UnsupportedError
 from irsplit.export import export_bundle
 from irsplit.ir import engine_graph, is_of_the_runtime
 from irsplit.runtime import operators
+from irsplit.runtime.engines import Accelerator, EngineOptions
 from operators_host import Host
 from stock_engines import same_bits
 from test_c_core import needed
@@ -215,6 +216,9 @@ def test_what_cannot_be_exported(
         assert reason in capsys.readouterr().err
     with pytest.raises(BundleError, match="is one packed side of a bundle; give the folder"):
         export_bundle(packed[1], "onnxruntime", tmp_path / "new")
+    options = EngineOptions(providers=(Accelerator.parse("cuda"),))
+    with pytest.raises(BundleError, match="leave --provider and --delegate out"):
+        export_bundle(digits, "onnxruntime", tmp_path / "new", options=options)
     monkeypatch.setattr(operators, "find_spec", lambda name: None)
     with pytest.raises(UnsupportedError, match="are not built"):
         export_bundle(digits, "onnxruntime", tmp_path / "new")
