@@ -52,9 +52,9 @@ def outputs(session: irsplit.LocalSession, calls: Sequence[dict[str, Any]]) -> t
     return found, statistics.mean(sizes)
 
 
-def unsettled(folder: Path, feeds: Sequence[Array]) -> tuple[list[Array], list[Array], bool]:
+def unsettled(folder: Path, feeds: Sequence[Array], zero: int) -> tuple[list[Array], list[Array], bool]:
     """Outputs of the far half as they are and with few elements off by one step of 8 bits, and whether what crosses has
-    negative values.
+    values below `zero`.
     """
     manifest = Manifest.load(folder)
     files = [(manifest.path(segment.file), segment.format) for segment in manifest.segments]
@@ -68,8 +68,7 @@ def unsettled(folder: Path, feeds: Sequence[Array]) -> tuple[list[Array], list[A
         limits = np.iinfo(array.dtype) if step == 1 else np.finfo(array.dtype)
         moved.append(np.clip(array.astype(np.float32) + noise, limits.min, limits.max).astype(array.dtype))
     plain, disturbed = ([np.array(server.run([array])[0]) for array in arrays] for arrays in (crossing, moved))
-    least, most_common = min(float(array.min()) for array in crossing), np.median(crossing[0])
-    return plain, disturbed, least < most_common
+    return plain, disturbed, min(float(array.min()) for array in crossing) < zero
 
 
 def row(
@@ -81,7 +80,9 @@ def row(
     with tempfile.TemporaryDirectory(prefix="irsplit-") as directory:
         plain, lossy = Path(directory) / "plain", Path(directory) / "lossy"
         irsplit.compile_model(path, plain, [cut], codec="raw", remember=False)
-        expected, disturbed, linear = unsettled(plain, test)
+        expected, disturbed, linear = unsettled(
+            plain, test, type.quantization.zero_point[0] if type.quantization else 0
+        )
         learnt = [{name: feed} for feed in calibration]
         target = f"agreement={least}"
         irsplit.compile_model(path, lossy, [cut], boundary=target, codec="auto", calibration=learnt, remember=False)
@@ -91,7 +92,8 @@ def row(
     raw = 4 * (type.elements(1) or 0)
     cells = [
         f"{path.name}, {cut}", "linear" if linear else "post-ReLU", raw, _step(spec.quantization),
-        f"{agreement(expected, disturbed):.3f}", f"{agreement(expected, found):.3f}", f"{size:.0f}", f"{raw / size:.1f}",
+        f"{agreement(expected, disturbed):.3f}", f"{agreement(expected, found):.3f}",
+        f"{size:.0f}", f"{raw / size:.1f}",
     ]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 
@@ -140,9 +142,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--networks", default=",".join(CLASSIFIERS))
     parser.add_argument("--cuts", type=int, default=6, help="cuts of a network, first to last")
-    parser.add_argument("--agreement", type=float, default=0.975, help="the target on the calibration crops")
-    parser.add_argument("--calibration", type=int, default=40, help="crops of the calibration pictures")
-    parser.add_argument("--inputs", type=int, default=160, help="crops of the test pictures")
+    parser.add_argument("--agreement", type=float, default=0.98, help="the target on the calibration crops")
+    parser.add_argument("--calibration", type=int, default=80, help="crops of the calibration pictures")
+    parser.add_argument("--inputs", type=int, default=240, help="crops of the test pictures")
     parser.add_argument("--test", help="other test pictures, with commas")
     options = parser.parse_args()
     print("| network, cut | values | f32 bytes | step | unsettled | agreement | frame bytes | smaller |")

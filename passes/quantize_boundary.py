@@ -21,7 +21,6 @@ from irsplit.runtime.static_model import FLAT
 FEWEST_BITS, MOST_BITS = 2, 8
 LEVELS = tuple(round(2 ** (quarter / 4)) for quarter in range(4 * FEWEST_BITS, 4 * MOST_BITS + 1))
 """The levels among which a target decides, a quarter of a bit apart."""
-_LOOK_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -162,21 +161,14 @@ class QuantizeBoundary:
     def _fewest(self, reaches: Callable[[int], bool], failure: str) -> int:
         """The fewest of LEVELS that reach a target. Raises PassError when 8 bits do not.
 
-        More levels reach it the better, but on few calls not strictly: below the place that a bisection finds,
-        so many more are tried until that many in a row miss.
+        From coarse to fine, in whole bits and then among the quarters below the first that do: on few calls more
+        levels do not always reach an agreement the better, and where many would do, these are the coarsest.
         """
-        if not reaches(LEVELS[-1]):
+        whole = next((place for place in range(0, len(LEVELS), 4) if reaches(LEVELS[place])), None)
+        if whole is None:
             raise PassError(f"pass '{self.name}': {failure} in 8 bits; lower the target or keep the boundary lossless")
-        low, high = 0, len(LEVELS) - 1
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if reaches(LEVELS[middle]) else (middle + 1, high)
-        missed = 1  # the one below, by the bisection
-        for place in range(high - 2, -1, -1):
-            if missed == _LOOK_AHEAD:
-                break
-            high, missed = (place, 0) if reaches(LEVELS[place]) else (high, missed + 1)
-        return LEVELS[high]
+        between = range(max(0, whole - 3), whole)
+        return LEVELS[next((place for place in between if reaches(LEVELS[place])), whole)]
 
 
 def _tensors(send: Node) -> list[_Tensor]:

@@ -13,7 +13,8 @@ def add_coding(parser: ArgumentParser) -> None:
         default="lossless",
         metavar="TARGET",
         help=f"how floats and quantized 8-bit integers cross: {', '.join(TARGETS)}; default lossless. Options follow "
-        f"with commas: {', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), as in int8,range=mse,per-channel",
+        f"with commas: {', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), "
+        "as in int8,range=mse,per-channel",
     )
     parser.add_argument(
         "--boundary-ops",
