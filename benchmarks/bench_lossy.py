@@ -24,7 +24,7 @@ from PIL import Image
 import irsplit
 from irsplit.boundary.agreement import agreement
 from irsplit.dialects.registry import dialect_of
-from irsplit.ir import TensorType
+from irsplit.ir import TensorType, fed
 from irsplit.passes import find_cuts
 from irsplit.runtime.boundary import Quantization
 from irsplit.runtime.engines import Engine, open_engine
@@ -75,7 +75,7 @@ def row(
     path: Path, cut: str, type: TensorType, calibration: Sequence[Array], test: Sequence[Array], least: float
 ) -> str:
     """What `compile` makes of one cut."""
-    name = dialect_of(path).read(path).entry.inputs[0].name
+    name = fed(dialect_of(path).read(path).entry)[0].name
     calls = [{name: feed} for feed in test]
     with tempfile.TemporaryDirectory(prefix="irsplit-") as directory:
         plain, lossy = Path(directory) / "plain", Path(directory) / "lossy"
@@ -122,17 +122,19 @@ def pictures_row(
 
 def typed(path: Path, feeds: Sequence[Floats]) -> list[Array]:
     """As the model wants them: bytes, or half precision."""
-    type = dialect_of(path).read(path).entry.inputs[0].type
+    type = fed(dialect_of(path).read(path).entry)[0].type
     storage = type.dtype.storage if isinstance(type, TensorType) else None
     return [feed.astype(storage or np.float32) for feed in feeds]
 
 
-def cuts_of(path: Path, count: int) -> list[tuple[str, TensorType]]:
-    """Evenly spaced legal cuts of one tensor that is smaller than the input as f32, with the tensor's type."""
+def cuts_of(path: Path, count: int, wanted: Sequence[str] | None = None) -> list[tuple[str, TensorType]]:
+    """The wanted or evenly spaced legal cuts of one tensor of 256 elements at least, with the tensor's type."""
     entry = dialect_of(path).read(path).entry
     legal = [cut for cut in find_cuts(entry) if cut.legal and len(cut.tensors) == 1 and cut.kind == "strict"]
     typed_cuts = [(cut.id, cut.tensors[0].type) for cut in legal[:-1]]
     useful = [(id, type) for id, type in typed_cuts if isinstance(type, TensorType) and (type.elements(1) or 0) >= 256]
+    if wanted is not None:
+        return [found for found in useful if found[0] in wanted]
     if len(useful) <= count:
         return useful
     return [useful[round(i * (len(useful) - 1) / max(1, count - 1))] for i in range(count)]
@@ -142,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--networks", default=",".join(CLASSIFIERS))
     parser.add_argument("--cuts", type=int, default=6, help="cuts of a network, first to last")
+    parser.add_argument("--at", help="these cuts instead, with commas")
     parser.add_argument("--agreement", type=float, default=0.98, help="the target on the calibration crops")
     parser.add_argument("--calibration", type=int, default=80, help="crops of the calibration pictures")
     parser.add_argument("--inputs", type=int, default=240, help="crops of the test pictures")
@@ -157,7 +160,8 @@ def main() -> None:
         pictures = crops(options.test.split(",") if options.test else tested, options.inputs, network.size)
         test = typed(path, feeds_of(network, pictures))
         calibration = typed(path, feeds_of(network, crops(learnt, options.calibration, network.size)))
-        for cut, type in cuts_of(path, options.cuts):
+        wanted = options.at.split(",") if options.at else None
+        for cut, type in cuts_of(path, options.cuts, wanted):
             print(row(path, cut, type, calibration, test, options.agreement), flush=True)
         whole = open_engine(path, path.suffix[1:])
         notes.append(f"{name}: the input as {pictures_row(path, network, pictures, test, whole)}")

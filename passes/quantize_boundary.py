@@ -47,7 +47,7 @@ class QuantizeBoundary:
     """Affine quantization over the range seen in calibration; floats beyond the range cross exactly.
 
     A tensor whose type says that its 8-bit integers stand for numbers, as in a quantized TFLite model, crosses in
-    coarser steps, or as it is where steps of its own are not finer than those wanted; other integers cross exactly.
+    coarser steps, or as it is where those would be no coarser than its own; other integers cross exactly.
     `bits` are fixed unless there is a target. `snr` (dB) takes for every tensor the fewest of LEVELS that reach it on
     the calibration data; `agreement` (0 to 1) the fewest for all with which the outputs of the whole model, through
     the real far side, have their largest element in the same place as without quantization. `range` is min-max,
