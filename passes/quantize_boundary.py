@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from irsplit.boundary.agreement import agreement
+from irsplit.boundary.agreement import agreement, is_comparable
 from irsplit.boundary.ranges import METHODS, quantization, requantization, signal_to_noise_db
 from irsplit.boundary.train import channel_axis
 from irsplit.errors import PassError
@@ -143,6 +143,11 @@ class QuantizeBoundary:
         if context.evaluate is None:
             raise PassError(f"pass '{self.name}': an agreement is measured on calibration inputs; give some")
         expected = context.evaluate(model)
+        if not any(is_comparable(output) for call in expected for output in call.values()):
+            raise PassError(
+                f"pass '{self.name}': no output has rows of several numbers, of which one could be the largest; "
+                "give a signal to noise ratio (snr) instead of an agreement"
+            )
         before = [(send, _tensors(send)) for _, send in sends(model)]
 
         def reaches(levels: int) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import irsplit
-from irsplit.boundary.agreement import agreement
+from irsplit.boundary.agreement import agreement, is_comparable
 from irsplit.boundary.ranges import METHODS, quantization, requantization, signal_to_noise_db
 from irsplit.errors import IrsplitError
 from irsplit.runtime import frame
@@ -143,6 +143,15 @@ def test_the_same_place_among_equals() -> None:
     found = np.array([[0, 1, 2, 0], [0, 0, 0, 1], [np.nan, 9, 9, 9]], np.float32)
     assert agreement([expected[:1]], [found[:1]]) == 1
     assert agreement([expected], [found]) == pytest.approx(2 / 3)
+
+
+def test_a_classifier_may_end_in_a_plane_of_one_pixel() -> None:
+    expected, found = np.array([[1, 3, 2]]), np.array([[1, 2, 3]])
+    assert agreement([expected.reshape(1, 3, 1, 1)], [found.reshape(1, 3, 1, 1)]) == 0
+    assert is_comparable(expected[:, :, None])
+    assert not is_comparable(expected.reshape(3, 1))
+    assert not is_comparable(np.float32(1))
+    assert not is_comparable(np.zeros((1, 5, 7, 1)))
 
 
 @pytest.mark.parametrize(
