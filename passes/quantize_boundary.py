@@ -1,4 +1,4 @@
-"""quantize-boundary: float tensors cross a boundary as integers of 2 to 8 bits."""
+"""quantize-boundary: floats cross a boundary as integers of 2 to 8 bits, and integers in coarser steps."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -7,26 +7,49 @@ from typing import ClassVar
 
 import numpy as np
 
-from irsplit.boundary.agreement import agreement
-from irsplit.boundary.ranges import METHODS, quantization, signal_to_noise_db
+from irsplit.boundary.agreement import agreement, is_comparable
+from irsplit.boundary.ranges import METHODS, quantization, requantization, signal_to_noise_db
 from irsplit.boundary.train import channel_axis
 from irsplit.errors import PassError
-from irsplit.ir import Model
+from irsplit.ir import Model, Node, TensorType, Value
 from irsplit.passes.base import Context, Samples, channel_layout
-from irsplit.passes.boundaries import sends, set_specs, specs
+from irsplit.passes.boundaries import sends, set_specs, spec_of, specs
 from irsplit.runtime import frame
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from irsplit.runtime.static_model import FLAT
 
 FEWEST_BITS, MOST_BITS = 2, 8
+LEVELS = tuple(round(2 ** (quarter / 4)) for quarter in range(4 * FEWEST_BITS, 4 * MOST_BITS + 1))
+"""The levels among which a target decides, a quarter of a bit apart."""
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One tensor of a boundary; `zero` is the integer that stands for 0 in one of i8 or u8, None in others."""
+
+    spec: TensorSpec
+    zero: int | None
+
+    @property
+    def wanted(self) -> bool:
+        is_float = self.spec.dtype in ("f32", "f16", "bf16")
+        return self.spec.quantization is None and (is_float or self.zero is not None)
+
+    def values(self, arrays: Samples) -> list[np.ndarray]:
+        """What the elements stand for, up to the scale of integers; bfloat16 travels as its upper 16 bits of an f32."""
+        if self.spec.dtype == "bf16":
+            return [(np.asarray(array).view(np.uint16).astype(np.uint32) << 16).view(np.float32) for array in arrays]
+        return [np.asarray(array, np.float32) - (self.zero or 0) for array in arrays]
 
 
 @dataclass(frozen=True)
 class QuantizeBoundary:
-    """Affine quantization over the range seen in calibration; integers, and floats beyond the range, cross exactly.
+    """Affine quantization over the range seen in calibration; floats beyond the range cross exactly.
 
-    `bits` are fixed unless there is a target. `snr` (dB) takes for every tensor the fewest bits that reach it on the
-    calibration data; `agreement` (0 to 1) the fewest bits for all with which the outputs of the whole model, through
+    A tensor whose type says that its 8-bit integers stand for numbers, as in a quantized TFLite model, crosses in
+    coarser steps, or as it is where those would be no coarser than its own; other integers cross exactly.
+    `bits` are fixed unless there is a target. `snr` (dB) takes for every tensor the fewest of LEVELS that reach it on
+    the calibration data; `agreement` (0 to 1) the fewest for all with which the outputs of the whole model, through
     the real far side, have their largest element in the same place as without quantization. `range` is min-max,
     percentile, mse or entropy; `per-channel` gives every channel a range of its own. Raises PassError without
     calibration data, and when 8 bits miss the target.
@@ -42,25 +65,31 @@ class QuantizeBoundary:
 
     def run(self, model: Model, context: Context) -> bool:
         self._check()
-        before = [(send, specs(send)) for _, send in sends(model)]
+        before = [(send, _tensors(send)) for _, send in sends(model)]
         samples = context.samples(model)
-        for _, crossing in before:
-            self._check_samples(crossing, samples)
+        for _, tensors in before:
+            self._check_samples(tensors, samples)
         layout = channel_layout(model)
         if self.snr:
-            chosen = [[self._by_snr(spec, samples, layout) for spec in crossing] for _, crossing in before]
+            chosen = [[self._by_snr(tensor, samples, layout) for tensor in tensors] for _, tensors in before]
         else:
-            bits = self._by_agreement(model, context, samples, layout) if self.agreement else self.bits
-            chosen = [[self.quantized(spec, samples, layout, bits) for spec in crossing] for _, crossing in before]
+            levels = self._by_agreement(model, context, samples, layout) if self.agreement else 1 << self.bits
+            chosen = [[self._coarser(tensor, samples, layout, levels) for tensor in tensors] for _, tensors in before]
         changed = [set_specs(send, new) for (send, _), new in zip(before, chosen, strict=True)]
         if self.snr or self.agreement:
-            self._remark_bits([spec for crossing in chosen for spec in crossing], context)
+            for (_, tensors), new in zip(before, chosen, strict=True):
+                self._remark_steps(tensors, new, context)
         return any(changed)
 
-    def _remark_bits(self, chosen: Sequence[TensorSpec], context: Context) -> None:
-        for spec in chosen:
-            if spec.quantization is not None:
-                context.remark(self, f"%{spec.name} crosses in {spec.quantization.bits} bits")
+    def _remark_steps(self, before: Sequence[_Tensor], chosen: Sequence[TensorSpec], context: Context) -> None:
+        for tensor, spec in zip(before, chosen, strict=True):
+            if (q := spec.quantization) is None:
+                if tensor.wanted:
+                    context.remark(self, f"%{spec.name} crosses as it is: coarser steps than its own miss the target")
+            elif tensor.zero is not None:
+                context.remark(self, f"%{spec.name} crosses in steps of {max(q.scales):.3g} of its integers")
+            elif tensor.wanted:
+                context.remark(self, f"%{spec.name} crosses in {q.bits} bits")
 
     def _check(self) -> None:
         if not FEWEST_BITS <= self.bits <= MOST_BITS:
@@ -72,82 +101,97 @@ class QuantizeBoundary:
         if not 0 <= self.agreement <= 1:
             raise PassError(f"pass '{self.name}': agreement {self.agreement} is a share, 0 to 1")
 
-    def _check_samples(self, crossing: Sequence[TensorSpec], samples: Mapping[str, Samples]) -> None:
-        missing = next((spec for spec in crossing if _wants(spec) and not samples.get(spec.name)), None)
+    def _check_samples(self, tensors: Sequence[_Tensor], samples: Mapping[str, Samples]) -> None:
+        missing = next((tensor for tensor in tensors if tensor.wanted and not samples.get(tensor.spec.name)), None)
         if missing is not None:
             raise PassError(
-                f"pass '{self.name}' has no calibration data for %{missing.name}; "
+                f"pass '{self.name}' has no calibration data for %{missing.spec.name}; "
                 "give calibration inputs (--calibration) or keep the boundary lossless"
             )
 
-    def quantized(self, spec: TensorSpec, samples: Mapping[str, Samples], layout: str, bits: int) -> TensorSpec:
-        """The spec of a float tensor in so many bits, by its samples; another one as it is."""
-        if not _wants(spec):
+    def quantized(self, value: Value, samples: Mapping[str, Samples], layout: str) -> TensorSpec:
+        """How a value crosses in the fixed number of bits, by its samples."""
+        return self._coarser(_Tensor(spec_of(value), _zero(value)), samples, layout, 1 << self.bits)
+
+    def _coarser(self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int) -> TensorSpec:
+        """The spec of a tensor in so many levels, by its samples; of one that is not quantized as it is."""
+        spec = tensor.spec
+        if not tensor.wanted:
             return spec
-        axis = channel_axis(spec, layout) if self.per_channel else FLAT
-        per_channel = axis if axis != FLAT and spec.shape[axis] is not None else None
-        q = quantization(
-            _as_floats(spec, samples[spec.name]), bits, method=self.range, axis=per_channel, outliers=not self.clip
-        )
+        arrays, method = samples[spec.name], self.range
+        channels = channel_axis(spec, layout) if self.per_channel else FLAT
+        axis = channels if channels != FLAT and spec.shape[channels] is not None else None
+        if tensor.zero is None:
+            q = quantization(tensor.values(arrays), levels, method=method, axis=axis, outliers=not self.clip)
+        else:
+            q = requantization(arrays, levels, tensor.zero, method=method, axis=axis)
         return dataclasses.replace(spec, quantization=q)
 
-    def _by_snr(self, spec: TensorSpec, samples: Mapping[str, Samples], layout: str) -> TensorSpec:
-        if not _wants(spec):
-            return spec
-        arrays = samples[spec.name]
+    def _by_snr(self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str) -> TensorSpec:
+        if not tensor.wanted:
+            return tensor.spec
+        arrays = samples[tensor.spec.name]
 
-        def reaches(bits: int) -> bool:
-            found = [_roundtrip(self.quantized(spec, samples, layout, bits), array) for array in arrays]
-            return signal_to_noise_db(_as_floats(spec, arrays), _as_floats(spec, found)) >= self.snr
+        def reaches(levels: int) -> bool:
+            found = [_roundtrip(self._coarser(tensor, samples, layout, levels), array) for array in arrays]
+            return signal_to_noise_db(tensor.values(arrays), tensor.values(found)) >= self.snr
 
-        return self.quantized(
-            spec, samples, layout, self._fewest(reaches, f"%{spec.name} does not reach {self.snr} dB")
-        )
+        levels = self._fewest(reaches, f"%{tensor.spec.name} does not reach {self.snr} dB")
+        return self._coarser(tensor, samples, layout, levels)
 
     def _by_agreement(self, model: Model, context: Context, samples: Mapping[str, Samples], layout: str) -> int:
         if context.evaluate is None:
             raise PassError(f"pass '{self.name}': an agreement is measured on calibration inputs; give some")
         expected = context.evaluate(model)
-        before = [(send, specs(send)) for _, send in sends(model)]
+        if not any(is_comparable(output) for call in expected for output in call.values()):
+            raise PassError(
+                f"pass '{self.name}': no output has rows of several numbers, of which one could be the largest; "
+                "give a signal to noise ratio (snr) instead of an agreement"
+            )
+        before = [(send, _tensors(send)) for _, send in sends(model)]
 
-        def reaches(bits: int) -> bool:
-            for send, crossing in before:
-                set_specs(send, [self.quantized(spec, samples, layout, bits) for spec in crossing])
+        def reaches(levels: int) -> bool:
+            for send, tensors in before:
+                set_specs(send, [self._coarser(tensor, samples, layout, levels) for tensor in tensors])
             try:
                 found = evaluate(model)
                 return agreement(_flat(expected, expected), _flat(expected, found)) >= self.agreement
             finally:
-                for send, crossing in before:
-                    set_specs(send, crossing)
+                for send, tensors in before:
+                    set_specs(send, [tensor.spec for tensor in tensors])
 
         evaluate = context.evaluate
         return self._fewest(reaches, f"the outputs do not agree in {self.agreement:.2%} of the cases")
 
     def _fewest(self, reaches: Callable[[int], bool], failure: str) -> int:
-        """The fewest bits that reach a target, which more bits reach the better. Raises PassError when 8 do not."""
-        if not reaches(MOST_BITS):
+        """The fewest of LEVELS that reach a target. Raises PassError when 8 bits do not.
+
+        From coarse to fine, in whole bits and then among the quarters below the first that do: on few calls more
+        levels do not always reach an agreement the better, and where many would do, these are the coarsest.
+        """
+        whole = next((place for place in range(0, len(LEVELS), 4) if reaches(LEVELS[place])), None)
+        if whole is None:
             raise PassError(f"pass '{self.name}': {failure} in 8 bits; lower the target or keep the boundary lossless")
-        low, high = FEWEST_BITS, MOST_BITS
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if reaches(middle) else (middle + 1, high)
-        return high
+        between = range(max(0, whole - 3), whole)
+        return LEVELS[next((place for place in between if reaches(LEVELS[place])), whole)]
+
+
+def _tensors(send: Node) -> list[_Tensor]:
+    zeros = [_zero(value) for value in send.inputs if value is not None]
+    return [_Tensor(spec, zero) for spec, zero in zip(specs(send), zeros, strict=True)]
+
+
+def _zero(value: Value) -> int | None:
+    """The integer that stands for 0 where the type of an 8-bit tensor says so for the whole of it."""
+    if not isinstance(value.type, TensorType) or value.type.dtype.name not in ("i8", "u8"):
+        return None
+    affine = value.type.quantization
+    return affine.zero_point[0] if affine is not None and affine.axis is None and affine.zero_point else None
 
 
 def _flat(expected: Sequence[Mapping[str, object]], others: Sequence[Mapping[str, object]]) -> list[object]:
     """The outputs of all calls in one list, in the order of the expected ones."""
     return [other[name] for call, other in zip(expected, others, strict=True) for name in call]
-
-
-def _wants(spec: TensorSpec) -> bool:
-    return spec.dtype in ("f32", "f16", "bf16") and spec.quantization is None
-
-
-def _as_floats(spec: TensorSpec, arrays: Samples) -> list[np.ndarray]:
-    """bfloat16 travels as its upper 16 bits of an f32."""
-    if spec.dtype == "bf16":
-        return [(np.asarray(array).view(np.uint16).astype(np.uint32) << 16).view(np.float32) for array in arrays]
-    return [np.asarray(array, np.float32) for array in arrays]
 
 
 def _roundtrip(spec: TensorSpec, array: np.ndarray) -> np.ndarray:

@@ -90,9 +90,8 @@ def measured_ratios(
     sizes: dict[tuple[str, str], int] = {}
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for value in values:
-        spec = spec_of(value)
-        if bits and value not in inputs:
-            spec = QuantizeBoundary(bits).quantized(spec, samples, layout, bits)
+        lossy = bits and value not in inputs
+        spec = QuantizeBoundary(bits).quantized(value, samples, layout) if lossy else spec_of(value)
         fitted, held = held_out(as_framed(spec, samples[value.name]))
         for way in published[value.name]:
             size = frame_bytes(_coded(spec, way.codec, fitted, layout), held)

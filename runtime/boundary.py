@@ -33,7 +33,7 @@ _CHUNK_BYTES_LIMIT = 1 << 30
 _DEFAULT_CHUNK_BYTES = 1 << 24
 _SIZE_LIMIT = 1 << 62
 _DEFAULT_PART = 1 << 20
-_QUANTIZABLE = ("f32", "f16", "bf16")
+_QUANTIZABLE = ("f32", "f16", "bf16", "i8", "u8")
 _STORAGES = {dtype.name: dtype.storage for dtype in dtypes.ALL if dtype.storage is not None}
 MANTISSA_BITS = {"f32": 23, "f16": 10, "bf16": 7}
 WIDE_INTEGERS = ("i16", "i32", "i64", "u16", "u32", "u64")
@@ -57,9 +57,10 @@ def _codec_name(code: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """Affine 8-bit quantization of a float tensor.
+    """Affine 8-bit quantization of a float tensor, or of an i8 or u8 tensor in coarser steps than its own.
 
-    q = clip(round_half_even(x / scale) + zero_point), and back: x' = (q - zero_point) * scale.
+    q = clip(round_half_even(x / scale) + zero_point), and back: x' = (q - zero_point) * scale, for integers rounded
+    half to even and clamped to their type.
     One scale and zero point, or one for every index along `axis`. `bits` narrows the range of the integers. With
     `outliers`, values beyond the range (NaN and infinities too) travel exactly beside the integers, up to a sixteenth
     of the tensor; without, they are clipped, and NaN becomes 0.

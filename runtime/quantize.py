@@ -23,6 +23,9 @@ def _from_float(spec: TensorSpec, values: _Floats) -> NDArray[np.generic]:
     if spec.dtype == "bf16":
         bits = values.view(np.uint32)
         return ((bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    if spec.dtype in ("i8", "u8"):
+        low = -128 if spec.dtype == "i8" else 0
+        return np.rint(np.clip(values, low, low + 255)).astype(spec.storage)
     with np.errstate(over="ignore"):
         return values.astype(spec.storage)
 

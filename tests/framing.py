@@ -15,6 +15,7 @@ from irsplit.runtime.status import Status, StatusError
 Array = NDArray[np.generic]
 FRAMABLE = tuple(dtype.name for dtype in dtypes.ALL if dtype.framable)
 FLOATS = ("f32", "f16", "bf16")
+QUANTIZABLE = (*FLOATS, "i8", "u8")
 
 
 def engines(boundary: Boundary) -> tuple[Codec, Codec]:
@@ -72,12 +73,12 @@ def quantizations(draw: st.DrawFn, shape: tuple[int | None, ...]) -> Quantizatio
 
 @st.composite
 def specs_with_arrays(draw: st.DrawFn, index: int) -> tuple[TensorSpec, Array]:
-    dtype = draw(st.sampled_from(FRAMABLE))
+    dtype = draw(st.sampled_from(QUANTIZABLE if draw(st.booleans()) else FRAMABLE))
     shape = tuple(draw(st.lists(st.integers(0, 5), max_size=8 if draw(st.booleans()) else 3)))
     if math.prod(shape) > 2000:
         shape = shape[:3]
     symbolic = tuple(None if draw(st.booleans()) else dim for dim in shape)
-    quantization = draw(quantizations(symbolic)) if dtype in FLOATS and draw(st.booleans()) else None
+    quantization = draw(quantizations(symbolic)) if dtype in QUANTIZABLE and draw(st.booleans()) else None
     codec = draw(st.sampled_from(["raw", "zstandard"]))
     parameters, chunk = b"", 0
     if codec == "zstandard":

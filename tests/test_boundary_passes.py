@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import irsplit
-from irsplit.boundary.agreement import agreement
-from irsplit.boundary.ranges import METHODS, quantization, signal_to_noise_db
+from irsplit.boundary.agreement import agreement, is_comparable
+from irsplit.boundary.ranges import METHODS, quantization, requantization, signal_to_noise_db
 from irsplit.cli import main
 from irsplit.errors import IrsplitError
 from irsplit.runtime import frame
@@ -22,6 +22,11 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 def calls(file: str, count: int) -> list[dict[str, Any]]:
     images = np.load(EXAMPLE / file)["images"][:count].astype(np.float32) / 255
     return [{"image": image[None, None]} for image in images]
+
+
+def integer_calls(file: str, count: int) -> list[dict[str, Any]]:
+    images = np.load(EXAMPLE / file)["images"][:count].astype(np.int16) - 128
+    return [{"image": image.astype(np.int8)[None, :, :, None]} for image in images]
 
 
 def compiled(folder: Path, **options: Any) -> dict[str, Any]:
@@ -85,6 +90,82 @@ def test_fewer_bits_for_a_lower_target(tmp_path: Path) -> None:
     assert agreement(logits(whole), logits(frames(tmp_path / "agreement=0.9")[1])) >= 0.8
 
 
+def of_integers(folder: Path, **options: Any) -> tuple[TensorSpec, float, float]:
+    """What crosses in the 8-bit network, the mean frame, and the agreement on images that calibration has not seen."""
+    model = EXAMPLE / "digits_int8.tflite"
+    calibration = integer_calls("calibration_images.npz", 12)
+    irsplit.compile_model(model, folder, ["down/relu"], codec="static-rans", calibration=calibration, **options)
+    session, sizes, outputs = irsplit.LocalSession(folder), list[int](), list[dict[str, Any]]()
+    for call in integer_calls("test_images.npz", 20):
+        outputs.append(session.run(call))
+        sizes.append(session.frame_bytes[0])
+    whole = irsplit.LocalSession(folder.with_name("lossless")) if options else session
+    expected = [whole.run(call) for call in integer_calls("test_images.npz", 20)]
+    share = agreement([call["logits"] for call in expected], [call["logits"] for call in outputs])
+    return session.boundaries[0].tensors[0], float(np.mean(sizes)), share
+
+
+def test_integers_cross_in_coarser_steps(tmp_path: Path) -> None:
+    """Zero stays exact and other integers within half a step."""
+    plain, most, _ = of_integers(tmp_path / "lossless")
+    assert plain.quantization is None
+    spec, size, share = of_integers(tmp_path / "target", boundary="agreement=0.95")
+    assert spec.quantization is not None
+    assert (spec.dtype, spec.quantization.outliers) == ("i8", False)
+    assert size < 0.8 * most
+    assert share >= 0.9
+    integers = np.arange(-128, 128, dtype=np.int8)
+    boundary = Boundary(0, "x", (TensorSpec("x", "i8", (256,), spec.quantization),))
+    (found,) = frame.decode(boundary, frame.encode(boundary, [integers]))
+    assert found[0] == -128
+    assert np.abs(found.astype(int) - integers).max() <= spec.quantization.scales[0] / 2 + 0.5
+
+
+@pytest.mark.parametrize("zero", [0, 119, 255])
+@pytest.mark.parametrize("levels", [91, 64, 10])
+def test_steps_of_integers_go_through_zero(zero: int, levels: int) -> None:
+    array = np.clip(np.random.default_rng(4).normal(zero, 60, (1, 9, 9, 4)), 0, 255).astype(np.uint8)
+    q = requantization([array], levels, zero, axis=3)
+    assert q is not None
+    assert len(q.scales) == 4
+    boundary = Boundary(0, "x", (TensorSpec("x", "u8", array.shape, q),))
+    array[0, 0] = zero
+    (found,) = frame.decode(boundary, frame.encode(boundary, [array]))
+    assert (found[0, 0] == zero).all()
+    assert (np.abs(found.astype(int) - array) <= np.array(q.scales) / 2 + 0.5).all()
+
+
+def test_steps_finer_than_those_of_integers_leave_them_alone() -> None:
+    array = np.arange(40, 200, dtype=np.uint8)
+    assert requantization([array], 161, 100) is None
+    q = requantization([array], 108, 100)
+    assert q is not None
+    assert q.scales[0] == pytest.approx(100 / 67)  # 159 / 107, and a multiple of it is 100
+
+
+def test_a_target_decides_between_bits(tmp_path: Path) -> None:
+    q = compiled(tmp_path / "target", boundary="snr=26")["quantization"][0]
+    full = compiled(tmp_path / "int8", boundary="int8")["quantization"][0]
+    levels = round(full["scales"][0] * 255 / q["scales"][0]) + 1
+    assert (levels, q["bits"]) == (45, 6)
+
+
+def test_the_same_place_among_equals() -> None:
+    expected = np.array([[3, 7, 7, 0], [1, 0, 0, 0], [np.nan, 1, 2, 3]], np.float32)
+    found = np.array([[0, 1, 2, 0], [0, 0, 0, 1], [np.nan, 9, 9, 9]], np.float32)
+    assert agreement([expected[:1]], [found[:1]]) == 1
+    assert agreement([expected], [found]) == pytest.approx(2 / 3)
+
+
+def test_a_classifier_may_end_in_a_plane_of_one_pixel() -> None:
+    expected, found = np.array([[1, 3, 2]]), np.array([[1, 2, 3]])
+    assert agreement([expected.reshape(1, 3, 1, 1)], [found.reshape(1, 3, 1, 1)]) == 0
+    assert is_comparable(expected[:, :, None])
+    assert not is_comparable(expected.reshape(3, 1))
+    assert not is_comparable(np.float32(1))
+    assert not is_comparable(np.zeros((1, 5, 7, 1)))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -118,7 +199,7 @@ def test_values_beyond_a_range_cross_exactly(method: str, axis: int | None) -> N
     rng = np.random.default_rng(1)
     array = rng.normal(size=(1, 4, 40, 40)).astype(np.float32) * np.float32([1, 2, 5, 0.1]).reshape(1, 4, 1, 1)
     array[0, 2, 3, 3] = 4000
-    q = quantization([np.delete(array, 3, axis=2)], 8, method=method, axis=axis)
+    q = quantization([np.delete(array, 3, axis=2)], 256, method=method, axis=axis)
     assert len(q.scales) == (1 if axis is None else 4)
     found, _ = roundtrip(q, array)
     assert found[0, 2, 3, 3] == 4000
@@ -130,7 +211,7 @@ def test_an_outlier_in_calibration_costs_min_max_its_precision() -> None:
     array = rng.normal(size=(1, 64, 64)).astype(np.float32)
     array[0, 0, :4] = 300
     errors = {
-        m: signal_to_noise_db([array], [roundtrip(quantization([array], 8, method=m), array)[0]]) for m in METHODS
+        m: signal_to_noise_db([array], [roundtrip(quantization([array], 256, method=m), array)[0]]) for m in METHODS
     }
     assert errors["percentile"] > errors["entropy"] > errors["min-max"] == min(errors.values())
 
@@ -138,6 +219,6 @@ def test_an_outlier_in_calibration_costs_min_max_its_precision() -> None:
 def test_channels_of_different_size_keep_their_precision_apart() -> None:
     rng = np.random.default_rng(3)
     array = rng.normal(size=(1, 2, 64, 64)).astype(np.float32) * np.float32([100, 0.01]).reshape(1, 2, 1, 1)
-    together, _ = roundtrip(quantization([array], 8), array)
-    apart, _ = roundtrip(quantization([array], 8, axis=1), array)
+    together, _ = roundtrip(quantization([array], 256), array)
+    apart, _ = roundtrip(quantization([array], 256, axis=1), array)
     assert signal_to_noise_db([array[:, 1]], [apart[:, 1]]) > 30 > signal_to_noise_db([array[:, 1]], [together[:, 1]])

@@ -73,9 +73,13 @@ def plain_vectors() -> list[tuple[bytes, bytes]]:
         TensorSpec("d", "f16", (4, 6), Quantization((0.01,), (100,), "u8", 7)),
         TensorSpec("e", "bf16", (4, 6), Quantization((2.0**100,), (1,), "i8", 3, outliers=True)),
         TensorSpec("f", "f64", (0, 2)),
+        TensorSpec("g", "u8", (16, 16), Quantization((1.7,), (-128,))),
+        TensorSpec("h", "i8", (2, 128), Quantization((9.9, 3e38), (5, -7), "i8", 5, 0, outliers=True)),
     ]
+    bytes_ = np.arange(256, dtype=np.uint8)
     arrays = [
-        np.array([1, 2, 3], np.uint8), values, np.array(-5), halves, halves.view(np.uint16), np.zeros((0, 2))
+        np.array([1, 2, 3], np.uint8), values, np.array(-5), halves, halves.view(np.uint16), np.zeros((0, 2)),
+        bytes_.reshape(16, 16), bytes_.view(np.int8).reshape(2, 128),
     ]  # fmt: skip
     large = [TensorSpec("a", "u8", (3,)), TensorSpec("b", "f64", (None, 2000)), TensorSpec("c", "bool", (5,))]
     ramp = np.arange(2000, dtype=np.float64).reshape(1, 2000) / 7

@@ -132,6 +132,15 @@ def test_int8_needs_calibration_and_keeps_the_answer(tmp_path: Path, capsys: pyt
     assert outcome["exact"][0]["agreement"] == 1.0
 
 
+def test_an_integer_boundary_in_coarser_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--cut", "down/relu", "--boundary", "int4", "--calibration", EXAMPLE / "pictures")
+    assert irsplit("compile", EXAMPLE / "digits_int8.tflite", "-o", tmp_path / "bundle", *words) == 0
+    assert irsplit("verify", tmp_path / "bundle", "--inputs", EXAMPLE / "pictures") == 0
+    assert "quantized" in capsys.readouterr().out
+    assert irsplit("inspect", tmp_path / "bundle") == 0
+    assert "i8[?,8,8,24], zstandard, 8 bits, scale 16" in capsys.readouterr().out
+
+
 def test_the_same_bytes_from_two_places(tmp_path: Path) -> None:
     for folder in ("one", "elsewhere/two"):
         assert irsplit("compile", EXAMPLE / "digits.onnx", "-o", tmp_path / folder) == 0

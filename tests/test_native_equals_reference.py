@@ -69,3 +69,19 @@ def test_quantization_error_is_at_most_half_a_step(dtype: str) -> None:
     boundary = Boundary(0, "b", (spec,))
     (back,) = frame.decode(boundary, frame.encode(boundary, [values]))
     assert np.abs(back.astype(np.float32) - values).max() <= 0.0251 + (0.004 if dtype == "f16" else 0)
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [("u8", -128), ("i8", 0)])
+def test_every_integer_comes_back_within_half_a_step(dtype: str, zero: int) -> None:
+    integers = np.arange(256, dtype=np.uint8).view(TensorSpec("x", dtype, ()).storage)
+    for scale in (1.0, 1.3, 2.0, 2.5, 17.0, 128.0, 500.0):
+        boundary = Boundary(0, "b", (TensorSpec("x", dtype, (256,), Quantization((scale,), (zero,))),))
+        native, reference = engines(boundary)
+        coded = native.encode([integers])
+        assert coded == reference.encode([integers])
+        found, twin = np.empty_like(integers), np.empty_like(integers)
+        native.decode(memoryview(coded), [found])
+        reference.decode(memoryview(coded), [twin])
+        np.testing.assert_array_equal(found, twin)
+        assert np.abs(found.astype(int) - integers).max() <= (scale + 1) / 2
+        assert scale > 1 or np.array_equal(found, integers)

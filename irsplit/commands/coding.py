@@ -12,8 +12,9 @@ def add_coding(parser: ArgumentParser) -> None:
         "--boundary",
         default="lossless",
         metavar="TARGET",
-        help=f"how float tensors cross: {', '.join(TARGETS)}; default lossless. Options follow with commas: "
-        f"{', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), as in int8,range=mse,per-channel",
+        help=f"how floats and quantized 8-bit integers cross: {', '.join(TARGETS)}; default lossless. Options follow "
+        f"with commas: {', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), "
+        "as in int8,range=mse,per-channel",
     )
     parser.add_argument(
         "--boundary-ops",
@@ -45,6 +46,6 @@ def add_pricing(parser: ArgumentParser) -> None:
         "--boundary",
         default="lossless",
         metavar="TARGET",
-        help="how float tensors cross, as for compile; default lossless",
+        help="how floats and quantized integers cross, as for compile; default lossless",
     )
     _add_calibration(parser, "inputs on which boundaries are measured in this codec, instead of published ratios")

@@ -63,6 +63,10 @@ static irs_status check_head(const uint8_t *p, size_t size) {
 }
 
 #ifndef IRS_NO_QUANTIZATION
+static int is_quantizable(uint8_t dtype) {
+    return dtype == IRS_F32 || dtype == IRS_F16 || dtype == IRS_BF16 || dtype == IRS_I8 || dtype == IRS_U8;
+}
+
 static irs_status read_quantization(irs_spec *spec, reader *r) {
     irs_quantization *q = &spec->quantization;
     const uint8_t *p = take(r, 8);
@@ -74,8 +78,7 @@ static irs_status read_quantization(irs_spec *spec, reader *r) {
     q->outliers = p[2] & 1;
     q->axis = p[3] == 0xFF ? IRS_MAX_RANK : p[3];
     q->count = load32(p + 4);
-    int is_float = spec->dtype == IRS_F32 || spec->dtype == IRS_F16 || spec->dtype == IRS_BF16;
-    if (!is_float || (q->storage != IRS_I8 && q->storage != IRS_U8) || bits < 2 || bits > 8 || p[2] > 1) {
+    if (!is_quantizable(spec->dtype) || (q->storage != IRS_I8 && q->storage != IRS_U8) || bits < 2 || bits > 8 || p[2] > 1) {
         return IRS_ERR_DESCRIPTOR;
     }
     if (q->axis != IRS_MAX_RANK && (q->axis >= spec->rank || spec->dims[q->axis] == IRS_SYMBOLIC)) {

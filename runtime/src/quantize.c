@@ -1,5 +1,6 @@
-/* Affine 8-bit quantization of float tensors: q = clip(round_half_even(x / scale) + zero), x' = (q - zero) * scale, all in
- * binary32. NaN becomes the zero point, infinities the ends of the range, unless outliers travel exactly. */
+/* Affine 8-bit quantization of floats and of 8-bit integers in coarser steps: q = clip(round_half_even(x / scale) + zero),
+ * x' = (q - zero) * scale, all in binary32. NaN becomes the zero point, infinities the ends of the range, unless outliers
+ * travel exactly. */
 #include "internal.h"
 
 #include <float.h>
@@ -67,23 +68,37 @@ static uint16_t float_to_bfloat(float value) {
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-static inline float load_element(uint8_t dtype, const uint8_t *p) {
-    return dtype == IRS_F32 ? load_float(p) : dtype == IRS_F16 ? half_to_float(load16(p)) : bfloat_to_float(load16(p));
-}
-
-static inline void store_element(uint8_t dtype, uint8_t *p, float value) {
-    if (dtype == IRS_F32) {
-        store_float(p, value);
-    } else {
-        store16(p, dtype == IRS_F16 ? float_to_half(value) : float_to_bfloat(value));
-    }
-}
-
 /* nearest integer, halves to even, for |value| < 2^22 */
 static inline float round_half_even(float value) {
     rounded shifted = value + 12582912.0f;
     rounded result = shifted - 12582912.0f;
     return result;
+}
+
+static inline float clamp(float value, float low, float high) {
+    value = value < low ? low : value;
+    return value > high ? high : value;
+}
+
+static inline float load_element(uint8_t dtype, const uint8_t *p) {
+    switch (dtype) {
+    case IRS_F32: return load_float(p);
+    case IRS_F16: return half_to_float(load16(p));
+    case IRS_BF16: return bfloat_to_float(load16(p));
+    default: return (float)(dtype == IRS_I8 ? (int8_t)*p : *p); /* or IRS_U8 */
+    }
+}
+
+static inline void store_element(uint8_t dtype, uint8_t *p, float value) {
+    switch (dtype) {
+    case IRS_F32: store_float(p, value); break;
+    case IRS_F16: store16(p, float_to_half(value)); break;
+    case IRS_BF16: store16(p, float_to_bfloat(value)); break;
+    default: { /* IRS_I8, IRS_U8 */
+        float low = dtype == IRS_I8 ? -128.0f : 0.0f;
+        *p = (uint8_t)(int32_t)round_half_even(clamp(value, low, low + 255.0f));
+    }
+    }
 }
 
 typedef struct step {
@@ -105,33 +120,24 @@ static inline float divide(float value, float scale) {
 
 static inline uint8_t quantize_one(float value, const step *s) {
     float v = divide(value, s->scale);
-    v = v == v ? v : 0.0f;
-    v = v < s->low ? s->low : v;
-    v = v > s->high ? s->high : v;
+    v = clamp(v == v ? v : 0.0f, s->low, s->high);
     return (uint8_t)((int32_t)round_half_even(v) + s->zero);
 }
 
 static inline int is_outlier(float value, const step *s) {
-    float v = divide(value, s->scale);
-    v = v < s->low - 1.0f ? s->low - 1.0f : v;
-    v = v > s->high + 1.0f ? s->high + 1.0f : v;
-    if (v != v) {
-        return 1;
-    }
-    v = round_half_even(v);
-    return v < s->low || v > s->high;
+    float v = round_half_even(clamp(divide(value, s->scale), s->low - 1.0f, s->high + 1.0f));
+    return !(v >= s->low && v <= s->high); /* NaN too */
 }
 
-static inline void quantize_run(uint8_t dtype, const step *s, const uint8_t *source, size_t count, uint8_t *target) {
-    size_t size = dtype == IRS_F32 ? 4 : 2;
+static inline void quantize_run(uint8_t dtype, size_t size, const step *s, const uint8_t *source, size_t count,
+                                uint8_t *target) {
     for (size_t i = 0; i < count; i++) {
         target[i] = quantize_one(load_element(dtype, source + i * size), s);
     }
 }
 
-static inline void dequantize_run(uint8_t dtype, const step *s, int is_signed, const uint8_t *source, size_t count,
-                                  uint8_t *target) {
-    size_t size = dtype == IRS_F32 ? 4 : 2;
+static inline void dequantize_run(uint8_t dtype, size_t size, const step *s, int is_signed, const uint8_t *source,
+                                  size_t count, uint8_t *target) {
     for (size_t i = 0; i < count; i++) {
         int32_t q = is_signed ? (int8_t)source[i] : source[i];
         rounded value = (float)(q - s->zero) * s->scale;
@@ -140,33 +146,31 @@ static inline void dequantize_run(uint8_t dtype, const step *s, int is_signed, c
 }
 
 /* Loops specialised by a constant, where code may be large. */
-static void quantize_typed(uint8_t dtype, const step *s, const uint8_t *source, size_t count, uint8_t *target) {
+static void quantize_typed(const irs_spec *spec, const step *s, const uint8_t *source, size_t count, uint8_t *target) {
 #ifndef IRS_SMALL
-    if (dtype == IRS_F32) {
-        quantize_run(IRS_F32, s, source, count, target);
-        return;
-    }
-    if (dtype == IRS_F16) {
-        quantize_run(IRS_F16, s, source, count, target);
-        return;
+    switch (spec->dtype) {
+    case IRS_F32: quantize_run(IRS_F32, 4, s, source, count, target); return;
+    case IRS_F16: quantize_run(IRS_F16, 2, s, source, count, target); return;
+    case IRS_I8: quantize_run(IRS_I8, 1, s, source, count, target); return;
+    case IRS_U8: quantize_run(IRS_U8, 1, s, source, count, target); return;
+    default: break;
     }
 #endif
-    quantize_run(dtype, s, source, count, target);
+    quantize_run(spec->dtype, spec->element_size, s, source, count, target);
 }
 
-static void dequantize_typed(uint8_t dtype, const step *s, int is_signed, const uint8_t *source, size_t count,
-                             uint8_t *target) {
+static void dequantize_typed(const irs_spec *spec, const step *s, const uint8_t *source, size_t count, uint8_t *target) {
+    int is_signed = spec->quantization.storage == IRS_I8;
 #ifndef IRS_SMALL
-    if (dtype == IRS_F32) {
-        dequantize_run(IRS_F32, s, is_signed, source, count, target);
-        return;
-    }
-    if (dtype == IRS_F16) {
-        dequantize_run(IRS_F16, s, is_signed, source, count, target);
-        return;
+    switch (spec->dtype) {
+    case IRS_F32: dequantize_run(IRS_F32, 4, s, is_signed, source, count, target); return;
+    case IRS_F16: dequantize_run(IRS_F16, 2, s, is_signed, source, count, target); return;
+    case IRS_I8: dequantize_run(IRS_I8, 1, s, is_signed, source, count, target); return;
+    case IRS_U8: dequantize_run(IRS_U8, 1, s, is_signed, source, count, target); return;
+    default: break;
     }
 #endif
-    dequantize_run(dtype, s, is_signed, source, count, target);
+    dequantize_run(spec->dtype, spec->element_size, s, is_signed, source, count, target);
 }
 
 /* elements that follow one another with the same scale */
@@ -181,41 +185,41 @@ static uint64_t run_length(const irs_spec *spec, const uint32_t *dims, uint64_t 
     return length;
 }
 
+/* Outliers among elements `first` to `end`, to where `*target` points, and beyond them; at most `room`. How many. */
+static uint32_t keep_outliers(const irs_spec *spec, const step *s, const uint8_t *tensor, size_t first, size_t end,
+                              uint32_t room, uint8_t **target) {
+    size_t size = spec->element_size;
+    uint32_t found = 0;
+    for (size_t i = first; i < end && found < room; i++) {
+        const uint8_t *element = tensor + i * size;
+        if (is_outlier(load_element(spec->dtype, element), s)) {
+            store32(*target, (uint32_t)i);
+            memcpy(*target + 4, element, size);
+            *target += 4 + size;
+            found++;
+        }
+    }
+    return found;
+}
+
 void irs_quantize(const irs_spec *spec, const uint32_t *dims, const uint8_t *source, uint64_t count, uint8_t *target,
                   uint8_t *outliers, uint32_t *outlier_count) {
     const irs_quantization *q = &spec->quantization;
     uint64_t run = run_length(spec, dims, count);
-    size_t size = spec->element_size;
-    for (uint64_t i = 0, k = 0; i < count; i += run, k++) {
-        step s = read_step(q, (uint32_t)(k % q->count));
-        quantize_typed(spec->dtype, &s, source + i * size, (size_t)run, target + i);
-    }
+    uint32_t limit = q->outliers ? (uint32_t)irs_outlier_limit(count) : 0;
     *outlier_count = 0;
-    if (!q->outliers) {
-        return;
-    }
     for (uint64_t i = 0, k = 0; i < count; i += run, k++) {
         step s = read_step(q, (uint32_t)(k % q->count));
-        for (uint64_t j = i; j < i + run; j++) {
-            if (is_outlier(load_element(spec->dtype, source + j * size), &s)) {
-                if (*outlier_count == irs_outlier_limit(count)) {
-                    return;
-                }
-                store32(outliers, (uint32_t)j);
-                memcpy(outliers + 4, source + j * size, size);
-                outliers += 4 + size;
-                (*outlier_count)++;
-            }
-        }
+        quantize_typed(spec, &s, source + i * spec->element_size, (size_t)run, target + i);
+        *outlier_count += keep_outliers(spec, &s, source, (size_t)i, (size_t)(i + run), limit - *outlier_count, &outliers);
     }
 }
 
 void irs_dequantize(const irs_spec *spec, const uint32_t *dims, const uint8_t *source, uint64_t count, uint8_t *target) {
     const irs_quantization *q = &spec->quantization;
     uint64_t run = run_length(spec, dims, count);
-    int is_signed = q->storage == IRS_I8;
     for (uint64_t i = 0, k = 0; i < count; i += run, k++) {
         step s = read_step(q, (uint32_t)(k % q->count));
-        dequantize_typed(spec->dtype, &s, is_signed, source + i, (size_t)run, target + i * spec->element_size);
+        dequantize_typed(spec, &s, source + i, (size_t)run, target + i * spec->element_size);
     }
 }
