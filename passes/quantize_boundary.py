@@ -50,7 +50,8 @@ class QuantizeBoundary:
     coarser steps, or as it is where those would be no coarser than its own; other integers cross exactly.
     `bits` are fixed unless there is a target. `snr` (dB) takes for every tensor the fewest of LEVELS that reach it on
     the calibration data; `agreement` (0 to 1) the fewest for all with which the outputs of the whole model, through
-    the real far side, have their largest element in the same place as without quantization. `range` is min-max,
+    the real far side, have their largest element in the same place as without quantization, and with which every
+    tensor has the `snr`, where both are given: a floor where calibration inputs are few or easy. `range` is min-max,
     percentile, mse or entropy; `per-channel` gives every channel a range of its own. Raises PassError without
     calibration data, and when 8 bits miss the target.
     """
@@ -70,7 +71,7 @@ class QuantizeBoundary:
         for _, tensors in before:
             self._check_samples(tensors, samples)
         layout = channel_layout(model)
-        if self.snr:
+        if self.snr and not self.agreement:
             chosen = [[self._by_snr(tensor, samples, layout) for tensor in tensors] for _, tensors in before]
         else:
             levels = self._by_agreement(model, context, samples, layout) if self.agreement else 1 << self.bits
@@ -96,8 +97,6 @@ class QuantizeBoundary:
             raise PassError(f"pass '{self.name}': {self.bits} bits; use {FEWEST_BITS} to {MOST_BITS}")
         if self.range not in METHODS:
             raise PassError(f"pass '{self.name}': unknown range '{self.range}'; known: {', '.join(METHODS)}")
-        if self.snr and self.agreement:
-            raise PassError(f"pass '{self.name}': give one target, snr or agreement")
         if not 0 <= self.agreement <= 1:
             raise PassError(f"pass '{self.name}': agreement {self.agreement} is a share, 0 to 1")
 
@@ -130,14 +129,19 @@ class QuantizeBoundary:
     def _by_snr(self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str) -> TensorSpec:
         if not tensor.wanted:
             return tensor.spec
-        arrays = samples[tensor.spec.name]
 
         def reaches(levels: int) -> bool:
-            found = [_roundtrip(self._coarser(tensor, samples, layout, levels), array) for array in arrays]
-            return signal_to_noise_db(tensor.values(arrays), tensor.values(found)) >= self.snr
+            return self._has_snr(tensor, samples, layout, levels)
 
         levels = self._fewest(reaches, f"%{tensor.spec.name} does not reach {self.snr} dB")
         return self._coarser(tensor, samples, layout, levels)
+
+    def _has_snr(self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int) -> bool:
+        if not tensor.wanted:
+            return True
+        arrays, spec = samples[tensor.spec.name], self._coarser(tensor, samples, layout, levels)
+        found = [_roundtrip(spec, array) for array in arrays]
+        return signal_to_noise_db(tensor.values(arrays), tensor.values(found)) >= self.snr
 
     def _by_agreement(self, model: Model, context: Context, samples: Mapping[str, Samples], layout: str) -> int:
         if context.evaluate is None:
@@ -151,6 +155,9 @@ class QuantizeBoundary:
         before = [(send, _tensors(send)) for _, send in sends(model)]
 
         def reaches(levels: int) -> bool:
+            crossing = [tensor for _, tensors in before for tensor in tensors]
+            if self.snr and not all(self._has_snr(tensor, samples, layout, levels) for tensor in crossing):
+                return False
             for send, tensors in before:
                 set_specs(send, [self._coarser(tensor, samples, layout, levels) for tensor in tensors])
             try:
@@ -161,7 +168,8 @@ class QuantizeBoundary:
                     set_specs(send, [tensor.spec for tensor in tensors])
 
         evaluate = context.evaluate
-        return self._fewest(reaches, f"the outputs do not agree in {self.agreement:.2%} of the cases")
+        floor = f", with {self.snr} dB in every tensor" if self.snr else ""
+        return self._fewest(reaches, f"the outputs do not agree in {self.agreement:.2%} of the cases{floor}")
 
     def _fewest(self, reaches: Callable[[int], bool], failure: str) -> int:
         """The fewest of LEVELS that reach a target. Raises PassError when 8 bits do not.

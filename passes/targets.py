@@ -13,7 +13,8 @@ TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS"
 """What `boundary` may say first."""
 
 TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
-"""What may follow, with commas: how a quantized tensor's range is found (see quantize-boundary)."""
+"""What may follow, with commas: how a quantized tensor's range is found (see quantize-boundary). After a target in
+numbers, the other one may follow too: agreement=0.98,snr=20."""
 
 
 def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass, ...]:
@@ -41,21 +42,31 @@ def bits_of(passes: Sequence[Pass]) -> int:
 
 def _target(text: str) -> QuantizeBoundary:
     """What one of TARGETS means."""
-    kind, _, number = text.partition("=")
     if text in ("int8", "int6", "int4"):
         return QuantizeBoundary(bits=int(text[3:]))
+    found = _with_number(QuantizeBoundary(), text)
+    if found is None:
+        raise CutError(f"unknown boundary '{text}'; give one of {', '.join(TARGETS)}")
+    return found
+
+
+def _with_number(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary | None:
+    """With a target in numbers; None for anything else."""
+    kind, _, number = text.partition("=")
     try:
         if kind == "agreement":
-            return QuantizeBoundary(agreement=float(number))
+            return replace(quantize, agreement=float(number))
         if kind == "snr":
-            return QuantizeBoundary(snr=float(number))
+            return replace(quantize, snr=float(number))
     except ValueError:
         pass
-    raise CutError(f"unknown boundary '{text}'; give one of {', '.join(TARGETS)}")
+    return None
 
 
 def _with_option(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary:
     key, _, value = text.partition("=")
+    if (quantize.agreement or quantize.snr) and (found := _with_number(quantize, text)) is not None:
+        return found
     if key == "range" and value in METHODS:
         return replace(quantize, range=value)
     if text == "per-channel":

@@ -90,6 +90,16 @@ def test_fewer_bits_for_a_lower_target(tmp_path: Path) -> None:
     assert agreement(logits(whole), logits(frames(tmp_path / "agreement=0.9")[1])) >= 0.8
 
 
+def test_a_floor_where_calibration_is_easy(tmp_path: Path) -> None:
+    """Any answer will do for an agreement of 0, and the floor alone decides; whichever is finer otherwise."""
+    bits = {
+        boundary: compiled(tmp_path / boundary, boundary=boundary)["quantization"][0]["bits"]
+        for boundary in ("agreement=0.01", "snr=30", "agreement=0.01,snr=30", "snr=5,agreement=0.99", "agreement=0.99")
+    }
+    assert bits["agreement=0.01"] == 2 < bits["snr=30"] == bits["agreement=0.01,snr=30"]
+    assert bits["snr=5,agreement=0.99"] == bits["agreement=0.99"]
+
+
 def of_integers(folder: Path, **options: Any) -> tuple[TensorSpec, float, float]:
     """What crosses in the 8-bit network, the mean frame, and the agreement on images that calibration has not seen."""
     model = EXAMPLE / "digits_int8.tflite"
@@ -171,6 +181,8 @@ def test_a_classifier_may_end_in_a_plane_of_one_pixel() -> None:
     [
         ({"boundary": "snr=90"}, "does not reach 90.0 dB in 8 bits"),
         ({"boundary": "agreement=7"}, "agreement 7.0 is a share, 0 to 1"),
+        ({"boundary": "agreement=0.1,snr=90"}, "agree in 10.00% of the cases, with 90.0 dB in every tensor in 8 bits"),
+        ({"boundary": "int8,snr=20"}, "unknown option 'snr=20' of the boundary"),
         ({"boundary": "int9"}, "unknown boundary 'int9'; give one of lossless, int8"),
         ({"boundary": "snr=loud"}, "unknown boundary 'snr=loud'"),
     ],

@@ -14,7 +14,7 @@ def add_coding(parser: ArgumentParser) -> None:
         metavar="TARGET",
         help=f"how floats and quantized 8-bit integers cross: {', '.join(TARGETS)}; default lossless. Options follow "
         f"with commas: {', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), "
-        "as in int8,range=mse,per-channel",
+        "as in int8,range=mse,per-channel or agreement=0.98,snr=20",
     )
     parser.add_argument(
         "--boundary-ops",
