@@ -138,7 +138,7 @@ def test_an_integer_boundary_in_coarser_steps(tmp_path: Path, capsys: pytest.Cap
     assert irsplit("verify", tmp_path / "bundle", "--inputs", EXAMPLE / "pictures") == 0
     assert "quantized" in capsys.readouterr().out
     assert irsplit("inspect", tmp_path / "bundle") == 0
-    assert "i8[?,8,8,24], zstandard, 8 bits, scale 16" in capsys.readouterr().out
+    assert "i8[?,8,8,24], zstandard level 3, 8 bits, scale 16" in capsys.readouterr().out
 
 
 def test_the_same_bytes_from_two_places(tmp_path: Path) -> None:
