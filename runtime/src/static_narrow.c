@@ -59,17 +59,10 @@ static void begin_rows(rows *r, const irs_model *m, const irs_geometry *g, const
         }
         r->row_of[prediction] = (uint8_t)(bin * m->channels);
     }
-    int linear = m->predictor == IRS_PREDICT_SHARED || m->predictor == IRS_PREDICT_LINEAR;
-    for (uint32_t i = 0; linear && i < BLOCK; i++) {
-        const int8_t *a = (const int8_t *)(m->west_north + i % m->channels), *b = (const int8_t *)(m->corners + i % m->channels);
-        r->weights[0][i] = a[0];
-        r->weights[1][i] = a[1];
-        r->weights[2][i] = b[0];
-        r->weights[3][i] = b[1];
-    }
 }
 
-/* The run that begins where we are; what is missing is replaced as look_around (static_walk.h) does it. */
+/* The run that begins where we are. What is missing is replaced as look_around (static_walk.h) does it; one function for both
+ * would take the encoder of firmwares beyond 4 KB. */
 static run next_run(const rows *r) {
     static const uint16_t none[1] = {0};
     size_t channels = r->m->channels, width = r->width, x = r->x, pixel = r->pixel, count = 1;
@@ -112,6 +105,19 @@ static void end_run(rows *r, uint32_t pixels) {
 }
 
 /* ---- contexts of known symbols -------------------------------------------------------------------------------------- */
+
+/* The predictor's weights for a block of symbols. */
+static void spread_weights(rows *r) {
+    const irs_model *m = r->m;
+    int linear = m->predictor == IRS_PREDICT_SHARED || m->predictor == IRS_PREDICT_LINEAR;
+    for (uint32_t i = 0; linear && i < BLOCK; i++) {
+        const int8_t *a = (const int8_t *)(m->west_north + i % m->channels), *b = (const int8_t *)(m->corners + i % m->channels);
+        r->weights[0][i] = a[0];
+        r->weights[1][i] = a[1];
+        r->weights[2][i] = b[0];
+        r->weights[3][i] = b[1];
+    }
+}
 
 static void predict_run(const rows *r, const irs_pixels *near, uint32_t size, uint8_t *restrict base) {
     const uint8_t *w = near->west, *n = near->north, *nw = near->north_west, *ne = near->north_east;
@@ -181,7 +187,9 @@ static void model_run(const rows *r, const run *now) {
 
 void irs_model_narrow(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
     rows r;
-    for (begin_rows(&r, m, g, s, part); r.pixel < r.pixels;) {
+    begin_rows(&r, m, g, s, part);
+    spread_weights(&r);
+    while (r.pixel < r.pixels) {
         run now = next_run(&r);
         model_run(&r, &now);
         end_run(&r, now.pixels);
@@ -235,7 +243,8 @@ irs_status irs_decode_narrow(const irs_model *model, const irs_geometry *g, cons
     const irs_model copy = *model, *m = &copy; /* in registers: no symbol that is written could change it */
     irs_stream stream = *in;
     rows r;
-    for (begin_rows(&r, m, g, s, part); r.pixel < r.pixels;) {
+    begin_rows(&r, m, g, s, part);
+    while (r.pixel < r.pixels) {
         run now = next_run(&r);
         if (!(m->channels == 1   ? decode_run(&r, m, 1, &now, &stream)
               : m->channels == 3 ? decode_run(&r, m, 3, &now, &stream)
