@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit import sources
-from irsplit.boundary.agreement import agreement
-from irsplit.compiler import whole_model
+from irsplit.base.progress import Progress, Steps, silent
+from irsplit.codec_training.agreement import agreement
+from irsplit.compilation import sources
+from irsplit.compilation.compiler import whole_model
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_whole
 from irsplit.engines.isolate import isolated
-from irsplit.engines.made_up import first_taken
-from irsplit.progress import Progress, Steps, silent
-from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
-from irsplit.runtime.manifest import Manifest
+from irsplit.engines.synthetic_inputs import first_taken
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
 
 TOLERANCE = 1e-3
 """Largest error, relative to the largest magnitude of the output, that counts as `close`.
