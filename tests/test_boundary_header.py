@@ -24,13 +24,13 @@ static unsigned char scratch[IRS_BOUNDARY0_WORKSPACE_SIZE] __attribute__((aligne
 static unsigned char pixels[IRS_BOUNDARY0_TENSOR0_SIZE], frame[IRS_BOUNDARY0_FRAME_BOUND];
 
 int main(void) {
-    irs_boundary *boundary;
+    irs_schema *schema;
     irs_tensor tensor = {pixels, sizeof pixels, IRS_BOUNDARY0_TENSOR0_DIMS};
     size_t size;
     if (fread(pixels, 1, sizeof pixels, stdin) != sizeof pixels) return 1;
-    if (irs_boundary_open(&boundary, &memory, sizeof memory, irs_boundary0_descriptor,
-                          sizeof irs_boundary0_descriptor)) return 2;
-    if (irs_encode(boundary, NULL, &tensor, scratch, sizeof scratch, frame, sizeof frame, &size)) return 3;
+    if (irs_schema_open(&schema, &memory, sizeof memory, irs_boundary0_descriptor,
+                        sizeof irs_boundary0_descriptor)) return 2;
+    if (irs_encode(schema, NULL, &tensor, scratch, sizeof scratch, frame, sizeof frame, &size)) return 3;
     return fwrite(frame, 1, size, stdout) == size ? 0 : 4;
 }
 """

@@ -9,11 +9,11 @@ from irsplit.runtime.frame.frame import boundary_sizes
 _PREAMBLE = """\
 /* {boundary}
  *
- * Made by irsplit; do not edit. Give these bytes to irs_boundary_open (irs.h), once:
+ * Made by irsplit; do not edit. Give these bytes to irs_schema_open (irs.h), once:
  *
  *     static unsigned char memory[{prefix}_MEMORY_SIZE];   (16-byte aligned, like the workspace)
- *     irs_boundary *boundary;
- *     irs_boundary_open(&boundary, memory, sizeof memory, {name}_descriptor, sizeof {name}_descriptor);
+ *     irs_schema *schema;
+ *     irs_schema_open(&schema, memory, sizeof memory, {name}_descriptor, sizeof {name}_descriptor);
  */"""
 
 

@@ -1,18 +1,22 @@
-/* Runs the core on vectors that pytest wrote (descriptor, tensors, frame): frames must come out byte for byte, decode to the
- * same tensors, and be refused when cut short, flipped, or patched with checksums made right. Buffers are exact heap blocks,
- * so that sanitizers see every byte too far. Prints a digest of all frames. */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Runs the library on vectors that pytest wrote (descriptor, tensors, frame). Frames must come out
+ * byte for byte, decode to the same tensors, and be refused if they are cut short, have a bit
+ * flipped, or are patched with checksums made right. Buffers are heap blocks of exactly the right
+ * size, so that sanitizers notice every access beyond them. Prints a digest of all frames.
+ */
 #include "irs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define REQUIRE(condition)                                                                       \
-    do {                                                                                         \
-        if (!(condition)) {                                                                      \
-            fprintf(stderr, "%s:%d: vector %u: %s\n", __FILE__, __LINE__, vector, #condition);   \
-            exit(1);                                                                             \
-        }                                                                                        \
+#define REQUIRE(condition)                                                                     \
+    do {                                                                                       \
+        if (!(condition)) {                                                                    \
+            fprintf(stderr, "%s:%d: vector %u: %s\n", __FILE__, __LINE__, vector, #condition); \
+            exit(1);                                                                           \
+        }                                                                                      \
     } while (0)
 
 static unsigned vector;
@@ -62,96 +66,111 @@ static void fix_checksums(uint8_t *frame, size_t size) {
     store_u32(frame + size - 4, irs_crc32c(0, frame, size - 4));
 }
 
-/* Decodes into buffers of exactly the announced sizes (up to 1 MiB); the status tells whether it worked. */
-static irs_status try_decode(const irs_boundary *boundary, const uint8_t *frame, size_t size, irs_tensor *tensors) {
+/* Decodes into buffers of exactly the sizes that the frame claims, up to 1 MiB. */
+static irs_status try_decode(const irs_schema *schema, const uint8_t *frame, size_t size,
+                             irs_tensor *tensors) {
     uint8_t *copy = exact(size);
     memcpy(copy, frame, size);
-    irs_status status = irs_frame_dims(boundary, copy, size, tensors);
+    irs_status status = irs_frame_dims(schema, copy, size, tensors);
     size_t scratch_size = 0;
     if (status == IRS_OK) {
-        status = irs_workspace_size(boundary, tensors, &scratch_size);
+        status = irs_workspace_size(schema, tensors, &scratch_size);
     }
-    uint32_t count = irs_tensor_count(boundary), held = 0;
+
+    uint32_t count = irs_tensor_count(schema), held = 0;
     for (; status == IRS_OK && held < count; held++) {
         if (tensors[held].size > 1 << 20 || scratch_size > 1 << 24) {
             status = IRS_ERR_SIZE;
             break;
         }
+
         tensors[held].data = exact((size_t)tensors[held].size);
     }
+
     if (status == IRS_OK) {
         void *block, *scratch = aligned(scratch_size, &block);
-        status = irs_decode(boundary, NULL, copy, size, tensors, scratch, scratch_size);
+        status = irs_decode(schema, NULL, copy, size, tensors, scratch, scratch_size);
         free(block);
     }
+
     if (status != IRS_OK) {
         while (held > 0) {
             free(tensors[--held].data);
         }
     }
+
     free(copy);
     return status;
 }
 
-static void free_tensors(const irs_boundary *boundary, irs_tensor *tensors) {
-    for (uint32_t i = 0; i < irs_tensor_count(boundary); i++) {
+static void free_tensors(const irs_schema *schema, irs_tensor *tensors) {
+    for (uint32_t i = 0; i < irs_tensor_count(schema); i++) {
         free(tensors[i].data);
     }
 }
 
-static void check_encode(const irs_boundary *boundary, const irs_tensor *tensors, bytes frame) {
+static void check_encode(const irs_schema *schema, const irs_tensor *tensors, bytes frame) {
     size_t bound, scratch_size, size;
-    REQUIRE(irs_frame_bound(boundary, tensors, &bound) == IRS_OK);
-    REQUIRE(irs_workspace_size(boundary, tensors, &scratch_size) == IRS_OK);
+    REQUIRE(irs_frame_bound(schema, tensors, &bound) == IRS_OK);
+    REQUIRE(irs_workspace_size(schema, tensors, &scratch_size) == IRS_OK);
     void *block, *scratch = aligned(scratch_size, &block);
     uint8_t *target = exact(bound);
-    REQUIRE(irs_encode(boundary, NULL, tensors, scratch, scratch_size, target, bound, &size) == IRS_OK);
+    REQUIRE(irs_encode(schema, NULL, tensors, scratch, scratch_size, target, bound, &size) ==
+            IRS_OK);
     REQUIRE(size == frame.size && memcmp(target, frame.data, size) == 0);
     free(target);
-    for (size_t capacity = 0; capacity < frame.size; capacity += 1 + frame.size / 37) { /* too small a buffer */
+    for (size_t capacity = 0; capacity < frame.size;
+         capacity += 1 + frame.size / 37) { /* a buffer that is too small */
         target = exact(capacity);
-        REQUIRE(irs_encode(boundary, NULL, tensors, scratch, scratch_size, target, capacity, &size) == IRS_ERR_BUFFER);
+        REQUIRE(irs_encode(schema, NULL, tensors, scratch, scratch_size, target, capacity, &size) ==
+                IRS_ERR_BUFFER);
         free(target);
     }
+
     free(block);
 }
 
-static void check_damage(const irs_boundary *boundary, bytes frame) {
+static void check_damage(const irs_schema *schema, bytes frame) {
     irs_tensor tensors[IRS_MAX_TENSORS];
     for (size_t size = 0; size < frame.size; size += 1 + frame.size / 500) {
-        REQUIRE(try_decode(boundary, frame.data, size, tensors) == IRS_ERR_TRUNCATED);
+        REQUIRE(try_decode(schema, frame.data, size, tensors) == IRS_ERR_TRUNCATED);
     }
+
     uint8_t *copy = exact(frame.size);
     memcpy(copy, frame.data, frame.size);
-    for (size_t bit = 0; bit < 8 * frame.size; bit += frame.size > 150 ? 8 * frame.size / 1200 | 1 : 1) {
+    for (size_t bit = 0;
+         bit<8 * frame.size; bit += frame.size> 150 ? 8 * frame.size / 1200 | 1 : 1) {
         copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
-        REQUIRE(try_decode(boundary, copy, frame.size, tensors) != IRS_OK);
-        if (bit / 8 >= IRS_HEADER_SIZE) { /* as an attacker would: no memory error, whatever the result */
+        REQUIRE(try_decode(schema, copy, frame.size, tensors) != IRS_OK);
+        if (bit / 8 >=
+            IRS_HEADER_SIZE) { /* as an attacker would: any result, but no memory error */
             fix_checksums(copy, frame.size);
-            if (try_decode(boundary, copy, frame.size, tensors) == IRS_OK) {
-                free_tensors(boundary, tensors);
+            if (try_decode(schema, copy, frame.size, tensors) == IRS_OK) {
+                free_tensors(schema, tensors);
             }
+
             memcpy(copy, frame.data, frame.size);
         } else {
             copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
         }
     }
+
     free(copy);
 }
 
-static irs_boundary *open_exact(bytes descriptor, void **block, irs_status *status) {
+static irs_schema *open_exact(bytes descriptor, void **block, irs_status *status) {
     size_t size = 0;
-    irs_boundary *boundary = NULL;
+    irs_schema *schema = NULL;
     *block = NULL;
-    *status = irs_boundary_size(descriptor.data, descriptor.size, &size);
+    *status = irs_schema_size(descriptor.data, descriptor.size, &size);
     if (*status == IRS_OK) {
         void *memory = aligned(size, block);
-        *status = irs_boundary_open(&boundary, memory, size, descriptor.data, descriptor.size);
+        *status = irs_schema_open(&schema, memory, size, descriptor.data, descriptor.size);
     }
-    return boundary;
+    return schema;
 }
 
-/* Descriptors with changed bytes: refused, or opened without touching memory beyond what was asked for. */
+/* Descriptors with changed bytes are refused, or opened within the memory that was asked for. */
 static void check_hostile_descriptor(bytes descriptor) {
     bytes copy = {exact(descriptor.size), descriptor.size};
     memcpy(copy.data, descriptor.data, copy.size);
@@ -165,8 +184,10 @@ static void check_hostile_descriptor(bytes descriptor) {
             open_exact(copy, &block, &status);
             free(block);
         }
+
         copy.data[i] = descriptor.data[i];
     }
+
     free(copy.data);
 }
 
@@ -174,37 +195,41 @@ static uint32_t check_vector(FILE *file, int brief, uint32_t digest) {
     bytes descriptor = read_bytes(file);
     void *block;
     irs_status status;
-    irs_boundary *boundary = open_exact(descriptor, &block, &status);
+    irs_schema *schema = open_exact(descriptor, &block, &status);
     REQUIRE(status == IRS_OK);
     irs_tensor tensors[IRS_MAX_TENSORS], decoded[IRS_MAX_TENSORS];
     uint32_t count = read_u32(file);
-    REQUIRE(count == irs_tensor_count(boundary));
+    REQUIRE(count == irs_tensor_count(schema));
     for (uint32_t i = 0; i < count; i++) {
         uint32_t rank = read_u32(file);
-        REQUIRE(rank == irs_tensor_rank(boundary, i));
+        REQUIRE(rank == irs_tensor_rank(schema, i));
         for (uint32_t axis = 0; axis < rank; axis++) {
             tensors[i].dims[axis] = read_u32(file);
         }
+
         bytes data = read_bytes(file);
         tensors[i].data = data.data;
         tensors[i].size = data.size;
     }
+
     bytes frame = read_bytes(file);
-    check_encode(boundary, tensors, frame);
-    REQUIRE(try_decode(boundary, frame.data, frame.size, decoded) == IRS_OK);
-    bytes expected = read_bytes(file); /* decoded tensors, one after another: quantized ones differ from the input */
+    check_encode(schema, tensors, frame);
+    REQUIRE(try_decode(schema, frame.data, frame.size, decoded) == IRS_OK);
+    bytes expected = read_bytes(file); /* decoded tensors: quantized ones differ from the input */
     size_t offset = 0;
     for (uint32_t i = 0; i < count; i++) {
         REQUIRE(memcmp(decoded[i].data, expected.data + offset, (size_t)decoded[i].size) == 0);
         offset += (size_t)decoded[i].size;
     }
+
     REQUIRE(offset == expected.size);
-    free_tensors(boundary, decoded);
-    free_tensors(boundary, tensors);
+    free_tensors(schema, decoded);
+    free_tensors(schema, tensors);
     if (!brief) {
-        check_damage(boundary, frame);
+        check_damage(schema, frame);
         check_hostile_descriptor(descriptor);
     }
+
     digest = irs_crc32c(digest, frame.data, frame.size);
     free(expected.data);
     free(frame.data);
@@ -215,15 +240,17 @@ static uint32_t check_vector(FILE *file, int brief, uint32_t digest) {
 
 int main(int argc, char **argv) {
     FILE *file = argc >= 2 ? fopen(argv[1], "rb") : NULL;
-    int brief = argc == 3; /* no damage: sanitizers look for that */
+    int brief = argc == 3; /* without damage, which is for sanitizers */
     if (file == NULL) {
         fprintf(stderr, "usage: check_vectors FILE [brief]\n");
         return 2;
     }
+
     uint32_t count = read_u32(file), digest = 0;
     for (vector = 0; vector < count; vector++) {
         digest = check_vector(file, brief, digest);
     }
+
     fclose(file);
     printf("%u vectors, digest %08x\n", (unsigned)count, (unsigned)digest);
     return 0;

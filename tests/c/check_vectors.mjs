@@ -41,10 +41,10 @@ function checkVector(index) {
   const size = () => view().getUint32(result, true)
   const descriptor = take()
   const descriptorAt = place(descriptor)
-  ok(core.irs_boundary_size(descriptorAt, descriptor.length, result), 'boundary_size')
+  ok(core.irs_schema_size(descriptorAt, descriptor.length, result), 'schema_size')
   const memorySize = size()
-  ok(core.irs_boundary_open(result, allot(memorySize), memorySize, descriptorAt, descriptor.length), 'boundary_open')
-  const boundary = size()
+  ok(core.irs_schema_open(result, allot(memorySize), memorySize, descriptorAt, descriptor.length), 'schema_open')
+  const schema = size()
   const count = u32()
   const tensors = allot(count * TENSOR_SIZE)
   for (let i = 0; i < count; i++) {
@@ -58,19 +58,19 @@ function checkVector(index) {
   }
   const frame = take()
   const expected = take()
-  ok(core.irs_frame_bound(boundary, tensors, result), 'frame_bound')
+  ok(core.irs_frame_bound(schema, tensors, result), 'frame_bound')
   const bound = size()
-  ok(core.irs_workspace_size(boundary, tensors, result), 'workspace_size')
+  ok(core.irs_workspace_size(schema, tensors, result), 'workspace_size')
   const scratchSize = size()
   const scratch = allot(scratchSize)
   const target = allot(bound)
-  ok(core.irs_encode(boundary, 0, tensors, scratch, scratchSize, target, bound, result), 'encode')
+  ok(core.irs_encode(schema, 0, tensors, scratch, scratchSize, target, bound, result), 'encode')
   if (size() !== frame.length || !equal(target, frame)) throw new Error(`vector ${index}: another frame`)
   for (let i = 0; i < count; i++) {
     const length = Number(view().getBigUint64(tensors + i * TENSOR_SIZE + 8, true))
     bytes(view().getUint32(tensors + i * TENSOR_SIZE, true), length).fill(0xee)
   }
-  ok(core.irs_decode(boundary, 0, target, frame.length, tensors, scratch, scratchSize), 'decode')
+  ok(core.irs_decode(schema, 0, target, frame.length, tensors, scratch, scratchSize), 'decode')
   for (let i = 0, offset = 0; i < count; i++) {
     const length = Number(view().getBigUint64(tensors + i * TENSOR_SIZE + 8, true))
     const at = view().getUint32(tensors + i * TENSOR_SIZE, true)

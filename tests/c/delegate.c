@@ -1,4 +1,8 @@
-/* A delegate of LiteRT that takes no node. It counts what it is asked, for test_accelerators.py. */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A delegate of LiteRT that takes no node. It counts how often it is asked, for
+ * test_accelerators.py.
+ */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -22,7 +26,8 @@ static int prepare(void *context, delegate *self) {
 
 static delegate made = {.prepare = prepare};
 
-delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count, void (*report)(const char *)) {
+delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count,
+                                        void (*report)(const char *)) {
     if (count != 1 || strcmp(keys[0], "level")) {
         report("it has one option, level");
         return NULL;

@@ -1,7 +1,10 @@
-/* Fuzz target (libFuzzer): a descriptor and a frame, both hostile. Checksums, sizes and the frame's digest are made right first,
- * so that mutations reach the code behind them.
+/* SPDX-License-Identifier: Apache-2.0
  *
- * Input: u16 size of the descriptor, descriptor, frame. */
+ * Fuzz target (libFuzzer): a descriptor and a frame, both hostile. Checksums, sizes and the frame's
+ * digest are made right first, so that mutations reach the code behind them.
+ *
+ * Input: size of the descriptor (u16), descriptor, frame.
+ */
 #define _POSIX_C_SOURCE 200112L
 
 #include "irs.h"
@@ -45,36 +48,46 @@ static void *block(size_t size) {
     return memory;
 }
 
-static void decode(const irs_boundary *boundary, const uint8_t *frame, size_t size) {
+static void decode(const irs_schema *schema, const uint8_t *frame, size_t size) {
     irs_tensor tensors[IRS_MAX_TENSORS];
     size_t scratch_size, total = 0;
-    if (irs_frame_dims(boundary, frame, size, tensors) != IRS_OK ||
-        irs_workspace_size(boundary, tensors, &scratch_size) != IRS_OK || scratch_size > MEMORY_LIMIT) {
+    if (irs_frame_dims(schema, frame, size, tensors) != IRS_OK ||
+        irs_workspace_size(schema, tensors, &scratch_size) != IRS_OK ||
+        scratch_size > MEMORY_LIMIT) {
         return;
     }
-    uint32_t count = irs_tensor_count(boundary);
+
+    uint32_t count = irs_tensor_count(schema);
     for (uint32_t i = 0; i < count; i++) {
         if (tensors[i].size > MEMORY_LIMIT - total) {
             return;
         }
+
         total += (size_t)tensors[i].size;
     }
+
     for (uint32_t i = 0; i < count; i++) {
         tensors[i].data = block((size_t)tensors[i].size);
     }
+
     void *scratch = block(scratch_size);
-    if (irs_decode(boundary, NULL, frame, size, tensors, scratch, scratch_size) == IRS_OK) {
+    if (irs_decode(schema, NULL, frame, size, tensors, scratch, scratch_size) == IRS_OK) {
         size_t bound, again;
-        if (irs_frame_bound(boundary, tensors, &bound) != IRS_OK) {
+        if (irs_frame_bound(schema, tensors, &bound) != IRS_OK) {
             abort();
         }
+
         uint8_t *target = block(bound); /* what was decoded can be encoded */
-        irs_status status = irs_encode(boundary, NULL, tensors, scratch, scratch_size, target, bound, &again);
-        if (status != IRS_ERR_CODEC && (status != IRS_OK || again > bound)) { /* stored chunks need no hook to decode */
+        irs_status status =
+            irs_encode(schema, NULL, tensors, scratch, scratch_size, target, bound, &again);
+        if (status != IRS_ERR_CODEC &&
+            (status != IRS_OK || again > bound)) { /* stored chunks need no hook to decode */
             abort();
         }
+
         free(target);
     }
+
     free(scratch);
     for (uint32_t i = 0; i < count; i++) {
         free(tensors[i].data);
@@ -86,21 +99,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2 || split < 76 || split > size - 2) {
         return 0;
     }
+
     uint8_t *descriptor = block(split), *frame = block(size - 2 - split);
     memcpy(descriptor, data + 2, split);
     memcpy(frame, data + 2 + split, size - 2 - split);
     seal_descriptor(descriptor, split);
     seal_frame(frame, size - 2 - split, descriptor);
     size_t needed;
-    if (irs_boundary_size(descriptor, split, &needed) == IRS_OK && needed <= MEMORY_LIMIT) {
+    if (irs_schema_size(descriptor, split, &needed) == IRS_OK && needed <= MEMORY_LIMIT) {
         void *memory = block(needed);
-        irs_boundary *boundary;
-        if (irs_boundary_open(&boundary, memory, needed, descriptor, split) != IRS_OK) {
-            abort(); /* irs_boundary_size refuses what irs_boundary_open refuses */
+        irs_schema *schema;
+        if (irs_schema_open(&schema, memory, needed, descriptor, split) != IRS_OK) {
+            abort(); /* irs_schema_size refuses what irs_schema_open refuses */
         }
-        decode(boundary, frame, size - 2 - split);
+
+        decode(schema, frame, size - 2 - split);
         free(memory);
     }
+
     free(frame);
     free(descriptor);
     return 0;

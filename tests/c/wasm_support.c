@@ -1,4 +1,7 @@
-/* The four functions a freestanding program owes the compiler, and memory for the test. */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The four functions that compilers need from a freestanding program, and memory for the test.
+ */
 #include <stddef.h>
 #include <stdint.h>
 

@@ -1,18 +1,22 @@
-/* The part of ONNX Runtime's C interface that operators.c uses, declared here: its headers are in no package.
+/* SPDX-License-Identifier: Apache-2.0
  *
- * The interface is a struct of function pointers that only ever grows at its end, and so is the struct of an operator;
- * the host says which version of both it has. With -DIRS_ORT_HEADERS the host's own onnxruntime_c_api.h is compiled
- * against instead. Either way every position is asserted below, so neither these declarations nor a later header can
- * disagree with what hosts have unseen.
+ * The part of ONNX Runtime's C interface that operators.c uses. It is declared here because no
+ * package contains the headers.
+ *
+ * The interface is a struct of function pointers that only ever grows at its end, and so is the
+ * struct of an operator; the host says which version of both it has. With -DIRS_ORT_HEADERS, the
+ * host's own onnxruntime_c_api.h is used instead. Either way, every position is asserted below, so
+ * that neither these declarations nor a later header can differ from what hosts have without being
+ * noticed.
  */
 #ifndef IRS_ORT_ABI_H
 #define IRS_ORT_ABI_H
 
-#include <stdbool.h> /* for headers of hosts that use it without including it */
+#include <stdbool.h> /* for hosts whose header uses it without including it */
 #include <stddef.h>
 #include <stdint.h>
 
-#define IRS_ORT_API 16 /* ONNX Runtime 1.16: the first whose operators can answer with a status */
+#define IRS_ORT_API 16 /* ONNX Runtime 1.16, the first whose operators can return a status */
 
 #ifdef IRS_ORT_HEADERS
 #include <onnxruntime_c_api.h>
@@ -58,29 +62,40 @@ struct OrtApi {
     void *other_1[25];
     OrtStatus *(ORT_API_CALL *CreateCustomOpDomain)(const char *name, OrtCustomOpDomain **domain);
     OrtStatus *(ORT_API_CALL *CustomOpDomain_Add)(OrtCustomOpDomain *domain, const OrtCustomOp *op);
-    OrtStatus *(ORT_API_CALL *AddCustomOpDomain)(OrtSessionOptions *options, OrtCustomOpDomain *domain);
+    OrtStatus *(ORT_API_CALL *AddCustomOpDomain)(OrtSessionOptions *options,
+                                                 OrtCustomOpDomain *domain);
     void *other_29[22];
     OrtStatus *(ORT_API_CALL *GetTensorMutableData)(OrtValue *value, void **data);
     void *other_52[3];
-    OrtStatus *(ORT_API_CALL *CastTypeInfoToTensorInfo)(const OrtTypeInfo *type, const OrtTensorTypeAndShapeInfo **info);
+    OrtStatus *(ORT_API_CALL *CastTypeInfoToTensorInfo)(const OrtTypeInfo *type,
+                                                        const OrtTensorTypeAndShapeInfo **info);
     void *other_56[4];
     OrtStatus *(ORT_API_CALL *GetTensorElementType)(const OrtTensorTypeAndShapeInfo *info,
                                                     ONNXTensorElementDataType *type);
-    OrtStatus *(ORT_API_CALL *GetDimensionsCount)(const OrtTensorTypeAndShapeInfo *info, size_t *count);
-    OrtStatus *(ORT_API_CALL *GetDimensions)(const OrtTensorTypeAndShapeInfo *info, int64_t *dims, size_t count);
+    OrtStatus *(ORT_API_CALL *GetDimensionsCount)(const OrtTensorTypeAndShapeInfo *info,
+                                                  size_t *count);
+    OrtStatus *(ORT_API_CALL *GetDimensions)(const OrtTensorTypeAndShapeInfo *info, int64_t *dims,
+                                             size_t count);
     void *other_63[1];
-    OrtStatus *(ORT_API_CALL *GetTensorShapeElementCount)(const OrtTensorTypeAndShapeInfo *info, size_t *count);
-    OrtStatus *(ORT_API_CALL *GetTensorTypeAndShape)(const OrtValue *value, OrtTensorTypeAndShapeInfo **info);
+    OrtStatus *(ORT_API_CALL *GetTensorShapeElementCount)(const OrtTensorTypeAndShapeInfo *info,
+                                                          size_t *count);
+    OrtStatus *(ORT_API_CALL *GetTensorTypeAndShape)(const OrtValue *value,
+                                                     OrtTensorTypeAndShapeInfo **info);
     void *other_66[20];
-    OrtStatus *(ORT_API_CALL *KernelInfoGetAttribute_int64)(const OrtKernelInfo *info, const char *name, int64_t *out);
-    OrtStatus *(ORT_API_CALL *KernelInfoGetAttribute_string)(const OrtKernelInfo *info, const char *name, char *out,
+    OrtStatus *(ORT_API_CALL *KernelInfoGetAttribute_int64)(const OrtKernelInfo *info,
+                                                            const char *name, int64_t *out);
+    OrtStatus *(ORT_API_CALL *KernelInfoGetAttribute_string)(const OrtKernelInfo *info,
+                                                             const char *name, char *out,
                                                              size_t *size);
-    OrtStatus *(ORT_API_CALL *KernelContext_GetInputCount)(const OrtKernelContext *context, size_t *count);
-    OrtStatus *(ORT_API_CALL *KernelContext_GetOutputCount)(const OrtKernelContext *context, size_t *count);
+    OrtStatus *(ORT_API_CALL *KernelContext_GetInputCount)(const OrtKernelContext *context,
+                                                           size_t *count);
+    OrtStatus *(ORT_API_CALL *KernelContext_GetOutputCount)(const OrtKernelContext *context,
+                                                            size_t *count);
     OrtStatus *(ORT_API_CALL *KernelContext_GetInput)(const OrtKernelContext *context, size_t index,
                                                       const OrtValue **value);
-    OrtStatus *(ORT_API_CALL *KernelContext_GetOutput)(OrtKernelContext *context, size_t index, const int64_t *dims,
-                                                       size_t rank, OrtValue **value);
+    OrtStatus *(ORT_API_CALL *KernelContext_GetOutput)(OrtKernelContext *context, size_t index,
+                                                       const int64_t *dims, size_t rank,
+                                                       OrtValue **value);
     void *other_92[1];
     void(ORT_API_CALL *ReleaseStatus)(OrtStatus *status);
     void *other_94[4];
@@ -92,7 +107,8 @@ struct OrtApi {
     OrtStatus *(ORT_API_CALL *KernelInfo_GetInputCount)(const OrtKernelInfo *info, size_t *count);
     OrtStatus *(ORT_API_CALL *KernelInfo_GetOutputCount)(const OrtKernelInfo *info, size_t *count);
     void *other_232[2];
-    OrtStatus *(ORT_API_CALL *KernelInfo_GetInputTypeInfo)(const OrtKernelInfo *info, size_t index, OrtTypeInfo **type);
+    OrtStatus *(ORT_API_CALL *KernelInfo_GetInputTypeInfo)(const OrtKernelInfo *info, size_t index,
+                                                           OrtTypeInfo **type);
     OrtStatus *(ORT_API_CALL *KernelInfo_GetOutputTypeInfo)(const OrtKernelInfo *info, size_t index,
                                                             OrtTypeInfo **type);
     /* ... and what is not used; the host allocates the struct */
@@ -101,7 +117,8 @@ struct OrtApi {
 /* As of version IRS_ORT_API; hosts read no further than an operator's `version` says. */
 struct OrtCustomOp {
     uint32_t version;
-    void *(ORT_API_CALL *CreateKernel)(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info);
+    void *(ORT_API_CALL *CreateKernel)(const OrtCustomOp *op, const OrtApi *api,
+                                       const OrtKernelInfo *info);
     const char *(ORT_API_CALL *GetName)(const OrtCustomOp *op);
     const char *(ORT_API_CALL *GetExecutionProviderType)(const OrtCustomOp *op);
     ONNXTensorElementDataType(ORT_API_CALL *GetInputType)(const OrtCustomOp *op, size_t index);
@@ -110,15 +127,17 @@ struct OrtCustomOp {
     size_t(ORT_API_CALL *GetOutputTypeCount)(const OrtCustomOp *op);
     void(ORT_API_CALL *KernelCompute)(void *kernel, OrtKernelContext *context);
     void(ORT_API_CALL *KernelDestroy)(void *kernel);
-    OrtCustomOpInputOutputCharacteristic(ORT_API_CALL *GetInputCharacteristic)(const OrtCustomOp *op, size_t index);
-    OrtCustomOpInputOutputCharacteristic(ORT_API_CALL *GetOutputCharacteristic)(const OrtCustomOp *op, size_t index);
+    OrtCustomOpInputOutputCharacteristic(ORT_API_CALL *GetInputCharacteristic)(
+        const OrtCustomOp *op, size_t index);
+    OrtCustomOpInputOutputCharacteristic(ORT_API_CALL *GetOutputCharacteristic)(
+        const OrtCustomOp *op, size_t index);
     OrtMemType(ORT_API_CALL *GetInputMemoryType)(const OrtCustomOp *op, size_t index);
     int(ORT_API_CALL *GetVariadicInputMinArity)(const OrtCustomOp *op);
     int(ORT_API_CALL *GetVariadicInputHomogeneity)(const OrtCustomOp *op);
     int(ORT_API_CALL *GetVariadicOutputMinArity)(const OrtCustomOp *op);
     int(ORT_API_CALL *GetVariadicOutputHomogeneity)(const OrtCustomOp *op);
-    OrtStatus *(ORT_API_CALL *CreateKernelV2)(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
-                                              void **kernel);
+    OrtStatus *(ORT_API_CALL *CreateKernelV2)(const OrtCustomOp *op, const OrtApi *api,
+                                              const OrtKernelInfo *info, void **kernel);
     OrtStatus *(ORT_API_CALL *KernelComputeV2)(void *kernel, OrtKernelContext *context);
 };
 
@@ -126,7 +145,8 @@ struct OrtCustomOp {
 
 /* C99 has no static assertion: an array type of negative size stops the compiler. */
 #define IRS_ORT_AT(type, field, position) \
-    typedef char irs_ort_##type##_##field[offsetof(type, field) == (position) * sizeof(void *) ? 1 : -1]
+    typedef char                          \
+        irs_ort_##type##_##field[offsetof(type, field) == (position) * sizeof(void *) ? 1 : -1]
 
 IRS_ORT_AT(OrtApiBase, GetApi, 0);
 IRS_ORT_AT(OrtApi, CreateStatus, 0);

@@ -1,4 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the library says about itself: its version, and texts of its status codes.
+ */
 #include "irs.h"
+
+uint32_t irs_version(void) { return IRS_VERSION; }
 
 const char *irs_status_string(irs_status status) {
     switch (status) {

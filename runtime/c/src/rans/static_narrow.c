@@ -1,47 +1,43 @@
-/* Few channels leave vectors nearly empty. Contexts of known symbols are found for a run of pixels at once; decoding, where the
- * symbol to the west comes last, goes one symbol at a time. */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Contexts and decoding for few channels, which leave vectors nearly empty.
+ *
+ * If all symbols are known, as in the encoder, contexts are found for a *run* of pixels at once:
+ * pixels side by side for which the same neighbours are missing, so that the neighbours of the
+ * whole run are four rows of memory at fixed distances. Every step below is a loop over a run.
+ *
+ * A decoder knows the symbols to the west last. It goes one symbol at a time and keeps what follows
+ * from the west in registers.
+ */
 #include "static_cursor.h"
 
-#ifndef IRS_SMALL
-static inline uint8_t predict_one(const irs_model *m, const irs_pixels *near, uint32_t c) {
-    int32_t w = near->west[c], n = near->north[c], nw = near->north_west[c], ne = near->north_east[c];
-    if (m->predictor == IRS_PREDICT_NONE) {
-        return m->initial;
-    }
-    if (m->predictor == IRS_PREDICT_MED) {
-        return med_one(w, n, nw);
-    }
-    const int8_t *a = (const int8_t *)(m->west_north + c), *b = (const int8_t *)(m->corners + c);
-    int32_t value = (a[0] * w + (a[1] * n + b[0] * nw + b[1] * ne + 32)) >> 6; /* the symbol to the west comes last */
-    value = value < 0 ? 0 : value;
-    return (uint8_t)(value > 255 ? 255 : value);
-}
+#ifndef IRS_SMALL_CODE
 
-/* ---- runs of pixels -------------------------------------------------------------------------------------------------- */
+/* ---- runs of pixels -------------------------------------------------------------------------- */
 
-#define PIECE 512 /* symbols of a run at most: they stay in the nearest cache from step to step */
-#define BLOCK 64  /* symbols predicted together: whole pixels, and what follows up to here, which is overwritten later */
+#define MAX_RUN_SYMBOLS 512 /* a run stays in the nearest cache from step to step */
+#define PREDICTION_BLOCK 64 /* symbols that are predicted together */
 
-/* A part, row by row, and where in it we are. */
-typedef struct rows {
-    const irs_model *m;
+/* A chunk, row by row, and where in it we are. */
+typedef struct row_cursor {
+    const irs_rans_model *m;
     const irs_scratch *s;
     size_t width, height, x, y, pixel, pixels;
-    uint16_t *above, *sums;    /* sums of the residuals of the row before and of this one, by x */
-    uint8_t row_of[256];       /* for each prediction the place of its bin in the rows of a level */
-    int16_t weights[4][BLOCK]; /* of W, N, NW and NE, those of a pixel over and over */
-} rows;
+    uint16_t *sums_above, *sums; /* residual sums of the row before and of this row, by x */
+    uint8_t row_of[256];         /* for each prediction, the row of its bin in a level's map */
+    int16_t weights[4][PREDICTION_BLOCK]; /* of W, N, NW and NE, repeated for each pixel */
+} row_cursor;
 
-/* Pixels side by side for which the same neighbours are missing. */
-typedef struct run {
-    size_t place;
+typedef struct pixel_run {
+    size_t offset; /* of the first symbol in the chunk */
     uint32_t pixels;
-    irs_pixels near;                           /* of the first of them */
-    const uint16_t *west, *north, *north_east; /* sums of their neighbours */
-} run;
+    irs_neighbours neighbours;                 /* of the first pixel */
+    const uint16_t *west, *north, *north_east; /* residual sums of its neighbours */
+} pixel_run;
 
-static void begin_rows(rows *r, const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
-    size_t first = part.first / m->channels;
+static void row_cursor_init(row_cursor *r, const irs_rans_model *m, const irs_geometry *g,
+                            const irs_scratch *s, irs_chunk chunk) {
+    size_t first = chunk.first / m->channels;
     r->m = m;
     r->s = s;
     r->width = g->width;
@@ -49,10 +45,13 @@ static void begin_rows(rows *r, const irs_model *m, const irs_geometry *g, const
     r->x = first % g->width;
     r->y = first / g->width % g->height;
     r->pixel = 0;
-    r->pixels = part.count / m->channels;
-    r->sums = (uint16_t *)(void *)s->sums; /* the ring of a walk has room for two rows of half its words */
-    r->above = r->sums + g->width;
+    r->pixels = chunk.count / m->channels;
     memset(s->start, m->initial, (size_t)m->channels + IRS_PADDING);
+
+    /* the memory for a ring of 32-bit sums has room for two rows of 16-bit ones */
+    r->sums = (uint16_t *)(void *)s->sums;
+    r->sums_above = r->sums + g->width;
+
     for (uint32_t prediction = 0, bin = 0; prediction < 256; prediction++) {
         while (bin + 1 < m->bins && prediction >= m->thresholds[bin]) {
             bin++;
@@ -61,57 +60,74 @@ static void begin_rows(rows *r, const irs_model *m, const irs_geometry *g, const
     }
 }
 
-/* The run that begins where we are. What is missing is replaced as look_around (static_cursor.h) does it; one function for both
- * would take the encoder of firmwares beyond 4 KB. */
-static run next_run(const rows *r) {
-    static const uint16_t none[1] = {0};
-    size_t channels = r->m->channels, width = r->width, x = r->x, pixel = r->pixel, count = 1;
-    int has_west = x > 0 && pixel > 0, has_north = r->y > 0 && pixel >= width;
-    int has_corner = has_north && x > 0 && pixel > width, has_east = has_north && x + 1 < width;
-    const uint8_t *here = r->s->symbols + pixel * channels, *start = r->s->start;
-    run next = {pixel * channels, 1, {start, start, start, start}, none, none, none};
-    if (has_west) {
-        next.near.west = next.near.north = here - channels;
-        next.west = next.north = r->sums + x - 1;
+/* Pixels from here on for which the same neighbours are missing; at least one. */
+static size_t run_length(const row_cursor *r, int has_west, int has_north, int has_north_west) {
+    size_t channels = r->m->channels, width = r->width, x = r->x, pixel = r->pixel;
+    if (!has_west || has_north != has_north_west || x + 1 >= width) {
+        return 1;
     }
-    if (has_north) {
-        next.near.north = here - channels * width;
-        next.north = r->above + x;
-        next.near.west = has_west ? next.near.west : next.near.north;
-        next.west = has_west ? next.west : next.north;
+
+    /* up to the last pixel of the row, or to the first one whose north is in the chunk */
+    size_t count = width - 1 - x;
+    if (!has_north && pixel < width && width - pixel < count) {
+        count = width - pixel;
     }
-    next.near.north_west = has_corner ? next.near.north - channels : next.near.north;
-    next.near.north_east = has_east ? next.near.north + channels : next.near.north;
-    next.north_east = has_east ? next.north + 1 : next.north;
-    if (has_west && has_north == has_corner && x + 1 < width) { /* the same holds up to the last pixel of the row */
-        count = has_north || pixel >= width || width - 1 - x < width - pixel ? width - 1 - x : width - pixel;
-        count = count < PIECE / channels ? count : PIECE / channels;
-        count = count < r->pixels - pixel ? count : r->pixels - pixel;
-    }
-    next.pixels = (uint32_t)count;
-    return next;
+    count = count < MAX_RUN_SYMBOLS / channels ? count : MAX_RUN_SYMBOLS / channels;
+    return count < r->pixels - pixel ? count : r->pixels - pixel;
 }
 
-static void end_run(rows *r, uint32_t pixels) {
+/* The run that begins here. Missing pixels are replaced as in irs_cursor_context. One function for
+ * both would make the encoder of a firmware larger than 4 KB. */
+static pixel_run next_run(const row_cursor *r) {
+    static const uint16_t none[1] = {0};
+    size_t channels = r->m->channels, width = r->width, x = r->x, pixel = r->pixel;
+    int has_west = x > 0 && pixel > 0, has_north = r->y > 0 && pixel >= width;
+    int has_north_west = has_north && x > 0 && pixel > width;
+    int has_north_east = has_north && x + 1 < width;
+
+    const uint8_t *symbols = r->s->symbols + pixel * channels, *start = r->s->start;
+    pixel_run run = {pixel * channels, 1, {start, start, start, start}, none, none, none};
+    irs_neighbours *neighbours = &run.neighbours;
+    if (has_west) {
+        neighbours->west = neighbours->north = symbols - channels;
+        run.west = run.north = r->sums + x - 1;
+    }
+    if (has_north) {
+        neighbours->north = symbols - channels * width;
+        run.north = r->sums_above + x;
+        neighbours->west = has_west ? neighbours->west : neighbours->north;
+        run.west = has_west ? run.west : run.north;
+    }
+
+    const uint8_t *above = neighbours->north;
+    neighbours->north_west = has_north_west ? above - channels : above;
+    neighbours->north_east = has_north_east ? above + channels : above;
+    run.north_east = has_north_east ? run.north + 1 : run.north;
+    run.pixels = (uint32_t)run_length(r, has_west, has_north, has_north_west);
+    return run;
+}
+
+static void end_run(row_cursor *r, uint32_t pixels) {
     r->pixel += pixels;
     r->x += pixels;
     if (r->x == r->width) {
-        uint16_t *other = r->above;
-        r->above = r->sums;
-        r->sums = other;
+        uint16_t *above = r->sums_above;
+        r->sums_above = r->sums;
+        r->sums = above;
         r->x = 0;
         r->y = r->y + 1 == r->height ? 0 : r->y + 1;
     }
 }
 
-/* ---- contexts of known symbols -------------------------------------------------------------------------------------- */
+/* ---- contexts of known symbols --------------------------------------------------------------- */
 
-/* The predictor's weights for a block of symbols. */
-static void spread_weights(rows *r) {
-    const irs_model *m = r->m;
+/* Repeats the predictor's weights for a block of symbols. */
+static void spread_weights(row_cursor *r) {
+    const irs_rans_model *m = r->m;
     int linear = m->predictor == IRS_PREDICT_SHARED || m->predictor == IRS_PREDICT_LINEAR;
-    for (uint32_t i = 0; linear && i < BLOCK; i++) {
-        const int8_t *a = (const int8_t *)(m->west_north + i % m->channels), *b = (const int8_t *)(m->corners + i % m->channels);
+    for (uint32_t i = 0; linear && i < PREDICTION_BLOCK; i++) {
+        const int8_t *a = (const int8_t *)(m->west_north + i % m->channels);
+        const int8_t *b = (const int8_t *)(m->corners + i % m->channels);
         r->weights[0][i] = a[0];
         r->weights[1][i] = a[1];
         r->weights[2][i] = b[0];
@@ -119,142 +135,204 @@ static void spread_weights(rows *r) {
     }
 }
 
-static void predict_run(const rows *r, const irs_pixels *near, uint32_t size, uint8_t *restrict base) {
-    const uint8_t *w = near->west, *n = near->north, *nw = near->north_west, *ne = near->north_east;
+/* Predicts `size` symbols. Linear predictions are made in blocks of a fixed size, of which whole
+ * pixels are kept; the next block overwrites what follows them. */
+static void predict_run(const row_cursor *r, const irs_neighbours *neighbours, uint32_t size,
+                        uint8_t *restrict base) {
+    const uint8_t *w = neighbours->west, *n = neighbours->north;
+    const uint8_t *nw = neighbours->north_west, *ne = neighbours->north_east;
     if (r->m->predictor == IRS_PREDICT_NONE) {
         memset(base, r->m->initial, size);
-    } else if (r->m->predictor == IRS_PREDICT_MED) {
+        return;
+    }
+
+    if (r->m->predictor == IRS_PREDICT_MED) {
         for (uint32_t i = 0; i < size; i++) {
-            base[i] = med_one(w[i], n[i], nw[i]);
+            base[i] = irs_predict_med(w[i], n[i], nw[i]);
         }
-    } else {
-        uint32_t block = BLOCK / r->m->channels * r->m->channels;
-        const int16_t(*of)[BLOCK] = r->weights;
-        for (uint32_t i = 0; i < size; i += block, w += block, n += block, nw += block, ne += block, base += block) {
-            for (uint32_t k = 0; k < BLOCK; k++) {
-                base[k] = weigh_one((int16_t)(of[0][k] * w[k] + of[1][k] * n[k]), (int16_t)(of[2][k] * nw[k] + of[3][k] * ne[k]));
-            }
+        return;
+    }
+
+    uint32_t step = PREDICTION_BLOCK / r->m->channels * r->m->channels;
+    const int16_t(*weights)[PREDICTION_BLOCK] = r->weights;
+    for (uint32_t i = 0; i < size; i += step) {
+        for (uint32_t k = 0; k < PREDICTION_BLOCK; k++) {
+            base[k] = irs_predict_linear((int16_t)(weights[0][k] * w[k] + weights[1][k] * n[k]),
+                                         (int16_t)(weights[2][k] * nw[k] + weights[3][k] * ne[k]));
         }
+        w += step, n += step, nw += step, ne += step, base += step;
     }
 }
 
-/* Sum of each pixel's magnitudes, of which there are eight a pixel at most. */
-static void sum_run(const uint8_t *magnitudes, uint32_t channels, uint32_t pixels, uint16_t *restrict sums) {
-    const uint64_t low = UINT64_C(0x00FF00FF00FF00FF), own = UINT64_MAX >> (64 - 8 * channels);
+/* Sums the residuals of each pixel. Its magnitudes, at most eight bytes, are loaded as one number,
+ * added in pairs to four 16-bit fields, and these by a multiplication. */
+static void sum_run(const uint8_t *magnitudes, uint32_t channels, uint32_t pixels,
+                    uint16_t *restrict sums) {
+    const uint64_t low_bytes = UINT64_C(0x00FF00FF00FF00FF);
+    const uint64_t own_bytes = UINT64_MAX >> (64 - 8 * channels);
     for (uint32_t x = 0; x < pixels; x++, magnitudes += channels) {
-        uint64_t eight = load64(magnitudes) & own, pairs = (eight & low) + (eight >> 8 & low);
+        uint64_t eight = irs_load64(magnitudes) & own_bytes;
+        uint64_t pairs = (eight & low_bytes) + (eight >> 8 & low_bytes);
         sums[x] = (uint16_t)(pairs * UINT64_C(0x0001000100010001) >> 48);
     }
 }
 
-/* For each pixel the place of its level in the map, by the sums of its neighbours. */
-static void find_levels(const irs_model *m, const uint16_t *w, const uint16_t *n, const uint16_t *ne, uint32_t pixels,
-                        uint16_t *restrict places) {
-    uint16_t activity[PIECE], size = (uint16_t)(m->bins * m->channels);
+/* Finds the level of each pixel by the sums of its neighbours, as an offset in the map. */
+static void find_levels(const irs_rans_model *m, const uint16_t *w, const uint16_t *n,
+                        const uint16_t *ne, uint32_t pixels, uint16_t *restrict offsets) {
+    uint16_t activity[MAX_RUN_SYMBOLS], level_size = (uint16_t)(m->bins * m->channels);
     for (uint32_t x = 0; x < pixels; x++) {
         activity[x] = (uint16_t)(w[x] + n[x] + ne[x]);
-        places[x] = 0;
+        offsets[x] = 0;
     }
+
     for (uint32_t i = 0; i + 1 < m->levels; i++) {
-        uint16_t from = m->activity[i] < UINT16_MAX ? (uint16_t)m->activity[i] : UINT16_MAX; /* more than any activity */
+        /* 65535 is more than any activity */
+        uint32_t wide = m->activity[i];
+        uint16_t threshold = wide < UINT16_MAX ? (uint16_t)wide : UINT16_MAX;
         for (uint32_t x = 0; x < pixels; x++) {
-            places[x] = (uint16_t)(places[x] + (activity[x] >= from ? size : 0));
+            offsets[x] = (uint16_t)(offsets[x] + (activity[x] >= threshold ? level_size : 0));
         }
     }
 }
 
-static void model_run(const rows *r, const run *now) {
-    uint32_t channels = r->m->channels, size = now->pixels * channels;
-    const uint8_t *here = r->s->symbols + now->place;
-    uint8_t *base = r->s->coded + now->place, *tables = r->s->tables + now->place, magnitudes[PIECE + 8];
-    uint16_t places[PIECE];
-    predict_run(r, &now->near, size, base);
+static void find_run_contexts(const row_cursor *r, const pixel_run *run) {
+    uint32_t channels = r->m->channels, size = run->pixels * channels;
+    const uint8_t *symbols = r->s->symbols + run->offset;
+    uint8_t *base = r->s->coded + run->offset, *tables = r->s->tables + run->offset;
+    uint8_t magnitudes[MAX_RUN_SYMBOLS + 8];
+    uint16_t levels[MAX_RUN_SYMBOLS];
+
+    predict_run(r, &run->neighbours, size, base);
     for (uint32_t i = 0; i < size; i++) {
-        magnitudes[i] = (uint8_t)(here[i] > base[i] ? here[i] - base[i] : base[i] - here[i]);
+        magnitudes[i] =
+            (uint8_t)(symbols[i] > base[i] ? symbols[i] - base[i] : base[i] - symbols[i]);
     }
-    sum_run(magnitudes, channels, now->pixels, r->sums + r->x);
-    find_levels(r->m, now->west, now->north, now->north_east, now->pixels, places);
-    for (uint32_t x = 0, i = 0; x < now->pixels; x++) {
-        const uint8_t *map = r->m->map + places[x];
+    sum_run(magnitudes, channels, run->pixels, r->sums + r->x);
+
+    find_levels(r->m, run->west, run->north, run->north_east, run->pixels, levels);
+    for (uint32_t x = 0, i = 0; x < run->pixels; x++) {
+        const uint8_t *map = r->m->map + levels[x];
         for (uint32_t c = 0; c < channels; c++, i++) {
             tables[i] = map[r->row_of[base[i]] + c];
         }
     }
+
     for (uint32_t i = 0; i < size; i++) {
-        base[i] = (uint8_t)(here[i] - base[i]);
+        base[i] = (uint8_t)(symbols[i] - base[i]);
     }
 }
 
-void irs_model_narrow(const irs_model *m, const irs_geometry *g, const irs_scratch *s, irs_part part) {
-    rows r;
-    begin_rows(&r, m, g, s, part);
+void irs_find_contexts_narrow(const irs_rans_model *m, const irs_geometry *g, const irs_scratch *s,
+                              irs_chunk chunk) {
+    row_cursor r;
+    row_cursor_init(&r, m, g, s, chunk);
     spread_weights(&r);
     while (r.pixel < r.pixels) {
-        run now = next_run(&r);
-        model_run(&r, &now);
-        end_run(&r, now.pixels);
+        pixel_run run = next_run(&r);
+        find_run_contexts(&r, &run);
+        end_run(&r, run.pixels);
     }
 }
 
-/* ---- decoding ------------------------------------------------------------------------------------------------------- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 #ifndef IRS_ENCODE_ONLY
-/* without a branch, which could not be predicted */
-static inline uint32_t distance(int32_t a, int32_t b) {
+/* Without a branch, which could not be predicted. */
+static inline uint32_t absolute_difference(int32_t a, int32_t b) {
     int32_t sign = (a - b) >> 31;
     return (uint32_t)(((a - b) ^ sign) - sign);
 }
 
-/* `channels` are the model's, as a constant where they are usual. */
-static inline int decode_run(const rows *r, const irs_model *m, uint32_t channels, const run *now, irs_stream *in) {
-    uint32_t lanes = m->lanes, residual = m->residual ? 0xFF : 0, levels = m->levels, size = m->bins * channels;
+/* The sum is split so that what the symbol to the west decides is added last: it is known last. */
+static inline uint8_t predict_channel(const irs_rans_model *m, const irs_neighbours *neighbours,
+                                      uint32_t c) {
+    int32_t w = neighbours->west[c], n = neighbours->north[c];
+    int32_t nw = neighbours->north_west[c], ne = neighbours->north_east[c];
+    if (m->predictor == IRS_PREDICT_NONE) {
+        return m->initial;
+    }
+    if (m->predictor == IRS_PREDICT_MED) {
+        return irs_predict_med(w, n, nw);
+    }
+
+    const int8_t *a = (const int8_t *)(m->west_north + c), *b = (const int8_t *)(m->corners + c);
+    int32_t value = (a[0] * w + (a[1] * n + b[0] * nw + b[1] * ne + 32)) >> 6;
+    value = value < 0 ? 0 : value;
+    return (uint8_t)(value > 255 ? 255 : value);
+}
+
+/* Decodes a run; returns 0 if the payload ends too early. `channels` are the model's; where they
+ * are usual, callers pass a constant. */
+static inline int decode_run(const row_cursor *r, const irs_rans_model *m, uint32_t channels,
+                             const pixel_run *run, irs_stream *in) {
+    uint32_t lanes = m->lanes, levels = m->levels, level_size = m->bins * channels;
+    uint32_t residual = m->residual ? 0xFF : 0;
     uint32_t first = m->activity[0], second = m->activity[1];
-    uint8_t *here = r->s->symbols + now->place;
+    uint8_t *symbols = r->s->symbols + run->offset;
     uint16_t *sums = r->sums + r->x;
-    uint32_t sum = now->west[0]; /* this and the symbols to the west need not go through memory */
-    uint8_t west[IRS_NARROW];
-    irs_pixels near = {west, now->near.north, now->near.north_west, now->near.north_east};
-    memcpy(west, now->near.west, channels);
-    for (uint32_t x = 0; x < now->pixels; x++, here += channels) {
-        uint32_t activity = sum + now->north[x] + now->north_east[x];
-        sum = 0;
-        uint32_t level = (uint32_t)(activity >= first) + (uint32_t)(activity >= second); /* no branch: it could not be predicted */
+
+    /* symbols and sum to the west need not go through memory */
+    uint32_t sum = run->west[0];
+    uint8_t west[IRS_MAX_NARROW_CHANNELS];
+    memcpy(west, run->neighbours.west, channels);
+    irs_neighbours neighbours = run->neighbours;
+    neighbours.west = west;
+
+    for (uint32_t x = 0; x < run->pixels; x++, symbols += channels) {
+        uint32_t activity = sum + run->north[x] + run->north_east[x];
+        uint32_t level = (uint32_t)(activity >= first) + (uint32_t)(activity >= second);
         for (uint32_t i = 2; i + 1 < levels; i++) {
             level += activity >= m->activity[i];
         }
-        const uint8_t *map = m->map + level * size;
+
+        const uint8_t *map = m->map + level * level_size;
+        sum = 0;
         for (uint32_t c = 0; c < channels; c++) {
-            uint8_t prediction = predict_one(m, &near, c), symbol;
-            if (!irs_decode_symbol(m, map[r->row_of[prediction] + c], c & (lanes - 1), in, &symbol)) {
+            uint8_t prediction = predict_channel(m, &neighbours, c), symbol;
+            uint8_t table = map[r->row_of[prediction] + c];
+            if (!irs_rans_decode_symbol(m, table, c & (lanes - 1), in, &symbol)) {
                 return 0;
             }
-            here[c] = west[c] = (uint8_t)(symbol + (prediction & residual));
-            sum += distance(west[c], prediction);
+            symbols[c] = west[c] = (uint8_t)(symbol + (prediction & residual));
+            sum += absolute_difference(west[c], prediction);
         }
+
         sums[x] = (uint16_t)sum;
-        near.north += channels;
-        near.north_west += channels;
-        near.north_east += channels;
+        neighbours.north += channels;
+        neighbours.north_west += channels;
+        neighbours.north_east += channels;
     }
     return 1;
 }
 
-irs_status irs_decode_narrow(const irs_model *model, const irs_geometry *g, const irs_scratch *s, irs_part part, irs_stream *in) {
-    const irs_model copy = *model, *m = &copy; /* in registers: no symbol that is written could change it */
+irs_status irs_rans_decode_narrow(const irs_rans_model *model, const irs_geometry *g,
+                                  const irs_scratch *s, irs_chunk chunk, irs_stream *in) {
+    /* copies stay in registers: no symbol that is written could change them */
+    const irs_rans_model copy = *model, *m = &copy;
     irs_stream stream = *in;
-    rows r;
-    begin_rows(&r, m, g, s, part);
+    row_cursor r;
+    row_cursor_init(&r, m, g, s, chunk);
+
     while (r.pixel < r.pixels) {
-        run now = next_run(&r);
-        if (!(m->channels == 1   ? decode_run(&r, m, 1, &now, &stream)
-              : m->channels == 3 ? decode_run(&r, m, 3, &now, &stream)
-                                 : decode_run(&r, m, m->channels, &now, &stream))) {
+        pixel_run run = next_run(&r);
+        int ok = 0;
+        switch (m->channels) {
+        case 1: ok = decode_run(&r, m, 1, &run, &stream); break;
+        case 3: ok = decode_run(&r, m, 3, &run, &stream); break;
+        default: ok = decode_run(&r, m, m->channels, &run, &stream); break;
+        }
+        if (!ok) {
             return IRS_ERR_CORRUPT;
         }
-        end_run(&r, now.pixels);
+        end_run(&r, run.pixels);
     }
+
     *in = stream;
     return IRS_OK;
 }
 #endif
+
+#undef MAX_RUN_SYMBOLS
+#undef PREDICTION_BLOCK
 #endif
