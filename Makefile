@@ -3,11 +3,12 @@
 # make demo    the main job on the example: compile, run split, compare
 # make test    everything CI checks
 # make docs    the documentation as a site in build/site
+# make amalgamation   the C library as two files, build/amalgamation/irs.c and irs.h
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup engines demo test lint wheel docs clean
+.PHONY: setup engines demo test lint wheel docs amalgamation clean
 
 setup: $(VENV)/.stamp
 
@@ -51,6 +52,10 @@ wheel: setup
 	rm -rf build/wheel-env && $(PYTHON) -m venv build/wheel-env
 	build/wheel-env/bin/pip install --quiet --no-compile build/wheel/*.whl
 	cd / && $(CURDIR)/build/wheel-env/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
+
+# Needs nothing but Python.
+amalgamation:
+	@$(PYTHON) runtime/c/amalgamate.py build/amalgamation
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info irsplit/runtime/c/*.so

@@ -34,14 +34,17 @@ ENOUGH_S = 0.002
 """A call shorter than this is repeated within one measurement."""
 REPEATED = """
 #include "irs.h"
-irs_status encode_often(int count, const irs_boundary *b, const irs_tensor *source, void *workspace,
+#ifndef IRS_VERSION
+#define irs_schema irs_boundary
+#endif
+irs_status encode_often(int count, const irs_schema *b, const irs_tensor *source, void *workspace,
                         size_t workspace_size, void *frame, size_t capacity, size_t *size) {
     irs_status status = IRS_OK;
     while (count-- > 0 && status == IRS_OK)
         status = irs_encode(b, NULL, source, workspace, workspace_size, frame, capacity, size);
     return status;
 }
-irs_status decode_often(int count, const irs_boundary *b, const void *frame, size_t size, const irs_tensor *target,
+irs_status decode_often(int count, const irs_schema *b, const void *frame, size_t size, const irs_tensor *target,
                         void *workspace, size_t workspace_size) {
     irs_status status = IRS_OK;
     while (count-- > 0 && status == IRS_OK)
@@ -49,7 +52,8 @@ irs_status decode_often(int count, const irs_boundary *b, const void *frame, siz
     return status;
 }
 """
-"""Calls are repeated in C: one through ctypes costs as much as a frame of 1 KB."""
+"""Calls are repeated in C: one through ctypes costs as much as a frame of 1 KB. Older cores have a boundary
+where newer ones have a schema."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,16 @@ class Core:
 
     def __post_init__(self) -> None:
         size, descriptor = ctypes.c_size_t(), self.vector.descriptor
-        self._call("irs_boundary_size", descriptor, len(descriptor), ctypes.byref(size))
-        memory, self._boundary = _aligned(size.value), ctypes.c_void_p()
-        self._call("irs_boundary_open", ctypes.byref(self._boundary), _place(memory), size, descriptor, len(descriptor))
+        opened = "schema" if hasattr(self.library, "irs_schema_open") else "boundary"
+        self._call(f"irs_{opened}_size", descriptor, len(descriptor), ctypes.byref(size))
+        memory, self._schema = _aligned(size.value), ctypes.c_void_p()
+        place = ctypes.byref(self._schema), _place(memory), size
+        self._call(f"irs_{opened}_open", *place, descriptor, len(descriptor))
         self.decoded = np.empty_like(self.vector.tensor)
         self._source, self._target = _described(self.vector.tensor), _described(self.decoded)
         bound, scratch = ctypes.c_size_t(), ctypes.c_size_t()
-        self._call("irs_frame_bound", self._boundary, ctypes.byref(self._source), ctypes.byref(bound))
-        self._call("irs_workspace_size", self._boundary, ctypes.byref(self._source), ctypes.byref(scratch))
+        self._call("irs_frame_bound", self._schema, ctypes.byref(self._source), ctypes.byref(bound))
+        self._call("irs_workspace_size", self._schema, ctypes.byref(self._source), ctypes.byref(scratch))
         workspace, self._frame = _aligned(scratch.value), _aligned(bound.value)
         self._workspace, self._size = (_place(workspace), scratch), ctypes.c_size_t()
         self._kept = memory, workspace
@@ -94,11 +100,11 @@ class Core:
     def encode(self, count: int) -> None:
         frame = _place(self._frame), ctypes.c_size_t(len(self._frame))
         source = ctypes.byref(self._source)
-        self._call("encode_often", count, self._boundary, source, *self._workspace, *frame, ctypes.byref(self._size))
+        self._call("encode_often", count, self._schema, source, *self._workspace, *frame, ctypes.byref(self._size))
 
     def decode(self, count: int) -> None:
         frame = _place(self._frame), self._size
-        self._call("decode_often", count, self._boundary, *frame, ctypes.byref(self._target), *self._workspace)
+        self._call("decode_often", count, self._schema, *frame, ctypes.byref(self._target), *self._workspace)
 
     def frame(self) -> bytes:
         return self._frame[: self._size.value].tobytes()
@@ -120,8 +126,10 @@ def _described(array: NDArray[np.uint8]) -> _Tensor:
 
 def build(runtime: Path, flags: Sequence[str], target: Path) -> ctypes.CDLL:
     """The core as a shared library, optimised as the extension module is."""
-    sources = map(str, sorted((runtime / "c" / "src").rglob("*.c")))
-    options = ("-std=c99", "-O3", "-shared", "-fPIC", f"-I{runtime / 'c' / 'include'}")
+    core = runtime / "c" if (runtime / "c").is_dir() else runtime  # an older checkout
+    whole = core / "irs.c"
+    sources = [str(whole)] if whole.exists() else map(str, sorted((core / "src").rglob("*.c")))
+    options = ("-std=c99", "-O3", "-shared", "-fPIC", f"-I{core / 'include'}")
     command = ["gcc", *options, *flags, *sources, "-x", "c", "-", "-o", str(target)]
     subprocess.run(command, input=REPEATED, text=True, check=True)
     return ctypes.CDLL(str(target))

@@ -23,13 +23,13 @@ from irsplit.runtime.bundle.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "footprint.md"
-SOURCES = sorted((ROOT / "runtime" / "c" / "src").rglob("*.c"))
+SOURCES = [ROOT / "runtime" / "c" / "irs.c"]
 INCLUDE = f"-I{ROOT / 'runtime' / 'c' / 'include'}"
 DIGITS = ROOT / "examples" / "digits"
-HOOKED = re.compile(r"/frame(_decode)?\.c:")
+HOOKED = re.compile(r"\bframe(_decode)?\.c:")
 """Where the core calls the codec hooks of its caller, which are the only calls through a pointer."""
 
-SEND = ("irs_boundary_open", "irs_encode")
+SEND = ("irs_schema_open", "irs_encode")
 BOTH = (*SEND, "irs_frame_dims", "irs_decode")
 Use = tuple[str, tuple[str, ...], tuple[str, ...]]
 USES: tuple[Use, ...] = (
@@ -38,7 +38,7 @@ USES: tuple[Use, ...] = (
     ("sends and receives", BOTH, ()),
 )
 """What a firmware does, the functions that it calls, and what leaves out the rest."""
-STACKS = ("irs_boundary_open", "irs_encode", "irs_decode")
+STACKS = ("irs_schema_open", "irs_encode", "irs_decode")
 CODINGS = (("int8", "raw"), ("int8", "static-rans"), ("lossless", "static-rans"))
 """How the boundary of the example is made: --boundary and --codec."""
 
@@ -166,7 +166,7 @@ def page() -> str:
         f"{code}\n\n"
         "The buffers are the caller's, of sizes that `boundary.h` tells. Those of `examples/c`, for the boundary of "
         f"the digits example (64 floats):\n\n{static}\n\n"
-        "`opened` is written once by `irs_boundary_open` and only read after that, the descriptor may stay in flash; "
+        "`opened` is written once by `irs_schema_open` and only read after that, the descriptor may stay in flash; "
         "sizes are those of a 64-bit machine, which no smaller one exceeds.\n"
     )
 

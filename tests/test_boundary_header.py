@@ -9,6 +9,7 @@ import pytest
 from framing import engines
 from irsplit.base.errors import UnsupportedError
 from irsplit.codec_training.header import c_header
+from irsplit.runtime.c import amalgamate
 from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
 from test_static_rans import feature_map, trained
 
@@ -45,13 +46,17 @@ def gcc(*words: str | Path, cwd: Path) -> None:
     assert built.returncode == 0, built.stderr
 
 
-@pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The object files of the C core, which every boundary shares."""
+@pytest.fixture(scope="module", params=["separate", "amalgamated"])
+def core(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> list[Path]:
+    """The object files of the C core, which every boundary shares: one for each source, and one for all."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed: boundary.h is NOT compiled here")
     folder = tmp_path_factory.mktemp("core")
-    gcc("-c", *sorted((RUNTIME / "c" / "src").rglob("*.c")), cwd=folder)
+    sources = sorted((RUNTIME / "c" / "src").rglob("*.c"))
+    if request.param == "amalgamated":
+        amalgamate.write(folder)
+        sources = [folder / "irs.c"]
+    gcc("-c", *sources, cwd=folder)
     return sorted(folder.glob("*.o"))
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.footprint import CORTEX_M4, code_bytes
 from framing import Array, array_of_bytes, engines
+from irsplit.runtime.c import amalgamate
 from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
 from irsplit.runtime.frame.reference.crc32c import crc32c
 from test_static_rans import feature_map, trained
@@ -139,6 +140,22 @@ def test_vectors_on_this_machine(
     assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("compiler", "flags"),
+    [("gcc", ("-O1",)), ("clang", ("-O1", "-DIRS_NO_AVX2")), ("gcc", ("-O1", "-DIRS_PORTABLE", "-m32"))],
+    ids=lambda value: value if isinstance(value, str) else "".join(value),
+)
+def test_vectors_on_the_amalgamation(
+    compiler: str, flags: Sequence[str], vectors: tuple[Path, str], tmp_path: Path
+) -> None:
+    needed(compiler)
+    amalgamate.write(tmp_path)
+    program = tmp_path / "check_vectors"
+    build(compiler, flags, program, [tmp_path / "irs.c", FOLDER / "check_vectors.c"])
+    result = subprocess.run([program, vectors[0], "brief"], capture_output=True, text=True, timeout=900)
+    assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
+
+
 def test_vectors_on_aarch64(vectors: tuple[Path, str], tmp_path: Path) -> None:
     needed("aarch64-linux-gnu-gcc", "qemu-aarch64")
     program = tmp_path / "check_vectors"
@@ -193,7 +210,7 @@ def test_short_fuzzing(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-OPENING = ("irs_boundary_size", "irs_boundary_open", "irs_frame_bound", "irs_workspace_size")
+OPENING = ("irs_schema_size", "irs_schema_open", "irs_frame_bound", "irs_workspace_size")
 WHOLE = (*OPENING, "irs_encode", "irs_frame_size", "irs_frame_dims", "irs_decode")
 BYTES = ("-DIRS_BYTES_ONLY", "-DIRS_NO_QUANTIZATION", "-DIRS_NO_REFERENCES")
 """What a device whose network is quantized, and so sends bytes, needs at levels 0 and 1."""

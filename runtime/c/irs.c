@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The whole library in one translation unit, and the one list of its sources: compile this file
- * with
- * `-Iinclude`, or make it a file without includes of its own with `python amalgamate.py`.
+ * The whole library in one translation unit, and the one list of its sources. Compile this file
+ * with -Iinclude, or let amalgamate.py make two files of the library that need nothing else.
  *
  * Compilers that put each function into a section of its own (-ffunction-sections) do so here too,
  * so that a linker drops what a firmware does not call.

@@ -161,7 +161,6 @@ static PyObject *py_open(PyObject *module, PyObject *args) {
         status = irs_schema_open(&o->schema, aligned(o->memory), size, o->descriptor.buf,
                                  (size_t)o->descriptor.len);
     }
-
     if (status != IRS_OK) {
         close_opened(o);
         return raise_status(status);
@@ -268,7 +267,6 @@ static PyObject *py_encode(PyObject *module, PyObject *args) {
     if (status == IRS_OK) {
         status = irs_workspace_size(o->schema, t->items, &scratch_size);
     }
-
     if (status != IRS_OK) {
         release(t);
         return raise_status(status);
@@ -400,7 +398,6 @@ static PyObject *py_sizes(PyObject *module, PyObject *args) {
     if (status == IRS_OK) {
         status = irs_frame_bound(o->schema, t->items, &bound);
     }
-
     if (status == IRS_OK) {
         status = irs_workspace_size(o->schema, t->items, &scratch);
     }

@@ -86,13 +86,11 @@ static irs_status try_decode(const irs_schema *schema, const uint8_t *frame, siz
 
         tensors[held].data = exact((size_t)tensors[held].size);
     }
-
     if (status == IRS_OK) {
         void *block, *scratch = aligned(scratch_size, &block);
         status = irs_decode(schema, NULL, copy, size, tensors, scratch, scratch_size);
         free(block);
     }
-
     if (status != IRS_OK) {
         while (held > 0) {
             free(tensors[--held].data);

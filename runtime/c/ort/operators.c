@@ -137,7 +137,6 @@ static OrtStatus *open_schema(kernel *k, size_t size) {
 
         status = irs_schema_open(&k->schema, aligned(k->memory), memory_size, k->descriptor, size);
     }
-
     if (status != IRS_OK) {
         return refuse(k->api, k->name, irs_status_string(status),
                       "give the bytes of a boundary's .irsd file");
@@ -209,11 +208,9 @@ static OrtStatus *create(const OrtApi *api, const char *name, const OrtKernelInf
     if (status == NULL) {
         status = open_schema(k, size);
     }
-
     if (status == NULL) {
         status = check_node(k, info, count_of, type_of);
     }
-
     if (status != NULL) {
         destroy(k);
         return status;
@@ -257,7 +254,6 @@ static OrtStatus *read_input(const kernel *k, const OrtKernelContext *context, s
     if (status == NULL) {
         status = api->GetDimensionsCount(info, rank);
     }
-
     if (status == NULL && *rank == expected) {
         status = api->GetDimensions(info, dims, expected);
     }
@@ -344,7 +340,6 @@ static OrtStatus *ORT_API_CALL decode(void *opened, OrtKernelContext *context) {
     if (status == IRS_OK) {
         status = irs_workspace_size(k->schema, tensors, &scratch_size);
     }
-
     if (status != IRS_OK) {
         return refuse_status(k, status);
     }
@@ -400,11 +395,9 @@ static OrtStatus *ORT_API_CALL encode(void *opened, OrtKernelContext *context) {
     if (status == IRS_OK) {
         status = irs_workspace_size(k->schema, tensors, &scratch_size);
     }
-
     if (status == IRS_OK && scratch_size > SIZE_MAX - bound) {
         status = IRS_ERR_SIZE;
     }
-
     if (status != IRS_OK) {
         return refuse_tensors(k, status);
     }

@@ -221,6 +221,7 @@ IRS_INTERNAL irs_status irs_rans_finish(const irs_rans_model *model, const uint3
                                         const uint8_t *escapes, const uint8_t *escapes_end,
                                         uint8_t *target, size_t capacity, size_t *size);
 
+#ifndef IRS_ENCODE_ONLY
 /* Decodes one symbol on a lane; returns 0 if the payload ends too early. */
 static inline int irs_rans_decode_symbol(const irs_rans_model *m, uint32_t table, uint32_t lane,
                                          irs_stream *in, uint8_t *symbol) {
@@ -264,5 +265,6 @@ static inline int irs_rans_decode_lanes(const irs_rans_model *m, const uint8_t *
     }
     return 1;
 }
+#endif
 
 #endif

@@ -10,7 +10,7 @@
 #include <arm_neon.h>
 
 #define VEC_TARGET
-#define VEC_INLINE __attribute__((always_inline)) static inline
+#define VEC_INLINE __attribute__((always_inline, unused)) static inline
 
 typedef uint32x4_t vec;
 

@@ -14,7 +14,7 @@
 #include "../names.h"
 
 #define VEC_TARGET __attribute__((target("avx2,bmi,bmi2,popcnt")))
-#define VEC_INLINE VEC_TARGET __attribute__((always_inline)) static inline
+#define VEC_INLINE VEC_TARGET __attribute__((always_inline, unused)) static inline
 
 typedef __m256i vec;
 

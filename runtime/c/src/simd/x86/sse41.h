@@ -10,7 +10,7 @@
 #include <smmintrin.h>
 
 #define VEC_TARGET __attribute__((target("sse4.1")))
-#define VEC_INLINE VEC_TARGET __attribute__((always_inline)) static inline
+#define VEC_INLINE VEC_TARGET __attribute__((always_inline, unused)) static inline
 
 typedef __m128i vec;
 
