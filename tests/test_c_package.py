@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from irsplit.base.dtypes import ALL
 from irsplit.base.errors import VERSION
 from irsplit.codec_training.header import c_header
 from irsplit.runtime.c import amalgamate
@@ -221,3 +222,21 @@ def test_the_component_of_esp_idf() -> None:
     manifest = manager.ManifestManager(CORE, "irsplit")
     assert manifest.validation_errors == []
     assert str(manifest.load().version) == VERSION
+
+
+# ---- numbers of element types ---------------------------------------------------------------------------------------
+
+
+def test_element_types_are_the_same_everywhere() -> None:
+    """In the header, in the format's page, and in the table of Python."""
+    framable = {dtype.name: dtype.code for dtype in ALL if dtype.framable}
+    types = re.findall(r"^    IRS_TYPE_(\w+) = (\d+),?", HEADER.read_text(), re.MULTILINE)
+    assert {name.lower(): int(code) for name, code in types} == framable | {"none": 0}
+
+    page = (ROOT / "runtime" / "FORMAT.md").read_text().partition("## Element types")[2].partition("\n## ")[0]
+    listed: dict[str, int] = {}
+    for codes, names in re.findall(r"^\| ([\d, ]+) \| ([\w, ]+) \|", page, re.MULTILINE):
+        listed |= dict(zip(names.split(", "), map(int, codes.split(", ")), strict=True))
+    assert listed == framable
+    other = {name: int(code) for code, name in re.findall(r"(\d+) (\w+)[,.\n]", page.partition("The others")[2])}
+    assert other == {dtype.name: dtype.code for dtype in ALL if not dtype.framable}
