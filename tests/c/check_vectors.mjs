@@ -11,14 +11,14 @@ let heap = core.heap_start()
 const view = () => new DataView(core.memory.buffer)
 const bytes = (at, size) => new Uint8Array(core.memory.buffer, at, size)
 
-function allot(size) {
+function alloc(size) {
   const at = (heap + 15) & ~15
   heap = at + size
   return at
 }
 
 function place(data) {
-  const at = allot(data.length)
+  const at = alloc(data.length)
   bytes(at, data.length).set(data)
   return at
 }
@@ -37,16 +37,16 @@ const take = () => {
 const equal = (at, expected) => Buffer.compare(Buffer.from(bytes(at, expected.length)), expected) === 0
 
 function checkVector(index) {
-  const result = allot(8)
+  const result = alloc(8)
   const size = () => view().getUint32(result, true)
   const descriptor = take()
   const descriptorAt = place(descriptor)
   ok(core.irs_schema_size(descriptorAt, descriptor.length, result), 'schema_size')
   const memorySize = size()
-  ok(core.irs_schema_open(result, allot(memorySize), memorySize, descriptorAt, descriptor.length), 'schema_open')
+  ok(core.irs_schema_open(result, alloc(memorySize), memorySize, descriptorAt, descriptor.length), 'schema_open')
   const schema = size()
   const count = u32()
-  const tensors = allot(count * TENSOR_SIZE)
+  const tensors = alloc(count * TENSOR_SIZE)
   for (let i = 0; i < count; i++) {
     const at = tensors + i * TENSOR_SIZE
     const dims = Array.from({ length: u32() }, u32)
@@ -62,8 +62,8 @@ function checkVector(index) {
   const bound = size()
   ok(core.irs_workspace_size(schema, tensors, result), 'workspace_size')
   const scratchSize = size()
-  const scratch = allot(scratchSize)
-  const target = allot(bound)
+  const scratch = alloc(scratchSize)
+  const target = alloc(bound)
   ok(core.irs_encode(schema, 0, tensors, scratch, scratchSize, target, bound, result), 'encode')
   if (size() !== frame.length || !equal(target, frame)) throw new Error(`vector ${index}: another frame`)
   for (let i = 0; i < count; i++) {

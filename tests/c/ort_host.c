@@ -51,13 +51,13 @@ static void *open_session(void *env, void *options, const char *path) {
 /* One input, one output; the number of the output's elements. */
 static size_t run(void *session, const char *input, void *data, size_t size, const int64_t *dims,
                   size_t rank, int type, const char *output, void **result) {
-    void *memory = NULL, *fed = NULL, *made = NULL, *shape = NULL;
+    void *memory = NULL, *value = NULL, *made = NULL, *shape = NULL;
     size_t count = 0;
     CALL(CPU_MEMORY, (int, int, void **), 0, 0, &memory);
     CALL(WRAP_TENSOR, (void *, void *, size_t, const int64_t *, size_t, int, void **), memory, data,
-         size, dims, rank, type, &fed);
+         size, dims, rank, type, &value);
     CALL(RUN, (void *, void *, const char **, void **, size_t, const char **, size_t, void **),
-         session, NULL, &input, &fed, 1, &output, 1, &made);
+         session, NULL, &input, &value, 1, &output, 1, &made);
     CALL(DATA, (void *, void **), made, result);
     CALL(SHAPE_OF, (void *, void **), made, &shape);
     CALL(COUNT, (void *, size_t *), shape, &count);

@@ -56,9 +56,9 @@
  * and the same buffers can be used for the next call.
  *
  * Hostile input. Descriptors and frames may come from an attacker. Whatever their bytes are, a
- * function reads and writes only within the sizes it was given, takes time proportional to these
- * sizes, and refuses what FORMAT.md says must be refused. Sizes and pointers are the caller's own
- * and are trusted; null pointers are refused where a pointer is needed.
+ * function reads and writes only within the sizes it was given, takes time proportional to the
+ * sizes of its inputs and outputs, and refuses what FORMAT.md says must be refused. Sizes and
+ * pointers are the caller's own and are trusted; null pointers are refused where one is needed.
  *
  * Buffers. The memory of a schema and the workspace start at a multiple of IRS_ALIGNMENT; every
  * other buffer may start anywhere. No two buffers of one call overlap.

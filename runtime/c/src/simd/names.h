@@ -37,8 +37,7 @@
 #define vec_reduce_sums VEC_NAME(vec_reduce_sums) /* adds up */
 #define vec_widen VEC_NAME(vec_widen)             /* a vector of bytes to four vectors of lanes */
 #define vec_narrow VEC_NAME(vec_narrow)           /* and back: the lowest byte of each lane */
-#define vec_store_interleaved \
-    VEC_NAME(vec_store_interleaved) /* a byte of `low`, one of `high`, and so on */
+#define vec_store_interleaved VEC_NAME(vec_store_interleaved) /* bytes of both, in turn */
 #define vec_store_differences VEC_NAME(vec_store_differences) /* a - b in 16 bits */
 
 /* lanes of 32 bits */
