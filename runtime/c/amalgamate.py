@@ -16,6 +16,8 @@ HEAD = """\
  *
  * irsplit: the whole C library in one file, made by amalgamate.py. Its manual is irs.h.
  */
+#define IRS_ONE_FILE 1
+
 #include "irs.h"
 """
 _INCLUDE = re.compile(r'#include "([^"]+)"')

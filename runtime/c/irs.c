@@ -6,6 +6,8 @@
  * Compilers that put each function into a section of its own (-ffunction-sections) do so here too,
  * so that a linker drops what a firmware does not call.
  */
+#define IRS_ONE_FILE 1
+
 #include "src/status.c"
 
 #include "src/crc32c.c"

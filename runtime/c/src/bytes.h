@@ -26,8 +26,13 @@ int memcmp(const void *a, const void *b, size_t size);
 #define IRS_SMALL_CODE 1
 #endif
 
-/* Functions that several files of the library share and nobody else calls. */
-#ifdef __GNUC__
+/* Functions that several files of the library share and nobody else calls. Where all files are one
+ * (irs.c), these functions are static, and compilers make smaller code; not every build uses all. */
+#if defined(IRS_ONE_FILE) && defined(__GNUC__)
+#define IRS_INTERNAL static __attribute__((unused))
+#elif defined(IRS_ONE_FILE)
+#define IRS_INTERNAL static
+#elif defined(__GNUC__)
 #define IRS_INTERNAL __attribute__((visibility("hidden")))
 #else
 #define IRS_INTERNAL

@@ -125,10 +125,12 @@ IRS_INTERNAL irs_status irs_rans_encode_chunk(const irs_spec *spec, const irs_ge
                                               uint8_t *scratch, uint8_t *target, size_t capacity,
                                               size_t *size);
 
+#ifndef IRS_ENCODE_ONLY
 /* Decodes a chunk into its place in `tensor`; IRS_ERR_CORRUPT if the payload is none. */
 IRS_INTERNAL irs_status irs_rans_decode_chunk(const irs_spec *spec, const irs_geometry *geometry,
                                               const uint8_t *payload, size_t size, irs_chunk chunk,
                                               uint8_t *scratch, uint8_t *tensor);
+#endif
 
 /* ---- elements.c: elements and symbols -------------------------------------------------------- */
 
@@ -137,10 +139,12 @@ IRS_INTERNAL irs_status irs_split_elements(const irs_spec *spec, const irs_geome
                                            const uint8_t *tensor, irs_chunk chunk, uint8_t *symbols,
                                            uint8_t *bits, size_t capacity, size_t *size);
 
+#ifndef IRS_ENCODE_ONLY
 /* Joins them again. May change `symbols`. */
 IRS_INTERNAL irs_status irs_join_elements(const irs_spec *spec, const irs_geometry *geometry,
                                           uint8_t *symbols, const uint8_t *bits, size_t size,
                                           irs_chunk chunk, uint8_t *tensor);
+#endif
 
 /* Copies the elements of a chunk as they are between the tensor and pixel order. */
 IRS_INTERNAL void irs_to_pixel_order(const irs_spec *spec, const irs_geometry *geometry,
@@ -189,14 +193,10 @@ typedef struct irs_stream {
 /* Finds contexts of known symbols: fills scratch->tables and, with residuals, scratch->coded. */
 typedef void irs_find_contexts_fn(const irs_rans_model *model, const irs_geometry *geometry,
                                   const irs_scratch *scratch, irs_chunk chunk);
-IRS_INTERNAL irs_find_contexts_fn irs_find_contexts_portable, irs_find_contexts_narrow,
-    irs_find_contexts_v128, irs_find_contexts_v256;
 
 /* Decodes symbols, with their contexts, to scratch->symbols. */
 typedef irs_status irs_rans_decode_fn(const irs_rans_model *model, const irs_geometry *geometry,
                                       const irs_scratch *scratch, irs_chunk chunk, irs_stream *in);
-IRS_INTERNAL irs_rans_decode_fn irs_rans_decode_portable, irs_rans_decode_narrow,
-    irs_rans_decode_v128, irs_rans_decode_v256;
 
 /* Tables of the symbols of a pixel; those of the next pixel follow after `stride` bytes, which is 0
  * if all pixels have the same. */
@@ -209,8 +209,33 @@ typedef struct irs_tables {
 typedef irs_status irs_rans_encode_fn(const irs_rans_model *model, const uint8_t *symbols,
                                       irs_tables tables, size_t pixels, uint8_t *buffer,
                                       uint8_t *target, size_t capacity, size_t *size);
-IRS_INTERNAL irs_rans_encode_fn irs_rans_encode_portable, irs_rans_encode_v128,
-    irs_rans_encode_v256;
+
+IRS_INTERNAL irs_find_contexts_fn irs_find_contexts_portable;
+IRS_INTERNAL irs_rans_encode_fn irs_rans_encode_portable;
+#ifndef IRS_SMALL_CODE
+IRS_INTERNAL irs_find_contexts_fn irs_find_contexts_narrow;
+#endif
+#ifdef IRS_HAS_V128
+IRS_INTERNAL irs_find_contexts_fn irs_find_contexts_v128;
+IRS_INTERNAL irs_rans_encode_fn irs_rans_encode_v128;
+#endif
+#ifdef IRS_HAS_V256
+IRS_INTERNAL irs_find_contexts_fn irs_find_contexts_v256;
+IRS_INTERNAL irs_rans_encode_fn irs_rans_encode_v256;
+#endif
+
+#ifndef IRS_ENCODE_ONLY
+IRS_INTERNAL irs_rans_decode_fn irs_rans_decode_portable;
+#ifndef IRS_SMALL_CODE
+IRS_INTERNAL irs_rans_decode_fn irs_rans_decode_narrow;
+#endif
+#ifdef IRS_HAS_V128
+IRS_INTERNAL irs_rans_decode_fn irs_rans_decode_v128;
+#endif
+#ifdef IRS_HAS_V256
+IRS_INTERNAL irs_rans_decode_fn irs_rans_decode_v256;
+#endif
+#endif
 
 /* Bytes for the words and escapes of `count` symbols, including what vector code may touch. */
 static inline uint64_t irs_rans_buffer_size(uint64_t count) { return count / 8 * 19 + 256; }
