@@ -27,7 +27,7 @@ int memcmp(const void *a, const void *b, size_t size);
 #endif
 
 /* Functions that several files of the library share and nobody else calls. Where all files are one
- * (irs.c), these functions are static, and compilers make smaller code; not every build uses all. */
+ * (irs.c), they are static, so that compilers make smaller code; not every build uses all. */
 #if defined(IRS_ONE_FILE) && defined(__GNUC__)
 #define IRS_INTERNAL static __attribute__((unused))
 #elif defined(IRS_ONE_FILE)
