@@ -18,7 +18,7 @@ from irsplit.base.dtypes import ALL
 from irsplit.base.errors import VERSION
 from irsplit.codec_training.header import c_header
 from irsplit.runtime.c import amalgamate
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 from test_c_core import ROOT, SOURCES, needed
 from test_operators import exports
 from test_static_rans import trained
@@ -85,7 +85,7 @@ def test_the_example_of_the_header(tmp_path: Path) -> None:
         return irs_version() == IRS_VERSION ? -(int)send_tensor(zeros, print) : 1;
     }
     """
-    boundary = Boundary(0, "example", (trained("u8", (1, 6, 5, 40), 1),))
+    boundary = FrameSchema(0, "example", (trained("u8", (1, 6, 5, 40), 1),))
     (tmp_path / "boundary.h").write_text(c_header(boundary))
     (tmp_path / "example.c").write_text(code + main)
     run("gcc", *WARNINGS, f"-I{CORE / 'include'}", "example.c", CORE / "irs.c", "-o", "example", cwd=tmp_path)
