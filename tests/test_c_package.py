@@ -32,7 +32,12 @@ C_FILES = sorted(
     if "build" not in path.relative_to(ROOT).parts
 )
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror")
-FIRMWARE_SWITCHES = ("IRS_ENCODE_ONLY", "IRS_BYTES_ONLY", "IRS_NO_QUANTIZATION", "IRS_NO_REFERENCES")
+FIRMWARE_SWITCHES = (
+    "IRS_ENCODE_ONLY",
+    "IRS_BYTES_ONLY",
+    "IRS_NO_QUANTIZATION",
+    "IRS_NO_REFERENCES",
+)
 
 
 def run(*words: str | Path, cwd: Path | None = None) -> str:
@@ -47,7 +52,9 @@ def run(*words: str | Path, cwd: Path | None = None) -> str:
 def test_all_c_is_formatted() -> None:
     needed("clang-format")
     if "version 14." not in run("clang-format", "--version"):
-        pytest.skip("clang-format is not version 14, others format differently: the format of C is NOT checked here")
+        pytest.skip(
+            "clang-format is not version 14, others format differently: the format of C is NOT checked here"
+        )
     run("clang-format", "--dry-run", "--Werror", *C_FILES, cwd=ROOT)
 
 
@@ -63,7 +70,9 @@ def test_each_file_has_a_license_and_a_size(path: Path) -> None:
 
 
 def version_of_header() -> str:
-    parts = re.findall(r"^#define IRS_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)$", HEADER.read_text(), re.MULTILINE)
+    parts = re.findall(
+        r"^#define IRS_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)$", HEADER.read_text(), re.MULTILINE
+    )
     return ".".join(parts)
 
 
@@ -88,8 +97,19 @@ def test_the_example_of_the_header(tmp_path: Path) -> None:
     boundary = FrameSchema(0, "example", (trained("u8", (1, 6, 5, 40), 1),))
     (tmp_path / "boundary.h").write_text(c_header(boundary))
     (tmp_path / "example.c").write_text(code + main)
-    run("gcc", *WARNINGS, f"-I{CORE / 'include'}", "example.c", CORE / "irs.c", "-o", "example", cwd=tmp_path)
-    frame = subprocess.run([tmp_path / "example"], capture_output=True, timeout=60, check=True).stdout
+    run(
+        "gcc",
+        *WARNINGS,
+        f"-I{CORE / 'include'}",
+        "example.c",
+        CORE / "irs.c",
+        "-o",
+        "example",
+        cwd=tmp_path,
+    )
+    frame = subprocess.run(
+        [tmp_path / "example"], capture_output=True, timeout=60, check=True
+    ).stdout
     assert frame[:4] == b"IRSF"
     assert int.from_bytes(frame[16:24], "little") == len(frame)
     assert 20 <= len(code.splitlines()) <= 32
@@ -97,8 +117,16 @@ def test_the_example_of_the_header(tmp_path: Path) -> None:
 
 def test_the_header_names_every_switch() -> None:
     sources = [*SOURCES, *CORE.rglob("src/**/*.h")]
-    used = {name for path in sources for name in re.findall(r"(?:ifn?def |defined\()(IRS_\w+)", path.read_text())}
-    own = {name for path in (*sources, CORE / "irs.c") for name in re.findall(r"#define (IRS_\w+)", path.read_text())}
+    used = {
+        name
+        for path in sources
+        for name in re.findall(r"(?:ifn?def |defined\()(IRS_\w+)", path.read_text())
+    }
+    own = {
+        name
+        for path in (*sources, CORE / "irs.c")
+        for name in re.findall(r"#define (IRS_\w+)", path.read_text())
+    }
     manual = HEADER.read_text().partition("#ifndef IRS_H")[0]
     assert {name for name in used - own if name not in manual} == set()
 
@@ -114,7 +142,13 @@ def test_the_amalgamation_has_no_warnings(compiler: str, tmp_path: Path) -> None
     included = re.findall(r'#include "(.*)"', (tmp_path / "irs.c").read_text())
     assert included == ["irs.h"]
     all_switches = tuple(f"-D{switch}" for switch in FIRMWARE_SWITCHES)
-    builds: list[Sequence[str]] = [(), ("-DIRS_ENCODE_ONLY",), ("-DIRS_PORTABLE",), ("-DIRS_NO_AVX2",), all_switches]
+    builds: list[Sequence[str]] = [
+        (),
+        ("-DIRS_ENCODE_ONLY",),
+        ("-DIRS_PORTABLE",),
+        ("-DIRS_NO_AVX2",),
+        all_switches,
+    ]
     for flags in builds:
         run(compiler, *WARNINGS, *flags, "-fsyntax-only", tmp_path / "irs.c")
 
@@ -123,7 +157,9 @@ def test_the_amalgamation_as_part_of_a_program(tmp_path: Path) -> None:
     """Every function is static, none is left out, and no name of ours is seen outside."""
     needed("gcc", "nm")
     amalgamate.write(tmp_path)
-    (tmp_path / "program.c").write_text('#include "irs.c"\nint main(void) { return irs_version() != IRS_VERSION; }\n')
+    (tmp_path / "program.c").write_text(
+        '#include "irs.c"\nint main(void) { return irs_version() != IRS_VERSION; }\n'
+    )
     run("gcc", "-std=c99", "-DIRS_API=static", "-w", "program.c", "-o", "program", cwd=tmp_path)
     run(tmp_path / "program")
 
@@ -131,7 +167,11 @@ def test_the_amalgamation_as_part_of_a_program(tmp_path: Path) -> None:
 def test_the_amalgamation_by_make() -> None:
     assert "runtime/c/amalgamate.py build/amalgamation" in (ROOT / "Makefile").read_text()
     usage = subprocess.run(
-        [sys.executable, amalgamate.__file__], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, amalgamate.__file__],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (usage.returncode, usage.stderr) == (1, "usage: amalgamate.py FOLDER\n")
 
@@ -188,7 +228,11 @@ def test_the_build_of_a_firmware(system: str, tmp_path: Path) -> None:
     run("cmake", "-S", tmp_path, "-B", tmp_path / "build")
     run("cmake", "--build", tmp_path / "build")
     library = next((tmp_path / "build").rglob("libfirmware.a"))
-    symbols = {line.split()[-1] for line in run("nm", "--defined-only", library).splitlines() if " T " in line}
+    symbols = {
+        line.split()[-1]
+        for line in run("nm", "--defined-only", library).splitlines()
+        if " T " in line
+    }
     assert {"irs_schema_open", "irs_encode"} <= symbols
     assert "irs_rans_decode_chunk" not in symbols
 
@@ -217,7 +261,8 @@ def test_the_module_of_zephyr() -> None:
 def test_the_component_of_esp_idf() -> None:
     """By the program that ESP-IDF takes components in with, and that refuses fields it does not know."""
     manager = pytest.importorskip(
-        "idf_component_tools.manager", reason="IDF-COMPONENT-MANAGER IS NOT INSTALLED: idf_component.yml is not checked"
+        "idf_component_tools.manager",
+        reason="IDF-COMPONENT-MANAGER IS NOT INSTALLED: idf_component.yml is not checked",
     )
     manifest = manager.ManifestManager(CORE, "irsplit")
     assert manifest.validation_errors == []
@@ -233,10 +278,18 @@ def test_element_types_are_the_same_everywhere() -> None:
     types = re.findall(r"^    IRS_TYPE_(\w+) = (\d+),?", HEADER.read_text(), re.MULTILINE)
     assert {name.lower(): int(code) for name, code in types} == framable | {"none": 0}
 
-    page = (ROOT / "runtime" / "FORMAT.md").read_text().partition("## Element types")[2].partition("\n## ")[0]
+    page = (
+        (ROOT / "runtime" / "FORMAT.md")
+        .read_text()
+        .partition("## Element types")[2]
+        .partition("\n## ")[0]
+    )
     listed: dict[str, int] = {}
     for codes, names in re.findall(r"^\| ([\d, ]+) \| ([\w, ]+) \|", page, re.MULTILINE):
         listed |= dict(zip(names.split(", "), map(int, codes.split(", ")), strict=True))
     assert listed == framable
-    other = {name: int(code) for code, name in re.findall(r"(\d+) (\w+)[,.\n]", page.partition("The others")[2])}
+    other = {
+        name: int(code)
+        for code, name in re.findall(r"(\d+) (\w+)[,.\n]", page.partition("The others")[2])
+    }
     assert other == {dtype.name: dtype.code for dtype in ALL if not dtype.framable}
