@@ -1,6 +1,5 @@
 """boundary.h: compiles without warnings and frames a tensor exactly as Python does, with the sizes it names."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from irsplit.boundary.header import c_header
 from irsplit.errors import UnsupportedError
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from test_static_rans import feature_map, trained
+from tools import needs_compiler
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 
@@ -48,8 +48,7 @@ def gcc(*words: str | Path, cwd: Path) -> None:
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The object files of the C core, which every boundary shares."""
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed: boundary.h is NOT compiled here")
+    needs_compiler("gcc", *FLAGS)
     folder = tmp_path_factory.mktemp("core")
     gcc("-c", *sorted((RUNTIME / "src").glob("*.c")), cwd=folder)
     return sorted(folder.glob("*.o"))

@@ -16,6 +16,7 @@ from irsplit.build import BuildFile
 from irsplit.cli import main
 from irsplit.depfile import read_depfile, write_depfile
 from irsplit.errors import VERSION, ParseError
+from tools import needs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DIGITS = EXAMPLES / "digits"
@@ -160,8 +161,7 @@ def test_depfiles_escape(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tool", ["make", "ninja"])
 def test_make_and_ninja(tool: str, tmp_path: Path) -> None:
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool.upper()} IS NOT INSTALLED: its example was not run")
+    needs(tool)
     shutil.copytree(EXAMPLES / "ci", tmp_path / "ci")
     model = tmp_path / "ci" / "models" / "digits.onnx"
     script = tmp_path / "irsplit"

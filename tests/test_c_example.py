@@ -1,6 +1,5 @@
 """The C example and the CMake package: frames made in C are Python's, and the other way round."""
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from irsplit.cli import main
 from irsplit.runtime import frame as framing
 from irsplit.runtime.boundary import Boundary
 from irsplit.runtime.manifest import Manifest
+from tools import needs
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -27,12 +27,6 @@ def boundary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Boundary]:
     assert main(["compile", str(DIGITS / "digits.tflite"), "-o", str(folder / "bundle"), *words]) == 0
     assert main(["header", str(folder / "bundle"), "--dim", "1", "-o", str(folder / "boundary.h")]) == 0
     return folder, Manifest.load(folder / "bundle").boundaries[0]
-
-
-def needs(*tools: str) -> None:
-    for tool in tools:
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool.upper()} IS NOT INSTALLED: the C example was not built with it")
 
 
 def check_frames(program: Sequence[str | Path], boundary: Boundary) -> None:
@@ -54,7 +48,7 @@ def check_frames(program: Sequence[str | Path], boundary: Boundary) -> None:
 
 @pytest.mark.parametrize("compiler", TARGETS)
 def test_frames_like_python(compiler: str, boundary: tuple[Path, Boundary], tmp_path: Path) -> None:
-    needs(compiler, *TARGETS[compiler])
+    needs(compiler)
     program = tmp_path / "frame"
     sources = [*sorted((ROOT / "runtime" / "src").glob("*.c")), ROOT / "examples" / "c" / "frame.c"]
     static = ("-static",) if TARGETS[compiler] else ()

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import logging
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -24,6 +23,7 @@ from irsplit.delta import write_delta
 from irsplit.errors import RemoteError, ServeError
 from irsplit.runtime.serving.exchange import Patience
 from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from tools import needs
 
 TOKEN = "correct horse battery staple"
 ONCE = Patience(attempts=1)
@@ -38,8 +38,7 @@ class Identity:
 
 
 def identity(folder: Path, host: str = "localhost") -> Identity:
-    if shutil.which("openssl") is None:
-        pytest.skip("OPENSSL NOT INSTALLED: TLS was not tried")
+    needs("openssl")
     made = Identity(folder / "certificate.pem", folder / "key.pem")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-keyout", str(made.key), "-out", str(made.certificate), "-days", "2", "-subj", f"/CN={host}"]
