@@ -54,12 +54,16 @@ class Result:
         return self.refused + self.accepted + len(self.escapes)
 
 
-def fuzz(target: Target, seed: int, count: int) -> Result:
-    """Have a target read `count` mutants. Raises RuntimeError when its generator, not its reader, is at fault."""
+def fuzz(target: Target, seed: int, count: int, module: str = "") -> Result:
+    """Have a target read `count` mutants.
+
+    `module` names where the target is when that is not in this package. Raises RuntimeError when the generator of the
+    mutants is at fault, not the reader.
+    """
     result = Result(target.name, seed)
     start = deaths = 0
     while True:
-        died = _work(target, count, start, result)
+        died = _work(target, count, start, result, module)
         if died is None:
             return result
         index, what = died
@@ -71,9 +75,9 @@ def fuzz(target: Target, seed: int, count: int) -> Result:
             return result
 
 
-def _work(target: Target, count: int, start: int, result: Result) -> tuple[int, str] | None:
+def _work(target: Target, count: int, start: int, result: Result, module: str) -> tuple[int, str] | None:
     """Run one worker from mutant `start` on. None at the end, or the mutant that ended the worker, and how."""
-    command = [sys.executable, "-m", "hostile.worker", target.name, str(result.seed), str(count), str(start)]
+    command = [sys.executable, "-m", "hostile.worker", target.name, str(result.seed), str(count), str(start), module]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     with (
         tempfile.TemporaryFile() as errors,

@@ -51,12 +51,13 @@ class Target:
     memory: int = 1 << 30
 
 
-def targets(only: str = "") -> list[Target]:
-    """The targets of all modules of this package whose name contains `only`, in the order of their names."""
+def targets(only: str = "", module: str = "") -> list[Target]:
+    """The targets whose name contains `only`, in the order of their names: of a module, or of all of this package."""
     package = importlib.import_module("hostile")
+    modules = [module] if module else [info.name for info in pkgutil.iter_modules(package.__path__, "hostile.")]
     found: dict[str, Target] = {}
-    for module in pkgutil.iter_modules(package.__path__, "hostile."):
-        for target in getattr(importlib.import_module(module.name), "TARGETS", ()):
+    for name in modules:
+        for target in getattr(importlib.import_module(name), "TARGETS", ()):
             if target.name in found:
                 raise ValueError(f"two targets are called {target.name!r}")
             found[target.name] = target

@@ -1,6 +1,6 @@
 """Reads the mutants of one target in this process, which is bounded; `runner` starts it and reads what it says.
 
-    python -m hostile.worker TARGET SEED COUNT START
+    python -m hostile.worker TARGET SEED COUNT START [MODULE]
 
 A JSON line on standard output before each mutant, and one after it. What the reader itself prints goes to standard
 error.
@@ -83,11 +83,11 @@ def limit_memory(extra: int) -> None:
 
 
 def main() -> None:
-    name, seed, count, start = sys.argv[1], *map(int, sys.argv[2:])
+    name, seed, count, start, *module = sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:]
     # Whatever prints, engines written in C++ included, must not print between the lines.
     with os.fdopen(os.dup(1), "w", buffering=1) as report:
         os.dup2(2, 1)
-        (target,) = (target for target in targets() if target.name == name)
+        (target,) = (target for target in targets(name, *module) if target.name == name)
         mutants = islice(enumerate(target.mutants(seed, count)), start, None)
         first = next(mutants, None)
         limit_memory(target.memory)
