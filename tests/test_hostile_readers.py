@@ -1,7 +1,5 @@
 """Some mutants for every reader (`python -m benchmarks.fuzz_readers` has thousands), and that escapes are found."""
 
-import os
-
 import pytest
 
 import misbehaving
@@ -10,15 +8,14 @@ from hostile.runner import fuzz
 from hostile.target import Target, targets
 from misbehaving import BEHAVIOURS
 
-COUNT = int(os.environ.get("IRSPLIT_FUZZ_MUTANTS", "100"))
 SEED = 20
 
 
 @pytest.mark.parametrize("target", targets(), ids=lambda target: target.name)
 def test_nothing_escapes(target: Target) -> None:
-    result = fuzz(target, SEED, COUNT)
+    result = fuzz(target, SEED, target.in_tests)
     assert [(escape.index, escape.what, escape.shown) for escape in result.escapes] == []
-    assert result.tries == COUNT
+    assert result.tries == target.in_tests
     assert result.refused > 0
 
 

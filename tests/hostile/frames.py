@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 
 from framing import decoded, engines
-from hostile.bundles import INPUTS, example
+from hostile.bundle_files import INPUTS, example
 from hostile.damage import damaged
 from hostile.target import Target
 from irsplit.errors import FrameError

@@ -41,6 +41,7 @@ class Target:
         refusals: The exceptions with which this reader may refuse.
         seconds: Wall-clock limit of one read, generous enough for a busy machine.
         memory: Bytes of address space that the worker may have above what it has when the first read begins.
+        in_tests: Mutants that the tests read, all of them together for a few seconds; fewer for a slow reader.
     """
 
     name: str
@@ -49,14 +50,15 @@ class Target:
     refusals: tuple[type[BaseException], ...] = (IrsplitError,)
     seconds: float = 20.0
     memory: int = 1 << 30
+    in_tests: int = 100
 
 
 def targets(only: str = "", module: str = "") -> list[Target]:
     """The targets whose name contains `only`, in the order of their names: of a module, or of all of this package."""
     package = importlib.import_module("hostile")
-    modules = [module] if module else [info.name for info in pkgutil.iter_modules(package.__path__, "hostile.")]
+    ours = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("test_")]
     found: dict[str, Target] = {}
-    for name in modules:
+    for name in [module] if module else [f"hostile.{name}" for name in ours]:
         for target in getattr(importlib.import_module(name), "TARGETS", ()):
             if target.name in found:
                 raise ValueError(f"two targets are called {target.name!r}")

@@ -156,6 +156,6 @@ def open_packed(mutant: Damage, folder: Path) -> None:
 
 
 TARGETS = (
-    Target("bundles: both sessions", mutants, open_folder),
-    Target("packs: both sessions", packed_mutants, open_packed),
+    Target("bundles: one damaged file, both sessions", mutants, open_folder),
+    Target("packs: one damaged side, both sessions", packed_mutants, open_packed),
 )
