@@ -17,11 +17,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.link import Proxy
-from irsplit.engines.execute import Call
+from irsplit.engines.execute import Inputs
 from irsplit.profiles import Link
-from irsplit.runtime import frame as framing
-from irsplit.runtime.engines import Engine, EngineOptions
-from irsplit.runtime.serving.client import RemoteSession, connect
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.run.engines import Engine, EngineOptions
+from irsplit.runtime.serving.client.session import RemoteSession, connect
 
 ONE_THREAD = EngineOptions(threads=1)
 _PATIENCE_S = 120.0
@@ -33,8 +33,21 @@ _HEATS = ((1, 1.5), (3, 1.2), (9, 1.1))
 def serving(bundles: Mapping[str, Path]) -> Generator[int]:
     """A server process with one thread for these bundles; yields its port."""
     names = [f"{name}={bundle}" for name, bundle in bundles.items()]
-    command = [sys.executable, "-m", "irsplit", "serve", "--port", "0", "--no-http", "--workers", "1", *names]
-    process = subprocess.Popen([*command, "--log-level", "error"], stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "irsplit",
+        "serve",
+        "--port",
+        "0",
+        "--no-http",
+        "--workers",
+        "1",
+        *names,
+    ]
+    process = subprocess.Popen(
+        [*command, "--log-level", "error"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         yield int(process.stdout.readline().rsplit(":", 1)[1])
@@ -45,7 +58,7 @@ def serving(bundles: Mapping[str, Path]) -> Generator[int]:
 
 @contextlib.contextmanager
 def split_runs(
-    bundles: Mapping[str, Path], call: Call, over: Link, slowdown: int
+    bundles: Mapping[str, Path], call: Inputs, over: Link, slowdown: int
 ) -> Generator[dict[str, Callable[[], float]]]:
     """For every bundle a function that runs it once over the link and tells the seconds."""
     with contextlib.ExitStack() as stack:
@@ -59,7 +72,7 @@ def split_runs(
         yield runs
 
 
-def _run_split(session: RemoteSession, call: Call, slowdown: int) -> float:
+def _run_split(session: RemoteSession, call: Inputs, slowdown: int) -> float:
     began = time.perf_counter()
     for _ in range(slowdown - 1):
         started = session.start(call)
@@ -70,7 +83,7 @@ def _run_split(session: RemoteSession, call: Call, slowdown: int) -> float:
     return time.perf_counter() - began
 
 
-def run_on_device(engine: Engine, call: Call, names: Sequence[str], slowdown: int) -> float:
+def run_on_device(engine: Engine, call: Inputs, names: Sequence[str], slowdown: int) -> float:
     """Seconds of the whole model on the slow device."""
     began = time.perf_counter()
     for _ in range(slowdown):
@@ -79,7 +92,9 @@ def run_on_device(engine: Engine, call: Call, names: Sequence[str], slowdown: in
 
 
 @contextlib.contextmanager
-def whole_on_server(engine: Engine, call: Call, names: Sequence[str], over: Link) -> Generator[Callable[[], float]]:
+def whole_on_server(
+    engine: Engine, call: Inputs, names: Sequence[str], over: Link
+) -> Generator[Callable[[], float]]:
     """A function that sends the raw inputs over the link, lets the whole model run behind it, and gets the outputs.
 
     Plain TCP without a protocol: the least that any server would need.
@@ -121,7 +136,10 @@ def _receive(connection: socket.socket, size: int) -> bool:
 
 
 def race(
-    runs: Mapping[str, Callable[[], float]], least_s: Mapping[str, float], rounds: int, always: Sequence[str]
+    runs: Mapping[str, Callable[[], float]],
+    least_s: Mapping[str, float],
+    rounds: int,
+    always: Sequence[str],
 ) -> dict[str, float]:
     """Median seconds of everyone who might be the best, run in turns; those in `always` stay to the end.
 
@@ -139,5 +157,9 @@ def race(
         factor = dict(_HEATS).get(done + 1)
         if factor is not None:
             best = min(medians.values())
-            times = {name: times[name] for name in times if name in always or medians[name] <= factor * best}
+            times = {
+                name: times[name]
+                for name in times
+                if name in always or medians[name] <= factor * best
+            }
     return {name: statistics.median(found) for name, found in times.items()}

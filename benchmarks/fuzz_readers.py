@@ -53,29 +53,42 @@ def row(result: Any) -> Row:
     """What the runner found out about one target."""
     counts = (result.tries, result.refused, result.accepted, len(result.escapes))
     cells = (result.name, *map(str, counts), f"{result.peak / 1e6:.0f} MB")
-    lines = [f"{result.name}, seed {result.seed}, mutant {e.index}: {e.what}\n  {e.shown}" for e in result.escapes]
+    lines = [
+        f"{result.name}, seed {result.seed}, mutant {e.index}: {e.what}\n  {e.shown}"
+        for e in result.escapes
+    ]
     more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     gave_up = [f"{result.name}: given up, too many workers died"] if result.gave_up else []
     return Row(cells, result.tries, len(result.escapes), (*lines[:SHOWN], *more, *gave_up))
 
 
 def table(rows: Sequence[Row]) -> str:
-    return markdown(("reader", "tries", "refused", "accepted", "escapes", "peak"), [row.cells for row in rows])
+    return markdown(
+        ("reader", "tries", "refused", "accepted", "escapes", "peak"), [row.cells for row in rows]
+    )
 
 
 def page(rows: Sequence[Row], seed: int, seconds: float) -> str:
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     tries, escapes = sum(row.tries for row in rows), sum(row.escapes for row in rows)
     verdict = f"In all: {tries} mutants, {escapes} escapes."
-    return _PAGE.format(machine=machine, seed=seed, seconds=seconds, table=table(rows), verdict=verdict)
+    return _PAGE.format(
+        machine=machine, seed=seed, seconds=seconds, table=table(rows), verdict=verdict
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, help="write the page here; default: print the table")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, help="write the page here; default: print the table"
+    )
     parser.add_argument("--count", type=int, default=5000, help="mutants a reader, default 5000")
     parser.add_argument("--seed", type=int, default=1, help="default 1")
-    parser.add_argument("--only", action="append", metavar="TEXT", help="only readers whose name contains this")
+    parser.add_argument(
+        "--only", action="append", metavar="TEXT", help="only readers whose name contains this"
+    )
     arguments = parser.parse_args()
     # What the tests have in common is no package of the project: it is found as pytest finds it.
     sys.path.insert(0, str(TESTS))

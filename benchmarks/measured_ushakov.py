@@ -9,14 +9,14 @@ from benchmarks.networks import resnet101_v2
 from benchmarks.paper_ushakov import LEVELS
 from benchmarks.resnet import build
 from benchmarks.tables import fixed, markdown
-from irsplit.compiler import compile_model, whole_model
+from irsplit.compilation.compiler import compile_model, whole_model
 from irsplit.engines.execute import SegmentFile
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import measure_part
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.session import DeviceSession
-from irsplit.sweeps import machine
+from irsplit.measure.measurement import machine
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.run.session import DeviceSession
 
 ONE_THREAD = EngineOptions(threads=1)
 
@@ -38,7 +38,14 @@ def table() -> str:
         rows = [["whole model", _mb(path.stat().st_size), _mb(whole.peak_bytes), "-", "-", "-"]]
         for tensor, level in list(LEVELS.items())[:-1]:
             rows.append([level, *_level(path, folder, tensor, call)])
-    head = ["cut after", "device file MB", "device peak RSS MB", "CPU ms", "lossless frame MB", "int8 frame MB"]
+    head = [
+        "cut after",
+        "device file MB",
+        "device peak RSS MB",
+        "CPU ms",
+        "lossless frame MB",
+        "int8 frame MB",
+    ]
     return "\n".join(
         [
             "## (a) measured: the same network as ONNX, seeded weights, one seeded picture",
@@ -60,7 +67,12 @@ def _level(path: Path, folder: Path, tensor: str, call: dict[str, np.ndarray]) -
     file = SegmentFile(manifest.path(near.file), near.format, near.inputs, near.outputs)
     load, _ = isolated(measure_part, file, call, ONE_THREAD, 1, 3)
     frames = [_mb(isolated(_frame_bytes, bundle, call), 3) for bundle in (lossless, int8)]
-    return [_mb(file.path.stat().st_size), _mb(load.peak_bytes), fixed(load.cpu_ns, 10**6, 0), *frames]
+    return [
+        _mb(file.path.stat().st_size),
+        _mb(load.peak_bytes),
+        fixed(load.cpu_ns, 10**6, 0),
+        *frames,
+    ]
 
 
 def _mb(size_bytes: int, digits: int = 1) -> str:

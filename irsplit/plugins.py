@@ -5,14 +5,18 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any
 
+from irsplit.base.entry_points import entry_points
+from irsplit.base.errors import VERSION
 from irsplit.dialects import registry as dialects
-from irsplit.errors import VERSION
-from irsplit.offers import offers
 from irsplit.passes import pipeline as passes
-from irsplit.runtime import foreign
-from irsplit.runtime.boundary import CODECS
+from irsplit.runtime.frame import codec_plugins as foreign
+from irsplit.runtime.frame.descriptor import CODECS
 
-GROUPS = {passes.ENTRY_POINTS: "pass", dialects.ENTRY_POINTS: "dialect", foreign.ENTRY_POINTS: "codec"}
+GROUPS = {
+    passes.ENTRY_POINTS: "pass",
+    dialects.ENTRY_POINTS: "dialect",
+    foreign.ENTRY_POINTS: "codec",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,10 @@ def plugins() -> list[Plugin]:
         Plugin("codec", name, f"irsplit {VERSION}", "irsplit.runtime", f"frame codec {code}")
         for name, code in CODECS.items()
     ]
-    found = [*ours, *(_described(point) for group in GROUPS for point in offers(group))]
-    return sorted(_with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin))
+    found = [*ours, *(_described(point) for group in GROUPS for point in entry_points(group))]
+    return sorted(
+        _with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin)
+    )
 
 
 def _described(point: EntryPoint) -> Plugin:
@@ -47,7 +53,14 @@ def _described(point: EntryPoint) -> Plugin:
     try:
         loaded: Any = point.load()
     except Exception as error:
-        return Plugin(kind, point.name, origin, point.value, "", f"cannot be loaded: {type(error).__name__}: {error}")
+        return Plugin(
+            kind,
+            point.name,
+            origin,
+            point.value,
+            "",
+            f"cannot be loaded: {type(error).__name__}: {error}",
+        )
     name = getattr(loaded, "name", point.name)
     problem = None if name == point.name else f"calls itself '{name}'; name the entry point so"
     return Plugin(kind, point.name, origin, point.value, _summary(loaded, kind), problem)

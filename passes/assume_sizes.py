@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from irsplit.errors import EngineError, UnsupportedError
+from irsplit.base.errors import EngineError, UnsupportedError
 from irsplit.ir import Model, TensorType, fed
+from irsplit.passes.analysis.dims import given_sizes, open_dims
 from irsplit.passes.base import Context
-from irsplit.passes.dims import given_sizes, open_dims
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,26 @@ class AssumeSizes:
             return False
         try:
             shapes = context.shapes(model, sizes)
-        except (EngineError, UnsupportedError) as error:  # it runs not, or on nothing that can be made up
-            context.remark(self, f"open dimensions count as 1, because the model does not run: {error}", warning=True)
+        except (
+            EngineError,
+            UnsupportedError,
+        ) as error:  # it runs not, or on nothing that can be made up
+            context.remark(
+                self,
+                f"open dimensions count as 1, because the model does not run: {error}",
+                warning=True,
+            )
             return False
         for value, shape in shapes.items():
             if isinstance(value.type, TensorType):
                 value.type = replace(value.type, assumed=shape)
         said = ", ".join(
-            f"{dim.name}={shapes[dim.value][dim.axis]}" for dim in open_dims(fed(model.entry)) if dim.value in shapes
+            f"{dim.name}={shapes[dim.value][dim.axis]}"
+            for dim in open_dims(fed(model.entry))
+            if dim.value in shapes
         )
-        context.remark(self, f"estimates count with {said or 'one run of the model, whose inputs leave nothing open'}")
+        context.remark(
+            self,
+            f"estimates count with {said or 'one run of the model, whose inputs leave nothing open'}",
+        )
         return bool(shapes)

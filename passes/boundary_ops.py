@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from irsplit import dtypes
-from irsplit.errors import PassError
+from irsplit.base import dtypes
+from irsplit.base.errors import PassError
 from irsplit.ir import Graph, Model, Node, TensorType, Value
 from irsplit.ir import Quantization as Affine
 from irsplit.passes.base import Context
-from irsplit.passes.boundaries import sends, set_specs, specs
-from irsplit.runtime.boundary import Quantization, TensorSpec
+from irsplit.passes.send_attributes import sends, set_specs, specs
+from irsplit.runtime.frame.descriptor import QuantizationSpec, TensorSpec
 
 _Affine = Callable[[Model, Value, Value], tuple[list[Value], list[Node]]]
 _STORED = {"i8": dtypes.I8, "u8": dtypes.U8}
@@ -30,18 +30,29 @@ class BoundaryOps:
 
     def run(self, model: Model, context: Context) -> bool:
         if context.affine is None:
-            raise PassError(f"pass '{self.name}': no operators are known that quantize in a '{model.dialect}' graph")
-        changed = [self._lower(model, graph, send, context.affine, context) for graph, send in [*sends(model)]]
+            raise PassError(
+                f"pass '{self.name}': no operators are known that quantize in a '{model.dialect}' graph"
+            )
+        changed = [
+            self._lower(model, graph, send, context.affine, context)
+            for graph, send in [*sends(model)]
+        ]
         if not any(changed):
-            raise PassError(f"pass '{self.name}': no tensor is quantized; put quantize-boundary before it")
+            raise PassError(
+                f"pass '{self.name}': no tensor is quantized; put quantize-boundary before it"
+            )
         context.forget_samples()
         return True
 
-    def _lower(self, model: Model, near: Graph, send: Node, affine: _Affine, context: Context) -> bool:
+    def _lower(
+        self, model: Model, near: Graph, send: Node, affine: _Affine, context: Context
+    ) -> bool:
         far, receive = _receiver(model, send)
         after: list[TensorSpec] = []
         described: dict[str, object] = {}
-        for place, (spec, real, received) in enumerate(zip(specs(send), send.inputs, receive.outputs, strict=True)):
+        for place, (spec, real, received) in enumerate(
+            zip(specs(send), send.inputs, receive.outputs, strict=True)
+        ):
             q = spec.quantization
             if q is None or real is None or received is None:
                 after.append(spec)
@@ -77,7 +88,7 @@ def _receiver(model: Model, send: Node) -> tuple[Graph, Node]:
     )
 
 
-def _stored(name: str, real: Value, q: Quantization) -> Value:
+def _stored(name: str, real: Value, q: QuantizationSpec) -> Value:
     assert isinstance(real.type, TensorType)
     affine = Affine(q.scales, q.zero_points, q.axis)
     return Value(name, TensorType(_STORED[q.dtype], real.type.shape, affine, real.type.assumed))

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
 from irsplit.ir import Graph, Model, Value, fed
+from irsplit.passes.analysis.cut import estimated_bytes
+from irsplit.passes.analysis.dims import unsized
 from irsplit.passes.base import Context
-from irsplit.passes.boundaries import sends, specs
-from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.dims import unsized
-from irsplit.runtime.limits import MAX_TENSORS
+from irsplit.passes.send_attributes import sends, specs
+from irsplit.runtime.frame.limits import MAX_TENSORS
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,14 @@ class CheckBoundary:
 
     def run(self, model: Model, context: Context) -> bool:
         if not model.segments:
-            raise PassError(f"pass '{self.name}': the model is not partitioned; put partition before it")
+            raise PassError(
+                f"pass '{self.name}': the model is not partitioned; put partition before it"
+            )
         for graph in model.segments:
             if all(node.op.startswith("irsplit.") for node in graph.nodes):
-                raise PassError(f"pass '{self.name}': segment @{graph.name} has no node; remove one of the cuts")
+                raise PassError(
+                    f"pass '{self.name}': segment @{graph.name} has no node; remove one of the cuts"
+                )
         for graph, send in sends(model):
             if not 1 <= len(send.inputs) <= MAX_TENSORS:
                 raise PassError(

@@ -5,16 +5,24 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
-from irsplit.cost import METRICS, UNITS, CostTable
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.ir import Model, TensorType, Value, without_collector
-from irsplit.passes import prices, rules
+from irsplit.passes.analysis.dims import unsized_note
 from irsplit.passes.base import Context, channel_layout
-from irsplit.passes.choice import Chain, Choice, Decision, Option, choice_of, choice_of_several, options_of
-from irsplit.passes.dims import unsized_note
-from irsplit.passes.machines import (
+from irsplit.passes.planning import policies as rules
+from irsplit.passes.planning import prices
+from irsplit.passes.planning.choice import (
+    CutChoice,
+    Decision,
+    Option,
+    PricedStages,
+    choice_of,
+    choice_of_several,
+    options_of,
+)
+from irsplit.passes.planning.devices import (
     DEFAULT_DEVICE,
-    Machine,
+    DeviceSource,
     codec_speeds,
     codings_between,
     default_server,
@@ -22,14 +30,15 @@ from irsplit.passes.machines import (
     message_between,
     times_on,
 )
-from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
-from irsplit.passes.segment_times import said_of
-from irsplit.passes.stretches import Macs, Stretches, Summed, chains, cost_table, halves_of
+from irsplit.passes.planning.ratios import Ratios, calls_wanted, candidates, measured_ratios
+from irsplit.passes.planning.segment_times import said_of
+from irsplit.passes.planning.stages import Macs, Stages, Summed, chains, cost_table, halves_of
 from irsplit.planner import Goal
+from irsplit.planner.cost import METRICS, UNITS, CostTable
 from irsplit.profiles import Device, link
 from irsplit.profiles.measured import BundleProfile, Measured, ModelProfile
 from irsplit.profiles.units import parse
-from irsplit.runtime.boundary import codec_names
+from irsplit.runtime.frame.descriptor import codec_names
 
 OBJECTIVES = {
     "latency": "latency",
@@ -82,15 +91,19 @@ class ChooseCut:
         return False
 
     @without_collector()
-    def choose(self, model: Model, context: Context) -> Choice:
+    def choose(self, model: Model, context: Context) -> CutChoice:
         """Price every legal cut and choose. Raises PlanError for a bad profile or limit, or when nothing fits."""
         goal = self._goal()
         if self.rule not in rules.RULES:
             raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(rules.RULES)}")
         if self.pattern not in PATTERNS:
-            raise PlanError(f"unknown pattern {self.pattern!r}; known patterns: {', '.join(PATTERNS)}")
+            raise PlanError(
+                f"unknown pattern {self.pattern!r}; known patterns: {', '.join(PATTERNS)}"
+            )
         if self.pattern == "several" and (self.rule, goal.objective) != ("exact", "latency"):
-            raise PlanError("pattern several is for rule exact and objective latency, by which clients choose")
+            raise PlanError(
+                "pattern several is for rule exact and objective latency, by which clients choose"
+            )
         if self.load <= 0:
             raise PlanError(f"server load {self.load} % must be positive; 100 is an idle server")
         ratios = self.ratios(model, context)
@@ -106,13 +119,19 @@ class ChooseCut:
             choice = choice_of_several(priced, goal, ranked)
         else:
             decision = self._decide(priced, goal, ranked)
-            choice = choice_of(self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table))
-        notes = [said_of(priced[0].parts, side) for side in self._machines if isinstance(side, BundleProfile)]
+            choice = choice_of(
+                self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table)
+            )
+        notes = [
+            said_of(priced[0].parts, side)
+            for side in self._machines
+            if isinstance(side, BundleProfile)
+        ]
         notes += [_BETWEEN] if self._adds_differences(choice) else []
         notes += [] if ratios is None else [_said_of(ratios)]
         return replace(choice, ratios=ratios, notes=(*choice.notes, *notes))
 
-    def _adds_differences(self, choice: Choice) -> bool:
+    def _adds_differences(self, choice: CutChoice) -> bool:
         """Whether the plan counts a segment by what was measured of others; jointdnn has blocks of its own."""
         between = self.pattern != "several" and self.rule != "jointdnn" and len(choice.cuts) > 1
         return between and any(isinstance(side, ModelProfile) for side in self._machines)
@@ -121,17 +140,23 @@ class ChooseCut:
         """What the plan does not know."""
         notes: list[str] = []
         if "energy" in (goal.objective, *goal.limits) and not table.link.up_uw:
-            notes.append(f"link {table.link.name} has no radio power: the energy is that of computing alone")
+            notes.append(
+                f"link {table.link.name} has no radio power: the energy is that of computing alone"
+            )
         if shapeless := [value.name for value in model.entry.outputs if _is_shapeless(value)]:
-            notes.append(f"how large {', '.join(shapeless)} are is not known: their way back counts as nothing")
+            notes.append(
+                f"how large {', '.join(shapeless)} are is not known: their way back counts as nothing"
+            )
         if (left := unsized_note(model.entry)) and not isinstance(self._machines[0], ModelProfile):
             notes.append(left)
         return notes
 
-    def _priced(self, model: Model, context: Context, ratios: Ratios | None = None) -> list[Chain]:
+    def _priced(
+        self, model: Model, context: Context, ratios: Ratios | None = None
+    ) -> list[PricedStages]:
         found = chains(context.cuts(model, self.max_tensors))
         known = context.macs, ratios, context.summed
-        return [Chain(parts, self.table(model.entry.name, parts, *known)) for parts in found]
+        return [PricedStages(parts, self.table(model.entry.name, parts, *known)) for parts in found]
 
     def _goal(self) -> Goal:
         return Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
@@ -148,13 +173,15 @@ class ChooseCut:
         options = options_of(priced, self._goal())
         values = candidates((option.cut for option in options if option.cut is not None), inputs)
         samples = context.observe(model, values, calls_wanted(values))
-        published = {name: ways for chain in priced for name, ways in self.codings(chain.parts).items()}
+        published = {
+            name: ways for chain in priced for name, ways in self.codings(chain.parts).items()
+        }
         return measured_ratios(values, inputs, published, samples, self.bits, channel_layout(model))
 
     def table(
         self,
         name: str,
-        parts: Stretches,
+        parts: Stages,
         macs: Macs | None,
         ratios: Ratios | None = None,
         summed: Summed | None = None,
@@ -173,14 +200,16 @@ class ChooseCut:
             message=message_between(here, there),
         ).with_load(self.load)
 
-    def codings(self, parts: Stretches, ratios: Ratios | None = None) -> prices.Codings:
+    def codings(self, parts: Stages, ratios: Ratios | None = None) -> prices.Codings:
         """The ways to send every boundary tensor and input; without `codec` those that were measured.
 
         Raises PlanError for a codec that nobody knows.
         """
         return self._codings(parts, *self._machines, ratios)
 
-    def _codings(self, parts: Stretches, here: Machine, there: Machine, ratios: Ratios | None) -> prices.Codings:
+    def _codings(
+        self, parts: Stages, here: DeviceSource, there: DeviceSource, ratios: Ratios | None
+    ) -> prices.Codings:
         known = (*codec_names(), "auto")
         if self.codec and self.codec not in known:
             raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
@@ -192,14 +221,20 @@ class ChooseCut:
         return found if ratios is None or ratios.bits != self.bits else ratios.applied(parts, found)
 
     @cached_property
-    def _machines(self) -> tuple[Machine, Machine]:
+    def _machines(self) -> tuple[DeviceSource, DeviceSource]:
         """Device and server; measured profiles are files, which are read once."""
         return machine(self.device), machine(self.server or default_server(self.device))
 
-    def _decide(self, priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> Decision:
+    def _decide(
+        self, priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[Option]
+    ) -> Decision:
         if self.rule != "exact":
             return rules.of_paper(self.rule, priced[0], goal, self._machines, ranked)
-        return rules.any_pattern(priced, goal) if self.pattern == "any" else rules.exact(priced, goal, ranked)
+        return (
+            rules.any_pattern(priced, goal)
+            if self.pattern == "any"
+            else rules.exact(priced, goal, ranked)
+        )
 
 
 def parse_limits(words: Sequence[str]) -> dict[str, int]:
@@ -209,7 +244,9 @@ def parse_limits(words: Sequence[str]) -> dict[str, int]:
         name, _, value = word.partition("=")
         name = OBJECTIVES.get(name, name)
         if name not in METRICS:
-            raise PlanError(f"unknown limit {word!r}; limits can be set on {', '.join(METRICS)}, as in memory=64MB")
+            raise PlanError(
+                f"unknown limit {word!r}; limits can be set on {', '.join(METRICS)}, as in memory=64MB"
+            )
         try:
             limits[name] = parse(value, _DIMENSIONS[UNITS.get(name, "ns")])
         except ValueError as error:

@@ -3,26 +3,30 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Model
-from irsplit.lazy import LazyModule
+from irsplit.passes.analysis.dims import sizes_of_call
 from irsplit.passes.assume_sizes import AssumeSizes
 from irsplit.passes.base import Context, Pass
 from irsplit.passes.bind_state import BindState
-from irsplit.passes.dims import sizes_of_call
 from irsplit.passes.pipeline import Pipeline
 from irsplit.passes.rematerialise import Rematerialise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from irsplit.passes import observed
+    from irsplit.passes.analysis import observed
 else:
-    observed = LazyModule("irsplit.passes.observed")
+    observed = LazyModule("irsplit.passes.analysis.observed")
 
 
 def preparation(
-    state: Sequence[str] = (), dim: Sequence[str] = (), *, assumed: Sequence[str] = (), rematerialise: bool = True
+    state: Sequence[str] = (),
+    dim: Sequence[str] = (),
+    *,
+    assumed: Sequence[str] = (),
+    rematerialise: bool = True,
 ) -> Pipeline:
     """The passes that come before cuts are looked for; `state` and `dim` as bind-state and assume-sizes take them.
 
@@ -66,4 +70,8 @@ def prepared(
 
 def sizes_in(model: Model, calls: Sequence["Mapping[str, NDArray[Any]]"]) -> tuple[str, ...]:
     """Sizes of open dimensions as words for assume-sizes: those of the first of some calls, inputs by name."""
-    return sizes_of_call(model.entry, {name: array.shape for name, array in calls[0].items()}) if calls else ()
+    return (
+        sizes_of_call(model.entry, {name: array.shape for name, array in calls[0].items()})
+        if calls
+        else ()
+    )

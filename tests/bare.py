@@ -95,7 +95,10 @@ def main() -> int:
     environment = dict(os.environ)
     refusal = leave_network()
     if refusal:
-        print(f"WARNING: THERE IS A NETWORK HERE ({refusal}): only pip is kept from it", file=sys.stderr)
+        print(
+            f"WARNING: THERE IS A NETWORK HERE ({refusal}): only pip is kept from it",
+            file=sys.stderr,
+        )
         environment["PIP_NO_INDEX"] = "1"
     with tempfile.TemporaryDirectory(prefix="bare-") as folder:
         environment["PATH"] = bare_path(environment["PATH"], Path(folder))

@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 
 import irsplit
 from irsplit import LocalSession
-from irsplit.runtime.frame import native_available
-from irsplit.runtime.operators import library
+from irsplit.runtime.frame.frame import native_available
+from irsplit.runtime.run.ort_operators import library
 
 COMPILE_ONLY = {"onnx", "google", "flatbuffers", "tflite", "scipy"}
 LOADED = {name.partition(".")[0] for name in sys.modules}
@@ -34,10 +34,14 @@ def required(name: str = "irsplit", extras: tuple[str, ...] = ("",)) -> set[str]
         for text in importlib.metadata.requires(name) or ():
             requirement = Requirement(text)
             marker = requirement.marker
-            if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in extras):
+            if marker is not None and not any(
+                marker.evaluate({"extra": extra}) for extra in extras
+            ):
                 continue
             version = importlib.metadata.version(requirement.name)
-            assert requirement.specifier.contains(version, prereleases=True), f"{name} requires {text}, not {version}"
+            assert requirement.specifier.contains(version, prereleases=True), (
+                f"{name} requires {text}, not {version}"
+            )
             if requirement.name not in found:
                 found.add(requirement.name)
                 pending.append((requirement.name, ("", *requirement.extras)))
@@ -49,7 +53,11 @@ def undeclared() -> set[str]:
     origins = importlib.metadata.packages_distributions()
     allowed = {_normal(name) for name in required()} | {"irsplit"}
     loaded = {name.partition(".")[0] for name in sys.modules} & origins.keys()
-    return {name for name in loaded - OURS if not {_normal(origin) for origin in origins[name]} & allowed}
+    return {
+        name
+        for name in loaded - OURS
+        if not {_normal(origin) for origin in origins[name]} & allowed
+    }
 
 
 def _normal(name: str) -> str:
@@ -57,7 +65,9 @@ def _normal(name: str) -> str:
 
 
 def main() -> None:
-    assert Path(irsplit.__file__).is_relative_to(sys.prefix), f"{irsplit.__file__} is not of the wheel"
+    assert Path(irsplit.__file__).is_relative_to(sys.prefix), (
+        f"{irsplit.__file__} is not of the wheel"
+    )
     assert not LOADED & COMPILE_ONLY, f"irsplit.runtime imports {LOADED & COMPILE_ONLY}"
     assert native_available(), "the wheel has no C extension"
     assert library().is_file(), "the wheel has no operators for ONNX Runtime"
@@ -70,7 +80,9 @@ def main() -> None:
             for image in images:
                 pixels = np.expand_dims(image.astype(np.float32) / 255, (0, axis))
                 assert session.run({"image": pixels})["logits"].shape == (1, 10)
-    assert not undeclared(), f"the wheel imports {', '.join(sorted(undeclared()))}, and does not require it"
+    assert not undeclared(), (
+        f"the wheel imports {', '.join(sorted(undeclared()))}, and does not require it"
+    )
     print(f"wheel: irsplit {irsplit.__version__} works from {Path(irsplit.__file__).parent}")
 
 

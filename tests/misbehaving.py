@@ -8,9 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hostile.target import Target
-from irsplit.errors import BundleError
+from irsplit.base.errors import BundleError
 
-BEHAVIOURS = (b"refuse", b"accept", b"raise", b"warn", b"sleep", b"exit", b"abort", b"allocate", b"write", b"accept")
+BEHAVIOURS = (
+    b"refuse",
+    b"accept",
+    b"raise",
+    b"warn",
+    b"sleep",
+    b"exit",
+    b"abort",
+    b"allocate",
+    b"write",
+    b"accept",
+)
 
 
 def mutants(seed: int, count: int) -> Iterator[bytes]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from framing import engines
-from irsplit.boundary.header import c_header
-from irsplit.errors import UnsupportedError
-from irsplit.runtime.boundary import Boundary, TensorSpec
+from irsplit.base.errors import UnsupportedError
+from irsplit.codec_training.header import c_header
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from test_static_rans import feature_map, trained
 from tools import needs_compiler
 
@@ -36,11 +36,19 @@ int main(void) {
 """
 
 
-FLAGS = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-DIRS_ENCODE_ONLY", "-fsanitize=address,undefined")
+FLAGS = (
+    "-std=c99",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-DIRS_ENCODE_ONLY",
+    "-fsanitize=address,undefined",
+)
 
 
 def gcc(*words: str | Path, cwd: Path) -> None:
-    command = ["gcc", *FLAGS, f"-I{RUNTIME / 'include'}", *words]
+    command = ["gcc", *FLAGS, f"-I{RUNTIME / 'c' / 'include'}", *words]
     built = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     assert built.returncode == 0, built.stderr
 
@@ -50,21 +58,25 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The object files of the C core, which every boundary shares."""
     needs_compiler("gcc", *FLAGS)
     folder = tmp_path_factory.mktemp("core")
-    gcc("-c", *sorted((RUNTIME / "src").glob("*.c")), cwd=folder)
+    gcc("-c", *sorted((RUNTIME / "c" / "src").rglob("*.c")), cwd=folder)
     return sorted(folder.glob("*.o"))
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_firmware_frames_like_python(level: int, core: list[Path], tmp_path: Path) -> None:
-    boundary = Boundary(0, "relu */ \u00e9", (trained("u8", (1, 6, 5, 40), level),))
+    boundary = FrameSchema(0, "relu */ \u00e9", (trained("u8", (1, 6, 5, 40), level),))
     (tmp_path / "boundary.h").write_text(c_header(boundary))
     (tmp_path / "firmware.c").write_text(FIRMWARE)
     gcc("firmware.c", *core, "-o", "firmware", cwd=tmp_path)
     array = feature_map(3, (1, 6, 5, 40), "u8")
-    result = subprocess.run([tmp_path / "firmware"], input=array.tobytes(), capture_output=True, timeout=300)
-    assert (result.returncode, result.stdout) == (0, engines(boundary)[0].encode([array])), result.stderr
+    result = subprocess.run(
+        [tmp_path / "firmware"], input=array.tobytes(), capture_output=True, timeout=300
+    )
+    assert (result.returncode, result.stdout) == (0, engines(boundary)[0].encode([array])), (
+        result.stderr
+    )
 
 
 def test_symbolic_shapes_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="static shapes"):
-        c_header(Boundary(0, "b", (TensorSpec("x", "u8", (None, 3)),)))
+        c_header(FrameSchema(0, "b", (TensorSpec("x", "u8", (None, 3)),)))

@@ -10,11 +10,11 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
+from irsplit.base.errors import EngineError, ModelRefusedError
 from irsplit.cli import main
-from irsplit.engines.execute import Call
-from irsplit.engines.made_up import first_taken
-from irsplit.errors import EngineError, ModelRefusedError
-from irsplit.runtime.manifest import TensorInfo
+from irsplit.engines.execute import Inputs
+from irsplit.engines.synthetic_inputs import first_taken
+from irsplit.runtime.bundle.manifest import TensorInfo
 from tflite_models import Sketch
 
 INFOS = [TensorInfo("x", "f32", (None, 3, None)), TensorInfo("y", "u8", (2,))]
@@ -24,7 +24,7 @@ def shapes_tried(refused: int, **options: object) -> list[tuple[int, ...]]:
     """Shapes of x in every attempt, of which so many are refused."""
     tried: list[tuple[int, ...]] = []
 
-    def run(calls: Sequence[Call]) -> None:
+    def run(calls: Sequence[Inputs]) -> None:
         tried.append(np.shape(calls[0]["x"]))
         if len(tried) <= refused:
             raise EngineError(f"refused {len(tried)}")
@@ -40,7 +40,7 @@ def test_sizes_grow_until_the_engine_takes_them():
 def test_a_model_that_does_not_open_is_tried_once():
     tried: list[int] = []
 
-    def run(calls: Sequence[Call]) -> None:
+    def run(calls: Sequence[Inputs]) -> None:
         tried.append(len(calls))
         raise ModelRefusedError("refused")
 
@@ -52,7 +52,7 @@ def test_a_model_that_does_not_open_is_tried_once():
 def test_indices_shrink_before_sizes_grow():
     tried: list[tuple[int, bool]] = []
 
-    def embed(calls: Sequence[Call]) -> None:
+    def embed(calls: Sequence[Inputs]) -> None:
         ids = calls[0]["ids"]
         tried.append((ids.size, bool(ids.max() < 2)))
         if not tried[-1][1]:
@@ -83,7 +83,9 @@ def test_inputs_that_are_given_stay_and_are_checked():
 
 def reflecting(folder: Path) -> Path:
     """An ONNX model that wants more than three columns, and reads a second input."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", "columns"]) for name in "xy")
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", "columns"]) for name in "xy"
+    )
     result = helper.make_tensor_value_info("result", TensorProto.FLOAT, None)
     pads = helper.make_tensor("pads", TensorProto.INT64, [4], [0, 3, 0, 3])
     nodes = [
@@ -95,7 +97,9 @@ def reflecting(folder: Path) -> Path:
     ]
     graph = helper.make_graph(nodes, "reflecting", [x, y], [result], [pads])
     path = folder / "reflecting.onnx"
-    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    onnx.save(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path
+    )
     return path
 
 
@@ -117,13 +121,20 @@ def pooling(folder: Path) -> Path:
     return sketch.save(folder / "pooling.tflite")
 
 
-@pytest.mark.parametrize(("make", "sizes"), [(reflecting, "x [1, 16]"), (pooling, "x [1, 16, 16, 1]")])
-def test_verify_profile_and_bench_find_sizes(make, sizes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("make", "sizes"), [(reflecting, "x [1, 16]"), (pooling, "x [1, 16, 16, 1]")]
+)
+def test_verify_profile_and_bench_find_sizes(
+    make, sizes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, bundle = make(tmp_path), tmp_path / "bundle"
     assert main(["compile", str(path), "-o", str(bundle), "--cut", "a", "--no-report"]) == 0
     assert main(["verify", str(bundle)]) == 0
     assert f"with {sizes}" in capsys.readouterr().out
-    assert main(["profile", str(path), "-o", str(tmp_path / "profile.json"), "--quick", "--runs", "2"]) == 0
+    assert (
+        main(["profile", str(path), "-o", str(tmp_path / "profile.json"), "--quick", "--runs", "2"])
+        == 0
+    )
     assert main(["bench", str(path), "--quick", "--runs", "2", "--cuts", "1"]) == 0
 
 
@@ -132,4 +143,6 @@ def test_profile_makes_up_the_inputs_that_are_not_given(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((1, 40), np.float32))
     words = ("-o", str(profile), "--quick", "--runs", "2", "--input", f"x={tmp_path / 'x.npy'}")
     assert main(["profile", str(path), *words]) == 0
-    assert json.loads(profile.read_text())["prefixes"][0]["output_bytes"] == 164, "a, and the sum of y"
+    assert json.loads(profile.read_text())["prefixes"][0]["output_bytes"] == 164, (
+        "a, and the sum of y"
+    )

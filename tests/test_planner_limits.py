@@ -9,19 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_tables import LINK, brute_force, dags
-from irsplit.cost import Coded, Columns, CostTable, Group, Tensor
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.planner import Goal, NotFoundError, plan, solve
+from irsplit.planner.cost import Columns, CostTable, CostTensor, StageCost, TransferOption
 from irsplit.planner.flow import minimum_cut, topology
 from irsplit.planner.placement import Solution, evaluate
 from irsplit.planner.repair import exchange, improve, shifted
 
-GOALS = st.sampled_from([("latency", "memory"), ("latency", "server"), ("energy", "bytes"), ("throughput", "memory")])
+GOALS = st.sampled_from(
+    [("latency", "memory"), ("latency", "server"), ("energy", "bytes"), ("throughput", "memory")]
+)
 
 
 @settings(max_examples=200)
 @given(table=dags(), goal=GOALS, limit=st.integers(0, 2000), monotone=st.booleans())
-def test_bounds_hold_when_the_search_ends_early(table: CostTable, goal: tuple[str, str], limit: int, monotone: bool):
+def test_bounds_hold_when_the_search_ends_early(
+    table: CostTable, goal: tuple[str, str], limit: int, monotone: bool
+):
     """Every table is treated as a large one, for which a small gap is good enough."""
     objective, limited = goal
     best = brute_force(table, Goal(objective, {limited: limit}), monotone=monotone)
@@ -42,14 +46,14 @@ def test_bounds_hold_when_the_search_ends_early(table: CostTable, goal: tuple[st
 def test_a_cut_that_stops_early_goes_through_no_wall(monkeypatch: pytest.MonkeyPatch):
     """Nothing that reads the input can be on the server, however cheap it is there."""
     monkeypatch.setattr(solve, "_LARGE", 0)
-    raw = (Coded("raw", 0),)
+    raw = (TransferOption("raw", 0),)
     table = CostTable(
         "walled",
-        (Group("a", 0, 0), Group("b", 1, 0)),
+        (StageCost("a", 0, 0), StageCost("b", 1, 0)),
         (
-            Tensor("x", None, (0, 1), (), ()),
-            Tensor("y", 0, (), raw, (), output=True),
-            Tensor("z", 1, (), (), raw, output=True),
+            CostTensor("x", None, (0, 1), (), ()),
+            CostTensor("y", 0, (), raw, (), output=True),
+            CostTensor("z", 1, (), (), raw, output=True),
         ),
         LINK,
     )
@@ -59,7 +63,11 @@ def test_a_cut_that_stops_early_goes_through_no_wall(monkeypatch: pytest.MonkeyP
 
 @settings(max_examples=100)
 @given(
-    arcs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 1 << 50)), min_size=1, max_size=20),
+    arcs=st.lists(
+        st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 1 << 50)),
+        min_size=1,
+        max_size=20,
+    ),
     precision=st.sampled_from([1, 10, 10**4]),
 )
 def test_a_cut_that_stops_early_is_near_below(arcs: list[tuple[int, int, int]], precision: int):
@@ -75,8 +83,14 @@ def test_a_cut_that_stops_early_is_near_below(arcs: list[tuple[int, int, int]], 
 
 def knapsack(costs: list[tuple[int, int]]) -> CostTable:
     """Independent groups that read the input: on the device each takes time and memory, on the server only time."""
-    groups = tuple(Group(f"g{i}", time, 1_000, weight_bytes=weight) for i, (time, weight) in enumerate(costs))
-    tensors = tuple(Tensor(f"x{i}", None, (i,), (Coded("raw", 0),), (Coded("raw", 0),)) for i in range(len(costs)))
+    groups = tuple(
+        StageCost(f"g{i}", time, 1_000, weight_bytes=weight)
+        for i, (time, weight) in enumerate(costs)
+    )
+    tensors = tuple(
+        CostTensor(f"x{i}", None, (i,), (TransferOption("raw", 0),), (TransferOption("raw", 0),))
+        for i in range(len(costs))
+    )
     return CostTable("knapsack", groups, tensors, LINK)
 
 
@@ -86,15 +100,22 @@ def knapsack(costs: list[tuple[int, int]]) -> CostTable:
     share=st.floats(0.2, 0.8),
     start=st.integers(0, 255),
 )
-def test_exchange_finds_the_best_selection_of_moves(costs: list[tuple[int, int]], share: float, start: int):
+def test_exchange_finds_the_best_selection_of_moves(
+    costs: list[tuple[int, int]], share: float, start: int
+):
     columns = knapsack(costs).columns
     goal = Goal("latency", {"memory": int(share * sum(weight for _, weight in costs))})
 
     def solution(on_device: np.ndarray) -> Solution:
         weights = np.zeros(len(columns.device), dtype=np.int64)
-        return evaluate(columns, on_device, columns.up.fold(weights)[1], columns.down.fold(weights)[1])
+        return evaluate(
+            columns, on_device, columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+        )
 
-    every = [solution(np.array(bits, dtype=np.bool_)) for bits in product([False, True], repeat=len(costs))]
+    every = [
+        solution(np.array(bits, dtype=np.bool_))
+        for bits in product([False, True], repeat=len(costs))
+    ]
     allowed = [one for one in every if one.meets(goal.limits)]
     best = min(goal.value(one) for one in allowed)
     begin = allowed[start % len(allowed)]
@@ -106,37 +127,48 @@ def test_exchange_finds_the_best_selection_of_moves(costs: list[tuple[int, int]]
 
 def test_two_ends_of_a_walk_fit_where_one_does_not():
     """Alternating places: the cheap crossings are behind the second and before the last group."""
-    groups = tuple(Group(f"g{i}", 100, 10, weight_bytes=1) for i in range(8))
+    groups = tuple(StageCost(f"g{i}", 100, 10, weight_bytes=1) for i in range(8))
     sizes = (90, 90, 1, 90, 90, 90, 1, 90)
-    tensors = [Tensor("x", None, (0,), (Coded("raw", 1),), ())]
+    tensors = [CostTensor("x", None, (0,), (TransferOption("raw", 1),), ())]
     for i, size in enumerate(sizes):
-        ways = (Coded("raw", size),)
-        tensors.append(Tensor(f"t{i}", i, (i + 1,) if i < 7 else (), ways, ways, output=i == 7))
+        ways = (TransferOption("raw", size),)
+        tensors.append(CostTensor(f"t{i}", i, (i + 1,) if i < 7 else (), ways, ways, output=i == 7))
     table = CostTable("line", groups, tuple(tensors), LINK)
     columns, goal = table.columns, Goal("bytes", {"server": 40})
     weights = np.zeros(len(columns.device), dtype=np.int64)
     ways = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
     all_here, all_there = (evaluate(columns, np.full(8, here), *ways) for here in (True, False))
-    one_end = improve(columns, Goal("bytes", {"server": 40, "energy": 10**9}), all_here, [all_there], monotone=False)
+    one_end = improve(
+        columns,
+        Goal("bytes", {"server": 40, "energy": 10**9}),
+        all_here,
+        [all_there],
+        monotone=False,
+    )
     two_ends = improve(columns, goal, all_here, [all_there], monotone=False)
     assert goal.value(two_ends) <= goal.value(one_end)
     assert two_ends.meets(goal.limits)
 
 
 def test_the_edge_moves_by_layers():
-    groups = tuple(Group(f"g{i}", 1, 1) for i in range(5))
-    ways = (Coded("raw", 1),)
+    groups = tuple(StageCost(f"g{i}", 1, 1) for i in range(5))
+    ways = (TransferOption("raw", 1),)
     edges = {0: (1, 2), 1: (3,), 2: (3,), 3: (4,)}
-    tensors = [Tensor("x", None, (0,), ways, ways)]
-    tensors += [Tensor(f"t{i}", i, readers, ways, ways) for i, readers in edges.items()]
+    tensors = [CostTensor("x", None, (0,), ways, ways)]
+    tensors += [CostTensor(f"t{i}", i, readers, ways, ways) for i, readers in edges.items()]
     columns = CostTable("diamond", groups, tuple(tensors), LINK).columns
     weights = np.zeros(len(columns.device), dtype=np.int64)
     start = evaluate(
-        columns, np.array([1, 1, 0, 0, 0], dtype=np.bool_), columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+        columns,
+        np.array([1, 1, 0, 0, 0], dtype=np.bool_),
+        columns.up.fold(weights)[1],
+        columns.down.fold(weights)[1],
     )
 
     def edges_of(pinned: Columns) -> list[str]:
-        return ["".join("MC"[not here] for here in one.on_device) for one in shifted(pinned, start, 2)]
+        return [
+            "".join("MC"[not here] for here in one.on_device) for one in shifted(pinned, start, 2)
+        ]
 
     assert edges_of(columns) == ["MMMCC", "MMMMC", "MCCCC", "CCCCC"]
     first = np.arange(5) == 0

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from irsplit import profiling, sweeps
+from irsplit.base.errors import EngineError
 from irsplit.engines.isolate import copies
 from irsplit.engines.measure import Runs, load_of, run_part
-from irsplit.errors import EngineError
+from irsplit.measure import measurement as sweeps
+from irsplit.measure import profiling
+from irsplit.measure.measurement import Effort
+from irsplit.measure.profiling import profile_model
 from irsplit.profiles import NO_MESSAGE
-from irsplit.profiling import profile_model
-from irsplit.runtime.engines import open_engine
-from irsplit.sweeps import Effort
+from irsplit.runtime.run.engines import open_engine
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 
@@ -41,7 +42,9 @@ def test_every_sweep_measures_all_parts_in_the_same_order(monkeypatch: pytest.Mo
     monkeypatch.setattr(profiling, "measure_message", lambda *given: NO_MESSAGE)
     steps: list[tuple[int, int]] = []
     found = profile_model(
-        DIGITS, effort=Effort(runs=5, fresh=False), progress=lambda done, total, what: steps.append((done, total))
+        DIGITS,
+        effort=Effort(runs=5, fresh=False),
+        progress=lambda done, total, what: steps.append((done, total)),
     )
     parts = 1 + len(found.stretches) + len(found.prefixes) + len(found.suffixes)
     passes = [turns[at : at + parts] for at in range(0, len(turns), parts)]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from irsplit.errors import BundleError
+from irsplit.base.errors import BundleError
 from irsplit.ir import parse_model
 from irsplit.passes import Context
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.profiles import link
-from irsplit.runtime.replan import Conditions, cut_costs, fastest
+from irsplit.runtime.serving.client.cut_selection import Conditions, cut_costs, fastest
 
 TEXT = """
 graph @main(%x: f32[1,100000]) -> (%y) {
@@ -36,7 +36,9 @@ def test_the_same_link_gives_the_planners_answer(planned: str, now: str, load: i
 
 
 def test_only_cuts_that_are_there():
-    costs = cut_costs({"choice": ChooseCut(link="wifi").choose(parse_model(TEXT), Context()).to_json()})
+    costs = cut_costs(
+        {"choice": ChooseCut(link="wifi").choose(parse_model(TEXT), Context()).to_json()}
+    )
     assert fastest(costs, conditions("wifi"), among=["1", "3"]).cut in ("1", "3")
     dead = Conditions(1, 1)
     assert fastest(costs, dead).cut == "device only"

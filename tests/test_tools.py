@@ -18,7 +18,9 @@ try_again = lack.__wrapped__
 
 
 @pytest.mark.parametrize("name", TOOLS)
-def test_programs_that_do_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_that_do_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for program in PROGRAMS:
         (tmp_path / program).write_text("#!/bin/sh\nexit 0\n")
         (tmp_path / program).chmod(0o755)
@@ -34,7 +36,9 @@ def test_an_empty_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert try_again(name).endswith("is not on the PATH)")
 
 
-def test_a_compiler_without_its_32_bit_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_without_its_32_bit_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", bare.bare_path(os.environ["PATH"], tmp_path))
     assert try_again("gcc") == lack("gcc")
     reason = try_again("gcc", "-m32")
@@ -43,7 +47,9 @@ def test_a_compiler_without_its_32_bit_headers(tmp_path: Path, monkeypatch: pyte
         assert "bits/libc-header-start.h: No such file or directory" in reason
 
 
-def test_the_bare_path_hides_every_optional_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bare_path_hides_every_optional_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", bare.bare_path(os.environ["PATH"], tmp_path))
     kept = {program for program in PROGRAMS if shutil.which(program)}
     assert kept <= {"cc", "gcc", "make"}
@@ -53,7 +59,9 @@ def test_the_bare_path_hides_every_optional_tool(tmp_path: Path, monkeypatch: py
 def test_bare_runs_a_command_and_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bare, "leave_network", lambda: "not from a test")
     monkeypatch.setattr(
-        sys, "argv", ["bare.py", "sh", "-c", 'test "$PIP_NO_INDEX" = 1 && ! command -v cmake && exit 7']
+        sys,
+        "argv",
+        ["bare.py", "sh", "-c", 'test "$PIP_NO_INDEX" = 1 && ! command -v cmake && exit 7'],
     )
     assert bare.main() == 7
     monkeypatch.setattr(sys, "argv", ["bare.py"])

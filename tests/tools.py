@@ -86,7 +86,10 @@ def lack(name: str, *flags: str) -> str:
         except (ToolError, OSError) as error:
             asked = " ".join((name.upper(), *flags))
             packages = " ".join(
-                [tool.packages, *(FOR_FLAGS[name, flag] for flag in flags if (name, flag) in FOR_FLAGS)]
+                [
+                    tool.packages,
+                    *(FOR_FLAGS[name, flag] for flag in flags if (name, flag) in FOR_FLAGS),
+                ]
             )
             return f"{asked} DOES NOT WORK HERE, so this was not tested; install {packages} (tried: {error})"
     return ""
@@ -154,7 +157,17 @@ def _cortex_m(folder: Path, flags: tuple[str, ...]) -> None:
     source, program = folder / "probe.c", folder / "probe.elf"
     source.write_text(FREESTANDING)
     linking = ("-nostdlib", "-static", "-Wl,-e,start", "-Wl,--unresolved-symbols=ignore-all")
-    run("arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-ffreestanding", *linking, *flags, source, "-o", program)
+    run(
+        "arm-none-eabi-gcc",
+        "-mcpu=cortex-m4",
+        "-mthumb",
+        "-ffreestanding",
+        *linking,
+        *flags,
+        source,
+        "-o",
+        program,
+    )
     _expect(run("arm-none-eabi-size", program), "probe.elf", "arm-none-eabi-size")
 
 
@@ -169,16 +182,49 @@ def _cmake(folder: Path, flags: tuple[str, ...]) -> None:
 
 
 def _chromium(folder: Path, flags: tuple[str, ...]) -> None:
-    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+    quiet = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    )
     page = "data:text/html,<script>document.write('wo'%2B'rks')</script>"
-    _expect(run("chromium", *quiet, f"--user-data-dir={folder}", "--dump-dom", page, *flags), "works", "chromium")
+    _expect(
+        run("chromium", *quiet, f"--user-data-dir={folder}", "--dump-dom", page, *flags),
+        "works",
+        "chromium",
+    )
     _expect(run("chromedriver", "--version"), "ChromeDriver", "chromedriver")
 
 
 def _openssl(folder: Path, flags: tuple[str, ...]) -> None:
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "key.pem")
-    run("openssl", "req", "-x509", *key, "-out", "certificate.pem", "-subj", "/CN=probe", *flags, cwd=folder)
-    _expect(run("openssl", "x509", "-in", "certificate.pem", "-noout", "-subject", cwd=folder), "probe", "openssl")
+    key = (
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-keyout",
+        "key.pem",
+    )
+    run(
+        "openssl",
+        "req",
+        "-x509",
+        *key,
+        "-out",
+        "certificate.pem",
+        "-subj",
+        "/CN=probe",
+        *flags,
+        cwd=folder,
+    )
+    _expect(
+        run("openssl", "x509", "-in", "certificate.pem", "-noout", "-subject", cwd=folder),
+        "probe",
+        "openssl",
+    )
 
 
 def _unzip(folder: Path, flags: tuple[str, ...]) -> None:
@@ -195,7 +241,9 @@ def _make(folder: Path, flags: tuple[str, ...]) -> None:
 
 
 def _ninja(folder: Path, flags: tuple[str, ...]) -> None:
-    (folder / "build.ninja").write_text("rule say\n  command = echo works > $out\nbuild made: say\n")
+    (folder / "build.ninja").write_text(
+        "rule say\n  command = echo works > $out\nbuild made: say\n"
+    )
     run("ninja", "-C", folder, *flags)
     _expect((folder / "made").read_text(), "works", "ninja")
 
@@ -219,7 +267,8 @@ def _shell(name: str) -> Callable[[Path, tuple[str, ...]], None]:
 
 TOOLS = {
     "aarch64-linux-gnu-gcc": Tool(
-        "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user", _compiler("aarch64-linux-gnu-gcc", "qemu-aarch64")
+        "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user",
+        _compiler("aarch64-linux-gnu-gcc", "qemu-aarch64"),
     ),
     "arm-none-eabi-gcc": Tool("gcc-arm-none-eabi libnewlib-arm-none-eabi", _cortex_m),
     "cc": Tool("gcc libc6-dev", _compiler("cc")),

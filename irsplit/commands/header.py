@@ -4,11 +4,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.boundary.header import c_header
-from irsplit.errors import BundleError
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.folders import write_file
-from irsplit.runtime.manifest import Manifest
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import BundleError
+from irsplit.codec_training.header import c_header
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 CORE_CODECS = ("raw", "static-rans")
 """What irs_encode and irs_decode do without hooks."""
@@ -20,10 +20,21 @@ irsplit header build/firmware --dim 1 -o build/boundary.h
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side")
-    parser.add_argument("--boundary", type=int, default=0, metavar="N", help="which one of several; default 0")
-    parser.add_argument("--dim", type=int, metavar="N", help="the size of dimensions that may vary, such as the batch")
-    parser.add_argument("-o", "--output", type=Path, metavar="boundary.h", help="write it there; default: print it")
+    parser.add_argument(
+        "bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side"
+    )
+    parser.add_argument(
+        "--boundary", type=int, default=0, metavar="N", help="which one of several; default 0"
+    )
+    parser.add_argument(
+        "--dim",
+        type=int,
+        metavar="N",
+        help="the size of dimensions that may vary, such as the batch",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="boundary.h", help="write it there; default: print it"
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -42,7 +53,7 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _warn_of_codecs(boundary: Boundary) -> None:
+def _warn_of_codecs(boundary: FrameSchema) -> None:
     outside = sorted({str(spec.codec) for spec in boundary.tensors} - set(CORE_CODECS))
     if outside:
         print(

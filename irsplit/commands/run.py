@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from irsplit.base.atomic_files import write_file
 from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.inputs import parse_inputs
 from irsplit.commands.output import size
 from irsplit.commands.progress import working
 from irsplit.engines.execute import run_bundle
 from irsplit.engines.isolate import isolated
-from irsplit.runtime.folders import write_file
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.session import check_inputs
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.session import check_inputs
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits
@@ -24,7 +24,9 @@ irsplit run build/digits --input image=examples/digits/pictures/3.png -o build/o
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side that has all segments"
+        "bundle",
+        type=Path,
+        help="a folder that 'irsplit compile' wrote, or a packed side that has all segments",
     )
     parser.add_argument(
         "--input",
@@ -34,7 +36,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="an input from .npy, an image or a .wav; once for every input",
     )
     add_engine(parser, threads=0)
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.npz", help="write the outputs by name")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.npz", help="write the outputs by name"
+    )
 
 
 def run(arguments: Namespace) -> int:

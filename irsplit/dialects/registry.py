@@ -3,10 +3,10 @@
 from functools import cache
 from pathlib import Path
 
+from irsplit.base.entry_points import entry_points
+from irsplit.base.errors import IrsplitError, ModelError
 from irsplit.dialects.base import Dialect
-from irsplit.errors import IrsplitError, ModelError
 from irsplit.ir import Model
-from irsplit.offers import offers
 
 ENTRY_POINTS = "irsplit.dialects"
 
@@ -14,15 +14,21 @@ ENTRY_POINTS = "irsplit.dialects"
 @cache
 def dialect(name: str) -> Dialect:
     """The dialect called `name`. Raises IrsplitError when none or several packages offer it, naming them."""
-    points = {point.value: point for point in offers(ENTRY_POINTS) if point.name == name}
+    points = {point.value: point for point in entry_points(ENTRY_POINTS) if point.name == name}
     if not points:
-        raise IrsplitError(f"there is no dialect '{name}'; installed dialects: {', '.join(_names())}")
+        raise IrsplitError(
+            f"there is no dialect '{name}'; installed dialects: {', '.join(_names())}"
+        )
     if len(points) > 1:
-        raise IrsplitError(f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one")
+        raise IrsplitError(
+            f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one"
+        )
     try:
         return next(iter(points.values())).load()
     except (ImportError, AttributeError) as error:
-        raise IrsplitError(f"the dialect '{name}' of {next(iter(points))} cannot be loaded: {error}") from error
+        raise IrsplitError(
+            f"the dialect '{name}' of {next(iter(points))} cannot be loaded: {error}"
+        ) from error
 
 
 def dialect_of(path: Path) -> Dialect:
@@ -36,7 +42,9 @@ def dialect_of(path: Path) -> Dialect:
     for name in sorted(names, key=lambda name: f".{name}" != path.suffix.lower()):
         if path.suffix.lower() in dialect(name).extensions:
             return dialect(name)
-    raise ModelError(f"{path}: unknown kind of model file '{path.suffix}'; irsplit reads {', '.join(names)}")
+    raise ModelError(
+        f"{path}: unknown kind of model file '{path.suffix}'; irsplit reads {', '.join(names)}"
+    )
 
 
 def read_model(path: Path | str) -> Model:
@@ -49,4 +57,4 @@ def read_model(path: Path | str) -> Model:
 
 
 def _names() -> list[str]:
-    return sorted({point.name for point in offers(ENTRY_POINTS)})
+    return sorted({point.name for point in entry_points(ENTRY_POINTS)})

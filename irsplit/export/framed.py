@@ -1,6 +1,6 @@
 """Segments of an ONNX bundle as models that begin and end with frames, for any host of ONNX Runtime.
 
-The operators of `runtime/ort` stand where the runtime unpacks and packs; nothing else of a segment changes, and its
+The operators of `runtime/c/ort` stand where the runtime unpacks and packs; nothing else of a segment changes, and its
 weights are copied by the dialect's writer, which does not look at them.
 """
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit import dtypes
+from irsplit.base import dtypes
+from irsplit.base.errors import BundleError
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.registry import dialect
-from irsplit.errors import BundleError
 from irsplit.ir import Graph, Node, TensorType, Value, walk
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.operators import CODECS
-from irsplit.runtime.serving.messages import FRAME
-from irsplit.runtime.state import StateInfo
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame.descriptor import FrameSchema
+from irsplit.runtime.run.ort_operators import CODECS
+from irsplit.runtime.run.state import StateInfo
+from irsplit.runtime.serving.protocol.messages import FRAME
 
 _NEXT_FRAME = "next_frame"
 """What a model gives that is itself fed a frame."""
@@ -43,7 +43,10 @@ class FramedModel:
             "place": self.place,
             "frame_input": self.frame_input,
             "frame_output": self.frame_output,
-            "state": [info.to_json() | {"dtype": str(dtypes.BY_NAME[info.dtype].storage)} for info in self.state],
+            "state": [
+                info.to_json() | {"dtype": str(dtypes.BY_NAME[info.dtype].storage)}
+                for info in self.state
+            ],
         }
 
 
@@ -57,11 +60,15 @@ def write_framed(manifest: Manifest, folder: Path) -> list[FramedModel]:
             )
     for boundary in manifest.boundaries:
         _check_codecs(manifest, boundary)
-    here = [(index, file) for index in range(len(manifest.segments)) if (file := manifest.file(index)) is not None]
+    here = [
+        (index, file)
+        for index in range(len(manifest.segments))
+        if (file := manifest.file(index)) is not None
+    ]
     return [_write(manifest, index, manifest.path(file), folder) for index, file in here]
 
 
-def _check_codecs(manifest: Manifest, boundary: Boundary) -> None:
+def _check_codecs(manifest: Manifest, boundary: FrameSchema) -> None:
     for spec in boundary.tensors:
         if spec.codec not in CODECS:
             raise BundleError(
@@ -93,7 +100,9 @@ class _Frames:
         self.input: str | None = None
         self.output: str | None = None
         self._values = {value.name: value for value in (*graph.inputs, *graph.outputs)}
-        self._taken = _names(graph) | {spec.name for boundary in manifest.boundaries for spec in boundary.tensors}
+        self._taken = _names(graph) | {
+            spec.name for boundary in manifest.boundaries for spec in boundary.tensors
+        }
         segment = manifest.segments[index]
         if index == 0:
             for info in manifest.inputs:
@@ -104,9 +113,11 @@ class _Frames:
         self._feed(results)
         if index < len(manifest.boundaries):
             results.insert(0, self._send(manifest.boundaries[index]))
-        graph.outputs = list(dict.fromkeys([*results, *(self._values[info.output] for info in segment.state)]))
+        graph.outputs = list(
+            dict.fromkeys([*results, *(self._values[info.output] for info in segment.state)])
+        )
 
-    def _receive(self, boundary: Boundary) -> None:
+    def _receive(self, boundary: FrameSchema) -> None:
         frame = self._frame(FRAME)
         self.input = frame.name
         for spec in boundary.tensors:
@@ -115,7 +126,7 @@ class _Frames:
         self.graph.inputs = [frame, *(value for value in self.graph.inputs if value not in tensors)]
         self.graph.nodes.insert(0, _node("DecodeFrame", [frame], tensors, boundary))
 
-    def _send(self, boundary: Boundary) -> Value:
+    def _send(self, boundary: FrameSchema) -> Value:
         frame = self._frame(FRAME if self.input is None else _NEXT_FRAME)
         self.output = frame.name
         tensors = self._tensors(boundary)
@@ -128,7 +139,7 @@ class _Frames:
         defined = set(self.graph.values())
         self.graph.inputs += [value for value in values if value not in defined]
 
-    def _tensors(self, boundary: Boundary) -> list[Value]:
+    def _tensors(self, boundary: FrameSchema) -> list[Value]:
         return [self._values[spec.name] for spec in boundary.tensors]
 
     def _frame(self, wanted: str) -> Value:
@@ -148,5 +159,11 @@ def _type(dtype: str, shape: Sequence[int | None] | None) -> TensorType:
     return TensorType(dtypes.BY_NAME[dtype], None if shape is None else tuple(shape))
 
 
-def _node(operator: str, inputs: list[Value], outputs: list[Value], boundary: Boundary) -> Node:
-    return Node(f"irsplit.{operator}", inputs, outputs, name=operator, attributes={"descriptor": boundary.to_bytes()})
+def _node(operator: str, inputs: list[Value], outputs: list[Value], boundary: FrameSchema) -> Node:
+    return Node(
+        f"irsplit.{operator}",
+        inputs,
+        outputs,
+        name=operator,
+        attributes={"descriptor": boundary.to_bytes()},
+    )

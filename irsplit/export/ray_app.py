@@ -14,13 +14,13 @@ from ray.serve.grpc_util import RayServegRPCContext
 from starlette.requests import Request
 from starlette.responses import Response
 
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.serving.bodies import Bodies
-from irsplit.runtime.serving.grpc_methods import GrpcMethods
-from irsplit.runtime.serving.http_server import HttpDoor
-from irsplit.runtime.serving.messages import ServiceError
-from irsplit.runtime.serving.served import Limits
-from irsplit.runtime.serving.service import service_of
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.serving.protocol.messages import ServiceError
+from irsplit.runtime.serving.server.grpc_methods import GrpcMethods
+from irsplit.runtime.serving.server.http_server import HttpFrontend
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget
+from irsplit.runtime.serving.server.served import Limits
+from irsplit.runtime.serving.server.service import service_of
 
 HERE = Path(__file__).parent
 
@@ -28,11 +28,13 @@ HERE = Path(__file__).parent
 @serve.deployment
 class Bundle:
     def __init__(self, name: str = "") -> None:
-        service = service_of(HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json"))
+        service = service_of(
+            HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json")
+        )
         limits = Limits()
         self.grpc = GrpcMethods(service)
-        bodies = Bodies(limits.held_bytes, limits.message_bytes, service.metrics)
-        self.http = HttpDoor(service, bodies, token="")
+        bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, service.metrics)
+        self.http = HttpFrontend(service, bodies, token="")
 
     async def __call__(self, request: Request) -> Response:
         status, headers, body = await self.http.answer(dict(request.scope), request.receive)

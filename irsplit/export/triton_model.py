@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.serving.hosted import HostedBundle
-from irsplit.runtime.serving.messages import Code, InferRequest, ServiceError, Tensor, frame_tensor, to_array
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    ServiceError,
+    WireTensor,
+    frame_tensor,
+    to_array,
+)
+from irsplit.runtime.serving.server.hosted import HostedBundle
 
 SEQUENCE_START, SEQUENCE_END = 1, 2
 CODES = {
@@ -31,7 +38,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self.name = args["model_name"]
         here = Path(__file__).parent
-        self.bundle = HostedBundle(here / "bundle", self.name, EngineOptions.load(here / "engine.json"))
+        self.bundle = HostedBundle(
+            here / "bundle", self.name, EngineOptions.load(here / "engine.json")
+        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self.answer(request) for request in requests]
@@ -56,10 +65,12 @@ class TritonPythonModel:
             parameters["sequence_start"] = bool(request.flags() & SEQUENCE_START)
         if request.flags() & SEQUENCE_END:
             parameters["sequence_end"] = True
-        return InferRequest(self.name, "", [frame_tensor(frame.tobytes())], request.request_id(), parameters)
+        return InferRequest(
+            self.name, "", [frame_tensor(frame.tobytes())], request.request_id(), parameters
+        )
 
 
-def output(tensor: Tensor) -> Any:
+def output(tensor: WireTensor) -> Any:
     array = to_array(tensor)
     if array.dtype.kind not in "iuf":  # DLPack knows neither strings nor, everywhere, booleans
         return pb_utils.Tensor(tensor.name, array)

@@ -17,7 +17,9 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _BITS = 30  # scipy adds capacities in int32
-_COARSE_BITS = 24  # of a round when the last digits are not asked for: noise that goes long ways is left out
+_COARSE_BITS = (
+    24  # of a round when the last digits are not asked for: noise that goes long ways is left out
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Topology:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class MinimumCut:
     """A minimum cut: its value, and the smallest and the largest source side that attain it."""
 
     value: int
@@ -67,7 +69,7 @@ def topology(nodes: int, source: int, sink: int, tail: Ints, head: Ints) -> Topo
     )
 
 
-def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0) -> Cut:
+def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0) -> MinimumCut:
     """The minimum cut under one capacity per input arc; a value above `most` is reported as `most` + 1.
 
     `most` is any upper bound on the cuts that are of interest: larger capacities are as good as infinite, and the
@@ -93,7 +95,7 @@ def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0
         if precision and left * precision <= value:
             break
     open_arcs = room >> shift > 0
-    return Cut(
+    return MinimumCut(
         value=value,
         smallest=_reachable(network, open_arcs, network.source)[:-1],
         largest=~_reachable(network, open_arcs[network.reverse], network.sink)[:-1],
@@ -101,7 +103,9 @@ def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0
 
 
 def _push(network: Topology, capacity: NDArray[np.int32]) -> tuple[int, NDArray[np.int32]]:
-    graph = csr_array((capacity, network.indices, network.indptr), shape=(network.nodes, network.nodes))
+    graph = csr_array(
+        (capacity, network.indices, network.indptr), shape=(network.nodes, network.nodes)
+    )
     result = maximum_flow(graph, network.source, network.sink)
     assert result.flow.data.size == network.indices.size, "the solver keeps the rows it was given"
     return int(result.flow_value), result.flow.data
@@ -112,7 +116,9 @@ def _reachable(network: Topology, open_arcs: Mask, start: int) -> Mask:
     counts = np.concatenate([[0], np.cumsum(open_arcs)])
     indptr = counts[network.indptr].astype(np.int32)
     indices = network.indices[open_arcs]
-    graph = csr_array((np.ones(indices.size, np.int8), indices, indptr), shape=(network.nodes, network.nodes))
+    graph = csr_array(
+        (np.ones(indices.size, np.int8), indices, indptr), shape=(network.nodes, network.nodes)
+    )
     reached = np.zeros(network.nodes, dtype=np.bool_)
     reached[breadth_first_order(graph, start, return_predecessors=False)] = True
     return reached

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 import irsplit
 from hostile.damage import damaged, damaged_json
 from hostile.target import Target
-from irsplit.compiler import whole_model
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.compilation.compiler import whole_model
+from irsplit.compilation.pack import pack_bundle
 from irsplit.engines.inputs import load_calls
-from irsplit.pack import pack_bundle
-from irsplit.runtime.folders import MANIFEST
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 _IMAGE = np.random.default_rng(0).random((1, 1, 16, 16), np.float32)
@@ -129,7 +129,9 @@ def run_both(name: str, device: Path, server: Path, damaged_manifest: bool) -> N
         found = irsplit.ServerSession(server).resume(frame(name))
         assert damaged_manifest or found.keys() == outputs(name).keys()
         for key in () if damaged_manifest else found:
-            np.testing.assert_array_equal(found[key], outputs(name)[key], "the server runs, with another result")
+            np.testing.assert_array_equal(
+                found[key], outputs(name)[key], "the server runs, with another result"
+            )
     except irsplit.IrsplitError as error:
         errors.append(error)
     for error in errors:
@@ -151,7 +153,10 @@ def open_packed(mutant: Damage, folder: Path) -> None:
     path = folder / mutant.file
     path.write_bytes(mutant.data)
     sides[mutant.file] = path
-    device, server = (next(side for name, side in sides.items() if place in name) for place in ("device", "server"))
+    device, server = (
+        next(side for name, side in sides.items() if place in name)
+        for place in ("device", "server")
+    )
     run_both(mutant.bundle, device, server, files(mutant.bundle)[MANIFEST] not in mutant.data)
 
 

@@ -14,13 +14,13 @@ from framing import decoded, engines
 from hostile.bundle_files import INPUTS, example
 from hostile.damage import damaged
 from hostile.target import Target
-from irsplit.errors import FrameError
-from irsplit.runtime import frame as framing
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.crc32c import crc32c
-from irsplit.runtime.reference import HEADER
-from irsplit.runtime.session import DeviceSession, ServerSession
-from irsplit.runtime.status import Status
+from irsplit.base.errors import FrameError
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.frame.descriptor import FrameSchema
+from irsplit.runtime.frame.reference.crc32c import crc32c
+from irsplit.runtime.frame.reference.frame import HEADER
+from irsplit.runtime.frame.status import Status
+from irsplit.runtime.run.session import DeviceSession, ServerSession
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 MAX_BYTES = 1 << 22
@@ -31,7 +31,7 @@ class Coded:
     """A frame with the boundary that it claims to belong to; `name` is where both came from."""
 
     name: str
-    boundary: Boundary
+    boundary: FrameSchema
     frame: bytes
 
     def __repr__(self) -> str:
@@ -42,7 +42,7 @@ class Coded:
 def golden_frames() -> tuple[Coded, ...]:
     found: list[Coded] = []
     for path in sorted(GOLDEN.glob("*/*.irsf")):
-        boundary = Boundary.from_bytes(path.with_suffix(".irsd").read_bytes())
+        boundary = FrameSchema.from_bytes(path.with_suffix(".irsd").read_bytes())
         found.append(Coded(path.stem, boundary, path.read_bytes()))
     return tuple(found)
 
@@ -114,7 +114,9 @@ def read_alike(mutant: Coded, _: Path) -> None:
         arrays = framing.decode(mutant.boundary, mutant.frame, max_bytes=MAX_BYTES)
     except FrameError as error:
         if "above max_bytes" not in str(error):
-            statuses = {decoded(codec, mutant.boundary, mutant.frame) for codec in (native, reference)}
+            statuses = {
+                decoded(codec, mutant.boundary, mutant.frame) for codec in (native, reference)
+            }
             assert len(statuses) == 1, statuses
             assert isinstance(statuses.pop(), Status)
         raise
@@ -125,7 +127,7 @@ def read_alike(mutant: Coded, _: Path) -> None:
 
 def read_descriptor(mutant: bytes, _: Path) -> None:
     """What is accepted is written again as it was read."""
-    boundary = Boundary.from_bytes(mutant)
+    boundary = FrameSchema.from_bytes(mutant)
     assert boundary.to_bytes() == mutant
     engines(boundary)
 

@@ -75,9 +75,20 @@ def fuzz(target: Target, seed: int, count: int, module: str = "") -> Result:
             return result
 
 
-def _work(target: Target, count: int, start: int, result: Result, module: str) -> tuple[int, str] | None:
+def _work(
+    target: Target, count: int, start: int, result: Result, module: str
+) -> tuple[int, str] | None:
     """Run one worker from mutant `start` on. None at the end, or the mutant that ended the worker, and how."""
-    command = [sys.executable, "-m", "hostile.worker", target.name, str(result.seed), str(count), str(start), module]
+    command = [
+        sys.executable,
+        "-m",
+        "hostile.worker",
+        target.name,
+        str(result.seed),
+        str(count),
+        str(start),
+        module,
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     with (
         tempfile.TemporaryFile() as errors,
@@ -108,11 +119,20 @@ def _work(target: Target, count: int, start: int, result: Result, module: str) -
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip()
         if index is None:
-            raise RuntimeError(f"{target.name}: the worker failed between two mutants\n{said[-3000:]}")
+            raise RuntimeError(
+                f"{target.name}: the worker failed between two mutants\n{said[-3000:]}"
+            )
         if slow:
-            return index, f"took longer than {target.seconds + GRACE_S:g} s, in code that hears no signal"
+            return (
+                index,
+                f"took longer than {target.seconds + GRACE_S:g} s, in code that hears no signal",
+            )
         status = worker.returncode
-        how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+        how = (
+            f"died of {signal.Signals(-status).name}"
+            if status < 0
+            else f"ended with exit code {status}"
+        )
         return index, f"{how}: {said.splitlines()[-1][:200] if said else 'without a word'}"
 
 

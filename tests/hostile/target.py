@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import IrsplitError
+from irsplit.base.errors import IrsplitError
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,11 @@ class Target:
 def targets(only: str = "", module: str = "") -> list[Target]:
     """The targets whose name contains `only`, in the order of their names: of a module, or of all of this package."""
     package = importlib.import_module("hostile")
-    ours = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("test_")]
+    ours = [
+        info.name
+        for info in pkgutil.iter_modules(package.__path__)
+        if not info.name.startswith("test_")
+    ]
     found: dict[str, Target] = {}
     for name in [module] if module else [f"hostile.{name}" for name in ours]:
         for target in getattr(importlib.import_module(name), "TARGETS", ()):

@@ -94,11 +94,16 @@ def main() -> None:
         while first is not None:
             index, mutant = first
             report.write(json.dumps({"begin": index}) + "\n")
-            with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as folder:
+            with tempfile.TemporaryDirectory(
+                prefix="mutant-", ignore_cleanup_errors=True
+            ) as folder:
                 kind, what = outcome(target, mutant, Path(folder))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
             shown = mutant_text(mutant) if kind == "escape" else ""
-            report.write(json.dumps({"end": index, "kind": kind, "what": what, "shown": shown, "peak": peak}) + "\n")
+            report.write(
+                json.dumps({"end": index, "kind": kind, "what": what, "shown": shown, "peak": peak})
+                + "\n"
+            )
             first = next(mutants, None)
         report.write(json.dumps({"done": True}) + "\n")
 

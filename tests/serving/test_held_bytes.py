@@ -13,13 +13,15 @@ import pytest
 import irsplit
 import irsplit.runtime
 from benchmarks import http2
-from irsplit.errors import ServeError
-from irsplit.runtime.serving import bodies, grpc_server, protobuf
-from irsplit.runtime.serving.bodies import Bodies
-from irsplit.runtime.serving.messages import Code, InferRequest, ServiceError, frame_tensor
-from irsplit.runtime.serving.metrics import Metrics
-from irsplit.runtime.serving.served import Limits
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.base.errors import ServeError
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, frame_tensor
+from irsplit.runtime.serving.server import grpc_server
+from irsplit.runtime.serving.server import memory_budget as bodies
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget
+from irsplit.runtime.serving.server.metrics import Metrics
+from irsplit.runtime.serving.server.served import Limits
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 LIMITS = Limits(frame_bytes=1 << 20, held_bytes=5 << 20)
 
@@ -37,7 +39,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 def test_who_finds_no_room_waits_for_it_in_turn():
     async def play() -> list[str]:
-        room, order = Bodies(10, 10, Metrics()), list[str]()
+        room, order = MemoryBudget(10, 10, Metrics()), list[str]()
 
         async def taker(name: str, size: int) -> None:
             with room.share() as share:
@@ -49,7 +51,10 @@ def test_who_finds_no_room_waits_for_it_in_turn():
             async with first:
                 await first.take(6)
             first.hold(8)
-            others = [asyncio.create_task(taker(name, size)) for name, size in (("large", 9), ("small", 2))]
+            others = [
+                asyncio.create_task(taker(name, size))
+                for name, size in (("large", 9), ("small", 2))
+            ]
             await asyncio.sleep(0)
             assert order == []
         await asyncio.gather(*others)
@@ -74,11 +79,11 @@ def test_the_oldest_on_its_way_goes_and_what_is_whole_stays(monkeypatch):
         return None
 
     async def play() -> None:
-        room = Bodies(10, 10, metrics)
+        room = MemoryBudget(10, 10, metrics)
         with room.share() as whole, room.share() as late:
             async with whole:
                 await whole.take(4)
-            stuck = asyncio.create_task(never_ends(bodies.Share(room)))
+            stuck = asyncio.create_task(never_ends(bodies.Reservation(room)))
             await asyncio.sleep(0)
             assert metric(metrics, "held_bytes") == 8
             async with late:
@@ -110,8 +115,12 @@ def stuck_over_grpc(server: Server) -> socket.socket:
     return connection
 
 
-@pytest.mark.parametrize(("scheme", "stuck"), [("http", stuck_over_http), ("grpc", stuck_over_grpc)])
-def test_bodies_that_never_end_do_not_keep_others_out(scheme, stuck, onnx_bundle: Path, calls, monkeypatch):
+@pytest.mark.parametrize(
+    ("scheme", "stuck"), [("http", stuck_over_http), ("grpc", stuck_over_grpc)]
+)
+def test_bodies_that_never_end_do_not_keep_others_out(
+    scheme, stuck, onnx_bundle: Path, calls, monkeypatch
+):
     """Each door has room for four or five of the twelve; a second later there is some for those who go on."""
     monkeypatch.setattr(bodies, "PATIENCE_S", 0.05)
     call = calls["onnx"][0]
@@ -155,12 +164,16 @@ def test_a_request_is_not_read_before_its_token(onnx_bundle):
             answer += connection.recv(1 << 16)
 
 
-def test_grpc_clients_that_read_no_answers_hold_little_and_are_dropped(onnx_bundle, calls, monkeypatch):
+def test_grpc_clients_that_read_no_answers_hold_little_and_are_dropped(
+    onnx_bundle, calls, monkeypatch
+):
     """Of a hundred answers as many stay as a connection may ask for; all are gone when it is too old."""
     monkeypatch.setattr(grpc_server, "AGE_S", 1.0)
     monkeypatch.setattr(grpc_server, "AGE_GRACE_S", 0.1)
     frame = bytes(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))
-    request = protobuf.request_to_message(InferRequest("onnx", "", [frame_tensor(frame)])).SerializeToString()
+    request = protobuf.request_to_message(
+        InferRequest("onnx", "", [frame_tensor(frame)])
+    ).SerializeToString()
     options = ServerOptions(port=0, http_port=0, workers=1, queue=3)
     with (
         serving([f"onnx={onnx_bundle}"], options) as server,

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
 from irsplit.ir import Model, TensorType
 from irsplit.passes.base import Context
-from irsplit.passes.boundaries import sends
+from irsplit.passes.send_attributes import sends
 
 
 @dataclass(frozen=True)
@@ -29,5 +29,9 @@ class LimitBoundary:
                     "cut elsewhere or raise the limit"
                 )
             if 10 * sent > 8 * self.size_bytes:
-                context.remark(self, f"segment @{graph.name} sends {sent} of {self.size_bytes} bytes", warning=True)
+                context.remark(
+                    self,
+                    f"segment @{graph.name} sends {sent} of {self.size_bytes} bytes",
+                    warning=True,
+                )
         return False

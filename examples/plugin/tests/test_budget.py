@@ -4,7 +4,7 @@ import pytest
 from irsplit_budget.limit_boundary import LimitBoundary
 from irsplit_budget.xz import XZ
 
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
 from irsplit.ir import Model, parse_model
 from irsplit.passes import Context, Pipeline
 
@@ -45,6 +45,10 @@ def test_codec() -> None:
     payload = XZ.compress(data)
     assert len(payload) < len(data) // 20
     assert XZ.decompress(payload, len(data)) == data
-    for size, damaged in ((len(data) - 1, payload), (len(data), b"\xff" + payload[1:]), (len(data), payload + b"x")):
+    for size, damaged in (
+        (len(data) - 1, payload),
+        (len(data), b"\xff" + payload[1:]),
+        (len(data), payload + b"x"),
+    ):
         with pytest.raises(ValueError):
             XZ.decompress(damaged, size)

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
-from irsplit.dialects.onnx.wire import Message, Span
+from irsplit.base.lazy import LazyModule
+from irsplit.dialects.onnx.wire import ProtoMessage, ProtoSpan
 from irsplit.ir import Buffer
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import shutil
@@ -44,15 +44,18 @@ class BlockWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for source in self._sources.values():
             source.close()
         self._file.close()
 
-    def message(self, message: Message) -> None:
+    def message(self, message: ProtoMessage) -> None:
         for part in message.parts:
-            if isinstance(part, Span):
+            if isinstance(part, ProtoSpan):
                 self.span(part)
             else:
                 self.bytes(part)
@@ -61,7 +64,7 @@ class BlockWriter:
         self._file.write(data)
         self.position += len(data)
 
-    def span(self, span: Span) -> None:
+    def span(self, span: ProtoSpan) -> None:
         size = span.stop - span.start
         if span.buffer.path is None:
             self.bytes(span.buffer.view[span.start : span.stop])
@@ -82,7 +85,9 @@ class BlockWriter:
         """Copy within the kernel, where a file system may even share the blocks; through memory where it refuses."""
         while start < stop:
             try:
-                copied = os.copy_file_range(source, self._file.fileno(), stop - start, offset_src=start)
+                copied = os.copy_file_range(
+                    source, self._file.fileno(), stop - start, offset_src=start
+                )
             except OSError:
                 self._copy_blocks(source, start, stop)
                 return
@@ -102,7 +107,9 @@ class BlockWriter:
 
     def _advance(self, start: int, copied: int, stop: int) -> int:
         if not copied:
-            raise EOFError(f"the source ends {stop - start} bytes early; it was changed while it was read")
+            raise EOFError(
+                f"the source ends {stop - start} bytes early; it was changed while it was read"
+            )
         self.position += copied
         return start + copied
 
@@ -126,7 +133,9 @@ def share(source: Path, target: Path) -> None:
         if not _reflink(source, target):
             try:
                 os.link(source, target)
-                _log.warning("%s is hard-linked, not copied; onnx.load refuses it while links exist", source)
+                _log.warning(
+                    "%s is hard-linked, not copied; onnx.load refuses it while links exist", source
+                )
             except OSError:
                 shutil.copyfile(source, target)
 

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx.attributes import attribute_tensor, late_reading, read_attributes
 from irsplit.dialects.onnx.tensors import array_of, tensor_array
 from irsplit.ir import TensorType, Value
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,9 @@ def constant_array(value: Value) -> Any:
     node = value.producer
     if value.constant is not None:
         with late_reading(f"constant {value}"):
-            return array_of(value.type, value.constant) if isinstance(value.type, TensorType) else None
+            return (
+                array_of(value.type, value.constant) if isinstance(value.type, TensorType) else None
+            )
     if node is None or node.op != "onnx.Constant":
         return None
     tensor = attribute_tensor(node, "value")

@@ -4,16 +4,40 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from irsplit.base.errors import ModelError, UnsupportedError
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.inference import infer_types
 from irsplit.dialects.onnx.order import in_order
-from irsplit.dialects.onnx.source import Annotation, FunctionKey, SourceGraph, SourceModel, SourceNode
-from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
+from irsplit.dialects.onnx.source import (
+    Annotation,
+    FunctionKey,
+    SourceGraph,
+    SourceModel,
+    SourceNode,
+)
+from irsplit.dialects.onnx.tensors import OnnxTensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
-from irsplit.errors import ModelError, UnsupportedError
-from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, callees_first, name_apart, without_collector
+from irsplit.dialects.onnx.wire import (
+    Data,
+    ProtoField,
+    WireError,
+    fields,
+    read_int,
+    read_text,
+    scan,
+)
+from irsplit.ir import (
+    Buffer,
+    Graph,
+    Model,
+    Node,
+    Type,
+    Value,
+    callees_first,
+    name_apart,
+    without_collector,
+)
 
 _SMALL = 4096
 _EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
@@ -55,7 +79,7 @@ def may_hold_bodies(attribute: Data) -> bool:
 
 
 class _Head(NamedTuple):
-    message: Field
+    message: ProtoField
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     name: str
@@ -63,7 +87,7 @@ class _Head(NamedTuple):
     domain: str
     overload: str
     attributes: list[tuple[int, int]]
-    weight: Field | None
+    weight: ProtoField | None
     """The tensor of a Constant node that lies in another file."""
 
 
@@ -83,7 +107,9 @@ class _Reader:
         found = fields(self.data, 0, len(self.data))
         graphs = [field for field in found if field.key == schema.MODEL_GRAPH]
         versions = [
-            read_int(self.data, field.start, field.stop) for field in found if field.key == schema.MODEL_IR_VERSION
+            read_int(self.data, field.start, field.stop)
+            for field in found
+            if field.key == schema.MODEL_IR_VERSION
         ]
         if not graphs or not versions or versions[-1] < 1:
             missing = "graph" if not graphs else "IR version"
@@ -91,7 +117,9 @@ class _Reader:
                 f"{self.path}: not an ONNX model: it has no {missing}; give a file that holds a ModelProto"
             )
         if len(graphs) > 1:
-            raise ModelError(f"{self.path}: the model has {len(graphs)} graphs instead of one; export it again")
+            raise ModelError(
+                f"{self.path}: the model has {len(graphs)} graphs instead of one; export it again"
+            )
         opsets = dict(self.opset(field) for field in found if field.key == schema.MODEL_OPSET)
         definitions = [field for field in found if field.key == schema.MODEL_FUNCTION]
         for message in definitions:
@@ -112,7 +140,7 @@ class _Reader:
             if bytes(self.data[place]) == magic and (magic or not len(self.data)):
                 raise ModelError(f"{self.path}: not an ONNX model: {advice}")
 
-    def opset(self, message: Field) -> tuple[str, int]:
+    def opset(self, message: ProtoField) -> tuple[str, int]:
         domain, version = "", 0
         for field in fields(self.data, message.start, message.stop):
             if field.key == schema.OPSET_DOMAIN:
@@ -123,7 +151,7 @@ class _Reader:
 
     # -- functions ----------------------------------------------------------------------------------------------
 
-    def declare_function(self, message: Field) -> None:
+    def declare_function(self, message: ProtoField) -> None:
         domain = name = overload = ""
         for field in fields(self.data, message.start, message.stop):
             match field.key:
@@ -137,15 +165,17 @@ class _Reader:
                     pass
         key = (operators.plain_domain(domain), name, overload)
         if key in self.functions:
-            raise ModelError(f"{self.path}: function '{domain}.{name}' is defined twice; remove one")
+            raise ModelError(
+                f"{self.path}: function '{domain}.{name}' is defined twice; remove one"
+            )
         self.functions[key] = Graph(".".join(part for part in key if part))
 
-    def fill_function(self, message: Field, graph: Graph) -> None:
+    def fill_function(self, message: ProtoField, graph: Graph) -> None:
         source = SourceGraph()
         graph.native = source
         found = fields(self.data, message.start, message.stop)
         source.order = tuple(dict.fromkeys(field.key for field in found))
-        nodes: list[Field] = []
+        nodes: list[ProtoField] = []
         outputs: list[str] = []
         scope: dict[str, Value] = {}
         for field in found:
@@ -154,7 +184,11 @@ class _Reader:
                     nodes.append(field)
                     continue
                 case schema.FUNCTION_INPUT:
-                    graph.inputs.append(self.define(Value(read_text(self.data, field.start, field.stop)), scope, graph))
+                    graph.inputs.append(
+                        self.define(
+                            Value(read_text(self.data, field.start, field.stop)), scope, graph
+                        )
+                    )
                 case schema.FUNCTION_OUTPUT:
                     outputs.append(read_text(self.data, field.start, field.stop))
                 case schema.FUNCTION_VALUE_INFO:
@@ -191,17 +225,19 @@ class _Reader:
 
     # -- graphs -------------------------------------------------------------------------------------------------
 
-    def graph(self, message: Field, outer: list[dict[str, Value]]) -> Graph:
+    def graph(self, message: ProtoField, outer: list[dict[str, Value]]) -> Graph:
         if len(outer) > _DEEPEST:
-            raise ModelError(f"{self.path}: bodies are nested deeper than {_DEEPEST}; the file is damaged")
+            raise ModelError(
+                f"{self.path}: bodies are nested deeper than {_DEEPEST}; the file is damaged"
+            )
         graph, source = Graph(""), SourceGraph()
         graph.native = source
         found = fields(self.data, message.start, message.stop)
         source.order = tuple(dict.fromkeys(field.key for field in found))
-        nodes: list[Field] = []
+        nodes: list[ProtoField] = []
         inputs: list[str] = []
         outputs: list[str] = []
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, OnnxTensor] = {}
         for field in found:
             match field.key:
                 case schema.GRAPH_NODE:
@@ -230,27 +266,37 @@ class _Reader:
         scope: dict[str, Value] = {}
         for name in inputs:
             tensor = tensors.pop(name, None)
-            value = Value(name, source.types[name]) if tensor is None else Value(name, tensor.type, tensor.constant)
+            value = (
+                Value(name, source.types[name])
+                if tensor is None
+                else Value(name, tensor.type, tensor.constant)
+            )
             graph.inputs.append(self.define(value, scope, graph))
         for tensor in tensors.values():
-            graph.constants.append(self.define(Value(tensor.name, tensor.type, tensor.constant), scope, graph))
+            graph.constants.append(
+                self.define(Value(tensor.name, tensor.type, tensor.constant), scope, graph)
+            )
         self.fill(graph, source, nodes, outputs, [*outer, scope])
         return graph
 
-    def add_tensor(self, tensors: dict[str, Tensor], tensor: Tensor) -> None:
+    def add_tensor(self, tensors: dict[str, OnnxTensor], tensor: OnnxTensor) -> None:
         if not tensor.name or tensor.name in tensors:
-            what = f"two initializers are named '{tensor.name}'" if tensor.name else "an initializer has no name"
+            what = (
+                f"two initializers are named '{tensor.name}'"
+                if tensor.name
+                else "an initializer has no name"
+            )
             raise ModelError(f"{self.path}: {what}; give each a name of its own")
         tensors[tensor.name] = tensor
 
-    def add_info(self, infos: dict[str, Field], source: SourceGraph, field: Field) -> str:
+    def add_info(self, infos: dict[str, ProtoField], source: SourceGraph, field: ProtoField) -> str:
         name, type = read_info(self.data, field.start, field.stop, self.types)
         if type is not None or name not in source.types:
             source.types[name] = type
         infos[name] = field
         return name
 
-    def annotation(self, message: Field) -> Annotation:
+    def annotation(self, message: ProtoField) -> Annotation:
         name, parameters = "", list[str]()
         for field in fields(self.data, message.start, message.stop):
             if field.key == schema.ANNOTATION_TENSOR:
@@ -275,7 +321,7 @@ class _Reader:
         self,
         graph: Graph,
         source: SourceGraph,
-        messages: list[Field],
+        messages: list[ProtoField],
         outputs: list[str],
         scopes: list[dict[str, Value]],
     ) -> None:
@@ -288,20 +334,26 @@ class _Reader:
         heads = [self.head(message) for message in messages]
         for head in heads:
             if head.weight is not None:
-                tensor = read_tensor(self.buffer, head.weight.start, head.weight.stop, self.files, head.outputs[0])
+                tensor = read_tensor(
+                    self.buffer, head.weight.start, head.weight.stop, self.files, head.outputs[0]
+                )
                 value = Value(head.outputs[0], tensor.type, tensor.constant)
                 graph.constants.append(self.define(value, scope, graph))
                 continue
             for name in head.outputs:
                 if name:
                     self.define(Value(name, source.types.get(name)), scope, graph)
-        nodes = [self.node(index, head, scopes) for index, head in enumerate(heads) if head.weight is None]
+        nodes = [
+            self.node(index, head, scopes)
+            for index, head in enumerate(heads)
+            if head.weight is None
+        ]
         source.node_count = len(nodes)
         graph.nodes = in_order(nodes, lambda node: self.cycle(node, graph))
         graph.outputs = [self.resolve(name, scopes, graph) for name in outputs]
         source.types = {name: value.type for name, value in scope.items()}
 
-    def head(self, message: Field) -> _Head:
+    def head(self, message: ProtoField) -> _Head:
         """What a NodeProto says of itself; of its attributes only those that may hold bodies, and where they lie."""
         start, stop = message.start, message.stop
         data = self.data[start:stop]
@@ -310,7 +362,7 @@ class _Reader:
         inputs: list[str] = []
         outputs: list[str] = []
         attributes: list[tuple[int, int]] = []
-        external: list[Field] = []
+        external: list[ProtoField] = []
         name = op = domain = overload = ""
         for key, _, begin, end in scan(data, 0, stop - start, start):
             if key == schema.NODE_INPUT:
@@ -340,16 +392,27 @@ class _Reader:
                 "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)"
             )
         weight = external[0] if external else None
-        return _Head(message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes, weight)
+        return _Head(
+            message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes, weight
+        )
 
     def node(self, index: int, head: _Head, scopes: list[dict[str, Value]]) -> Node:
         scope = scopes[-1]
         operator = operators.name(head.domain, head.op)
-        function = self.functions.get((head.domain, head.op, head.overload)) if self.functions else None
-        bodies = [self.graph(body, scopes) for attribute in head.attributes for body in self.bodies(*attribute)]
+        function = (
+            self.functions.get((head.domain, head.op, head.overload)) if self.functions else None
+        )
+        bodies = [
+            self.graph(body, scopes)
+            for attribute in head.attributes
+            for body in self.bodies(*attribute)
+        ]
         node = Node(
             operator,
-            [(scope.get(name) or self.resolve(name, scopes, head)) if name else None for name in head.inputs],
+            [
+                (scope.get(name) or self.resolve(name, scopes, head)) if name else None
+                for name in head.inputs
+            ],
             [scope[name] if name else None for name in head.outputs],
             name=head.name,
             graphs=bodies,
@@ -359,11 +422,15 @@ class _Reader:
         node.random = operators.is_random(node)
         return node
 
-    def bodies(self, start: int, stop: int) -> list[Field]:
+    def bodies(self, start: int, stop: int) -> list[ProtoField]:
         """The graphs in the attribute at data[start:stop]."""
-        return [field for field in fields(self.data, start, stop) if field.key in schema.ATTRIBUTE_BODIES]
+        return [
+            field
+            for field in fields(self.data, start, stop)
+            if field.key in schema.ATTRIBUTE_BODIES
+        ]
 
-    def external_tensors(self, start: int, stop: int) -> list[Field]:
+    def external_tensors(self, start: int, stop: int) -> list[ProtoField]:
         """The tensors of the attribute at data[start:stop] that lie in other files."""
         return [
             tensor
@@ -382,7 +449,11 @@ class _Reader:
             who = f"the output of graph '{reader.name}'"
         else:
             who = f"{operators.name(reader.domain, reader.op)} '{reader.name}'"
-        raise ModelError(f"{self.path}: {who} reads '{name}', which nothing produces; the model is incomplete")
+        raise ModelError(
+            f"{self.path}: {who} reads '{name}', which nothing produces; the model is incomplete"
+        )
 
     def cycle(self, node: Node, graph: Graph) -> ModelError:
-        return ModelError(f"{self.path}: {node} of graph '{graph.name}' depends on its own result; break the cycle")
+        return ModelError(
+            f"{self.path}: {node} of graph '{graph.name}' depends on its own result; break the cycle"
+        )

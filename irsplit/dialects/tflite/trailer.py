@@ -7,7 +7,14 @@ from the file's start and change when the archive moves.
 from collections.abc import Iterable
 from struct import Struct
 
-from irsplit.dialects.tflite.flatbuffer import Field, Flatbuffer, Table, elements, layout, target
+from irsplit.dialects.tflite.flatbuffer import (
+    Flatbuffer,
+    Table,
+    TableField,
+    elements,
+    layout,
+    target,
+)
 from irsplit.ir import Buffer, Constant
 
 END_SIGNATURE, ENTRY_SIGNATURE = b"PK\x05\x06", b"PK\x01\x02"
@@ -41,7 +48,9 @@ def relocated(trailer: Constant, start: int) -> bytes:
         return bytes(data)
     moved = start - trailer.offset
     for position, local in entries:
-        data[position + OFFSET_IN_ENTRY : position + ENTRY.size] = (local + moved).to_bytes(4, "little")
+        data[position + OFFSET_IN_ENTRY : position + ENTRY.size] = (local + moved).to_bytes(
+            4, "little"
+        )
     data[end + OFFSET_IN_END : end + OFFSET_IN_END + 4] = (offset + moved).to_bytes(4, "little")
     return bytes(data)
 
@@ -76,7 +85,7 @@ def _end(root: Table) -> int:
     return end
 
 
-def _reach(table: Table, spec: Field, position: int) -> tuple[list[Table], int]:
+def _reach(table: Table, spec: TableField, position: int) -> tuple[list[Table], int]:
     """The tables that a field refers to, and the first byte behind its vector or strings."""
     source = table.source
     if spec.kind in ("table", "union"):
@@ -87,9 +96,13 @@ def _reach(table: Table, spec: Field, position: int) -> tuple[list[Table], int]:
     start, count = source.vector(position, spec.element_width)
     end = start + count * spec.element_width
     if spec.kind == "texts":
-        return [], max([end, *(_end_of_text(source, place) for place in elements(source, position))])
+        return [], max(
+            [end, *(_end_of_text(source, place) for place in elements(source, position))]
+        )
     if spec.kind == "tables":
-        return [Table(source, layout(spec.target), place) for place in elements(source, position)], end
+        return [
+            Table(source, layout(spec.target), place) for place in elements(source, position)
+        ], end
     return [], end
 
 
