@@ -208,6 +208,11 @@ def decode(
         codec.decode(data, arrays)
     except StatusError as error:
         raise FrameError(_decode_reason(boundary, data, error.status)) from error
+    except MemoryError as error:
+        # A few bytes can stand for many equal ones; up to max_bytes they are believed.
+        raise FrameError(
+            f"frame for {boundary} decodes to more than there is memory for; lower max_bytes={max_bytes}"
+        ) from error
     return arrays
 
 
