@@ -59,6 +59,7 @@ def compile_model(
     *,
     boundary: str = "lossless",
     boundary_ops: bool = False,
+    agreement_measure: str = "",
     calibration: Call | Sequence[Call] = (),
     max_tensors: int = 1,
     places: Sequence[str] = (),
@@ -83,9 +84,11 @@ def compile_model(
     `rematerialise`, cheap side values are computed on both sides of a cut. `boundary` is one of the TARGETS of
     `irsplit.passes.targets`, with TARGET_OPTIONS behind it; all but "lossless" need `calibration`: inputs by name, one
     mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize themselves, and a host
-    without irsplit's runtime exchanges integers. `state` names inputs and outputs that are state, "in=out" or "auto"
-    (see the bind-state pass). `dim` are sizes of open dimensions of inputs, "in.axis=2", with which estimates count
-    (see assume-sizes) and states begin; without it estimates count with those of `calibration`.
+    without irsplit's runtime exchanges integers. `agreement_measure` says how an agreement reads outputs: top1, iou,
+    f1, an entry point or FILE.py:function; without one, detections and label maps are recognised. `state` names inputs
+    and outputs that are state, "in=out" or "auto" (see the bind-state pass). `dim` are sizes of open dimensions of
+    inputs, "in.axis=2", with which estimates count (see assume-sizes) and states begin; without it estimates count
+    with those of `calibration`.
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -106,13 +109,14 @@ def compile_model(
         assumed = sizes_in(loaded, calls)
         before = preparation(state, dim, assumed=assumed, rematerialise=rematerialise) if not pipeline else Pipeline(())
         before.run(loaded, context)
+        quantizing: Any = {"boundary_ops": boundary_ops, "agreement_measure": agreement_measure}
         if pipeline:
             after = Pipeline.parse(pipeline)
         elif cuts or choose is None:
             chosen = cuts or [_default_cut(loaded, context, max_tensors).id]
-            after = default_pipeline(chosen, boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
+            after = default_pipeline(chosen, boundary, max_tensors, places, codec, **quantizing)
         else:
-            rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops)
+            rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, **quantizing)
             after = Pipeline((choose, *rest.passes))
         passes = Pipeline((*before.passes, *after.passes))
         if calls:
@@ -211,11 +215,16 @@ def default_pipeline(
     link: str = "",
     *,
     boundary_ops: bool = False,
+    agreement_measure: str = "",
 ) -> Pipeline:
     """The passes that `compile` runs for these options; with a `link` the codec auto is the fastest over it."""
     partition = Partition(tuple(cuts), max_tensors, tuple(places))
     compress = CompressBoundary(codec, link=link if codec == "auto" else "")
-    coding = (*quantization_passes(boundary, in_graph=boundary_ops), compress, CheckBoundary())
+    coding = (
+        *quantization_passes(boundary, in_graph=boundary_ops, measure=agreement_measure),
+        compress,
+        CheckBoundary(),
+    )
     return Pipeline((partition, RemoveUnused(), PruneBuffers(), *coding))
 
 

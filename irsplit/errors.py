@@ -35,6 +35,10 @@ class PassError(IrsplitError):
     """A pass failed, or left the model invalid."""
 
 
+class MeasureError(IrsplitError):
+    """A measure of agreement is unknown, failed, or cannot read a model's outputs."""
+
+
 class BundleError(IrsplitError):
     """A folder or file is no bundle, or a damaged one."""
 

@@ -4,6 +4,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.boundary.agreement.measures import measure_file
 from irsplit.commands.arguments import add_cuts, add_dims, add_state, positive
 from irsplit.commands.building import run_build_file
 from irsplit.commands.coding import add_coding
@@ -109,6 +110,7 @@ _SAID_BY_PIPELINE = (
     "device",
     "boundary",
     "boundary_ops",
+    "agreement_measure",
     "codec",
     "max_tensors",
     "rematerialise",
@@ -148,6 +150,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             arguments.cut,
             boundary=arguments.boundary,
             boundary_ops=arguments.boundary_ops,
+            agreement_measure=arguments.agreement_measure,
             calibration=calls,
             max_tensors=arguments.max_tensors,
             places=arguments.place,
@@ -168,6 +171,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
         log.remark(remark)
     if arguments.depfile is not None:
         files = [*compiled.source_files, *input_files(arguments.calibration), *_profiles(arguments)]
+        files += [path for path in [measure_file(arguments.agreement_measure)] if path is not None]
         write_depfile(arguments.depfile, arguments.output / MANIFEST, files)
     seconds = round(time.monotonic() - begun, 3)
     log.event("done", bundle=str(arguments.output), digest=compiled.manifest.digest, seconds=seconds)

@@ -12,7 +12,7 @@ from irsplit.dialects.onnx.macs import macs, summed
 from irsplit.dialects.onnx.reader import read_model
 from irsplit.dialects.onnx.writer import write_model
 from irsplit.errors import UnsupportedError
-from irsplit.ir import Graph, Model, Node, Value
+from irsplit.ir import Graph, HeadRole, Model, Node, Value
 
 
 class OnnxDialect:
@@ -46,6 +46,9 @@ class OnnxDialect:
 
     def is_shape(self, node: Node) -> bool:
         return operators.is_shape(node)
+
+    def head_role(self, node: Node) -> HeadRole:
+        return operators.head_role(node)
 
 
 ONNX = OnnxDialect()

@@ -5,7 +5,7 @@ from math import prod
 
 from irsplit.dialects.tflite.schema import ENUMS, TABLES
 from irsplit.dialects.tflite.states import VARIABLE
-from irsplit.ir import Graph, Node, TensorType, Value
+from irsplit.ir import Graph, HeadRole, Node, TensorType, Value
 
 CODES_BY_NUMBER: dict[int, str] = dict(enumerate(ENUMS["BuiltinOperator"].split()))
 NUMBERS: dict[str, int] = {name: number for number, name in CODES_BY_NUMBER.items()}
@@ -48,6 +48,17 @@ _REGISTERED = (
 )
 """Custom operators that LiteRT's own resolver has kernels for."""
 
+_HEAD_ROLES: dict[str, HeadRole] = {
+    "custom.TFLite_Detection_PostProcess": "detections",
+    "ARG_MAX": "largest",
+    "LOGISTIC": "likelihood",
+    "CAST": "move",
+    "DEQUANTIZE": "move",
+    "EXPAND_DIMS": "move",
+    "RESHAPE": "move",
+    "SQUEEZE": "move",
+}
+
 
 def is_cheap(node: Node) -> bool:
     return node.op in CHEAP and not node.states
@@ -55,6 +66,10 @@ def is_cheap(node: Node) -> bool:
 
 def is_shape(node: Node) -> bool:
     return node.op in ("tflite.SHAPE", "tflite.RANK")
+
+
+def head_role(node: Node) -> HeadRole:
+    return _HEAD_ROLES.get(node.op.removeprefix("tflite."), "")
 
 
 def macs(node: Node) -> int:

@@ -1,0 +1,89 @@
+"""What a measure of agreement is, and what it finds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Outputs = Mapping[str, Any]
+"""The outputs of one call by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`share` is 0 to 1; `compared` counts what it was measured on (rows, pixels, detections), 0 for nothing at all."""
+
+    share: float
+    compared: int
+
+
+class Head(Protocol):
+    """Outputs of a model that are read together, in one way."""
+
+    @property
+    def measure(self) -> str:
+        """The word that asks for it: top1, iou, f1, a name of an entry point, or FILE.py:function."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    def score(self, expected: Sequence[Outputs], found: Sequence[Outputs]) -> Score:
+        """How well the outputs of the same calls agree. Outputs that are empty in both agree; a missing output, or one
+        of another shape, does not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAgreement:
+    """What one head's measure found."""
+
+    measure: str
+    outputs: tuple[str, ...]
+    share: float
+    compared: int
+
+    def __str__(self) -> str:
+        names = ", ".join(f"%{name}" for name in self.outputs)
+        return f"{self.share:.4g} by {self.measure} of {names}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "measure": self.measure,
+            "outputs": list(self.outputs),
+            "share": self.share,
+            "compared": self.compared,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the measures of all heads found, in the order of the heads."""
+
+    heads: tuple[HeadAgreement, ...]
+
+    @property
+    def worst(self) -> HeadAgreement | None:
+        """The head that agrees least, among those in which there was anything to compare; None without any."""
+        compared = [head for head in self.heads if head.compared]
+        return min(compared, key=lambda head: head.share, default=None)
+
+    @property
+    def share(self) -> float:
+        """That of the worst head; 1 where all outputs are empty on both sides."""
+        return 1.0 if self.worst is None else self.worst.share
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "share": self.share,
+            "worst": None if self.worst is None else self.worst.to_json(),
+            "heads": [head.to_json() for head in self.heads],
+        }
+
+
+def measured(heads: Sequence[Head], expected: Sequence[Outputs], found: Sequence[Outputs]) -> Agreement:
+    """How well the outputs of some calls agree with the expected ones, head by head."""
+    results: list[HeadAgreement] = []
+    for head in heads:
+        score = head.score(expected, found)
+        results.append(HeadAgreement(head.measure, head.outputs, score.share, score.compared))
+    return Agreement(tuple(results))
