@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 Outputs = Mapping[str, Any]
 """The outputs of one call by name."""
 
@@ -87,3 +90,18 @@ def measured(heads: Sequence[Head], expected: Sequence[Outputs], found: Sequence
         score = head.score(expected, found)
         results.append(HeadAgreement(head.measure, head.outputs, score.share, score.compared))
     return Agreement(tuple(results))
+
+
+def array_of(value: Any) -> NDArray[Any]:
+    """An output as one array: maps by their values, lists of them (one a row) and lists of arrays of one shape by rows.
+
+    What is none of those becomes an array of objects, in which no measure finds anything to compare.
+    """
+    if isinstance(value, Mapping):
+        return array_of(list(value.values()))
+    if isinstance(value, list | tuple):
+        items = [array_of(item) for item in value]
+        if len({item.shape for item in items}) > 1:
+            return np.array([None] * len(items), object)
+        return np.stack(items) if items else np.zeros(0)
+    return np.asarray(value)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs
+from irsplit.boundary.agreement.base import Outputs, array_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -166,7 +166,7 @@ def _selected(
 
 def _numbers(array: Any) -> Floats | None:
     """As floats; None for what is no array of numbers."""
-    found = np.asarray(array)
+    found = array_of(array)
     return found.astype(np.float64) if found.dtype.kind in "biuf" else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs, Score
+from irsplit.boundary.agreement.base import Outputs, Score, array_of
 
 Labels = NDArray[np.int64]
 
@@ -36,7 +36,7 @@ class LabelMap:
     def score(self, expected: Sequence[Outputs], found: Sequence[Outputs]) -> Score:
         overlap = _Overlap()
         for call, other in zip(expected, found, strict=True):
-            a, b = np.asarray(call[self.output]), np.asarray(other.get(self.output))
+            a, b = array_of(call[self.output]), array_of(other.get(self.output))
             if a.shape == b.shape:
                 overlap.add(*self._label_pair(a, b))
             else:

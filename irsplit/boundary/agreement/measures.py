@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from irsplit.boundary.agreement.base import Head, Outputs, Score
 from irsplit.boundary.agreement.f1 import DetectionHead

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.boundary.agreement.base import Head, Outputs
+from irsplit.boundary.agreement.base import Head, Outputs, array_of
 from irsplit.boundary.agreement.detections import Reader, Rows, SelectedBoxes, SeparateOutputs
 from irsplit.boundary.agreement.f1 import DetectionHead
 from irsplit.boundary.agreement.iou import LabelMap
@@ -65,7 +65,7 @@ class View:
         return type if isinstance(type, TensorType) else None
 
     def array(self, name: str) -> Any:
-        return np.asarray(self.sample.get(name))
+        return array_of(self.sample.get(name))
 
 
 def recognised(view: View) -> list[Head]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs, Score
+from irsplit.boundary.agreement.base import Outputs, Score, array_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def top1(expected: Sequence[Any], found: Sequence[Any]) -> Score:
     element a row), do not count.
     """
     same: list[NDArray[np.bool_]] = []
-    for a, b in zip(map(np.asarray, expected), map(np.asarray, found), strict=True):
+    for a, b in zip(map(array_of, expected), map(array_of, found), strict=True):
         if a.shape != b.shape:
             rows = max(_row_count(a), _row_count(b))
             same.append(np.zeros(rows, bool))
@@ -53,7 +53,7 @@ def top1(expected: Sequence[Any], found: Sequence[Any]) -> Score:
 
 def is_comparable(array: Any) -> bool:
     """Whether an output has rows in which one element can be the largest."""
-    numbers = np.asarray(array)
+    numbers = array_of(array)
     return numbers.dtype.kind in "biufc" and numbers.ndim > 0 and _rows(numbers).shape[-1] > 1
 
 
