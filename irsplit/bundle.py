@@ -14,6 +14,7 @@ from irsplit.engines.inputs import tensor_info
 from irsplit.errors import VERSION
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, fed, states
 from irsplit.passes.boundaries import sends, specs
+from irsplit.passes.dims import symbols_of
 from irsplit.runtime.boundary import Boundary, TensorSpec
 from irsplit.runtime.folders import new_folder
 from irsplit.runtime.manifest import (
@@ -88,6 +89,7 @@ def write_bundle(
             "outputs": [tensor_info(value).to_json() for value in dict.fromkeys(source.outputs)],
             "segments": [segment.to_json() for segment in segments],
             "boundaries": described,
+            **_symbols(source, model),
             **made.details,
             "files": dict(sorted(files.items())),
         }
@@ -95,6 +97,13 @@ def write_bundle(
             (build / name).write_bytes(data)
         (build / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
     return Manifest.load(folder)
+
+
+def _symbols(source: Graph, model: Model) -> dict[str, dict[str, str]]:
+    """Symbols of the open dimensions of inputs and of what crosses, by "<tensor>.<axis>"; nothing without any."""
+    crossing = [value for _, send in sends(model) for value in send.inputs if value is not None]
+    symbols = symbols_of(dict.fromkeys((*fed(source), *crossing)))
+    return {"symbols": symbols} if symbols else {}
 
 
 def _write_segments(

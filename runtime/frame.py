@@ -145,10 +145,9 @@ class BoundarySizes(NamedTuple):
     workspace_bytes: int
 
 
-def boundary_sizes(boundary: Boundary, symbolic: int = 0) -> BoundarySizes:
-    """Sizes a firmware has to provide, with `symbolic` for every symbolic dim. Needs the C extension."""
+def boundary_sizes(boundary: Boundary, shapes: Sequence[Sequence[int]]) -> BoundarySizes:
+    """Sizes a firmware has to provide for tensors of these `shapes`. Needs the C extension."""
     codec = NativeCodec(boundary)
-    shapes = [[symbolic if dim is None else dim for dim in spec.shape] for spec in boundary.tensors]
     arrays: list[Array] = [np.empty(shape, spec.storage) for shape, spec in zip(shapes, boundary.tensors, strict=True)]
     return BoundarySizes(*codec.sizes(arrays))
 

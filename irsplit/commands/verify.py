@@ -50,9 +50,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    infos = Manifest.load(arguments.bundle).inputs
+    manifest = Manifest.load(arguments.bundle)
+    infos = manifest.inputs
     calls = load_calls(arguments.inputs, infos) if arguments.inputs else []
-    fixed, dims = parse_inputs(arguments.input, infos), bundle_dims(arguments.dim, infos)
+    fixed, dims = parse_inputs(arguments.input, infos), bundle_dims(arguments.dim, infos, manifest)
     with progress() as told:
         outcome = verify_bundle(
             arguments.bundle,
