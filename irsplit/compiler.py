@@ -183,6 +183,8 @@ def _report(
     except PlanError as error:
         context.remarks.append(Remark("report", f"no report: {error}"))
         return {}
+    if "agreement" in context.details:
+        data["agreement"] = context.details["agreement"]
     return {"report.html": render(data).encode(), "report.json": (json.dumps(data, ensure_ascii=False) + "\n").encode()}
 
 

@@ -1,10 +1,11 @@
-"""What is installed: every pass, dialect and codec, with the package that it comes from and what is wrong with it."""
+"""What is installed: passes, dialects, codecs and measures, where each comes from and what is wrong with it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any
 
+from irsplit.boundary.agreement import measures
 from irsplit.dialects import registry as dialects
 from irsplit.errors import VERSION
 from irsplit.offers import offers
@@ -12,7 +13,12 @@ from irsplit.passes import pipeline as passes
 from irsplit.runtime import foreign
 from irsplit.runtime.boundary import CODECS
 
-GROUPS = {passes.ENTRY_POINTS: "pass", dialects.ENTRY_POINTS: "dialect", foreign.ENTRY_POINTS: "codec"}
+GROUPS = {
+    passes.ENTRY_POINTS: "pass",
+    dialects.ENTRY_POINTS: "dialect",
+    foreign.ENTRY_POINTS: "codec",
+    measures.ENTRY_POINTS: "measure",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,14 @@ class Plugin:
 
 
 def plugins() -> list[Plugin]:
-    """Passes, dialects and codecs, ours and those of other packages, in order of kind and name."""
+    """Passes, dialects, codecs and measures, ours and those of other packages, in order of kind and name."""
     ours = [
         Plugin("codec", name, f"irsplit {VERSION}", "irsplit.runtime", f"frame codec {code}")
         for name, code in CODECS.items()
+    ]
+    ours += [
+        Plugin("measure", name, f"irsplit {VERSION}", "irsplit.boundary.agreement", text)
+        for name, text in measures.BUILT_IN.items()
     ]
     found = [*ours, *(_described(point) for group in GROUPS for point in offers(group))]
     return sorted(_with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin))

@@ -229,14 +229,11 @@ class QuantizeBoundary:
     def _tell(self, context: Context, found: Agreement, calls: int) -> None:
         """Print the measure that was taken and put it into the manifest."""
         context.details["agreement"] |= {"calls": calls, **found.to_json()}
-        nothing = [name for head in found.heads if not head.compared for name in head.outputs]
-        others = len(found.heads) - 1
-        text = f"agreement {found.worst} on {calls} calls"
-        if others:
-            text += f", the worst of {len(found.heads)} readings of the outputs"
-        context.remark(self, text)
-        if nothing:
-            context.remark(self, f"{_listed(nothing)} had nothing to compare and do not count for the agreement")
+        compared = [head for head in found.heads if head.compared]
+        others = f", the worst of {len(compared)} readings of the outputs" if len(compared) > 1 else ""
+        context.remark(self, f"agreement {found.worst} on {calls} calls{others}")
+        if nothing := [name for head in found.heads if not head.compared for name in head.outputs]:
+            context.remark(self, f"nothing to compare in {_listed(nothing)}, and no agreement is asked of it")
 
     def _fewest(self, reaches: Callable[[int], bool], failure: str) -> int:
         """The fewest of LEVELS that reach a target. Raises PassError when 8 bits do not.

@@ -110,7 +110,7 @@ def _print_setting(setting: str, outputs: Sequence[OutputDifference], tolerance:
 
 def _others(outcome: Verification) -> str:
     """What else was read, where the worst is one of several."""
-    count = len(outcome.agreement.heads)
+    count = sum(head.compared > 0 for head in outcome.agreement.heads)
     return f", the worst of {count} readings of the outputs" if count > 1 else ""
 
 

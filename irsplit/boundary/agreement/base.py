@@ -105,3 +105,10 @@ def array_of(value: Any) -> NDArray[Any]:
             return np.array([None] * len(items), object)
         return np.stack(items) if items else np.zeros(0)
     return np.asarray(value)
+
+
+def whole_numbers(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Numbers as integers: NaN as 0, and what is too large for them as the largest that is not."""
+    if array.dtype.kind in "biu":
+        return array.astype(np.int64)
+    return np.clip(np.nan_to_num(array.astype(np.float64)), -(2.0**62), 2.0**62).astype(np.int64)

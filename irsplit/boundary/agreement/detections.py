@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs, array_of
+from irsplit.boundary.agreement.base import Outputs, array_of, whole_numbers
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -71,7 +71,7 @@ class SeparateOutputs:
             return NONE
         kept = (classes >= 0) & self._is_counted(call, len(rows) // each, each)
         images = np.repeat(np.arange(len(rows) // each), each)
-        return _selected(_corners(rows, centered=self.centered), images, classes.astype(np.int64), scores, kept)
+        return _selected(_corners(rows, centered=self.centered), images, whole_numbers(classes), scores, kept)
 
     def _column(self, call: Outputs, name: str | None, rows: int, otherwise: float) -> Floats | None:
         if name is None:
@@ -105,9 +105,9 @@ class SelectedBoxes:
 
     def read(self, call: Outputs) -> Detections:
         indices = _numbers(call.get(self.indices))
-        if indices is None or not indices.size or indices.shape[-1] != 3:
+        if indices is None or not indices.size or indices.shape[-1:] != (3,):
             return NONE
-        images, classes, places = indices.reshape(-1, 3).astype(np.int64).T
+        images, classes, places = whole_numbers(indices.reshape(-1, 3)).T
         kept = (images >= 0) & (classes >= 0) & (places >= 0)
         images, classes, places = images[kept], classes[kept], places[kept]
         boxes = self._boxes(call, images, places)
@@ -116,11 +116,12 @@ class SelectedBoxes:
 
     def _boxes(self, call: Outputs, images: Integers, places: Integers) -> Floats:
         boxes = None if self.boxes is None else _numbers(call.get(self.boxes))
-        if boxes is None:  # one unit square an index: they overlap with themselves alone
+        if boxes is None or boxes.ndim < 2 or boxes.shape[-1] != 4 or not boxes.size:
+            # One unit square an index: they overlap with themselves alone.
             return np.stack([places, places * 0, places + 1, places * 0 + 1], -1).astype(np.float64)
         boxes = boxes.reshape(-1, *boxes.shape[-2:])
         inside = (images < boxes.shape[0]) & (places < boxes.shape[1])
-        taken = boxes[np.where(inside, images, 0), np.where(inside, places, 0)] if boxes.size else np.zeros((0, 4))
+        taken = boxes[np.where(inside, images, 0), np.where(inside, places, 0)]
         return _corners(np.where(inside[:, None], taken, np.nan), centered=self.centered)
 
     def _scores(self, call: Outputs, images: Integers, classes: Integers, places: Integers) -> Floats:
@@ -155,7 +156,7 @@ class Rows:
             if not _are_whole(classes) and _are_whole(scores):
                 scores, classes = classes, scores
         kept = (scores > 0) & (classes >= 0)
-        return _selected(boxes, images.astype(np.int64), np.nan_to_num(classes).astype(np.int64), scores, kept)
+        return _selected(boxes, whole_numbers(images), whole_numbers(classes), scores, kept)
 
 
 def _selected(
@@ -174,7 +175,8 @@ def _corners(boxes: Floats, *, centered: bool) -> Floats:
     if not centered:
         return boxes
     middle, half = boxes[:, :2], boxes[:, 2:] / 2
-    return np.concatenate([middle - half, middle + half], -1)
+    with np.errstate(all="ignore"):
+        return np.concatenate([middle - half, middle + half], -1)
 
 
 def _are_whole(numbers: Floats) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs, Score, array_of
+from irsplit.boundary.agreement.base import Outputs, Score, array_of, whole_numbers
 
 Labels = NDArray[np.int64]
 
@@ -46,7 +46,7 @@ class LabelMap:
     def _label_pair(self, expected: NDArray[Any], found: NDArray[Any]) -> tuple[Labels, Labels]:
         """Labels of both. Where several expected classes are equally likely, the one that was found will do."""
         wanted, labels = self._labels(expected), self._labels(found)
-        if self.axis is not None and expected.size:
+        if self.axis is not None and expected.size and self._has_axis(expected):
             chosen = np.expand_dims(labels, self.axis)
             most = expected.max(self.axis, keepdims=True)
             as_likely = np.take_along_axis(expected, chosen, self.axis) == most
@@ -59,8 +59,11 @@ class LabelMap:
         if self.threshold is not None:
             return (array >= self.threshold).astype(np.int64)
         if self.axis is None:
-            return np.nan_to_num(array).astype(np.int64)
-        return array.argmax(self.axis) if -array.ndim <= self.axis < array.ndim else np.zeros(array.size, np.int64)
+            return whole_numbers(array)
+        return array.argmax(self.axis) if self._has_axis(array) else np.zeros(array.size, np.int64)
+
+    def _has_axis(self, array: NDArray[Any]) -> bool:
+        return self.axis is not None and -array.ndim <= self.axis < array.ndim
 
 
 class _Overlap:
