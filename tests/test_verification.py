@@ -1,4 +1,4 @@
-"""What `verify` answers: nothing to compare, random models, maps and sequences, and requirements that make it a gate."""
+"""What `verify` answers: nothing to compare, random models, maps and sequences; requirements that make it a gate."""
 
 import json
 import re
@@ -14,9 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 import corpus
 import irsplit
 from irsplit.cli import main
+from irsplit.commands.inputs import bundle_dims
 from irsplit.differences import compare
 from irsplit.errors import EngineError
 from irsplit.randomness import statistics
+from irsplit.runtime.manifest import Manifest
 from irsplit.verification import Requirements
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
@@ -68,11 +70,8 @@ def test_nothing_compared_is_no_proof(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "optimisations off: nothing could be compared" in told
     assert "FAILED: nothing could be compared: all outputs are empty" in told
     assert "bit-equal" not in told
-    assert main(["verify", str(tmp_path / "b"), "--allow-nothing"]) == 0
-    capsys.readouterr()
-    assert main(["verify", str(tmp_path / "b"), "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (told["elements"], told["holds"]) == (0, False)
+    outcome = irsplit.verify_bundle(tmp_path / "b", engine_defaults=False, allow_nothing=True)
+    assert (outcome.holds, outcome.elements) == (True, 0)
 
 
 # -- random models -------------------------------------------------------------------------------------------------
@@ -89,9 +88,7 @@ def noisy(tmp_path: Path, *, alone: bool = False) -> Path:
     return saved(tmp_path / "noisy.onnx", nodes[:3] if alone else nodes, outputs[:1] if alone else outputs, rows=64)
 
 
-def test_random_outputs_are_compared_by_statistics_and_the_others_bit_by_bit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_random_outputs_are_compared_by_statistics_and_the_others_bit_by_bit(tmp_path: Path) -> None:
     outcome = verified(noisy(tmp_path), "h")
     assert outcome.holds
     assert not outcome.bit_equal
@@ -102,16 +99,14 @@ def test_random_outputs_are_compared_by_statistics_and_the_others_bit_by_bit(
     assert [(output.name, output.bit_equal) for output in outcome.exact] == [("settled", True)]
     json.dumps(outcome.to_json(), allow_nan=False)
 
-    assert main(["verify", str(tmp_path / "bundle")]) == 0
+
+def test_a_requirement_of_noise_alone_cannot_be_met(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    irsplit.compile_model(noisy(tmp_path, alone=True), tmp_path / "bundle", "h")
+    assert main(["verify", str(tmp_path / "bundle"), "--min-agreement", "0.5"]) == 1
     told = capsys.readouterr().out
     assert "the model is random: two runs of the whole differ in %drawn, which are compared by statistics" in told
-    assert "optimisations off: bit-equal" in told
-
-
-def test_a_requirement_of_noise_alone_cannot_be_met(tmp_path: Path) -> None:
-    outcome = verified(noisy(tmp_path, alone=True), "h", requirements=Requirements(min_agreement=0.5))
-    assert outcome.failures == ("every output is random, and no requirement can be measured",)
-    assert outcome.exact == ()
+    assert "FAILED: every output is random, and no requirement can be measured" in told
+    assert "bit-equal" not in told
 
 
 def runs(rng: np.random.Generator, scale: float = 1.0, shift: float = 0.0, size: int = 400) -> Any:
@@ -238,9 +233,11 @@ def test_a_bundle_knows_the_symbols_of_its_dimensions(tmp_path: Path, capsys: py
     nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Sqrt", ["h"], ["y"])]
     model = saved(tmp_path / "open.onnx", nodes, [tensor("y", ["batch", 8])], rows="batch")
     irsplit.compile_model(model, tmp_path / "b", "h", codec="raw")
+    manifest = Manifest.load(tmp_path / "b")
     for name in ("batch", "x", "x.0"):
-        assert main(["verify", str(tmp_path / "b"), "--dim", f"{name}=3"]) == 0
-        assert "with x [3, 8]" in capsys.readouterr().out
+        assert bundle_dims([f"{name}=3"], manifest.inputs, manifest) == {"x.0": 3}
+    assert main(["verify", str(tmp_path / "b"), "--dim", "batch=3"]) == 0
+    assert "with x [3, 8]" in capsys.readouterr().out
     headers: list[str] = []
     for word in ("3", "batch=3", "h=3", "h.0=3"):
         assert main(["header", str(tmp_path / "b"), "--dim", word]) == 0
