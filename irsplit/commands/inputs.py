@@ -40,7 +40,7 @@ def tensor_dims(words: Sequence[str], shapes: Mapping[str, Sequence[int | None]]
     symbols: dict[str, str] = manifest.raw.get("symbols", {})
     free = [(name, f"{name}.{axis}") for name, shape in shapes.items() for axis, dim in enumerate(shape) if dim is None]
     own = [symbols[dim] for _, dim in free if dim in symbols]
-    given = parse_sizes(words, dict.fromkeys((*own, *(name for pair in sorted(free) for name in pair))))
+    given = parse_sizes(words, dict.fromkeys((*(name for pair in sorted(free) for name in pair), *own)))
     sizes: dict[str, int] = {}
     for tensor, dim in free:
         names = [name for name in (dim, tensor, symbols.get(dim, dim)) if name in given]
