@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from irsplit.boundary.agreement import measures
+from irsplit.base.entry_points import offers
+from irsplit.base.errors import VERSION
+from irsplit.codec_training.agreement import measures
 from irsplit.dialects import registry as dialects
-from irsplit.errors import VERSION
-from irsplit.offers import offers
 from irsplit.passes import pipeline as passes
-from irsplit.runtime import foreign
-from irsplit.runtime.boundary import CODECS
+from irsplit.runtime.frame import codec_plugins as foreign
+from irsplit.runtime.frame.descriptor import CODECS
 
 GROUPS = {
     passes.ENTRY_POINTS: "pass",
@@ -43,7 +43,7 @@ def plugins() -> list[Plugin]:
         for name, code in CODECS.items()
     ]
     ours += [
-        Plugin("measure", name, f"irsplit {VERSION}", "irsplit.boundary.agreement", text)
+        Plugin("measure", name, f"irsplit {VERSION}", "irsplit.codec_training.agreement", text)
         for name, text in measures.BUILT_IN.items()
     ]
     found = [*ours, *(_described(point) for group in GROUPS for point in offers(group))]

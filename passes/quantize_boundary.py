@@ -7,19 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from irsplit.boundary.agreement.base import Agreement, Head, measured
-from irsplit.boundary.agreement.measures import check_measure, heads_of
-from irsplit.boundary.agreement.reach import reached_outputs
-from irsplit.boundary.agreement.recognise import View
-from irsplit.boundary.ranges import METHODS, quantization, requantization, signal_to_noise_db
-from irsplit.boundary.train import channel_axis
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
+from irsplit.codec_training.agreement.base import Agreement, Head, measured
+from irsplit.codec_training.agreement.measures import check_measure, heads_of
+from irsplit.codec_training.agreement.reach import reached_outputs
+from irsplit.codec_training.agreement.recognise import View
+from irsplit.codec_training.ranges import METHODS, quantization, requantization, signal_to_noise_db
+from irsplit.codec_training.train import channel_axis
 from irsplit.ir import HeadRole, Model, Node, TensorType, Value
 from irsplit.passes.base import Context, Samples, channel_layout
-from irsplit.passes.boundaries import sends, set_specs, spec_of, specs
-from irsplit.runtime import frame
-from irsplit.runtime.boundary import Boundary, TensorSpec
-from irsplit.runtime.static_model import FLAT
+from irsplit.passes.send_attributes import sends, set_specs, spec_of, specs
+from irsplit.runtime.frame import frame
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.rans_model import FLAT
 
 FEWEST_BITS, MOST_BITS = 2, 8
 LEVELS = tuple(round(2 ** (quarter / 4)) for quarter in range(4 * FEWEST_BITS, 4 * MOST_BITS + 1))

@@ -14,16 +14,16 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
 import irsplit
-from irsplit.boundary.agreement.base import Head, Score, measured
-from irsplit.boundary.agreement.detections import Detections, Rows, SelectedBoxes, SeparateOutputs
-from irsplit.boundary.agreement.f1 import DetectionHead, matches, overlap
-from irsplit.boundary.agreement.iou import LabelMap
-from irsplit.boundary.agreement.measures import heads_of
-from irsplit.boundary.agreement.reach import reached_outputs
-from irsplit.boundary.agreement.recognise import View
-from irsplit.boundary.agreement.top1 import Top1, top1
-from irsplit.differences import compare
-from irsplit.errors import IrsplitError, MeasureError, PassError
+from irsplit.base.errors import IrsplitError, MeasureError, PassError
+from irsplit.codec_training.agreement.base import Head, Score, measured
+from irsplit.codec_training.agreement.detections import Detections, Rows, SelectedBoxes, SeparateOutputs
+from irsplit.codec_training.agreement.f1 import DetectionHead, matches, overlap
+from irsplit.codec_training.agreement.iou import LabelMap
+from irsplit.codec_training.agreement.measures import heads_of
+from irsplit.codec_training.agreement.reach import reached_outputs
+from irsplit.codec_training.agreement.recognise import View
+from irsplit.codec_training.agreement.top1 import Top1, top1
+from irsplit.compilation.differences import compare
 from irsplit.ir import HeadRole, Node, parse_model
 
 BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [50, 50, 60, 70]], np.float32)

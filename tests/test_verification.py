@@ -13,13 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 import corpus
 import irsplit
+from irsplit.base.errors import EngineError
 from irsplit.cli import main
 from irsplit.commands.inputs import bundle_dims
-from irsplit.differences import compare
-from irsplit.errors import EngineError
-from irsplit.randomness import statistics
-from irsplit.runtime.manifest import Manifest
-from irsplit.verification import Requirements
+from irsplit.compilation.differences import compare
+from irsplit.compilation.randomness import statistics
+from irsplit.compilation.verification import Requirements
+from irsplit.runtime.bundle.manifest import Manifest
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 CASES = corpus.DEFAULT.parent / "cases"

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from irsplit.errors import UnsupportedError
-from irsplit.runtime.boundary import Boundary, TensorSpec
-from irsplit.runtime.frame import boundary_sizes
+from irsplit.base.errors import UnsupportedError
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.frame import boundary_sizes
 
 _PREAMBLE = """\
 /* {boundary}

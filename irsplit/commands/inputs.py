@@ -7,12 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from irsplit.base.errors import EngineError
 from irsplit.commands.arguments import DIM, DIM_NAMES
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_input
-from irsplit.errors import EngineError
-from irsplit.passes.dims import given_sizes, parse_sizes
-from irsplit.runtime.manifest import Manifest, TensorInfo
+from irsplit.passes.analysis.dims import given_sizes, parse_sizes
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 
 
 def add_dims(parser: ArgumentParser) -> None:

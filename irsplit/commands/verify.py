@@ -8,10 +8,10 @@ from irsplit.commands.coding import add_measure
 from irsplit.commands.inputs import add_dims, bundle_dims, parse_inputs
 from irsplit.commands.output import print_json, table
 from irsplit.commands.progress import progress
-from irsplit.differences import TOLERANCE, OutputDifference
+from irsplit.compilation.differences import TOLERANCE, OutputDifference
+from irsplit.compilation.verification import RandomOutput, Requirements, Verification, verify_bundle
 from irsplit.engines.inputs import load_calls
-from irsplit.runtime.manifest import Manifest, TensorInfo
-from irsplit.verification import RandomOutput, Requirements, Verification, verify_bundle
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits

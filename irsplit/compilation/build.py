@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.depfile import read_depfile
-from irsplit.errors import VERSION, BundleError, ParseError
-from irsplit.runtime.folders import new_folder, scratch_folder, write_file
-from irsplit.runtime.manifest import MANIFEST, file_digest
+from irsplit.base.atomic_files import new_folder, scratch_folder, write_file
+from irsplit.base.errors import VERSION, BundleError, ParseError
+from irsplit.compilation.depfile import read_depfile
+from irsplit.runtime.bundle.manifest import MANIFEST, file_digest
 
 Report = Callable[[str, dict[str, Any]], None]
 """Called with a target's name and an event of it: "fresh", "start", "done", or one of `irsplit compile --log-json`."""

@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irsplit.base.atomic_files import new_folder
+from irsplit.base.digests import Digests
+from irsplit.base.errors import VERSION
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.writing import write_graphs
-from irsplit.digests import Digests
 from irsplit.engines.inputs import tensor_info
-from irsplit.errors import VERSION
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, fed, states
-from irsplit.passes.boundaries import sends, specs
-from irsplit.passes.dims import symbols_of
-from irsplit.runtime.boundary import Boundary, TensorSpec
-from irsplit.runtime.folders import new_folder
-from irsplit.runtime.manifest import (
+from irsplit.passes.analysis.dims import symbols_of
+from irsplit.passes.send_attributes import sends, specs
+from irsplit.runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     Manifest,
     SegmentInfo,
     manifest_text,
 )
-from irsplit.runtime.state import StateInfo
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.run.state import StateInfo
 
 
 @dataclass(frozen=True, slots=True)

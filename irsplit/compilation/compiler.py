@@ -8,34 +8,34 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from irsplit import sources
-from irsplit.bundle import Origin, edges, write_bundle
+from irsplit.base.digests import Digests
+from irsplit.base.errors import CutError, PassError, PlanError
+from irsplit.base.progress import Progress, Steps, silent
+from irsplit.compilation import sources
+from irsplit.compilation.bundle_writer import Origin, edges, write_bundle
+from irsplit.compilation.provenance import provenance, source_files
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
-from irsplit.digests import Digests
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_segments
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
-from irsplit.errors import CutError, PassError, PlanError
 from irsplit.ir import Graph, Model, Value, engine_graph, fed
 from irsplit.passes import Context, Cut, Pipeline, Remark
+from irsplit.passes.analysis.cut import estimated_bytes
+from irsplit.passes.analysis.dims import unsized
 from irsplit.passes.base import Samples
-from irsplit.passes.boundaries import sends
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
-from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.dims import unsized
 from irsplit.passes.partition import Partition
 from irsplit.passes.preparation import context_of, preparation, sizes_in
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.remove_unused import RemoveUnused
+from irsplit.passes.send_attributes import sends
 from irsplit.passes.targets import bits_of, quantization_passes
-from irsplit.progress import Progress, Steps, silent
-from irsplit.provenance import provenance, source_files
-from irsplit.report import coded_inputs, render, report_data
-from irsplit.runtime.manifest import Manifest, TensorInfo
-from irsplit.runtime.session import check_inputs
+from irsplit.reporting import coded_inputs, render, report_data
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
+from irsplit.runtime.run.session import check_inputs
 
 _NO_ORIGIN = Origin("calibration", "", "", {})
 """Of bundles that are gone before anybody reads their manifest."""

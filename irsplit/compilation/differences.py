@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.top1 import top1
+from irsplit.codec_training.agreement.top1 import top1
 
 TOLERANCE = 1e-3
 """Largest error, relative to the largest magnitude of the output, that counts as `close`.

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.differences import compare, leaves
+from irsplit.compilation.differences import compare, leaves
 from irsplit.engines.execute import Call, SegmentFile, run_bundle, run_whole
 from irsplit.engines.isolate import isolated
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import EngineOptions
 
 RUNS = 16
 LARGEST_DEVIATION = 10.0

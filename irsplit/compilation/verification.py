@@ -7,25 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from irsplit import sources
-from irsplit.boundary.agreement.base import Agreement, Head, measured
-from irsplit.boundary.agreement.measures import heads_of, measure_file
-from irsplit.boundary.agreement.reach import reached_outputs
-from irsplit.boundary.agreement.recognise import RoleOf, View
+from irsplit.base.errors import EngineError
+from irsplit.base.progress import Progress, Steps, silent
+from irsplit.codec_training.agreement.base import Agreement, Head, measured
+from irsplit.codec_training.agreement.measures import heads_of, measure_file
+from irsplit.codec_training.agreement.reach import reached_outputs
+from irsplit.codec_training.agreement.recognise import RoleOf, View
+from irsplit.compilation import sources
+from irsplit.compilation.differences import TOLERANCE, OutputDifference, compare
+from irsplit.compilation.randomness import Run, Statistics, random_outputs, runs_of_bundle, runs_of_whole, statistics
 from irsplit.dialects.registry import dialect_of
-from irsplit.differences import TOLERANCE, OutputDifference, compare
 from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_whole
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
-from irsplit.engines.made_up import first_taken
-from irsplit.errors import EngineError
+from irsplit.engines.synthetic_inputs import first_taken
 from irsplit.ir import HeadRole, Model, Node, fed, walk
 from irsplit.passes.base import channel_layout
 from irsplit.passes.preparation import head_roles
-from irsplit.progress import Progress, Steps, silent
-from irsplit.randomness import Run, Statistics, random_outputs, runs_of_bundle, runs_of_whole, statistics
-from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
 
 HALF_TOLERANCE = {"f16": 2**-8, "bf16": 2**-5}
 """What `exact` may differ by for boundaries of these types, 8 units in the last place: engines compute them in f32 from

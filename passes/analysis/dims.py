@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
 from irsplit.ir import Graph, TensorType, Value, fed
 
 

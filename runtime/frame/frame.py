@@ -12,14 +12,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.errors import FrameError, UnsupportedError
-from irsplit.runtime import reference
-from irsplit.runtime.boundary import Boundary, TensorSpec
-from irsplit.runtime.codecs import Hooks
-from irsplit.runtime.status import Status, StatusError
+from irsplit.base.errors import FrameError, UnsupportedError
+from irsplit.runtime.frame.codecs import Hooks
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.reference import frame as reference
+from irsplit.runtime.frame.status import Status, StatusError
 
 try:
-    from irsplit.runtime import _native
+    from irsplit.runtime.c import _native
 except ImportError:  # no compiler when this was installed
     _native = None
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs, array_of, whole_numbers
+from irsplit.codec_training.agreement.base import Outputs, array_of, whole_numbers
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

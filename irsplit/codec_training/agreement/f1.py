@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs, Score
-from irsplit.boundary.agreement.detections import Detections, Floats, Reader
+from irsplit.codec_training.agreement.base import Outputs, Score
+from irsplit.codec_training.agreement.detections import Detections, Floats, Reader
 
 OVERLAP = 0.5
 """Intersection over union from which two boxes are the same."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs, Score, array_of, whole_numbers
+from irsplit.codec_training.agreement.base import Outputs, Score, array_of, whole_numbers
 
 Labels = NDArray[np.int64]
 

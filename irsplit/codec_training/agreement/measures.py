@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from irsplit.boundary.agreement.base import Head, Outputs, Score
-from irsplit.boundary.agreement.f1 import DetectionHead
-from irsplit.boundary.agreement.recognise import View, detection_heads, detections_in, label_map, recognised
-from irsplit.boundary.agreement.top1 import Top1
-from irsplit.errors import MeasureError
-from irsplit.offers import offers
+from irsplit.base.entry_points import offers
+from irsplit.base.errors import MeasureError
+from irsplit.codec_training.agreement.base import Head, Outputs, Score
+from irsplit.codec_training.agreement.f1 import DetectionHead
+from irsplit.codec_training.agreement.recognise import View, detection_heads, detections_in, label_map, recognised
+from irsplit.codec_training.agreement.top1 import Top1
 
 ENTRY_POINTS = "irsplit.measures"
 """Functions of other packages, as FILE.py:function has them."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.boundary.agreement.base import Head, Outputs, array_of
-from irsplit.boundary.agreement.detections import Reader, Rows, SelectedBoxes, SeparateOutputs
-from irsplit.boundary.agreement.f1 import DetectionHead
-from irsplit.boundary.agreement.iou import LabelMap
-from irsplit.boundary.agreement.top1 import Top1
+from irsplit.codec_training.agreement.base import Head, Outputs, array_of
+from irsplit.codec_training.agreement.detections import Reader, Rows, SelectedBoxes, SeparateOutputs
+from irsplit.codec_training.agreement.f1 import DetectionHead
+from irsplit.codec_training.agreement.iou import LabelMap
+from irsplit.codec_training.agreement.top1 import Top1
 from irsplit.ir import Dim, Graph, HeadRole, Node, Quantization, TensorType, Value, operands, walk
 
 RoleOf = Callable[[Node], HeadRole]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.agreement.base import Outputs, Score, array_of
+from irsplit.codec_training.agreement.base import Outputs, Score, array_of
 
 
 @dataclass(frozen=True, slots=True)
