@@ -7,9 +7,9 @@ Three lists with one item a tensor: `quantization` (null or [dtype, bits, axis, 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from irsplit.errors import UnsupportedError
+from irsplit.base.errors import UnsupportedError
 from irsplit.ir import Graph, Model, Node, TensorType, Value
-from irsplit.runtime.boundary import Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import Quantization, TensorSpec
 
 
 def sends(model: Model) -> Iterable[tuple[Graph, Node]]:

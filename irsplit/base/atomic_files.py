@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from irsplit.errors import BundleError
+from irsplit.base.errors import BundleError
 
 try:
     import fcntl

@@ -1,13 +1,14 @@
 """SHA-256 of files, made in threads beside other work."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from irsplit.dialects.writing import THREADS
-
+THREADS = min(4, os.cpu_count() or 1)
+"""As many as help: then the disk or the memory is busy."""
 _BLOCK = 1 << 23
 """Large, because each block waits for Python's lock: passes that hold it would slow small ones down."""
 

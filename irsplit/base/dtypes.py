@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from irsplit.lazy import LazyModule
+from irsplit.base.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from irsplit.lazy import LazyModule
+from irsplit.base.lazy import LazyModule
 
 if TYPE_CHECKING:
     from importlib import metadata

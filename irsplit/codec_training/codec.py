@@ -8,10 +8,10 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from irsplit.boundary.symbols import supports
-from irsplit.boundary.train import draft_model, train_model
-from irsplit.runtime.boundary import Boundary, TensorSpec, zstandard_parameters
-from irsplit.runtime.frame import open_codec
+from irsplit.codec_training.symbols import supports
+from irsplit.codec_training.train import draft_model, train_model
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.frame import open_codec
 
 Array = NDArray[np.generic]
 Speeds = Mapping[str, tuple[int, int]]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.boundary import Quantization
+from irsplit.runtime.frame.descriptor import Quantization
 
 Floats = NDArray[np.float32]
 Range = tuple[float, float]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.errors import UnsupportedError
-from irsplit.runtime.boundary import MANTISSA_BITS, WIDE_INTEGERS, TensorSpec
-from irsplit.runtime.static_model import Elements
+from irsplit.base.errors import UnsupportedError
+from irsplit.runtime.frame.descriptor import MANTISSA_BITS, WIDE_INTEGERS, TensorSpec
+from irsplit.runtime.frame.rans_model import Elements
 
 Array = NDArray[np.generic]
 

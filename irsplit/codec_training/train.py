@@ -12,13 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.cluster import Counts, group
-from irsplit.boundary.symbols import choose_elements
-from irsplit.errors import UnsupportedError
-from irsplit.runtime.boundary import TensorSpec
-from irsplit.runtime.elements import pixel_order, split
-from irsplit.runtime.quantize import quantize
-from irsplit.runtime.static_model import (
+from irsplit.base.errors import UnsupportedError
+from irsplit.codec_training.cluster import Counts, group
+from irsplit.codec_training.symbols import choose_elements
+from irsplit.runtime.frame.descriptor import TensorSpec
+from irsplit.runtime.frame.rans_model import (
     ESCAPE,
     FLAT,
     MAX_CHANNELS,
@@ -34,6 +32,8 @@ from irsplit.runtime.static_model import (
     refine,
     surroundings,
 )
+from irsplit.runtime.frame.reference.elements import pixel_order, split
+from irsplit.runtime.frame.reference.quantize import quantize
 
 Array = NDArray[np.generic]
 

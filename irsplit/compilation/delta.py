@@ -3,8 +3,8 @@
 Where the dialect finds weights of one name and size in both files, a patch holds nothing for equal ones. Changed ones
 are coded as the exclusive or, or as the difference of their bit patterns in the order of the numbers they stand for,
 byte plane by byte plane: training moves most weights by little, so that the upper planes are nearly constant. All other
-bytes are compressed with their old counterparts as dictionary. `irsplit.runtime.patch_format` is what both sides agree
-on, `irsplit.runtime.patch` applies it.
+bytes are compressed with their old counterparts as dictionary. Both sides agree on the format in
+`irsplit.runtime.bundle.patch_format`; `irsplit.runtime.bundle.patch` applies it.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from irsplit.base.atomic_files import MANIFEST, write_file
+from irsplit.base.errors import BundleError, IrsplitError
+from irsplit.base.progress import Progress, Steps, silent
 from irsplit.dialects.registry import dialect_of
-from irsplit.errors import BundleError, IrsplitError
 from irsplit.ir import TensorType
-from irsplit.progress import Progress, Steps, silent
-from irsplit.runtime.folders import MANIFEST, write_file
-from irsplit.runtime.manifest import Manifest, manifest_text
-from irsplit.runtime.patch_format import (
+from irsplit.runtime.bundle.manifest import Manifest, manifest_text
+from irsplit.runtime.bundle.patch_format import (
     BLOCK,
     CHECKED_FROM,
     HEAD,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from irsplit.runtime.folders import write_file
+from irsplit.base.atomic_files import write_file
 
 
 def write_depfile(path: Path, target: Path, files: Iterable[Path]) -> None:

@@ -1,16 +1,16 @@
 """One file of each side of a bundle: a ZIP with its members stored and aligned, so that it is mapped, never unpacked.
 
-Only `irsplit.runtime.store` reads it; any ZIP tool does, too, and gives the folder of that side back.
+Only `irsplit.runtime.bundle.store` reads it; any ZIP tool does, too, and gives the folder of that side back.
 """
 
 from pathlib import Path
 
-from irsplit.errors import BundleError
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import BundleError
 from irsplit.ir.printer import PLACES
-from irsplit.runtime.folders import write_file
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.packing import write_packed
-from irsplit.runtime.store import PACKED
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.packing import write_packed
+from irsplit.runtime.bundle.store import PACKED
 
 
 def pack_bundle(bundle: Path, folder: Path) -> list[Path]:

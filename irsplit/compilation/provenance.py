@@ -9,15 +9,15 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
+from irsplit.base.entry_points import offers
+from irsplit.base.errors import VERSION
 from irsplit.dialects.registry import ENTRY_POINTS as DIALECTS
-from irsplit.errors import VERSION
 from irsplit.ir import Constant, Graph, Model, Node, Value, is_of_the_runtime
-from irsplit.offers import offers
-from irsplit.passes.boundaries import sends, specs
 from irsplit.passes.pipeline import ENTRY_POINTS as PASSES
 from irsplit.passes.pipeline import Pipeline
-from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
-from irsplit.runtime.foreign import ENTRY_POINTS as CODECS
+from irsplit.passes.send_attributes import sends, specs
+from irsplit.runtime.frame.codec_plugins import ENTRY_POINTS as CODECS
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
 
 _ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 _LIBRARIES = ("numpy", "zstandard", "onnx")

@@ -8,9 +8,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from irsplit.errors import BundleError
-from irsplit.runtime.folders import write_file
-from irsplit.runtime.manifest import Manifest, file_digest
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import BundleError
+from irsplit.runtime.bundle.manifest import Manifest, file_digest
 
 
 def remember(model: Path, sha256: str) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from irsplit.base.lazy import LazyModule
 from irsplit.engines.execute import Call
-from irsplit.lazy import LazyModule
 from irsplit.profiles.measured import Coding
 
 if TYPE_CHECKING:

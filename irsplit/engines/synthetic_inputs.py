@@ -5,11 +5,11 @@ from itertools import product
 from math import prod
 from typing import TypeVar
 
+from irsplit.base.errors import EngineError, ModelRefusedError
 from irsplit.engines.execute import Call
 from irsplit.engines.inputs import seeded_calls
-from irsplit.errors import EngineError, ModelRefusedError
-from irsplit.runtime.manifest import TensorInfo
-from irsplit.runtime.session import check_inputs
+from irsplit.runtime.bundle.manifest import TensorInfo
+from irsplit.runtime.run.session import check_inputs
 
 _T = TypeVar("_T")
 

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.compiler import compile_model, whole_model
-from irsplit.cost import link_ns
+from irsplit.base.dtypes import from_numpy
+from irsplit.base.errors import VERSION, CutError, PlanError
+from irsplit.base.progress import Progress, Steps, silent
+from irsplit.compilation.compiler import compile_model, whole_model
+from irsplit.compilation.provenance import engine
 from irsplit.dialects.registry import dialect_of
-from irsplit.dtypes import from_numpy
 from irsplit.engines.execute import Call
 from irsplit.engines.isolate import isolated
-from irsplit.engines.made_up import first_taken
 from irsplit.engines.measure import (
     Rounds,
     measure_codecs,
@@ -33,14 +34,13 @@ from irsplit.engines.measure import (
     measure_split,
     spread,
 )
-from irsplit.errors import VERSION, CutError, PlanError
+from irsplit.engines.synthetic_inputs import first_taken
+from irsplit.measure.measurement import Effort, machine
 from irsplit.passes import Cut
 from irsplit.passes.preparation import prepared
+from irsplit.planner.cost import link_ns
 from irsplit.profiles import Link
-from irsplit.progress import Progress, Steps, silent
-from irsplit.provenance import engine
-from irsplit.runtime.manifest import file_digest
-from irsplit.sweeps import Effort, machine
+from irsplit.runtime.bundle.manifest import file_digest
 
 FORMAT = "irsplit-bench/1"
 PHASES = ("device", "encode", "decode", "server")

@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.dtypes import BY_NAME
+from irsplit.base.dtypes import BY_NAME
+from irsplit.base.errors import BundleError
+from irsplit.base.progress import Progress, Steps, silent
+from irsplit.compilation.provenance import engine
 from irsplit.engines.execute import BundleSegment, Call
-from irsplit.engines.made_up import first_taken
 from irsplit.engines.measure import PARAMETERS, measure_codecs, measure_coding
-from irsplit.engines.pictures import picture_sizes
-from irsplit.errors import BundleError
-from irsplit.messages import measure_device_message, measure_message
+from irsplit.engines.picture_baseline import picture_sizes
+from irsplit.engines.synthetic_inputs import first_taken
+from irsplit.measure.measurement import Effort, MeasuredPart, Sweeps, machine
+from irsplit.measure.message_overhead import measure_device_message, measure_message
 from irsplit.profiles import NO_MESSAGE, Message
 from irsplit.profiles.measured import BundleProfile, Coding
-from irsplit.progress import Progress, Steps, silent
-from irsplit.provenance import engine
-from irsplit.runtime.manifest import Manifest, TensorInfo
-from irsplit.runtime.store import BundleFolder
-from irsplit.sweeps import Effort, MeasuredPart, Sweeps, machine
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
+from irsplit.runtime.bundle.store import BundleFolder
 
 
 def profile_bundle(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from irsplit.bench import Bench, CutCost
+from irsplit.measure.bench import Bench, CutCost
 
 _LIBRARIES = 1 << 18
 """Bytes by which the peaks of two processes differ whatever they do."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.ir import Node
-from irsplit.passes.stretches import Macs, Stretches, Summed, moved_bytes, operator_class
+from irsplit.passes.planning.stages import Macs, Stretches, Summed, moved_bytes, operator_class
 from irsplit.profiles.load import OPERATOR_CLASSES
 from irsplit.profiles.measured import ModelProfile
 

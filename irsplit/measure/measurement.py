@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from irsplit.base.progress import Steps
 from irsplit.engines.execute import Call, Part
 from irsplit.engines.isolate import Isolation, copies, isolated
 from irsplit.engines.measure import Runs, load_of, rerun_part, run_part
 from irsplit.profiles import Message
 from irsplit.profiles.measured import Load
-from irsplit.progress import Steps
-from irsplit.runtime.engines import MODULES, ONE_THREAD, EngineOptions
+from irsplit.runtime.run.engines import MODULES, ONE_THREAD, EngineOptions
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -114,6 +114,6 @@ class Sweeps:
         return self.effort.engine, self.effort.warmup, shares[sweep], len(shares)
 
     def message(self, measure: Callable[..., Message], bundle: Path, inputs: Call) -> Message:
-        """What a message of a bundle costs, by one of `irsplit.messages`."""
+        """What a message of a bundle costs, by one of `irsplit.measure.message_overhead`."""
         self.steps.begin("message")
         return self.effort.run(measure, bundle, inputs, self.effort.engine, self.effort.runs)

@@ -17,13 +17,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from irsplit.base.errors import ServeError
 from irsplit.engines.execute import Call
-from irsplit.errors import ServeError
 from irsplit.profiles import Message
-from irsplit.runtime import frame as framing
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.serving.client import connect
-from irsplit.runtime.session import DeviceSession
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.run.session import DeviceSession
+from irsplit.runtime.serving.client.session import connect
 
 _BUNCH = 5
 """Calls timed together, the first of them after something else: as many of the same kind follow it in a hot loop."""

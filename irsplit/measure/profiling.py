@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.compiler import compile_model
+from irsplit.base.progress import Progress, Steps, silent
+from irsplit.compilation.compiler import compile_model
+from irsplit.compilation.provenance import engine
 from irsplit.dialects.base import Dialect
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Call, SegmentFile
 from irsplit.engines.inputs import tensor_info
-from irsplit.engines.made_up import first_taken
 from irsplit.engines.measure import measure_codecs
-from irsplit.engines.pictures import picture_sizes
+from irsplit.engines.picture_baseline import picture_sizes
+from irsplit.engines.synthetic_inputs import first_taken
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
-from irsplit.messages import measure_message
-from irsplit.passes.cuts import Cut, Schedule
+from irsplit.measure.measurement import Effort, MeasuredPart, Sweeps, machine
+from irsplit.measure.message_overhead import measure_message
+from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import split
+from irsplit.passes.planning.stages import chains
 from irsplit.passes.preparation import prepared
-from irsplit.passes.stretches import chains
 from irsplit.profiles.measured import Coding, Load, ModelProfile
-from irsplit.progress import Progress, Steps, silent
-from irsplit.provenance import engine
-from irsplit.runtime.manifest import file_digest
-from irsplit.sweeps import Effort, MeasuredPart, Sweeps, machine
+from irsplit.runtime.bundle.manifest import file_digest
 
 
 def profile_model(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.profiles.model import NO_MESSAGE, Link, Message
 
 Ints = NDArray[np.int64]

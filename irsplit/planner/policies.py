@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from irsplit import planner
-from irsplit.cost import TERMS, CostTable, Mask, Place, metric_terms
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.planner import Costs, Goal
 from irsplit.planner.chain import BlockCost, is_chain, shortest_path
+from irsplit.planner.cost import TERMS, CostTable, Mask, Place, metric_terms
 from irsplit.planner.placement import Solution, Sweep, evaluate, stuck_steps, sweep
 from irsplit.planner.result import describe
 

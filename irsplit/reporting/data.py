@@ -10,16 +10,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from irsplit.cost import Coded, CostTable, Tensor
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Node, TensorType, Value
+from irsplit.passes.analysis.cut import estimated_bytes
+from irsplit.passes.analysis.cuts import Cut
+from irsplit.passes.analysis.dims import unsized_note
 from irsplit.passes.choose_cut import OBJECTIVES, ChooseCut
-from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.cuts import Cut
-from irsplit.passes.dims import unsized_note
-from irsplit.passes.machines import default_server
-from irsplit.passes.ratios import Ratios
-from irsplit.passes.stretches import Macs, Stretches, chains
+from irsplit.passes.planning.devices import default_server
+from irsplit.passes.planning.ratios import Ratios
+from irsplit.passes.planning.stages import Macs, Stretches, chains
+from irsplit.planner.cost import Coded, CostTable, Tensor
 from irsplit.profiles.measured import is_measured
 
 FORMAT = "irsplit-report/3"

@@ -1,10 +1,10 @@
 """What real inputs cost to send: for the baseline that leaves the whole model to the server."""
 
-from irsplit.cost import Coded
-from irsplit.dtypes import from_numpy
+from irsplit.base.dtypes import from_numpy
 from irsplit.engines.execute import Call
 from irsplit.engines.measure import measure_codecs
-from irsplit.engines.pictures import measure_picture
+from irsplit.engines.picture_baseline import measure_picture
+from irsplit.planner.cost import Coded
 
 
 def coded_inputs(call: Call) -> dict[str, tuple[Coded, ...]]:

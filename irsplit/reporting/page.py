@@ -23,4 +23,4 @@ def render(data: dict[str, Any]) -> str:
 
 @cache
 def _part(name: str) -> str:
-    return (files("irsplit.report") / name).read_text(encoding="utf-8")
+    return (files("irsplit.reporting") / name).read_text(encoding="utf-8")

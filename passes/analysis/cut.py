@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from irsplit.ir import Node, TensorType, Value
-from irsplit.passes.schedule import Schedule
+from irsplit.passes.analysis.schedule import Schedule
 
 Kind = Literal["strict", "open", "frontier"]
 

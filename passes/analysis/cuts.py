@@ -22,15 +22,15 @@ from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from irsplit.errors import CutError
+from irsplit.base.errors import CutError
 from irsplit.ir import Graph, Node, Value, operands, without_collector
-from irsplit.passes.crossing import Crossing
-from irsplit.passes.cut import Cut, Kind
-from irsplit.passes.orders import orders
-from irsplit.passes.reasons import Branches, States, crowded, framable, independent, repeated, unframable
-from irsplit.passes.recompute import Recompute, size_bytes
-from irsplit.passes.schedule import Schedule, schedule
-from irsplit.runtime.limits import MAX_TENSORS
+from irsplit.passes.analysis.cut import Cut, Kind
+from irsplit.passes.analysis.live_values import Crossing
+from irsplit.passes.analysis.orders import orders
+from irsplit.passes.analysis.reasons import Branches, States, crowded, framable, independent, repeated, unframable
+from irsplit.passes.analysis.recompute import Recompute, size_bytes
+from irsplit.passes.analysis.schedule import Schedule, schedule
+from irsplit.runtime.frame.limits import MAX_TENSORS
 
 LISTED = 32
 """A rejected position lists at most this many of the values that would cross it."""

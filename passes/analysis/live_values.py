@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from irsplit.ir import Value
-from irsplit.passes.recompute import Recomputable, Recompute
-from irsplit.passes.schedule import Schedule
+from irsplit.passes.analysis.recompute import Recomputable, Recompute
+from irsplit.passes.analysis.schedule import Schedule
 
 
 class Crossing:

@@ -9,7 +9,7 @@ from irsplit.dialects.base import Dialect
 from irsplit.engines.execute import SegmentFile, run_shapes
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
-from irsplit.engines.made_up import first_taken
+from irsplit.engines.synthetic_inputs import first_taken
 from irsplit.ir import Model, TensorType, Value, fed
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 
 from irsplit.ir import TensorType, Value
-from irsplit.passes.schedule import Schedule, predecessors
+from irsplit.passes.analysis.schedule import Schedule, predecessors
 
 _TENSOR = 1 << 64
 """More than any number of bytes: with it, fewer tensors come first and bytes second."""

@@ -4,10 +4,10 @@ from bisect import bisect_left
 from functools import cached_property
 
 from irsplit.ir import Node, TensorType, Value
-from irsplit.passes.cut import Cut
-from irsplit.passes.dominators import DominatorTree
-from irsplit.passes.schedule import Schedule
-from irsplit.runtime.limits import MAX_RANK, MAX_TENSORS
+from irsplit.passes.analysis.cut import Cut
+from irsplit.passes.analysis.dominators import DominatorTree
+from irsplit.passes.analysis.schedule import Schedule
+from irsplit.runtime.frame.limits import MAX_RANK, MAX_TENSORS
 
 
 def independent(cut: Cut) -> str:

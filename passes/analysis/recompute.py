@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 
 from irsplit.ir import Node, TensorType, Value
-from irsplit.passes.schedule import Schedule
+from irsplit.passes.analysis.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from irsplit.cost import TERMS, CostTable, Ints, energy_nj
-from irsplit.passes.stretches import Stretches, halves_of
+from irsplit.passes.planning.stages import Stretches, halves_of
 from irsplit.planner.chain import DEVICE, BlockCost
+from irsplit.planner.cost import TERMS, CostTable, Ints, energy_nj
 from irsplit.profiles import Device
 from irsplit.profiles.measured import Measured, ModelProfile
 

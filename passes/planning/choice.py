@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from irsplit.cost import CostTable, Place
-from irsplit.errors import PlanError
-from irsplit.passes.cuts import Cut
-from irsplit.passes.ratios import Ratios
-from irsplit.passes.stretches import Stretches
+from irsplit.base.errors import PlanError
+from irsplit.passes.analysis.cuts import Cut
+from irsplit.passes.planning.ratios import Ratios
+from irsplit.passes.planning.stages import Stretches
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
+from irsplit.planner.cost import CostTable, Place
 from irsplit.planner.result import baselines
-from irsplit.runtime.replan import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
+from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
 
 SEVERAL = 4
 """Cuts at most to choose from at run time: every segment more costs an engine call and what it could have fused."""

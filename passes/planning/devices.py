@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from irsplit.passes.segment_times import segment_times
-from irsplit.passes.stretches import Macs, Stretches, Summed, estimated, estimated_ns, measured
+from irsplit.passes.planning.segment_times import segment_times
+from irsplit.passes.planning.stages import Macs, Stretches, Summed, estimated, estimated_ns, measured
 from irsplit.profiles import NO_MESSAGE, CodecSpeed, Device, Message, device
 from irsplit.profiles.measured import BundleProfile, Coding, Measured, ModelProfile, is_measured, load_profile
 

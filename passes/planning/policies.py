@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from irsplit import planner, policies
-from irsplit.errors import PlanError
-from irsplit.passes.blocks import block_costs
-from irsplit.passes.choice import Chain, Decision, Option, prefix
-from irsplit.passes.machines import Machine
-from irsplit.planner import Goal, best_cut, human
+from irsplit import planner
+from irsplit.base.errors import PlanError
+from irsplit.passes.planning.blocks import block_costs
+from irsplit.passes.planning.choice import Chain, Decision, Option, prefix
+from irsplit.passes.planning.devices import Machine
+from irsplit.planner import Goal, best_cut, human, policies
 
 RULES = ("exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov")
 

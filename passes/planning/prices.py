@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from irsplit.ir import TensorType, Value
-from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.stretches import Stretches
+from irsplit.passes.analysis.cut import estimated_bytes
+from irsplit.passes.planning.stages import Stretches
 from irsplit.profiles import CodecSpeed, codec_estimates
 from irsplit.profiles.measured import Coding
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irsplit.boundary.codec import draft, frame_bytes, held_out
-from irsplit.boundary.symbols import supports
+from irsplit.codec_training.codec import draft, frame_bytes, held_out
+from irsplit.codec_training.symbols import supports
 from irsplit.ir import TensorType, Type, Value
+from irsplit.passes.analysis.cut import Cut, estimated_bytes
 from irsplit.passes.base import Samples
-from irsplit.passes.boundaries import spec_of
 from irsplit.passes.compress_boundary import as_framed, plain
-from irsplit.passes.cut import Cut, estimated_bytes
-from irsplit.passes.prices import Codings, crossing_values, dtype_name
+from irsplit.passes.planning.prices import Codings, crossing_values, dtype_name
+from irsplit.passes.planning.stages import Stretches
 from irsplit.passes.quantize_boundary import QuantizeBoundary
-from irsplit.passes.stretches import Stretches
+from irsplit.passes.send_attributes import spec_of
 from irsplit.profiles.measured import Coding
-from irsplit.runtime.boundary import TensorSpec
+from irsplit.runtime.frame.descriptor import TensorSpec
 
 MOST_CUTS = 32
 """Cuts whose tensors are tried: the best ones by published ratios. Others are corrected by what is found on these."""

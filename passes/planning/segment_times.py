@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.ir import Node
-from irsplit.passes.cuts import Cut
-from irsplit.passes.stretches import Stretches
+from irsplit.passes.analysis.cuts import Cut
+from irsplit.passes.planning.stages import Stretches
 from irsplit.profiles.measured import BundleProfile
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from irsplit.cost import Coded, CostTable, Group, Tensor
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.ir import Node, TensorType, Value, operands
-from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.cuts import Cut, Schedule
+from irsplit.passes.analysis.cut import estimated_bytes
+from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import parts_of
+from irsplit.planner.cost import Coded, CostTable, Group, Tensor
 from irsplit.profiles import NO_MESSAGE, Device, Link, Message
 from irsplit.profiles.measured import Coding, Load, ModelProfile
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import BundleError
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.engines import Engine, EngineOptions
-from irsplit.runtime.folders import MANIFEST
-from irsplit.runtime.state import StateInfo, open_segment
-from irsplit.runtime.store import BundleFolder, Store, open_store
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.errors import BundleError
+from irsplit.runtime.bundle.store import BundleFolder, Store, open_store
+from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.run.engines import Engine, EngineOptions
+from irsplit.runtime.run.state import StateInfo, open_segment
 
 FORMAT_VERSION = 1
 

@@ -1,13 +1,13 @@
-"""Writes the one file of a bundle's side that `irsplit.runtime.store` reads."""
+"""Writes the one file of a bundle's side that `irsplit.runtime.bundle.store` reads."""
 
 import shutil
 import zipfile
 from collections.abc import Sequence
 from typing import IO
 
-from irsplit.runtime.folders import MANIFEST
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.store import ALIGNMENT, LOCAL_HEAD
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.store import ALIGNMENT, LOCAL_HEAD
 
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _PADDING = 0xD935

@@ -13,10 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import zstandard
 
-from irsplit.errors import BundleError
-from irsplit.progress import Progress, Steps, silent
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.folders import (
+from irsplit.base.atomic_files import (
     MANIFEST,
     make_durable,
     make_durable_name,
@@ -24,9 +21,11 @@ from irsplit.runtime.folders import (
     scratch_folder,
     write_file,
 )
-from irsplit.runtime.manifest import Manifest, manifest_text
-from irsplit.runtime.packing import write_packed
-from irsplit.runtime.patch_format import (
+from irsplit.base.errors import BundleError
+from irsplit.base.progress import Progress, Steps, silent
+from irsplit.runtime.bundle.manifest import Manifest, manifest_text
+from irsplit.runtime.bundle.packing import write_packed
+from irsplit.runtime.bundle.patch_format import (
     BLOCK,
     HEAD,
     KINDS,
@@ -50,7 +49,8 @@ from irsplit.runtime.patch_format import (
     sections,
     unpacked,
 )
-from irsplit.runtime.store import is_packed
+from irsplit.runtime.bundle.store import is_packed
+from irsplit.runtime.frame.descriptor import Boundary
 
 
 def apply_delta(old: Path | None, patch: Path, new: Path, *, progress: Progress = silent) -> Manifest:

@@ -1,4 +1,4 @@
-"""The format of patches between builds of a bundle: what `irsplit.delta` writes and `irsplit.runtime.patch` applies.
+"""The format of patches between builds of a bundle, which `irsplit.compilation.delta` writes and `patch` applies.
 
     magic "IRSP", version, CRC-32 of all that follows, beginning of the old build's digest (zeros: none is needed),
     SHA-256 of the new manifest, size of the header (u32), header, blocks of bytes, byte planes
@@ -22,8 +22,8 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from irsplit.errors import BundleError
-from irsplit.runtime.boundary import Boundary
+from irsplit.base.errors import BundleError
+from irsplit.runtime.frame.descriptor import Boundary
 
 HEAD = struct.Struct("<4sBI8s32sI")
 CHECKED_FROM = 9

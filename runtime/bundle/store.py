@@ -10,9 +10,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from irsplit.errors import BundleError
-from irsplit.runtime.engines import MappedModel, ModelFile
-from irsplit.runtime.folders import MANIFEST
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.errors import BundleError
+from irsplit.runtime.run.engines import MappedModel, ModelFile
 
 PACKED = ".irsb"
 """How the names of packed sides end."""

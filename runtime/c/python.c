@@ -8,7 +8,7 @@
  *     frame_size(bytes) -> int        crc32c(bytes) -> int
  *
  * Buffers belong to the caller; the lock is released while the core works and taken again for hooks. A status of the core
- * becomes irsplit.runtime.status.StatusError.
+ * becomes irsplit.runtime.frame.status.StatusError.
  */
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
@@ -16,7 +16,7 @@
 
 #include "irs.h"
 
-#define CAPSULE_NAME "irsplit.runtime._native.boundary"
+#define CAPSULE_NAME "irsplit.runtime.c._native.boundary"
 
 typedef struct opened {
     irs_boundary *boundary;
@@ -31,7 +31,7 @@ typedef struct call {
 } call;
 
 static PyObject *raise_status(irs_status status) {
-    PyObject *module = PyImport_ImportModule("irsplit.runtime.status");
+    PyObject *module = PyImport_ImportModule("irsplit.runtime.frame.status");
     PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "StatusError");
     PyObject *error = type == NULL ? NULL : PyObject_CallFunction(type, "i", (int)status);
     if (error != NULL) {

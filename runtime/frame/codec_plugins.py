@@ -7,8 +7,8 @@ and `open`. In C such a codec comes through `irs_hooks`.
 from functools import cache
 from typing import Protocol
 
-from irsplit.errors import IrsplitError
-from irsplit.offers import offers
+from irsplit.base.entry_points import offers
+from irsplit.base.errors import IrsplitError
 
 ENTRY_POINTS = "irsplit.codecs"
 Bytes = bytes | bytearray | memoryview

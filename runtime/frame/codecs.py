@@ -4,9 +4,9 @@ import threading
 
 import zstandard
 
-from irsplit.runtime.boundary import CODECS, Boundary, TensorSpec
-from irsplit.runtime.foreign import Bytes, Coder, foreign_codecs
-from irsplit.runtime.status import Status, StatusError
+from irsplit.runtime.frame.codec_plugins import Bytes, Coder, foreign_codecs
+from irsplit.runtime.frame.descriptor import CODECS, Boundary, TensorSpec
+from irsplit.runtime.frame.status import Status, StatusError
 
 BUILT_IN = ("raw", "static-rans")
 """What the C core does itself."""

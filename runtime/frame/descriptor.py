@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from irsplit import dtypes
-from irsplit.errors import BundleError, UnsupportedError
-from irsplit.runtime.crc32c import crc32c
-from irsplit.runtime.foreign import foreign_codecs
-from irsplit.runtime.limits import MAX_RANK, MAX_TENSORS
-from irsplit.runtime.static_model import FLAT, Elements, Model
+from irsplit.base import dtypes
+from irsplit.base.errors import BundleError, UnsupportedError
+from irsplit.runtime.frame.codec_plugins import foreign_codecs
+from irsplit.runtime.frame.limits import MAX_RANK, MAX_TENSORS
+from irsplit.runtime.frame.rans_model import FLAT, Elements, Model
+from irsplit.runtime.frame.reference.crc32c import crc32c
 
 CODECS: dict[str, int] = {"raw": 0, "zstandard": 1, "static-rans": 2}
-"""Our own codecs by the number that descriptors carry; those of other packages: `irsplit.runtime.foreign`."""
+"""Our own codecs by the number that descriptors carry; `codec_plugins` has those of other packages."""
 CODEC_NAMES: dict[int, str] = {code: name for name, code in CODECS.items()}
 SYMBOLIC = 0xFFFFFFFF
 DIGEST_SIZE = 16

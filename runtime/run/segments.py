@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from irsplit.runtime import frame as framing
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
 
 
 @dataclass(frozen=True, slots=True)

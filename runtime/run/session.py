@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.dtypes import BY_NAME, from_numpy
-from irsplit.errors import BundleError, EngineError, FrameError
-from irsplit.runtime import frame as framing
-from irsplit.runtime.boundary import DIGEST_SIZE, Boundary
-from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions
-from irsplit.runtime.manifest import Manifest, TensorInfo
+from irsplit.base.dtypes import BY_NAME, from_numpy
+from irsplit.base.errors import BundleError, EngineError, FrameError
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.frame.descriptor import DIGEST_SIZE, Boundary
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
 
 Arrays = Mapping[str, NDArray[Any]]
 

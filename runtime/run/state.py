@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.dtypes import BY_NAME
-from irsplit.errors import BundleError
-from irsplit.runtime.engines import Engine, EngineOptions, ModelFile, open_engine
+from irsplit.base.dtypes import BY_NAME
+from irsplit.base.errors import BundleError
+from irsplit.runtime.run.engines import Engine, EngineOptions, ModelFile, open_engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 /* Opening a descriptor: every field is checked here once, so that frames are only checked against what is known good. */
-#include "static_rans.h"
+#include "rans/static_rans.h"
 
 #define HEAD_SIZE 72
 #define RECORD_SIZE 16

@@ -2,7 +2,7 @@
 #ifndef IRS_FRAME_H
 #define IRS_FRAME_H
 
-#include "static_rans.h"
+#include "rans/static_rans.h"
 
 /* A section on its way: what encoding and decoding of its chunks need to know. */
 typedef struct section {

@@ -9,7 +9,7 @@
 #define IRS_STORED UINT32_C(0x80000000) /* top bit of a chunk head: the chunk's bytes are not coded */
 #define IRS_ALIGNMENT 16
 
-/* Element type codes, as in irsplit/dtypes.py; only those the core treats specially. */
+/* Element type codes, as in irsplit/base/dtypes.py; only those the core treats specially. */
 enum {
     IRS_F32 = 1, IRS_F16 = 2, IRS_BF16 = 4, IRS_I8 = 5, IRS_I16 = 6, IRS_I64 = 8, IRS_U8 = 9, IRS_U16 = 10,
     IRS_U64 = 12, IRS_BOOL = 13

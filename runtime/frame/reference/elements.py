@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.boundary import MANTISSA_BITS, TensorSpec
-from irsplit.runtime.static_model import Elements, Geometry, Symbols
-from irsplit.runtime.status import Status, StatusError
+from irsplit.runtime.frame.descriptor import MANTISSA_BITS, TensorSpec
+from irsplit.runtime.frame.rans_model import Elements, Geometry, Symbols
+from irsplit.runtime.frame.status import Status, StatusError
 
 RAW = 255
 TOP = 254

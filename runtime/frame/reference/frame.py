@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.boundary import SYMBOLIC, Boundary, TensorSpec
-from irsplit.runtime.codecs import Hooks
-from irsplit.runtime.crc32c import crc32c
-from irsplit.runtime.elements import join, pack_bits, pixel_order, split, tensor_order
-from irsplit.runtime.quantize import dequantize, outlier_limit, quantize
-from irsplit.runtime.static_model import Geometry, Model, geometry
-from irsplit.runtime.static_rans import decode_chunk, encode_chunk
-from irsplit.runtime.status import Status, StatusError
+from irsplit.runtime.frame.codecs import Hooks
+from irsplit.runtime.frame.descriptor import SYMBOLIC, Boundary, TensorSpec
+from irsplit.runtime.frame.rans_model import Geometry, Model, geometry
+from irsplit.runtime.frame.reference.crc32c import crc32c
+from irsplit.runtime.frame.reference.elements import join, pack_bits, pixel_order, split, tensor_order
+from irsplit.runtime.frame.reference.quantize import dequantize, outlier_limit, quantize
+from irsplit.runtime.frame.reference.static_rans import decode_chunk, encode_chunk
+from irsplit.runtime.frame.status import Status, StatusError
 
 HEADER = struct.Struct("<4sBBH8sQ")  # magic, version, flags, check, digest, size
 _VERSION = 1

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.boundary import Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import Quantization, TensorSpec
 
 _Floats = NDArray[np.float32]
 

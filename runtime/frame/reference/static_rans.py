@@ -7,8 +7,8 @@ states, the words in the order in which decoding takes them, and the escaped sym
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.static_model import ESCAPE, Geometry, Model, Neighbours, Symbols, model_chunk, predict, refine
-from irsplit.runtime.status import Status, StatusError
+from irsplit.runtime.frame.rans_model import ESCAPE, Geometry, Model, Neighbours, Symbols, model_chunk, predict, refine
+from irsplit.runtime.frame.status import Status, StatusError
 
 _LOW = 1 << 15
 

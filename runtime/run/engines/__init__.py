@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from irsplit.errors import EngineError
+from irsplit.base.errors import EngineError
 
-MODULES = {"onnx": "irsplit.runtime.engines.ort", "tflite": "irsplit.runtime.engines.litert"}
+MODULES = {"onnx": "irsplit.runtime.run.engines.ort", "tflite": "irsplit.runtime.run.engines.litert"}
 """Format of a segment file to the module with its `open_engine`."""
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Delegate, Interpreter, OpResolverType, load_delegate
 from numpy.typing import NDArray
 
-from irsplit.errors import EngineError, ModelRefusedError
-from irsplit.runtime.engines import Accelerator, Engine, EngineOptions, MappedModel, ModelFile
+from irsplit.base.errors import EngineError, ModelRefusedError
+from irsplit.runtime.run.engines import Accelerator, Engine, EngineOptions, MappedModel, ModelFile
 
 
 class LitertEngine:

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from irsplit.errors import EngineError, ModelRefusedError
-from irsplit.runtime.engines import Accelerator, Engine, EngineOptions, MappedModel, ModelFile
+from irsplit.base.errors import EngineError, ModelRefusedError
+from irsplit.runtime.run.engines import Accelerator, Engine, EngineOptions, MappedModel, ModelFile
 
 _AS_INTEGERS = {
     "tensor(bfloat16)": (16, np.uint16),

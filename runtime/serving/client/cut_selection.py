@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from irsplit.errors import BundleError
+from irsplit.base.errors import BundleError
 
 DEVICE_ONLY, SERVER_ONLY = "device only", "server only"
 """What stands in place of a cut's id where nothing is cut."""

@@ -6,9 +6,9 @@ from urllib.parse import SplitResult
 
 import grpc
 
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse
-from irsplit.runtime.serving.transport import Access, TransportError, hinted
+from irsplit.runtime.serving.client.transport import Access, TransportError, hinted
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", 1 << 30),

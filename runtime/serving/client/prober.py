@@ -4,11 +4,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.choosing import Answered, Chooser
-from irsplit.runtime.serving.exchange import Exchange, ExchangeFailed, Exchanger
-from irsplit.runtime.serving.messages import Code, InferRequest
-from irsplit.runtime.serving.segments import Stretch, encode
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.segments import Stretch, encode
+from irsplit.runtime.serving.client.retry import Exchange, ExchangeFailed, Exchanger
+from irsplit.runtime.serving.client.switching import Answered, Chooser
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest
 
 _PATIENCE_S = 10.0
 """For what nobody waits for."""

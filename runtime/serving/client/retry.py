@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from irsplit.runtime.serving.breaker import Breaker
-from irsplit.runtime.serving.checksum import CHECKSUM, message_checksum
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse
-from irsplit.runtime.serving.transport import Transport, TransportError
+from irsplit.runtime.serving.client.breaker import Breaker
+from irsplit.runtime.serving.client.transport import Transport, TransportError
+from irsplit.runtime.serving.protocol.checksum import CHECKSUM, message_checksum
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 
 _PROBE_TIMEOUT_S = 1.0
 _PROBE_TICK_S = 0.05

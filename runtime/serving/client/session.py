@@ -15,15 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import BundleError, DeadlineError, FrameError, RemoteError, SessionLostError
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.replan import DEVICE_ONLY
-from irsplit.runtime.serving.answers import Answer, ClientMetrics, Tally
-from irsplit.runtime.serving.choosing import DEFAULT_POLICY, Chooser, Policy, stops
-from irsplit.runtime.serving.exchange import DEFAULT_PATIENCE, Exchange, ExchangeFailed, Exchanger, Patience
-from irsplit.runtime.serving.messages import (
+from irsplit.base.errors import BundleError, DeadlineError, FrameError, RemoteError, SessionLostError
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
+from irsplit.runtime.run.segments import Segments, decode, encode
+from irsplit.runtime.run.session import Arrays, check_inputs
+from irsplit.runtime.serving.client.answers import Answer, ClientMetrics, Tally
+from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY
+from irsplit.runtime.serving.client.pipeline import pipelined
+from irsplit.runtime.serving.client.prober import Scout
+from irsplit.runtime.serving.client.retry import DEFAULT_PATIENCE, Exchange, ExchangeFailed, Exchanger, Patience
+from irsplit.runtime.serving.client.switching import DEFAULT_POLICY, Chooser, Policy, stops
+from irsplit.runtime.serving.client.transport import Access, Transport, open_transport
+from irsplit.runtime.serving.protocol.messages import (
     FRAME,
     Code,
     InferRequest,
@@ -33,11 +38,6 @@ from irsplit.runtime.serving.messages import (
     frame_tensor,
     to_array,
 )
-from irsplit.runtime.serving.pipeline import pipelined
-from irsplit.runtime.serving.scout import Scout
-from irsplit.runtime.serving.segments import Segments, decode, encode
-from irsplit.runtime.serving.transport import Access, Transport, open_transport
-from irsplit.runtime.session import Arrays, check_inputs
 
 _RESERVE_SHARE = 0.25
 """Of the deadline, kept for finishing on the device as long as its time is not known."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.replan import DEVICE_ONLY, Conditions, CutCost, cut_costs, fastest
-from irsplit.runtime.serving.estimates import SMALL_BYTES, Average, LinkEstimate, Sending, expected
-from irsplit.runtime.serving.segments import Segments
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.segments import Segments
+from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY, Conditions, CutCost, cut_costs, fastest
+from irsplit.runtime.serving.client.link_estimate import SMALL_BYTES, Average, LinkEstimate, Sending, expected
 
 _ANY_RATE_BIT_S = 10**9
 """Assumed as long as no frame was large enough to tell the rate."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, quote, urlsplit
 
-from irsplit.errors import RemoteError
-from irsplit.runtime.serving.bearer import is_token
-from irsplit.runtime.serving.http_messages import request_to_body, response_from_body
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError
+from irsplit.base.errors import RemoteError
+from irsplit.runtime.serving.protocol.bearer import is_token
+from irsplit.runtime.serving.protocol.http_messages import request_to_body, response_from_body
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError
 
 REPEATABLE = (Code.DRAINING, Code.OVERLOADED, Code.DEADLINE, Code.INTERNAL, Code.INVALID)
 """Refusals that another attempt may not meet; INVALID, because bytes may have been damaged on the way."""
@@ -214,7 +214,7 @@ def open_transport(url: str, access: Access) -> Transport:
     if parts.scheme not in ("grpc", "grpcs"):
         raise RemoteError(f"{url}: give grpc://HOST:PORT, grpcs://, http:// or https://")
     try:
-        module = importlib.import_module("irsplit.runtime.serving.grpc_client")
+        module = importlib.import_module("irsplit.runtime.serving.client.grpc_transport")
     except ImportError as error:
         raise RemoteError(f"{url} needs gRPC ({error}); pip install 'irsplit[serve]', or use http://") from error
     return module.GrpcTransport(parts, access)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from irsplit.errors import BundleError, DeadlineError, RemoteError
-from irsplit.runtime.folders import MANIFEST
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.patch import apply_patch
-from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
-from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError, reason_of, split_url
-from irsplit.runtime.store import PACKED, is_packed
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.errors import BundleError, DeadlineError, RemoteError
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.patch import apply_patch
+from irsplit.runtime.bundle.store import PACKED, is_packed
+from irsplit.runtime.serving.client.transport import Access, HttpTransport, TransportError, reason_of, split_url
+from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
 
 _PIECE_BYTES = 256 << 10
 _PIECE_S = 60.0

@@ -3,8 +3,8 @@
 import hmac
 import logging
 
-from irsplit.runtime.serving.logs import event
-from irsplit.runtime.serving.messages import Code, ServiceError
+from irsplit.runtime.serving.protocol.messages import Code, ServiceError
+from irsplit.runtime.serving.server.logs import event
 
 _LOG = logging.getLogger("irsplit.serve")
 

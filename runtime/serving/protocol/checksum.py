@@ -6,11 +6,18 @@ Our client and our server put it into the message's parameters; a stock peer ign
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from irsplit.runtime import crc32c as reference
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, Parameters, ServiceError, Tensor
+from irsplit.runtime.frame.reference import crc32c as reference
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    Parameters,
+    ServiceError,
+    Tensor,
+)
 
 try:
-    from irsplit.runtime import _native
+    from irsplit.runtime.c import _native
 except ImportError:  # no compiler when this was installed
     crc32c = reference.crc32c
 else:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from irsplit.runtime.serving.messages import (
+from irsplit.runtime.serving.protocol.messages import (
     Code,
     InferRequest,
     InferResponse,

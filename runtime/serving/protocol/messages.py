@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.manifest import TensorInfo
+from irsplit.runtime.bundle.manifest import TensorInfo
 
 FRAME = "frame"
 """Name of the tensor that carries a frame, in both directions."""

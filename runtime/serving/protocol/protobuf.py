@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from irsplit.runtime.serving.messages import (
+from irsplit.runtime.serving.protocol.messages import (
     InferRequest,
     InferResponse,
     Parameter,

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.boundary import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Job = TypeVar("_Job")

@@ -5,10 +5,10 @@ from typing import Any
 
 import grpc
 
-from irsplit.runtime.manifest import TensorInfo
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError, timeout_s
-from irsplit.runtime.serving.service import ServerInfo, Service
+from irsplit.runtime.bundle.manifest import TensorInfo
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, ServiceError, timeout_s
+from irsplit.runtime.serving.server.service import ServerInfo, Service
 
 METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
 

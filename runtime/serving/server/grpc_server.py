@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.bearer import check_bearer
-from irsplit.runtime.serving.bodies import Bodies, Share
-from irsplit.runtime.serving.grpc_methods import METHODS, OPEN, GrpcMethods
-from irsplit.runtime.serving.logs import event
-from irsplit.runtime.serving.messages import Code, ServiceError
-from irsplit.runtime.serving.service import Service
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.bearer import check_bearer
+from irsplit.runtime.serving.protocol.messages import Code, ServiceError
+from irsplit.runtime.serving.server.grpc_methods import METHODS, OPEN, GrpcMethods
+from irsplit.runtime.serving.server.logs import event
+from irsplit.runtime.serving.server.memory_budget import Bodies, Share
+from irsplit.runtime.serving.server.service import Service
 
 _LOG = logging.getLogger("irsplit.serve")
 _LATER = (Code.OVERLOADED, Code.DRAINING)

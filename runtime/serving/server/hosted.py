@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from irsplit.runtime.engines import ONE_THREAD, EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.checksum import check, signed
-from irsplit.runtime.serving.messages import InferRequest, InferResponse
-from irsplit.runtime.serving.served import Limits, ServedBundle
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
+from irsplit.runtime.serving.protocol.checksum import check, signed
+from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
 
 
 class HostedBundle:

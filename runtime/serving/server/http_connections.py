@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from irsplit.runtime.serving.logs import event
+from irsplit.runtime.serving.server.logs import event
 
 _LOG = logging.getLogger("irsplit.serve")
 

@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from irsplit.runtime.manifest import TensorInfo
-from irsplit.runtime.serving.bearer import check_bearer
-from irsplit.runtime.serving.bodies import Bodies, Share
-from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
-from irsplit.runtime.serving.http_messages import expanded, request_from_body, response_to_body
-from irsplit.runtime.serving.logs import event
-from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError, timeout_s
-from irsplit.runtime.serving.service import ServerInfo, Service
-from irsplit.runtime.serving.updates import Updates
+from irsplit.runtime.bundle.manifest import TensorInfo
+from irsplit.runtime.serving.protocol.bearer import check_bearer
+from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
+from irsplit.runtime.serving.protocol.http_messages import expanded, request_from_body, response_to_body
+from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, ServiceError, timeout_s
+from irsplit.runtime.serving.server.logs import event
+from irsplit.runtime.serving.server.memory_budget import Bodies, Share
+from irsplit.runtime.serving.server.patches import Updates
+from irsplit.runtime.serving.server.service import ServerInfo, Service
 
 _LOG = logging.getLogger("irsplit.serve")
 _MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready|/update)?")

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any
 
-from irsplit.runtime.serving.messages import Code, ServiceError
-from irsplit.runtime.serving.metrics import Metrics
+from irsplit.runtime.serving.protocol.messages import Code, ServiceError
+from irsplit.runtime.serving.server.metrics import Metrics
 
 PATIENCE_S = 2.0
 """For so long a message may be on its way, whoever waits for its room."""

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from irsplit.errors import BundleError
-from irsplit.runtime.serving.messages import Code, ServiceError
-from irsplit.runtime.serving.served import ServedBundle
-from irsplit.runtime.serving.service import Service
+from irsplit.base.errors import BundleError
+from irsplit.runtime.serving.protocol.messages import Code, ServiceError
+from irsplit.runtime.serving.server.served import ServedBundle
+from irsplit.runtime.serving.server.service import Service
 
 MakePatch = Callable[[Path | None, Path, Path, str], object]
 """Old bundle (None: nothing), new bundle, patch to write, place."""

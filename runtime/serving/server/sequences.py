@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from irsplit.runtime.serving.messages import Code, ServiceError
-from irsplit.runtime.serving.segments import Segments
+from irsplit.runtime.run.segments import Segments
+from irsplit.runtime.serving.protocol.messages import Code, ServiceError
 
 _Answer = TypeVar("_Answer")
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from irsplit.errors import BundleError, EngineError, FrameError
-from irsplit.runtime import frame as framing
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.manifest import Manifest, TensorInfo
-from irsplit.runtime.serving.batching import alike, joined, mixed_rows, parted
-from irsplit.runtime.serving.checksum import message_checksum
-from irsplit.runtime.serving.messages import (
+from irsplit.base.errors import BundleError, EngineError, FrameError
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.run.segments import Segments, Stretch, decode, encode
+from irsplit.runtime.run.session import check_inputs
+from irsplit.runtime.serving.protocol.checksum import message_checksum
+from irsplit.runtime.serving.protocol.messages import (
     DATATYPES,
     FRAME,
     Code,
@@ -24,9 +25,8 @@ from irsplit.runtime.serving.messages import (
     to_array,
     to_tensor,
 )
-from irsplit.runtime.serving.segments import Segments, Stretch, decode, encode
-from irsplit.runtime.serving.sequences import Sequences, Step
-from irsplit.runtime.session import check_inputs
+from irsplit.runtime.serving.server.batching import alike, joined, mixed_rows, parted
+from irsplit.runtime.serving.server.sequences import Sequences, Step
 
 
 @dataclass(frozen=True, slots=True)

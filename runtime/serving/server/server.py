@@ -16,19 +16,19 @@ from typing import Any
 import grpc
 import uvicorn
 
-from irsplit.errors import BundleError, ServeError
-from irsplit.runtime.engines import ONE_THREAD, EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.batching import Batching
-from irsplit.runtime.serving.bearer import is_token
-from irsplit.runtime.serving.bodies import Bodies
-from irsplit.runtime.serving.grpc_server import GrpcDoor
-from irsplit.runtime.serving.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
-from irsplit.runtime.serving.http_server import HttpDoor
-from irsplit.runtime.serving.logs import event
-from irsplit.runtime.serving.served import Limits, ServedBundle
-from irsplit.runtime.serving.service import NO_BATCHING, Service
-from irsplit.runtime.serving.updates import MakePatch, Updates
+from irsplit.base.errors import BundleError, ServeError
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
+from irsplit.runtime.serving.protocol.bearer import is_token
+from irsplit.runtime.serving.server.batching import Batching
+from irsplit.runtime.serving.server.grpc_server import GrpcDoor
+from irsplit.runtime.serving.server.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
+from irsplit.runtime.serving.server.http_server import HttpDoor
+from irsplit.runtime.serving.server.logs import event
+from irsplit.runtime.serving.server.memory_budget import Bodies
+from irsplit.runtime.serving.server.patches import MakePatch, Updates
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
+from irsplit.runtime.serving.server.service import NO_BATCHING, Service
 
 _LOG = logging.getLogger("irsplit.serve")
 _EXPIRY_PERIOD_S = 5.0

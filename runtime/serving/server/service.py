@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from irsplit.errors import VERSION, BundleError
-from irsplit.runtime.engines import ONE_THREAD, EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.batching import Batching, Collector
-from irsplit.runtime.serving.checksum import check, signed
-from irsplit.runtime.serving.logs import event
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError
-from irsplit.runtime.serving.metrics import Metrics
-from irsplit.runtime.serving.served import Limits, ServedBundle
+from irsplit.base.errors import VERSION, BundleError
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
+from irsplit.runtime.serving.protocol.checksum import check, signed
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError
+from irsplit.runtime.serving.server.batching import Batching, Collector
+from irsplit.runtime.serving.server.logs import event
+from irsplit.runtime.serving.server.metrics import Metrics
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
 
 NAME = "irsplit"
 EXTENSIONS = ("binary_tensor_data", "sequence")

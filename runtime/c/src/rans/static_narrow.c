@@ -1,6 +1,6 @@
 /* Few channels leave vectors nearly empty. Contexts of known symbols are found for a run of pixels at once; decoding, where the
  * symbol to the west comes last, goes one symbol at a time. */
-#include "static_walk.h"
+#include "static_cursor.h"
 
 #ifndef IRS_SMALL
 static inline uint8_t predict_one(const irs_model *m, const irs_pixels *near, uint32_t c) {
@@ -61,7 +61,7 @@ static void begin_rows(rows *r, const irs_model *m, const irs_geometry *g, const
     }
 }
 
-/* The run that begins where we are. What is missing is replaced as look_around (static_walk.h) does it; one function for both
+/* The run that begins where we are. What is missing is replaced as look_around (static_cursor.h) does it; one function for both
  * would take the encoder of firmwares beyond 4 KB. */
 static run next_run(const rows *r) {
     static const uint16_t none[1] = {0};

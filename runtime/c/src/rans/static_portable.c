@@ -1,7 +1,7 @@
 /* The path for any machine: plain loops over the channels of a pixel. Where compilers have vectors of 16 bytes, loops go on to a
  * multiple of 16 channels, so that vectors are all there is to them. Rows are then read and written up to 15 bytes too far;
  * IRS_PADDING covers that, and what is written there is overwritten by the next channels or pixel. */
-#include "static_walk.h"
+#include "static_cursor.h"
 
 #if defined(__GNUC__) && !defined(__OPTIMIZE_SIZE__) && (defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__))
 #define VECTOR_SIZE 16

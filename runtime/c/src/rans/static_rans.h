@@ -2,7 +2,7 @@
 #ifndef IRS_STATIC_RANS_H
 #define IRS_STATIC_RANS_H
 
-#include "internal.h"
+#include "../internal.h"
 
 #define IRS_MAX_LANES 32
 #define IRS_PADDING 64 /* bytes that vector loads may touch behind a row of channels */

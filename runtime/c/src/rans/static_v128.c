@@ -3,9 +3,9 @@
 
 #ifdef IRS_HAS_V128
 #ifdef __x86_64__
-#include "vector_sse41.h"
+#include "../simd/x86/sse41.h"
 #else
-#include "vector_neon.h"
+#include "../simd/arm/neon.h"
 #endif
 
 #include "static_vector.h"

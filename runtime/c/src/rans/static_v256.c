@@ -2,7 +2,7 @@
 #include "static_rans.h"
 
 #ifdef IRS_HAS_V256
-#include "vector_avx2.h"
+#include "../simd/x86/avx2.h"
 
 #include "static_vector.h"
 

@@ -5,7 +5,7 @@
 #ifndef IRS_STATIC_VECTOR_H
 #define IRS_STATIC_VECTOR_H
 
-#include "static_walk.h"
+#include "static_cursor.h"
 
 #define QUARTER (VECTOR_SIZE / 4)
 

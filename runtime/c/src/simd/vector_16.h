@@ -2,7 +2,7 @@
 #ifndef IRS_VECTOR_16_H
 #define IRS_VECTOR_16_H
 
-#include "static_walk.h"
+#include "../rans/static_cursor.h"
 
 #define refine_row refine
 

@@ -2,7 +2,7 @@
 #ifndef IRS_VECTOR_NEON_H
 #define IRS_VECTOR_NEON_H
 
-#include "vector_16.h"
+#include "../vector_16.h"
 
 #include <arm_neon.h>
 

@@ -2,7 +2,7 @@
 #ifndef IRS_VECTOR_AVX2_H
 #define IRS_VECTOR_AVX2_H
 
-#include "static_rans.h"
+#include "../../rans/static_rans.h"
 
 #include <immintrin.h>
 

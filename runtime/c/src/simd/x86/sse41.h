@@ -2,7 +2,7 @@
 #ifndef IRS_VECTOR_SSE41_H
 #define IRS_VECTOR_SSE41_H
 
-#include "vector_16.h"
+#include "../vector_16.h"
 
 #include <smmintrin.h>
 
