@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from framing import Array, boundaries_with_arrays, decoded, engines, outcome
 from irsplit.base.errors import BundleError, FrameError, UnsupportedError
-from irsplit.runtime import _native
+from irsplit.runtime.c import _native
 from irsplit.runtime.frame import frame
 from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec, _unpack, zstandard_parameters
 from irsplit.runtime.frame.reference.crc32c import crc32c

@@ -10,7 +10,7 @@ from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
 
 
 def test_the_extension_is_built() -> None:
-    assert frame.native_available(), "irsplit.runtime._native is missing: its build failed (it is optional for users)"
+    assert frame.native_available(), "irsplit.runtime.c._native is missing: its build failed (it is optional for users)"
 
 
 @given(boundaries_with_arrays())

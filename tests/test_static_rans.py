@@ -19,7 +19,7 @@ from irsplit.codec_training.codec import SLOWEST, choose_codec, measure, train, 
 from irsplit.codec_training.ranges import quantization
 from irsplit.codec_training.train import train_model
 from irsplit.profiles import level_speeds
-from irsplit.runtime import _native
+from irsplit.runtime.c import _native
 from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec, zstandard_parameters
 from irsplit.runtime.frame.rans_model import Model
 from irsplit.runtime.frame.reference.crc32c import crc32c
