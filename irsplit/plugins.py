@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from irsplit.base.entry_points import offers
+from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import VERSION
 from irsplit.codec_training.agreement import measures
 from irsplit.dialects import registry as dialects

@@ -18,7 +18,7 @@ from irsplit.ir import HeadRole, Model, Node, TensorType, Value
 from irsplit.passes.base import Context, Samples, channel_layout
 from irsplit.passes.send_attributes import sends, set_specs, spec_of, specs
 from irsplit.runtime.frame import frame
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from irsplit.runtime.frame.rans_model import FLAT
 
 FEWEST_BITS, MOST_BITS = 2, 8
@@ -270,5 +270,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _roundtrip(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
-    boundary = Boundary(0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),))
+    boundary = FrameSchema(0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),))
     return frame.decode(boundary, frame.encode(boundary, [array]))[0]

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from irsplit.base.errors import UnsupportedError
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
-from irsplit.runtime.frame.frame import boundary_sizes
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
+from irsplit.runtime.frame.frame import frame_sizes
 
 _PREAMBLE = """\
 /* {boundary}
