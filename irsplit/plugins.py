@@ -46,7 +46,7 @@ def plugins() -> list[Plugin]:
         Plugin("measure", name, f"irsplit {VERSION}", "irsplit.codec_training.agreement", text)
         for name, text in measures.BUILT_IN.items()
     ]
-    found = [*ours, *(_described(point) for group in GROUPS for point in offers(group))]
+    found = [*ours, *(_described(point) for group in GROUPS for point in entry_points(group))]
     return sorted(_with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin))
 
 

@@ -18,7 +18,7 @@ _PREAMBLE = """\
  */"""
 
 
-def c_header(boundary: Boundary, symbolic: int | None = None, dims: Mapping[str, int] | None = None) -> str:
+def c_header(boundary: FrameSchema, symbolic: int | None = None, dims: Mapping[str, int] | None = None) -> str:
     """C header of a boundary. Sizes are those of a 64-bit machine, which no smaller machine exceeds.
 
     `symbolic` is the size that this firmware gives to every open dimension, such as its batch, and `dims` that of some,
@@ -36,7 +36,7 @@ def c_header(boundary: Boundary, symbolic: int | None = None, dims: Mapping[str,
             f"{', '.join(missing)} (--dim NAME=N)"
         )
     shapes = [_shape(spec, symbolic or 0, given) for spec in boundary.tensors]
-    sizes = boundary_sizes(boundary, shapes)
+    sizes = frame_sizes(boundary, shapes)
     name = f"irs_boundary{boundary.index}"
     prefix = name.upper()
     descriptor = boundary.to_bytes()

@@ -60,7 +60,7 @@ def compile_model(
     boundary: str = "lossless",
     boundary_ops: bool = False,
     agreement_measure: str = "",
-    calibration: Call | Sequence[Call] = (),
+    calibration: Inputs | Sequence[Inputs] = (),
     max_tensors: int = 1,
     places: Sequence[str] = (),
     codec: str = "zstandard",
@@ -269,7 +269,9 @@ def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Inputs]) -> Mappi
     return _recorded(model, model.segments, dialect, calls, wanted)
 
 
-def observer(dialect: Dialect, calls: Sequence[Inputs]) -> Callable[[Model, Sequence[Value], int], Mapping[str, Samples]]:
+def observer(
+    dialect: Dialect, calls: Sequence[Inputs]
+) -> Callable[[Model, Sequence[Value], int], Mapping[str, Samples]]:
     """What `Context.observe` is: it runs the model on `most` of the calls, evenly chosen, with values as outputs."""
 
     def observe(model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.compilation.differences import compare, leaves
-from irsplit.engines.execute import Call, SegmentFile, run_bundle, run_whole
+from irsplit.engines.execute import Inputs, SegmentFile, run_bundle, run_whole
 from irsplit.engines.isolate import isolated
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import EngineOptions
@@ -55,7 +55,7 @@ def random_outputs(names: Sequence[str], one: Run, other: Run) -> tuple[str, ...
     )
 
 
-def runs_of_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions, *, stateful: bool) -> list[Run]:
+def runs_of_whole(file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions, *, stateful: bool) -> list[Run]:
     """Outputs of RUNS runs of the whole model. An engine goes on drawing numbers from call to call, so that one process
     will do unless state goes on with them."""
     if stateful:
@@ -64,7 +64,7 @@ def runs_of_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptio
     return _parts(outputs, len(calls))
 
 
-def runs_of_bundle(manifest: Manifest, calls: Sequence[Call], options: EngineOptions, *, stateful: bool) -> list[Run]:
+def runs_of_bundle(manifest: Manifest, calls: Sequence[Inputs], options: EngineOptions, *, stateful: bool) -> list[Run]:
     """The same of the bundle."""
     if stateful:
         return [isolated(run_bundle, manifest.folder, calls, options)[0] for _ in range(RUNS)]

@@ -17,7 +17,7 @@ from irsplit.compilation import sources
 from irsplit.compilation.differences import TOLERANCE, OutputDifference, compare
 from irsplit.compilation.randomness import Run, Statistics, random_outputs, runs_of_bundle, runs_of_whole, statistics
 from irsplit.dialects.registry import dialect_of
-from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_whole
+from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_whole
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.engines.synthetic_inputs import first_taken
@@ -236,7 +236,7 @@ def _whole(source: Model, path: Path, manifest: Manifest) -> SegmentFile:
 
 
 def _run(
-    manifest: Manifest, whole: SegmentFile, calls: Sequence[Call], options: EngineOptions, steps: Steps
+    manifest: Manifest, whole: SegmentFile, calls: Sequence[Inputs], options: EngineOptions, steps: Steps
 ) -> _Compared:
     setting = "engine defaults" if options.optimize else "optimisations off"
     steps.begin(f"whole model, {setting}")
@@ -269,7 +269,7 @@ def _may_be_random(source: Model) -> bool:
 
 
 def _random(
-    manifest: Manifest, whole: SegmentFile, calls: Sequence[Call], exact: _Compared, tolerance: float
+    manifest: Manifest, whole: SegmentFile, calls: Sequence[Inputs], exact: _Compared, tolerance: float
 ) -> tuple[RandomOutput, ...]:
     """The outputs in which a second run of the whole model differs from the first."""
     second, optimized = isolated(run_whole, whole, calls, EXACT)

@@ -145,7 +145,7 @@ class FrameSizes(NamedTuple):
     workspace_bytes: int
 
 
-def boundary_sizes(boundary: Boundary, shapes: Sequence[Sequence[int]]) -> BoundarySizes:
+def frame_sizes(boundary: FrameSchema, shapes: Sequence[Sequence[int]]) -> FrameSizes:
     """Sizes a firmware has to provide for tensors of these `shapes`. Needs the C extension."""
     codec = NativeCodec(boundary)
     arrays: list[Array] = [np.empty(shape, spec.storage) for shape, spec in zip(shapes, boundary.tensors, strict=True)]

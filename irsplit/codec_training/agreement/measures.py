@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from irsplit.base.entry_points import offers
+from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import MeasureError
 from irsplit.codec_training.agreement.base import Head, Outputs, Score
 from irsplit.codec_training.agreement.f1 import DetectionHead
@@ -90,7 +90,7 @@ def load_measure(word: str) -> Function:
     path = measure_file(word)
     if path is not None:
         return _from_file(path, word.rpartition(":")[2])
-    points = {point.name: point for point in offers(ENTRY_POINTS)}
+    points = {point.name: point for point in entry_points(ENTRY_POINTS)}
     if word not in points:
         known = ", ".join((*BUILT_IN, *points))
         raise MeasureError(f"unknown agreement measure '{word}'; known: {known}, or FILE.py:function")
