@@ -47,7 +47,9 @@ def plugins() -> list[Plugin]:
         for name, text in measures.BUILT_IN.items()
     ]
     found = [*ours, *(_described(point) for group in GROUPS for point in entry_points(group))]
-    return sorted(_with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin))
+    return sorted(
+        _with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin)
+    )
 
 
 def _described(point: EntryPoint) -> Plugin:
@@ -57,7 +59,14 @@ def _described(point: EntryPoint) -> Plugin:
     try:
         loaded: Any = point.load()
     except Exception as error:
-        return Plugin(kind, point.name, origin, point.value, "", f"cannot be loaded: {type(error).__name__}: {error}")
+        return Plugin(
+            kind,
+            point.name,
+            origin,
+            point.value,
+            "",
+            f"cannot be loaded: {type(error).__name__}: {error}",
+        )
     name = getattr(loaded, "name", point.name)
     problem = None if name == point.name else f"calls itself '{name}'; name the entry point so"
     return Plugin(kind, point.name, origin, point.value, _summary(loaded, kind), problem)

@@ -48,7 +48,10 @@ class _Tensor:
     def values(self, arrays: Samples) -> list[np.ndarray]:
         """What the elements stand for, up to the scale of integers; bfloat16 travels as its upper 16 bits of an f32."""
         if self.spec.dtype == "bf16":
-            return [(np.asarray(array).view(np.uint16).astype(np.uint32) << 16).view(np.float32) for array in arrays]
+            return [
+                (np.asarray(array).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+                for array in arrays
+            ]
         return [np.asarray(array, np.float32) - (self.zero or 0) for array in arrays]
 
 
@@ -85,37 +88,61 @@ class QuantizeBoundary:
             self._check_samples(tensors, samples)
         layout = channel_layout(model)
         if self.snr and not self.agreement:
-            chosen = [[self._by_snr(tensor, samples, layout) for tensor in tensors] for _, tensors in before]
+            chosen = [
+                [self._by_snr(tensor, samples, layout) for tensor in tensors]
+                for _, tensors in before
+            ]
         else:
-            levels = self._by_agreement(model, context, samples, layout) if self.agreement else 1 << self.bits
-            chosen = [[self._coarser(tensor, samples, layout, levels) for tensor in tensors] for _, tensors in before]
+            levels = (
+                self._by_agreement(model, context, samples, layout)
+                if self.agreement
+                else 1 << self.bits
+            )
+            chosen = [
+                [self._coarser(tensor, samples, layout, levels) for tensor in tensors]
+                for _, tensors in before
+            ]
         changed = [set_specs(send, new) for (send, _), new in zip(before, chosen, strict=True)]
         if self.snr or self.agreement:
             for (_, tensors), new in zip(before, chosen, strict=True):
                 self._remark_steps(tensors, new, context)
         return any(changed)
 
-    def _remark_steps(self, before: Sequence[_Tensor], chosen: Sequence[TensorSpec], context: Context) -> None:
+    def _remark_steps(
+        self, before: Sequence[_Tensor], chosen: Sequence[TensorSpec], context: Context
+    ) -> None:
         for tensor, spec in zip(before, chosen, strict=True):
             if (q := spec.quantization) is None:
                 if tensor.wanted:
-                    context.remark(self, f"%{spec.name} crosses as it is: coarser steps than its own miss the target")
+                    context.remark(
+                        self,
+                        f"%{spec.name} crosses as it is: coarser steps than its own miss the target",
+                    )
             elif tensor.zero is not None:
-                context.remark(self, f"%{spec.name} crosses in steps of {max(q.scales):.3g} of its integers")
+                context.remark(
+                    self, f"%{spec.name} crosses in steps of {max(q.scales):.3g} of its integers"
+                )
             elif tensor.wanted:
                 context.remark(self, f"%{spec.name} crosses in {q.bits} bits")
 
     def _check(self) -> None:
         if not FEWEST_BITS <= self.bits <= MOST_BITS:
-            raise PassError(f"pass '{self.name}': {self.bits} bits; use {FEWEST_BITS} to {MOST_BITS}")
+            raise PassError(
+                f"pass '{self.name}': {self.bits} bits; use {FEWEST_BITS} to {MOST_BITS}"
+            )
         if self.range not in METHODS:
-            raise PassError(f"pass '{self.name}': unknown range '{self.range}'; known: {', '.join(METHODS)}")
+            raise PassError(
+                f"pass '{self.name}': unknown range '{self.range}'; known: {', '.join(METHODS)}"
+            )
         if not 0 <= self.agreement <= 1:
             raise PassError(f"pass '{self.name}': agreement {self.agreement} is a share, 0 to 1")
         check_measure(self.measure)
 
     def _check_samples(self, tensors: Sequence[_Tensor], samples: Mapping[str, Samples]) -> None:
-        missing = next((tensor for tensor in tensors if tensor.wanted and not samples.get(tensor.spec.name)), None)
+        missing = next(
+            (tensor for tensor in tensors if tensor.wanted and not samples.get(tensor.spec.name)),
+            None,
+        )
         if missing is not None:
             raise PassError(
                 f"pass '{self.name}' has no calibration data for %{missing.spec.name}; "
@@ -126,7 +153,9 @@ class QuantizeBoundary:
         """How a value crosses in the fixed number of bits, by its samples."""
         return self._coarser(_Tensor(spec_of(value), _zero(value)), samples, layout, 1 << self.bits)
 
-    def _coarser(self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int) -> TensorSpec:
+    def _coarser(
+        self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int
+    ) -> TensorSpec:
         """The spec of a tensor in so many levels, by its samples; of one that is not quantized as it is."""
         spec = tensor.spec
         if not tensor.wanted:
@@ -135,7 +164,9 @@ class QuantizeBoundary:
         channels = channel_axis(spec, layout) if self.per_channel else FLAT
         axis = channels if channels != FLAT and spec.shape[channels] is not None else None
         if tensor.zero is None:
-            q = quantization(tensor.values(arrays), levels, method=method, axis=axis, outliers=not self.clip)
+            q = quantization(
+                tensor.values(arrays), levels, method=method, axis=axis, outliers=not self.clip
+            )
         else:
             q = requantization(arrays, levels, tensor.zero, method=method, axis=axis)
         return dataclasses.replace(spec, quantization=q)
@@ -150,16 +181,22 @@ class QuantizeBoundary:
         levels = self._fewest(reaches, f"%{tensor.spec.name} does not reach {self.snr} dB")
         return self._coarser(tensor, samples, layout, levels)
 
-    def _has_snr(self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int) -> bool:
+    def _has_snr(
+        self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int
+    ) -> bool:
         if not tensor.wanted:
             return True
         arrays, spec = samples[tensor.spec.name], self._coarser(tensor, samples, layout, levels)
         found = [_roundtrip(spec, array) for array in arrays]
         return signal_to_noise_db(tensor.values(arrays), tensor.values(found)) >= self.snr
 
-    def _by_agreement(self, model: Model, context: Context, samples: Mapping[str, Samples], layout: str) -> int:
+    def _by_agreement(
+        self, model: Model, context: Context, samples: Mapping[str, Samples], layout: str
+    ) -> int:
         if context.evaluate is None:
-            raise PassError(f"pass '{self.name}': an agreement is measured on calibration inputs; give some")
+            raise PassError(
+                f"pass '{self.name}': an agreement is measured on calibration inputs; give some"
+            )
         evaluate = context.evaluate
         expected = evaluate(model)
         before = [(send, _tensors(send)) for _, send in sends(model)]
@@ -168,10 +205,14 @@ class QuantizeBoundary:
 
         def reaches(levels: int) -> bool:
             crossing = [tensor for _, tensors in before for tensor in tensors]
-            if self.snr and not all(self._has_snr(tensor, samples, layout, levels) for tensor in crossing):
+            if self.snr and not all(
+                self._has_snr(tensor, samples, layout, levels) for tensor in crossing
+            ):
                 return False
             for send, tensors in before:
-                set_specs(send, [self._coarser(tensor, samples, layout, levels) for tensor in tensors])
+                set_specs(
+                    send, [self._coarser(tensor, samples, layout, levels) for tensor in tensors]
+                )
             try:
                 measures[levels] = measured(heads, expected, evaluate(model))
                 return measures[levels].share >= self.agreement
@@ -183,7 +224,11 @@ class QuantizeBoundary:
             levels = self._fewest(reaches, self._failure())
         except PassError as error:
             best = max(measures.values(), key=lambda found: found.share, default=None)
-            worst = "" if best is None or best.worst is None else f"; at best the worst output has {best.worst}"
+            worst = (
+                ""
+                if best is None or best.worst is None
+                else f"; at best the worst output has {best.worst}"
+            )
             raise PassError(f"{error}{worst}") from error
         self._tell(context, measures[levels], len(expected))
         return levels
@@ -192,7 +237,9 @@ class QuantizeBoundary:
         floor = f", with {self.snr} dB in every tensor" if self.snr else ""
         return f"the outputs do not agree in {self.agreement:.2%} of the cases{floor}"
 
-    def _heads(self, model: Model, context: Context, expected: Sequence[Mapping[str, Any]]) -> list[Head]:
+    def _heads(
+        self, model: Model, context: Context, expected: Sequence[Mapping[str, Any]]
+    ) -> list[Head]:
         """How the outputs that the boundary reaches are read. Raises PassError where there is nothing to compare."""
         arriving = [set[str]()]
         for _, send in sends(model):
@@ -204,10 +251,16 @@ class QuantizeBoundary:
                 "signal to noise ratio (snr) instead of an agreement"
             )
         role_of = context.head_role or _no_role
-        view = View(tuple(model.segments), tuple(expected[0]), role_of, channel_layout(model), expected[0])
-        heads = [head for head in heads_of(self.measure, view) if not reached.isdisjoint(head.outputs)]
+        view = View(
+            tuple(model.segments), tuple(expected[0]), role_of, channel_layout(model), expected[0]
+        )
+        heads = [
+            head for head in heads_of(self.measure, view) if not reached.isdisjoint(head.outputs)
+        ]
         if measured(heads, expected, expected).worst is None:
-            what = " or ".join(dict.fromkeys(_NOTHING.get(head.measure.partition("@")[0], "") for head in heads))
+            what = " or ".join(
+                dict.fromkeys(_NOTHING.get(head.measure.partition("@")[0], "") for head in heads)
+            )
             raise PassError(
                 f"pass '{self.name}': nothing to compare: {what}; give other calibration inputs, another measure "
                 "(--agreement-measure), or a signal to noise ratio (snr) instead of an agreement"
@@ -215,25 +268,36 @@ class QuantizeBoundary:
         self._tell_of_heads(context, [name for name in expected[0] if name not in reached], heads)
         return heads
 
-    def _tell_of_heads(self, context: Context, unreached: Sequence[str], heads: Sequence[Head]) -> None:
+    def _tell_of_heads(
+        self, context: Context, unreached: Sequence[str], heads: Sequence[Head]
+    ) -> None:
         """Say what the agreement is not of, and that nothing but rows was recognised where those are a guess."""
         if unreached:
             context.remark(
-                self, f"{_listed(unreached)} cannot change at the boundary, and no agreement is asked of them"
+                self,
+                f"{_listed(unreached)} cannot change at the boundary, and no agreement is asked of them",
             )
         if not self.measure and len(heads) > 1 and all(head.measure == "top1" for head in heads):
             text = "no detections or label maps were recognised: every output is compared by its largest elements "
             context.remark(self, f"{text}(top1); say how to read them with --agreement-measure")
-        context.details["agreement"] = {"target": self.agreement, "asked": self.measure, "unreached": list(unreached)}
+        context.details["agreement"] = {
+            "target": self.agreement,
+            "asked": self.measure,
+            "unreached": list(unreached),
+        }
 
     def _tell(self, context: Context, found: Agreement, calls: int) -> None:
         """Print the measure that was taken and put it into the manifest."""
         context.details["agreement"] |= {"calls": calls, **found.to_json()}
         compared = [head for head in found.heads if head.compared]
-        others = f", the worst of {len(compared)} readings of the outputs" if len(compared) > 1 else ""
+        others = (
+            f", the worst of {len(compared)} readings of the outputs" if len(compared) > 1 else ""
+        )
         context.remark(self, f"agreement {found.worst} on {calls} calls{others}")
         if nothing := [name for head in found.heads if not head.compared for name in head.outputs]:
-            context.remark(self, f"nothing to compare in {_listed(nothing)}, and no agreement is asked of it")
+            context.remark(
+                self, f"nothing to compare in {_listed(nothing)}, and no agreement is asked of it"
+            )
 
     def _fewest(self, reaches: Callable[[int], bool], failure: str) -> int:
         """The fewest of LEVELS that reach a target. Raises PassError when 8 bits do not.
@@ -243,7 +307,9 @@ class QuantizeBoundary:
         """
         whole = next((place for place in range(0, len(LEVELS), 4) if reaches(LEVELS[place])), None)
         if whole is None:
-            raise PassError(f"pass '{self.name}': {failure} in 8 bits; lower the target or keep the boundary lossless")
+            raise PassError(
+                f"pass '{self.name}': {failure} in 8 bits; lower the target or keep the boundary lossless"
+            )
         between = range(max(0, whole - 3), whole)
         return LEVELS[next((place for place in between if reaches(LEVELS[place])), whole)]
 
@@ -258,7 +324,11 @@ def _zero(value: Value) -> int | None:
     if not isinstance(value.type, TensorType) or value.type.dtype.name not in ("i8", "u8"):
         return None
     affine = value.type.quantization
-    return affine.zero_point[0] if affine is not None and affine.axis is None and affine.zero_point else None
+    return (
+        affine.zero_point[0]
+        if affine is not None and affine.axis is None and affine.zero_point
+        else None
+    )
 
 
 def _no_role(_: Node) -> HeadRole:
@@ -270,5 +340,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _roundtrip(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
-    boundary = FrameSchema(0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),))
+    boundary = FrameSchema(
+        0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),)
+    )
     return frame.decode(boundary, frame.encode(boundary, [array]))[0]

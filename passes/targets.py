@@ -17,7 +17,9 @@ TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
 numbers, the other one may follow too: agreement=0.98,snr=20."""
 
 
-def quantization_passes(boundary: str, *, in_graph: bool = False, measure: str = "") -> tuple[Pass, ...]:
+def quantization_passes(
+    boundary: str, *, in_graph: bool = False, measure: str = ""
+) -> tuple[Pass, ...]:
     """The passes before compress-boundary for one of TARGETS with TARGET_OPTIONS.
 
     `measure` says how an agreement reads outputs. Raises CutError for anything else, and for a measure without an
@@ -25,12 +27,16 @@ def quantization_passes(boundary: str, *, in_graph: bool = False, measure: str =
     """
     target, *words = boundary.split(",")
     if measure and not any(word.startswith("agreement=") for word in (target, *words)):
-        raise CutError(f"an agreement measure ('{measure}') has no effect without agreement=SHARE; give it as boundary")
+        raise CutError(
+            f"an agreement measure ('{measure}') has no effect without agreement=SHARE; give it as boundary"
+        )
     if target == "lossless" and not words and not in_graph:
         return ()
     if target == "lossless":
         what = f"'{words[0]}'" if words else "operators at the boundary"
-        raise CutError(f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or a target")
+        raise CutError(
+            f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or a target"
+        )
     quantize = _target(target)
     for word in words:
         quantize = _with_option(quantize, word)

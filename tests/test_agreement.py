@@ -16,7 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 import irsplit
 from irsplit.base.errors import IrsplitError, MeasureError, PassError
 from irsplit.codec_training.agreement.base import Head, Score, measured
-from irsplit.codec_training.agreement.detections import Detections, Rows, SelectedBoxes, SeparateOutputs
+from irsplit.codec_training.agreement.detections import (
+    Detections,
+    Rows,
+    SelectedBoxes,
+    SeparateOutputs,
+)
 from irsplit.codec_training.agreement.f1 import DetectionHead, matches, overlap
 from irsplit.codec_training.agreement.iou import LabelMap
 from irsplit.codec_training.agreement.measures import heads_of
@@ -33,7 +38,11 @@ DETECTOR = DetectionHead(SeparateOutputs("boxes", "classes", "scores"))
 
 
 def found(keep: Any = slice(None), shift: float = 0.0, classes: Any = CLASSES) -> dict[str, Any]:
-    return {"boxes": BOXES[keep] + np.float32(shift), "classes": classes[keep], "scores": SCORES[keep]}
+    return {
+        "boxes": BOXES[keep] + np.float32(shift),
+        "classes": classes[keep],
+        "scores": SCORES[keep],
+    }
 
 
 # -- top1 ----------------------------------------------------------------------------------------------------------
@@ -45,7 +54,9 @@ def test_another_shape_is_a_disagreement_and_nothing_on_both_sides_an_agreement(
     assert top1([np.zeros((0, 4))], [np.eye(4)]) == Score(0.0, 4)
     assert top1([np.zeros((0, 4))], [np.zeros((0, 4))]) == Score(1.0, 0)
     assert top1([np.eye(4)], [None]) == Score(0.0, 4)
-    assert top1([np.array([1.0, 2.0]), np.zeros((0,))], [np.array([1.0]), np.zeros((0,))]) == Score(0.0, 1)
+    assert top1([np.array([1.0, 2.0]), np.zeros((0,))], [np.array([1.0]), np.zeros((0,))]) == Score(
+        0.0, 1
+    )
 
 
 def test_a_map_of_classes_is_a_row() -> None:
@@ -94,7 +105,16 @@ def test_no_array_makes_a_measure_fail_or_warn(one: Any, other: Any, layout: Any
         (found(classes=np.array([1, 7, 1])), 2 / 3),
         ({}, 0.0),
     ],
-    ids=["the same", "in another order", "moved a little", "moved away", "one lost", "all lost", "a class", "missing"],
+    ids=[
+        "the same",
+        "in another order",
+        "moved a little",
+        "moved away",
+        "one lost",
+        "all lost",
+        "a class",
+        "missing",
+    ],
 )
 def test_detections_are_compared_as_sets(other: dict[str, Any], share: float) -> None:
     assert DETECTOR.score([found()], [other]).share == pytest.approx(share)
@@ -112,13 +132,18 @@ def test_weak_detections_need_no_partner() -> None:
     head = DetectionHead(DETECTOR.reader, 0.5)
     assert head.measure == "f1@0.5"
     assert head.score([found()], [found([0, 1])]).share == 1.0
-    weaker = found() | {"scores": SCORES * np.float32(0.6)}  # 0.48 instead of 0.8: still the partner of a strong one
+    weaker = found() | {
+        "scores": SCORES * np.float32(0.6)
+    }  # 0.48 instead of 0.8: still the partner of a strong one
     assert head.score([found()], [weaker]).share == 1.0
 
 
 def test_a_detection_has_one_partner_at_most() -> None:
     twice = Detections(
-        np.repeat(BOXES[:1], 2, 0).astype(float), np.zeros(2, int), np.ones(2, int), np.array([0.9, 0.8])
+        np.repeat(BOXES[:1], 2, 0).astype(float),
+        np.zeros(2, int),
+        np.ones(2, int),
+        np.array([0.9, 0.8]),
     )
     once = Detections(BOXES[:1].astype(float), np.zeros(1, int), np.ones(1, int), np.array([0.9]))
     of_two, of_one = matches(twice, once)
@@ -142,12 +167,27 @@ def test_layouts_of_detections() -> None:
     read = SeparateOutputs("boxes", "classes", "scores", "count").read(padded)
     assert (read.images.tolist(), read.classes.tolist()) == ([0, 0], [1, 2])
 
-    selected = {"i": np.array([[0, 1, 2], [-1, -1, -1]]), "b": BOXES[None], "s": np.full((1, 2, 3), 0.5)}
+    selected = {
+        "i": np.array([[0, 1, 2], [-1, -1, -1]]),
+        "b": BOXES[None],
+        "s": np.full((1, 2, 3), 0.5),
+    }
     read = SelectedBoxes("i", "b", "s").read(selected)
-    assert (read.boxes.tolist(), read.classes.tolist(), read.scores.tolist()) == ([BOXES[2].tolist()], [1], [0.5])
-    centered = SelectedBoxes("i", "b", centered=True).read({"i": [[0, 0, 0]], "b": [[[5.0, 5, 10, 10]]]})
+    assert (read.boxes.tolist(), read.classes.tolist(), read.scores.tolist()) == (
+        [BOXES[2].tolist()],
+        [1],
+        [0.5],
+    )
+    centered = SelectedBoxes("i", "b", centered=True).read(
+        {"i": [[0, 0, 0]], "b": [[[5.0, 5, 10, 10]]]}
+    )
     assert centered.boxes.tolist() == [[0, 0, 10, 10]]
-    assert matches(SelectedBoxes("i").read(selected), SelectedBoxes("i").read({"i": [[0, 1, 1]]}))[0].sum() == 0
+    assert (
+        matches(SelectedBoxes("i").read(selected), SelectedBoxes("i").read({"i": [[0, 1, 1]]}))[
+            0
+        ].sum()
+        == 0
+    )
 
     rows = np.concatenate([BOXES, SCORES[:, None], CLASSES[:, None]], 1)
     swapped = rows[:, [0, 1, 2, 3, 5, 4]]
@@ -234,7 +274,10 @@ def test_the_detector_of_tflite_is_recognised_behind_moves() -> None:
   %n = test.move(%n0) : f32[*]
 }"""
     sample = {"n": np.ones(1), "s": np.ones((1, 3)), "b": BOXES[None], "logits": np.ones((1, 8))}
-    assert heads(graph, sample) == [DetectionHead(SeparateOutputs("b", None, "s", "n")), Top1("logits")]
+    assert heads(graph, sample) == [
+        DetectionHead(SeparateOutputs("b", None, "s", "n")),
+        Top1("logits"),
+    ]
 
 
 SELECTED = np.zeros((2, 3), np.int64)
@@ -315,7 +358,9 @@ def test_a_measure_that_is_asked_for() -> None:
     graph, sample = MAP.format("op", "f32[*]"), {"y": np.zeros((1, 3, 8, 8), np.float32)}
     assert heads(graph, sample, "iou") == [LabelMap("y", 1)]
     assert heads(graph, sample, "iou", "NHWC") == [LabelMap("y", 3)]
-    with pytest.raises(MeasureError, match=r"'f1' can read none of the outputs \(y \[1, 3, 8, 8\]\); give top1"):
+    with pytest.raises(
+        MeasureError, match=r"'f1' can read none of the outputs \(y \[1, 3, 8, 8\]\); give top1"
+    ):
         heads(graph, sample, "f1")
     for word, said in {
         "f1@x": "a score is 0 to 1",
@@ -340,7 +385,10 @@ def test_a_function_in_a_file(tmp_path: Path) -> None:
     (head,) = heads(graph, sample, f"{file}:near")
     assert measured([head], [sample], [sample]).share == 1.0
     assert measured([head], [sample], [{"y": np.ones((1, 3))}]).share == 0.0
-    for name, said in {"percent": "gave 99.0; a share is 0 to 1", "failing": "failed: KeyError: 'x'; mend"}.items():
+    for name, said in {
+        "percent": "gave 99.0; a share is 0 to 1",
+        "failing": "failed: KeyError: 'x'; mend",
+    }.items():
         (head,) = heads(graph, sample, f"{file}:{name}")
         with pytest.raises(MeasureError, match=said):
             measured([head], [sample], [sample])
@@ -368,7 +416,9 @@ def detector(path: Path, *, early: bool = False) -> Path:
         helper.make_node("Mul", ["x", "one"], ["head"]),
         helper.make_node("Split", ["head", "sizes"], ["boxes", "column"], axis=2),
         helper.make_node("Transpose", ["column"], ["scores"], perm=[0, 2, 1]),
-        helper.make_node("NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["indices"]),
+        helper.make_node(
+            "NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["indices"]
+        ),
         helper.make_node("Gather", ["indices", "third"], ["places"], axis=1),
         helper.make_node("Gather", ["boxes", "places"], ["found"], axis=1),
     ]
@@ -407,7 +457,9 @@ def test_all_detections_lost_is_no_agreement(early: bool, tmp_path: Path) -> Non
     """Scores just above the threshold, in one tensor with boxes of hundreds: no step of 8 bits keeps them."""
     model = detector(tmp_path / "detector.onnx", early=early)
     options: dict[str, Any] = {"boundary": "agreement=0.99", "calibration": scenes(0.51)}
-    with pytest.raises(PassError, match=r"do not agree in 99.00% .* at best the worst output has 0 by f1 of %found"):
+    with pytest.raises(
+        PassError, match=r"do not agree in 99.00% .* at best the worst output has 0 by f1 of %found"
+    ):
         irsplit.compile_model(model, tmp_path / "bundle", "head", **options)
     assert not (tmp_path / "bundle").exists()
 
@@ -420,7 +472,12 @@ def test_detections_that_stay_are_an_agreement_and_the_measure_is_told(tmp_path:
     assert "%rows cannot change at the boundary, and no agreement is asked of them" in texts
     assert "agreement 1 by f1 of %found on 4 calls, the worst of 2 readings of the outputs" in texts
     told = compiled.manifest.raw["agreement"]
-    assert (told["target"], told["share"], told["unreached"], told["calls"]) == (0.99, 1.0, ["rows"], 4)
+    assert (told["target"], told["share"], told["unreached"], told["calls"]) == (
+        0.99,
+        1.0,
+        ["rows"],
+        4,
+    )
     assert told["worst"] == {"measure": "f1", "outputs": ["found"], "share": 1.0, "compared": 16}
     assert '"agreement": {"target"' in (tmp_path / "bundle" / "report.json").read_text()
 
@@ -443,7 +500,9 @@ def test_the_measure_is_an_option_of_every_door(tmp_path: Path) -> None:
     file.write_text("def always(expected, found):\n    return 1\n")
     model = detector(tmp_path / "detector.onnx")
     options: dict[str, Any] = {"boundary": "agreement=0.99", "calibration": scenes(0.51)}
-    split = irsplit.split_bytes(model.read_bytes(), "head", agreement_measure=f"{file}:always", **options)
+    split = irsplit.split_bytes(
+        model.read_bytes(), "head", agreement_measure=f"{file}:always", **options
+    )
     assert f"measure={file}:always".encode() in split.files["manifest.json"]
     with pytest.raises(IrsplitError, match="has no effect without agreement=SHARE"):
         irsplit.compile_model(model, tmp_path / "bundle", "head", agreement_measure="f1")

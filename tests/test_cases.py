@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from irsplit.base.errors import IrsplitError
-from irsplit.ir import HeadRole, Model, Node, TensorType, Value, equal, parse_model, print_graph, verify
+from irsplit.ir import (
+    HeadRole,
+    Model,
+    Node,
+    TensorType,
+    Value,
+    equal,
+    parse_model,
+    print_graph,
+    verify,
+)
 from irsplit.passes import Context, Cut, Pipeline, find_cuts, registry
 from irsplit.passes.base import Samples
 
@@ -89,7 +99,10 @@ def _affine(_: Model, source: Value, target: Value) -> tuple[list[Value], list[N
 def _shapes(model: Model, sizes: Mapping[str, int]) -> dict[Value, tuple[int, ...]]:
     """Open dimensions as given, and 7 where nothing is."""
     return {
-        value: tuple(dim if isinstance(dim, int) else sizes.get(f"{value.name}.{axis}", 7) for axis, dim in dims)
+        value: tuple(
+            dim if isinstance(dim, int) else sizes.get(f"{value.name}.{axis}", 7)
+            for axis, dim in dims
+        )
         for value in model.entry.values()
         if isinstance(value.type, TensorType) and not value.type.is_static
         for dims in [list(enumerate(value.type.shape or ()))]
@@ -123,7 +136,9 @@ def outcome(text: str) -> str:
     return remarks + printed
 
 
-@pytest.mark.parametrize("path", sorted(CASES.glob("*/*.irs")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(CASES.glob("*/*.irs")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_case(path: Path, request: pytest.FixtureRequest) -> None:
     before, _, expected = path.read_text().partition(SEPARATOR)
     result = outcome(before)

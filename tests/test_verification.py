@@ -26,7 +26,11 @@ CASES = corpus.DEFAULT.parent / "cases"
 
 
 def saved(
-    path: Path, nodes: Sequence[Any], outputs: Sequence[Any], constants: dict[str, Any] | None = None, rows: Any = 1
+    path: Path,
+    nodes: Sequence[Any],
+    outputs: Sequence[Any],
+    constants: dict[str, Any] | None = None,
+    rows: Any = 1,
 ) -> Path:
     """An ONNX model from x f32[rows, 8] to these outputs."""
     graph = helper.make_graph(
@@ -34,7 +38,10 @@ def saved(
         "main",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 8])],
         outputs,
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()],
+        [
+            numpy_helper.from_array(np.asarray(array), name)
+            for name, array in (constants or {}).items()
+        ],
     )
     imports = [helper.make_opsetid("", 13), helper.make_opsetid("ai.onnx.ml", 2)]
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
@@ -63,7 +70,9 @@ def of_nothing(tmp_path: Path) -> Path:
 
 
 def test_nothing_compared_is_no_proof(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", str(of_nothing(tmp_path)), "-o", str(tmp_path / "b"), "--cut", "h"]) == 0
+    assert (
+        main(["compile", str(of_nothing(tmp_path)), "-o", str(tmp_path / "b"), "--cut", "h"]) == 0
+    )
     capsys.readouterr()
     assert main(["verify", str(tmp_path / "b")]) == 1
     told = capsys.readouterr().out
@@ -85,10 +94,17 @@ def noisy(tmp_path: Path, *, alone: bool = False) -> Path:
         helper.make_node("Sqrt", ["h"], ["settled"]),
     ]
     outputs = [tensor("drawn", [64, 8]), tensor("settled", [64, 8])]
-    return saved(tmp_path / "noisy.onnx", nodes[:3] if alone else nodes, outputs[:1] if alone else outputs, rows=64)
+    return saved(
+        tmp_path / "noisy.onnx",
+        nodes[:3] if alone else nodes,
+        outputs[:1] if alone else outputs,
+        rows=64,
+    )
 
 
-def test_random_outputs_are_compared_by_statistics_and_the_others_bit_by_bit(tmp_path: Path) -> None:
+def test_random_outputs_are_compared_by_statistics_and_the_others_bit_by_bit(
+    tmp_path: Path,
+) -> None:
     outcome = verified(noisy(tmp_path), "h")
     assert outcome.holds
     assert not outcome.bit_equal
@@ -100,11 +116,16 @@ def test_random_outputs_are_compared_by_statistics_and_the_others_bit_by_bit(tmp
     json.dumps(outcome.to_json(), allow_nan=False)
 
 
-def test_a_requirement_of_noise_alone_cannot_be_met(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_requirement_of_noise_alone_cannot_be_met(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     irsplit.compile_model(noisy(tmp_path, alone=True), tmp_path / "bundle", "h")
     assert main(["verify", str(tmp_path / "bundle"), "--min-agreement", "0.5"]) == 1
     told = capsys.readouterr().out
-    assert "the model is random: two runs of the whole differ in %drawn, which are compared by statistics" in told
+    assert (
+        "the model is random: two runs of the whole differ in %drawn, which are compared by statistics"
+        in told
+    )
     assert "FAILED: every output is random, and no requirement can be measured" in told
     assert "bit-equal" not in told
 
@@ -137,11 +158,15 @@ def test_real_random_models_verify(name: str, cut: str, tmp_path: Path) -> None:
 
 
 def test_maps_and_sequences_are_compared_by_their_numbers(tmp_path: Path) -> None:
-    ints = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, tensor("_", []).type))
+    ints = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(TensorProto.INT64, tensor("_", []).type)
+    )
     floats = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
     nodes = [
         helper.make_node("Relu", ["x"], ["h"]),
-        helper.make_node("ZipMap", ["h"], ["classes"], domain="ai.onnx.ml", classlabels_int64s=list(range(8))),
+        helper.make_node(
+            "ZipMap", ["h"], ["classes"], domain="ai.onnx.ml", classlabels_int64s=list(range(8))
+        ),
         helper.make_node("SequenceConstruct", ["h", "h"], ["parts"]),
     ]
     outputs = [helper.make_value_info("classes", ints), helper.make_value_info("parts", floats)]
@@ -190,7 +215,10 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ([], ""),
         (["--min-agreement", "0.5", "--max-error", "1e6", "--min-snr", "0"], ""),
-        (["--max-error", "1e-9"], r"FAILED: %logits has an error of [\d.]+, and at most 1e-09 is asked for"),
+        (
+            ["--max-error", "1e-9"],
+            r"FAILED: %logits has an error of [\d.]+, and at most 1e-09 is asked for",
+        ),
         (["--min-snr", "120"], r"FAILED: %logits has [\d.]+ dB, and at least 120 dB are asked for"),
     ],
 )
@@ -208,7 +236,9 @@ def test_requirements_make_a_gate(
         assert re.search(said, told)
 
 
-def test_an_agreement_that_is_asked_for(quantized: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_agreement_that_is_asked_for(
+    quantized: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "measure.py"
     file.write_text("def half(expected, found):\n    return 0.5\n")
     words = ["verify", str(quantized), "--agreement-measure", f"{file}:half", "--min-agreement"]
@@ -220,7 +250,9 @@ def test_an_agreement_that_is_asked_for(quantized: Path, tmp_path: Path, capsys:
     assert "a least agreement of 60.0 is no share; give 0 to 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [{"min_agreement": -1}, {"max_error": float("nan")}, {"min_snr": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"min_agreement": -1}, {"max_error": float("nan")}, {"min_snr": float("nan")}]
+)
 def test_requirements_that_are_none(options: dict[str, float]) -> None:
     with pytest.raises(EngineError):
         Requirements(**options)
@@ -229,7 +261,9 @@ def test_requirements_that_are_none(options: dict[str, float]) -> None:
 # -- sizes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_knows_the_symbols_of_its_dimensions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_knows_the_symbols_of_its_dimensions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Sqrt", ["h"], ["y"])]
     model = saved(tmp_path / "open.onnx", nodes, [tensor("y", ["batch", 8])], rows="batch")
     irsplit.compile_model(model, tmp_path / "b", "h", codec="raw")

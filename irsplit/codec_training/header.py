@@ -18,7 +18,9 @@ _PREAMBLE = """\
  */"""
 
 
-def c_header(boundary: FrameSchema, symbolic: int | None = None, dims: Mapping[str, int] | None = None) -> str:
+def c_header(
+    boundary: FrameSchema, symbolic: int | None = None, dims: Mapping[str, int] | None = None
+) -> str:
     """C header of a boundary. Sizes are those of a 64-bit machine, which no smaller machine exceeds.
 
     `symbolic` is the size that this firmware gives to every open dimension, such as its batch, and `dims` that of some,
@@ -27,7 +29,10 @@ def c_header(boundary: FrameSchema, symbolic: int | None = None, dims: Mapping[s
     """
     given = dims or {}
     open_dims = [
-        f"{spec.name}.{axis}" for spec in boundary.tensors for axis, dim in enumerate(spec.shape) if dim is None
+        f"{spec.name}.{axis}"
+        for spec in boundary.tensors
+        for axis, dim in enumerate(spec.shape)
+        if dim is None
     ]
     missing = [dim for dim in open_dims if symbolic is None and dim not in given]
     if missing:
@@ -54,13 +59,17 @@ def c_header(boundary: FrameSchema, symbolic: int | None = None, dims: Mapping[s
         lines += _tensor_lines(f"{prefix}_TENSOR{index}", spec, shape)
     lines += ["", f"static const unsigned char {name}_descriptor[{len(descriptor)}] = {{"]
     lines += [
-        "    " + ", ".join(f"{byte}" for byte in descriptor[at : at + 20]) + "," for at in range(0, len(descriptor), 20)
+        "    " + ", ".join(f"{byte}" for byte in descriptor[at : at + 20]) + ","
+        for at in range(0, len(descriptor), 20)
     ]
     return "\n".join([*lines, "};", "", "#endif", ""])
 
 
 def _shape(spec: TensorSpec, symbolic: int, given: Mapping[str, int]) -> list[int]:
-    return [given.get(f"{spec.name}.{axis}", symbolic) if dim is None else dim for axis, dim in enumerate(spec.shape)]
+    return [
+        given.get(f"{spec.name}.{axis}", symbolic) if dim is None else dim
+        for axis, dim in enumerate(spec.shape)
+    ]
 
 
 def _tensor_lines(prefix: str, spec: TensorSpec, shape: Sequence[int]) -> list[str]:

@@ -46,7 +46,10 @@ def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
             if log.structured:
                 log.event(name, target=target, **event)
                 return
-            kind = {"error": "error: ", "remark": "warning: " if event.get("warning") else "note: "}.get(name, "")
+            kind = {
+                "error": "error: ",
+                "remark": "warning: " if event.get("warning") else "note: ",
+            }.get(name, "")
             say(f"{target}: {kind}{_SAID.get(name, '{text}').format(**event)}")
 
         flags = ["--werror"] if arguments.werror else []
@@ -56,7 +59,9 @@ def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
         return max(failed.values())
     if arguments.depfile is not None:
         files = dict.fromkeys(file for target in targets for file in build.inputs(target))
-        write_depfile(arguments.depfile, build.bundle(targets[0]) / MANIFEST, [arguments.model, *files])
+        write_depfile(
+            arguments.depfile, build.bundle(targets[0]) / MANIFEST, [arguments.model, *files]
+        )
     if arguments.json:
         print_json({target.name: str(build.bundle(target)) for target in targets})
     return 0
@@ -79,4 +84,6 @@ def _check(path: Path, target: Target, options: ArgumentParser) -> None:
         raise ParseError(f"{where}: no option '{name}'; 'irsplit compile --help' lists them")
     if unknown_to_verify:
         name = unknown_to_verify[0].partition("=")[0].removeprefix("--")
-        raise ParseError(f"{where}: no option '{name}' of verify; 'irsplit verify --help' lists them")
+        raise ParseError(
+            f"{where}: no option '{name}' of verify; 'irsplit verify --help' lists them"
+        )

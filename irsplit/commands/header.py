@@ -22,8 +22,12 @@ irsplit header build/firmware --dim 1 -o build/boundary.h
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side")
-    parser.add_argument("--boundary", type=int, default=0, metavar="N", help="which one of several; default 0")
+    parser.add_argument(
+        "bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side"
+    )
+    parser.add_argument(
+        "--boundary", type=int, default=0, metavar="N", help="which one of several; default 0"
+    )
     parser.add_argument(
         "--dim",
         action="append",
@@ -31,7 +35,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar=DIM,
         help=f"size of an open dimension, such as the batch: {DIM_NAMES}, or N alone for all of them",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="boundary.h", help="write it there; default: print it")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="boundary.h", help="write it there; default: print it"
+    )
 
 
 def run(arguments: Namespace) -> int:

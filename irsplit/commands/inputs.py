@@ -30,17 +30,28 @@ def model_dims(words: Sequence[str], path: Path) -> dict[str, int]:
     return given_sizes(words, dialect_of(path).read(path).entry) if words else {}
 
 
-def bundle_dims(words: Sequence[str], infos: Sequence[TensorInfo], manifest: Manifest) -> dict[str, int]:
+def bundle_dims(
+    words: Sequence[str], infos: Sequence[TensorInfo], manifest: Manifest
+) -> dict[str, int]:
     """Sizes of open dimensions of a bundle's inputs by "<input>.<axis>"; the manifest has their symbols."""
     return tensor_dims(words, {info.name: info.shape or () for info in infos}, manifest)
 
 
-def tensor_dims(words: Sequence[str], shapes: Mapping[str, Sequence[int | None]], manifest: Manifest) -> dict[str, int]:
+def tensor_dims(
+    words: Sequence[str], shapes: Mapping[str, Sequence[int | None]], manifest: Manifest
+) -> dict[str, int]:
     """The same for any tensors of a bundle, by name."""
     symbols: dict[str, str] = manifest.raw.get("symbols", {})
-    free = [(name, f"{name}.{axis}") for name, shape in shapes.items() for axis, dim in enumerate(shape) if dim is None]
+    free = [
+        (name, f"{name}.{axis}")
+        for name, shape in shapes.items()
+        for axis, dim in enumerate(shape)
+        if dim is None
+    ]
     own = [symbols[dim] for _, dim in free if dim in symbols]
-    given = parse_sizes(words, dict.fromkeys((*(name for pair in sorted(free) for name in pair), *own)))
+    given = parse_sizes(
+        words, dict.fromkeys((*(name for pair in sorted(free) for name in pair), *own))
+    )
     sizes: dict[str, int] = {}
     for tensor, dim in free:
         names = [name for name in (dim, tensor, symbols.get(dim, dim)) if name in given]
@@ -57,6 +68,8 @@ def parse_inputs(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str,
         # Tensor names may hold '=': the longest known name that fits wins.
         name = max((name for name in known if word.startswith(f"{name}=")), key=len, default=None)
         if name is None:
-            raise EngineError(f"--input {word}: give NAME=FILE with one of the inputs {', '.join(known)}")
+            raise EngineError(
+                f"--input {word}: give NAME=FILE with one of the inputs {', '.join(known)}"
+            )
         inputs[name] = load_input(word[len(name) + 1 :], known[name])
     return inputs

@@ -22,7 +22,11 @@ irsplit verify build/digits --inputs examples/digits/pictures --min-agreement 0.
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
-    parser.add_argument("--model", type=Path, help="the source model, when it is no longer where it was compiled from")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="the source model, when it is no longer where it was compiled from",
+    )
     parser.add_argument(
         "--input",
         action="append",
@@ -30,21 +34,36 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="an input of every call: .npy, an image, a .wav, or a number; the other inputs are made up",
     )
-    parser.add_argument("--inputs", type=Path, nargs="+", default=[], metavar="FILE", help="inputs of several calls")
-    parser.add_argument("--seed", type=int, default=0, help="for inputs that are made up; default 0")
+    parser.add_argument(
+        "--inputs", type=Path, nargs="+", default=[], metavar="FILE", help="inputs of several calls"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="for inputs that are made up; default 0"
+    )
     add_dims(parser)
     add_measure(parser, "--min-agreement reads")
     parser.add_argument(
-        "--min-agreement", type=float, metavar="SHARE", help="exit with 1 when the outputs agree less, as 0.99"
+        "--min-agreement",
+        type=float,
+        metavar="SHARE",
+        help="exit with 1 when the outputs agree less, as 0.99",
     )
     parser.add_argument(
-        "--max-error", type=float, metavar="X", help="exit with 1 when an element of an output is off by more"
+        "--max-error",
+        type=float,
+        metavar="X",
+        help="exit with 1 when an element of an output is off by more",
     )
     parser.add_argument(
-        "--min-snr", type=float, metavar="DB", help="exit with 1 when an output's signal to noise ratio is lower, in dB"
+        "--min-snr",
+        type=float,
+        metavar="DB",
+        help="exit with 1 when an output's signal to noise ratio is lower, in dB",
     )
     parser.add_argument(
-        "--allow-nothing", action="store_true", help="exit with 0 when all outputs are empty and nothing is compared"
+        "--allow-nothing",
+        action="store_true",
+        help="exit with 0 when all outputs are empty and nothing is compared",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -63,7 +82,9 @@ def run(arguments: Namespace) -> int:
             seed=arguments.seed,
             dims=dims,
             agreement_measure=arguments.agreement_measure,
-            requirements=Requirements(arguments.min_agreement, arguments.max_error, arguments.min_snr),
+            requirements=Requirements(
+                arguments.min_agreement, arguments.max_error, arguments.min_snr
+            ),
             allow_nothing=arguments.allow_nothing,
             progress=told,
         )
@@ -77,7 +98,9 @@ def run(arguments: Namespace) -> int:
 def _print(outcome: Verification, infos: Sequence[TensorInfo]) -> None:
     if outcome.random:
         names = ", ".join(f"%{output.name}" for output in outcome.random)
-        print(f"the model is random: two runs of the whole differ in {names}, which are compared by statistics")
+        print(
+            f"the model is random: two runs of the whole differ in {names}, which are compared by statistics"
+        )
         print(_statistics(outcome.random))
     settings = (
         ("optimisations off:", outcome.exact, outcome.tolerance),
@@ -89,14 +112,20 @@ def _print(outcome: Verification, infos: Sequence[TensorInfo]) -> None:
     if outcome.agreement.worst is not None and not outcome.lossless:
         print(f"agreement {outcome.agreement.worst}{_others(outcome)}")
     if empty := [output.name for output in outcome.exact if not output.elements]:
-        print(f"nothing to compare in {', '.join(f'%{name}' for name in empty)}: empty in every call")
+        print(
+            f"nothing to compare in {', '.join(f'%{name}' for name in empty)}: empty in every call"
+        )
     frames = ", ".join(f"{size} B" for size in outcome.frame_bytes)
-    print(f"{outcome.calls} call{'s' if outcome.calls > 1 else ''}{_sizes(infos, outcome.shapes)}, frames of {frames}")
+    print(
+        f"{outcome.calls} call{'s' if outcome.calls > 1 else ''}{_sizes(infos, outcome.shapes)}, frames of {frames}"
+    )
     for reason in outcome.failures:
         print(f"FAILED: {reason}")
 
 
-def _print_setting(setting: str, outputs: Sequence[OutputDifference], tolerance: float, *, lossless: bool) -> None:
+def _print_setting(
+    setting: str, outputs: Sequence[OutputDifference], tolerance: float, *, lossless: bool
+) -> None:
     equal = all(output.bit_equal for output in outputs)
     close = all(output.close(tolerance) for output in outputs)
     within = f"close, within {tolerance:.2g} of the largest value" if lossless else "quantized"
@@ -119,7 +148,10 @@ def _sizes(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> 
     told = [
         f"{info.name} {list(shapes[info.name])}"
         for info in infos
-        if any(dim is None and size != 1 for dim, size in zip(info.shape or (), shapes[info.name], strict=False))
+        if any(
+            dim is None and size != 1
+            for dim, size in zip(info.shape or (), shapes[info.name], strict=False)
+        )
     ]
     return f" with {', '.join(told)}" if told else ""
 

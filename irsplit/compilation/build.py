@@ -66,11 +66,23 @@ class BuildFile:
             raise ParseError(f"{path}: is no TOML: {error}") from error
         unknown = sorted(set(data) - {"output", "defaults", "targets"})
         if unknown:
-            raise ParseError(f"{path}: unknown key '{unknown[0]}'; known keys: output, defaults, targets")
-        output, defaults, tables = data.get("output", "build"), data.get("defaults", {}), data.get("targets")
+            raise ParseError(
+                f"{path}: unknown key '{unknown[0]}'; known keys: output, defaults, targets"
+            )
+        output, defaults, tables = (
+            data.get("output", "build"),
+            data.get("defaults", {}),
+            data.get("targets"),
+        )
         if not isinstance(output, str) or not isinstance(defaults, dict):
-            raise ParseError(f"{path}: output is the name of a folder and defaults a table of options")
-        if not isinstance(tables, dict) or not tables or not all(isinstance(each, dict) for each in tables.values()):
+            raise ParseError(
+                f"{path}: output is the name of a folder and defaults a table of options"
+            )
+        if (
+            not isinstance(tables, dict)
+            or not tables
+            or not all(isinstance(each, dict) for each in tables.values())
+        ):
             raise ParseError(f"{path}: has no target; add a table [targets.NAME] with a model")
         targets = [_target(path, name, {**defaults, **table}) for name, table in tables.items()]
         return cls(path.parent, path.parent / output, tuple(targets))
@@ -90,7 +102,9 @@ class BuildFile:
         """What the bundle was made from when it was made last."""
         return [self.folder / file for file in _read_stamp(self._stamp(target)).get("files", {})]
 
-    def build(self, targets: Iterable[Target], jobs: int, report: Report, flags: Sequence[str] = ()) -> dict[str, int]:
+    def build(
+        self, targets: Iterable[Target], jobs: int, report: Report, flags: Sequence[str] = ()
+    ) -> dict[str, int]:
         """Make the bundles of the targets that are not fresh; the names of those that failed, with their exit codes: 1
         where the bundle did not hold, 2 where there is none.
 
@@ -98,7 +112,9 @@ class BuildFile:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max(1, jobs)) as pool:
-            made = {target.name: pool.submit(self._make, target, report, flags) for target in targets}
+            made = {
+                target.name: pool.submit(self._make, target, report, flags) for target in targets
+            }
             return {name: code.result() for name, code in made.items() if code.result()}
 
     def _make(self, target: Target, report: Report, flags: Sequence[str]) -> int:
@@ -124,9 +140,13 @@ class BuildFile:
         write_file(stamp, lambda file: file.write(text.encode()))
         return 0
 
-    def _compile(self, target: Target, bundle: Path, depfile: Path, words: Sequence[str], report: Report) -> int:
+    def _compile(
+        self, target: Target, bundle: Path, depfile: Path, words: Sequence[str], report: Report
+    ) -> int:
         output = ["-o", str(bundle), "--log-json", "--depfile", str(depfile)]
-        return _compile(self.folder, [target.model, *output, *words], lambda event: report(target.name, event))
+        return _compile(
+            self.folder, [target.model, *output, *words], lambda event: report(target.name, event)
+        )
 
     def _compile_verified(
         self,
@@ -153,7 +173,10 @@ class BuildFile:
                 return code
             code, outcome = _verify(self.folder, [str(candidate), "--model", target.model, *verify])
             if code:
-                report(target.name, {"event": "error", "text": f"verify: {outcome.pop('text')}", **outcome})
+                report(
+                    target.name,
+                    {"event": "error", "text": f"verify: {outcome.pop('text')}", **outcome},
+                )
                 depfile.unlink()
                 return code
             report(target.name, {"event": "verified", **outcome})
@@ -168,7 +191,11 @@ class BuildFile:
         """Files that words of the command line name: themselves, behind NAME= or in front of :FUNCTION."""
         files: list[str] = []
         for word in words:
-            for name in {word, word.partition("=")[2], word.rpartition("=")[2].rpartition(":")[0]} - {""}:
+            for name in {
+                word,
+                word.partition("=")[2],
+                word.rpartition("=")[2].rpartition(":")[0],
+            } - {""}:
                 path = self.folder / name
                 inside = sorted(path.iterdir()) if path.is_dir() else [path]
                 files += [os.path.relpath(file, self.folder) for file in inside if file.is_file()]
@@ -183,7 +210,9 @@ class BuildFile:
             stamp.get("key") == key
             and manifest.is_file()
             and stamp.get("manifest") == file_digest(manifest)
-            and all(_is_unchanged(self.folder / file, state) for file, state in stamp["files"].items())
+            and all(
+                _is_unchanged(self.folder / file, state) for file, state in stamp["files"].items()
+            )
         )
 
 
@@ -192,12 +221,20 @@ def _target(path: Path, name: str, options: dict[str, Any]) -> Target:
     if not isinstance(model, str):
         raise ParseError(f"{path}: target '{name}' has no model; add model = \"FILE\"")
     if "/" in name or name.startswith("."):
-        raise ParseError(f"{path}: target '{name}': the name is a folder's; use no '/' and no dot in front")
+        raise ParseError(
+            f"{path}: target '{name}': the name is a folder's; use no '/' and no dot in front"
+        )
     reserved = sorted({"output", "depfile", "json", "log-json", "werror"} & set(options))
     if reserved:
-        raise ParseError(f"{path}: target '{name}': '{reserved[0]}' is not for a target; give it on the command line")
+        raise ParseError(
+            f"{path}: target '{name}': '{reserved[0]}' is not for a target; give it on the command line"
+        )
     verify = _verify_words(path, name, options.pop("verify", False))
-    words = [word for option, value in sorted(options.items()) for word in _words(path, name, option, value)]
+    words = [
+        word
+        for option, value in sorted(options.items())
+        for word in _words(path, name, option, value)
+    ]
     return Target(name, model, tuple(words), verify)
 
 
@@ -206,11 +243,19 @@ def _verify_words(path: Path, name: str, options: Any) -> tuple[str, ...] | None
     if isinstance(options, bool):
         return () if options else None
     if not isinstance(options, dict):
-        raise ParseError(f"{path}: target '{name}': verify must be true or a table, as {{min-agreement = 0.99}}")
+        raise ParseError(
+            f"{path}: target '{name}': verify must be true or a table, as {{min-agreement = 0.99}}"
+        )
     table: dict[str, Any] = options
     if reserved := sorted({"model", "json"} & set(table)):
-        raise ParseError(f"{path}: target '{name}': '{reserved[0]}' of verify is the target's own; leave it out")
-    return tuple(word for option, value in sorted(table.items()) for word in _words(path, name, option, value))
+        raise ParseError(
+            f"{path}: target '{name}': '{reserved[0]}' of verify is the target's own; leave it out"
+        )
+    return tuple(
+        word
+        for option, value in sorted(table.items())
+        for word in _words(path, name, option, value)
+    )
 
 
 def _key(target: Target, words: Sequence[str]) -> str:
@@ -234,14 +279,21 @@ def _words(path: Path, name: str, option: str, value: Any) -> list[str]:
         case [*items]:
             return [f"{flag}={item}" for item in items]
         case _:
-            raise ParseError(f"{path}: target '{name}': {option} must be text, a number, true or a list of those")
+            raise ParseError(
+                f"{path}: target '{name}': {option} must be text, a number, true or a list of those"
+            )
 
 
 def _compile(folder: Path, words: Sequence[str], report: Callable[[dict[str, Any]], None]) -> int:
     """Run `irsplit compile` in the build file's folder, so that names in bundles do not depend on where that lies."""
     command = [sys.executable, "-m", "irsplit", "compile", *words]
     with subprocess.Popen(
-        command, cwd=folder, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -252,12 +304,18 @@ def _compile(folder: Path, words: Sequence[str], report: Callable[[dict[str, Any
 def _verify(folder: Path, words: Sequence[str]) -> tuple[int, dict[str, Any]]:
     """Exit code of `irsplit verify`, and what to report of it; "text" says why where the code is not 0."""
     command = [sys.executable, "-m", "irsplit", "verify", "--json", *words]
-    done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False
+    )
     try:
         outcome = json.loads(done.stdout)
     except ValueError:
         return done.returncode or 2, {"text": done.stderr.strip().removeprefix("error: ")}
-    told = {"lossless": outcome["lossless"], "calls": outcome["calls"], "agreement": outcome["agreement"]}
+    told = {
+        "lossless": outcome["lossless"],
+        "calls": outcome["calls"],
+        "agreement": outcome["agreement"],
+    }
     reasons = {"text": "; ".join(outcome["failures"])} if done.returncode else {}
     return done.returncode, told | reasons
 
@@ -272,7 +330,11 @@ def _event(line: str) -> dict[str, Any]:
         event = json.loads(line)
     except ValueError:
         return {"event": "output", "text": line.rstrip("\n")}
-    return event if isinstance(event, dict) and "event" in event else {"event": "output", "text": line.rstrip("\n")}
+    return (
+        event
+        if isinstance(event, dict) and "event" in event
+        else {"event": "output", "text": line.rstrip("\n")}
+    )
 
 
 def _state(path: Path) -> list[Any]:

@@ -55,7 +55,9 @@ def random_outputs(names: Sequence[str], one: Run, other: Run) -> tuple[str, ...
     )
 
 
-def runs_of_whole(file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions, *, stateful: bool) -> list[Run]:
+def runs_of_whole(
+    file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions, *, stateful: bool
+) -> list[Run]:
     """Outputs of RUNS runs of the whole model. An engine goes on drawing numbers from call to call, so that one process
     will do unless state goes on with them."""
     if stateful:
@@ -64,7 +66,9 @@ def runs_of_whole(file: SegmentFile, calls: Sequence[Inputs], options: EngineOpt
     return _parts(outputs, len(calls))
 
 
-def runs_of_bundle(manifest: Manifest, calls: Sequence[Inputs], options: EngineOptions, *, stateful: bool) -> list[Run]:
+def runs_of_bundle(
+    manifest: Manifest, calls: Sequence[Inputs], options: EngineOptions, *, stateful: bool
+) -> list[Run]:
     """The same of the bundle."""
     if stateful:
         return [isolated(run_bundle, manifest.folder, calls, options)[0] for _ in range(RUNS)]
@@ -72,11 +76,17 @@ def runs_of_bundle(manifest: Manifest, calls: Sequence[Inputs], options: EngineO
     return _parts(outputs, len(calls))
 
 
-def statistics(name: str, whole: Sequence[Run], bundle: Sequence[Run], tolerance: float) -> Statistics:
+def statistics(
+    name: str, whole: Sequence[Run], bundle: Sequence[Run], tolerance: float
+) -> Statistics:
     """Of one output; `tolerance` is what its features may differ by beside chance, as a share of its magnitude."""
     with np.errstate(all="ignore"):
         deviation = max(
-            _deviation([run[call][name] for run in whole], [run[call].get(name) for run in bundle], tolerance)
+            _deviation(
+                [run[call][name] for run in whole],
+                [run[call].get(name) for run in bundle],
+                tolerance,
+            )
             for call in range(len(whole[0]))
         )
         return Statistics(len(whole), _summary(name, whole), _summary(name, bundle), deviation)
@@ -86,7 +96,9 @@ def _deviation(whole: Sequence[Any], bundle: Sequence[Any], tolerance: float) ->
     """The largest deviation of any feature of one call's output."""
     if {_kind(value) for value in whole} != {_kind(value) for value in bundle}:
         return float("inf")
-    a, b = (np.array([_features(_elements(value)) for value in values]) for values in (whole, bundle))
+    a, b = (
+        np.array([_features(_elements(value)) for value in values]) for values in (whole, bundle)
+    )
     if not np.isfinite(a).all() or not np.isfinite(b).all():
         return float("inf")
     difference = np.abs(a.mean(0) - b.mean(0))
@@ -105,13 +117,26 @@ def _features(elements: NDArray[np.float64]) -> list[float]:
     """How many elements, mean, standard deviation, quantiles."""
     if not elements.size:
         return [0.0] * (3 + len(_QUANTILES))
-    return [float(elements.size), float(elements.mean()), float(elements.std()), *np.quantile(elements, _QUANTILES)]
+    return [
+        float(elements.size),
+        float(elements.mean()),
+        float(elements.std()),
+        *np.quantile(elements, _QUANTILES),
+    ]
 
 
 def _elements(value: Any) -> NDArray[np.float64]:
     """All numbers of an output; complex ones by their magnitude, text by nothing."""
-    parts = [np.abs(leaf) if leaf.dtype.kind == "c" else leaf for leaf in leaves(value) if leaf.dtype.kind in "biufc"]
-    return np.concatenate([part.ravel().astype(np.float64) for part in parts]) if parts else np.zeros(0)
+    parts = [
+        np.abs(leaf) if leaf.dtype.kind == "c" else leaf
+        for leaf in leaves(value)
+        if leaf.dtype.kind in "biufc"
+    ]
+    return (
+        np.concatenate([part.ravel().astype(np.float64) for part in parts])
+        if parts
+        else np.zeros(0)
+    )
 
 
 def _summary(name: str, runs: Sequence[Run]) -> tuple[float, float]:

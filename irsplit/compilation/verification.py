@@ -15,7 +15,14 @@ from irsplit.codec_training.agreement.reach import reached_outputs
 from irsplit.codec_training.agreement.recognise import RoleOf, View
 from irsplit.compilation import sources
 from irsplit.compilation.differences import TOLERANCE, OutputDifference, compare
-from irsplit.compilation.randomness import Run, Statistics, random_outputs, runs_of_bundle, runs_of_whole, statistics
+from irsplit.compilation.randomness import (
+    Run,
+    Statistics,
+    random_outputs,
+    runs_of_bundle,
+    runs_of_whole,
+    statistics,
+)
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_whole
 from irsplit.engines.inputs import tensor_info
@@ -54,13 +61,17 @@ class Requirements:
     def unmet(self, outputs: Sequence[OutputDifference], agreement: Agreement) -> list[str]:
         """What is not kept, as text."""
         reasons: list[str] = []
-        asked = self.min_agreement is not None or self.max_error is not None or self.min_snr is not None
+        asked = (
+            self.min_agreement is not None or self.max_error is not None or self.min_snr is not None
+        )
         if asked and not outputs:
             return ["every output is random, and no requirement can be measured"]
         if self.min_agreement is not None and agreement.worst is None:
             reasons.append("no output has anything of which an agreement could be measured")
         elif self.min_agreement is not None and agreement.share < self.min_agreement:
-            reasons.append(f"agreement {agreement.worst}, and at least {self.min_agreement:g} is asked for")
+            reasons.append(
+                f"agreement {agreement.worst}, and at least {self.min_agreement:g} is asked for"
+            )
         for output in outputs:
             if self.max_error is not None and not output.max_error <= self.max_error:
                 text = f"an error of {output.max_error:.4g}, and at most {self.max_error:g} is asked for"
@@ -143,7 +154,11 @@ class _Compared:
 
     def differences(self, names: Sequence[str]) -> tuple[OutputDifference, ...]:
         return tuple(
-            compare(name, [call[name] for call in self.expected], [call.get(name) for call in self.found])
+            compare(
+                name,
+                [call[name] for call in self.expected],
+                [call.get(name) for call in self.found],
+            )
             for name in names
         )
 
@@ -187,13 +202,24 @@ def verify_bundle(
         exact = _run(manifest, whole, calls, EXACT, steps)
     else:
         calls, exact = first_taken(
-            lambda calls: _run(manifest, whole, calls, EXACT, steps), infos, 3, seed=seed, dims=dims, given=fixed
+            lambda calls: _run(manifest, whole, calls, EXACT, steps),
+            infos,
+            3,
+            seed=seed,
+            dims=dims,
+            given=fixed,
         )
     optimized = _run(manifest, whole, calls, DEFAULT_OPTIONS, steps) if engine_defaults else None
 
     specs = [spec for boundary in manifest.boundaries for spec in boundary.tensors]
-    lossless = all(spec.quantization is None for spec in specs) and "boundary_ops" not in manifest.raw
-    tolerance = max((HALF_TOLERANCE.get(spec.dtype, 0.0) for spec in specs), default=0.0) if lossless else np.inf
+    lossless = (
+        all(spec.quantization is None for spec in specs) and "boundary_ops" not in manifest.raw
+    )
+    tolerance = (
+        max((HALF_TOLERANCE.get(spec.dtype, 0.0) for spec in specs), default=0.0)
+        if lossless
+        else np.inf
+    )
     names = [info.name for info in manifest.outputs]
     outputs = exact.differences(names)
     random: tuple[RandomOutput, ...] = ()
@@ -204,11 +230,17 @@ def verify_bundle(
     settled = [name for name in names if name not in drawn]
 
     role_of = head_roles(dialect) or _no_role
-    agreement = _agreement(manifest, source, role_of, exact, settled, agreement_measure or _measure_of(manifest))
-    elements = sum(output.elements for output in outputs) + sum(output.whole_difference.elements for output in random)
+    agreement = _agreement(
+        manifest, source, role_of, exact, settled, agreement_measure or _measure_of(manifest)
+    )
+    elements = sum(output.elements for output in outputs) + sum(
+        output.whole_difference.elements for output in random
+    )
     failures = [*_broken(outputs, random, tolerance), *requirements.unmet(outputs, agreement)]
     if not elements and not allow_nothing:
-        failures.append("nothing could be compared: all outputs are empty; give inputs for which the model finds some")
+        failures.append(
+            "nothing could be compared: all outputs are empty; give inputs for which the model finds some"
+        )
     means = tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*exact.frames, strict=True))
     shapes = {name: np.shape(array) for name, array in calls[0].items()}
     return Verification(
@@ -236,17 +268,25 @@ def _whole(source: Model, path: Path, manifest: Manifest) -> SegmentFile:
 
 
 def _run(
-    manifest: Manifest, whole: SegmentFile, calls: Sequence[Inputs], options: EngineOptions, steps: Steps
+    manifest: Manifest,
+    whole: SegmentFile,
+    calls: Sequence[Inputs],
+    options: EngineOptions,
+    steps: Steps,
 ) -> _Compared:
     setting = "engine defaults" if options.optimize else "optimisations off"
     steps.begin(f"whole model, {setting}")
     expected, optimized = isolated(run_whole, whole, calls, options)
-    options = replace(options, optimize=optimized)  # halves must not be run more exactly than the whole could be
+    options = replace(
+        options, optimize=optimized
+    )  # halves must not be run more exactly than the whole could be
     steps.begin(f"bundle, {setting}")
     return _Compared(expected, *isolated(run_bundle, manifest.folder, calls, options))
 
 
-def _broken(outputs: Sequence[OutputDifference], random: Sequence[RandomOutput], tolerance: float) -> list[str]:
+def _broken(
+    outputs: Sequence[OutputDifference], random: Sequence[RandomOutput], tolerance: float
+) -> list[str]:
     """What of a bundle's own promise is not kept, as text."""
     broken = [o for o in outputs if not o.close(tolerance) or not np.isfinite(o.max_error)]
     strange = [o for o in random if not o.statistics.agree and np.isfinite(tolerance)]
@@ -256,7 +296,9 @@ def _broken(outputs: Sequence[OutputDifference], random: Sequence[RandomOutput],
         reasons.append(f"the bundle does not compute what its model computes: {names}")
     if strange:
         names = ", ".join(f"%{output.name}" for output in strange)
-        reasons.append(f"random outputs of the bundle have other statistics than the model's: {names}")
+        reasons.append(
+            f"random outputs of the bundle have other statistics than the model's: {names}"
+        )
     return reasons
 
 
@@ -269,7 +311,11 @@ def _may_be_random(source: Model) -> bool:
 
 
 def _random(
-    manifest: Manifest, whole: SegmentFile, calls: Sequence[Inputs], exact: _Compared, tolerance: float
+    manifest: Manifest,
+    whole: SegmentFile,
+    calls: Sequence[Inputs],
+    exact: _Compared,
+    tolerance: float,
 ) -> tuple[RandomOutput, ...]:
     """The outputs in which a second run of the whole model differs from the first."""
     second, optimized = isolated(run_whole, whole, calls, EXACT)
@@ -282,8 +328,12 @@ def _random(
     bundle_runs = runs_of_bundle(manifest, calls, options, stateful=stateful)
     found: list[RandomOutput] = []
     for name in names:
-        twice = compare(name, [call[name] for call in exact.expected], [call[name] for call in second])
-        found.append(RandomOutput(name, twice, statistics(name, model_runs, bundle_runs, tolerance)))
+        twice = compare(
+            name, [call[name] for call in exact.expected], [call[name] for call in second]
+        )
+        found.append(
+            RandomOutput(name, twice, statistics(name, model_runs, bundle_runs, tolerance))
+        )
     return tuple(found)
 
 
@@ -291,14 +341,21 @@ def _random(
 
 
 def _agreement(
-    manifest: Manifest, source: Model, role_of: RoleOf, exact: _Compared, names: Sequence[str], measure: str
+    manifest: Manifest,
+    source: Model,
+    role_of: RoleOf,
+    exact: _Compared,
+    names: Sequence[str],
+    measure: str,
 ) -> Agreement:
     """Of the outputs that the boundary reaches, random ones apart."""
     if not names:
         return Agreement(())
     reached = _reached(manifest, source)
     view = View((source.entry,), tuple(names), role_of, channel_layout(source), exact.expected[0])
-    heads: list[Head] = [head for head in heads_of(measure, view) if not reached.isdisjoint(head.outputs)]
+    heads: list[Head] = [
+        head for head in heads_of(measure, view) if not reached.isdisjoint(head.outputs)
+    ]
     return measured(heads, exact.expected, exact.found)
 
 
@@ -306,7 +363,8 @@ def _reached(manifest: Manifest, source: Model) -> set[str]:
     """Names of the outputs that a lossy boundary reaches; of a lossless bundle all."""
     outputs = {info.name for info in manifest.outputs}
     lossy = [
-        {spec.name for spec in boundary.tensors if spec.quantization is not None} for boundary in manifest.boundaries
+        {spec.name for spec in boundary.tensors if spec.quantization is not None}
+        for boundary in manifest.boundaries
     ]
     if "boundary_ops" in manifest.raw:
         lossy = [{spec.name for spec in boundary.tensors} for boundary in manifest.boundaries]

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-HeadRole = Literal["", "detections", "selection", "centered-selection", "largest", "likelihood", "move", "pick"]
+HeadRole = Literal[
+    "", "detections", "selection", "centered-selection", "largest", "likelihood", "move", "pick"
+]
 """* detections: its outputs are boxes, classes, scores and their count
 * selection: suppression among the boxes of input 0 and the scores of input 1; output 0 is [n, 3] of image, class, box
 * centered-selection: the same, with boxes as centre and size

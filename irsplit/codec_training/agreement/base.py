@@ -83,7 +83,9 @@ class Agreement:
         }
 
 
-def measured(heads: Sequence[Head], expected: Sequence[Outputs], found: Sequence[Outputs]) -> Agreement:
+def measured(
+    heads: Sequence[Head], expected: Sequence[Outputs], found: Sequence[Outputs]
+) -> Agreement:
     """How well the outputs of some calls agree with the expected ones, head by head."""
     results: list[HeadAgreement] = []
     for head in heads:

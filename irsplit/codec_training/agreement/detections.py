@@ -57,7 +57,9 @@ class SeparateOutputs:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.boxes, self.classes, self.scores, self.count) if name is not None)
+        return tuple(
+            name for name in (self.boxes, self.classes, self.scores, self.count) if name is not None
+        )
 
     def read(self, call: Outputs) -> Detections:
         boxes = _numbers(call.get(self.boxes))
@@ -71,9 +73,13 @@ class SeparateOutputs:
             return NONE
         kept = (classes >= 0) & self._is_counted(call, len(rows) // each, each)
         images = np.repeat(np.arange(len(rows) // each), each)
-        return _selected(_corners(rows, centered=self.centered), images, whole_numbers(classes), scores, kept)
+        return _selected(
+            _corners(rows, centered=self.centered), images, whole_numbers(classes), scores, kept
+        )
 
-    def _column(self, call: Outputs, name: str | None, rows: int, otherwise: float) -> Floats | None:
+    def _column(
+        self, call: Outputs, name: str | None, rows: int, otherwise: float
+    ) -> Floats | None:
         if name is None:
             return np.full(rows, otherwise)
         column = _numbers(call.get(name))
@@ -124,12 +130,16 @@ class SelectedBoxes:
         taken = boxes[np.where(inside, images, 0), np.where(inside, places, 0)]
         return _corners(np.where(inside[:, None], taken, np.nan), centered=self.centered)
 
-    def _scores(self, call: Outputs, images: Integers, classes: Integers, places: Integers) -> Floats:
+    def _scores(
+        self, call: Outputs, images: Integers, classes: Integers, places: Integers
+    ) -> Floats:
         scores = None if self.scores is None else _numbers(call.get(self.scores))
         if scores is None or scores.ndim != 3 or not scores.size:
             return np.ones(len(places))
         last = np.array(scores.shape) - 1
-        return scores[np.minimum(images, last[0]), np.minimum(classes, last[1]), np.minimum(places, last[2])]
+        return scores[
+            np.minimum(images, last[0]), np.minimum(classes, last[1]), np.minimum(places, last[2])
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +161,11 @@ class Rows:
         if table.shape[-1] == 7:
             images, boxes, classes, scores = rows[:, 0], rows[:, 1:5], rows[:, 5], rows[:, 6]
         else:
-            images = np.arange(len(rows)) // max(table.shape[-2], 1) if table.ndim > 2 else np.zeros(len(rows))
+            images = (
+                np.arange(len(rows)) // max(table.shape[-2], 1)
+                if table.ndim > 2
+                else np.zeros(len(rows))
+            )
             boxes, scores, classes = rows[:, :4], rows[:, 4], rows[:, 5]
             if not _are_whole(classes) and _are_whole(scores):
                 scores, classes = classes, scores

@@ -49,7 +49,11 @@ def matches(expected: Detections, found: Detections) -> tuple[NDArray[np.bool_],
     has_partner = np.zeros(len(expected), bool)
     taken = np.zeros(len(found), bool)
     for index in np.argsort(-expected.scores, kind="stable"):
-        same = (found.classes == expected.classes[index]) & (found.images == expected.images[index]) & ~taken
+        same = (
+            (found.classes == expected.classes[index])
+            & (found.images == expected.images[index])
+            & ~taken
+        )
         candidates = np.flatnonzero(same)
         if not candidates.size:
             continue

@@ -10,7 +10,13 @@ from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import MeasureError
 from irsplit.codec_training.agreement.base import Head, Outputs, Score
 from irsplit.codec_training.agreement.f1 import DetectionHead
-from irsplit.codec_training.agreement.recognise import View, detection_heads, detections_in, label_map, recognised
+from irsplit.codec_training.agreement.recognise import (
+    View,
+    detection_heads,
+    detections_in,
+    label_map,
+    recognised,
+)
 from irsplit.codec_training.agreement.top1 import Top1
 
 ENTRY_POINTS = "irsplit.measures"
@@ -36,12 +42,18 @@ class FunctionHead:
 
     def score(self, expected: Sequence[Outputs], found: Sequence[Outputs]) -> Score:
         try:
-            share = float(self.function([dict(call) for call in expected], [dict(call) for call in found]))
+            share = float(
+                self.function([dict(call) for call in expected], [dict(call) for call in found])
+            )
         except Exception as error:  # whatever a function of the user's raises is the user's to mend
             what = f"{type(error).__name__}: {error}"
-            raise MeasureError(f"agreement measure '{self.measure}' failed: {what}; mend the function") from error
+            raise MeasureError(
+                f"agreement measure '{self.measure}' failed: {what}; mend the function"
+            ) from error
         if not 0 <= share <= 1:
-            raise MeasureError(f"agreement measure '{self.measure}' gave {share}; a share is 0 to 1")
+            raise MeasureError(
+                f"agreement measure '{self.measure}' gave {share}; a share is 0 to 1"
+            )
         return Score(share, len(expected))
 
 
@@ -93,11 +105,15 @@ def load_measure(word: str) -> Function:
     points = {point.name: point for point in entry_points(ENTRY_POINTS)}
     if word not in points:
         known = ", ".join((*BUILT_IN, *points))
-        raise MeasureError(f"unknown agreement measure '{word}'; known: {known}, or FILE.py:function")
+        raise MeasureError(
+            f"unknown agreement measure '{word}'; known: {known}, or FILE.py:function"
+        )
     try:
         return points[word].load()
     except Exception as error:  # whatever a foreign module does when it is imported
-        raise MeasureError(f"agreement measure '{word}' of {points[word].value} cannot be loaded: {error}") from error
+        raise MeasureError(
+            f"agreement measure '{word}' of {points[word].value} cannot be loaded: {error}"
+        ) from error
 
 
 def _from_file(path: Path, name: str) -> Function:
@@ -114,7 +130,9 @@ def _from_file(path: Path, name: str) -> Function:
     function: Function | None = getattr(module, name, None)
     if not callable(function):
         functions = [each for each, value in vars(module).items() if inspect.isfunction(value)]
-        raise MeasureError(f"{path}: has no function '{name}'; it has {', '.join(functions) or 'none'}")
+        raise MeasureError(
+            f"{path}: has no function '{name}'; it has {', '.join(functions) or 'none'}"
+        )
     return function
 
 

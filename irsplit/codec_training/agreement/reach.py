@@ -20,7 +20,9 @@ def reached_outputs(graphs: Sequence[Graph], arriving: Sequence[Collection[str]]
             return outputs
 
 
-def _one_call(graphs: Sequence[Graph], arriving: Sequence[Collection[str]], states: set[str]) -> set[str]:
+def _one_call(
+    graphs: Sequence[Graph], arriving: Sequence[Collection[str]], states: set[str]
+) -> set[str]:
     """The outputs that change in one call, given the `states` that have changed, to which it adds."""
     changed: set[str] = set()
     outputs: set[str] = set()
@@ -35,4 +37,6 @@ def _one_call(graphs: Sequence[Graph], arriving: Sequence[Collection[str]], stat
 
 
 def _depends(node: Node, changed: set[str], states: set[str]) -> bool:
-    return not states.isdisjoint(node.states) or any(value.name in changed for value in operands(node))
+    return not states.isdisjoint(node.states) or any(
+        value.name in changed for value in operands(node)
+    )

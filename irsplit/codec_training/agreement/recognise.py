@@ -42,13 +42,22 @@ class View:
 
     @cached_property
     def nodes(self) -> list[Node]:
-        return [node for graph in self.graphs for node in graph.nodes if not node.op.startswith("irsplit.")]
+        return [
+            node
+            for graph in self.graphs
+            for node in graph.nodes
+            if not node.op.startswith("irsplit.")
+        ]
 
     def origin(self, name: str, through: Sequence[HeadRole] = ("move",)) -> str:
         """The name of the value whose elements this one has, in another shape or type."""
         while name in self.values:
             producer = self.values[name].producer
-            if producer is None or self.role_of(producer) not in through or producer.inputs[0] is None:
+            if (
+                producer is None
+                or self.role_of(producer) not in through
+                or producer.inputs[0] is None
+            ):
                 break
             name = producer.inputs[0].name
         return name
@@ -100,23 +109,39 @@ def detections_in(view: View, names: Sequence[str]) -> Reader | None:
     """Outputs that hold detections, by their shapes: boxes [..., n, 4] with what has n elements beside them, or rows
     of 6 or 7. None where they hold none."""
     arrays = {name: view.array(name) for name in names}
-    floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim > 1}
+    floats = {
+        name: array for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim > 1
+    }
     boxes = next((name for name, array in floats.items() if array.shape[-1] == 4), None)
     if boxes is None:
         rows = next((name for name, array in floats.items() if array.shape[-1] in (6, 7)), None)
         return None if rows is None else Rows(rows)
 
     count = arrays[boxes].size // 4
-    columns = {name: array for name, array in arrays.items() if name != boxes and array.size == count and array.ndim}
+    columns = {
+        name: array
+        for name, array in arrays.items()
+        if name != boxes and array.size == count and array.ndim
+    }
     classes = next((name for name, array in columns.items() if array.dtype.kind in "iu"), None)
     scores = [name for name, array in columns.items() if array.dtype.kind == "f"]
-    if classes is None and len(scores) > 1:  # classes as floats: names are all that tells them apart
-        classes = next((name for name in scores if "class" in name.lower() or "label" in name.lower()), None)
+    if (
+        classes is None and len(scores) > 1
+    ):  # classes as floats: names are all that tells them apart
+        classes = next(
+            (name for name in scores if "class" in name.lower() or "label" in name.lower()), None
+        )
         scores = [name for name in scores if name != classes]
     images = int(np.prod(arrays[boxes].shape[:-2]))
-    integers = {name: array for name, array in arrays.items() if array.dtype.kind in "iu" and name != classes}
+    integers = {
+        name: array
+        for name, array in arrays.items()
+        if array.dtype.kind in "iu" and name != classes
+    }
     padded = arrays[boxes].ndim > 2
-    counts = next((name for name, array in integers.items() if padded and array.size == images), None)
+    counts = next(
+        (name for name, array in integers.items() if padded and array.size == images), None
+    )
     return SeparateOutputs(boxes, classes, scores[0] if scores else None, counts)
 
 
@@ -196,8 +221,16 @@ def _label_map(view: View, name: str) -> LabelMap | None:
     if array.dtype.kind in "biu" and _affine(view, name) is None:
         is_plane = array.ndim == 3 or 1 in (array.shape[1], array.shape[-1])
         is_wide = array.dtype.itemsize > 1
-        return LabelMap(name) if is_plane and (role == "largest" or is_wide) and max(array.shape) > 1 else None
-    if array.ndim != 4 or array.dtype.kind not in "iuf" or not _has_pixels_of_an_input(view, array.shape):
+        return (
+            LabelMap(name)
+            if is_plane and (role == "largest" or is_wide) and max(array.shape) > 1
+            else None
+        )
+    if (
+        array.ndim != 4
+        or array.dtype.kind not in "iuf"
+        or not _has_pixels_of_an_input(view, array.shape)
+    ):
         return None
     axis = 1 if view.layout == "NCHW" else 3
     if array.shape[axis] not in _CHANNELS_OF_PICTURES:
@@ -211,7 +244,11 @@ def _has_pixels_of_an_input(view: View, shape: Sequence[int]) -> bool:
     planes = slice(2, 4) if view.layout == "NCHW" else slice(1, 3)
     size = tuple(shape[planes])
     types = [view.type_of(value.name) for value in view.graphs[0].inputs]
-    pictures = [type.shape for type in types if type is not None and type.shape is not None and len(type.shape) == 4]
+    pictures = [
+        type.shape
+        for type in types
+        if type is not None and type.shape is not None and len(type.shape) == 4
+    ]
     return min(size) > 1 and any(_may_be(picture[planes], size) for picture in pictures)
 
 

@@ -73,4 +73,6 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 def _same(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.bool_]:
     place = found.argmax(-1, keepdims=True)
     as_large = np.take_along_axis(expected, place, -1) == expected.max(-1, keepdims=True)
-    return (as_large | (place == expected.argmax(-1, keepdims=True))).ravel()  # NaN, the largest of all, equals nothing
+    return (
+        as_large | (place == expected.argmax(-1, keepdims=True))
+    ).ravel()  # NaN, the largest of all, equals nothing
