@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.tables import markdown
 from irsplit.planner import plan
-from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
 from irsplit.profiles import Link
 
 FAMILIES = ("skips", "parallel", "mixed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.tables import fixed, markdown, verdict
 from irsplit.planner import plan
-from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
 from irsplit.planner.policies import neurosurgeon
 from irsplit.profiles import Link
 

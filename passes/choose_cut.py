@@ -12,10 +12,10 @@ from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.planning import policies as rules
 from irsplit.passes.planning import prices
 from irsplit.passes.planning.choice import (
-    PricedStages,
     CutChoice,
     Decision,
     Option,
+    PricedStages,
     choice_of,
     choice_of_several,
     options_of,

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from hypothesis import strategies as st
 
-from irsplit.planner.cost import TransferOption, CostTable, StageCost, Placement, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, Placement, StageCost, TransferOption
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, crossing, evaluate
 from irsplit.profiles.model import NO_MESSAGE, Link, Message

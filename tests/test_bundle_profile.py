@@ -20,7 +20,7 @@ from irsplit.passes.analysis.cuts import find_cuts
 from irsplit.passes.planning.segment_times import segment_times
 from irsplit.passes.planning.stages import Stages, chains
 from irsplit.profiles import CodecSpeed
-from irsplit.profiles.measured import BundleProfile, MeasuredTransfer, Load, load_profile, to_json
+from irsplit.profiles.measured import BundleProfile, Load, MeasuredTransfer, load_profile, to_json
 from irsplit.runtime.bundle.manifest import Manifest
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"

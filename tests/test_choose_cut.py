@@ -25,7 +25,7 @@ from irsplit.passes.planning.stages import chains, cost_table, measured, moved_b
 from irsplit.planner import Goal, plan, rank_cuts
 from irsplit.planner.cost import link_ns
 from irsplit.profiles import Message, link
-from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile, load_profile, to_json
+from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile, load_profile, to_json
 
 # A large input, a small waist %b, a fork, a join, a small output; 4 bytes an element.
 TEXT = """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cost_tables import LINK, brute_force, dags
 from irsplit.base.errors import PlanError
 from irsplit.planner import Goal, NotFoundError, plan, solve
-from irsplit.planner.cost import TransferOption, Columns, CostTable, StageCost, CostTensor
+from irsplit.planner.cost import Columns, CostTable, CostTensor, StageCost, TransferOption
 from irsplit.planner.flow import minimum_cut, topology
 from irsplit.planner.placement import Solution, evaluate
 from irsplit.planner.repair import exchange, improve, shifted

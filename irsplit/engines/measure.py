@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.engines.execute import Inputs, MeasurablePart, SegmentFile
-from irsplit.profiles.measured import MeasuredTransfer, Load
+from irsplit.profiles.measured import Load, MeasuredTransfer
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec, zstandard_parameters
 from irsplit.runtime.run.engines import EngineOptions, open_engine

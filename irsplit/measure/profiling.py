@@ -29,7 +29,7 @@ from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import split
 from irsplit.passes.planning.stages import chains
 from irsplit.passes.preparation import prepared
-from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile
+from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile
 from irsplit.runtime.bundle.manifest import file_digest
 
 

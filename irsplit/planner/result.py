@@ -8,11 +8,11 @@ import numpy as np
 from irsplit.planner.cost import (
     METRICS,
     TERMS,
-    TransferOption,
     CostTable,
+    CostTensor,
     Ints,
     Placement,
-    CostTensor,
+    TransferOption,
     metric_terms,
     upload_terms,
 )

@@ -19,7 +19,7 @@ from irsplit.passes.choose_cut import OBJECTIVES, ChooseCut
 from irsplit.passes.planning.devices import default_server
 from irsplit.passes.planning.ratios import Ratios
 from irsplit.passes.planning.stages import Macs, Stages, chains
-from irsplit.planner.cost import TransferOption, CostTable, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, TransferOption
 from irsplit.profiles.measured import is_measured
 
 FORMAT = "irsplit-report/3"

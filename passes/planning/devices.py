@@ -8,8 +8,8 @@ from irsplit.passes.planning.stages import Macs, Stages, Summed, estimated, esti
 from irsplit.profiles import NO_MESSAGE, CodecSpeed, Device, Message, device
 from irsplit.profiles.measured import (
     BundleProfile,
-    MeasuredTransfer,
     Measured,
+    MeasuredTransfer,
     ModelProfile,
     is_measured,
     load_profile,

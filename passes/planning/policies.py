@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from irsplit import planner
 from irsplit.base.errors import PlanError
 from irsplit.passes.planning.blocks import block_costs
-from irsplit.passes.planning.choice import PricedStages, Decision, Option, prefix
+from irsplit.passes.planning.choice import Decision, Option, PricedStages, prefix
 from irsplit.passes.planning.devices import DeviceSource
 from irsplit.planner import Goal, best_cut, human, policies
 

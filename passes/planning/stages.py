@@ -12,9 +12,9 @@ from irsplit.ir import Node, TensorType, Value, operands
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import parts_of
-from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
 from irsplit.profiles import NO_MESSAGE, Device, Link, Message
-from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile
+from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile
 
 Macs = Callable[[Node], int]
 Summed = Callable[[Node, Callable[[Node], int]], int]

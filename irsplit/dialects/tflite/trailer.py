@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from struct import Struct
 
 from irsplit.dialects.tflite.flatbuffer import (
-    TableField,
     Flatbuffer,
     Table,
+    TableField,
     elements,
     layout,
     target,

@@ -13,8 +13,8 @@ from irsplit.dialects.tflite.native import ModelNative, OperatorNative, Subgraph
 from irsplit.dialects.tflite.numbering import (
     BufferKey,
     CodeKey,
-    Numbering,
     NumberedTensor,
+    Numbering,
     Tensors,
     code_key,
 )

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from irsplit.runtime.frame.rans_model import (
     ESCAPE,
     Geometry,
-    RansModel,
     Neighbours,
+    RansModel,
     Symbols,
     model_chunk,
     predict,

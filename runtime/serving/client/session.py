@@ -27,7 +27,7 @@ from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.run.segments import SegmentRunner, decode, encode
 from irsplit.runtime.run.session import Arrays, check_inputs
-from irsplit.runtime.serving.client.answers import Answer, ClientMetrics, CallCounter
+from irsplit.runtime.serving.client.answers import Answer, CallCounter, ClientMetrics
 from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY
 from irsplit.runtime.serving.client.pipeline import pipelined
 from irsplit.runtime.serving.client.prober import LinkProber

@@ -8,7 +8,7 @@ from irsplit.base.errors import BundleError, EngineError, FrameError
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import EngineOptions
-from irsplit.runtime.run.segments import SegmentRunner, SegmentRun, decode, encode
+from irsplit.runtime.run.segments import SegmentRun, SegmentRunner, decode, encode
 from irsplit.runtime.run.session import check_inputs
 from irsplit.runtime.serving.protocol.checksum import message_checksum
 from irsplit.runtime.serving.protocol.messages import (
