@@ -38,6 +38,7 @@ from irsplit.runtime.patch_format import (
     NAME_SIZE,
     PLANE_WINDOW_LOG,
     REST_BLOCK,
+    SIGNED,
     VERSION,
     Bytes,
     Contents,
@@ -49,6 +50,7 @@ from irsplit.runtime.patch_format import (
     dictionary,
     packed,
 )
+from irsplit.runtime.signature import SIGNATURE, SIGNATURE_SIZE, sign
 
 _LEVEL = 17
 _SMALL_BYTES = 64
@@ -78,11 +80,19 @@ class DeltaReport:
 
 
 def write_delta(
-    old: Path | None, new: Path, patch: Path, place: str = "", *, progress: Progress = silent
+    old: Path | None,
+    new: Path,
+    patch: Path,
+    place: str = "",
+    *,
+    sign_with: Path | None = None,
+    progress: Progress = silent,
 ) -> DeltaReport:
     """Write the patch that makes bundle `new` of bundle `old`, or of nothing; with `place`, only that side's files.
 
-    Raises BundleError for what is no bundle, or not whole.
+    With `sign_with`, an Ed25519 private key as PEM, the new build is signed: the signature is written beside its
+    manifest (manifest.sig). Every patch that makes a build with such a file carries its signature, those that a server
+    makes too. Raises BundleError for what is no bundle, or not whole, and for a file that is no such key.
     """
     before, after = None if old is None else Manifest.load(old), Manifest.load(new)
     for manifest in filter(None, (before, after)):
@@ -90,6 +100,8 @@ def write_delta(
     names = [name for name in after.files if name.startswith(f"{place}/" if place else "")]
     if not names:
         raise BundleError(f"{new}: has no files of place '{place}'; give device or server")
+    if sign_with is not None:
+        _sign(after, sign_with)
     steps = Steps(progress, len(names) + 1)
     with ExitStack() as stack:
 
@@ -185,6 +197,9 @@ class _Making:
         for part in (self.rests, *(part for _, part in planes)):
             part.seek(0)
             shutil.copyfileobj(part, file, BLOCK)
+        signature = self.after.folder / SIGNATURE
+        if signature.is_file():
+            file.write(SIGNED + _read_signature(signature))
         _write_crc(file)
 
     def _blanked(self, text: bytes) -> str:
@@ -197,6 +212,19 @@ class _Making:
         for item in data["boundaries"]:
             item["digest"] = ""
         return manifest_text(data)
+
+
+def _sign(manifest: Manifest, key: Path) -> None:
+    """Write the signature of a build beside its manifest."""
+    signature = sign(hashlib.sha256(manifest.path(MANIFEST).read_bytes()).digest(), key)
+    write_file(manifest.folder / SIGNATURE, lambda file: file.write(signature))
+
+
+def _read_signature(path: Path) -> bytes:
+    signature = path.read_bytes()
+    if len(signature) != SIGNATURE_SIZE:
+        raise BundleError(f"{path}: is no signature; remove it, or sign the build with 'irsplit delta --sign'")
+    return signature
 
 
 def _write_crc(file: IO[bytes]) -> None:
