@@ -34,6 +34,9 @@ from irsplit.runtime.patch_format import (
     CHECKED_FROM,
     HEAD,
     KINDS,
+    LARGEST_BUILD,
+    LARGEST_FILE,
+    LARGEST_HEADER,
     MAGIC,
     NAME_SIZE,
     PLANE_WINDOW_LOG,
@@ -100,6 +103,9 @@ def write_delta(
     names = [name for name in after.files if name.startswith(f"{place}/" if place else "")]
     if not names:
         raise BundleError(f"{new}: has no files of place '{place}'; give device or server")
+    largest = max(after.store.size(name) for name in names)
+    if largest > LARGEST_FILE or sum(after.store.size(name) for name in names) > LARGEST_BUILD:
+        raise BundleError(f"{new}: too large for a patch, which makes at most {LARGEST_BUILD >> 30} GiB; copy it whole")
     if sign_with is not None:
         _sign(after, sign_with)
     steps = Steps(progress, len(names) + 1)
@@ -189,7 +195,10 @@ class _Making:
         }
         known = b"" if self.before is None else self.before.path(MANIFEST).read_bytes()
         words = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
-        packed_header = compress_against(f"{words}\n{self._blanked(text)}".encode(), known)
+        header_text = f"{words}\n{self._blanked(text)}".encode()
+        if len(header_text) > LARGEST_HEADER:
+            raise BundleError(f"{self.after.folder / MANIFEST}: too large for a patch; copy the bundle whole")
+        packed_header = compress_against(header_text, known)
         old = bytes(NAME_SIZE) if self.before is None else bytes.fromhex(self.before.digest)[:NAME_SIZE]
         sha = hashlib.sha256(text).digest()
         file.write(HEAD.pack(MAGIC, VERSION, 0, old, sha, len(packed_header)))

@@ -41,7 +41,7 @@ BLOCK = 1 << 20
 REST_BLOCK, REST_AROUND = 4 << 20, 2 << 20
 """Other bytes: so many are compressed at a time, with the old ones at the same place and so many around as known."""
 PLANE_WINDOW_LOG = 20
-LARGEST_HEADER = 1 << 26
+LARGEST_HEADER = 1 << 25
 LARGEST_FILE = 1 << 34
 LARGEST_BUILD = 1 << 36
 """Bytes of all files that a patch makes, and of a patch."""
