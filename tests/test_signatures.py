@@ -12,16 +12,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from hostile.patches import scene, with_checksum
 from hostile.update_servers import evil, own_clock, pieces
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.errors import BundleError
 from irsplit.cli import main
-from irsplit.delta import write_delta
-from irsplit.errors import BundleError
-from irsplit.pack import pack_bundle
-from irsplit.runtime.folders import MANIFEST
-from irsplit.runtime.patch import apply_delta
-from irsplit.runtime.patch_format import SIGNED
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
-from irsplit.runtime.serving.update import update
-from irsplit.runtime.signature import SIGNATURE, SIGNATURE_SIZE, load_public_key, sign
+from irsplit.compilation.delta import write_delta
+from irsplit.compilation.pack import pack_bundle
+from irsplit.runtime.bundle.patch import apply_delta
+from irsplit.runtime.bundle.patch_format import SIGNED
+from irsplit.runtime.bundle.signature import SIGNATURE, SIGNATURE_SIZE, load_public_key, sign
+from irsplit.runtime.serving.client.update import update
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 from test_delta import contents
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from irsplit.commands.progress import progress
 from irsplit.commands.public_key import add_public_key
-from irsplit.runtime.patch import apply_delta
+from irsplit.runtime.bundle.patch import apply_delta
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/old

@@ -23,12 +23,12 @@ import zstandard
 
 from hostile.damage import damaged, damaged_json
 from hostile.target import Target
-from irsplit.delta import write_delta
-from irsplit.pack import pack_bundle
-from irsplit.runtime.folders import MANIFEST
-from irsplit.runtime.manifest import Manifest, manifest_text
-from irsplit.runtime.patch import apply_delta
-from irsplit.runtime.patch_format import CHECKED_FROM, HEAD, MAGIC, VERSION, expand_header
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.compilation.delta import write_delta
+from irsplit.compilation.pack import pack_bundle
+from irsplit.runtime.bundle.manifest import Manifest, manifest_text
+from irsplit.runtime.bundle.patch import apply_delta
+from irsplit.runtime.bundle.patch_format import CHECKED_FROM, HEAD, MAGIC, VERSION, expand_header
 from test_delta import MODEL, build, contents, retrained
 
 

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import irsplit.runtime.patch
+import irsplit.runtime.bundle.patch
 from hostile.patches import ATTACKS, apply_in_place, apply_to_packed, device_mutants, mutants, scene
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.errors import BundleError
 from irsplit.cli import main
-from irsplit.delta import write_delta
-from irsplit.errors import BundleError
-from irsplit.pack import pack_bundle
-from irsplit.runtime.folders import MANIFEST
-from irsplit.runtime.manifest import Manifest, manifest_text
-from irsplit.runtime.patch import apply_delta
-from irsplit.runtime.session import LocalSession
-from irsplit.runtime.signature import SIGNATURE
-from irsplit.runtime.store import PackedSide, check_name
+from irsplit.compilation.delta import write_delta
+from irsplit.compilation.pack import pack_bundle
+from irsplit.runtime.bundle.manifest import Manifest, manifest_text
+from irsplit.runtime.bundle.patch import apply_delta
+from irsplit.runtime.bundle.signature import SIGNATURE
+from irsplit.runtime.bundle.store import PackedSide, check_name
+from irsplit.runtime.run.session import LocalSession
 from test_delta import contents
 
 
@@ -160,7 +160,7 @@ def test_room_is_looked_for_before_the_first_byte(tmp_path, monkeypatch):
     (tmp_path / "patch").write_bytes(scene().patch.together())
     usage = shutil.disk_usage(tmp_path)
     needed = sum(len(data) for name, data in contents(scene().new).items() if name != MANIFEST)
-    monkeypatch.setattr(irsplit.runtime.patch._Rebuild, "run", run_never)
+    monkeypatch.setattr(irsplit.runtime.bundle.patch._Rebuild, "run", run_never)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(1 << 20) + needed - 1))
     with pytest.raises(BundleError, match=rf"needs {needed} bytes of room and \d+ are free; make room for it"):
         apply_delta(scene().old, tmp_path / "patch", tmp_path / "new")
@@ -293,11 +293,11 @@ def test_packed_side_that_is_a_pipe_is_refused(tmp_path):
 
 
 def test_delta_keeps_the_limits_of_apply(tmp_path, monkeypatch):
-    monkeypatch.setattr(irsplit.delta, "LARGEST_FILE", 10_000)
+    monkeypatch.setattr(irsplit.compilation.delta, "LARGEST_FILE", 10_000)
     with pytest.raises(BundleError, match="too large for a patch"):
         write_delta(scene().old, scene().new, tmp_path / "patch")
-    monkeypatch.setattr(irsplit.delta, "LARGEST_FILE", 1 << 30)
-    monkeypatch.setattr(irsplit.delta, "LARGEST_HEADER", 100)
+    monkeypatch.setattr(irsplit.compilation.delta, "LARGEST_FILE", 1 << 30)
+    monkeypatch.setattr(irsplit.compilation.delta, "LARGEST_HEADER", 100)
     with pytest.raises(BundleError, match=r"manifest\.json: too large for a patch"):
         write_delta(scene().old, scene().new, tmp_path / "patch")
     assert not list(tmp_path.iterdir())

@@ -7,10 +7,10 @@ import pytest
 
 from hostile.patches import scene
 from hostile.update_servers import SERVERS, evil, mutants, own_clock, piece, pieces, update_from
+from irsplit.base.errors import BundleError, IrsplitError, RemoteError
 from irsplit.cli import main
-from irsplit.errors import BundleError, IrsplitError, RemoteError
-from irsplit.runtime.serving import update as update_module
-from irsplit.runtime.serving.update import update
+from irsplit.runtime.serving.client import update as update_module
+from irsplit.runtime.serving.client.update import update
 from test_delta import contents
 
 WAITED_FOR = ("nothing", "busy with escape sequences", "a chunk that is none", "a chunk of 2^200 bytes")

@@ -16,10 +16,10 @@ from random import Random
 from hostile.damage import damaged
 from hostile.patches import ATTACKS, scene
 from hostile.target import Target
-from irsplit.delta import write_delta
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving import update as update_module
-from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
+from irsplit.compilation.delta import write_delta
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.serving.client import update as update_module
+from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
 from test_delta import contents
 
 Answers = tuple[bytes, ...]
