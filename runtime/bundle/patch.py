@@ -44,7 +44,7 @@ from irsplit.runtime.bundle.patch_format import (
     restored,
     sections,
 )
-from irsplit.runtime.bundle.patch_plan import Coded, Copied, OldDescriptor, Plan, Recipe, Twin, read_plan
+from irsplit.runtime.bundle.patch_plan import CodedFile, Copied, OldDescriptor, PatchPlan, Recipe, Twin, read_plan
 from irsplit.runtime.bundle.signature import is_signed_by, load_public_key
 from irsplit.runtime.bundle.store import is_packed
 from irsplit.runtime.frame.descriptor import Boundary
@@ -128,13 +128,13 @@ def _check_signature(head: Head, public_key: Path, patch: str) -> None:
         raise BundleError(f"{patch}: is not signed by the owner of {public_key}; get it from whom you trust")
 
 
-def _read_plan(before: Manifest | None, file: BinaryIO, head: Head) -> Plan:
+def _read_plan(before: Manifest | None, file: BinaryIO, head: Head) -> PatchPlan:
     known = b"" if before is None else _read(before, MANIFEST)
     file.seek(HEAD.size)
     return read_plan(expand_header(file.read(head.header_size), known), head, before)
 
 
-def _check_room(build: Path, new: Path, plan: Plan) -> None:
+def _check_room(build: Path, new: Path, plan: PatchPlan) -> None:
     """Raise BundleError when the files that the patch makes do not fit, before the first of them is begun."""
     needed = sum(plan.sizes.values()) * (2 if is_packed(new) else 1)  # packing copies them
     free = shutil.disk_usage(build).free
@@ -142,7 +142,7 @@ def _check_room(build: Path, new: Path, plan: Plan) -> None:
         raise BundleError(f"{new}: the new build needs {needed} bytes of room and {free} are free; make room for it")
 
 
-def _check_result(build: Path, new: Path, plan: Plan, patch: str) -> None:
+def _check_result(build: Path, new: Path, plan: PatchPlan, patch: str) -> None:
     """Raise BundleError unless the files in `build` are a bundle that this release runs, each with its digest."""
     try:
         made = Manifest.load(build)
@@ -180,7 +180,7 @@ def _new_packed(path: Path, patch: str) -> Generator[Path]:
 class _Rebuild:
     """Makes the files of the new build in a folder."""
 
-    def __init__(self, before: Manifest | None, file: BinaryIO, head: Head, plan: Plan, build: Path) -> None:
+    def __init__(self, before: Manifest | None, file: BinaryIO, head: Head, plan: PatchPlan, build: Path) -> None:
         self._before = before
         self._head = head
         self._plan = plan
@@ -225,7 +225,7 @@ class _Rebuild:
         self._files[name] = digest.hexdigest()
 
     def _blocks(self, name: str, recipe: Recipe) -> Iterator[Block]:
-        if isinstance(recipe, Coded):
+        if isinstance(recipe, CodedFile):
             return self._coded(recipe)
         if isinstance(recipe, Twin):
             return self._contents(self._build / recipe.name)
@@ -243,7 +243,7 @@ class _Rebuild:
         with path.open("rb") as file:
             yield from blocks_of(file)
 
-    def _coded(self, recipe: Coded) -> Iterator[Block]:
+    def _coded(self, recipe: CodedFile) -> Iterator[Block]:
         """The new file in order: spans, and between them the other bytes."""
         if self._before is None or not recipe.base:
             yield from self._coded_from(None, recipe)
@@ -251,7 +251,7 @@ class _Rebuild:
         with self._before.store.open(recipe.base) as old:
             yield from self._coded_from(Contents(old, self._before.store.size(recipe.base)), recipe)
 
-    def _coded_from(self, old: Contents | None, recipe: Coded) -> Iterator[Block]:
+    def _coded_from(self, old: Contents | None, recipe: CodedFile) -> Iterator[Block]:
         others = _Bytes(self._rest_blocks(old, recipe))
         end = rest_end = 0
         for span in recipe.spans:
@@ -272,7 +272,7 @@ class _Rebuild:
             coded[:, index] = self._planes[span.width, index].take(count)
         return restored(span.coding, np.frombuffer(before, kind), coded.reshape(-1).view(kind)).tobytes()
 
-    def _rest_blocks(self, old: Contents | None, recipe: Coded) -> Iterator[Block]:
+    def _rest_blocks(self, old: Contents | None, recipe: CodedFile) -> Iterator[Block]:
         known = None if old is None else OldRest(old, recipe.spans)
         for index in range(len(recipe.rests)):
             section = next(self._rests).read()

@@ -52,7 +52,7 @@ class OldDescriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class CodedFile:
     """Spans, coded against the old file of this name where there is one, and between them other bytes."""
 
     base: str
@@ -63,11 +63,11 @@ class Coded:
     spans: Sequence[Span]
 
 
-Recipe = Copied | Twin | OldDescriptor | Coded
+Recipe = Copied | Twin | OldDescriptor | CodedFile
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PatchPlan:
     """How the files of a build are made. `manifest` still lacks the digests that the result tells."""
 
     manifest: dict[str, Any]
@@ -82,10 +82,10 @@ class Plan:
     @property
     def rests(self) -> list[int]:
         """Compressed sizes of all blocks, in the order in which they lie in the patch."""
-        return [size for recipe in self.recipes.values() if isinstance(recipe, Coded) for size in recipe.rests]
+        return [size for recipe in self.recipes.values() if isinstance(recipe, CodedFile) for size in recipe.rests]
 
 
-def read_plan(text: bytes, head: Head, before: Manifest | None) -> Plan:
+def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
     """The plan in the expanded header of a patch, checked against the old build.
 
     Raises ValueError, KeyError, TypeError or RecursionError for what no patch says, and BundleError for an old bundle
@@ -109,7 +109,7 @@ def read_plan(text: bytes, head: Head, before: Manifest | None) -> Plan:
 
     descriptors = [_made_descriptor(item, sizes) for item in manifest["boundaries"]]
     planes = _read_planes(header["planes"])
-    plan = Plan(manifest, recipes, sizes, descriptors, planes)
+    plan = PatchPlan(manifest, recipes, sizes, descriptors, planes)
     if HEAD.size + head.header_size + sum(plan.rests) + sum(plane.size for plane in planes) > head.size:
         raise ValueError("parts that end behind the patch")
     return plan
@@ -153,7 +153,7 @@ def _read_recipe(name: str, words: Any, made: Mapping[str, int]) -> Recipe:
     raise ValueError(f"{name!r} made by {kind!r:.80}")
 
 
-def _read_coded(base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequence[Any]) -> Coded:
+def _read_coded(base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequence[Any]) -> CodedFile:
     count = -(-_whole(rest_size, LARGEST_FILE) // patch_format.REST_BLOCK)
     # zstandard makes data that it cannot compress larger by less than this.
     largest = patch_format.REST_BLOCK + patch_format.REST_BLOCK // 16 + 1024
@@ -161,14 +161,14 @@ def _read_coded(base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequen
         raise ValueError(f"{len(rests)} blocks for {rest_size} bytes")
     if not all(isinstance(number, int) and abs(number) <= LARGEST_BUILD for number in numbers):
         raise ValueError("a span that no file has")
-    return Coded(base, tuple(_whole(size, largest) for size in rests), rest_size, unpacked(numbers))
+    return CodedFile(base, tuple(_whole(size, largest) for size in rests), rest_size, unpacked(numbers))
 
 
 def _size(name: str, recipe: Recipe, before: Manifest | None, digest: Any, made: Mapping[str, int]) -> int:
     """Bytes of a file, after a look at what it is made from."""
     if isinstance(recipe, Twin):
         return made[recipe.name]
-    if isinstance(recipe, Coded):
+    if isinstance(recipe, CodedFile):
         old_size = 0 if before is None or not recipe.base else before.store.size(recipe.base)
         size = recipe.rest_size + sum(span.length for span in recipe.spans)
         _check_spans(recipe.spans, old_size, size)
