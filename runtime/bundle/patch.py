@@ -35,7 +35,7 @@ from irsplit.runtime.bundle.patch_format import (
     Head,
     OldRest,
     PlaneReader,
-    Span,
+    WeightSpan,
     blocks_of,
     descriptor_of,
     expand,
@@ -47,7 +47,7 @@ from irsplit.runtime.bundle.patch_format import (
 from irsplit.runtime.bundle.patch_plan import CodedFile, Copied, OldDescriptor, PatchPlan, Recipe, Twin, read_plan
 from irsplit.runtime.bundle.signature import is_signed_by, load_public_key
 from irsplit.runtime.bundle.store import is_packed
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 _SPARE_ROOM = 1 << 20
 """Bytes that stay free beside a new build."""
@@ -197,7 +197,7 @@ class _Rebuild:
             steps.begin(name)
             self._make(name, recipe)
         for item, name in zip(self._plan.manifest["boundaries"], self._plan.descriptors, strict=True):
-            item["digest"] = Boundary.from_bytes((self._build / name).read_bytes()).digest.hex()
+            item["digest"] = FrameSchema.from_bytes((self._build / name).read_bytes()).digest.hex()
 
         text = manifest_text(self._plan.manifest).encode()
         if hashlib.sha256(text).hexdigest() != self._head.manifest:
@@ -264,7 +264,7 @@ class _Rebuild:
             end = span.new + span.length
         yield from others.take(recipe.rest_size - rest_end)
 
-    def _restored(self, span: Span, before: bytes) -> bytes:
+    def _restored(self, span: WeightSpan, before: bytes) -> bytes:
         kind = KINDS[span.width]
         count = len(before) // span.width
         coded = np.empty((count, span.width), np.uint8)

@@ -17,9 +17,9 @@ from irsplit.runtime.bundle.patch_format import (
     KINDS,
     LARGEST_BUILD,
     LARGEST_FILE,
+    BytePlane,
     Head,
-    Plane,
-    Span,
+    WeightSpan,
     fits,
     unpacked,
 )
@@ -60,7 +60,7 @@ class CodedFile:
     rests: tuple[int, ...]
     """Compressed sizes of the blocks of the other bytes."""
     rest_size: int
-    spans: Sequence[Span]
+    spans: Sequence[WeightSpan]
 
 
 Recipe = Copied | Twin | OldDescriptor | CodedFile
@@ -77,7 +77,7 @@ class PatchPlan:
     """In bytes, by name."""
     descriptors: Sequence[str]
     """Of each boundary, a file among those that are made."""
-    planes: Sequence[Plane]
+    planes: Sequence[BytePlane]
 
     @property
     def rests(self) -> list[int]:
@@ -182,7 +182,7 @@ def _size(name: str, recipe: Recipe, before: Manifest | None, digest: Any, made:
     return len(patch_format.descriptor_of(before.boundaries[recipe.index], digest))
 
 
-def _check_spans(spans: Sequence[Span], old_size: int, size: int) -> None:
+def _check_spans(spans: Sequence[WeightSpan], old_size: int, size: int) -> None:
     end = 0
     for span in spans:
         if not fits(span, old_size) or span.new < end:
@@ -192,8 +192,8 @@ def _check_spans(spans: Sequence[Span], old_size: int, size: int) -> None:
         raise ValueError("a span behind the end of its file")
 
 
-def _read_planes(rows: Sequence[Sequence[Any]]) -> list[Plane]:
-    planes = [Plane(*(_whole(number, LARGEST_BUILD) for number in row)) for row in rows[:_MOST_PLANES]]
+def _read_planes(rows: Sequence[Sequence[Any]]) -> list[BytePlane]:
+    planes = [BytePlane(*(_whole(number, LARGEST_BUILD) for number in row)) for row in rows[:_MOST_PLANES]]
     kinds = {(plane.width, plane.index) for plane in planes if plane.width in KINDS and plane.index < plane.width}
     if len(kinds) != len(rows):
         raise ValueError("a plane that no patch has, or one twice")

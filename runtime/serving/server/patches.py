@@ -21,7 +21,7 @@ _KEY_LENGTH = 32
 PLACES = ("device", "server")
 
 
-class Updates:
+class PatchMaker:
     """`make` runs on a thread of its own, one patch at a time; patches are kept in a temporary folder until `close`."""
 
     def __init__(self, service: Service, make: MakePatch) -> None:
