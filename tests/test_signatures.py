@@ -25,7 +25,9 @@ from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 from test_delta import contents
 
 
-def write_pair(folder: Path, name: str, key: "ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey") -> None:
+def write_pair(
+    folder: Path, name: str, key: "ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey"
+) -> None:
     pem = serialization.Encoding.PEM
     plain, pkcs8 = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
     encrypted = serialization.BestAvailableEncryption(b"password")
@@ -85,7 +87,18 @@ def test_signature_costs_its_size_and_stays_beside_the_manifest(builds):
 def test_commands(builds, keys, device, capsys):
     patch = device.parent / "patch"
     assert (
-        main(["delta", str(builds / "old"), str(builds / "new"), "-o", str(patch), "--sign", f"{keys}/mine.pem"]) == 0
+        main(
+            [
+                "delta",
+                str(builds / "old"),
+                str(builds / "new"),
+                "-o",
+                str(patch),
+                "--sign",
+                f"{keys}/mine.pem",
+            ]
+        )
+        == 0
     )
     assert patch.read_bytes() == (builds / "signed").read_bytes()
     words = ["apply", str(device), str(patch), "-o", str(device), "--public-key"]
@@ -121,11 +134,17 @@ def test_signature_of_another_build_is_refused(builds, keys, device):
 def test_forged_contents_below_a_right_signature_are_refused(builds, keys, device):
     """The head of a signed patch before contents that make something else."""
     signed = (builds / "signed").read_bytes()
-    forged = scene().patch.with_manifest(lambda manifest: manifest.__setitem__("name", "forged")).together()
+    forged = (
+        scene()
+        .patch.with_manifest(lambda manifest: manifest.__setitem__("name", "forged"))
+        .together()
+    )
     trailer = signed[-len(SIGNED) - SIGNATURE_SIZE :]
     patch = with_checksum(forged[:17] + signed[17:49] + forged[49:] + trailer)
     (device.parent / "patch").write_bytes(patch)
-    with pytest.raises(BundleError, match="the result is not the build that the patch was made for"):
+    with pytest.raises(
+        BundleError, match="the result is not the build that the patch was made for"
+    ):
         apply_delta(device, device.parent / "patch", device, public_key=keys / "mine.pub")
     assert contents(device) == contents(builds / "old")
 
@@ -140,7 +159,9 @@ def test_every_byte_of_a_signature_counts(builds, keys, device):
 
 
 @pytest.mark.parametrize("have", ["the old build", "nothing", "a packed side"])
-def test_server_hands_the_signature_out_with_every_patch(have, server, builds, keys, device, tmp_path):
+def test_server_hands_the_signature_out_with_every_patch(
+    have, server, builds, keys, device, tmp_path
+):
     if have == "nothing":
         shutil.rmtree(device)
     bundle = pack_bundle(device, tmp_path / "packed")[0] if have == "a packed side" else device
@@ -148,8 +169,17 @@ def test_server_hands_the_signature_out_with_every_patch(have, server, builds, k
     assert done.changed
 
 
-def test_server_without_the_right_signature_leaves_the_old_build(server, builds, keys, device, capsys):
-    words = ["update", str(device), "--from", url(server), "--public-key", str(keys / "another.pub")]
+def test_server_without_the_right_signature_leaves_the_old_build(
+    server, builds, keys, device, capsys
+):
+    words = [
+        "update",
+        str(device),
+        "--from",
+        url(server),
+        "--public-key",
+        str(keys / "another.pub"),
+    ]
     assert main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "is not signed by the owner of" in line

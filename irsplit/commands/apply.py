@@ -32,7 +32,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     with progress() as told:
         manifest = apply_delta(
-            arguments.old, arguments.patch, arguments.output, public_key=arguments.public_key, progress=told
+            arguments.old,
+            arguments.patch,
+            arguments.output,
+            public_key=arguments.public_key,
+            progress=told,
         )
     print(f"{arguments.output}  {manifest.name} {manifest.digest[:16]}")
     return 0

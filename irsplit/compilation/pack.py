@@ -22,7 +22,9 @@ def pack_bundle(bundle: Path, folder: Path) -> list[Path]:
     manifest = Manifest.load(bundle)
     manifest.check_files()
     if not _is_name(manifest.name):
-        raise BundleError(f"{bundle}: its name {manifest.name!r:.80} is none of a file; compile the bundle again")
+        raise BundleError(
+            f"{bundle}: its name {manifest.name!r:.80} is none of a file; compile the bundle again"
+        )
     sides = {place: _files(manifest, place) for place in PLACES}
     if not any(sides.values()):
         raise BundleError(f"{bundle}: has no files of any side; copy the bundle whole")

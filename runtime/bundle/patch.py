@@ -44,7 +44,15 @@ from irsplit.runtime.bundle.patch_format import (
     restored,
     sections,
 )
-from irsplit.runtime.bundle.patch_plan import CodedFile, Copied, OldDescriptor, PatchPlan, Recipe, Twin, read_plan
+from irsplit.runtime.bundle.patch_plan import (
+    CodedFile,
+    Copied,
+    OldDescriptor,
+    PatchPlan,
+    Recipe,
+    Twin,
+    read_plan,
+)
 from irsplit.runtime.bundle.signature import is_signed_by, load_public_key
 from irsplit.runtime.bundle.store import is_packed
 from irsplit.runtime.frame.descriptor import FrameSchema
@@ -69,7 +77,12 @@ _NOT_A_PATCH = (
 
 
 def apply_delta(
-    old: Path | None, patch: Path, new: Path, *, public_key: Path | None = None, progress: Progress = silent
+    old: Path | None,
+    patch: Path,
+    new: Path,
+    *,
+    public_key: Path | None = None,
+    progress: Progress = silent,
 ) -> Manifest:
     """As `apply_patch`, for a patch in a file."""
     if patch.exists() and not patch.is_file():
@@ -105,7 +118,9 @@ def apply_patch(
     before = Manifest.load(old) if old is not None and head.old else None
     mine = "" if before is None else before.digest[: 2 * NAME_SIZE]
     if head.old != mine:
-        raise BundleError(f"{patch}: is for build {head.old}, {old} is {mine or 'none'}; get another patch")
+        raise BundleError(
+            f"{patch}: is for build {head.old}, {old} is {mine or 'none'}; get another patch"
+        )
 
     try:
         plan = _read_plan(before, file, head)
@@ -123,9 +138,13 @@ def apply_patch(
 def _check_signature(head: Head, public_key: Path, patch: str) -> None:
     key = load_public_key(public_key)
     if not head.signature:
-        raise BundleError(f"{patch}: is not signed; make it with 'irsplit delta --sign', or leave the public key out")
+        raise BundleError(
+            f"{patch}: is not signed; make it with 'irsplit delta --sign', or leave the public key out"
+        )
     if not is_signed_by(key, head.signature, bytes.fromhex(head.manifest)):
-        raise BundleError(f"{patch}: is not signed by the owner of {public_key}; get it from whom you trust")
+        raise BundleError(
+            f"{patch}: is not signed by the owner of {public_key}; get it from whom you trust"
+        )
 
 
 def _read_plan(before: Manifest | None, file: BinaryIO, head: Head) -> PatchPlan:
@@ -139,7 +158,9 @@ def _check_room(build: Path, new: Path, plan: PatchPlan) -> None:
     needed = sum(plan.sizes.values()) * (2 if is_packed(new) else 1)  # packing copies them
     free = shutil.disk_usage(build).free
     if needed + _SPARE_ROOM > free:
-        raise BundleError(f"{new}: the new build needs {needed} bytes of room and {free} are free; make room for it")
+        raise BundleError(
+            f"{new}: the new build needs {needed} bytes of room and {free} are free; make room for it"
+        )
 
 
 def _check_result(build: Path, new: Path, plan: PatchPlan, patch: str) -> None:
@@ -149,7 +170,9 @@ def _check_result(build: Path, new: Path, plan: PatchPlan, patch: str) -> None:
         made.check_files()
     except BundleError as error:
         text = str(error).replace(str(build), str(new))
-        raise BundleError(f"{patch}: makes no bundle that runs here ({text}); get another patch") from error
+        raise BundleError(
+            f"{patch}: makes no bundle that runs here ({text}); get another patch"
+        ) from error
     places = {name.partition("/")[0] for name in plan.recipes}
     wanted = {name for name in named_files(made.raw) if name.partition("/")[0] in places}
     missing = min(wanted - set(plan.recipes), default=None)
@@ -173,14 +196,18 @@ def _new_packed(path: Path, patch: str) -> Generator[Path]:
         manifest = Manifest.load(build)
         names = [name for name in manifest.files if manifest.store.holds(name)]
         if len({name.partition("/")[0] for name in names}) != 1:
-            raise BundleError(f"{path}: {patch} makes both sides; make one with --place, or give a folder")
+            raise BundleError(
+                f"{path}: {patch} makes both sides; make one with --place, or give a folder"
+            )
         write_file(path, lambda file: write_packed(manifest, names, file), durable=True)
 
 
 class _Rebuild:
     """Makes the files of the new build in a folder."""
 
-    def __init__(self, before: Manifest | None, file: BinaryIO, head: Head, plan: PatchPlan, build: Path) -> None:
+    def __init__(
+        self, before: Manifest | None, file: BinaryIO, head: Head, plan: PatchPlan, build: Path
+    ) -> None:
         self._before = before
         self._head = head
         self._plan = plan
@@ -189,21 +216,28 @@ class _Rebuild:
         start = HEAD.size + head.header_size
         self._rests = sections(file, start, plan.rests)
         coded = sections(file, start + sum(plan.rests), [plane.size for plane in plan.planes])
-        self._planes = {(p.width, p.index): PlaneReader(s, p.bits) for p, s in zip(plan.planes, coded, strict=True)}
+        self._planes = {
+            (p.width, p.index): PlaneReader(s, p.bits)
+            for p, s in zip(plan.planes, coded, strict=True)
+        }
 
     def run(self, progress: Progress) -> None:
         steps = Steps(progress, len(self._plan.recipes))
         for name, recipe in self._plan.recipes.items():
             steps.begin(name)
             self._make(name, recipe)
-        for item, name in zip(self._plan.manifest["boundaries"], self._plan.descriptors, strict=True):
+        for item, name in zip(
+            self._plan.manifest["boundaries"], self._plan.descriptors, strict=True
+        ):
             item["digest"] = FrameSchema.from_bytes((self._build / name).read_bytes()).digest.hex()
 
         text = manifest_text(self._plan.manifest).encode()
         if hashlib.sha256(text).hexdigest() != self._head.manifest:
             if self._before is not None:
                 self._before.check_files()
-            raise BundleError("the result is not the build that the patch was made for; get the patch again")
+            raise BundleError(
+                "the result is not the build that the patch was made for; get the patch again"
+            )
         (self._build / MANIFEST).write_bytes(text)
 
     def _make(self, name: str, recipe: Recipe) -> None:
@@ -221,7 +255,9 @@ class _Rebuild:
         if left:
             raise ValueError(f"'{name}' is not as large as it is said to be")
         if isinstance(recipe, Copied) and digest.hexdigest() != self._files[name]:
-            raise BundleError(f"{name}: differs from what the patch was made for; check the old bundle")
+            raise BundleError(
+                f"{name}: differs from what the patch was made for; check the old bundle"
+            )
         self._files[name] = digest.hexdigest()
 
     def _blocks(self, name: str, recipe: Recipe) -> Iterator[Block]:
@@ -270,7 +306,9 @@ class _Rebuild:
         coded = np.empty((count, span.width), np.uint8)
         for index in range(span.width):
             coded[:, index] = self._planes[span.width, index].take(count)
-        return restored(span.coding, np.frombuffer(before, kind), coded.reshape(-1).view(kind)).tobytes()
+        return restored(
+            span.coding, np.frombuffer(before, kind), coded.reshape(-1).view(kind)
+        ).tobytes()
 
     def _rest_blocks(self, old: Contents | None, recipe: CodedFile) -> Iterator[Block]:
         known = None if old is None else OldRest(old, recipe.spans)

@@ -106,7 +106,9 @@ def read_head(file: BinaryIO, patch: str) -> Head:
     end = file.tell()
     if found != crc or size > min(end - HEAD.size, LARGEST_HEADER):
         raise BundleError(f"{patch}: damaged; get it again")
-    return Head(old.hex() if any(old) else "", manifest.hex(), size, end, _read_signature(file, end))
+    return Head(
+        old.hex() if any(old) else "", manifest.hex(), size, end, _read_signature(file, end)
+    )
 
 
 def _read_signature(file: BinaryIO, end: int) -> bytes:
@@ -212,7 +214,9 @@ def unpacked(numbers: Sequence[int]) -> list[WeightSpan]:
 def fits(span: WeightSpan, size: int) -> bool:
     """Whether a span lies in an old file of `size` bytes."""
     whole = span.length % span.width == 0 if span.width in KINDS else False
-    return whole and span.length > 0 and 0 <= span.old <= size - span.length and span.coding in CODINGS
+    return (
+        whole and span.length > 0 and 0 <= span.old <= size - span.length and span.coding in CODINGS
+    )
 
 
 def coded(coding: str, old: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
@@ -221,7 +225,9 @@ def coded(coding: str, old: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
         return old ^ new
     a, b = (ordered(old), ordered(new)) if coding == "floats" else (old, new)
     d = b - a
-    return (d << np.array(1, d.dtype)) ^ (np.array(0, d.dtype) - (d >> np.array(8 * d.itemsize - 1, d.dtype)))
+    return (d << np.array(1, d.dtype)) ^ (
+        np.array(0, d.dtype) - (d >> np.array(8 * d.itemsize - 1, d.dtype))
+    )
 
 
 def restored(coding: str, old: NDArray[Any], difference: NDArray[Any]) -> NDArray[Any]:
@@ -284,7 +290,10 @@ class OldRest:
 
     def around(self, index: int) -> bytes:
         """What is known when block `index` of the new rest is coded."""
-        first, last = max(index * REST_BLOCK - REST_AROUND, 0), (index + 1) * REST_BLOCK + REST_AROUND
+        first, last = (
+            max(index * REST_BLOCK - REST_AROUND, 0),
+            (index + 1) * REST_BLOCK + REST_AROUND,
+        )
         parts: list[bytes] = []
         for number in range(bisect_right(self._ends, first), len(self._gaps)):
             (offset, length), end = self._gaps[number], self._ends[number]
@@ -321,11 +330,19 @@ def _expand_at_most(data: bytes, known: bytes, limit: int) -> bytes:
     return bytes(expanded)
 
 
-def decompressor(known: bytes = b"", max_window_size: int = _WINDOW_LIMIT) -> zstandard.ZstdDecompressor:
+def decompressor(
+    known: bytes = b"", max_window_size: int = _WINDOW_LIMIT
+) -> zstandard.ZstdDecompressor:
     return zstandard.ZstdDecompressor(
-        dict_data=dictionary(known), max_window_size=max_window_size, format=zstandard.FORMAT_ZSTD1_MAGICLESS
+        dict_data=dictionary(known),
+        max_window_size=max_window_size,
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
     )
 
 
 def dictionary(known: bytes) -> zstandard.ZstdCompressionDict | None:
-    return zstandard.ZstdCompressionDict(known, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if known else None
+    return (
+        zstandard.ZstdCompressionDict(known, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        if known
+        else None
+    )

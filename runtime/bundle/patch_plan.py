@@ -82,7 +82,12 @@ class PatchPlan:
     @property
     def rests(self) -> list[int]:
         """Compressed sizes of all blocks, in the order in which they lie in the patch."""
-        return [size for recipe in self.recipes.values() if isinstance(recipe, CodedFile) for size in recipe.rests]
+        return [
+            size
+            for recipe in self.recipes.values()
+            if isinstance(recipe, CodedFile)
+            for size in recipe.rests
+        ]
 
 
 def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
@@ -110,7 +115,10 @@ def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
     descriptors = [_made_descriptor(item, sizes) for item in manifest["boundaries"]]
     planes = _read_planes(header["planes"])
     plan = PatchPlan(manifest, recipes, sizes, descriptors, planes)
-    if HEAD.size + head.header_size + sum(plan.rests) + sum(plane.size for plane in planes) > head.size:
+    if (
+        HEAD.size + head.header_size + sum(plan.rests) + sum(plane.size for plane in planes)
+        > head.size
+    ):
         raise ValueError("parts that end behind the patch")
     return plan
 
@@ -128,7 +136,11 @@ def _names_of(manifest: Mapping[str, Any]) -> list[str]:
     if len(manifest["files"]) > MOST_FILES:
         raise ValueError(f"{len(manifest['files'])} files, a bundle has at most {MOST_FILES}")
     names = [check_name(name) for name in manifest["files"]]
-    folders = {"/".join(name.split("/")[:depth]) for name in names for depth in range(1, name.count("/") + 1)}
+    folders = {
+        "/".join(name.split("/")[:depth])
+        for name in names
+        for depth in range(1, name.count("/") + 1)
+    }
     taken = folders.intersection(names)
     if taken or MANIFEST in names:
         raise ValueError(f"two files in the place of {min(taken, default=MANIFEST)!r}")
@@ -153,7 +165,9 @@ def _read_recipe(name: str, words: Any, made: Mapping[str, int]) -> Recipe:
     raise ValueError(f"{name!r} made by {kind!r:.80}")
 
 
-def _read_coded(base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequence[Any]) -> CodedFile:
+def _read_coded(
+    base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequence[Any]
+) -> CodedFile:
     count = -(-_whole(rest_size, LARGEST_FILE) // patch_format.REST_BLOCK)
     # zstandard makes data that it cannot compress larger by less than this.
     largest = patch_format.REST_BLOCK + patch_format.REST_BLOCK // 16 + 1024
@@ -161,10 +175,14 @@ def _read_coded(base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequen
         raise ValueError(f"{len(rests)} blocks for {rest_size} bytes")
     if not all(isinstance(number, int) and abs(number) <= LARGEST_BUILD for number in numbers):
         raise ValueError("a span that no file has")
-    return CodedFile(base, tuple(_whole(size, largest) for size in rests), rest_size, unpacked(numbers))
+    return CodedFile(
+        base, tuple(_whole(size, largest) for size in rests), rest_size, unpacked(numbers)
+    )
 
 
-def _size(name: str, recipe: Recipe, before: Manifest | None, digest: Any, made: Mapping[str, int]) -> int:
+def _size(
+    name: str, recipe: Recipe, before: Manifest | None, digest: Any, made: Mapping[str, int]
+) -> int:
     """Bytes of a file, after a look at what it is made from."""
     if isinstance(recipe, Twin):
         return made[recipe.name]
@@ -193,8 +211,14 @@ def _check_spans(spans: Sequence[WeightSpan], old_size: int, size: int) -> None:
 
 
 def _read_planes(rows: Sequence[Sequence[Any]]) -> list[BytePlane]:
-    planes = [BytePlane(*(_whole(number, LARGEST_BUILD) for number in row)) for row in rows[:_MOST_PLANES]]
-    kinds = {(plane.width, plane.index) for plane in planes if plane.width in KINDS and plane.index < plane.width}
+    planes = [
+        BytePlane(*(_whole(number, LARGEST_BUILD) for number in row)) for row in rows[:_MOST_PLANES]
+    ]
+    kinds = {
+        (plane.width, plane.index)
+        for plane in planes
+        if plane.width in KINDS and plane.index < plane.width
+    }
     if len(kinds) != len(rows):
         raise ValueError("a plane that no patch has, or one twice")
     return planes

@@ -62,7 +62,9 @@ def _load_key(path: Path, kind: str) -> Any:
             key = serialization.load_pem_public_key(text)
             is_ed25519 = isinstance(key, ed25519.Ed25519PublicKey)
     except ImportError as error:
-        raise BundleError(f"signatures need the package cryptography ({error}); pip install 'irsplit[sign]'") from error
+        raise BundleError(
+            f"signatures need the package cryptography ({error}); pip install 'irsplit[sign]'"
+        ) from error
     except TypeError as error:  # it is encrypted
         raise BundleError(f"{path}: the key has a password; give a PEM file without one") from error
     except (ValueError, exceptions.UnsupportedAlgorithm) as error:
@@ -78,7 +80,9 @@ def _read_key(path: Path) -> bytes:
         with path.open("rb") as file:
             text = file.read(_KEY_LIMIT + 1)
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}; give an Ed25519 key as PEM") from error
+        raise BundleError(
+            f"{path}: cannot be read: {error.strerror}; give an Ed25519 key as PEM"
+        ) from error
     if len(text) > _KEY_LIMIT:
         raise BundleError(f"{path}: is too large for a key; give an Ed25519 key as PEM")
     return text

@@ -80,7 +80,10 @@ class Scene:
 def scene() -> Scene:
     folder = Path(tempfile.mkdtemp(prefix="irsplit-hostile-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    old, new = build(MODEL, folder / "old"), build(retrained(folder / "digits.onnx", 1e-3, "head/"), folder / "new")
+    old, new = (
+        build(MODEL, folder / "old"),
+        build(retrained(folder / "digits.onnx", 1e-3, "head/"), folder / "new"),
+    )
     device, _ = pack_bundle(old, folder / "packed")
     write_delta(old, new, folder / "both")
     write_delta(old, new, folder / "one", "device")
@@ -156,7 +159,9 @@ def _damaged_spans(parts: Parts, random: Random) -> bytes:
 
     def change(words: Any) -> None:
         recipe = words["made"][random.choice(list(words["made"]))]
-        numbers = random.choice([value for value in (recipe, *recipe) if isinstance(value, list) and value])
+        numbers = random.choice(
+            [value for value in (recipe, *recipe) if isinstance(value, list) and value]
+        )
         position = random.randrange(len(numbers))
         numbers[position] = random.choice((-1, 0, 1, 3, 4096, 1 << 20, 1 << 33, 1 << 63))
 
@@ -167,7 +172,14 @@ def _attack(parts: Parts, random: Random) -> bytes:
     return ATTACKS[random.choice(list(ATTACKS))](parts).together()
 
 
-_KINDS = (_damaged_bytes, _damaged_with_checksum, _damaged_words, _damaged_manifest, _damaged_spans, _attack)
+_KINDS = (
+    _damaged_bytes,
+    _damaged_with_checksum,
+    _damaged_words,
+    _damaged_manifest,
+    _damaged_spans,
+    _attack,
+)
 
 
 def _made(name: str, recipe: Any) -> Callable[[Parts], Parts]:
@@ -193,7 +205,9 @@ def _file(name: str, recipe: Any = None) -> Callable[[Parts], Parts]:
 
 
 def _segment_file(name: str) -> Callable[[Parts], Parts]:
-    return lambda parts: parts.with_manifest(lambda manifest: manifest["segments"][0].__setitem__("file", name))
+    return lambda parts: parts.with_manifest(
+        lambda manifest: manifest["segments"][0].__setitem__("file", name)
+    )
 
 
 def _descriptor(name: str) -> Callable[[Parts], Parts]:
@@ -265,23 +279,37 @@ ATTACKS: dict[str, Callable[[Parts], Parts]] = {
     "a file larger than said": _made("server/model.onnx", _LARGE),
     "a file of 2^60 bytes": _made("device/model.onnx", ["coded", 0, [], 1 << 60, []]),
     "a file of endless bytes": _made("device/model.onnx", ["coded", 0, [], float("inf"), []]),
-    "blocks behind the end": _made("device/model.onnx", ["coded", 0, [1 << 22] * 4096, 1 << 34, []]),
+    "blocks behind the end": _made(
+        "device/model.onnx", ["coded", 0, [1 << 22] * 4096, 1 << 34, []]
+    ),
     "a block that announces 2^45 bytes": _block(compressed(bytes(100), announced=1 << 45), 100),
     "a block of more than it says": _block(compressed(bytes(1 << 26)), 100),
     "a block of less than it says": _block(compressed(bytes(10)), 1 << 22),
     "a block that is none": _block(b"PATCH" * 20, 100),
-    "spans that overlap": _made("device/model.onnx", ["coded", 1, [], 0, [0, 0, 64, 1, 0, -32, 0, 64, 1, 0]]),
-    "spans of numbers with 4 000 digits": _made("device/model.onnx", ["coded", 1, [], 0, [10**4000] * 5]),
+    "spans that overlap": _made(
+        "device/model.onnx", ["coded", 1, [], 0, [0, 0, 64, 1, 0, -32, 0, 64, 1, 0]]
+    ),
+    "spans of numbers with 4 000 digits": _made(
+        "device/model.onnx", ["coded", 1, [], 0, [10**4000] * 5]
+    ),
     "half a span": _made("device/model.onnx", ["coded", 1, [], 0, [0, 0, 64]]),
-    "a place that is a folder of the system": lambda p: p.with_words(lambda words: words.update(place="/etc/")),
+    "a place that is a folder of the system": lambda p: p.with_words(
+        lambda words: words.update(place="/etc/")
+    ),
     "a place that is no text": lambda p: p.with_words(lambda words: words.update(place=7)),
-    "planes without end": lambda p: p.with_words(lambda words: words.update(planes=[[4, 0, 8, 1]] * 9999)),
-    "planes of a kind that is none": lambda p: p.with_words(lambda words: words.update(planes=[[3, 9, 5, 1]])),
+    "planes without end": lambda p: p.with_words(
+        lambda words: words.update(planes=[[4, 0, 8, 1]] * 9999)
+    ),
+    "planes of a kind that is none": lambda p: p.with_words(
+        lambda words: words.update(planes=[[3, 9, 5, 1]])
+    ),
     "a header that is a list": lambda p: replace(p, words=[1, 2, 3]),
     "a header that is nothing": lambda p: replace(p, words=None),
     "a manifest that is a word": lambda p: replace(p, manifest="manifest", final="manifest"),
     "a header of 90 000 levels": lambda p: replace(p, words=Raw(b"[" * 90_000)),
-    "a header of 3 million values": lambda p: replace(p, words=Raw(b"[" + b"0," * 3_000_000 + b"0]")),
+    "a header of 3 million values": lambda p: replace(
+        p, words=Raw(b"[" + b"0," * 3_000_000 + b"0]")
+    ),
     "a header of 40 MB": lambda p: replace(p, words=Raw(b" " * 40_000_000)),
 }
 """What each does to the patch between the builds of `scene`; none of them may be applied."""
@@ -328,7 +356,9 @@ def _apply(mutant: bytes, bundle: Path, read: Callable[[Path], Any]) -> None:
     else:
         Manifest.load(bundle).check_files()
     finally:
-        assert {path.name for path in bundle.parent.iterdir()} == {bundle.name, patch.name}, "something is left behind"
+        assert {path.name for path in bundle.parent.iterdir()} == {bundle.name, patch.name}, (
+            "something is left behind"
+        )
 
 
 TARGETS = (

@@ -13,7 +13,11 @@ PICTURE = next((MODEL.parent / "pictures").glob("*.png"))
 
 @pytest.mark.parametrize("place", ["absolute", "above"])
 def test_graph_whose_name_is_a_path_is_measured_in_a_temporary_folder(place, tmp_path, capsys):
-    name = str(tmp_path / "outside") if place == "absolute" else "../" * 20 + str(tmp_path / "outside")[1:]
+    name = (
+        str(tmp_path / "outside")
+        if place == "absolute"
+        else "../" * 20 + str(tmp_path / "outside")[1:]
+    )
     model = onnx.load(MODEL)
     model.graph.name = name
     onnx.save(model, tmp_path / "model.onnx")

@@ -68,7 +68,9 @@ def test_old_bundle_runs_after_all_attacks(tmp_path):
         np.testing.assert_array_equal(output, expected)
 
 
-@pytest.mark.parametrize("name", ["format version 99", "a header of 40 MB", "a block that announces 2^45 bytes"])
+@pytest.mark.parametrize(
+    "name", ["format version 99", "a header of 40 MB", "a block that announces 2^45 bytes"]
+)
 def test_packed_side_stays_as_it_was(name, tmp_path):
     with pytest.raises(BundleError):
         apply_to_packed(ATTACKS[name](scene().device_patch).together(), tmp_path)
@@ -112,7 +114,9 @@ def limited(limit: str, size: int, *words: str | Path) -> "subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("name", ["a header of 40 MB", "a block that announces 2^45 bytes", "a file of 2^60 bytes"])
+@pytest.mark.parametrize(
+    "name", ["a header of 40 MB", "a block that announces 2^45 bytes", "a file of 2^60 bytes"]
+)
 def test_attacks_take_little_memory(name, tmp_path):
     bundle, patch = tmp_path / "bundle", tmp_path / "patch"
     shutil.copytree(scene().old, bundle)
@@ -141,9 +145,19 @@ def old_with(tmp_path: Path, make: Callable[[Path], object]) -> Path:
         (os.mkfifo, "missing from the bundle"),
         (Path.mkdir, "missing from the bundle"),
         (lambda path: path.symlink_to("/dev/zero"), "outside of the bundle"),
-        (lambda path: path.symlink_to("../server/model.onnx"), "differs from what the patch was made for"),
+        (
+            lambda path: path.symlink_to("../server/model.onnx"),
+            "differs from what the patch was made for",
+        ),
     ],
-    ids=["link outside", "link in a circle", "pipe", "folder", "endless device", "link to another file"],
+    ids=[
+        "link outside",
+        "link in a circle",
+        "pipe",
+        "folder",
+        "endless device",
+        "link to another file",
+    ],
 )
 def test_only_regular_files_of_the_old_bundle_are_read(make, message, tmp_path):
     bundle = old_with(tmp_path, make)
@@ -162,7 +176,9 @@ def test_room_is_looked_for_before_the_first_byte(tmp_path, monkeypatch):
     needed = sum(len(data) for name, data in contents(scene().new).items() if name != MANIFEST)
     monkeypatch.setattr(irsplit.runtime.bundle.patch._Rebuild, "run", run_never)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(1 << 20) + needed - 1))
-    with pytest.raises(BundleError, match=rf"needs {needed} bytes of room and \d+ are free; make room for it"):
+    with pytest.raises(
+        BundleError, match=rf"needs {needed} bytes of room and \d+ are free; make room for it"
+    ):
         apply_delta(scene().old, tmp_path / "patch", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["patch"]
 
@@ -211,7 +227,9 @@ def test_names_that_leave_a_bundle(name):
         check_name(name)
 
 
-@pytest.mark.parametrize("name", ["device/model.onnx", "server/model.onnx.data", "a b/ä.onnx", "..a/b..", "x" * 255])
+@pytest.mark.parametrize(
+    "name", ["device/model.onnx", "server/model.onnx.data", "a b/ä.onnx", "..a/b..", "x" * 255]
+)
 def test_names_that_do_not(name):
     assert check_name(name) == name
 

@@ -13,7 +13,12 @@ from irsplit.runtime.serving.client import update as update_module
 from irsplit.runtime.serving.client.update import update
 from test_delta import contents
 
-WAITED_FOR = ("nothing", "busy with escape sequences", "a chunk that is none", "a chunk of 2^200 bytes")
+WAITED_FOR = (
+    "nothing",
+    "busy with escape sequences",
+    "a chunk that is none",
+    "a chunk of 2^200 bytes",
+)
 """What a link that breaks or a server with much to do may give, so that it is asked again until time is up."""
 
 
@@ -39,7 +44,10 @@ def test_old_bundle_stays_and_one_line_says_why(name, device, capsys):
 
 
 def test_answers_that_make_no_sense_are_asked_for_ever_less_often(device):
-    junk, refused = SERVERS["junk as content-range"](), pytest.raises(RemoteError, match="make no sense")
+    junk, refused = (
+        SERVERS["junk as content-range"](),
+        pytest.raises(RemoteError, match="make no sense"),
+    )
     with evil(*junk) as server, own_clock() as clock, refused:
         update(server.url, device)
     assert len(clock.pauses) == update_module._MOST_BAD_ANSWERS - 1
@@ -48,7 +56,10 @@ def test_answers_that_make_no_sense_are_asked_for_ever_less_often(device):
 
 
 def test_restarts_are_counted_and_wait(device):
-    others, refused = SERVERS["another tag each time"](), pytest.raises(RemoteError, match="began another patch")
+    others, refused = (
+        SERVERS["another tag each time"](),
+        pytest.raises(RemoteError, match="began another patch"),
+    )
     with evil(*others) as server, own_clock() as clock, refused:
         update(server.url, device)
     assert len(clock.pauses) == update_module._MOST_RESTARTS
@@ -65,7 +76,10 @@ def test_another_build_that_comes_while_one_is_under_way_is_taken(device):
 
 
 def test_honest_answers_after_bad_ones_are_taken(device):
-    bad = [SERVERS[name]()[0] for name in ("no content-range", "101 headers", "nothing", "a wrong checksum")]
+    bad = [
+        SERVERS[name]()[0]
+        for name in ("no content-range", "101 headers", "nothing", "a wrong checksum")
+    ]
     with evil(*bad, *pieces(scene().patch.together())) as server, own_clock():
         assert update(server.url, device).changed
     assert contents(device) == contents(scene().new)

@@ -79,7 +79,11 @@ def evil(*answers: bytes) -> Generator[Evil]:
 
 
 def answer(
-    status: int | str, headers: Mapping[str, str | bytes], body: bytes = b"", *, length: int | None = None
+    status: int | str,
+    headers: Mapping[str, str | bytes],
+    body: bytes = b"",
+    *,
+    length: int | None = None,
 ) -> bytes:
     """An HTTP answer; `length` is the size that it announces."""
     lines = [f"HTTP/1.1 {status} X".encode(), b"connection: close"]
@@ -92,10 +96,19 @@ def answer(
 
 
 def piece(
-    data: bytes, place: str | None, *, tag: str | None = '"a"', checksum: str | None = None, length: int | None = None
+    data: bytes,
+    place: str | None,
+    *,
+    tag: str | None = '"a"',
+    checksum: str | None = None,
+    length: int | None = None,
 ) -> bytes:
     """A piece of a patch that says where it belongs, with the right checksum unless another one is given."""
-    headers = {name: value for name, value in (("content-range", place), ("etag", tag)) if value is not None}
+    headers = {
+        name: value
+        for name, value in (("content-range", place), ("etag", tag))
+        if value is not None
+    }
     headers[PIECE_CHECKSUM] = piece_checksum(headers, data) if checksum is None else checksum
     return answer(206, headers, data, length=length)
 
@@ -103,7 +116,10 @@ def piece(
 def pieces(patch: bytes, tag: str = '"a"') -> Answers:
     """What an honest server answers when it is asked for a patch."""
     parts = [(start, patch[start : start + PIECE]) for start in range(0, len(patch), PIECE)]
-    return tuple(piece(part, f"bytes {start}-{start + len(part) - 1}/{len(patch)}", tag=tag) for start, part in parts)
+    return tuple(
+        piece(part, f"bytes {start}-{start + len(part) - 1}/{len(patch)}", tag=tag)
+        for start, part in parts
+    )
 
 
 @cache
@@ -133,7 +149,9 @@ def _other_tags() -> Answers:
 def _shrinking() -> Answers:
     """The second piece is of a patch that is shorter than the first one: refused, again and again."""
     refused = answer(400, {}, b'{"error": "the patch has 5 bytes, none from 10 to 19"}')
-    return tuple(refused if number % 2 else piece(bytes(10), "bytes 0-9/20") for number in range(100))
+    return tuple(
+        refused if number % 2 else piece(bytes(10), "bytes 0-9/20") for number in range(100)
+    )
 
 
 def _chunked(body: bytes) -> bytes:
@@ -145,7 +163,9 @@ SERVERS: dict[str, Callable[[], Answers]] = {
         answer(206, {"etag": "a", PIECE_CHECKSUM: piece_checksum({"etag": "a"}, b"x")}, b"x"),
     ),
     "junk as content-range": _one(b"x", "bytes here-there/everywhere"),
-    "a content-range in other digits": _one(b"x", "bytes \u0660-\u0660/\u0661".encode().decode("latin-1")),
+    "a content-range in other digits": _one(
+        b"x", "bytes \u0660-\u0660/\u0661".encode().decode("latin-1")
+    ),
     "a content-range of 2^200": _one(b"x", f"bytes 0-0/{1 << 200}"),
     "a content-range of a million digits": _one(b"x", f"bytes 0-0/{'9' * 60_000}"),
     "a patch of 900 GB": _one(bytes(PIECE), f"bytes 0-{PIECE - 1}/900000000000"),
@@ -156,10 +176,15 @@ SERVERS: dict[str, Callable[[], Answers]] = {
     "a content-range with an escape sequence": _one(b"x", "\x1b[2Jbytes"),
     "an empty piece": _one(b"", "bytes 0-0/9"),
     "an empty piece of nothing": _one(b"", "bytes 0--1/0"),
-    "an empty piece in the middle": lambda: (piece(b"IRSP", "bytes 0-3/90"), piece(b"", "bytes 4-3/90")),
+    "an empty piece in the middle": lambda: (
+        piece(b"IRSP", "bytes 0-3/90"),
+        piece(b"", "bytes 4-3/90"),
+    ),
     "a piece larger than asked for": _one(bytes(PIECE + 1), f"bytes 0-{PIECE}/{2 * PIECE}"),
     "the first piece again": lambda: (piece(bytes(9), "bytes 0-8/18"),),
-    "another size each time": lambda: tuple(piece(b"x", f"bytes {n % 2}-{n % 2}/{n + 9}") for n in range(99)),
+    "another size each time": lambda: tuple(
+        piece(b"x", f"bytes {n % 2}-{n % 2}/{n + 9}") for n in range(99)
+    ),
     "another tag each time": _other_tags,
     "a patch that becomes shorter": _shrinking,
     "no tag": _one(b"x", "bytes 0-0/1", tag=None),
@@ -200,11 +225,15 @@ def mutants(seed: int, count: int) -> Iterator[Answers]:
     random = Random(seed)
     honest = pieces(scene().patch.together())
     for _ in range(count):
-        answers = list(SERVERS[random.choice(list(SERVERS))]() if random.random() < 0.5 else honest)[:8]
+        answers = list(
+            SERVERS[random.choice(list(SERVERS))]() if random.random() < 0.5 else honest
+        )[:8]
         for _ in range(random.randint(0, 2)):
             position = random.randrange(len(answers))
             head, _, body = answers[position].partition(b"\r\n\r\n")
-            answers[position] = damaged(head, random) + b"\r\n\r\n" + (body if random.random() < 0.8 else body[:9])
+            answers[position] = (
+                damaged(head, random) + b"\r\n\r\n" + (body if random.random() < 0.8 else body[:9])
+            )
         if random.random() < 0.3:
             answers.insert(random.randrange(len(answers) + 1), random.choice(answers))
         yield tuple(answers)
@@ -224,7 +253,9 @@ def update_from(answers: Answers, folder: Path) -> int:
         else:
             Manifest.load(bundle).check_files()
         finally:
-            assert [path.name for path in folder.iterdir()] == ["bundle"], "something is left behind"
+            assert [path.name for path in folder.iterdir()] == ["bundle"], (
+                "something is left behind"
+            )
         return len(server.requests)
 
 

@@ -22,7 +22,13 @@ from irsplit.runtime.bundle.patch import apply_patch
 from irsplit.runtime.bundle.patch_format import LARGEST_BUILD
 from irsplit.runtime.bundle.signature import load_public_key
 from irsplit.runtime.bundle.store import PACKED, is_packed
-from irsplit.runtime.serving.client.transport import Credentials, HttpTransport, TransportError, reason_of, split_url
+from irsplit.runtime.serving.client.transport import (
+    Credentials,
+    HttpTransport,
+    TransportError,
+    reason_of,
+    split_url,
+)
 from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
 
 _PIECE_BYTES = 256 << 10
@@ -79,9 +85,13 @@ def update(
         load_public_key(public_key)  # a device without the key need not ask
     parts, folder = split_url(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
-        raise RemoteError(f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT")
+        raise RemoteError(
+            f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT"
+        )
     if folder.is_file() and not is_packed(folder):
-        raise BundleError(f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})")
+        raise BundleError(
+            f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})"
+        )
     there = folder if is_packed(folder) else folder / MANIFEST
     before = Manifest.load(folder) if there.is_file() else None
     if before is None and not name:
@@ -90,7 +100,9 @@ def update(
     wanted = name or (before.name if before is not None else "")
     query = f"have={digest}&place={_place(before) if place is None else place}"
     transport = HttpTransport(parts, Credentials(token, trusted, answer_bytes=_MOST_BYTES))
-    download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying)
+    download = _Download(
+        transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying
+    )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder.parent) as file:
@@ -145,7 +157,9 @@ class _Download:
     so is one that has another patch whenever it is asked.
     """
 
-    def __init__(self, transport: HttpTransport, path: str, timeout_s: float, retrying: Retrying | None) -> None:
+    def __init__(
+        self, transport: HttpTransport, path: str, timeout_s: float, retrying: Retrying | None
+    ) -> None:
         self._transport = transport
         self._path = path
         self._deadline = time.monotonic() + timeout_s
@@ -171,7 +185,9 @@ class _Download:
                 continue
             tag, total = piece.tag, piece.total
             if not file.tell() and total > room():
-                raise BundleError(f"the patch has {total} bytes and {room()} are free; make room for it")
+                raise BundleError(
+                    f"the patch has {total} bytes and {room()} are free; make room for it"
+                )
             file.write(piece.data)
         return True
 
@@ -193,7 +209,9 @@ class _Download:
                 if status in _OUT_OF_RANGE and start:
                     return _NO_SUCH_PIECE
                 if status not in (429, 503):
-                    raise RemoteError(f"the server hands out no update: {_printable(reason_of(body))}")
+                    raise RemoteError(
+                        f"the server hands out no update: {_printable(reason_of(body))}"
+                    )
                 failure = _printable(reason_of(body))
             except (TransportError, _BadAnswerError) as error:
                 failure, bad = str(error), bad + _makes_no_sense(error)
@@ -222,8 +240,15 @@ def _read_piece(start: int, headers: Mapping[str, str], body: bytes) -> _Piece:
     if match is None or not tag or len(tag) > _LONGEST_TAG:
         raise _BadAnswerError(f"a piece without its place: content-range '{_printable(place)}'")
     first, last, total = (int(number) for number in match.groups())
-    if first != start or not first <= last < total or len(body) != last - first + 1 or len(body) > _PIECE_BYTES:
-        raise _BadAnswerError(f"{len(body)} bytes as '{_printable(place)}' where bytes from {start} on were asked for")
+    if (
+        first != start
+        or not first <= last < total
+        or len(body) != last - first + 1
+        or len(body) > _PIECE_BYTES
+    ):
+        raise _BadAnswerError(
+            f"{len(body)} bytes as '{_printable(place)}' where bytes from {start} on were asked for"
+        )
     return _Piece(tag, total, body)
 
 

@@ -38,7 +38,9 @@ class PatchMaker:
         """
         latest = self._service.find(name)
         if place and place not in PLACES:
-            raise ServiceError(Code.INVALID, f"no place '{place}'; give device or server, or neither for both")
+            raise ServiceError(
+                Code.INVALID, f"no place '{place}'; give device or server, or neither for both"
+            )
         if digest == latest.manifest.digest:
             return None
         versions = self._service.bundles[name].values()
@@ -47,7 +49,9 @@ class PatchMaker:
         key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:_KEY_LENGTH]
         if key not in self._patches:
             path = Path(self._folder.name) / key
-            call = asyncio.get_running_loop().run_in_executor(self._thread, self._made, old, latest, path, place)
+            call = asyncio.get_running_loop().run_in_executor(
+                self._thread, self._made, old, latest, path, place
+            )
             self._patches[key] = call
         try:
             return await asyncio.shield(self._patches[key])
