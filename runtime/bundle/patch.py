@@ -31,6 +31,7 @@ from irsplit.runtime.bundle.patch_format import (
     NAME_SIZE,
     REST_BLOCK,
     Block,
+    BytePlane,
     Contents,
     Head,
     OldRest,
