@@ -333,9 +333,8 @@ def _recorded(
         files: list[SegmentFile] = []
         for index, graph in enumerate(graphs):
             lowered = engine_graph(graph)
-            path = (
-                Path(folder) / f"{index}{dialect.extensions[0]}"
-            )  # the graph's name may be a path
+            # Not by the graph's name, which may be a path.
+            path = Path(folder) / f"{index}{dialect.extensions[0]}"
             dialect.write(model, lowered, path)
             files.append(SegmentFile(path, model.dialect, *edges(graph)))
         return isolated(run_segments, files, list(calls), wanted)

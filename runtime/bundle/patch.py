@@ -31,7 +31,6 @@ from irsplit.runtime.bundle.patch_format import (
     NAME_SIZE,
     REST_BLOCK,
     Block,
-    BytePlane,
     Contents,
     Head,
     OldRest,
