@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from irsplit.base.errors import PassError
-from irsplit.codec_training.agreement.base import Agreement, Head, measured
+from irsplit.codec_training.agreement.base import Agreement, OutputHead, measured
 from irsplit.codec_training.agreement.measures import check_measure, heads_of
 from irsplit.codec_training.agreement.reach import reached_outputs
 from irsplit.codec_training.agreement.recognise import View
@@ -239,7 +239,7 @@ class QuantizeBoundary:
 
     def _heads(
         self, model: Model, context: Context, expected: Sequence[Mapping[str, Any]]
-    ) -> list[Head]:
+    ) -> list[OutputHead]:
         """How the outputs that the boundary reaches are read. Raises PassError where there is nothing to compare."""
         arriving = [set[str]()]
         for _, send in sends(model):
@@ -269,7 +269,7 @@ class QuantizeBoundary:
         return heads
 
     def _tell_of_heads(
-        self, context: Context, unreached: Sequence[str], heads: Sequence[Head]
+        self, context: Context, unreached: Sequence[str], heads: Sequence[OutputHead]
     ) -> None:
         """Say what the agreement is not of, and that nothing but rows was recognised where those are a guess."""
         if unreached:

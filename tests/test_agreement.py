@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import irsplit
 from irsplit.base.errors import IrsplitError, MeasureError, PassError
-from irsplit.codec_training.agreement.base import Head, Score, measured
+from irsplit.codec_training.agreement.base import OutputHead, Score, measured
 from irsplit.codec_training.agreement.detections import (
     Detections,
     Rows,
@@ -75,7 +75,7 @@ numbers = arrays.arrays(
 
 @given(numbers, numbers, st.sampled_from([(None, None), (1, None), (-1, None), (None, 0.5)]))
 def test_no_array_makes_a_measure_fail_or_warn(one: Any, other: Any, layout: Any) -> None:
-    heads: list[Head] = [
+    heads: list[OutputHead] = [
         Top1("y"),
         LabelMap("y", *layout),
         DetectionHead(SeparateOutputs("y", None, "z")),
@@ -260,7 +260,9 @@ def role_of(node: Node) -> HeadRole:
     return roles.get(node.op, "")
 
 
-def heads(graph: str, sample: dict[str, Any], word: str = "", layout: str = "NCHW") -> list[Head]:
+def heads(
+    graph: str, sample: dict[str, Any], word: str = "", layout: str = "NCHW"
+) -> list[OutputHead]:
     model = parse_model(f"model test\ngraph @main{graph}")
     outputs = tuple(value.name for value in model.entry.outputs)
     return heads_of(word, View((model.entry,), outputs, role_of, layout, sample))
@@ -350,7 +352,7 @@ MAP = """(%x: f32[1,3,8,8]) -> (%y) {{
         ("op", np.zeros((1, 1, 8, 8), np.float32), Top1("y")),
     ],
 )
-def test_label_maps_are_recognised(op: str, array: Any, head: Head) -> None:
+def test_label_maps_are_recognised(op: str, array: Any, head: OutputHead) -> None:
     assert heads(MAP.format(op, "f32[*]"), {"y": array}) == [head]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from irsplit.base.errors import EngineError
 from irsplit.base.progress import Progress, Steps, silent
-from irsplit.codec_training.agreement.base import Agreement, Head, measured
+from irsplit.codec_training.agreement.base import Agreement, OutputHead, measured
 from irsplit.codec_training.agreement.measures import heads_of, measure_file
 from irsplit.codec_training.agreement.reach import reached_outputs
 from irsplit.codec_training.agreement.recognise import RoleOf, View
@@ -353,7 +353,7 @@ def _agreement(
         return Agreement(())
     reached = _reached(manifest, source)
     view = View((source.entry,), tuple(names), role_of, channel_layout(source), exact.expected[0])
-    heads: list[Head] = [
+    heads: list[OutputHead] = [
         head for head in heads_of(measure, view) if not reached.isdisjoint(head.outputs)
     ]
     return measured(heads, exact.expected, exact.found)

@@ -19,7 +19,7 @@ class Score:
     compared: int
 
 
-class Head(Protocol):
+class OutputHead(Protocol):
     """Outputs of a model that are read together, in one way."""
 
     @property
@@ -84,7 +84,7 @@ class Agreement:
 
 
 def measured(
-    heads: Sequence[Head], expected: Sequence[Outputs], found: Sequence[Outputs]
+    heads: Sequence[OutputHead], expected: Sequence[Outputs], found: Sequence[Outputs]
 ) -> Agreement:
     """How well the outputs of some calls agree with the expected ones, head by head."""
     results: list[HeadAgreement] = []

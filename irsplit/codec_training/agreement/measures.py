@@ -8,7 +8,7 @@ from pathlib import Path
 
 from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import MeasureError
-from irsplit.codec_training.agreement.base import Head, Outputs, Score
+from irsplit.codec_training.agreement.base import OutputHead, Outputs, Score
 from irsplit.codec_training.agreement.f1 import DetectionHead
 from irsplit.codec_training.agreement.recognise import (
     View,
@@ -57,7 +57,7 @@ class FunctionHead:
         return Score(share, len(expected))
 
 
-def heads_of(word: str, view: View) -> list[Head]:
+def heads_of(word: str, view: View) -> list[OutputHead]:
     """The heads of a model's outputs: as `word` says, or without one as the graph shows.
 
     Raises MeasureError for an unknown measure, and for one that can read none of the outputs.
@@ -69,7 +69,7 @@ def heads_of(word: str, view: View) -> list[Head]:
         return [Top1(output) for output in view.outputs]
     if word == "iou":
         maps = [label_map(view, output) for output in view.outputs]
-        heads: list[Head] = [head for head in maps if head is not None]
+        heads: list[OutputHead] = [head for head in maps if head is not None]
     elif name == "f1":
         heads = [*_detectors(view, _score(word, least))]
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irsplit.codec_training.agreement.base import Head, Outputs, array_of
+from irsplit.codec_training.agreement.base import OutputHead, Outputs, array_of
 from irsplit.codec_training.agreement.detections import Reader, Rows, SelectedBoxes, SeparateOutputs
 from irsplit.codec_training.agreement.f1 import DetectionHead
 from irsplit.codec_training.agreement.iou import LabelMap
@@ -77,9 +77,9 @@ class View:
         return array_of(self.sample.get(name))
 
 
-def recognised(view: View) -> list[Head]:
+def recognised(view: View) -> list[OutputHead]:
     """A head for every output: detections and label maps where the graph shows them, rows of classes for the rest."""
-    heads: list[Head] = [*detection_heads(view)]
+    heads: list[OutputHead] = [*detection_heads(view)]
     left = [name for name in view.outputs if not any(name in head.outputs for head in heads)]
     heads.extend(_label_map(view, name) or Top1(name) for name in left)
     return heads
