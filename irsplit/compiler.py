@@ -26,10 +26,12 @@ from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
 from irsplit.passes.cut import estimated_bytes
 from irsplit.passes.dims import unsized
+from irsplit.passes.observed import shapes_at
 from irsplit.passes.partition import Partition
 from irsplit.passes.preparation import context_of, preparation, sizes_in
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.remove_unused import RemoveUnused
+from irsplit.passes.working_memory import Grid, observed_grid, working_memory
 from irsplit.passes.targets import bits_of, quantization_passes
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import provenance, source_files
@@ -103,6 +105,7 @@ def compile_model(
         digests.start(files)
         entry = loaded.entry
         context = context_of(dialect)
+        grid = observed_grid(entry, lambda sizes: shapes_at(dialect, loaded, source, sizes))
         assumed = sizes_in(loaded, calls)
         before = preparation(state, dim, assumed=assumed, rematerialise=rematerialise) if not pipeline else Pipeline(())
         before.run(loaded, context)
@@ -135,7 +138,7 @@ def compile_model(
 
         def origin() -> Origin:
             made_of = dict(zip(files, digests.of(files), strict=True))
-            details = context.details | {
+            details = context.details | _working_memory(loaded, entry, grid) | {
                 "provenance": provenance(loaded, made_of, passes),
                 "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
             }
@@ -146,6 +149,15 @@ def compile_model(
     if remember:
         sources.remember(source, manifest.raw["source"]["sha256"])
     return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))
+
+
+def _working_memory(model: Model, entry: Graph, grid: Grid | None) -> dict[str, Any]:
+    """What the manifest says of the memory that runs of the partitioned model take; nothing where nothing is open."""
+    if grid is None:
+        return {}
+    crossing = [[value for value in send.inputs if value is not None] for _, send in sends(model)]
+    found = working_memory(model.segments, fed(entry), crossing, grid)
+    return {"working_memory": [function and function.to_json() for function in found]} if any(found) else {}
 
 
 def _words(given: Sequence[str]) -> tuple[str, ...]:

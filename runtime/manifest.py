@@ -5,6 +5,7 @@ The one description of a bundle that both sides share; the compiler writes it, s
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from irsplit.runtime.engines import Engine, EngineOptions
 from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.state import StateInfo, open_segment
 from irsplit.runtime.store import BundleFolder, Store, open_store
+from irsplit.runtime.working_memory import RunLimits, TensorLike, WorkingMemory, needed
 
 FORMAT_VERSION = 1
 
@@ -101,6 +103,8 @@ class Manifest:
     boundaries: tuple[Boundary, ...]
     files: dict[str, str] = field(repr=False)
     """SHA-256 of every file of the bundle but the manifest itself, by path relative to the bundle."""
+    working_memory: tuple[WorkingMemory | None, ...] = field(repr=False)
+    """For every segment that a run may begin with; None where nothing is open or known."""
     raw: dict[str, Any] = field(repr=False)
     """The whole JSON object: what only the compiler's side looks at."""
 
@@ -129,17 +133,30 @@ class Manifest:
         boundaries = tuple(_read_boundary(store, item) for item in data["boundaries"])
         if len(boundaries) != len(segments) - 1:
             raise ValueError(f"{len(segments)} segments and {len(boundaries)} boundaries")
+        inputs = tuple(TensorInfo.from_json(item) for item in data["inputs"])
         return cls(
             store,
             data["name"],
             data["digest"],
-            tuple(TensorInfo.from_json(item) for item in data["inputs"]),
+            inputs,
             tuple(TensorInfo.from_json(item) for item in data["outputs"]),
             segments,
             boundaries,
             dict(data["files"]),
+            _read_working_memory(data.get("working_memory"), inputs, boundaries),
             data,
         )
+
+    def received(self, start: int) -> list[TensorLike]:
+        """What a run that begins with segment `start` is given: the model's inputs, or what crosses before it."""
+        return _received(self.inputs, self.boundaries, start)
+
+    def needed(self, start: int, shapes: Mapping[str, Sequence[int]], limits: RunLimits) -> int:
+        """Bytes that a run from segment `start` on takes, by estimate, when what it is given has these shapes.
+
+        Raises ValueError for a run beyond the limits. Nothing is allocated.
+        """
+        return needed(limits, self.received(start), shapes, self.working_memory[start])
 
     @property
     def folder(self) -> Path:
@@ -196,6 +213,24 @@ def file_digest(path: Path) -> str:
 def _read(store: Store, file: str) -> bytes:
     with store.open(file) as opened:
         return opened.read()
+
+
+def _received(inputs: Sequence[TensorInfo], boundaries: Sequence[Boundary], start: int) -> list[TensorLike]:
+    tensors = inputs if start == 0 else boundaries[start - 1].tensors
+    return [(tensor.name, tensor.dtype, tensor.shape or ()) for tensor in tensors]
+
+
+def _read_working_memory(
+    found: Any, inputs: Sequence[TensorInfo], boundaries: Sequence[Boundary]
+) -> tuple[WorkingMemory | None, ...]:
+    """Older bundles have none."""
+    count = len(boundaries) + 1
+    if found is None:
+        return (None,) * count
+    if len(found) != count:
+        raise ValueError(f"working memory of {len(found)} segments, not {count}")
+    pairs = enumerate(found)
+    return tuple(item and WorkingMemory.from_json(item, _received(inputs, boundaries, start)) for start, item in pairs)
 
 
 def _read_boundary(store: Store, data: dict[str, Any]) -> Boundary:

@@ -72,10 +72,14 @@ class StatefulEngine:
         self._states = States(segment.state)
         self.optimized = engine.optimized
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
-        outputs = self._engine.run([*inputs, *self._states.values.values()])
+    def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
+        outputs = self._engine.run([*inputs, *self._states.values.values()], large)
         self._states.keep(dict(zip((*self._outputs, *self._kept), outputs, strict=True)))
         return outputs[: len(self._outputs)]
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(value.nbytes for value in self._states.values.values())
 
     def reset(self) -> None:
         self._engine.reset()

@@ -84,6 +84,18 @@ def run_shapes(file: SegmentFile, call: Call) -> list[tuple[int, ...] | None]:
     return [getattr(output, "shape", None) for output in engine.run([call[name] for name in file.inputs])]
 
 
+def prepared_shapes(
+    path: Path, inputs: Sequence[Sequence[tuple[int, ...]]]
+) -> list[dict[int, tuple[int, ...]]]:
+    """Shapes of a TFLite model's tensors by their numbers, for several shapes of its inputs; nothing is run.
+
+    What only a run tells is left out, and all of them where LiteRT refuses the inputs.
+    """
+    from irsplit.runtime.engines.litert import prepared  # it loads the engine
+
+    return [prepared(path, shapes) for shapes in inputs]
+
+
 def run_bundle(
     folder: Path, calls: Sequence[Call], options: EngineOptions
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:

@@ -95,8 +95,11 @@ class Engine(Protocol):
     optimized: bool
     """Whether it fuses and reorders; an engine that can run a model in one way only does so whatever was asked."""
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
-        """One inference. Raises EngineError when the engine refuses the inputs or fails."""
+    def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
+        """One inference. Raises EngineError when the engine refuses the inputs or fails.
+
+        After a `large` one, the engine keeps none of the memory that it took, nor state that lies in it.
+        """
         ...
 
     def reset(self) -> None:

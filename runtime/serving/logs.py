@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import threading
+import time
 from typing import Any
 
 _FIELDS = "irsplit_fields"
@@ -12,6 +14,25 @@ def event(logger: logging.Logger, level: int, name: str, *, error: BaseException
     """Log what happened, with its facts as fields, and the trace of an error that is a fault of ours."""
     if logger.isEnabledFor(level):
         logger.log(level, name, extra={_FIELDS: fields}, exc_info=error)
+
+
+_PERIOD_S = 1.0
+_told: dict[tuple[str, str, str], tuple[float, int]] = {}
+"""Of events that a stranger can cause as often as he likes: when it was logged last, and how many were not since."""
+_lock = threading.Lock()
+
+
+def rarely(logger: logging.Logger, level: int, name: str, **fields: Any) -> None:
+    """Log one such event a second at most, for each door and code; the next one says how many were left out."""
+    key = name, str(fields.get("door", "")), str(fields.get("code", ""))
+    now = time.monotonic()
+    with _lock:
+        last, left_out = _told.get(key, (-_PERIOD_S, 0))
+        if now - last < _PERIOD_S:
+            _told[key] = last, left_out + 1
+            return
+        _told[key] = now, 0
+    event(logger, level, name, **fields, **({"left_out": left_out} if left_out else {}))
 
 
 class JsonFormatter(logging.Formatter):

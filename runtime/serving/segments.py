@@ -61,17 +61,27 @@ class Segments:
         for index in range(start, stop):
             self._engine(index)
 
-    def run(self, start: int, stop: int, values: Mapping[str, Any]) -> Stretch:
-        """Run segments `start` to `stop` - 1 on the values that `start` reads. Raises EngineError."""
+    def run(self, start: int, stop: int, values: Mapping[str, Any], large: bool = False) -> Stretch:
+        """Run segments `start` to `stop` - 1 on the values that `start` reads. Raises EngineError.
+
+        After a `large` run engines give the memory back that they keep for the next one.
+        """
         known, results, seconds = dict(values), dict[str, Any](), dict[int, float]()
         for index in range(start, stop):
             segment, engine = self.manifest.segments[index], self._engine(index)
             began = self._clock()
-            outputs = engine.run([known[name] for name in segment.inputs])
+            inputs = [known[name] for name in segment.inputs]
+            in_engine = segment.stateful and not segment.state  # the state, which would go too
+            outputs = engine.run(inputs, large=True) if large and not in_engine else engine.run(inputs)
             seconds[index] = self._clock() - began
             known.update(zip(segment.outputs, outputs, strict=True))
             results.update((name, known[name]) for name in segment.results)
         return Stretch(known, results, seconds)
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the states that are kept between calls beside the engines."""
+        return sum(getattr(engine, "state_bytes", 0) for engine in self._engines.values())
 
     def _engine(self, index: int) -> Engine:
         with self._lock:

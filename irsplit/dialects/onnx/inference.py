@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from irsplit.dialects.onnx.native import InferenceError, infer_shapes
 from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Field, fields, scan
-from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, walk
+from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, fed, walk
 from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -86,6 +87,54 @@ def _ask_onnx(model: Model) -> None:
     for field in fields(inferred, 0, len(inferred)):
         if field.key == schema.MODEL_GRAPH:
             _learn(model.entry, dict(enumerate(model.entry.nodes)), inferred, field)
+
+
+def shapes_at(model: Model, sizes: Sequence[Mapping[str, int]]) -> list[dict[str, tuple[int, ...]]]:
+    """Shapes of the values of the entry for each of several sizes of its inputs' open dimensions.
+
+    `sizes` are by "<input>.<axis>" and name every open dimension. Nothing is run: what ONNX cannot infer is left out.
+    """
+    return [_shapes_at(model, each) for each in sizes]
+
+
+def _shapes_at(model: Model, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    inputs = fed(model.entry)
+    types = [value.type for value in inputs]
+    try:
+        for value in inputs:
+            value.type = _sized(value, sizes)
+        skeleton = Skeleton(model).model()
+        if skeleton.size > _MOST_BYTES:
+            return {}
+        inferred = infer_shapes(skeleton.tobytes())
+        shapes = {value.name: _static_shape(value.type) for value in inputs}
+    except InferenceError:
+        return {}
+    finally:
+        for value, type in zip(inputs, types, strict=True):
+            value.type = type
+    shared: dict[bytes, Type | None] = {}
+    for field in fields(inferred, 0, len(inferred)):
+        if field.key == schema.MODEL_GRAPH:
+            for found in scan(inferred, field.start, field.stop):
+                if found[0] in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
+                    name, type = read_info(inferred, found[2], found[3], shared)
+                    shapes[name] = _static_shape(type)
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _sized(value: Value, sizes: Mapping[str, int]) -> Type | None:
+    if not isinstance(value.type, TensorType) or value.type.shape is None:
+        return value.type
+    dims = enumerate(value.type.shape)
+    shape = tuple(dim if isinstance(dim, int) else sizes[f"{value.name}.{axis}"] for axis, dim in dims)
+    return replace(value.type, shape=shape)
+
+
+def _static_shape(type: Type | None) -> tuple[int, ...] | None:
+    shape = type.shape if isinstance(type, TensorType) else None
+    known = tuple(dim for dim in shape or () if isinstance(dim, int))
+    return None if shape is None or len(known) < len(shape) else known
 
 
 def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: Field) -> None:
