@@ -31,8 +31,8 @@ from irsplit.passes.partition import Partition
 from irsplit.passes.preparation import context_of, preparation, sizes_in
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.remove_unused import RemoveUnused
-from irsplit.passes.working_memory import Grid, observed_grid, working_memory
 from irsplit.passes.targets import bits_of, quantization_passes
+from irsplit.passes.working_memory import Grid, observed_grid, working_memory
 from irsplit.progress import Progress, Steps, silent
 from irsplit.provenance import provenance, source_files
 from irsplit.report import coded_inputs, render, report_data
@@ -138,10 +138,14 @@ def compile_model(
 
         def origin() -> Origin:
             made_of = dict(zip(files, digests.of(files), strict=True))
-            details = context.details | _working_memory(loaded, entry, grid) | {
-                "provenance": provenance(loaded, made_of, passes),
-                "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
-            }
+            details = (
+                context.details
+                | _working_memory(loaded, entry, grid)
+                | {
+                    "provenance": provenance(loaded, made_of, passes),
+                    "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
+                }
+            )
             return Origin(source.name, made_of[source], str(passes), details)
 
         carried = count if autonomous else count - 1 if adaptive else 0

@@ -63,7 +63,7 @@ class Grid:
 
 
 def observed_grid(entry: Graph, shapes_at: ShapesAt) -> Grid | None:
-    """The grid for a model before it is partitioned; None when its inputs leave nothing open, or nothing can be told."""
+    """The grid for a model that is not partitioned; None when its inputs leave nothing open, or nothing can be told."""
     dims = list(open_dims(fed(entry)))
     if not dims or any(not isinstance(v.type, TensorType) or v.type.shape is None for v in fed(entry)):
         return None
@@ -187,9 +187,7 @@ class _Sizes:
 
     grid: Grid
     scales: Sequence[_Observed]
-    _dims: dict[tuple[int, ...], Polynomial | None] = field(
-        default_factory=dict[tuple[int, ...], "Polynomial | None"]
-    )
+    _dims: dict[tuple[int, ...], Polynomial | None] = field(default_factory=dict[tuple[int, ...], "Polynomial | None"])
 
     def of(self, value: Value, read: Iterable[Polynomial]) -> Polynomial:
         """Of a value whose node reads so much."""
@@ -246,10 +244,11 @@ def _line(values: Sequence[float], along: Sequence[int]) -> tuple[float, float] 
     constant = along[values.index(low)] - slope * low
     if slope <= 0:
         return None
-    if any(abs(size - constant - slope * value) > max(1.0, _TOLERANCE * size) for value, size in zip(values, along)):
+    pairs = list(zip(values, along, strict=True))
+    if any(abs(size - constant - slope * value) > max(1.0, _TOLERANCE * size) for value, size in pairs):
         return None
     constant = max(constant, 0.0)
-    return constant, max(slope, *((size - constant) / value for value, size in zip(values, along)))
+    return constant, max(slope, *((size - constant) / value for value, size in pairs))
 
 
 def _times(first: Polynomial, second: Polynomial) -> Polynomial:

@@ -199,6 +199,13 @@ class Manifest:
                 raise BundleError(f"{path}: changed since it was compiled; copy or compile the bundle again")
 
 
+def run_engine(engine: Engine, segment: SegmentInfo, values: Mapping[str, Any], large: bool) -> list[Any]:
+    """What a segment's engine gives for the values that it reads; after a `large` run it keeps no memory."""
+    inputs = [values[name] for name in segment.inputs]
+    in_engine = segment.stateful and not segment.state  # the state, which would go too
+    return engine.run(inputs, large=True) if large and not in_engine else engine.run(inputs)
+
+
 def manifest_text(data: dict[str, Any]) -> str:
     """The one way to write a manifest: equal objects give equal bytes."""
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"

@@ -49,6 +49,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--max-frame-bytes", type=int, default=64 << 20, help="largest frame; default 64 MiB")
     parser.add_argument("--max-decoded-bytes", type=int, default=256 << 20, help="largest content; default 256 MiB")
+    parser.add_argument("--max-rows", type=int, default=64, metavar="N", help="of a batch in one frame; default 64")
+    parser.add_argument(
+        "--max-working-bytes",
+        type=int,
+        default=2 << 30,
+        metavar="N",
+        help="what all runs take at a time, as the bundle estimates it; default 2 GiB",
+    )
+    parser.add_argument(
+        "--max-connections", type=int, default=4096, metavar="N", help="to each port; the idlest go; default 4096"
+    )
     parser.add_argument(
         "--max-held-bytes", type=int, default=1 << 30, help="all messages on their way at a time; default 1 GiB"
     )
@@ -70,6 +81,8 @@ def run(arguments: Namespace) -> int:
         frame_bytes=arguments.max_frame_bytes,
         decoded_bytes=arguments.max_decoded_bytes,
         held_bytes=arguments.max_held_bytes,
+        rows=arguments.max_rows,
+        working_bytes=arguments.max_working_bytes,
         sessions=arguments.max_sessions,
         session_idle_s=arguments.session_idle,
     )
@@ -87,6 +100,7 @@ def run(arguments: Namespace) -> int:
         key=arguments.tls_key,
         insecure=arguments.insecure,
         grace_s=arguments.grace,
+        connections=arguments.max_connections,
     )
     options.check()
     asyncio.run(serve(arguments.bundles, options, _announce, write_delta))

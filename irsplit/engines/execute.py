@@ -3,14 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
+from irsplit.lazy import LazyModule
 from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.session import LocalSession
 from irsplit.runtime.state import StateInfo, States, open_segment
+
+if TYPE_CHECKING:
+    from irsplit.runtime.engines import litert
+else:
+    litert = LazyModule("irsplit.runtime.engines.litert")
 
 Call = Mapping[str, NDArray[Any]]
 """Inputs of one inference by name."""
@@ -84,16 +90,12 @@ def run_shapes(file: SegmentFile, call: Call) -> list[tuple[int, ...] | None]:
     return [getattr(output, "shape", None) for output in engine.run([call[name] for name in file.inputs])]
 
 
-def prepared_shapes(
-    path: Path, inputs: Sequence[Sequence[tuple[int, ...]]]
-) -> list[dict[int, tuple[int, ...]]]:
+def prepared_shapes(path: Path, inputs: Sequence[Sequence[tuple[int, ...]]]) -> list[dict[int, tuple[int, ...]]]:
     """Shapes of a TFLite model's tensors by their numbers, for several shapes of its inputs; nothing is run.
 
     What only a run tells is left out, and all of them where LiteRT refuses the inputs.
     """
-    from irsplit.runtime.engines.litert import prepared  # it loads the engine
-
-    return [prepared(path, shapes) for shapes in inputs]
+    return [litert.prepared(path, shapes) for shapes in inputs]
 
 
 def run_bundle(

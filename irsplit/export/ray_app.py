@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from irsplit.runtime.engines import EngineOptions
+from irsplit.runtime.serving.bearer import Doorkeeper
 from irsplit.runtime.serving.bodies import Bodies
 from irsplit.runtime.serving.grpc_methods import GrpcMethods
 from irsplit.runtime.serving.http_server import HttpDoor
@@ -32,7 +33,7 @@ class Bundle:
         limits = Limits()
         self.grpc = GrpcMethods(service)
         bodies = Bodies(limits.held_bytes, limits.message_bytes, service.metrics)
-        self.http = HttpDoor(service, bodies, token="")
+        self.http = HttpDoor(service, bodies, Doorkeeper(""))
 
     async def __call__(self, request: Request) -> Response:
         status, headers, body = await self.http.answer(dict(request.scope), request.receive)

@@ -136,7 +136,7 @@ def prepared(path: Path, shapes: Sequence[tuple[int, ...]]) -> dict[int, tuple[i
             if tuple(details["shape"]) != shape:
                 interpreter.resize_tensor_input(details["index"], shape)
         interpreter.allocate_tensors()
-        tensors: list[dict[str, Any]] = interpreter.get_tensor_details()
+        tensors: Any = interpreter.get_tensor_details()
     except (RuntimeError, ValueError):
         return {}
     return {int(each["index"]): tuple(map(int, each["shape"])) for each in tensors}

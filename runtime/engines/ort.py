@@ -68,10 +68,15 @@ class OrtEngine:
         fed = zip(self._inputs, inputs, strict=True)
         try:
             values = {name: _typed(array, type) if type in _AS_INTEGERS else array for (name, type), array in fed}
-            outputs = self._session.run(None, values, options) if self._gives_arrays else self._run_typed(values, options)
+            outputs = (
+                self._session.run(None, values, options) if self._gives_arrays else self._run_typed(values, options)
+            )
         except Exception as error:
             raise EngineError(f"{self._name}: onnxruntime failed: {_first_line(error)}") from error
         return [np.asarray(output) if isinstance(output, np.generic) else output for output in outputs]
+
+    def _run_arrays(self, values: Mapping[str, Any], options: Any) -> list[Any]:
+        return self._session.run(None, values, options)
 
     def _run_typed(self, values: Mapping[str, Any], options: Any) -> list[Any]:
         """As `run` of a session, where arrays come out that numpy has no type for."""

@@ -23,7 +23,8 @@ _OPTIONS = [
 ]
 
 # INTERNAL and UNKNOWN come from a server of ours with a trailer that says more; without it the bytes were damaged.
-_CODES = {getattr(grpc.StatusCode, code.grpc): code for code in Code if code not in (Code.DRAINING, Code.INTERNAL)}
+_TOLD = (Code.DRAINING, Code.INTERNAL, Code.MALFORMED)
+_CODES = {getattr(grpc.StatusCode, code.grpc): code for code in Code if code not in _TOLD}
 
 
 class GrpcTransport:

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import math
 import sys
-import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 _FIELDS = "irsplit_fields"
@@ -17,22 +18,30 @@ def event(logger: logging.Logger, level: int, name: str, *, error: BaseException
 
 
 _PERIOD_S = 1.0
-_told: dict[tuple[str, str, str], tuple[float, int]] = {}
-"""Of events that a stranger can cause as often as he likes: when it was logged last, and how many were not since."""
-_lock = threading.Lock()
 
 
-def rarely(logger: logging.Logger, level: int, name: str, **fields: Any) -> None:
-    """Log one such event a second at most, for each door and code; the next one says how many were left out."""
-    key = name, str(fields.get("door", "")), str(fields.get("code", ""))
-    now = time.monotonic()
-    with _lock:
-        last, left_out = _told.get(key, (-_PERIOD_S, 0))
+class Rarely:
+    """Events that a stranger can cause as often as he likes: each kind is logged once a second at most.
+
+    A kind is a name with its fields but for the text. The next one says how many were left out.
+    """
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def event(self, level: int, name: str, *, text: str = "", **fields: str) -> None:
+        """`fields` have few values: a kind is kept for ever."""
+        key, now = repr((name, fields)), self._clock()
+        last, left_out = self._told.get(key, (-math.inf, 0))
         if now - last < _PERIOD_S:
-            _told[key] = last, left_out + 1
+            self._told[key] = last, left_out + 1
             return
-        _told[key] = now, 0
-    event(logger, level, name, **fields, **({"left_out": left_out} if left_out else {}))
+        self._told[key] = now, 0
+        more: dict[str, Any] = {**fields, **({"text": text} if text else {})}
+        more |= {"left_out": left_out} if left_out else {}
+        event(self._logger, level, name, **more)
 
 
 class JsonFormatter(logging.Formatter):

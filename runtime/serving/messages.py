@@ -47,6 +47,8 @@ class Code(Enum):
     """Why a request was not answered: value, gRPC status, HTTP status."""
 
     INVALID = ("invalid", "INVALID_ARGUMENT", 400)
+    MALFORMED = ("malformed", "INVALID_ARGUMENT", 400)
+    """No message of the protocol at all, so that sending it again is of no use."""
     UNAUTHENTICATED = ("unauthenticated", "UNAUTHENTICATED", 401)
     NOT_FOUND = ("not_found", "NOT_FOUND", 404)
     WRONG_METHOD = ("wrong_method", "UNIMPLEMENTED", 405)

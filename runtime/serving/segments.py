@@ -9,7 +9,7 @@ from typing import Any
 from irsplit.runtime import frame as framing
 from irsplit.runtime.boundary import Boundary
 from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.manifest import Manifest, run_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,7 @@ class Segments:
         for index in range(start, stop):
             segment, engine = self.manifest.segments[index], self._engine(index)
             began = self._clock()
-            inputs = [known[name] for name in segment.inputs]
-            in_engine = segment.stateful and not segment.state  # the state, which would go too
-            outputs = engine.run(inputs, large=True) if large and not in_engine else engine.run(inputs)
+            outputs = run_engine(engine, segment, known, large)
             seconds[index] = self._clock() - began
             known.update(zip(segment.outputs, outputs, strict=True))
             results.update((name, known[name]) for name in segment.results)

@@ -30,7 +30,6 @@ from irsplit.runtime.serving.sequences import Sequences, Step
 from irsplit.runtime.session import check_inputs
 from irsplit.runtime.working_memory import LARGE_BYTES, RunLimits
 
-
 _MOST_NAMES = 8
 """Of what a request brings, in the text of a refusal."""
 

@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,21 @@ from irsplit.errors import BundleError, ServeError
 from irsplit.runtime.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.batching import Batching
-from irsplit.runtime.serving.bearer import is_token
+from irsplit.runtime.serving.bearer import Doorkeeper, is_token
 from irsplit.runtime.serving.bodies import Bodies
+from irsplit.runtime.serving.connections import (
+    ACCEPTED_AT_ONCE,
+    MOST_CONNECTIONS,
+    Crowd,
+    GrpcCrowd,
+    connections_for,
+    quiet_about_files,
+    raise_file_limit,
+)
 from irsplit.runtime.serving.grpc_server import GrpcDoor
 from irsplit.runtime.serving.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
 from irsplit.runtime.serving.http_server import HttpDoor
-from irsplit.runtime.serving.logs import event
+from irsplit.runtime.serving.logs import Rarely, event
 from irsplit.runtime.serving.served import Limits, ServedBundle
 from irsplit.runtime.serving.service import NO_BATCHING, Service
 from irsplit.runtime.serving.updates import MakePatch, Updates
@@ -56,6 +66,8 @@ class ServerOptions:
     key: Path | None = None
     insecure: bool = False
     grace_s: float = 10.0
+    connections: int = MOST_CONNECTIONS
+    """To each door at most; fewer where the process may have fewer files."""
 
     def check(self) -> None:
         """Raise ServeError for what would leave the server open to strangers, or cannot work."""
@@ -80,9 +92,16 @@ class ServerOptions:
                 f"{self.workers} workers, {self.engine.threads} threads and a queue of {self.queue}: "
                 "give at least 1 worker, 1 thread (0: the engine chooses) and a queue of 0"
             )
+        if self.connections < 1:
+            raise ServeError(f"{self.connections} connections: give 1 or more")
         if self.grace_s < 0:
             raise ServeError(f"{self.grace_s:g} s to finish when told to stop: give 0 or more")
         limits = self.limits
+        if limits.rows < 1 or limits.decoded_bytes < 1 or limits.working_bytes < 1:
+            raise ServeError(
+                f"{limits.rows} rows, {limits.decoded_bytes} decoded and {limits.working_bytes} working bytes: "
+                "give 1 or more of each"
+            )
         if limits.held_bytes < limits.message_bytes:
             raise ServeError(
                 f"{limits.held_bytes} bytes for all messages, but one may have {limits.message_bytes}: "
@@ -107,7 +126,15 @@ class Server:
         limits = options.limits
         self._bodies = Bodies(limits.held_bytes, limits.message_bytes, self.service.metrics)
         streams = options.workers + options.queue + _SPARE_STREAMS
-        self._grpc = GrpcDoor(self.service, self._bodies, options.token, streams)
+        self._most = connections_for(raise_file_limit(), options.connections)
+        self._doorkeeper = Doorkeeper(options.token)
+        self._grpc = GrpcDoor(self.service, self._bodies, self._doorkeeper, streams, self._most)
+        self._crowds: dict[str, Crowd | GrpcCrowd] = {
+            "http": Crowd(self._most, self._dropping("http")),
+            "grpc": GrpcCrowd(lambda: self.port, self._most, self._dropping("grpc")),
+        }
+        for door, crowd in self._crowds.items():
+            self.service.metrics.connections.labels(door).set_function(crowd.__len__)
         self._updates = None if make_patch is None else Updates(self.service, make_patch)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,6 +143,9 @@ class Server:
 
     async def start(self) -> None:
         """Listen. Raises ServeError when an address is taken or a certificate is no good."""
+        rarely = Rarely(_LOG)
+        tell = partial(rarely.event, logging.ERROR, "no file is left for a connection")
+        asyncio.get_running_loop().set_exception_handler(quiet_about_files(tell))
         host, port = _bracketed(self.options.host), self.options.port
         credentials = None
         try:
@@ -133,10 +163,26 @@ class Server:
                 await self._grpc.stop(0)
                 raise
         self._tasks.append(asyncio.create_task(self.service.expire_sessions(_EXPIRY_PERIOD_S)))
+        self._tasks.append(asyncio.create_task(self._watch_grpc()))
         names = [f"{name} {version}" for name, versions in self.service.bundles.items() for version in versions]
         event(
             _LOG, logging.INFO, "listening", host=self.options.host, grpc=self.port, http=self.http_port, bundles=names
         )
+
+    async def _watch_grpc(self) -> None:
+        crowd = self._crowds["grpc"]
+        assert isinstance(crowd, GrpcCrowd)
+        await crowd.watch()
+
+    def _dropping(self, door: str) -> Callable[[], None]:
+        """What counts and logs a connection that had to go for another one."""
+        dropped, rarely = self.service.metrics.dropped.labels(door), Rarely(_LOG)
+
+        def tell() -> None:
+            dropped.inc()
+            rarely.event(logging.WARNING, "idle connection closed", door=door, text=f"the limit is {self._most}")
+
+        return tell
 
     async def _start_http(self, port: int) -> None:
         try:
@@ -147,10 +193,11 @@ class Server:
             )
             raise ServeError(text) from error
         config = uvicorn.Config(
-            HttpDoor(self.service, self._bodies, self.options.token, self._updates),
+            HttpDoor(self.service, self._bodies, self._doorkeeper, self._updates),
             host=self.options.host,
             port=port,
-            http=BoundedConnection,
+            http=partial(BoundedConnection, crowd=self._crowds["http"]),  # pyright: ignore[reportArgumentType]
+            backlog=ACCEPTED_AT_ONCE,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -16,7 +16,7 @@ from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.batching import Batching, Collector
 from irsplit.runtime.serving.bounds import TEXT_LENGTH, check_request, longest_name
 from irsplit.runtime.serving.checksum import check, signed
-from irsplit.runtime.serving.logs import event, rarely
+from irsplit.runtime.serving.logs import Rarely, event
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError
 from irsplit.runtime.serving.metrics import Metrics
 from irsplit.runtime.serving.room import Lease, Room
@@ -78,6 +78,7 @@ class Service:
                 text = f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice"
                 raise BundleError(f"{text}; give it once, or under another name (NAME=BUNDLE)")
             versions[bundle.version] = bundle
+        self._rarely = Rarely(_LOG)
         self._workers = workers
         self._queue = queue
         self._busy = 0
@@ -239,10 +240,10 @@ class Service:
         return await asyncio.shield(running)
 
     def refused(self, error: ServiceError, door: str) -> None:
-        """Count and log what a door refused, before it was a request."""
+        """Count and log what a door refused before it was a request."""
         code = error.code.value[0]
         self.metrics.of(self.metrics.requests, "", "", code).inc()
-        rarely(_LOG, logging.WARNING, "refused", door=door, code=code, text=error.text)
+        self._rarely.event(logging.WARNING, "refused", door=door, code=code, text=error.text)
 
     def _count(self, bundle: ServedBundle, request: InferRequest, response: InferResponse) -> None:
         if "segment_ns" not in response.parameters:
