@@ -157,7 +157,7 @@ def _split(
         if not isinstance(head, dict):
             raise ValueError("the body is no JSON object")
     except (ValueError, RecursionError) as error:
-        raise ServiceError(Code.MALFORMED, f"not a message of the protocol: {error}") from error
+        raise ServiceError(Code.INVALID, f"not a message of the protocol: {error}") from error
     return head, memoryview(body)[size:]
 
 

@@ -52,11 +52,12 @@ class Sequences(Generic[_Answer]):
     def __init__(
         self,
         fresh: Callable[[], Segments],
-        size_of: Callable[[_Answer], int],
         limit: int,
-        most_bytes: int,
         expiry_s: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        size_of: Callable[[_Answer], int] = lambda _: 0,
+        most_bytes: int = 1 << 30,
     ) -> None:
         self._fresh = fresh
         self._size_of = size_of

@@ -100,7 +100,11 @@ class ServedBundle:
         self.outputs = answer_tensors(manifest)
         self._joinable: set[int] = set()
         self.sequences = Sequences[InferResponse](
-            self.segments.fresh, _size_of, limits.sessions, limits.held_bytes, limits.session_idle_s
+            self.segments.fresh,
+            limits.sessions,
+            limits.session_idle_s,
+            size_of=_size_of,
+            most_bytes=limits.held_bytes,
         )
 
     def owns(self, request: InferRequest) -> bool:

@@ -107,7 +107,11 @@ NO_REQUESTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"name": "image", "datatype": "FP32", "shape": [0, 1 << 62, 16, 1 << 62], "data": []}, {}, "too big"),
     ({"name": "image", "datatype": "FP32", "shape": [0, 1 << 80], "data": []}, {}, "dimension"),
     ({"name": "image", "datatype": "FP32", "shape": [1], "data": [1e300]}, {}, "does not fit into FP32"),
-    ({"name": "x" * 100_000, "datatype": "FP32", "shape": [0], "data": []}, {}, "a tensor's name has 100000 characters"),
+    (
+        {"name": "x" * 100_000, "datatype": "FP32", "shape": [0], "data": []},
+        {},
+        "a tensor's name has 100000 characters",
+    ),
 ]
 
 
