@@ -25,9 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+import grpc
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import irsplit
 import irsplit.runtime
@@ -36,6 +37,10 @@ from benchmarks.link import PERFECT, USHAKOV_3G
 from benchmarks.stage import DIGITS, NEAR, PATIENCE, ROOT, Count, Stage, ask, ask_once, meanwhile
 from benchmarks.tables import markdown
 from irsplit.delta import write_delta
+from irsplit.runtime import frame as framing
+from irsplit.runtime.serving.connections import raise_file_limit
+from irsplit.runtime.serving.messages import Code, InferRequest, frame_tensor
+from irsplit.runtime.serving.transport import Access, TransportError, open_transport
 
 
 @dataclass(frozen=True)
@@ -368,6 +373,130 @@ def full_disk(stage: Stage, count: Count) -> str:
     return f"`irsplit apply` with no room for the files: exit code {done.returncode}, {left} files left behind"
 
 
+def rows_beyond_reason(stage: Stage, count: Count) -> str:
+    """A million rows of zeros in some kilobytes, again and again."""
+    path, folder = stage.folder / "rows.onnx", stage.folder / "rows"
+    weights = [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in _WEIGHTS.items()]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size]) for name, size in (("x", 16), ("y", 4))
+    )
+    nodes = [helper.make_node("Relu", ["x"], ["cut"])]
+    nodes += [helper.make_node("MatMul", pair, [made]) for *pair, made in (("cut", "w1", "wide"), ("wide", "w2", "y"))]
+    graph = helper.make_graph(nodes, "rows", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    boundary = irsplit.compile_model(path, folder, ["cut"]).manifest.boundaries[0]
+    frame = framing.encode(boundary, [np.zeros((1_000_000, 16), np.float32)])
+    refused = [0]
+
+    def attack() -> None:
+        for scheme in ("grpc", "http"):
+            for _ in range(100):
+                refused[0] += _refuses(stage.url(scheme), InferRequest("rows", "", [frame_tensor(frame)]))
+
+    with stage.instead(also=[folder]):
+        before = stage.memory_bytes()
+        with meanwhile((0, attack)):
+            ask(stage, stage.url("http"), count, 3)
+            ask(stage, stage.url("grpc"), count, 3)
+        after = stage.memory_bytes()
+    return (
+        f"200 frames of {len(frame)} bytes and 1 000 000 rows, {refused[0]} refused; the server had {before / 1e6:.0f} "
+        f"MB before and {after / 1e6:.0f} MB after; worst call {1e3 * count.worst_s:.0f} ms"
+    )
+
+
+_WEIGHTS = {"w1": (16, 1024), "w2": (1024, 4)}
+
+
+def _refuses(url: str, request: InferRequest) -> bool:
+    transport = open_transport(url, Access())
+    try:
+        transport.infer(request, 30.0)
+    except TransportError as error:
+        return error.code is Code.TOO_LARGE
+    finally:
+        transport.close()
+    return False
+
+
+def parts_beyond_reason(stage: Stage, count: Count) -> str:
+    """Empty inputs, 60 000 a request."""
+    tensor = '{"name":"frame","datatype":"UINT8","shape":[0],"data":[]}'
+    body = f'{{"inputs":[{",".join([tensor] * 60_000)}]}}'.encode()
+    refused = [0]
+
+    def attack() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", stage.ports["http"], timeout=30)
+        with grpc.insecure_channel(f"127.0.0.1:{stage.ports['grpc']}") as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            for _ in range(50):
+                connection.request("POST", "/v2/models/digits/infer", body)
+                with connection.getresponse() as answer:
+                    answer.read()
+                    refused[0] += answer.status == 413
+                with contextlib.suppress(grpc.RpcError):
+                    infer(b"\x2a\0" * 2_000_000, timeout=30)
+                    continue
+                refused[0] += 1
+        connection.close()
+
+    before = stage.memory_bytes()
+    with meanwhile((0, attack)):
+        ask(stage, stage.url("http"), count, 3)
+        ask(stage, stage.url("grpc"), count, 3)
+    after = stage.memory_bytes()
+    return (
+        f"50 requests of {len(body) / 1e6:.1f} MB of JSON with 60 000 empty inputs, 50 over gRPC with 2 000 000: "
+        f"{refused[0]} refused; the server had {before / 1e6:.0f} MB before and {after / 1e6:.0f} MB after; worst call "
+        f"{1e3 * count.worst_s:.0f} ms"
+    )
+
+
+def idle_connections(stage: Stage, count: Count) -> str:
+    """More connections than the server may have files."""
+    raise_file_limit()
+    limited = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))  # noqa: E731
+    with stage.instead(prepare=limited), contextlib.ExitStack() as stack:
+        before = stage.memory_bytes()
+        for _ in range(1024):
+            for scheme in ("http", "grpc"):
+                with contextlib.suppress(OSError):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", stage.ports[scheme]), 10))
+        ask(stage, stage.url("http"), count, 3)
+        ask(stage, stage.url("grpc"), count, 3)
+        after = stage.memory_bytes()
+    return (
+        f"1024 idle connections to each door of a server that may open 1024 files; it had {before / 1e6:.0f} MB before "
+        f"and {after / 1e6:.0f} MB after; worst call {1e3 * count.worst_s:.0f} ms"
+    )
+
+
+def wrong_tokens(stage: Stage, count: Count) -> str:
+    """Guesses over many connections, beside clients that have the token."""
+    guesses, stop = [0], threading.Event()
+
+    def guess() -> None:
+        while not stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", stage.ports["http"], timeout=30)
+            connection.request("GET", "/v2", headers={"authorization": "Bearer guess"})
+            with contextlib.closing(connection), connection.getresponse() as answer:
+                guesses[0] += answer.status == 401
+
+    threads = [threading.Thread(target=guess) for _ in range(32)]
+    with stage.instead(token="right"):
+        for thread in threads:
+            thread.start()
+        ask(stage, stage.url("http"), count, 3, token="right")
+        ask(stage, stage.url("grpc"), count, 3, token="right")
+        stop.set()
+        for thread in threads:
+            thread.join()
+    return (
+        f"32 connections guess the token: {guesses[0]} answers in 6 s; the worst call of those that have it "
+        f"{1e3 * count.worst_s:.0f} ms"
+    )
+
+
 FAULTS: dict[str, Callable[[Stage, Count], str]] = {
     "none": no_fault,
     "server killed and restarted": server_killed,
@@ -384,6 +513,10 @@ FAULTS: dict[str, Callable[[Stage, Count], str]] = {
     "heads that never end": heads_without_end,
     "answers that are not read": answers_not_read,
     "many connections": many_connections,
+    "rows beyond reason": rows_beyond_reason,
+    "parts beyond reason": parts_beyond_reason,
+    "idle connections": idle_connections,
+    "wrong tokens": wrong_tokens,
     "server told to stop": told_to_stop,
     "no room for the server's log": no_room_for_the_log,
     "bundle replaced while it is served": replaced_while_serving,

@@ -44,6 +44,7 @@ class Count:
     wrong: int = 0
     lost: int = 0
     late: int = 0
+    worst_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
@@ -72,12 +73,17 @@ class Stage:
         token: str = "",
         bundle: Path | None = None,
         limits: Sequence[str] = (),
+        also: Sequence[Path] = (),
+        prepare: Callable[[], None] | None = None,
     ) -> subprocess.Popen[str]:
         served = f"digits={self.served}" if bundle is None else str(bundle)
         ports = ["--port", str(self.ports["grpc"]), "--http-port", str(self.ports["http"])]
         command = [sys.executable, "-m", "irsplit", "serve", *ports, *limits, "--log-level", level, served]
+        command += map(str, also)
         environment = os.environ | {"IRSPLIT_TOKEN": token}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=environment)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=environment, preexec_fn=prepare
+        )
         assert process.stdout is not None
         assert process.stdout.readline().startswith("listening")
         return process
@@ -121,10 +127,18 @@ class Stage:
         return f"{scheme}://127.0.0.1:{self.ports[scheme]}"
 
 
-def ask(stage: Stage, url: str, count: Count, seconds: float, timeout_s: float = 2.0, pause_s: float = 0.01) -> None:
+def ask(
+    stage: Stage,
+    url: str,
+    count: Count,
+    seconds: float,
+    timeout_s: float = 2.0,
+    pause_s: float = 0.01,
+    token: str = "",
+) -> None:
     """Four callers over one session, for some seconds."""
     ends = time.monotonic() + seconds
-    with irsplit.runtime.connect(url, stage.bundle, name="digits", patience=PATIENCE) as session:
+    with irsplit.runtime.connect(url, stage.bundle, name="digits", token=token, patience=PATIENCE) as session:
 
         def caller(offset: int) -> None:
             index = offset
@@ -149,8 +163,10 @@ def ask_once(session: Any, call: Call, expected: Any, timeout_s: float, count: C
         path = "refused"
     except Exception as error:
         print(f"lost: {error!r}", file=sys.stderr)
-    late = time.monotonic() - began > timeout_s + SLACK_S
+    took = time.monotonic() - began
+    late = took > timeout_s + SLACK_S
     with count.lock:
+        count.worst_s = max(count.worst_s, took)
         count.asked += 1
         setattr(count, path, getattr(count, path) + 1)
         count.wrong += wrong

@@ -22,7 +22,7 @@ from irsplit.runtime.serving.connections import Crowd, connections_for, raise_fi
 from irsplit.runtime.serving.exchange import Patience
 from irsplit.runtime.serving.http_messages import Form, json_elements
 from irsplit.runtime.serving.logs import Rarely
-from irsplit.runtime.serving.messages import Code, InferResponse, ServiceError, Tensor
+from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError, Tensor
 from irsplit.runtime.serving.server import Server, ServerOptions, serving
 from tests.hostile import messages
 
