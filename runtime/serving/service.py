@@ -31,6 +31,8 @@ _LOG = logging.getLogger("irsplit.serve")
 
 _HOP_S = 500e-6
 """About what a thread costs a request: waking it, and the loop again, while both want the interpreter."""
+_LITTLE_BYTES = 1 << 20
+"""A request that takes more may last longer than usual, and is no business of the event loop."""
 _ID_LENGTH = 100
 """Of a request's id, what goes into the log."""
 _NEWS = 0.1
@@ -162,7 +164,8 @@ class Service:
             raise ServiceError(Code.OVERLOADED, f"{self._busy} requests wait already; come back later")
         needed = bundle.needed_bytes(request)
         boundary = bundle.boundary_of(request)
-        if boundary is None and self._is_short(bundle) and not self._turn.locked():
+        short = needed < _LITTLE_BYTES and self._is_short(bundle)
+        if boundary is None and short and not self._turn.locked():
             lease = self._room.take_now(needed)
             if lease is not None:
                 return await self._at_once(bundle, request, lease)

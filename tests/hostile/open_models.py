@@ -9,7 +9,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import irsplit
+from irsplit.runtime import frame as framing
+from irsplit.runtime.engines import ONE_THREAD
 from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.serving.messages import InferRequest, frame_tensor
+from irsplit.runtime.serving.served import Limits, ServedBundle
 
 _Shape = Sequence[int | str]
 
@@ -19,6 +23,22 @@ def bundle(kind: str, folder: Path) -> Manifest:
     path = folder / f"{kind}.onnx"
     onnx.save(KINDS[kind](), path)
     return irsplit.compile_model(path, folder / kind, ["cut"], remember=False).manifest
+
+
+def memory_of(folder: Path, shape: Sequence[int]) -> tuple[int, int]:
+    """Bytes that resuming a frame of this shape takes at most, and those that are kept afterwards; for `isolated`."""
+    manifest = Manifest.load(folder)
+    served = ServedBundle(manifest, "open", Limits(), ONE_THREAD)
+    frame = framing.encode(manifest.boundaries[0], [np.zeros(shape, np.float32)])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    served.infer(InferRequest("open", "", [frame_tensor(frame)]))
+    return _status("VmHWM") - before, _status("VmRSS") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 def rows() -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import irsplit
+from irsplit.engines.isolate import isolated
 from irsplit.errors import BundleError, FrameError
 from irsplit.runtime import frame as framing
 from irsplit.runtime.engines import ONE_THREAD
@@ -20,7 +22,7 @@ from irsplit.runtime.serving.room import Room
 from irsplit.runtime.serving.served import Limits, ServedBundle
 from irsplit.runtime.working_memory import RunLimits
 from tests.hostile import frames
-from tests.hostile.open_models import KINDS, bundle
+from tests.hostile.open_models import KINDS, bundle, memory_of
 
 USUAL = {
     "rows": (64, 16),
@@ -159,6 +161,14 @@ def test_runs_take_turns_when_together_they_are_too_large():
     first.end()
     assert room.taken == 0
     assert room.take_now(1000) is not None  # what is larger than all has the room for itself
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads the memory of a process from /proc")
+def test_after_a_large_run_the_engine_gives_the_memory_back(bundles):
+    taken, kept = isolated(memory_of, bundles["picture"].folder, (1, 3, 1080, 1920))
+    needed = bundles["picture"].needed(1, {"cut": (1, 3, 1080, 1920)}, RunLimits())
+    assert needed / 2 < taken < 2 * needed
+    assert kept < taken / 4
 
 
 def test_mutants_of_frames_end_in_errors_of_the_project():
