@@ -36,11 +36,11 @@ from benchmarks import http2
 from benchmarks.link import PERFECT, USHAKOV_3G
 from benchmarks.stage import DIGITS, NEAR, PATIENCE, ROOT, Count, Stage, ask, ask_once, meanwhile
 from benchmarks.tables import markdown
-from irsplit.delta import write_delta
-from irsplit.runtime import frame as framing
-from irsplit.runtime.serving.connections import raise_file_limit
-from irsplit.runtime.serving.messages import Code, InferRequest, frame_tensor
-from irsplit.runtime.serving.transport import Access, TransportError, open_transport
+from irsplit.compilation.delta import write_delta
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.serving.client.transport import Access, TransportError, open_transport
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, frame_tensor
+from irsplit.runtime.serving.server.connections import raise_file_limit
 
 
 @dataclass(frozen=True)

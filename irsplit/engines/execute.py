@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from irsplit.lazy import LazyModule
-from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.session import LocalSession
-from irsplit.runtime.state import StateInfo, States, open_segment
+from irsplit.base.lazy import LazyModule
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
+from irsplit.runtime.run.session import LocalSession
+from irsplit.runtime.run.state import StateInfo, States, open_segment
 
 if TYPE_CHECKING:
-    from irsplit.runtime.engines import litert
+    from irsplit.runtime.run.engines import litert
 else:
-    litert = LazyModule("irsplit.runtime.engines.litert")
+    litert = LazyModule("irsplit.runtime.run.engines.litert")
 
 Call = Mapping[str, NDArray[Any]]
 """Inputs of one inference by name."""

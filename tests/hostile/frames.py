@@ -7,9 +7,9 @@ from random import Random
 
 import numpy as np
 
-from irsplit.runtime import frame as framing
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
-from irsplit.runtime.crc32c import crc32c
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame.reference.crc32c import crc32c
 
 _HEADER = struct.Struct("<4sBBH8sQ")
 LIMIT = 1 << 24

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.bounds import check_request
-from irsplit.runtime.serving.http_messages import HEADER_LENGTH, expanded, request_from_body
-from irsplit.runtime.serving.messages import InferRequest, frame_tensor
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.bounds import check_request
+from irsplit.runtime.serving.protocol.http_messages import HEADER_LENGTH, expanded, request_from_body
+from irsplit.runtime.serving.protocol.messages import InferRequest, frame_tensor
 
 LIMIT = 1 << 22
 """Bytes of a body that `read` expands."""

@@ -9,11 +9,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import irsplit
-from irsplit.runtime import frame as framing
-from irsplit.runtime.engines import ONE_THREAD
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.messages import InferRequest, frame_tensor
-from irsplit.runtime.serving.served import Limits, ServedBundle
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.run.engines import ONE_THREAD
+from irsplit.runtime.serving.protocol.messages import InferRequest, frame_tensor
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
 
 _Shape = Sequence[int | str]
 

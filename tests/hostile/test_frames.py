@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 import irsplit
+from irsplit.base.errors import BundleError, FrameError
 from irsplit.engines.isolate import isolated
-from irsplit.errors import BundleError, FrameError
-from irsplit.runtime import frame as framing
-from irsplit.runtime.engines import ONE_THREAD
-from irsplit.runtime.manifest import MANIFEST, Manifest, manifest_text
-from irsplit.runtime.serving.hosted import HostedBundle
-from irsplit.runtime.serving.messages import Code, InferRequest, ServiceError, Tensor, frame_tensor
-from irsplit.runtime.serving.room import Room
-from irsplit.runtime.serving.served import Limits, ServedBundle
-from irsplit.runtime.working_memory import RunLimits
+from irsplit.runtime.bundle.manifest import MANIFEST, Manifest, manifest_text
+from irsplit.runtime.bundle.working_memory import RunLimits
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.run.engines import ONE_THREAD
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, Tensor, frame_tensor
+from irsplit.runtime.serving.server.hosted import HostedBundle
+from irsplit.runtime.serving.server.room import Room
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from tests.hostile import frames
 from tests.hostile.open_models import KINDS, bundle, memory_of
 

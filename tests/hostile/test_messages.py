@@ -16,14 +16,15 @@ import pytest
 
 import irsplit
 import irsplit.runtime
-from irsplit.errors import RemoteError
-from irsplit.runtime.serving import bearer, protobuf
-from irsplit.runtime.serving.connections import Crowd, connections_for, raise_file_limit
-from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.http_messages import Form, json_elements
-from irsplit.runtime.serving.logs import Rarely
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError, Tensor
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.base.errors import RemoteError
+from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.http_messages import Form, json_elements
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, Tensor
+from irsplit.runtime.serving.server import doorkeeper
+from irsplit.runtime.serving.server.connections import Crowd, connections_for, raise_file_limit
+from irsplit.runtime.serving.server.logs import Rarely
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 from tests.hostile import messages
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
@@ -134,7 +135,7 @@ def test_a_body_that_is_no_protobuf_is_an_invalid_argument_and_counted(server, b
 
 def test_our_client_does_not_repeat_a_request_that_is_no_message(server, bundle, monkeypatch):
     before = refusals(server, Code.MALFORMED)
-    monkeypatch.setattr("irsplit.runtime.serving.grpc_client._serialized", lambda _: b"\xff" * 100)
+    monkeypatch.setattr("irsplit.runtime.serving.client.grpc_transport._serialized", lambda _: b"\xff" * 100)
     url = f"grpc://127.0.0.1:{server.port}"
     connected = irsplit.runtime.connect(url, bundle, timeout_s=10, patience=Patience(attempts=4))
     with connected as session, pytest.raises(RemoteError, match="not a ModelInferRequest"):
@@ -162,7 +163,7 @@ def test_an_answer_as_json_has_a_limit():
 
 
 def test_guessing_tokens_is_slow_and_who_has_it_does_not_wait(bundle, monkeypatch, server_log):
-    monkeypatch.setattr(bearer, "LEAST_DELAY_S", 0.3)
+    monkeypatch.setattr(doorkeeper, "LEAST_DELAY_S", 0.3)
     options = ServerOptions(port=0, http_port=0, token="secret")
     with serving([str(bundle)], options) as server:
         began = time.monotonic()
