@@ -161,7 +161,7 @@ _MOST = {
 """How often a field may come."""
 _MOST_FIELDS = 1 << 16
 """Of a request, those of the messages in it included: elements that are not packed are fields too."""
-_MOST_SHAPE_BYTES = 320
+_MOST_SHAPE_BYTES = 1 << 12
 
 _PARAMETER_FIELDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
 

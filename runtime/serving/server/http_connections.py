@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from irsplit.runtime.serving.server.connections import Crowd
 from irsplit.runtime.serving.server.logs import Rarely
 
-_RARELY = Rarely(logging.getLogger("irsplit.serve"))
+_LOG = logging.getLogger("irsplit.serve")
 
 REQUESTS_AHEAD = 16
 HEAD_BYTES = 1 << 16
@@ -85,14 +85,18 @@ class BoundedConnection(HttpToolsProtocol):
         return (whole or bool(self.pipeline)) and not self.transport.get_write_buffer_size()
 
 
-class LoggedHandshake(ssl.SSLObject):
-    """TLS of a connection: asyncio drops one whose handshake fails without a word."""
+def logged_handshakes() -> type[ssl.SSLObject]:
+    """TLS of a server's connections: asyncio drops one whose handshake fails without a word."""
+    rarely = Rarely(_LOG)
 
-    def do_handshake(self) -> None:
-        try:
-            super().do_handshake()
-        except ssl.SSLWantReadError:
-            raise
-        except ssl.SSLError as error:
-            _RARELY.event(logging.WARNING, "TLS handshake failed", door="http", text=str(error))
-            raise
+    class LoggedHandshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLWantReadError:
+                raise
+            except ssl.SSLError as error:
+                rarely.event(logging.WARNING, "TLS handshake failed", door="http", text=str(error))
+                raise
+
+    return LoggedHandshake

@@ -33,7 +33,7 @@ from irsplit.runtime.serving.server.connections import (
 )
 from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
 from irsplit.runtime.serving.server.grpc_server import GrpcDoor
-from irsplit.runtime.serving.server.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
+from irsplit.runtime.serving.server.http_connections import QUIET_S, BoundedConnection, logged_handshakes
 from irsplit.runtime.serving.server.http_server import HttpDoor
 from irsplit.runtime.serving.server.logs import Rarely, event
 from irsplit.runtime.serving.server.memory_budget import Bodies
@@ -211,7 +211,7 @@ class Server:
         )
         config.load()
         if config.ssl is not None:
-            config.ssl.sslobject_class = LoggedHandshake
+            config.ssl.sslobject_class = logged_handshakes()
         try:
             listener = config.bind_socket()
         except SystemExit as error:  # uvicorn's way to say that the address is taken
