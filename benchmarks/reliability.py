@@ -38,7 +38,7 @@ from benchmarks.stage import DIGITS, NEAR, PATIENCE, ROOT, Count, Stage, ask, as
 from benchmarks.tables import markdown
 from irsplit.compilation.delta import write_delta
 from irsplit.runtime.frame import frame as framing
-from irsplit.runtime.serving.client.transport import Access, TransportError, open_transport
+from irsplit.runtime.serving.client.transport import Credentials, TransportError, open_transport
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, frame_tensor
 from irsplit.runtime.serving.server.connections import raise_file_limit
 
@@ -409,7 +409,7 @@ _WEIGHTS = {"w1": (16, 1024), "w2": (1024, 4)}
 
 
 def _refuses(url: str, request: InferRequest) -> bool:
-    transport = open_transport(url, Access())
+    transport = open_transport(url, Credentials())
     try:
         transport.infer(request, 30.0)
     except TransportError as error:

@@ -18,8 +18,8 @@ from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.serving.protocol.messages import ServiceError
 from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
 from irsplit.runtime.serving.server.grpc_methods import GrpcMethods
-from irsplit.runtime.serving.server.http_server import HttpDoor
-from irsplit.runtime.serving.server.memory_budget import Bodies
+from irsplit.runtime.serving.server.http_server import HttpFrontend
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget
 from irsplit.runtime.serving.server.served import Limits
 from irsplit.runtime.serving.server.service import service_of
 
@@ -32,8 +32,8 @@ class Bundle:
         service = service_of(HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json"))
         limits = Limits()
         self.grpc = GrpcMethods(service)
-        bodies = Bodies(limits.held_bytes, limits.message_bytes, service.metrics)
-        self.http = HttpDoor(service, bodies, Doorkeeper(""))
+        bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, service.metrics)
+        self.http = HttpFrontend(service, bodies, Doorkeeper(""))
 
     async def __call__(self, request: Request) -> Response:
         status, headers, body = await self.http.answer(dict(request.scope), request.receive)

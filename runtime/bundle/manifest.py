@@ -14,7 +14,7 @@ from irsplit.base.atomic_files import MANIFEST
 from irsplit.base.errors import BundleError
 from irsplit.runtime.bundle.store import BundleFolder, Store, open_store
 from irsplit.runtime.bundle.working_memory import RunLimits, TensorLike, WorkingMemory, needed
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import Engine, EngineOptions
 from irsplit.runtime.run.state import StateInfo, open_segment
 
@@ -100,7 +100,7 @@ class Manifest:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     segments: tuple[SegmentInfo, ...]
-    boundaries: tuple[Boundary, ...]
+    boundaries: tuple[FrameSchema, ...]
     files: dict[str, str] = field(repr=False)
     """SHA-256 of every file of the bundle but the manifest itself, by path relative to the bundle."""
     working_memory: tuple[WorkingMemory | None, ...] = field(repr=False)
@@ -222,13 +222,13 @@ def _read(store: Store, file: str) -> bytes:
         return opened.read()
 
 
-def _received(inputs: Sequence[TensorInfo], boundaries: Sequence[Boundary], start: int) -> list[TensorLike]:
+def _received(inputs: Sequence[TensorInfo], boundaries: Sequence[FrameSchema], start: int) -> list[TensorLike]:
     tensors = inputs if start == 0 else boundaries[start - 1].tensors
     return [(tensor.name, tensor.dtype, tensor.shape or ()) for tensor in tensors]
 
 
 def _read_working_memory(
-    found: Any, inputs: Sequence[TensorInfo], boundaries: Sequence[Boundary]
+    found: Any, inputs: Sequence[TensorInfo], boundaries: Sequence[FrameSchema]
 ) -> tuple[WorkingMemory | None, ...]:
     """Older bundles have none."""
     count = len(boundaries) + 1
@@ -240,9 +240,9 @@ def _read_working_memory(
     return tuple(item and WorkingMemory.from_json(item, _received(inputs, boundaries, start)) for start, item in pairs)
 
 
-def _read_boundary(store: Store, data: dict[str, Any]) -> Boundary:
+def _read_boundary(store: Store, data: dict[str, Any]) -> FrameSchema:
     """The boundary from the first descriptor that is present: a device has its own copy only."""
     for name in data["descriptor"].values():
         if store.holds(name):
-            return Boundary.from_bytes(_read(store, name))
+            return FrameSchema.from_bytes(_read(store, name))
     raise BundleError(f"{store.root}: no descriptor of boundary {data['index']}; copy the folder of this side whole")

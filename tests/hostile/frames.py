@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 
 from irsplit.runtime.frame import frame as framing
-from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec
 from irsplit.runtime.frame.reference.crc32c import crc32c
 
 _HEADER = struct.Struct("<4sBBH8sQ")
@@ -17,19 +17,19 @@ LIMIT = 1 << 24
 
 
 @cache
-def boundaries() -> tuple[Boundary, ...]:
+def boundaries() -> tuple[FrameSchema, ...]:
     """One of each way in which a tensor may cross."""
-    quantized = Quantization((0.5,), (3,), outliers=True)
+    quantized = QuantizationSpec((0.5,), (3,), outliers=True)
     tensors = [
         (TensorSpec("raw", "f32", (None, 8)),),
         (TensorSpec("packed", "f32", (None, 8), codec="zstandard"), TensorSpec("mask", "bool", (None, None))),
         (TensorSpec("coarse", "f32", (2, None, 4), quantized, "zstandard"),),
         (TensorSpec("fixed", "i64", (3, 5)), TensorSpec("scalar", "f32", ())),
     ]
-    return tuple(Boundary(index, f"b{index}", specs, bytes([index] * 32)) for index, specs in enumerate(tensors))
+    return tuple(FrameSchema(index, f"b{index}", specs, bytes([index] * 32)) for index, specs in enumerate(tensors))
 
 
-def sound(boundary: Boundary, random: Random) -> bytes:
+def sound(boundary: FrameSchema, random: Random) -> bytes:
     """A frame as `encode` makes it."""
     source = np.random.default_rng(random.randrange(1 << 32))
     arrays = []
@@ -51,13 +51,13 @@ def signed(body: bytes) -> bytes:
     return whole + crc32c(whole).to_bytes(4, "little")
 
 
-def resized(boundary: Boundary, frame: bytes, *sizes: int) -> bytes:
+def resized(boundary: FrameSchema, frame: bytes, *sizes: int) -> bytes:
     """The frame with other sizes of its open dimensions, in their order, and right checks."""
     count = boundary.symbol_count
     return signed(frame[: _HEADER.size] + struct.pack(f"<{count}I", *sizes) + frame[_HEADER.size + 4 * count : -4])
 
 
-def mutants(seed: int, count: int) -> Iterator[tuple[Boundary, bytes]]:
+def mutants(seed: int, count: int) -> Iterator[tuple[FrameSchema, bytes]]:
     """Frames, each with the boundary that it claims to belong to."""
     random = Random(seed)
     sizes = (0, 1, 7, 1 << 16, 1_000_000, (1 << 31) - 1, (1 << 32) - 2, (1 << 32) - 1)
@@ -81,7 +81,7 @@ def mutants(seed: int, count: int) -> Iterator[tuple[Boundary, bytes]]:
         yield boundary, frame
 
 
-def read(mutant: tuple[Boundary, bytes]) -> None:
+def read(mutant: tuple[FrameSchema, bytes]) -> None:
     """What a server does with a frame. Raises FrameError for one that is none, and nothing else."""
     boundary, frame = mutant
     framing.frame_shapes(boundary, frame)

@@ -17,7 +17,7 @@ from irsplit.runtime.bundle.manifest import MANIFEST, Manifest, manifest_text
 from irsplit.runtime.bundle.working_memory import RunLimits
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import ONE_THREAD
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, Tensor, frame_tensor
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, WireTensor, frame_tensor
 from irsplit.runtime.serving.server.hosted import HostedBundle
 from irsplit.runtime.serving.server.room import Room
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
@@ -111,7 +111,7 @@ def test_a_session_of_the_application_takes_what_it_is_given(bundles):
 def test_inputs_of_the_whole_model_have_the_same_limits(bundles):
     served = ServedBundle(bundles["rows"], "open", Limits(), ONE_THREAD)
     with pytest.raises(ServiceError, match="65 rows in 'x'"):
-        served.infer(InferRequest("open", "", [Tensor("x", "FP32", (65, 16), bytes(65 * 64))]))
+        served.infer(InferRequest("open", "", [WireTensor("x", "FP32", (65, 16), bytes(65 * 64))]))
 
 
 def test_a_bundle_without_estimates_has_the_limits_of_rows_and_decoded_bytes(bundles, tmp_path):

@@ -17,10 +17,10 @@ import pytest
 import irsplit
 import irsplit.runtime
 from irsplit.base.errors import RemoteError
-from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.http_messages import Form, json_elements
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, Tensor
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, WireTensor
 from irsplit.runtime.serving.server import doorkeeper
 from irsplit.runtime.serving.server.connections import Crowd, connections_for, raise_file_limit
 from irsplit.runtime.serving.server.logs import Rarely
@@ -137,7 +137,7 @@ def test_our_client_does_not_repeat_a_request_that_is_no_message(server, bundle,
     before = refusals(server, Code.MALFORMED)
     monkeypatch.setattr("irsplit.runtime.serving.client.grpc_transport._serialized", lambda _: b"\xff" * 100)
     url = f"grpc://127.0.0.1:{server.port}"
-    connected = irsplit.runtime.connect(url, bundle, timeout_s=10, patience=Patience(attempts=4))
+    connected = irsplit.runtime.connect(url, bundle, timeout_s=10, patience=RetryPolicy(attempts=4))
     with connected as session, pytest.raises(RemoteError, match="not a ModelInferRequest"):
         session.infer({"image": np.zeros((1, 1, 16, 16), np.float32)})
     assert refusals(server, Code.MALFORMED) == before + 1
@@ -156,7 +156,7 @@ def test_mutants_of_messages_end_in_refusals():
 
 
 def test_an_answer_as_json_has_a_limit():
-    response = InferResponse("m", "1", [Tensor("y", "FP32", (1 << 11, 1 << 12), b"")])
+    response = InferResponse("m", "1", [WireTensor("y", "FP32", (1 << 11, 1 << 12), b"")])
     with pytest.raises(ServiceError, match="ask for them as binary_data"):
         json_elements(response, Form())
     assert json_elements(response, Form(binary=True)) == 0

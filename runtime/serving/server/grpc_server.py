@@ -13,7 +13,7 @@ from irsplit.runtime.serving.protocol.messages import Code, ServiceError
 from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
 from irsplit.runtime.serving.server.grpc_methods import METHODS, OPEN, GrpcMethods
 from irsplit.runtime.serving.server.logs import event
-from irsplit.runtime.serving.server.memory_budget import Bodies, Share
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget, Reservation
 from irsplit.runtime.serving.server.service import Service
 
 _LOG = logging.getLogger("irsplit.serve")
@@ -29,7 +29,7 @@ AGE_GRACE_S = 60.0
 """Of the calls on a connection that is so old: clients take another one, and who reads no answer is dropped."""
 
 
-class GrpcDoor:
+class GrpcFrontend:
     """Listens until `stop`, also when gRPC does not.
 
     A connection has at most `streams` requests under way, so that one whose answers nobody reads holds no more. Beyond
@@ -37,7 +37,7 @@ class GrpcDoor:
     """
 
     def __init__(
-        self, service: Service, bodies: Bodies, doorkeeper: Doorkeeper, streams: int, connections: int
+        self, service: Service, bodies: MemoryBudget, doorkeeper: Doorkeeper, streams: int, connections: int
     ) -> None:
         self._service = service
         self._methods = GrpcMethods(service)
@@ -97,7 +97,7 @@ class GrpcDoor:
         """Of a method with one request; gRPC knows it as one with several, to hand over the call before its request."""
 
         async def answer(_: Any, context: Any) -> bytes:
-            share = Share(self._bodies)
+            share = Reservation(self._bodies)
             context.add_done_callback(share.close)
             try:
                 if name in OPEN:  # all of these requests are empty
@@ -116,7 +116,7 @@ class GrpcDoor:
 
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    async def _admitted(self, context: Any, share: Share) -> bytes:
+    async def _admitted(self, context: Any, share: Reservation) -> bytes:
         """The request of a client that may ask; counted when it is refused."""
         try:
             await self._doorkeeper.check(_authorization(context), "grpc")
@@ -125,7 +125,7 @@ class GrpcDoor:
             self._service.refused(error, "grpc")
             raise
 
-    async def _request(self, context: Any, share: Share) -> bytes:
+    async def _request(self, context: Any, share: Reservation) -> bytes:
         """How large it is shows when it is here: until then, it takes the room of the largest."""
         async with share:
             await share.take(self._bodies.largest)

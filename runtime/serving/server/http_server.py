@@ -23,8 +23,8 @@ from irsplit.runtime.serving.protocol.http_messages import (
 from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, InferRequest, ServiceError, timeout_s
 from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
 from irsplit.runtime.serving.server.logs import event
-from irsplit.runtime.serving.server.memory_budget import Bodies, Share
-from irsplit.runtime.serving.server.patches import Updates
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget, Reservation
+from irsplit.runtime.serving.server.patches import PatchMaker
 from irsplit.runtime.serving.server.service import ServerInfo, Service
 
 _LOG = logging.getLogger("irsplit.serve")
@@ -54,9 +54,9 @@ _Receive = Callable[[], Awaitable[dict[str, Any]]]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class HttpDoor:
+class HttpFrontend:
     def __init__(
-        self, service: Service, bodies: Bodies, doorkeeper: Doorkeeper, updates: Updates | None = None
+        self, service: Service, bodies: MemoryBudget, doorkeeper: Doorkeeper, updates: PatchMaker | None = None
     ) -> None:
         self._service = service
         self._threads = ThreadPoolExecutor(1, "irsplit-json")
@@ -147,7 +147,7 @@ class HttpDoor:
             return (200, *await self._beside(response_to_body, response, form))
 
     async def _request(
-        self, name: str, version: str, headers: Mapping[str, str], body: bytes | bytearray, share: Share
+        self, name: str, version: str, headers: Mapping[str, str], body: bytes | bytearray, share: Reservation
     ) -> tuple[InferRequest, Form]:
         """The request in a body; a large JSON or a coded body is taken apart while others are answered."""
         coding, described = headers.get("content-encoding", ""), headers.get(HEADER_LENGTH, "")
@@ -186,7 +186,7 @@ class HttpDoor:
         described[PIECE_CHECKSUM] = piece_checksum(described, piece)
         return 206, {"content-type": "application/octet-stream", **described}, piece
 
-    async def _body(self, headers: Mapping[str, str], receive: _Receive, share: Share) -> bytearray:
+    async def _body(self, headers: Mapping[str, str], receive: _Receive, share: Reservation) -> bytearray:
         """The request's body; refused by its announced size, and cut short by what really comes."""
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._bodies.largest:

@@ -32,12 +32,12 @@ from irsplit.runtime.serving.server.connections import (
     raise_file_limit,
 )
 from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
-from irsplit.runtime.serving.server.grpc_server import GrpcDoor
+from irsplit.runtime.serving.server.grpc_server import GrpcFrontend
 from irsplit.runtime.serving.server.http_connections import QUIET_S, BoundedConnection, logged_handshakes
-from irsplit.runtime.serving.server.http_server import HttpDoor
+from irsplit.runtime.serving.server.http_server import HttpFrontend
 from irsplit.runtime.serving.server.logs import Rarely, event
-from irsplit.runtime.serving.server.memory_budget import Bodies
-from irsplit.runtime.serving.server.patches import MakePatch, Updates
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget
+from irsplit.runtime.serving.server.patches import MakePatch, PatchMaker
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from irsplit.runtime.serving.server.service import NO_BATCHING, Service
 
@@ -125,18 +125,18 @@ class Server:
         self.options = options
         self.service = Service(bundles, options.workers, options.queue, options.batching)
         limits = options.limits
-        self._bodies = Bodies(limits.held_bytes, limits.message_bytes, self.service.metrics)
+        self._bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, self.service.metrics)
         streams = options.workers + options.queue + _SPARE_STREAMS
         self._most = connections_for(raise_file_limit(), options.connections)
         self._doorkeeper = Doorkeeper(options.token)
-        self._grpc = GrpcDoor(self.service, self._bodies, self._doorkeeper, streams, self._most)
+        self._grpc = GrpcFrontend(self.service, self._bodies, self._doorkeeper, streams, self._most)
         self._crowds: dict[str, Crowd | GrpcCrowd] = {
             "http": Crowd(self._most, self._dropping("http")),
             "grpc": GrpcCrowd(lambda: self.port, self._most, self._dropping("grpc")),
         }
         for door, crowd in self._crowds.items():
             self.service.metrics.connections.labels(door).set_function(crowd.__len__)
-        self._updates = None if make_patch is None else Updates(self.service, make_patch)
+        self._updates = None if make_patch is None else PatchMaker(self.service, make_patch)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
@@ -194,7 +194,7 @@ class Server:
             )
             raise ServeError(text) from error
         config = uvicorn.Config(
-            HttpDoor(self.service, self._bodies, self._doorkeeper, self._updates),
+            HttpFrontend(self.service, self._bodies, self._doorkeeper, self._updates),
             host=self.options.host,
             port=port,
             http=partial(BoundedConnection, crowd=self._crowds["http"]),  # pyright: ignore[reportArgumentType]
