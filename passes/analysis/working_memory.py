@@ -34,7 +34,9 @@ _MOST_ELEMENTS = 1 << 26
 _DEGREE = 3
 _TOLERANCE = 0.1
 """Of a dimension, by which it may differ from its polynomial: strides round."""
-_NO_BATCH = re.compile("past|seq|len|time|hist|cache|total|context|token|frame|sample|step", re.IGNORECASE)
+_NO_BATCH = re.compile(
+    "past|seq|len|time|hist|cache|total|context|token|frame|sample|step", re.IGNORECASE
+)
 """Names of first dimensions that are positions rather than rows."""
 
 Powers = tuple[int, ...]
@@ -65,7 +67,9 @@ class Grid:
 def observed_grid(entry: Graph, shapes_at: ShapesAt) -> Grid | None:
     """The grid for a model that is not partitioned; None when its inputs leave nothing open, or nothing can be told."""
     dims = list(open_dims(fed(entry)))
-    if not dims or any(not isinstance(v.type, TensorType) or v.type.shape is None for v in fed(entry)):
+    if not dims or any(
+        not isinstance(v.type, TensorType) or v.type.shape is None for v in fed(entry)
+    ):
         return None
     groups = _groups(dims)
     batch = frozenset(index for index, group in enumerate(groups) if all(map(_is_batch, group)))
@@ -82,12 +86,18 @@ def observed_grid(entry: Graph, shapes_at: ShapesAt) -> Grid | None:
     if not most:
         return None
     units = _units(groups, batch, best)
-    return Grid(tuple(shapes_at([_sizes(groups, units, multiple) for multiple in multiples])), batch, multiples)
+    return Grid(
+        tuple(shapes_at([_sizes(groups, units, multiple) for multiple in multiples])),
+        batch,
+        multiples,
+    )
 
 
 def _multiples(count: int) -> tuple[tuple[int, ...], ...]:
     """Ones first, threes last; between them what tells sums from products, and lines from squares."""
-    alone = [tuple(3 if index == chosen else 1 for index in range(count)) for chosen in range(count)]
+    alone = [
+        tuple(3 if index == chosen else 1 for index in range(count)) for chosen in range(count)
+    ]
     return tuple(dict.fromkeys([*product((1, 2), repeat=count), *alone, (3,) * count]))
 
 
@@ -102,7 +112,9 @@ def _groups(dims: Sequence[OpenDim]) -> list[list[OpenDim]]:
         found.setdefault(dim.symbol or ("" if not dim.axis else dim.name), []).append(dim)
     groups = list(found.values())
     if len(groups) > _MOST_GROUPS:
-        groups[_MOST_GROUPS - 1 :] = [[dim for group in groups[_MOST_GROUPS - 1 :] for dim in group]]
+        groups[_MOST_GROUPS - 1 :] = [
+            [dim for group in groups[_MOST_GROUPS - 1 :] for dim in group]
+        ]
     return groups
 
 
@@ -111,7 +123,9 @@ def _is_batch(dim: OpenDim) -> bool:
     return dim.axis == 0 and len(shape or ()) > 1 and not _NO_BATCH.search(dim.symbol or "")
 
 
-def _sizes(groups: Sequence[Sequence[OpenDim]], units: Sequence[int], multiple: Sequence[int]) -> dict[str, int]:
+def _sizes(
+    groups: Sequence[Sequence[OpenDim]], units: Sequence[int], multiple: Sequence[int]
+) -> dict[str, int]:
     each = zip(groups, units, multiple, strict=True)
     return {dim.name: unit * times for group, unit, times in each for dim in group}
 
@@ -121,13 +135,19 @@ def _largest(entry: Graph, sizes: Mapping[str, int]) -> int:
     shapes = [value.type.shape or () for value in fed(entry) if isinstance(value.type, TensorType)]
     named = zip(fed(entry), shapes, strict=True)
     return max(
-        math.prod(dim if isinstance(dim, int) else sizes[f"{value.name}.{axis}"] for axis, dim in enumerate(shape))
+        math.prod(
+            dim if isinstance(dim, int) else sizes[f"{value.name}.{axis}"]
+            for axis, dim in enumerate(shape)
+        )
         for value, shape in named
     )
 
 
 def working_memory(
-    segments: Sequence[Graph], inputs: Sequence[Value], boundaries: Sequence[Sequence[Value]], grid: Grid
+    segments: Sequence[Graph],
+    inputs: Sequence[Value],
+    boundaries: Sequence[Sequence[Value]],
+    grid: Grid,
 ) -> list[WorkingMemory | None]:
     """For every segment that a run may begin with, what it and those behind it take.
 
@@ -145,7 +165,11 @@ def working_memory(
         bound: Polynomial = {}
         for segment in segments[index:]:
             _raise_to(bound, _peak(segment, tensors if segment is segments[index] else (), sizes))
-        terms = tuple(Term(math.ceil(size), powers) for powers, size in sorted(bound.items()) if math.ceil(size))
+        terms = tuple(
+            Term(math.ceil(size), powers)
+            for powers, size in sorted(bound.items())
+            if math.ceil(size)
+        )
         found.append(WorkingMemory(tuple(scale.scale for scale in scales), terms))
     return found
 
@@ -178,7 +202,9 @@ def _scales(tensors: Sequence[Value], grid: Grid) -> list[_Observed]:
 
 
 def _close(first: Sequence[float], second: Sequence[float]) -> bool:
-    return all(abs(a - b) <= _TOLERANCE * max(abs(a), 1e-9) for a, b in zip(first, second, strict=True))
+    return all(
+        abs(a - b) <= _TOLERANCE * max(abs(a), 1e-9) for a, b in zip(first, second, strict=True)
+    )
 
 
 @dataclass
@@ -187,7 +213,9 @@ class _Sizes:
 
     grid: Grid
     scales: Sequence[_Observed]
-    _dims: dict[tuple[int, ...], Polynomial | None] = field(default_factory=dict[tuple[int, ...], "Polynomial | None"])
+    _dims: dict[tuple[int, ...], Polynomial | None] = field(
+        default_factory=dict[tuple[int, ...], "Polynomial | None"]
+    )
 
     def of(self, value: Value, read: Iterable[Polynomial]) -> Polynomial:
         """Of a value whose node reads so much."""
@@ -195,7 +223,9 @@ class _Sizes:
         rank = self.grid.rank(value.name)
         shape = value.type.shape if isinstance(value.type, TensorType) else None
         if rank is None and shape is not None and all(isinstance(dim, int) for dim in shape):
-            dims: list[Polynomial | None] = [{self.one: float(dim)} for dim in shape if isinstance(dim, int)]
+            dims: list[Polynomial | None] = [
+                {self.one: float(dim)} for dim in shape if isinstance(dim, int)
+            ]
         else:
             dims = [self._dim(value.name, axis) for axis in range(rank or 0)]
         if (rank is None and not dims and shape != ()) or None in dims:
@@ -226,7 +256,10 @@ class _Sizes:
             for chosen in combinations_with_replacement(range(count), degree):
                 powers = tuple(chosen.count(index) for index in range(count))
                 values = [
-                    math.prod(scale.factors[point] ** power for scale, power in zip(self.scales, powers, strict=True))
+                    math.prod(
+                        scale.factors[point] ** power
+                        for scale, power in zip(self.scales, powers, strict=True)
+                    )
                     for point in range(len(along))
                 ]
                 fitted = _line(values, along)
@@ -245,7 +278,9 @@ def _line(values: Sequence[float], along: Sequence[int]) -> tuple[float, float] 
     if slope <= 0:
         return None
     pairs = list(zip(values, along, strict=True))
-    if any(abs(size - constant - slope * value) > max(1.0, _TOLERANCE * size) for value, size in pairs):
+    if any(
+        abs(size - constant - slope * value) > max(1.0, _TOLERANCE * size) for value, size in pairs
+    ):
         return None
     constant = max(constant, 0.0)
     return constant, max(slope, *((size - constant) / value for value, size in pairs))
@@ -280,10 +315,19 @@ def _peak(segment: Graph, received: Sequence[Value], sizes: _Sizes) -> Polynomia
     last: dict[Value, int] = {}
     for index, node in enumerate(nodes):
         last.update(dict.fromkeys(operands(node), index))
-    leaving = {value for node in segment.nodes if node.op == "irsplit.send" for value in node.inputs if value}
+    leaving = {
+        value
+        for node in segment.nodes
+        if node.op == "irsplit.send"
+        for value in node.inputs
+        if value
+    }
     leaving.update(segment.outputs)
     alive: Polynomial = {}
-    outside = [*segment.inputs, *(v for node in segment.nodes if is_of_the_runtime(node) for v in node.outputs if v)]
+    outside = [
+        *segment.inputs,
+        *(v for node in segment.nodes if is_of_the_runtime(node) for v in node.outputs if v),
+    ]
     for value in dict.fromkeys((*(outside or received), *received)):
         if value.constant is None:
             bytes_of[value] = sizes.of(value, ())
@@ -303,7 +347,9 @@ def _peak(segment: Graph, received: Sequence[Value], sizes: _Sizes) -> Polynomia
         now = dict(alive)
         _add(now, _inside(node, read, sizes))
         _raise_to(bound, now)
-        unread = [value for value in node.outputs if value and value not in last and value not in leaving]
+        unread = [
+            value for value in node.outputs if value and value not in last and value not in leaving
+        ]
         for value in (*dying.get(index, ()), *unread):
             if value in bytes_of:
                 _add(alive, bytes_of[value], -1)

@@ -57,7 +57,8 @@ class WorkingMemory:
     def bytes_for(self, shapes: Mapping[str, Shape]) -> int:
         factors = [scale.factor(shapes) for scale in self.scales]
         total = sum(
-            term.bytes * math.prod(factor**power for factor, power in zip(factors, term.powers, strict=True))
+            term.bytes
+            * math.prod(factor**power for factor, power in zip(factors, term.powers, strict=True))
             for term in self.terms
         )
         return math.ceil(total)
@@ -65,7 +66,10 @@ class WorkingMemory:
     def to_json(self) -> dict[str, Any]:
         return {
             "scales": [
-                {"axes": [[axis.tensor, axis.axis, axis.unit] for axis in scale.axes], "batch": scale.batch}
+                {
+                    "axes": [[axis.tensor, axis.axis, axis.unit] for axis in scale.axes],
+                    "batch": scale.batch,
+                }
                 for scale in self.scales
             ],
             "terms": [[term.bytes, list(term.powers)] for term in self.terms],
@@ -75,17 +79,30 @@ class WorkingMemory:
     def from_json(cls, data: dict[str, Any], tensors: Sequence[TensorLike]) -> "WorkingMemory":
         """Raises ValueError when it does not speak of every open dimension of the `tensors`, and of no other one."""
         scales = tuple(
-            Scale(tuple(OpenAxis(str(name), int(axis), int(unit)) for name, axis, unit in item["axes"]), item["batch"])
+            Scale(
+                tuple(
+                    OpenAxis(str(name), int(axis), int(unit)) for name, axis, unit in item["axes"]
+                ),
+                item["batch"],
+            )
             for item in data["scales"]
         )
         terms = tuple(Term(int(size), tuple(map(int, powers))) for size, powers in data["terms"])
         named = sorted((axis.tensor, axis.axis) for scale in scales for axis in scale.axes)
-        is_open = sorted((name, axis) for name, _, shape in tensors for axis, dim in enumerate(shape) if dim is None)
+        is_open = sorted(
+            (name, axis)
+            for name, _, shape in tensors
+            for axis, dim in enumerate(shape)
+            if dim is None
+        )
         if named != is_open or any(not scale.axes for scale in scales):
             raise ValueError(f"working memory by dimensions {named} where {is_open} are open")
         if any(axis.unit < 1 for scale in scales for axis in scale.axes):
             raise ValueError("a dimension's unit is below 1")
-        if any(len(term.powers) != len(scales) or term.bytes < 0 or min(term.powers, default=0) < 0 for term in terms):
+        if any(
+            len(term.powers) != len(scales) or term.bytes < 0 or min(term.powers, default=0) < 0
+            for term in terms
+        ):
             raise ValueError("a term of the working memory does not fit its scales")
         return cls(scales, terms)
 
@@ -100,7 +117,10 @@ class RunLimits:
 
 
 def needed(
-    limits: RunLimits, tensors: Sequence[TensorLike], shapes: Mapping[str, Shape], function: WorkingMemory | None
+    limits: RunLimits,
+    tensors: Sequence[TensorLike],
+    shapes: Mapping[str, Shape],
+    function: WorkingMemory | None,
 ) -> int:
     """Bytes that a run on tensors of these shapes takes, by estimate; without a function, what they have themselves.
 
@@ -118,8 +138,12 @@ def needed(
         return decoded
     working = function.bytes_for(shapes)
     if working > limits.working_bytes:
-        sizes = ", ".join(f"'{name}' {list(shapes[name])}" for name, _, shape in tensors if None in shape)
-        text = f"{sizes} takes about {working} bytes to work in, the limit is {limits.working_bytes}"
+        sizes = ", ".join(
+            f"'{name}' {list(shapes[name])}" for name, _, shape in tensors if None in shape
+        )
+        text = (
+            f"{sizes} takes about {working} bytes to work in, the limit is {limits.working_bytes}"
+        )
         raise ValueError(f"{text}; send less at a time, or raise it with --max-working-bytes")
     return max(working, decoded)
 
@@ -127,7 +151,12 @@ def needed(
 def _rows(tensors: Sequence[TensorLike], function: WorkingMemory | None) -> list[tuple[str, int]]:
     """Dimensions that are batches: those that the function says; without one, open first ones of several."""
     if function is not None:
-        return [(axis.tensor, axis.axis) for scale in function.scales if scale.batch for axis in scale.axes]
+        return [
+            (axis.tensor, axis.axis)
+            for scale in function.scales
+            if scale.batch
+            for axis in scale.axes
+        ]
     return [(name, 0) for name, _, shape in tensors if len(shape) > 1 and shape[0] is None]
 
 

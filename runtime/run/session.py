@@ -84,7 +84,9 @@ class Session:
         """
         if not self._here[0]:
             first = self.manifest.segments[0]
-            raise BundleError(f"bundle '{self.manifest.name}' starts on the {first.place}; start it there")
+            raise BundleError(
+                f"bundle '{self.manifest.name}' starts on the {first.place}; start it there"
+            )
         return self._advance(0, check_inputs(self.manifest.inputs, inputs), {})
 
     def resume(self, frame: bytes) -> Frame | dict[str, Any]:
@@ -96,7 +98,9 @@ class Session:
         boundary = self._boundary_of(frame)
         index = boundary.index + 1
         if not self._here[index]:
-            raise FrameError(f"{boundary} is resumed on the {self.manifest.segments[index].place}, not here")
+            raise FrameError(
+                f"{boundary} is resumed on the {self.manifest.segments[index].place}, not here"
+            )
         shapes = framing.frame_shapes(boundary, frame)
         named = {spec.name: shape for spec, shape in zip(boundary.tensors, shapes, strict=True)}
         try:
@@ -130,9 +134,15 @@ class Session:
             if index == len(self._here) or self._pauses_before(index):
                 break
         if index == len(self._here):
-            return {info.name: results[info.name] for info in self.manifest.outputs if info.name in results}
+            return {
+                info.name: results[info.name]
+                for info in self.manifest.outputs
+                if info.name in results
+            }
         boundary = self.boundaries[index - 1]
-        return Frame(framing.encode(boundary, [values[spec.name] for spec in boundary.tensors]), results)
+        return Frame(
+            framing.encode(boundary, [values[spec.name] for spec in boundary.tensors]), results
+        )
 
     def _pauses_before(self, index: int) -> bool:
         """Whether a frame leaves this session before segment `index`."""
@@ -158,7 +168,9 @@ class DeviceSession(Session):
         """As `Session.start`: the frame for the server."""
         outcome = super().start(inputs)
         if not isinstance(outcome, Frame):
-            raise BundleError(f"bundle '{self.manifest.name}' ends on the device, without a frame; use LocalSession")
+            raise BundleError(
+                f"bundle '{self.manifest.name}' ends on the device, without a frame; use LocalSession"
+            )
         return outcome
 
 
@@ -166,7 +178,10 @@ class ServerSession(Session):
     """The segments on the server: `resume(frame)` gives the outputs of the whole model."""
 
     def __init__(
-        self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS, limits: RunLimits | None = None
+        self,
+        bundle: Path | str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        limits: RunLimits | None = None,
     ) -> None:
         super().__init__(bundle, ("server",), options, limits)
 
@@ -205,18 +220,24 @@ class LocalSession(Session):
 def check_inputs(expected: Sequence[TensorInfo], inputs: Arrays) -> dict[str, NDArray[Any]]:
     """The inputs as arrays of the right types. Raises EngineError that names what is missing, unknown or wrong."""
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise EngineError(f"inputs are a {type(inputs).__name__}; give arrays by name: {_example(expected)}")
+        raise EngineError(
+            f"inputs are a {type(inputs).__name__}; give arrays by name: {_example(expected)}"
+        )
     known = {info.name for info in expected}
     for name in inputs:
         if name not in known:
-            raise EngineError(f"the model has no input '{name}'; its inputs: {', '.join(sorted(known))}")
+            raise EngineError(
+                f"the model has no input '{name}'; its inputs: {', '.join(sorted(known))}"
+            )
     arrays: dict[str, NDArray[Any]] = {}
     for info in expected:
         if info.name not in inputs:
             raise EngineError(f"input '{info.name}' is missing; give {_described(info)}")
         array = np.asarray(inputs[info.name])
         if not _fits(info, array):
-            raise EngineError(f"input '{info.name}' is {array.dtype}{list(array.shape)}; give {_described(info)}")
+            raise EngineError(
+                f"input '{info.name}' is {array.dtype}{list(array.shape)}; give {_described(info)}"
+            )
         arrays[info.name] = array
     return arrays
 

@@ -22,11 +22,17 @@ def boundaries() -> tuple[FrameSchema, ...]:
     quantized = QuantizationSpec((0.5,), (3,), outliers=True)
     tensors = [
         (TensorSpec("raw", "f32", (None, 8)),),
-        (TensorSpec("packed", "f32", (None, 8), codec="zstandard"), TensorSpec("mask", "bool", (None, None))),
+        (
+            TensorSpec("packed", "f32", (None, 8), codec="zstandard"),
+            TensorSpec("mask", "bool", (None, None)),
+        ),
         (TensorSpec("coarse", "f32", (2, None, 4), quantized, "zstandard"),),
         (TensorSpec("fixed", "i64", (3, 5)), TensorSpec("scalar", "f32", ())),
     ]
-    return tuple(FrameSchema(index, f"b{index}", specs, bytes([index] * 32)) for index, specs in enumerate(tensors))
+    return tuple(
+        FrameSchema(index, f"b{index}", specs, bytes([index] * 32))
+        for index, specs in enumerate(tensors)
+    )
 
 
 def sound(boundary: FrameSchema, random: Random) -> bytes:
@@ -54,7 +60,11 @@ def signed(body: bytes) -> bytes:
 def resized(boundary: FrameSchema, frame: bytes, *sizes: int) -> bytes:
     """The frame with other sizes of its open dimensions, in their order, and right checks."""
     count = boundary.symbol_count
-    return signed(frame[: _HEADER.size] + struct.pack(f"<{count}I", *sizes) + frame[_HEADER.size + 4 * count : -4])
+    return signed(
+        frame[: _HEADER.size]
+        + struct.pack(f"<{count}I", *sizes)
+        + frame[_HEADER.size + 4 * count : -4]
+    )
 
 
 def mutants(seed: int, count: int) -> Iterator[tuple[FrameSchema, bytes]]:
@@ -72,7 +82,9 @@ def mutants(seed: int, count: int) -> Iterator[tuple[FrameSchema, bytes]]:
         elif kind == 2:
             frame = signed(_flipped(frame[:-4], random))
         elif kind == 3:
-            frame = resized(boundary, frame, *(random.choice(sizes) for _ in range(boundary.symbol_count)))
+            frame = resized(
+                boundary, frame, *(random.choice(sizes) for _ in range(boundary.symbol_count))
+            )
         elif kind == 4:
             start = random.randrange(_HEADER.size, len(frame))
             frame = signed(frame[:start] + random.randbytes(random.randrange(64)))

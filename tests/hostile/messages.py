@@ -8,7 +8,11 @@ from typing import Any
 
 from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.bounds import check_request
-from irsplit.runtime.serving.protocol.http_messages import HEADER_LENGTH, expanded, request_from_body
+from irsplit.runtime.serving.protocol.http_messages import (
+    HEADER_LENGTH,
+    expanded,
+    request_from_body,
+)
 from irsplit.runtime.serving.protocol.messages import InferRequest, frame_tensor
 
 LIMIT = 1 << 22
@@ -38,7 +42,10 @@ def many_fields(count: int, number: int = 5) -> Message:
 def with_words(length: int) -> Iterator[tuple[str, InferRequest]]:
     """A request with one text of `length` characters each, and which text that is."""
     long, frame = "x" * length, frame_tensor(b"frame")
-    yield "sequence_id", InferRequest("m", "", [frame], "", {"sequence_id": long, "sequence_start": True})
+    yield (
+        "sequence_id",
+        InferRequest("m", "", [frame], "", {"sequence_id": long, "sequence_start": True}),
+    )
     yield "id", InferRequest("m", "", [frame], long)
     yield "model", InferRequest(long, "", [frame])
     yield "version", InferRequest("m", long, [frame])
@@ -72,7 +79,12 @@ def read(message: Message) -> None:
 
 def _request(random: Random) -> dict[str, Any]:
     items = [
-        {"name": "frame", "datatype": random.choice(["UINT8", "FP32", "BYTES", "BF16"]), "shape": [2], "data": [1, 2]}
+        {
+            "name": "frame",
+            "datatype": random.choice(["UINT8", "FP32", "BYTES", "BF16"]),
+            "shape": [2],
+            "data": [1, 2],
+        }
         for _ in range(random.randrange(4))
     ]
     return {"id": "1", "inputs": items, "outputs": [{"name": "y"}], "parameters": {"timeout": 1}}
@@ -89,7 +101,9 @@ def _odd_json(random: Random) -> Message:
     for _ in range(random.randrange(1, 3)):
         place: Any = random.choice([request, *request["inputs"]]) if request["inputs"] else request
         place[random.choice([*place, "parameters", "extra"])] = random.choice(_ODD)
-        if not isinstance(request["inputs"], list) or not all(isinstance(item, dict) for item in request["inputs"]):
+        if not isinstance(request["inputs"], list) or not all(
+            isinstance(item, dict) for item in request["inputs"]
+        ):
             break
     return Message("http", json.dumps(request).encode("utf-8", "surrogatepass"))
 
@@ -100,12 +114,17 @@ def _torn_json(random: Random) -> Message:
     body[random.randrange(len(body))] = random.randrange(256)
     length = random.choice([str(random.randrange(-2, 2 * len(body))), "9" * 5000, "\u00b2", ""])
     cut = random.randrange(len(body) + 1)
-    return Message("http", bytes(body[:cut]), {HEADER_LENGTH: length} if random.random() < 0.5 else {})
+    return Message(
+        "http", bytes(body[:cut]), {HEADER_LENGTH: length} if random.random() < 0.5 else {}
+    )
 
 
 def _deep_json(random: Random) -> Message:
     depth = random.choice([10, 1000, 100_000])
-    return Message("http", random.choice([b'{"inputs":', b"["]) + b"[" * depth + b"]" * random.choice([0, depth]))
+    return Message(
+        "http",
+        random.choice([b'{"inputs":', b"["]) + b"[" * depth + b"]" * random.choice([0, depth]),
+    )
 
 
 def _coded(random: Random) -> Message:
@@ -119,7 +138,9 @@ def _noise(random: Random) -> Message:
 
 def _odd_protobuf(random: Random) -> Message:
     """A request with bytes that were changed, cut off or put in."""
-    request = InferRequest("m", "1", [frame_tensor(random.randbytes(20))], "7", {"a": 1, "b": "text"}, ("y",))
+    request = InferRequest(
+        "m", "1", [frame_tensor(random.randbytes(20))], "7", {"a": 1, "b": "text"}, ("y",)
+    )
     body = bytearray(protobuf.request_to_message(request).SerializeToString())
     for _ in range(random.randrange(1, 5)):
         at = random.randrange(len(body))
@@ -131,15 +152,21 @@ def _typed_protobuf(random: Random) -> Message:
     """Elements in fields of their own, of the wrong kind or number."""
     message = protobuf.message("ModelInferRequest")(model_name="m")
     datatype = random.choice(["UINT8", "FP32", "BYTES", "INT64", "BOOL", "FP16", "?"])
-    tensor = message.inputs.add(name="frame", datatype=datatype, shape=[random.randrange(-1, 1 << 62)])
-    tensor.contents.uint_contents.extend(random.randrange(1 << 32) for _ in range(random.randrange(9)))
+    tensor = message.inputs.add(
+        name="frame", datatype=datatype, shape=[random.randrange(-1, 1 << 62)]
+    )
+    tensor.contents.uint_contents.extend(
+        random.randrange(1 << 32) for _ in range(random.randrange(9))
+    )
     tensor.contents.bytes_contents.extend([b"\xff"] * random.randrange(2))
     return Message("grpc", message.SerializeToString())
 
 
 def _many(random: Random) -> Message:
     count = random.choice([1023, 1024, 1025, 20_000])
-    return random.choice([many_inputs(count), many_fields(count), many_fields(count, random.randrange(1, 16))])
+    return random.choice(
+        [many_inputs(count), many_fields(count), many_fields(count, random.randrange(1, 16))]
+    )
 
 
 _KINDS: tuple[Callable[[Random], Message], ...] = (

@@ -74,7 +74,13 @@ def sound() -> onnx.ModelProto:
         helper.make_node("Conv", ["active", "w2"], ["second"], strides=[4]),
         helper.make_node("GlobalAveragePool", ["second"], ["y"]),
     ]
-    return _model(nodes, ["batch", 1, "samples"], ["batch", 16, 1], w1=_weights(16, 1, 8), w2=_weights(16, 16, 8))
+    return _model(
+        nodes,
+        ["batch", 1, "samples"],
+        ["batch", 16, 1],
+        w1=_weights(16, 1, 8),
+        w2=_weights(16, 16, 8),
+    )
 
 
 def picture() -> onnx.ModelProto:
@@ -97,7 +103,9 @@ def _weights(*shape: int) -> Any:
     return np.random.default_rng(7).standard_normal(shape).astype(np.float32) / 8
 
 
-def _model(nodes: list[onnx.NodeProto], given: _Shape, made: _Shape, **weights: Any) -> onnx.ModelProto:
+def _model(
+    nodes: list[onnx.NodeProto], given: _Shape, made: _Shape, **weights: Any
+) -> onnx.ModelProto:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, given)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, made)
     constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]

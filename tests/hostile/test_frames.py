@@ -17,7 +17,13 @@ from irsplit.runtime.bundle.manifest import MANIFEST, Manifest, manifest_text
 from irsplit.runtime.bundle.working_memory import RunLimits
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import ONE_THREAD
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, WireTensor, frame_tensor
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    ServiceError,
+    WireTensor,
+    frame_tensor,
+)
 from irsplit.runtime.serving.server.hosted import HostedBundle
 from irsplit.runtime.serving.server.room import Room
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
@@ -99,7 +105,9 @@ def test_a_million_rows_of_zeros_are_refused(bundles):
         HostedBundle(manifest.folder, "open").infer(request_of(frame))
     with pytest.raises(FrameError, match="1000000 rows"):
         irsplit.ServerSession(manifest.folder, limits=RunLimits()).resume(frame)
-    assert refused(manifest, frame, Limits(rows=2_000_000)).text.endswith("raise it with --max-working-bytes")
+    assert refused(manifest, frame, Limits(rows=2_000_000)).text.endswith(
+        "raise it with --max-working-bytes"
+    )
 
 
 def test_a_session_of_the_application_takes_what_it_is_given(bundles):
@@ -128,7 +136,10 @@ def test_a_bundle_without_estimates_has_the_limits_of_rows_and_decoded_bytes(bun
     frame = bytes(irsplit.DeviceSession(old).start({"x": np.zeros((1, 3, 8, 8), np.float32)}))
     boundary = manifest.boundaries[0]
     loaded = Manifest.load(old)
-    assert "--max-decoded-bytes" in refused(loaded, frames.resized(boundary, frame, 1, 12_000, 12_000)).text
+    assert (
+        "--max-decoded-bytes"
+        in refused(loaded, frames.resized(boundary, frame, 1, 12_000, 12_000)).text
+    )
     assert "--max-rows" in refused(loaded, frames.resized(boundary, frame, 65, 8, 8)).text
     raw["working_memory"] = [None, {"scales": [], "terms": [[1, []]]}]
     (old / MANIFEST).write_text(manifest_text(raw))

@@ -20,7 +20,13 @@ from irsplit.base.errors import RemoteError
 from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.http_messages import Form, json_elements
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, WireTensor
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+    WireTensor,
+)
 from irsplit.runtime.serving.server import doorkeeper
 from irsplit.runtime.serving.server.connections import Crowd, connections_for, raise_file_limit
 from irsplit.runtime.serving.server.logs import Rarely
@@ -49,7 +55,9 @@ def refusals(server: Server, code: Code) -> float:
     return server.service.metrics.registry.get_sample_value("irsplit_requests_total", labels) or 0.0
 
 
-def post(server: Server, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+def post(
+    server: Server, body: bytes, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.http_port or 0, timeout=60)
     connection.request("POST", INFER, body, headers or {})
     with contextlib.closing(connection), connection.getresponse() as answer:
@@ -57,7 +65,10 @@ def post(server: Server, body: bytes, headers: dict[str, str] | None = None) -> 
 
 
 def call(server: Server, body: bytes) -> grpc.RpcError:
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as caught:
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         channel.unary_unary(f"/{protobuf.SERVICE}/ModelInfer")(body, timeout=60)
     return caught.value
 
@@ -105,7 +116,10 @@ def test_sixty_thousand_empty_inputs_are_refused_before_they_are_objects(server,
     status, told = post(server, message.body)
     assert (status, told["code"]) == (413, "too_large")
     assert told["error"] == "60001 objects in the JSON, the limit is 8192"
-    assert post(server, messages.many_inputs(1025).body)[1]["error"] == "1025 inputs, the limit is 1024"
+    assert (
+        post(server, messages.many_inputs(1025).body)[1]["error"]
+        == "1025 inputs, the limit is 1024"
+    )
     error = call(server, messages.many_fields(60_000).body)
     assert error.details() == "1025 times inputs, the limit is 1024"
     error = call(server, messages.many_fields(70_000, number=15).body)
@@ -135,7 +149,9 @@ def test_a_body_that_is_no_protobuf_is_an_invalid_argument_and_counted(server, b
 
 def test_our_client_does_not_repeat_a_request_that_is_no_message(server, bundle, monkeypatch):
     before = refusals(server, Code.MALFORMED)
-    monkeypatch.setattr("irsplit.runtime.serving.client.grpc_transport._serialized", lambda _: b"\xff" * 100)
+    monkeypatch.setattr(
+        "irsplit.runtime.serving.client.grpc_transport._serialized", lambda _: b"\xff" * 100
+    )
     url = f"grpc://127.0.0.1:{server.port}"
     connected = irsplit.runtime.connect(url, bundle, timeout_s=10, patience=RetryPolicy(attempts=4))
     with connected as session, pytest.raises(RemoteError, match="not a ModelInferRequest"):
@@ -227,7 +243,12 @@ def test_idle_connections_keep_nobody_out(bundle, server_log):
             for port in (server.http_port, server.port):
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
         ends = time.monotonic() + 30
-        while server.service.metrics.registry.get_sample_value("irsplit_connections", {"door": "grpc"}) > 14:
+        while (
+            server.service.metrics.registry.get_sample_value(
+                "irsplit_connections", {"door": "grpc"}
+            )
+            > 14
+        ):
             assert time.monotonic() < ends
             time.sleep(0.05)
         assert is_well(server, bundle)

@@ -24,10 +24,14 @@ class OnnxDialect:
 
     def read(self, path: Path, entry: str | None = None) -> Model:
         if entry is not None:
-            raise UnsupportedError(f"{path}: an ONNX model has one graph to enter; leave '{entry}' out")
+            raise UnsupportedError(
+                f"{path}: an ONNX model has one graph to enter; leave '{entry}' out"
+            )
         return read_model(path)
 
-    def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]:
+    def write(
+        self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()
+    ) -> list[Path]:
         return write_model(model, graph, path, options)
 
     def array(self, value: Value) -> Any:
@@ -48,7 +52,9 @@ class OnnxDialect:
     def is_shape(self, node: Node) -> bool:
         return operators.is_shape(node)
 
-    def shapes_at(self, model: Model, sizes: Sequence[Mapping[str, int]]) -> list[dict[str, tuple[int, ...]]]:
+    def shapes_at(
+        self, model: Model, sizes: Sequence[Mapping[str, int]]
+    ) -> list[dict[str, tuple[int, ...]]]:
         return shapes_at(model, sizes)
 
 

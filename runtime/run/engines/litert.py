@@ -67,7 +67,9 @@ class LitertEngine:
         plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
         resolver = delegated if self.optimized else plain
         if self._identify() != self._identity:
-            raise EngineError(f"{self._path}: was replaced while it was in use; open the bundle again")
+            raise EngineError(
+                f"{self._path}: was replaced while it was in use; open the bundle again"
+            )
         try:
             return Interpreter(
                 None if self._path is None else str(self._path),
@@ -103,12 +105,16 @@ class LitertEngine:
                 for details, array in zip(self._inputs, inputs, strict=True):
                     self._interpreter.set_tensor(details["index"], array)
                 self._interpreter.invoke()
-                outputs = [np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs]
+                outputs = [
+                    np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs
+                ]
                 if large:
                     self._interpreter, self._shapes = self._opened(), None  # its arena only grows
                 return outputs
             except (RuntimeError, ValueError) as error:
-                raise EngineError(f"{self._name}: LiteRT failed: {str(error).splitlines()[0]}") from error
+                raise EngineError(
+                    f"{self._name}: LiteRT failed: {str(error).splitlines()[0]}"
+                ) from error
 
     def _resize(self, inputs: Sequence[NDArray[Any]]) -> None:
         """Fit dynamic inputs; only when a shape changed, because allocating anew clears variable tensors."""
@@ -123,14 +129,19 @@ class LitertEngine:
 
     def reset(self) -> None:
         with self._lock:
-            self._interpreter, self._shapes = self._opened(), None  # reset_all_variables() leaves resource variables
+            self._interpreter, self._shapes = (
+                self._opened(),
+                None,
+            )  # reset_all_variables() leaves resource variables
 
 
 def prepared(path: Path, shapes: Sequence[tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
     """Shapes of the main subgraph's tensors by number, when its inputs have these; empty when LiteRT refuses them."""
     try:
         interpreter = Interpreter(
-            str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, num_threads=1
+            str(path),
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            num_threads=1,
         )
         for details, shape in zip(interpreter.get_input_details(), shapes, strict=True):
             if tuple(details["shape"]) != shape:
@@ -149,7 +160,9 @@ def _delegate(accelerator: Accelerator) -> Delegate:
         return load_delegate(accelerator.name, dict(accelerator.options))
     except (AttributeError, OSError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())
-        raise EngineError(f"LiteRT cannot load the delegate '{accelerator.name}': {why}; give its library") from error
+        raise EngineError(
+            f"LiteRT cannot load the delegate '{accelerator.name}': {why}; give its library"
+        ) from error
 
 
 def open_engine(file: ModelFile, options: EngineOptions) -> Engine:

@@ -19,7 +19,9 @@ MOST_PARAMETERS = 64
 def longest_name(manifest: Manifest) -> int:
     """The longest text that a request to this bundle has a reason for."""
     infos = (*manifest.inputs, *manifest.outputs)
-    names = [info.name for info in infos] + [name for segment in manifest.segments for name in segment.results]
+    names = [info.name for info in infos] + [
+        name for segment in manifest.segments for name in segment.results
+    ]
     return max((TEXT_LENGTH, *map(len, names)))
 
 
@@ -55,4 +57,6 @@ def _check_parameters(parameters: Parameters) -> None:
 def _check_texts(what: str, texts: Iterable[str], longest: int = TEXT_LENGTH) -> None:
     for text in texts:
         if len(text) > longest:
-            raise ServiceError(Code.INVALID, f"{what} has {len(text)} characters, the limit is {longest}")
+            raise ServiceError(
+                Code.INVALID, f"{what} has {len(text)} characters, the limit is {longest}"
+            )

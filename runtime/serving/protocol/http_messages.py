@@ -66,7 +66,9 @@ def expanded(coding: str, body: bytes | bytearray, limit: int) -> bytes | bytear
         return body
     window = _CODINGS.get(coding.lower())
     if window is None:
-        raise ServiceError(Code.INVALID, f"content-encoding '{coding}' is unknown; known: {', '.join(_CODINGS)}")
+        raise ServiceError(
+            Code.INVALID, f"content-encoding '{coding}' is unknown; known: {', '.join(_CODINGS)}"
+        )
     decoder = zlib.decompressobj(window)
     try:
         data = decoder.decompress(body, limit + 1)
@@ -97,7 +99,9 @@ def request_from_body(
         if head.get("inputs") is None:
             raise ValueError("it has no 'inputs'")
         inputs = _tensors(brought, rest)
-        request = InferRequest(model, version, inputs, _optional(head, "id", ""), parameters, tuple(outputs))
+        request = InferRequest(
+            model, version, inputs, _optional(head, "id", ""), parameters, tuple(outputs)
+        )
         return request, Form(binary, named)
     except (ValueError, OverflowError) as error:
         raise ServiceError(Code.INVALID, f"not an inference request: {error}") from error
@@ -105,14 +109,20 @@ def request_from_body(
 
 def request_to_body(request: InferRequest) -> tuple[dict[str, str], bytes]:
     parameters = {**request.parameters, "binary_data_output": True}
-    return _body({"id": request.id, "parameters": parameters}, "inputs", request.inputs, Form(binary=True))
+    return _body(
+        {"id": request.id, "parameters": parameters}, "inputs", request.inputs, Form(binary=True)
+    )
 
 
 def json_elements(response: InferResponse, form: Form) -> int:
     """Elements of an answer that go as JSON. Raises ServiceError for more than an answer may have."""
-    count = sum(math.prod(tensor.shape) for tensor in response.outputs if not form.is_binary(tensor.name))
+    count = sum(
+        math.prod(tensor.shape) for tensor in response.outputs if not form.is_binary(tensor.name)
+    )
     if count > MOST_ELEMENTS:
-        text = f"{count} elements as JSON, the limit is {MOST_ELEMENTS}; ask for them as binary_data"
+        text = (
+            f"{count} elements as JSON, the limit is {MOST_ELEMENTS}; ask for them as binary_data"
+        )
         raise ServiceError(Code.TOO_LARGE, text)
     return count
 
@@ -224,15 +234,23 @@ def _parameters(item: Mapping[str, Any]) -> dict[str, Parameter]:
     found = _optional(item, "parameters", dict[str, Any]())
     check_count("parameters", len(found), MOST_PARAMETERS)
     for key, value in found.items():
-        if not isinstance(value, bool | int | float | str) or (type(value) is int and value not in _INTEGERS):
+        if not isinstance(value, bool | int | float | str) or (
+            type(value) is int and value not in _INTEGERS
+        ):
             raise ValueError(f"parameter '{key}' is no boolean, string or number of 64 bits")
     return found
 
 
-def _body(head: dict[str, Any], key: str, tensors: Sequence[WireTensor], form: Form) -> tuple[dict[str, str], bytes]:
+def _body(
+    head: dict[str, Any], key: str, tensors: Sequence[WireTensor], form: Form
+) -> tuple[dict[str, str], bytes]:
     described, binary = list[str](), list[bytes | memoryview]()
     for tensor in tensors:
-        item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        item: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": list(tensor.shape),
+        }
         if form.is_binary(tensor.name):
             item["parameters"] = {_BINARY_SIZE: len(tensor.data)}
             binary.append(tensor.data)

@@ -32,7 +32,9 @@ def raise_file_limit() -> int:
         return 512
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(ValueError, OSError):  # a system may have a lower limit than it says
+        with contextlib.suppress(
+            ValueError, OSError
+        ):  # a system may have a lower limit than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     return MOST_CONNECTIONS * 4 if soft == resource.RLIM_INFINITY else soft
@@ -107,7 +109,9 @@ class GrpcCrowd:
         room = self._most - self._most // 8
         if _open_files() <= room:
             return
-        idle = sorted(((_idle_ms(found), found.fileno()) for found in self._sockets()), reverse=True)
+        idle = sorted(
+            ((_idle_ms(found), found.fileno()) for found in self._sockets()), reverse=True
+        )
         for _, number in idle[: max(len(idle) - room, 0)]:
             with contextlib.suppress(OSError), _borrowed(number) as found:
                 if _is_connection(found, self._port()):
@@ -149,7 +153,9 @@ def _idle_ms(found: socket.socket) -> int:
     return int.from_bytes(info[_LAST_RECEIVED], "little")
 
 
-def quiet_about_files(tell: Callable[..., object]) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+def quiet_about_files(
+    tell: Callable[..., object],
+) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
     """An exception handler for event loops: asyncio logs a trace for each connection that no file is left for."""
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -31,7 +31,9 @@ class Doorkeeper:
         """Raise ServiceError for a header without the token, after a while, and log it."""
         scheme, _, given = authorization.partition(" ")
         expected = self._token.encode()
-        if not self._token or (scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), expected)):
+        if not self._token or (
+            scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), expected)
+        ):
             return
         token = "wrong" if authorization else "missing"
         self._rarely.event(logging.WARNING, "not let in", door=door, token=token)

@@ -15,7 +15,12 @@ from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.serving.protocol.bounds import TEXT_LENGTH, check_request, longest_name
 from irsplit.runtime.serving.protocol.checksum import check, signed
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+)
 from irsplit.runtime.serving.server.batching import Batching, Collector
 from irsplit.runtime.serving.server.logs import Rarely, event
 from irsplit.runtime.serving.server.metrics import Metrics
@@ -47,11 +52,17 @@ class ServerInfo:
 
 
 def service_of(
-    folder: Path, name: str = "", workers: int = 1, queue: int = 64, options: EngineOptions = ONE_THREAD
+    folder: Path,
+    name: str = "",
+    workers: int = 1,
+    queue: int = 64,
+    options: EngineOptions = ONE_THREAD,
 ) -> "Service":
     """One bundle for an engine that calls coroutines. `name` is what the engine calls it, "" what it calls itself."""
     manifest = Manifest.load(folder)
-    return Service([ServedBundle(manifest, name or manifest.name, Limits(), options)], workers, queue)
+    return Service(
+        [ServedBundle(manifest, name or manifest.name, Limits(), options)], workers, queue
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,14 +81,20 @@ class Service:
     """
 
     def __init__(
-        self, bundles: Iterable[ServedBundle], workers: int, queue: int, batching: Batching = NO_BATCHING
+        self,
+        bundles: Iterable[ServedBundle],
+        workers: int,
+        queue: int,
+        batching: Batching = NO_BATCHING,
     ) -> None:
         self.metrics = Metrics()
         self.bundles: dict[str, dict[str, ServedBundle]] = {}
         for bundle in bundles:
             versions = self.bundles.setdefault(bundle.name, {})
             if bundle.version in versions:
-                text = f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice"
+                text = (
+                    f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice"
+                )
                 raise BundleError(f"{text}; give it once, or under another name (NAME=BUNDLE)")
             versions[bundle.version] = bundle
         self._rarely = Rarely(_LOG)
@@ -90,9 +107,13 @@ class Service:
         self.metrics.running.set_function(lambda: self._running)
         served = [bundle for versions in self.bundles.values() for bundle in versions.values()]
         self._room = Room(max(bundle.limits.working_bytes for bundle in served) if served else 0)
-        self._longest_name = max((longest_name(bundle.manifest) for bundle in served), default=TEXT_LENGTH)
+        self._longest_name = max(
+            (longest_name(bundle.manifest) for bundle in served), default=TEXT_LENGTH
+        )
         self.metrics.working.set_function(lambda: self._room.taken)
-        self.metrics.session_bytes.set_function(lambda: sum(bundle.sequences.kept_bytes for bundle in served))
+        self.metrics.session_bytes.set_function(
+            lambda: sum(bundle.sequences.kept_bytes for bundle in served)
+        )
         self._turn = asyncio.Semaphore(workers)
         self._threads = ThreadPoolExecutor(workers, "irsplit-engine")
         self._usual_s: dict[ServedBundle, float] = {}
@@ -103,7 +124,14 @@ class Service:
         if batching.frames > 1:
             for bundle in served:
                 for boundary, reason in bundle.allow_batches().items():
-                    event(_LOG, logging.WARNING, "not batched", model=bundle.name, boundary=boundary, reason=reason)
+                    event(
+                        _LOG,
+                        logging.WARNING,
+                        "not batched",
+                        model=bundle.name,
+                        boundary=boundary,
+                        reason=reason,
+                    )
 
     @property
     def ready(self) -> bool:
@@ -113,7 +141,9 @@ class Service:
         """The bundle by name and version, the latest given without one. Raises ServiceError NOT_FOUND or MISMATCH."""
         versions = self.bundles.get(name)
         if versions is None:
-            raise ServiceError(Code.NOT_FOUND, f"no bundle '{name}' here; bundles: {', '.join(self.bundles)}")
+            raise ServiceError(
+                Code.NOT_FOUND, f"no bundle '{name}' here; bundles: {', '.join(self.bundles)}"
+            )
         if version and version not in versions:
             text = f"'{name}' {version} is not here, but {', '.join(versions)}; give both sides the same build"
             raise ServiceError(Code.MISMATCH, text)
@@ -122,7 +152,11 @@ class Service:
     async def infer(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
         """Answer within `timeout_s`. Raises ServiceError."""
         began = time.perf_counter()
-        model, version, code = "", "", "unanswered"  # until it is known: a stranger's words make no labels
+        model, version, code = (
+            "",
+            "",
+            "unanswered",
+        )  # until it is known: a stranger's words make no labels
         asked = request.id[:_ID_LENGTH]
         try:
             check_request(request, self._longest_name)
@@ -137,12 +171,16 @@ class Service:
             return answer
         except ServiceError as error:
             code = error.code.value[0]
-            event(_LOG, logging.WARNING, "refused", model=model, code=code, id=asked, text=error.text)
+            event(
+                _LOG, logging.WARNING, "refused", model=model, code=code, id=asked, text=error.text
+            )
             raise
         except Exception as error:
             code = Code.INTERNAL.value[0]
             event(_LOG, logging.ERROR, "fault", error=error, model=model, code=code, id=asked)
-            raise ServiceError(Code.INTERNAL, "a fault of this server; its log says more") from error
+            raise ServiceError(
+                Code.INTERNAL, "a fault of this server; its log says more"
+            ) from error
         finally:
             elapsed = time.perf_counter() - began
             self.metrics.of(self.metrics.requests, model, version, code).inc()
@@ -157,11 +195,15 @@ class Service:
         owner = next((bundle for bundle in versions.values() if bundle.owns(request)), None)
         return owner or self.find(request.model)
 
-    async def _admitted(self, bundle: ServedBundle, request: InferRequest, timeout_s: float | None) -> InferResponse:
+    async def _admitted(
+        self, bundle: ServedBundle, request: InferRequest, timeout_s: float | None
+    ) -> InferResponse:
         if self._draining:
             raise ServiceError(Code.DRAINING, "the server is shutting down; ask another one")
         if self._busy >= self._workers + self._queue:
-            raise ServiceError(Code.OVERLOADED, f"{self._busy} requests wait already; come back later")
+            raise ServiceError(
+                Code.OVERLOADED, f"{self._busy} requests wait already; come back later"
+            )
         needed = bundle.needed_bytes(request)
         boundary = bundle.boundary_of(request)
         short = needed < _LITTLE_BYTES and self._is_short(bundle)
@@ -175,7 +217,9 @@ class Service:
             async with asyncio.timeout(timeout_s):
                 lease = await self._room.take(needed)
                 if boundary is not None:
-                    return await self._batches.submit((bundle, boundary), _Job(bundle, request, lease))
+                    return await self._batches.submit(
+                        (bundle, boundary), _Job(bundle, request, lease)
+                    )
                 await self._turn.acquire()
                 return await self._on_thread(self._timed, [_Job(bundle, request, lease)])
         except TimeoutError:
@@ -189,7 +233,9 @@ class Service:
         """Whether a request is usually done sooner than a thread would take to begin it."""
         return not bundle.stateful and self._usual_s.get(bundle, math.inf) < _HOP_S
 
-    async def _at_once(self, bundle: ServedBundle, request: InferRequest, lease: Lease) -> InferResponse:
+    async def _at_once(
+        self, bundle: ServedBundle, request: InferRequest, lease: Lease
+    ) -> InferResponse:
         """Run a request where it came in; no other one runs or waits here meanwhile, so it counts as none."""
         try:
             async with self._turn:
@@ -219,11 +265,15 @@ class Service:
             return []
         self.metrics.of(self.metrics.batch, bundle.name, bundle.version).observe(len(jobs))
         try:
-            return await self._on_thread(lambda jobs: bundle.infer_together([job.request for job in jobs]), jobs)
+            return await self._on_thread(
+                lambda jobs: bundle.infer_together([job.request for job in jobs]), jobs
+            )
         except Exception as error:  # a fault of ours: everybody hears of it
             return [error] * len(jobs)
 
-    async def _on_thread(self, call: Callable[[Sequence[_Job]], _Answer], jobs: Sequence[_Job]) -> _Answer:
+    async def _on_thread(
+        self, call: Callable[[Sequence[_Job]], _Answer], jobs: Sequence[_Job]
+    ) -> _Answer:
         """Run a call for some jobs; its turn has come."""
         running = asyncio.get_running_loop().run_in_executor(self._threads, call, jobs)
         self._running += len(jobs)
@@ -252,10 +302,17 @@ class Service:
         if "segment_ns" not in response.parameters:
             return  # nothing was run
         labels, metrics = (bundle.name, bundle.version), self.metrics
-        compute = sum(int(pair.partition(":")[2]) for pair in str(response.parameters["segment_ns"]).split(","))
+        compute = sum(
+            int(pair.partition(":")[2])
+            for pair in str(response.parameters["segment_ns"]).split(",")
+        )
         metrics.of(metrics.compute, *labels).observe(compute / 1e9)
-        metrics.of(metrics.boundary, *labels, str(int(response.parameters["first_segment"]) - 1)).inc()
-        metrics.of(metrics.received, *labels).inc(sum(len(tensor.data) for tensor in request.inputs))
+        metrics.of(
+            metrics.boundary, *labels, str(int(response.parameters["first_segment"]) - 1)
+        ).inc()
+        metrics.of(metrics.received, *labels).inc(
+            sum(len(tensor.data) for tensor in request.inputs)
+        )
         metrics.of(metrics.sent, *labels).inc(sum(len(tensor.data) for tensor in response.outputs))
 
     @property
@@ -269,7 +326,9 @@ class Service:
             for versions in self.bundles.values():
                 for bundle in versions.values():
                     bundle.sequences.expire()
-            self.metrics.sessions.set(sum(len(b.sequences) for v in self.bundles.values() for b in v.values()))
+            self.metrics.sessions.set(
+                sum(len(b.sequences) for v in self.bundles.values() for b in v.values())
+            )
             await asyncio.sleep(period_s)
 
     async def drain(self, grace_s: float) -> None:
