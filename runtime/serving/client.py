@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import BundleError, DeadlineError, FrameError, RemoteError, SessionLostError
+from irsplit.errors import BundleError, DeadlineError, RemoteError, SessionLostError
 from irsplit.runtime.boundary import Boundary
 from irsplit.runtime.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.manifest import Manifest
@@ -23,17 +23,9 @@ from irsplit.runtime.replan import DEVICE_ONLY
 from irsplit.runtime.serving.answers import Answer, ClientMetrics, Tally
 from irsplit.runtime.serving.choosing import DEFAULT_POLICY, Chooser, Policy, stops
 from irsplit.runtime.serving.exchange import DEFAULT_PATIENCE, Exchange, ExchangeFailed, Exchanger, Patience
-from irsplit.runtime.serving.messages import (
-    FRAME,
-    Code,
-    InferRequest,
-    Parameter,
-    ServiceError,
-    end_of_session,
-    frame_tensor,
-    to_array,
-)
+from irsplit.runtime.serving.messages import Code, InferRequest, Parameter, end_of_session, frame_tensor
 from irsplit.runtime.serving.pipeline import pipelined
+from irsplit.runtime.serving.received import Expected, most_answer_bytes
 from irsplit.runtime.serving.scout import Scout
 from irsplit.runtime.serving.segments import Segments, decode, encode
 from irsplit.runtime.serving.transport import Access, Transport, open_transport
@@ -68,7 +60,7 @@ class RemoteSession:
 
     def __init__(
         self,
-        bundle: Path | str,
+        bundle: Path | str | Manifest,
         transport: Transport,
         *,
         name: str = "",
@@ -80,11 +72,12 @@ class RemoteSession:
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.manifest = Manifest.load(bundle)
+        self.manifest = bundle if isinstance(bundle, Manifest) else Manifest.load(bundle)
         self.name = name or self.manifest.name
         self._timeout_s = timeout_s
         self._clock = clock
         self._exchanger = Exchanger(transport, patience, checked, clock)
+        self._expected = Expected(self.manifest)
         self._device = Segments(self.manifest, "device", options, clock)
         self._count = len(self.manifest.segments)
         places = [segment.place for segment in self.manifest.segments]
@@ -98,7 +91,7 @@ class RemoteSession:
         self._device.open(0, self._first_stop if self._chooser is None else self._chooser.stops[-1])
         self._scout = None
         if self._chooser is not None:
-            self._scout = Scout(self.manifest, self._chooser, self._exchanger, self._request, clock)
+            self._scout = Scout(self.manifest, self._chooser, self._exchanger, self._asked, clock)
         self._tally = Tally()
         self._turn = threading.Lock()
         self._rest_s: float | None = None
@@ -210,7 +203,9 @@ class RemoteSession:
                 if reason:
                     raise ExchangeFailed(None, reason, 0)
                 exchange = self._send(frame, index, started.deadline)
-                values, results, index = self._merged(exchange, index, results)
+                received = exchange.received
+                values, index = received.values, received.index
+                results = {**results, **received.results}
             except ExchangeFailed as failure:
                 attempts += failure.attempts
                 reason = str(failure)
@@ -276,8 +271,14 @@ class RemoteSession:
         if self.autonomous:
             deadline -= self._reserve(deadline)
         if self._scout is None:
-            return self._exchanger.send(self._request(frame, index), deadline)
+            return self._asked(frame, index, deadline)
         return self._scout.send(frame, index, deadline)
+
+    def _asked(self, frame: bytes, index: int, deadline: float) -> Exchange:
+        """The answer to a frame for segment `index`, if it fits. Raises ExchangeFailed."""
+        return self._exchanger.send(
+            self._request(frame, index), deadline, lambda response: self._expected.read(response, index)
+        )
 
     def _request(self, frame: bytes, index: int) -> InferRequest:
         parameters: dict[str, Parameter] = {}
@@ -286,24 +287,6 @@ class RemoteSession:
             parameters = {"sequence_id": self._sequence, "sequence_step": step, "sequence_start": step == 0}
         # No version: the frame names its build, and an engine that hosts the bundle may number versions its own way.
         return InferRequest(self.name, "", [frame_tensor(frame)], uuid.uuid4().hex, parameters)
-
-    def _merged(
-        self, exchange: Exchange, index: int, results: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any], int]:
-        """Values to go on with, results so far, and the next segment, after an answer of the server."""
-        arrays: dict[str, Any] = {}
-        values: dict[str, Any] = {}
-        after = self._count
-        try:
-            for tensor in exchange.response.outputs:
-                if tensor.name == FRAME:
-                    after = next(i for i in range(index, self._count) if self.manifest.segments[i].place == "device")
-                    values = decode(self.manifest.boundaries[after - 1], tensor.data)
-                else:
-                    arrays[tensor.name] = to_array(tensor)
-        except (ServiceError, FrameError) as error:
-            raise ExchangeFailed(None, f"the answer makes no sense: {error}", exchange.attempts) from error
-        return values, {**results, **arrays}, after
 
     def _check_fallback(self, failure: ExchangeFailed, index: int) -> None:
         """Raise unless the device can go on alone from segment `index`."""
@@ -362,9 +345,10 @@ def connect(
     between the cut and the device alone, when a `policy` is given. `cut` is the name of the one to take always.
     Raises BundleError, EngineError, RemoteError.
     """
-    transport = open_transport(url, Access(token, trusted, name))
+    manifest = Manifest.load(bundle)
+    transport = open_transport(url, Access(token, trusted, name, most_answer_bytes(manifest)))
     return RemoteSession(
-        bundle,
+        manifest,
         transport,
         name=name,
         timeout_s=timeout_s,

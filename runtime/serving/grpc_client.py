@@ -5,13 +5,13 @@ from typing import Any
 from urllib.parse import SplitResult
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from irsplit.runtime.serving import protobuf
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse
 from irsplit.runtime.serving.transport import Access, TransportError, hinted
 
 _OPTIONS = [
-    ("grpc.max_receive_message_length", 1 << 30),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_retries", 0),  # retries are ours: they know what may be run twice
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -25,6 +25,8 @@ _OPTIONS = [
 # INTERNAL and UNKNOWN come from a server of ours with a trailer that says more; without it the bytes were damaged.
 _CODES = {getattr(grpc.StatusCode, code.grpc): code for code in Code if code not in (Code.DRAINING, Code.INTERNAL)}
 
+_Response = protobuf.message("ModelInferResponse")
+
 
 class GrpcTransport:
     """One channel, replaced after a failure: a half-open connection must not be waited for twice."""
@@ -37,6 +39,7 @@ class GrpcTransport:
             self._credentials = grpc.ssl_channel_credentials(trusted)
         given = {"authorization": access.token and f"Bearer {access.token}", "application": access.application}
         self._metadata = tuple((key, value) for key, value in given.items() if value)
+        self._options = [*_OPTIONS, ("grpc.max_receive_message_length", access.answer_bytes)]
         self._lock = threading.Lock()
         self._channel: Any = None
         self._call: Any = None
@@ -45,12 +48,12 @@ class GrpcTransport:
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         call = self._connected()
         try:
-            message = call(protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata)
-            if message is None:  # what gRPC gives for an answer that does not parse
-                raise TransportError(None, "the answer is damaged")
-            return protobuf.response_from_message(message)
+            answer = call(protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata)
+            return protobuf.response_from_message(_Response.FromString(answer))
         except grpc.RpcError as error:
             raise self._failed(call, error) from error
+        except DecodeError as error:
+            raise TransportError(None, "the answer is damaged") from error
         except ValueError as error:  # closed by another thread whose request failed, or contents that do not match
             raise TransportError(None, str(error)) from error
 
@@ -77,11 +80,11 @@ class GrpcTransport:
         ask = channel.unary_unary(
             f"/{protobuf.SERVICE}/{method}",
             request_serializer=_serialized,
-            response_deserializer=protobuf.message(f"{method}Response").FromString,
         )
         try:
-            return ask(protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata)
-        except (grpc.RpcError, ValueError):
+            answer = ask(protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata)
+            return protobuf.message(f"{method}Response").FromString(answer)
+        except (grpc.RpcError, DecodeError, ValueError):
             return None
 
     def close(self) -> None:
@@ -97,13 +100,12 @@ class GrpcTransport:
                 raise TransportError(None, "the session is closed")
             if self._channel is None:
                 if self._credentials is None:
-                    self._channel = grpc.insecure_channel(self._address, _OPTIONS)
+                    self._channel = grpc.insecure_channel(self._address, self._options)
                 else:
-                    self._channel = grpc.secure_channel(self._address, self._credentials, _OPTIONS)
+                    self._channel = grpc.secure_channel(self._address, self._credentials, self._options)
                 self._call = self._channel.unary_unary(
                     f"/{protobuf.SERVICE}/ModelInfer",
-                    request_serializer=_serialized,
-                    response_deserializer=protobuf.message("ModelInferResponse").FromString,
+                    request_serializer=_serialized,  # answers are parsed here: gRPC logs a trace for one that is none
                 )
             return self._call
 

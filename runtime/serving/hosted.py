@@ -17,5 +17,5 @@ class HostedBundle:
 
     def infer(self, request: InferRequest) -> InferResponse:
         """The answer to a request that may have been damaged on its way. Raises ServiceError."""
-        check(request)
+        request = check(request)
         return signed(request, self._bundle.infer(request))

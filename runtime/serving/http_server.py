@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from irsplit.runtime.manifest import TensorInfo
 from irsplit.runtime.serving.bearer import check_bearer
 from irsplit.runtime.serving.bodies import Bodies, Share
-from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
+from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, PIECE_DIGEST, piece_checksum, piece_digest
 from irsplit.runtime.serving.http_messages import expanded, request_from_body, response_to_body
 from irsplit.runtime.serving.logs import event
 from irsplit.runtime.serving.messages import DATATYPES, Code, ServiceError, timeout_s
@@ -134,7 +134,7 @@ class HttpDoor:
             file.seek(first)
             piece = file.read(last - first + 1)
         described = {"etag": f'"{patch.name}"', "content-range": f"bytes {first}-{last}/{total}"}
-        described[PIECE_CHECKSUM] = piece_checksum(described, piece)
+        described |= {PIECE_DIGEST: piece_digest(described, piece), PIECE_CHECKSUM: piece_checksum(described, piece)}
         return 206, {"content-type": "application/octet-stream", **described}, piece
 
     async def _body(self, headers: Mapping[str, str], receive: _Receive, share: Share) -> bytearray:

@@ -7,28 +7,28 @@ from typing import Any
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.serving.choosing import Answered, Chooser
 from irsplit.runtime.serving.exchange import Exchange, ExchangeFailed, Exchanger
-from irsplit.runtime.serving.messages import Code, InferRequest
+from irsplit.runtime.serving.messages import Code
 from irsplit.runtime.serving.segments import Stretch, encode
 
 _PATIENCE_S = 10.0
 """For what nobody waits for."""
 _CLOSING_S = 2.0
 
-Request = Callable[[bytes, int], InferRequest]
-"""The request that carries a frame to the segments from an index on."""
+Send = Callable[[bytes, int, float], Exchange]
+"""Sends a frame to the segments from an index on, until a deadline. Raises ExchangeFailed."""
 
 
 class Scout:
     """Sends for one session. Nothing is sent but while calls come, and beside the calls one thing at a time."""
 
     def __init__(
-        self, manifest: Manifest, chooser: Chooser, exchanger: Exchanger, request: Request, clock: Callable[[], float]
+        self, manifest: Manifest, chooser: Chooser, exchanger: Exchanger, send: Send, clock: Callable[[], float]
     ) -> None:
         self._boundaries = manifest.boundaries
         self._count = len(manifest.segments)
         self._chooser = chooser
         self._exchanger = exchanger
-        self._request = request
+        self._send = send
         self._clock = clock
         self._aside: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -43,10 +43,10 @@ class Scout:
         return frame
 
     def send(self, frame: bytes, stop: int, deadline: float) -> Exchange:
-        """As `Exchanger.send`, measured."""
+        """The answer to a frame, measured. Raises ExchangeFailed."""
         sending, began = self._chooser.link.begin(), self._clock()
         try:
-            exchange = self._exchanger.send(self._request(frame, stop), deadline)
+            exchange = self._send(frame, stop, deadline)
         except ExchangeFailed as failure:
             if failure.attempts and failure.code in (None, Code.DEADLINE):
                 now = self._clock()

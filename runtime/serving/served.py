@@ -9,7 +9,7 @@ from irsplit.runtime import frame as framing
 from irsplit.runtime.engines import EngineOptions
 from irsplit.runtime.manifest import Manifest, TensorInfo
 from irsplit.runtime.serving.batching import alike, joined, mixed_rows, parted
-from irsplit.runtime.serving.checksum import message_checksum
+from irsplit.runtime.serving.checksum import contents_digest
 from irsplit.runtime.serving.messages import (
     DATATYPES,
     FRAME,
@@ -47,12 +47,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A request that can be run: the first segment, what it reads, and the names of the outputs to send."""
+    """A request that can be run: the first segment, what it reads, the names of the outputs to send, its contents."""
 
     id: str
     start: int
     values: Mapping[str, Any] = field(repr=False)
     wanted: tuple[str, ...]
+    contents: str
 
 
 class ServedBundle:
@@ -129,7 +130,7 @@ class ServedBundle:
         """Resume the request's frame, or run the whole model on its inputs, or end a session. Raises ServiceError."""
         if self.stateful and (ended := session_ended_by(request)):
             self.sequences.end(ended)
-            return InferResponse(self.name, self.version, [], request.id)
+            return InferResponse(self.name, self.version, [], request.id, answers=request.contents)
         task = self._task(request)
         if not self.segments.stateful(task.start, self._stop(task.start)):
             return self._run(self.segments, task)  # what the device keeps is its own
@@ -152,7 +153,7 @@ class ServedBundle:
         unknown = next((name for name in request.outputs if name not in made), None)
         if unknown is not None:
             raise ServiceError(Code.INVALID, f"'{unknown}' is not made here; outputs: {', '.join(made)}")
-        return _Task(request.id, start, values, tuple(dict.fromkeys(request.outputs or made)))
+        return _Task(request.id, start, values, tuple(dict.fromkeys(request.outputs or made)), request.contents)
 
     def _made(self, start: int) -> list[str]:
         """Names of the tensors that an answer may have, when it begins with segment `start`."""
@@ -250,7 +251,9 @@ class ServedBundle:
 
     def _answer(self, task: _Task, stretch: Stretch) -> InferResponse:
         outputs = [self._output(task, name, stretch) for name in task.wanted]
-        return InferResponse(self.name, self.version, outputs, task.id, _timing(task.start, stretch))
+        return InferResponse(
+            self.name, self.version, outputs, task.id, _timing(task.start, stretch), answers=task.contents
+        )
 
     def _output(self, task: _Task, name: str, stretch: Stretch) -> Tensor:
         if name in stretch.results:
@@ -292,7 +295,7 @@ def _step_of(request: InferRequest) -> tuple[str, Step]:
         kind = " or ".join(kind.__name__ for kind in kinds[wrong])
         raise ServiceError(Code.INVALID, f"parameter '{wrong}' is {type(given[wrong]).__name__}; send {kind}")
     number = given.get("sequence_step")
-    contents = message_checksum([], {}, request.inputs)
+    contents = request.contents or contents_digest(request.inputs)
     start, end = bool(given.get("sequence_start", False)), bool(given.get("sequence_end", False))
     return str(given.get("sequence_id", "")), Step(None if number is None else int(number), start, end, contents)
 

@@ -107,7 +107,7 @@ class Service:
         model, version, code = "", "", "unanswered"  # until it is known: a stranger's words make no labels
         asked = request.id[:_ID_LENGTH]
         try:
-            check(request)
+            request = check(request)
             bundle = self._route(request)
             model, version = bundle.name, bundle.version
             response = await self._admitted(bundle, request, timeout_s)

@@ -6,7 +6,7 @@ that breaks costs no more than the piece under way. The new build takes the plac
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,11 +16,13 @@ from irsplit.errors import BundleError, DeadlineError, RemoteError
 from irsplit.runtime.folders import MANIFEST
 from irsplit.runtime.manifest import Manifest
 from irsplit.runtime.patch import apply_patch
-from irsplit.runtime.serving.checksum import PIECE_CHECKSUM, piece_checksum
+from irsplit.runtime.serving.checksum import piece_is_whole
 from irsplit.runtime.serving.transport import Access, HttpTransport, TransportError, reason_of, split_url
 from irsplit.runtime.store import PACKED, is_packed
 
 _PIECE_BYTES = 256 << 10
+_MOST_BYTES = 1 << 20
+"""Of an answer: a piece, or what is wrong."""
 _PIECE_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
@@ -71,7 +73,7 @@ def update(
     digest = "" if before is None else before.digest
     wanted = name or (before.name if before is not None else "")
     query = f"have={digest}&place={_place(before) if place is None else place}"
-    transport = HttpTransport(parts, Access(token, trusted))
+    transport = HttpTransport(parts, Access(token, trusted, answer_bytes=_MOST_BYTES))
     download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,7 @@ class _Download:
             file.write(piece)
         return True
 
-    def _piece(self, start: int) -> tuple[int, dict[str, str], bytes]:
+    def _piece(self, start: int) -> tuple[int, Mapping[str, str], bytes]:
         pause, failure = _FIRST_PAUSE_S, "no time"
         while True:
             left = self._deadline - time.monotonic()
@@ -134,7 +136,7 @@ class _Download:
             wanted = {"range": f"bytes={start}-{start + _PIECE_BYTES - 1}"}
             try:
                 status, headers, body = self._transport.get(self._path, wanted, min(left, _PIECE_S))
-                if status == 204 or (status == 206 and headers.get(PIECE_CHECKSUM) == piece_checksum(headers, body)):
+                if status == 204 or (status == 206 and piece_is_whole(headers, body)):
                     return status, headers, body
                 if status not in (206, 429, 503):
                     raise RemoteError(f"the server hands out no update: {reason_of(body)}")
