@@ -145,7 +145,7 @@ def _hashed(data: bytes) -> str:
 
 
 def _message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequence[Tensor]) -> int:
-    """As earlier releases have it: CRC-32C of `words`, of all parameters but the checksum itself, and of the tensors."""
+    """As earlier releases have it: CRC-32C of `words`, of all parameters but this one, and of the tensors."""
     named = sorted((key, value) for key, value in parameters.items() if key != CHECKSUM)
     described = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in tensors]
     parts = [repr((list(words), named, described)).encode()]
