@@ -21,19 +21,27 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary)."""
+    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary).
+
+    `symbols` are the model's names of open dimensions, by axis: of one size wherever they occur.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] | None
+    symbols: dict[int, str] = field(default_factory=dict[int, str], compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
+        shape = None if self.shape is None else list(self.shape)
+        symbols = {str(axis): symbol for axis, symbol in self.symbols.items()}
+        named = {"symbols": symbols} if symbols else {}
+        return {"name": self.name, "dtype": self.dtype, "shape": shape, **named}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TensorInfo":
         shape = data["shape"]
-        return cls(data["name"], data["dtype"], None if shape is None else tuple(shape))
+        symbols = {int(axis): str(symbol) for axis, symbol in data.get("symbols", {}).items()}
+        return cls(data["name"], data["dtype"], None if shape is None else tuple(shape), symbols)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ with irsplit.runtime.connect("grpc://server:8001", "build") as session:
 """
 
 import itertools
+import math
 import threading
 import time
 import uuid
@@ -35,6 +36,8 @@ _RESERVE_SHARE = 0.25
 """Of the deadline, kept for finishing on the device as long as its time is not known."""
 _ENDING_S = 0.5
 """For telling the server that a session is over."""
+_LONGEST_S = 1e7
+"""Of a call, about four months: more than that, sockets do not wait."""
 _ALONE = "the device alone is the faster way just now"
 
 
@@ -48,6 +51,8 @@ class Started:
     results: Mapping[str, Any]
     began: float
     deadline: float
+    sizes: Mapping[str, int]
+    """Of the symbols of the model's inputs."""
 
 
 class RemoteSession:
@@ -178,7 +183,7 @@ class RemoteSession:
             raise SessionLostError(f"the stream's state is lost ({self._lost}); call reset() and start it again")
         began = self._clock()
         arrays = check_inputs(self.manifest.inputs, inputs)
-        deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
+        deadline = began + _seconds(self._timeout_s if timeout_s is None else timeout_s)
         if self._chooser is None or self._scout is None:
             stop = self._first_stop
             stretch = self._device.run(0, stop, arrays)
@@ -186,7 +191,7 @@ class RemoteSession:
             stop = self._chooser.choose(began)
             stretch = self._device.run(0, self._scout.reach(stop), arrays)
             self._scout.called(stop, stretch)
-        return Started(stop, stretch.values, stretch.results, began, deadline)
+        return Started(stop, stretch.values, stretch.results, began, deadline, self._expected.sizes(arrays))
 
     def finish(self, started: Started) -> Answer:
         """Send the frame and merge what comes back with what is here; or go on here."""
@@ -202,7 +207,7 @@ class RemoteSession:
             try:
                 if reason:
                     raise ExchangeFailed(None, reason, 0)
-                exchange = self._send(frame, index, started.deadline)
+                exchange = self._send(frame, index, started.deadline, started.sizes)
                 received = exchange.received
                 values, index = received.values, received.index
                 results = {**results, **received.results}
@@ -267,17 +272,16 @@ class RemoteSession:
             return encode(self.manifest.boundaries[index - 1], values)
         return self._scout.framed(index, values)
 
-    def _send(self, frame: bytes, index: int, deadline: float) -> Exchange:
+    def _send(self, frame: bytes, index: int, deadline: float, sizes: Mapping[str, int]) -> Exchange:
         if self.autonomous:
             deadline -= self._reserve(deadline)
-        if self._scout is None:
-            return self._asked(frame, index, deadline)
-        return self._scout.send(frame, index, deadline)
+        send = self._asked if self._scout is None else self._scout.send
+        return send(frame, index, deadline, sizes)
 
-    def _asked(self, frame: bytes, index: int, deadline: float) -> Exchange:
+    def _asked(self, frame: bytes, index: int, deadline: float, sizes: Mapping[str, int]) -> Exchange:
         """The answer to a frame for segment `index`, if it fits. Raises ExchangeFailed."""
         return self._exchanger.send(
-            self._request(frame, index), deadline, lambda response: self._expected.read(response, index)
+            self._request(frame, index), deadline, lambda response: self._expected.read(response, index, sizes)
         )
 
     def _request(self, frame: bytes, index: int) -> InferRequest:
@@ -317,6 +321,13 @@ class RemoteSession:
     def _note_rest(self, seconds: float, fell_back: bool) -> None:
         if fell_back:
             self._rest_s = seconds if self._rest_s is None else 0.8 * self._rest_s + 0.2 * seconds
+
+
+def _seconds(timeout_s: float) -> float:
+    """A timeout that clocks and sockets can take."""
+    if math.isnan(timeout_s):
+        raise RemoteError(f"timeout_s is {timeout_s}; give the seconds that a call may take")
+    return min(timeout_s, _LONGEST_S)
 
 
 def connect(

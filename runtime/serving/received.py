@@ -4,7 +4,7 @@ An answer that does not fit is treated as none: whoever asked tries again, goes 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from irsplit.runtime.manifest import Manifest, TensorInfo
 from irsplit.runtime.serving.messages import DATATYPES, FRAME, InferResponse, ServiceError, Tensor, to_array
 from irsplit.runtime.serving.segments import decode
 from irsplit.runtime.serving.transport import MOST_ANSWER_BYTES, TransportError
+from irsplit.runtime.session import Arrays
 
 _ELEMENT_BYTES = 32
 """Of an element, in whatever form it is sent: as JSON, a double takes 25."""
@@ -42,20 +43,31 @@ class Expected:
         self._infos = {info.name: info for info in manifest.outputs}
         self._served = [each.place == "server" or "server" in each.copies for each in manifest.segments]
 
-    def read(self, response: InferResponse, start: int) -> Received:
-        """The contents of an answer to a frame for segment `start`. Raises TransportError when they do not fit."""
+    def sizes(self, inputs: Arrays) -> dict[str, int]:
+        """What the model's symbols stand for in a call; without those that its inputs do not agree on."""
+        found: dict[str, set[int]] = {}
+        for info in self._manifest.inputs:
+            for axis, symbol in info.symbols.items():
+                found.setdefault(symbol, set()).add(inputs[info.name].shape[axis])
+        return {symbol: sizes.pop() for symbol, sizes in found.items() if len(sizes) == 1}
+
+    def read(self, response: InferResponse, start: int, sizes: Mapping[str, int]) -> Received:
+        """The contents of an answer to a frame for segment `start`, of a call with these `sizes` of symbols.
+
+        Raises TransportError when they do not fit.
+        """
         try:
-            return self._read(response, start)
+            return self._read(response, start, sizes)
         except (_MisfitError, ServiceError, FrameError) as error:
             raise TransportError(None, f"the answer does not fit the bundle: {error}") from error
 
-    def _read(self, response: InferResponse, start: int) -> Received:
+    def _read(self, response: InferResponse, start: int, sizes: Mapping[str, int]) -> Received:
         segments = self._manifest.segments
         stop = next((index for index in range(start, len(segments)) if not self._served[index]), len(segments))
         names = [name for segment in segments[start:stop] for name in segment.results]
         goes_on = stop < len(segments)
         tensors = _by_name(response.outputs, [*names, FRAME] if goes_on else names)
-        results = {name: _result(self._infos[name], tensors[name]) for name in names}
+        results = {name: _result(self._infos[name], tensors[name], sizes) for name in names}
         values = decode(self._manifest.boundaries[stop - 1], _frame(tensors[FRAME])) if goes_on else {}
         return Received(results, values, stop)
 
@@ -79,21 +91,26 @@ def _by_name(tensors: Iterable[Tensor], names: list[str]) -> dict[str, Tensor]:
     return found
 
 
-def _result(info: TensorInfo, tensor: Tensor) -> NDArray[Any]:
-    datatype = DATATYPES.get(info.dtype)
-    if tensor.datatype != datatype or not _has_shape(info, tensor.shape):
-        shape = "any shape" if info.shape is None else [-1 if dim is None else dim for dim in info.shape]
-        text = f"'{info.name}' is {tensor.datatype}{list(tensor.shape)}, in the manifest {datatype}{shape}"
-        raise _MisfitError(f"{text}; if that is wrong, the model declares what it does not give: compile it again")
+def _result(info: TensorInfo, tensor: Tensor, sizes: Mapping[str, int]) -> NDArray[Any]:
+    datatype, shape = DATATYPES.get(info.dtype), _shape(info, sizes)
+    if tensor.datatype != datatype or not _fits(tensor.shape, shape):
+        declared = " of any shape" if shape is None else [-1 if dim is None else dim for dim in shape]
+        text = f"'{info.name}' is {tensor.datatype}{list(tensor.shape)}, by the manifest {datatype}{declared}"
+        raise _MisfitError(f"{text}; where the model is not what it declares, mend that and compile it again")
     return to_array(tensor)
 
 
-def _has_shape(info: TensorInfo, shape: tuple[int, ...]) -> bool:
-    """Whether a shape is the one that is known, any size where a dimension is open."""
+def _shape(info: TensorInfo, sizes: Mapping[str, int]) -> list[int | None] | None:
+    """An output's shape as far as it is known for a call; None without a rank."""
     if info.shape is None:
+        return None
+    return [sizes.get(info.symbols.get(axis, "")) if dim is None else dim for axis, dim in enumerate(info.shape)]
+
+
+def _fits(shape: Sequence[int], known: Sequence[int | None] | None) -> bool:
+    if known is None:
         return True
-    same_rank = len(info.shape) == len(shape)
-    return same_rank and all(dim in (None, size) for dim, size in zip(info.shape, shape, strict=True))
+    return len(shape) == len(known) and all(dim in (None, size) for dim, size in zip(known, shape, strict=True))
 
 
 def _frame(tensor: Tensor) -> bytes | memoryview:

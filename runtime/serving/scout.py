@@ -14,8 +14,11 @@ _PATIENCE_S = 10.0
 """For what nobody waits for."""
 _CLOSING_S = 2.0
 
-Send = Callable[[bytes, int, float], Exchange]
-"""Sends a frame to the segments from an index on, until a deadline. Raises ExchangeFailed."""
+Send = Callable[[bytes, int, float, Mapping[str, int]], Exchange]
+"""Sends a frame to the segments from an index on, until a deadline, in a call with these sizes of symbols.
+
+Raises ExchangeFailed.
+"""
 
 
 class Scout:
@@ -42,11 +45,11 @@ class Scout:
         self._chooser.encoded(stop, len(frame), now - began, now)
         return frame
 
-    def send(self, frame: bytes, stop: int, deadline: float) -> Exchange:
+    def send(self, frame: bytes, stop: int, deadline: float, sizes: Mapping[str, int]) -> Exchange:
         """The answer to a frame, measured. Raises ExchangeFailed."""
         sending, began = self._chooser.link.begin(), self._clock()
         try:
-            exchange = self._send(frame, stop, deadline)
+            exchange = self._send(frame, stop, deadline, sizes)
         except ExchangeFailed as failure:
             if failure.attempts and failure.code in (None, Code.DEADLINE):
                 now = self._clock()
@@ -94,7 +97,7 @@ class Scout:
         if self._chooser.link.rtt_s is None:
             self._ping()
         try:
-            self.send(self.framed(stop, values), stop, self._clock() + _PATIENCE_S)
+            self.send(self.framed(stop, values), stop, self._clock() + _PATIENCE_S, {})
         except ExchangeFailed:
             return  # noted: the link is no better
 

@@ -4,6 +4,7 @@ It asks with the digest of its build and gets nothing, a patch, or the whole bui
 that breaks costs no more than the piece under way. The new build takes the place of the old one in one step.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -64,6 +65,8 @@ def update(
     parts, folder = split_url(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
         raise RemoteError(f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT")
+    if math.isnan(timeout_s):
+        raise RemoteError(f"a timeout of {timeout_s}; give the seconds that the update may take")
     if folder.is_file() and not is_packed(folder):
         raise BundleError(f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})")
     there = folder if is_packed(folder) else folder / MANIFEST
