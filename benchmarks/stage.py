@@ -113,8 +113,10 @@ class Stage:
         return float(match[1]) if match else 0.0
 
     @contextlib.contextmanager
-    def behind(self, over: Link, scheme: str = "grpc", outages: Outages = ()) -> Generator[tuple[str, Proxy]]:
-        with Proxy(self.ports[scheme], over, 1, outages).running() as proxy:
+    def behind(
+        self, over: Link, scheme: str = "grpc", outages: Outages = (), drip_s: float = 0.0
+    ) -> Generator[tuple[str, Proxy]]:
+        with Proxy(self.ports[scheme], over, 1, outages, drip_s).running() as proxy:
             yield f"{scheme}://127.0.0.1:{proxy.port}", proxy
 
     def url(self, scheme: str = "grpc") -> str:

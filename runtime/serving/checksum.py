@@ -57,18 +57,21 @@ def contents_digest(tensors: Sequence[Tensor]) -> str:
 
 def message_digest(words: Sequence[str], parameters: Parameters, contents: str) -> str:
     """Digest of `words`, of all parameters but the digest itself, and of tensors by the digest of their contents."""
-    named = sorted((key, value) for key, value in parameters.items() if key not in (DIGEST, CHECKSUM))
-    return _hashed(repr((list(words), named, contents)).encode())
+    named = dict(parameters)
+    named.pop(DIGEST, None)
+    named.pop(CHECKSUM, None)
+    return _hashed(repr((words, sorted(named.items()), contents)).encode())
 
 
-def sealed(request: InferRequest) -> InferRequest:
-    """The request with its digest, and with the checksum by which an earlier release checks it."""
+def sealed(request: InferRequest, parameters: Parameters, *, for_earlier: bool) -> InferRequest:
+    """The request with more parameters and its digest; with the checksum too, by which an earlier release checks it."""
     contents = request.contents or contents_digest(request.inputs)
     words = [request.model, request.version, request.id]
-    parameters = dict(request.parameters)
-    parameters[DIGEST] = message_digest(words, parameters, contents)
-    parameters[CHECKSUM] = _message_checksum(words, parameters, request.inputs)
-    return replace(request, parameters=parameters, contents=contents)
+    all_of_them = {**request.parameters, **parameters}
+    all_of_them[DIGEST] = message_digest(words, all_of_them, contents)
+    if for_earlier:
+        all_of_them[CHECKSUM] = _message_checksum(words, all_of_them, request.inputs)
+    return replace(request, parameters=all_of_them, contents=contents)
 
 
 def check(request: InferRequest) -> InferRequest:

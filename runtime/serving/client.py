@@ -93,7 +93,9 @@ class RemoteSession:
         self._stateful = self._device.stateful(0, self._count)
         self._first_stop = self._stop(0)
         self._chooser = self._open_chooser(cut, policy)
-        self._device.open(0, self._first_stop if self._chooser is None else self._chooser.stops[-1])
+        # What may be needed when time is short is opened now: a large model takes longer than a deadline.
+        last = self._first_stop if self._chooser is None else self._chooser.stops[-1]
+        self._device.open(0, self._count if self.autonomous else last)
         self._scout = None
         if self._chooser is not None:
             self._scout = Scout(self.manifest, self._chooser, self._exchanger, self._asked, clock)

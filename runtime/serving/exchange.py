@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from irsplit.runtime.serving.breaker import Breaker
-from irsplit.runtime.serving.checksum import contents_digest, sealed, why_not_believed
+from irsplit.runtime.serving.checksum import DIGEST, contents_digest, sealed, why_not_believed
 from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse
 from irsplit.runtime.serving.received import Received
 from irsplit.runtime.serving.transport import Transport, TransportError
@@ -73,6 +73,8 @@ class Exchanger:
         self._patience = patience
         self.breaker = Breaker(patience.breaker_failures, patience.probe_s, patience.longest_probe_s)
         self._random = random.Random()
+        self._knows_digests = False
+        """Whether the server's latest answer had a digest; an earlier release wants its checksum beside."""
         self._closed = threading.Event()
         self._prober: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -126,8 +128,7 @@ class Exchanger:
 
     def _attempt(self, request: InferRequest, timeout_s: float) -> tuple[InferResponse, float]:
         """The answer of the server itself, byte for byte, and its seconds. Raises TransportError."""
-        parameters = {**request.parameters, "timeout": int(timeout_s * 1e6)}
-        request = sealed(replace(request, parameters=parameters))
+        request = sealed(request, {"timeout": int(timeout_s * 1e6)}, for_earlier=not self._knows_digests)
         began = self._clock()
         try:
             response = self._transport.infer(request, timeout_s)
@@ -136,6 +137,7 @@ class Exchanger:
                 raise TransportError(None, f"a session that there is not is said to be lost ({error})") from error
             raise
         seconds = self._clock() - began
+        self._knows_digests = DIGEST in response.parameters
         doubt = why_not_believed(request, response, unsigned=not self._checked)
         if doubt:
             raise TransportError(None, doubt)

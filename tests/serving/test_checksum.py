@@ -112,7 +112,7 @@ def frame(calls: Any, onnx_bundle: Path) -> bytes:
 
 
 def test_every_part_of_a_request_is_covered(frame, calls, onnx_bundle):
-    request = sealed(request_with(frame, sequence_step=1))
+    request = sealed(request_with(frame), {"sequence_step": 1}, for_earlier=True)
     assert check(request).contents == contents_digest(request.inputs)
     other = bytes(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][1]))
     changed = [
@@ -134,7 +134,7 @@ def test_every_part_of_a_request_is_covered(frame, calls, onnx_bundle):
 
 def test_a_client_of_an_earlier_release_gets_the_checksum_that_it_wants(frame, onnx_bundle, server):
     bundle = server.service.find("onnx")
-    request = sealed(request_with(frame))
+    request = sealed(request_with(frame), {}, for_earlier=True)
     earlier = {key: value for key, value in request.parameters.items() if key != DIGEST}
     words = [request.model, request.version, request.id]
     earlier[CHECKSUM] = checksum._message_checksum(words, earlier, request.inputs)
@@ -167,5 +167,10 @@ class Earlier:
 
 def test_a_server_of_an_earlier_release_is_believed_by_its_checksum(server, calls, onnx_bundle):
     with irsplit.runtime.connect(url(server, "grpc"), onnx_bundle, name="onnx", patience=PATIENCE) as session:
-        session._exchanger._transport = Earlier(session._exchanger._transport)
-        assert session.infer(calls["onnx"][0]).path == "server"
+        transport = session._exchanger._transport
+        session._exchanger._transport = Earlier(transport)
+        for call in calls["onnx"][:3]:
+            assert session.infer(call).path == "server"
+        session._exchanger._transport = transport
+        assert session.infer(calls["onnx"][0]).attempts == 1
+        assert session._exchanger._knows_digests
