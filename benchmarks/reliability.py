@@ -38,10 +38,10 @@ from benchmarks import http2
 from benchmarks.link import PERFECT, USHAKOV_3G
 from benchmarks.stage import DIGITS, NEAR, PATIENCE, ROOT, Call, Count, Stage, ask, ask_once, meanwhile
 from benchmarks.tables import markdown
-from irsplit.delta import write_delta
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
-from irsplit.runtime.serving.served import ServedBundle
-from irsplit.runtime.serving.server import ServerOptions, serving
+from irsplit.compilation.delta import write_delta
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
+from irsplit.runtime.serving.server.served import ServedBundle
+from irsplit.runtime.serving.server.server import ServerOptions, serving
 
 
 @dataclass(frozen=True)

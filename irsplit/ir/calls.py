@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
-from irsplit.errors import ModelError
+from irsplit.base.errors import ModelError
 from irsplit.ir.core import Graph, walk
 
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
 
-from irsplit.dtypes import BY_NAME
-from irsplit.errors import ParseError
+from irsplit.base.dtypes import BY_NAME
+from irsplit.base.errors import ParseError
 from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value
 from irsplit.ir.printer import NOWHERE, PLACES
 from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type

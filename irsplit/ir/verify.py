@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from irsplit.errors import VerifyError
+from irsplit.base.errors import VerifyError
 from irsplit.ir.core import Graph, Model, Node, Value
 from irsplit.ir.printer import around
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import grpc
 
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.messages import Code, InferResponse, ServiceError, Tensor
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import Code, InferResponse, ServiceError, Tensor
 
 BOUND_S = 20.0
 """For so long an evil server goes on; whoever is still there then has waited too long."""

@@ -15,11 +15,11 @@ from servers import GRPC_EVILS, HTTP_EVILS, MISFITS, STRANGE_TIMES, EvilHttpServ
 
 import irsplit
 import irsplit.runtime
-from irsplit.errors import IrsplitError, RemoteError
-from irsplit.runtime.serving.choosing import Policy
-from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.served import ServedBundle
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.base.errors import IrsplitError, RemoteError
+from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.switching import Policy
+from irsplit.runtime.serving.server.served import ServedBundle
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 PATIENCE = Patience(attempts=3, backoff_s=0.001, breaker_failures=1000)

@@ -13,13 +13,13 @@ from stateful import counting_model
 
 import irsplit
 import irsplit.runtime
-from irsplit.errors import SessionLostError
-from irsplit.runtime.serving import checksum
-from irsplit.runtime.serving.checksum import CHECKSUM, DIGEST, check, contents_digest, sealed, signed
-from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
-from irsplit.runtime.serving.served import ServedBundle
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.base.errors import SessionLostError
+from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.protocol import checksum
+from irsplit.runtime.serving.protocol.checksum import CHECKSUM, DIGEST, check, contents_digest, sealed, signed
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
+from irsplit.runtime.serving.server.served import ServedBundle
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 PATIENCE = Patience(attempts=2, backoff_s=0.001, breaker_failures=100)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from irsplit.errors import ModelError
+from irsplit.base.errors import ModelError
 from irsplit.ir import Buffer, Constant
 
 

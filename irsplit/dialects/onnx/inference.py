@@ -7,7 +7,8 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irsplit import dtypes
+from irsplit.base import dtypes
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import body_messages
 from irsplit.dialects.onnx.blocks import BlockWriter
@@ -16,7 +17,6 @@ from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Field, fields, scan
 from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, walk
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import subprocess

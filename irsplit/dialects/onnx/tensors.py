@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.typeinfo import element_type
 from irsplit.dialects.onnx.wire import WireError, fields, read_int, read_ints, read_text, scan
 from irsplit.ir import Buffer, Constant, TensorType, Type
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np

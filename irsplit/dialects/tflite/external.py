@@ -6,8 +6,8 @@ model's folder. What is written has such weights inside: LiteRT's interpreter do
 
 from pathlib import Path
 
+from irsplit.base.errors import ModelError, UnsupportedError
 from irsplit.dialects.tflite.flatbuffer import Table
-from irsplit.errors import ModelError, UnsupportedError
 from irsplit.ir import Buffer, Constant
 
 PLAIN = ("", "unpacked")
