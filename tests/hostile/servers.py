@@ -313,22 +313,30 @@ def huge(answer: bytes, random: Random) -> bytes:
     return answer + b"\xfa\x7f" + b"\x80\x80\xc0\x01" + bytes(3 << 20)
 
 
-GRPC_EVILS = {evil.__name__: evil for evil in (truncated, flipped, noise, nothing, huge)}
+def no_message(answer: bytes, random: Random) -> None:
+    """A call that ends well without an answer, as damaged packets may make of one."""
+
+
+GRPC_EVILS: dict[str, Callable[[bytes, Random], bytes | None]] = {
+    evil.__name__: evil for evil in (truncated, flipped, noise, nothing, huge, no_message)
+}
 
 
 @contextlib.contextmanager
-def evil_grpc_server(target: int, evil: Callable[[bytes, Random], bytes], seed: int = 0) -> Generator[int]:
+def evil_grpc_server(target: int, evil: Callable[[bytes, Random], bytes | None], seed: int = 0) -> Generator[int]:
     """The port of a server that passes calls on to an honest one, and sends what `evil` makes of the answers."""
     random = Random(seed)
     name = f"/{protobuf.SERVICE}/ModelInfer"
     with grpc.insecure_channel(f"127.0.0.1:{target}") as channel:
         honest = channel.unary_unary(name)
 
-        def answer(request: bytes, context: Any) -> bytes:
-            return evil(honest(request, timeout=10), random)
+        def answer(request: bytes, context: Any) -> Iterator[bytes]:
+            message = evil(honest(request, timeout=10), random)
+            if message is not None:
+                yield message
 
         server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_send_message_length", -1)])
-        handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(answer)}
+        handlers = {"ModelInfer": grpc.unary_stream_rpc_method_handler(answer)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()

@@ -49,6 +49,8 @@ class GrpcTransport:
         call = self._connected()
         try:
             answer = call(protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata)
+            if answer is None:  # what gRPC gives for a call that ends well, and brought nothing
+                raise TransportError(None, "the answer is damaged")
             return protobuf.response_from_message(_Response.FromString(answer))
         except grpc.RpcError as error:
             raise self._failed(call, error) from error
@@ -83,7 +85,7 @@ class GrpcTransport:
         )
         try:
             answer = ask(protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata)
-            return protobuf.message(f"{method}Response").FromString(answer)
+            return None if answer is None else protobuf.message(f"{method}Response").FromString(answer)
         except (grpc.RpcError, DecodeError, ValueError):
             return None
 
