@@ -52,7 +52,7 @@ def called(node: Node) -> str:
     return f"{node.op} -> {results}" if results else node.op
 
 
-class States:
+class SplitStates:
     """For each state, the positions of the first and the last node that touch it."""
 
     def __init__(self, plan: Schedule) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 
 from irsplit.runtime.serving.protocol import protobuf
-from irsplit.runtime.serving.protocol.messages import Code, InferResponse, ServiceError, Tensor
+from irsplit.runtime.serving.protocol.messages import Code, InferResponse, ServiceError, WireTensor
 
 BOUND_S = 20.0
 """For so long an evil server goes on; whoever is still there then has waited too long."""
@@ -369,13 +369,13 @@ def refused(code: Code) -> Change:
     return change
 
 
-FRAME = Tensor("frame", "UINT8", (4,), b"IRSF")
+FRAME = WireTensor("frame", "UINT8", (4,), b"IRSF")
 ROW = struct.pack("<10f", *range(10))
 
 MISFITS: dict[str, Change] = {
     "no outputs": lambda response: replace(response, outputs=[]),
     "twice": lambda response: replace(response, outputs=[*response.outputs] * 2),
-    "an output more": lambda response: replace(response, outputs=[*response.outputs, Tensor("x", "INT8", (0,), b"")]),
+    "an output more": lambda response: replace(response, outputs=[*response.outputs, WireTensor("x", "INT8", (0,), b"")]),
     "a frame more": lambda response: replace(response, outputs=[*response.outputs, FRAME]),
     "a frame instead": lambda response: replace(response, outputs=[FRAME]),
     "another name": changed(name="Logits"),

@@ -16,13 +16,13 @@ from servers import GRPC_EVILS, HTTP_EVILS, MISFITS, STRANGE_TIMES, EvilHttpServ
 import irsplit
 import irsplit.runtime
 from irsplit.base.errors import IrsplitError, RemoteError
-from irsplit.runtime.serving.client.retry import Patience
-from irsplit.runtime.serving.client.switching import Policy
+from irsplit.runtime.serving.client.retry import RetryPolicy
+from irsplit.runtime.serving.client.switching import SwitchingPolicy
 from irsplit.runtime.serving.server.served import ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
-PATIENCE = Patience(attempts=3, backoff_s=0.001, breaker_failures=1000)
+PATIENCE = RetryPolicy(attempts=3, backoff_s=0.001, breaker_failures=1000)
 SEEDS = range(3)
 
 
@@ -135,7 +135,7 @@ def test_times_that_make_no_sense_do_no_harm(strange, checked, server, bundles, 
     monkeypatch.setattr(ServedBundle, "infer", lambda self, request: STRANGE_TIMES[strange](honest(self, request)))
     monkeypatch.setattr(server.service, "_count", lambda *_: None)  # the honest server would not count such times
     url = f"http://127.0.0.1:{server.http_port}"
-    with irsplit.runtime.connect(url, bundles["alone"], name="alone", policy=Policy(), checked=checked) as session:
+    with irsplit.runtime.connect(url, bundles["alone"], name="alone", policy=SwitchingPolicy(), checked=checked) as session:
         for _ in range(3):
             answer = session.infer(call)
             np.testing.assert_array_equal(answer.outputs["logits"], expected)

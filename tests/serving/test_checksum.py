@@ -14,7 +14,7 @@ from stateful import counting_model
 import irsplit
 import irsplit.runtime
 from irsplit.base.errors import SessionLostError
-from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.protocol import checksum
 from irsplit.runtime.serving.protocol.checksum import CHECKSUM, DIGEST, check, contents_digest, sealed, signed
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
@@ -22,7 +22,7 @@ from irsplit.runtime.serving.server.served import ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
-PATIENCE = Patience(attempts=2, backoff_s=0.001, breaker_failures=100)
+PATIENCE = RetryPolicy(attempts=2, backoff_s=0.001, breaker_failures=100)
 
 
 @pytest.fixture(scope="module")

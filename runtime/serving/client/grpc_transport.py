@@ -7,7 +7,7 @@ from urllib.parse import SplitResult
 import grpc
 from google.protobuf.message import DecodeError
 
-from irsplit.runtime.serving.client.transport import Access, TransportError, hinted
+from irsplit.runtime.serving.client.transport import Credentials, TransportError, hinted
 from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 
@@ -31,7 +31,7 @@ _Response = protobuf.message("ModelInferResponse")
 class GrpcTransport:
     """One channel, replaced after a failure: a half-open connection must not be waited for twice."""
 
-    def __init__(self, url: SplitResult, access: Access) -> None:
+    def __init__(self, url: SplitResult, access: Credentials) -> None:
         self._address = url.netloc
         self._credentials = None
         if url.scheme == "grpcs":

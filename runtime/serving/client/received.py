@@ -15,7 +15,7 @@ from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.run.segments import decode
 from irsplit.runtime.run.session import Arrays
 from irsplit.runtime.serving.client.transport import MOST_ANSWER_BYTES, TransportError
-from irsplit.runtime.serving.protocol.messages import DATATYPES, FRAME, InferResponse, ServiceError, Tensor, to_array
+from irsplit.runtime.serving.protocol.messages import DATATYPES, FRAME, InferResponse, ServiceError, WireTensor, to_array
 
 _ELEMENT_BYTES = 32
 """Of an element, in whatever form it is sent: as JSON, a double takes 25."""
@@ -76,9 +76,9 @@ class _MisfitError(Exception):
     """An answer that the manifest does not allow."""
 
 
-def _by_name(tensors: Iterable[Tensor], names: list[str]) -> dict[str, Tensor]:
+def _by_name(tensors: Iterable[WireTensor], names: list[str]) -> dict[str, WireTensor]:
     """Tensors that are exactly those of these names."""
-    found: dict[str, Tensor] = {}
+    found: dict[str, WireTensor] = {}
     for tensor in tensors:
         if tensor.name not in names:
             raise _MisfitError(f"it has '{tensor.name}', which nobody asked for")
@@ -91,7 +91,7 @@ def _by_name(tensors: Iterable[Tensor], names: list[str]) -> dict[str, Tensor]:
     return found
 
 
-def _result(info: TensorInfo, tensor: Tensor, sizes: Mapping[str, int]) -> NDArray[Any]:
+def _result(info: TensorInfo, tensor: WireTensor, sizes: Mapping[str, int]) -> NDArray[Any]:
     datatype, shape = DATATYPES.get(info.dtype), _shape(info, sizes)
     if tensor.datatype != datatype or not _fits(tensor.shape, shape):
         declared = " of any shape" if shape is None else [-1 if dim is None else dim for dim in shape]
@@ -113,7 +113,7 @@ def _fits(shape: Sequence[int], known: Sequence[int | None] | None) -> bool:
     return len(shape) == len(known) and all(dim in (None, size) for dim, size in zip(known, shape, strict=True))
 
 
-def _frame(tensor: Tensor) -> bytes | memoryview:
+def _frame(tensor: WireTensor) -> bytes | memoryview:
     if tensor.datatype != "UINT8" or tensor.shape != (len(tensor.data),):
         text = f"'{FRAME}' is {tensor.datatype}{list(tensor.shape)} of {len(tensor.data)} bytes"
         raise _MisfitError(f"{text}, not UINT8[n] of n bytes")

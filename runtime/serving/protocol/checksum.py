@@ -20,7 +20,7 @@ from irsplit.runtime.serving.protocol.messages import (
     InferResponse,
     Parameters,
     ServiceError,
-    Tensor,
+    WireTensor,
 )
 
 try:
@@ -41,7 +41,7 @@ _SIZE = 8
 _TRAILER = 4
 
 
-def contents_digest(tensors: Sequence[Tensor]) -> str:
+def contents_digest(tensors: Sequence[WireTensor]) -> str:
     """Digest of tensors: names, types, shapes and bytes.
 
     The bytes of a tensor count by two CRCs of different polynomials and their last four. Of data that ends with its own
@@ -154,7 +154,7 @@ def _hashed(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=_SIZE).hexdigest()
 
 
-def _message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequence[Tensor]) -> int:
+def _message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequence[WireTensor]) -> int:
     """As earlier releases have it: CRC-32C of `words`, of all parameters but this one, and of the tensors."""
     named = sorted((key, value) for key, value in parameters.items() if key != CHECKSUM)
     described = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in tensors]
