@@ -36,10 +36,27 @@ import irsplit
 import irsplit.runtime
 from benchmarks import http2
 from benchmarks.link import PERFECT, USHAKOV_3G
-from benchmarks.stage import DIGITS, NEAR, PATIENCE, ROOT, Call, Count, Stage, ask, ask_once, meanwhile
+from benchmarks.stage import (
+    DIGITS,
+    NEAR,
+    PATIENCE,
+    ROOT,
+    Call,
+    Count,
+    Stage,
+    ask,
+    ask_once,
+    meanwhile,
+)
 from benchmarks.tables import markdown
 from irsplit.compilation.delta import write_delta
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+    frame_tensor,
+)
 from irsplit.runtime.serving.server.served import ServedBundle
 from irsplit.runtime.serving.server.server import ServerOptions, serving
 
@@ -65,7 +82,9 @@ def server_killed(stage: Stage, count: Count, scheme: str) -> str:
 
 def server_frozen(stage: Stage, count: Count, scheme: str) -> str:
     pid = stage.process.pid
-    with meanwhile((1, lambda: os.kill(pid, signal.SIGSTOP)), (4, lambda: os.kill(pid, signal.SIGCONT))):
+    with meanwhile(
+        (1, lambda: os.kill(pid, signal.SIGSTOP)), (4, lambda: os.kill(pid, signal.SIGCONT))
+    ):
         ask(stage, stage.url(scheme), count, 8, timeout_s=1.0)
     return "SIGSTOP for 4 s; deadline 1 s"
 
@@ -77,7 +96,10 @@ def link_cut(stage: Stage, count: Count, scheme: str) -> str:
 
 
 def half_open(stage: Stage, count: Count, scheme: str) -> str:
-    with stage.behind(PERFECT, scheme) as (url, proxy), meanwhile((1, proxy.freeze), (4, proxy.mend)):
+    with (
+        stage.behind(PERFECT, scheme) as (url, proxy),
+        meanwhile((1, proxy.freeze), (4, proxy.mend)),
+    ):
         ask(stage, url, count, 8, timeout_s=1.0)
     return "connections stay, nothing passes for 4 s; deadline 1 s"
 
@@ -122,7 +144,9 @@ def answers_that_drip(stage: Stage, count: Count, scheme: str) -> str:
 def slow_link(stage: Stage, count: Count, scheme: str) -> str:
     """An honest server, whose frames and answers of 100 kB take 3.4 s each way."""
     bundle = _negated(stage.folder / f"negated-{scheme}")
-    values = [np.random.default_rng(seed).standard_normal(25_600).astype(np.float32) for seed in range(8)]
+    values = [
+        np.random.default_rng(seed).standard_normal(25_600).astype(np.float32) for seed in range(8)
+    ]
     calls = [{"x": each} for each in values]
     over = replace(PERFECT, up_bit_s=240_000, down_bit_s=240_000, rtt_ns=100 * 10**6)
     with stage.instead(bundle=bundle), stage.behind(over, scheme) as (url, _):
@@ -139,7 +163,9 @@ def _ask_stubbornly(
 
         def caller(offset: int) -> None:
             for index in range(offset, 32, 4):
-                ask_once(session, calls[index % len(calls)], expected[index % len(calls)], 1.0, count)
+                ask_once(
+                    session, calls[index % len(calls)], expected[index % len(calls)], 1.0, count
+                )
 
         threads = [threading.Thread(target=caller, args=(offset,)) for offset in range(4)]
         for thread in threads:
@@ -151,11 +177,15 @@ def _ask_stubbornly(
 def _negated(folder: Path) -> Path:
     """A bundle that negates 100 kB on the device, and once more on the server."""
     nodes = [helper.make_node("Neg", ["x"], ["cut"]), helper.make_node("Neg", ["cut"], ["logits"])]
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [25_600]) for name in ("x", "logits")]
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [25_600]) for name in ("x", "logits")
+    ]
     graph = helper.make_graph(nodes, "negated", infos[:1], infos[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder.with_suffix(".onnx"))
-    irsplit.compile_model(folder.with_suffix(".onnx"), folder, ["cut"], codec="raw", autonomous=True)
+    irsplit.compile_model(
+        folder.with_suffix(".onnx"), folder, ["cut"], codec="raw", autonomous=True
+    )
     return folder
 
 
@@ -168,7 +198,10 @@ def wrong_answers(stage: Stage, count: Count, scheme: str) -> str:
         return next(kinds)(honest(bundle, request))
 
     options = ServerOptions(port=0, http_port=0)
-    with serving([f"digits={stage.bundle}"], options) as server, mock.patch.object(ServedBundle, "infer", lies):
+    with (
+        serving([f"digits={stage.bundle}"], options) as server,
+        mock.patch.object(ServedBundle, "infer", lies),
+    ):
         port = server.port if scheme == "grpc" else server.http_port
         ask(stage, f"{scheme}://127.0.0.1:{port}", count, 3)
     return (
@@ -204,7 +237,9 @@ def slow_readers(stage: Stage, count: Count) -> str:
     with contextlib.ExitStack() as stack:
         for scheme in ("http", "grpc"):
             for _ in range(100):
-                connection = stack.enter_context(socket.create_connection(("127.0.0.1", stage.ports[scheme])))
+                connection = stack.enter_context(
+                    socket.create_connection(("127.0.0.1", stage.ports[scheme]))
+                )
                 connection.sendall(head if scheme == "http" else b"PRI * HTTP/2.0\r\n")
         ask(stage, stage.url("http"), count, 3)
         ask(stage, stage.url("grpc"), count, 3)
@@ -215,11 +250,17 @@ def bodies_without_end(stage: Stage, count: Count) -> str:
     """Far more than the server may hold, over both doors; then others come."""
     part, limits = 3 << 20, ("--max-frame-bytes", str(4 << 20), "--max-held-bytes", str(32 << 20))
     head = b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
-    call = http2.OPENING + http2.head(1, "ModelInfer") + http2.data(1, http2.message(4_000_000) + bytes(60_000))
+    call = (
+        http2.OPENING
+        + http2.head(1, "ModelInfer")
+        + http2.data(1, http2.message(4_000_000) + bytes(60_000))
+    )
     with stage.instead(limits=limits), contextlib.ExitStack() as stack:
         before = stage.memory_bytes()
         for data, scheme in [(head + bytes(part), "http")] * 60 + [(call, "grpc")] * 20:
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", stage.ports[scheme])))
+            connection = stack.enter_context(
+                socket.create_connection(("127.0.0.1", stage.ports[scheme]))
+            )
             threading.Thread(target=_sent, args=(connection, data)).start()
         ask(stage, stage.url("http"), count, 4, timeout_s=5.0)
         held = stage.metric("held_bytes") / 1e6
@@ -241,7 +282,9 @@ def heads_without_end(stage: Stage, count: Count) -> str:
     """Headers that go on for ever, and JSON beyond its limit."""
     before, refused = stage.memory_bytes(), [0]
     begin = b" /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n"
-    objects = b"POST" + begin + b"content-length: 6000000\r\n\r\n" + b'{"inputs": [' + b" " * 5_999_988
+    objects = (
+        b"POST" + begin + b"content-length: 6000000\r\n\r\n" + b'{"inputs": [' + b" " * 5_999_988
+    )
 
     def attack() -> None:
         for data in [b"GET" + begin + b"x: y\r\n" * 200_000, objects] * 50:
@@ -257,9 +300,7 @@ def heads_without_end(stage: Stage, count: Count) -> str:
         ask(stage, stage.url("http"), count, 3)
         ask(stage, stage.url("grpc"), count, 3)
     growth = max(stage.memory_bytes() - before, 0) / 1e6
-    return (
-        f"100 requests with 1.2 MB of headers or 6 MB of JSON: {refused[0]} refused; the server grew by {growth:.0f} MB"
-    )
+    return f"100 requests with 1.2 MB of headers or 6 MB of JSON: {refused[0]} refused; the server grew by {growth:.0f} MB"
 
 
 def sessions_over(stage: Stage, count: Count) -> str:
@@ -269,10 +310,14 @@ def sessions_over(stage: Stage, count: Count) -> str:
     with stage.instead(bundle=bundle, limits=("--max-sessions", "2")):
         for scheme in ("grpc", "http"):
             for _ in range(50):
-                with irsplit.runtime.connect(stage.url(scheme), bundle, patience=PATIENCE) as session:
+                with irsplit.runtime.connect(
+                    stage.url(scheme), bundle, patience=PATIENCE
+                ) as session:
                     for step in (1, 2):
                         ask_once(session, call, np.full((1, 2), step, np.float32), 5.0, count)
-    return "100 streams of a stateful bundle that end, one after the other, at a server that keeps 2"
+    return (
+        "100 streams of a stateful bundle that end, one after the other, at a server that keeps 2"
+    )
 
 
 def _counter(folder: Path) -> Path:
@@ -283,7 +328,8 @@ def _counter(folder: Path) -> Path:
         helper.make_node("Identity", ["logits"], ["next"]),
     ]
     x, total, logits, after = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "total", "logits", "next")
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2])
+        for name in ("x", "total", "logits", "next")
     )
     graph = helper.make_graph(nodes, "counter", [x, total], [logits, after])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -305,7 +351,9 @@ def answers_not_read(stage: Stage, count: Count) -> str:
             while not stop.is_set():
                 with contextlib.suppress(OSError):  # nothing more fits, or the server has closed it
                     number = asked[index]
-                    connection.sendall(_PIPELINED if scheme == "http" else _metadata(2 * number + 1))
+                    connection.sendall(
+                        _PIPELINED if scheme == "http" else _metadata(2 * number + 1)
+                    )
                     asked[index] += 1
                 time.sleep(0.01)
 
@@ -422,7 +470,11 @@ def _malformed(index: int, frame: bytes, random: Random) -> tuple[bytes, dict[st
     size = (1 << 62) if kind == 1 else len(frame)
     tensor = f'{{"name":"frame","datatype":"UINT8","shape":[{size}],"parameters":{{"binary_data_size":{size}}}}}'
     head = f'{{"inputs":[{tensor}]}}'.encode()
-    length = {"Inference-Header-Content-Length": str(len(head) if kind != 2 else random.randrange(1 << 40))}
+    length = {
+        "Inference-Header-Content-Length": str(
+            len(head) if kind != 2 else random.randrange(1 << 40)
+        )
+    }
     position = random.randrange(len(frame))
     flipped = bytes([frame[position] ^ (1 << random.randrange(8))])
     damaged = frame[:position] + flipped + frame[position + 1 :]
@@ -430,7 +482,9 @@ def _malformed(index: int, frame: bytes, random: Random) -> tuple[bytes, dict[st
 
 
 def other_build(stage: Stage, count: Count) -> str:
-    with irsplit.runtime.connect(stage.url(), stage.lone, name="digits", patience=PATIENCE) as session:
+    with irsplit.runtime.connect(
+        stage.url(), stage.lone, name="digits", patience=PATIENCE
+    ) as session:
         for call, expected in zip(stage.calls[:20], stage.expected, strict=False):
             ask_once(session, call, expected, 2.0, count)
     return "the device has another build, and no rest to go on with: each call is an error that says so"
@@ -439,7 +493,15 @@ def other_build(stage: Stage, count: Count) -> str:
 def full_disk(stage: Stage, count: Count) -> str:
     """`irsplit apply` where files cannot grow beyond 20 kB."""
     write_delta(stage.lone, stage.bundle, stage.folder / "patch")
-    command = [sys.executable, "-m", "irsplit", "apply", str(stage.lone), str(stage.folder / "patch"), "-o"]
+    command = [
+        sys.executable,
+        "-m",
+        "irsplit",
+        "apply",
+        str(stage.lone),
+        str(stage.folder / "patch"),
+        "-o",
+    ]
     target = stage.folder / "full" / "new"
     target.parent.mkdir()
     limit = (20_000, 20_000)
@@ -536,7 +598,10 @@ nobody reads (`test_held_bytes.py`), are closed.
 
 def page(rows: Sequence[Row]) -> str:
     head = ("fault", "asked", "server", "device", "refused", "wrong", "lost", "late", "how")
-    cells = [(row.fault, *(str(getattr(row.count, name)) for name in head[1:-1]), row.remark) for row in rows]
+    cells = [
+        (row.fault, *(str(getattr(row.count, name)) for name in head[1:-1]), row.remark)
+        for row in rows
+    ]
     asked, wrong, lost, late = (
         sum(getattr(row.count, name) for row in rows) for name in ("asked", "wrong", "lost", "late")
     )

@@ -12,12 +12,17 @@ def callees_first(graphs: Sequence[Graph], where: str) -> list[Graph]:
 
     Raises ModelError, which begins with `where`, when a graph calls itself, directly or through others.
     """
-    called = {graph: dict.fromkeys(callee for node in walk(graph) for callee in node.callees) for graph in graphs}
+    called = {
+        graph: dict.fromkeys(callee for node in walk(graph) for callee in node.callees)
+        for graph in graphs
+    }
     try:
         return list(TopologicalSorter(called).static_order())
     except CycleError as error:
         ring = " <- ".join(f"'{graph.name}'" for graph in error.args[1])
-        raise ModelError(f"{where}: a graph calls itself: {ring}; no engine runs that, break the ring") from error
+        raise ModelError(
+            f"{where}: a graph calls itself: {ring}; no engine runs that, break the ring"
+        ) from error
 
 
 def name_apart(graphs: Iterable[Graph]) -> None:

@@ -145,7 +145,9 @@ class _Parser:
         self.expect("(")
         graph.inputs = self.listed(lambda: self.declaration(visible), ")")
         outputs = self.index_of_outputs()
-        place = self.name() if self.accept("on") else graph.name if graph.name in PLACES else NOWHERE
+        place = (
+            self.name() if self.accept("on") else graph.name if graph.name in PLACES else NOWHERE
+        )
         graph.place = None if place == NOWHERE else place
         self.expect("{")
         while not self.accept("}"):
@@ -254,7 +256,9 @@ class _Parser:
         else:
             shape = tuple(self.listed(self.dim, "]"))
         quantization = self.quantization() if self.accept("q") else None
-        return TensorType(dtype, shape, quantization, self.sizes() if self.accept("sized") else None)
+        return TensorType(
+            dtype, shape, quantization, self.sizes() if self.accept("sized") else None
+        )
 
     def sizes(self) -> tuple[int, ...]:
         self.expect("(")
@@ -273,7 +277,9 @@ class _Parser:
             self.expect("axis")
             axis = self.integer()
         self.expect(")")
-        return Quantization(tuple(scale for scale, _ in pairs), tuple(zero for _, zero in pairs), axis)
+        return Quantization(
+            tuple(scale for scale, _ in pairs), tuple(zero for _, zero in pairs), axis
+        )
 
     def scale_and_zero_point(self) -> tuple[float, int]:
         scale = self.number()
@@ -299,7 +305,9 @@ class _Parser:
         self.expect(":")
         length = self.integer()
         self.expect("]")
-        return Constant(self.buffers.setdefault(name, Buffer(name)), offset, length, self.encoding())
+        return Constant(
+            self.buffers.setdefault(name, Buffer(name)), offset, length, self.encoding()
+        )
 
     def encoding(self) -> str:
         return self.name() if self.accept("as") else "raw"

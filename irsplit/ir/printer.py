@@ -65,7 +65,11 @@ def print_node(node: Node) -> str:
     if node.random:
         text += " random"
     if attributes:
-        text += " {" + ", ".join(f"{key}={_attribute(value)}" for key, value in attributes.items()) + "}"
+        text += (
+            " {"
+            + ", ".join(f"{key}={_attribute(value)}" for key, value in attributes.items())
+            + "}"
+        )
     return f"{text} : {types}" if types else text
 
 
@@ -115,7 +119,8 @@ def _constant(constant: Constant) -> str:
 
 def _quantization(quantization: Quantization) -> str:
     pairs = ", ".join(
-        f"{scale!r}:{zero_point}" for scale, zero_point in zip(quantization.scale, quantization.zero_point, strict=True)
+        f"{scale!r}:{zero_point}"
+        for scale, zero_point in zip(quantization.scale, quantization.zero_point, strict=True)
     )
     return f" q({pairs})" if quantization.axis is None else f" q({pairs}; axis {quantization.axis})"
 

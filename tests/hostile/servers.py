@@ -38,7 +38,11 @@ def parts(reply: bytes) -> tuple[bytes, bytes]:
 
 def with_length(reply: bytes, length: bytes) -> bytes:
     """The reply's head, which announces another length."""
-    lines = [line for line in parts(reply)[0].split(b"\r\n") if not line.lower().startswith(b"content-length")]
+    lines = [
+        line
+        for line in parts(reply)[0].split(b"\r\n")
+        if not line.lower().startswith(b"content-length")
+    ]
     return b"\r\n".join([lines[0], b"content-length: " + length, *lines[1:]])
 
 
@@ -113,7 +117,11 @@ def huge_body(reply: bytes, _: Random) -> Iterator[Piece]:
 
 
 def junk_length(reply: bytes, random: Random) -> Iterator[Piece]:
-    yield 0, with_length(reply, random.choice([b"-1", b"8e9", b"", b"0x10", b"1, 2", "²".encode()])) + b"{"
+    yield (
+        0,
+        with_length(reply, random.choice([b"-1", b"8e9", b"", b"0x10", b"1, 2", "²".encode()]))
+        + b"{",
+    )
 
 
 def header_bomb(reply: bytes, random: Random) -> Iterator[Piece]:
@@ -137,17 +145,31 @@ def answers_twice(reply: bytes, _: Random) -> Iterator[Piece]:
 
 
 def other_protocol(reply: bytes, random: Random) -> Iterator[Piece]:
-    choices = [b"SSH-2.0-OpenSSH_9\r\n", b"\x00\x00\x12\x04\x00\x00\x00\x00\x00", random.randbytes(500), b"\r\n" * 500]
+    choices = [
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+        random.randbytes(500),
+        b"\r\n" * 500,
+    ]
     yield (
         0,
-        random.choice([*choices, b"HTTP/9.9 200 OK\r\n\r\n", b"HTTP/1.1 -200 OK\r\n\r\n", b"HTTP/1.1 \xff\r\n\r\n"]),
+        random.choice(
+            [
+                *choices,
+                b"HTTP/9.9 200 OK\r\n\r\n",
+                b"HTTP/1.1 -200 OK\r\n\r\n",
+                b"HTTP/1.1 \xff\r\n\r\n",
+            ]
+        ),
     )
 
 
 def other_status(reply: bytes, random: Random) -> Iterator[Piece]:
     """Refusals of every kind, for a terminal to choke on."""
     body = b'{"error": "\\u001b[2J\\u001b]0;owned\\u0007 \\ud800 \\n' + b"A" * 5000 + b'"}'
-    status = random.choice([101, 204, 301, 400, 401, 404, 409, 410, 413, 418, 429, 500, 503, 504, 599])
+    status = random.choice(
+        [101, 204, 301, 400, 401, 404, 409, 410, 413, 418, 429, 500, 503, 504, 599]
+    )
     yield 0, f"HTTP/1.1 {status} \x1b[31mred\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -172,7 +194,9 @@ def strange_json(reply: bytes, random: Random) -> Iterator[Piece]:
             b'{"model_name":"x","parameters":[1]}',
             b'{"model_name":"x","parameters":{"service_ns":1e999}}',
             b'{"model_name":"x","parameters":{"a":' + b"9" * 5000 + b"}}",
-            b'{"model_name":"x","outputs":[' + tensor + b'"data":[1e999,NaN,true,null,"x",[],{},1,1,1]}]}',
+            b'{"model_name":"x","outputs":['
+            + tensor
+            + b'"data":[1e999,NaN,true,null,"x",[],{},1,1,1]}]}',
             b'{"model_name":"x","outputs":[' + tensor + b'"parameters":{"binary_data_size":1e9}}]}',
             b'{"model_name":"x","outputs":[{"name":"logits","datatype":"FP32","shape":[99999999999,0],"data":[]}]}',
             b'{"model_name":"\xff\xfe"}',
@@ -279,7 +303,12 @@ def received(connection: socket.socket) -> bytes:
         data += part
     head = parts(data)[0]
     length = next(
-        (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+        (
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        ),
+        0,
     )
     while len(data) < len(head) + length:
         part = connection.recv(1 << 16)
@@ -323,7 +352,9 @@ GRPC_EVILS: dict[str, Callable[[bytes, Random], bytes | None]] = {
 
 
 @contextlib.contextmanager
-def evil_grpc_server(target: int, evil: Callable[[bytes, Random], bytes | None], seed: int = 0) -> Generator[int]:
+def evil_grpc_server(
+    target: int, evil: Callable[[bytes, Random], bytes | None], seed: int = 0
+) -> Generator[int]:
     """The port of a server that passes calls on to an honest one, and sends what `evil` makes of the answers."""
     random = Random(seed)
     name = f"/{protobuf.SERVICE}/ModelInfer"
@@ -337,7 +368,9 @@ def evil_grpc_server(target: int, evil: Callable[[bytes, Random], bytes | None],
 
         server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_send_message_length", -1)])
         handlers = {"ModelInfer": grpc.unary_stream_rpc_method_handler(answer)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),))
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),)
+        )
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
@@ -353,7 +386,9 @@ def changed(**fields: Any) -> Change:
     """Of the first output of an answer."""
 
     def change(response: InferResponse) -> InferResponse:
-        return replace(response, outputs=[replace(response.outputs[0], **fields), *response.outputs[1:]])
+        return replace(
+            response, outputs=[replace(response.outputs[0], **fields), *response.outputs[1:]]
+        )
 
     return change
 
@@ -375,7 +410,9 @@ ROW = struct.pack("<10f", *range(10))
 MISFITS: dict[str, Change] = {
     "no outputs": lambda response: replace(response, outputs=[]),
     "twice": lambda response: replace(response, outputs=[*response.outputs] * 2),
-    "an output more": lambda response: replace(response, outputs=[*response.outputs, WireTensor("x", "INT8", (0,), b"")]),
+    "an output more": lambda response: replace(
+        response, outputs=[*response.outputs, WireTensor("x", "INT8", (0,), b"")]
+    ),
     "a frame more": lambda response: replace(response, outputs=[*response.outputs, FRAME]),
     "a frame instead": lambda response: replace(response, outputs=[FRAME]),
     "another name": changed(name="Logits"),

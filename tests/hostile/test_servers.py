@@ -31,13 +31,17 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One whose device can finish alone, and one whose device cannot."""
     folder = tmp_path_factory.mktemp("bundles")
     for name, autonomous in (("alone", True), ("lone", False)):
-        irsplit.compile_model(DIGITS / "digits.onnx", folder / name, ["bottleneck/relu"], autonomous=autonomous)
+        irsplit.compile_model(
+            DIGITS / "digits.onnx", folder / name, ["bottleneck/relu"], autonomous=autonomous
+        )
     return {name: folder / name for name in ("alone", "lone")}
 
 
 @pytest.fixture(scope="module")
 def server(bundles: dict[str, Path]) -> Iterator[Server]:
-    with serving([f"{name}={path}" for name, path in bundles.items()], ServerOptions(port=0, http_port=0)) as server:
+    with serving(
+        [f"{name}={path}" for name, path in bundles.items()], ServerOptions(port=0, http_port=0)
+    ) as server:
         yield server
 
 
@@ -52,7 +56,9 @@ def expected(bundles: dict[str, Path], call: dict[str, Any]) -> Any:
     return irsplit.LocalSession(bundles["alone"]).run(call)["logits"]
 
 
-def ask(url: str, name: str, bundles: dict[str, Path], call: Any, expected: Any, timeout_s: float = 0.3) -> str:
+def ask(
+    url: str, name: str, bundles: dict[str, Path], call: Any, expected: Any, timeout_s: float = 0.3
+) -> str:
     """Ask twice over one session: the path of the last answer, which must be right, or the error, which must be one."""
     with irsplit.runtime.connect(url, bundles[name], name=name, patience=PATIENCE) as session:
         for _ in range(2):
@@ -96,7 +102,9 @@ def test_over_grpc(evil, name, server, bundles, call, expected):
 def test_more_than_the_outputs_can_be_is_not_read(scheme, tmp_path):
     """Of a bundle without open dimensions, whose answers have a size."""
     nodes = [helper.make_node("Neg", ["x"], ["cut"]), helper.make_node("Neg", ["cut"], ["logits"])]
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "logits")]
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "logits")
+    ]
     graph = helper.make_graph(nodes, "fixed", infos[:1], infos[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "fixed.onnx")
@@ -104,38 +112,59 @@ def test_more_than_the_outputs_can_be_is_not_read(scheme, tmp_path):
     irsplit.compile_model(tmp_path / "fixed.onnx", bundle, ["cut"], autonomous=True)
     call = {"x": expected}
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving([f"alone={bundle}"], ServerOptions(port=0, http_port=0)))
+        server = stack.enter_context(
+            serving([f"alone={bundle}"], ServerOptions(port=0, http_port=0))
+        )
         if scheme == "grpc":
             port = stack.enter_context(evil_grpc_server(server.port, GRPC_EVILS["huge"]))
         else:
-            port = stack.enter_context(EvilHttpServer(server.http_port, servers.huge_body).running()).port
+            port = stack.enter_context(
+                EvilHttpServer(server.http_port, servers.huge_body).running()
+            ).port
         url = f"{scheme}://127.0.0.1:{port}"
         with irsplit.runtime.connect(url, bundle, name="alone", patience=PATIENCE) as session:
             answer = session.infer(call, timeout_s=5.0)
         np.testing.assert_array_equal(answer.outputs["logits"], expected)
         assert answer.path == "device"
-        assert ("larger than max" if scheme == "grpc" else "are the most that it can have") in answer.reason
+        assert (
+            "larger than max" if scheme == "grpc" else "are the most that it can have"
+        ) in answer.reason
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_answers_that_do_not_fit_are_none(misfit, scheme, server, bundles, call, expected, monkeypatch):
+def test_answers_that_do_not_fit_are_none(
+    misfit, scheme, server, bundles, call, expected, monkeypatch
+):
     honest = ServedBundle.infer
-    monkeypatch.setattr(ServedBundle, "infer", lambda self, request: MISFITS[misfit](honest(self, request)))
+    monkeypatch.setattr(
+        ServedBundle, "infer", lambda self, request: MISFITS[misfit](honest(self, request))
+    )
     port = server.port if scheme == "grpc" else server.http_port
     for name, outcome in (("alone", "device"), ("lone", "error")):
-        assert ask(f"{scheme}://127.0.0.1:{port}", name, bundles, call, expected, timeout_s=5.0) == outcome
+        assert (
+            ask(f"{scheme}://127.0.0.1:{port}", name, bundles, call, expected, timeout_s=5.0)
+            == outcome
+        )
 
 
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize("strange", STRANGE_TIMES)
-def test_times_that_make_no_sense_do_no_harm(strange, checked, server, bundles, call, expected, monkeypatch):
+def test_times_that_make_no_sense_do_no_harm(
+    strange, checked, server, bundles, call, expected, monkeypatch
+):
     """To what a session that chooses its cut learns from them."""
     honest = ServedBundle.infer
-    monkeypatch.setattr(ServedBundle, "infer", lambda self, request: STRANGE_TIMES[strange](honest(self, request)))
-    monkeypatch.setattr(server.service, "_count", lambda *_: None)  # the honest server would not count such times
+    monkeypatch.setattr(
+        ServedBundle, "infer", lambda self, request: STRANGE_TIMES[strange](honest(self, request))
+    )
+    monkeypatch.setattr(
+        server.service, "_count", lambda *_: None
+    )  # the honest server would not count such times
     url = f"http://127.0.0.1:{server.http_port}"
-    with irsplit.runtime.connect(url, bundles["alone"], name="alone", policy=SwitchingPolicy(), checked=checked) as session:
+    with irsplit.runtime.connect(
+        url, bundles["alone"], name="alone", policy=SwitchingPolicy(), checked=checked
+    ) as session:
         for _ in range(3):
             answer = session.infer(call)
             np.testing.assert_array_equal(answer.outputs["logits"], expected)
@@ -151,7 +180,9 @@ def test_a_name_server_that_does_not_answer_is_waited_for_once(bundles, call, mo
         raise OSError("no name server")
 
     monkeypatch.setattr("socket.getaddrinfo", never)
-    with irsplit.runtime.connect("http://server.example", bundles["lone"], patience=PATIENCE) as session:
+    with irsplit.runtime.connect(
+        "http://server.example", bundles["lone"], patience=PATIENCE
+    ) as session:
         for _ in range(3):
             with pytest.raises(RemoteError, match="attempts"):
                 session.infer(call, timeout_s=0.05)
@@ -173,7 +204,10 @@ def test_an_update_from_a_server_that_drips_ends_in_time(server, bundles, tmp_pa
     with EvilHttpServer(server.http_port, HTTP_EVILS["drip_body"]).running() as stranger:
         with pytest.raises(RemoteError, match="did not arrive in time"):
             irsplit.runtime.update(
-                f"http://127.0.0.1:{stranger.port}", tmp_path / "device", name="alone", timeout_s=0.3
+                f"http://127.0.0.1:{stranger.port}",
+                tmp_path / "device",
+                name="alone",
+                timeout_s=0.3,
             )
         assert not stranger.outlasted
     assert list(tmp_path.iterdir()) == []
@@ -183,7 +217,12 @@ def test_an_update_from_a_server_that_drips_ends_in_time(server, bundles, tmp_pa
 def test_any_number_is_a_timeout(timeout_s, server, bundles, call, expected):
     url = f"http://127.0.0.1:{server.http_port}"
     if timeout_s == timeout_s:
-        assert ask(url, "alone", bundles, call, expected, timeout_s) == ("server" if timeout_s > 0 else "device")
+        assert ask(url, "alone", bundles, call, expected, timeout_s) == (
+            "server" if timeout_s > 0 else "device"
+        )
         return
-    with irsplit.runtime.connect(url, bundles["alone"]) as session, pytest.raises(RemoteError, match="nan"):
+    with (
+        irsplit.runtime.connect(url, bundles["alone"]) as session,
+        pytest.raises(RemoteError, match="nan"),
+    ):
         session.infer(call, timeout_s=timeout_s)

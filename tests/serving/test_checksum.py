@@ -16,8 +16,21 @@ import irsplit.runtime
 from irsplit.base.errors import SessionLostError
 from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.protocol import checksum
-from irsplit.runtime.serving.protocol.checksum import CHECKSUM, DIGEST, check, contents_digest, sealed, signed
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
+from irsplit.runtime.serving.protocol.checksum import (
+    CHECKSUM,
+    DIGEST,
+    check,
+    contents_digest,
+    sealed,
+    signed,
+)
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+    frame_tensor,
+)
 from irsplit.runtime.serving.server.served import ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
@@ -51,12 +64,16 @@ def request_with(frame: bytes, id: str = "a", **parameters: Any) -> InferRequest
 def test_real_frames_differ_and_so_do_their_digests(codec, calls, tmp_path):
     inputs = calls["onnx"]
     more = {"calibration": inputs} if codec == "static-rans" else {}
-    irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "bundle", ["bottleneck/relu"], codec=codec, **more)
+    irsplit.compile_model(
+        DIGITS / "digits.onnx", tmp_path / "bundle", ["bottleneck/relu"], codec=codec, **more
+    )
     device = irsplit.DeviceSession(tmp_path / "bundle")
     frames = {bytes(device.start(call)) for call in inputs}
     digests = {contents_digest([frame_tensor(frame)]) for frame in frames}
     assert len(digests) == len(frames) > 16
-    assert len({checksum.crc32c(frame) for frame in frames}) == 1  # a frame ends with its own CRC-32C
+    assert (
+        len({checksum.crc32c(frame) for frame in frames}) == 1
+    )  # a frame ends with its own CRC-32C
 
 
 def test_frames_inside_other_tensors_are_told_apart(calls, onnx_bundle):
@@ -85,7 +102,9 @@ def test_two_clients_with_one_session_name(scheme, server, counter):
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_an_answer_to_another_frame_is_not_believed(scheme, server, calls, onnx_bundle, monkeypatch):
+def test_an_answer_to_another_frame_is_not_believed(
+    scheme, server, calls, onnx_bundle, monkeypatch
+):
     """Of a server that mixes them up and signs them all the same."""
     honest, lock, kept = ServedBundle.infer, threading.Lock(), list[InferResponse]()
 
@@ -97,7 +116,9 @@ def test_an_answer_to_another_frame_is_not_believed(scheme, server, calls, onnx_
     monkeypatch.setattr(ServedBundle, "infer", mixed_up)
     local = irsplit.LocalSession(onnx_bundle)
     paths: list[str] = []
-    with irsplit.runtime.connect(url(server, scheme), onnx_bundle, name="onnx", patience=PATIENCE) as session:
+    with irsplit.runtime.connect(
+        url(server, scheme), onnx_bundle, name="onnx", patience=PATIENCE
+    ) as session:
         for call in (calls["onnx"][0], calls["onnx"][0], calls["onnx"][1]):
             answer = session.infer(call)
             np.testing.assert_array_equal(answer.outputs["logits"], local.run(call)["logits"])
@@ -141,7 +162,9 @@ def test_a_client_of_an_earlier_release_gets_the_checksum_that_it_wants(frame, o
     request = check(replace(request, parameters=earlier, contents=""))
     answer = signed(request, bundle.infer(request))
     assert DIGEST not in answer.parameters
-    assert answer.parameters[CHECKSUM] == checksum._message_checksum([answer.id], answer.parameters, answer.outputs)
+    assert answer.parameters[CHECKSUM] == checksum._message_checksum(
+        [answer.id], answer.parameters, answer.outputs
+    )
 
 
 def test_a_stock_client_gets_no_checksum(frame, server):
@@ -159,14 +182,18 @@ class Earlier:
 
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         words = [request.model, request.version, request.id]
-        assert request.parameters[CHECKSUM] == checksum._message_checksum(words, request.parameters, request.inputs)
+        assert request.parameters[CHECKSUM] == checksum._message_checksum(
+            words, request.parameters, request.inputs
+        )
         parameters = {key: value for key, value in request.parameters.items() if key != DIGEST}
         parameters[CHECKSUM] = checksum._message_checksum(words, parameters, request.inputs)
         return self.inner.infer(replace(request, parameters=parameters), timeout_s)
 
 
 def test_a_server_of_an_earlier_release_is_believed_by_its_checksum(server, calls, onnx_bundle):
-    with irsplit.runtime.connect(url(server, "grpc"), onnx_bundle, name="onnx", patience=PATIENCE) as session:
+    with irsplit.runtime.connect(
+        url(server, "grpc"), onnx_bundle, name="onnx", patience=PATIENCE
+    ) as session:
         transport = session._exchanger._transport
         session._exchanger._transport = Earlier(transport)
         for call in calls["onnx"][:3]:

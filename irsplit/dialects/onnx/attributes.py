@@ -11,7 +11,15 @@ from irsplit.base.errors import ModelError
 from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.source import SourceNode
-from irsplit.dialects.onnx.wire import Data, ProtoField, ProtoMessage, fields, read_int, read_ints, read_text
+from irsplit.dialects.onnx.wire import (
+    Data,
+    ProtoField,
+    ProtoMessage,
+    fields,
+    read_int,
+    read_ints,
+    read_text,
+)
 from irsplit.ir import Attribute, Node
 
 if TYPE_CHECKING:

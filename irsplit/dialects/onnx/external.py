@@ -20,9 +20,13 @@ class DataFiles:
         location = entries.get("location", "")
         buffer, available = self._open(tensor, location)
         offset = self._number(tensor, entries, "offset", 0)
-        length = self._number(tensor, entries, "length", available - offset if size is None else size)
+        length = self._number(
+            tensor, entries, "length", available - offset if size is None else size
+        )
         if size is not None and length != size:
-            raise ModelError(f"{self._model}: weight '{tensor}' needs {size} bytes, but says it has {length}")
+            raise ModelError(
+                f"{self._model}: weight '{tensor}' needs {size} bytes, but says it has {length}"
+            )
         if offset + length > available or offset > available:
             raise ModelError(
                 f"{self._model}: weight '{tensor}' ends at byte {offset + length} of '{location}', which has "
@@ -53,5 +57,7 @@ class DataFiles:
     def _number(self, tensor: str, entries: Mapping[str, str], key: str, default: int) -> int:
         text = entries.get(key, str(default))
         if not text.isdecimal():
-            raise ModelError(f"{self._model}: {key} '{text}' of weight '{tensor}' is not a number of bytes")
+            raise ModelError(
+                f"{self._model}: {key} '{text}' of weight '{tensor}' is not a number of bytes"
+            )
         return int(text)

@@ -42,7 +42,9 @@ def infer_types(model: Model) -> None:
     graphs = [model.entry, *(body for node in walk(model.entry) for body in node.graphs)]
     if any(not _is_complete(value.type) for graph in graphs for value in graph.values()):
         _ask_onnx(model)
-    unranked = [value for value in model.entry.values() if value.producer and not _is_ranked(value.type)]
+    unranked = [
+        value for value in model.entry.values() if value.producer and not _is_ranked(value.type)
+    ]
     if unranked:
         _sharpen(unranked, _ask_engine(model, unranked))
     for graph in graphs:
@@ -61,11 +63,18 @@ def _sharper(said: Type | None, inferred: Type | None) -> Type | None:
     """The inferred type where the file says nothing; where both say something, dimensions that only one knows."""
     if said is None or inferred is None:
         return said or inferred
-    if not isinstance(said, TensorType) or not isinstance(inferred, TensorType) or said.dtype != inferred.dtype:
+    if (
+        not isinstance(said, TensorType)
+        or not isinstance(inferred, TensorType)
+        or said.dtype != inferred.dtype
+    ):
         return said
     if said.shape is None or inferred.shape is None or len(said.shape) != len(inferred.shape):
         return inferred if said.shape is None else said
-    return TensorType(said.dtype, tuple(b if a is None else a for a, b in zip(said.shape, inferred.shape, strict=True)))
+    return TensorType(
+        said.dtype,
+        tuple(b if a is None else a for a, b in zip(said.shape, inferred.shape, strict=True)),
+    )
 
 
 def _sharpen(values: Iterable[Value], types: Mapping[str, Type | None]) -> None:
@@ -101,7 +110,9 @@ def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: ProtoF
             # A Constant node of a body that was read as a weight has no node in the IR.
             node = nodes.get(position)
             if node is not None and node.graphs:
-                for body, inner in zip(node.graphs, body_messages(data, ProtoField(*found)), strict=True):
+                for body, inner in zip(
+                    node.graphs, body_messages(data, ProtoField(*found)), strict=True
+                ):
                     _learn(body, {each.native.position: each for each in body.nodes}, data, inner)
             position += 1
     _sharpen(graph.values(), types)
@@ -119,21 +130,31 @@ def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
         unranked = [value.name for value in model.entry.inputs if not _is_ranked(value.type)]
         command = [sys.executable, "-I", str(_ENGINE_SCRIPT), str(path), *unranked]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, text=True)
+            done = subprocess.run(
+                command, capture_output=True, timeout=_TIMEOUT_S, check=False, text=True
+            )
         except (subprocess.SubprocessError, OSError) as error:
             _log.info("%s: onnxruntime cannot infer types: %s", model.native.buffer.name, error)
             return {}
     if done.returncode:
         name = model.native.buffer.name
         said = done.stderr.strip().rpartition("\n")[2].partition(": ")[2].replace(str(path), name)
-        _log.warning("%s: onnxruntime refuses this model: %s", name, said or f"it dies with {done.returncode}")
+        _log.warning(
+            "%s: onnxruntime refuses this model: %s",
+            name,
+            said or f"it dies with {done.returncode}",
+        )
         return {}
     return {name: _engine_type(type, shape) for name, type, shape in json.loads(done.stdout)}
 
 
 def _engine_type(text: str, shape: list[int | str | None] | None) -> Type:
     dtype = _ENGINE_TYPES.get(text)
-    return OpaqueType(text) if dtype is None else TensorType(dtype, None if shape is None else tuple(shape))
+    return (
+        OpaqueType(text)
+        if dtype is None
+        else TensorType(dtype, None if shape is None else tuple(shape))
+    )
 
 
 _ENGINE_TYPES = {

@@ -34,7 +34,11 @@ def infer_shapes(model: bytes) -> bytes:
 
 def _load() -> Any:
     package = None if _PACKAGE in sys.modules else find_spec(_PACKAGE)
-    spec = None if package is None else PathFinder.find_spec(_EXTENSION, package.submodule_search_locations)
+    spec = (
+        None
+        if package is None
+        else PathFinder.find_spec(_EXTENSION, package.submodule_search_locations)
+    )
     if spec is None or spec.loader is None:
         return import_module(_EXTENSION)
     # Under its own name from the start: an extension cannot be loaded twice, and `import onnx` finds it there.

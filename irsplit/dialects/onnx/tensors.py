@@ -34,7 +34,9 @@ class OnnxTensor(NamedTuple):
     constant: Constant
 
 
-def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles, called: str = "") -> OnnxTensor:
+def read_tensor(
+    buffer: Buffer, start: int, stop: int, files: DataFiles, called: str = ""
+) -> OnnxTensor:
     """The tensor at buffer[start:stop], `called` so where it has no name of its own.
 
     Raises ModelError for external data out of reach, WireError for bad sizes.

@@ -3,7 +3,15 @@
 from functools import lru_cache
 
 from irsplit.dialects.onnx import schema
-from irsplit.dialects.onnx.wire import Data, ProtoField, ProtoMessage, fields, read_int, read_text, scan
+from irsplit.dialects.onnx.wire import (
+    Data,
+    ProtoField,
+    ProtoMessage,
+    fields,
+    read_int,
+    read_text,
+    scan,
+)
 from irsplit.ir import Dim, OpaqueType, TensorType, Type
 
 _NESTED = {schema.TYPE_SEQUENCE: "seq", schema.TYPE_OPTIONAL: "optional"}
@@ -16,7 +24,9 @@ def element_type(code: int, shape: tuple[Dim, ...] | None) -> Type:
     return OpaqueType(f"tensor(type {code})") if dtype is None else TensorType(dtype, shape)
 
 
-def read_info(data: Data, start: int, stop: int, shared: dict[bytes, Type | None]) -> tuple[str, Type | None]:
+def read_info(
+    data: Data, start: int, stop: int, shared: dict[bytes, Type | None]
+) -> tuple[str, Type | None]:
     """Name and type of the ValueInfoProto at data[start:stop]; types spelled alike are read once, into `shared`."""
     name, type = "", None
     for key, _, begin, end in scan(data, start, stop):

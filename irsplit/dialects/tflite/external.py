@@ -29,8 +29,14 @@ class ExternalBuffers:
         table = self._buffers.get(id)
         group = -1 if table is None else table.integer("group")
         if table is None or not 0 <= group < len(self._groups):
-            what = f"external buffer {id}" if table is None else f"group {group} of external buffer {id}"
-            raise ModelError(f"{self._path}: {where} names {what}, which the model does not have; convert it again")
+            what = (
+                f"external buffer {id}"
+                if table is None
+                else f"group {group} of external buffer {id}"
+            )
+            raise ModelError(
+                f"{self._path}: {where} names {what}, which the model does not have; convert it again"
+            )
         packing = table.text("packing") or ""
         if packing not in PLAIN:
             raise UnsupportedError(
@@ -55,6 +61,8 @@ class ExternalBuffers:
                 f"{self._path}: {where} lies in '{name}', outside the model's folder; copy the file beside the model"
             )
         if not path.is_file():
-            raise ModelError(f"{self._path}: {where} lies in '{name}', which is missing; put the file beside the model")
+            raise ModelError(
+                f"{self._path}: {where} lies in '{name}', which is missing; put the file beside the model"
+            )
         self._files[name] = Buffer(name, path), path.stat().st_size
         return self._files[name]

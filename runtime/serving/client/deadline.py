@@ -53,7 +53,9 @@ class Resolver:
         with self._lock:
             if self._pending is None or self._pending.done():
                 self._pending = Future()
-                threading.Thread(target=self._run, args=(self._pending,), name="irsplit-names", daemon=True).start()
+                threading.Thread(
+                    target=self._run, args=(self._pending,), name="irsplit-names", daemon=True
+                ).start()
             pending = self._pending
         return pending.result(deadline.left_s())
 

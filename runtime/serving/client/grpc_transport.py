@@ -23,7 +23,11 @@ _OPTIONS = [
 ]
 
 # INTERNAL and UNKNOWN come from a server of ours with a trailer that says more; without it the bytes were damaged.
-_CODES = {getattr(grpc.StatusCode, code.grpc): code for code in Code if code not in (Code.DRAINING, Code.INTERNAL)}
+_CODES = {
+    getattr(grpc.StatusCode, code.grpc): code
+    for code in Code
+    if code not in (Code.DRAINING, Code.INTERNAL)
+}
 
 _Response = protobuf.message("ModelInferResponse")
 
@@ -37,7 +41,10 @@ class GrpcTransport:
         if url.scheme == "grpcs":
             trusted = None if access.trusted is None else access.trusted.read_bytes()
             self._credentials = grpc.ssl_channel_credentials(trusted)
-        given = {"authorization": access.token and f"Bearer {access.token}", "application": access.application}
+        given = {
+            "authorization": access.token and f"Bearer {access.token}",
+            "application": access.application,
+        }
         self._metadata = tuple((key, value) for key, value in given.items() if value)
         self._options = [*_OPTIONS, ("grpc.max_receive_message_length", access.answer_bytes)]
         self._lock = threading.Lock()
@@ -48,7 +55,9 @@ class GrpcTransport:
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         call = self._connected()
         try:
-            answer = call(protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata)
+            answer = call(
+                protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata
+            )
             if answer is None:  # what gRPC gives for a call that ends well, and brought nothing
                 raise TransportError(None, "the answer is damaged")
             return protobuf.response_from_message(_Response.FromString(answer))
@@ -56,7 +65,9 @@ class GrpcTransport:
             raise self._failed(call, error) from error
         except DecodeError as error:
             raise TransportError(None, "the answer is damaged") from error
-        except ValueError as error:  # closed by another thread whose request failed, or contents that do not match
+        except (
+            ValueError
+        ) as error:  # closed by another thread whose request failed, or contents that do not match
             raise TransportError(None, str(error)) from error
 
     def ready(self, timeout_s: float) -> bool:
@@ -84,8 +95,12 @@ class GrpcTransport:
             request_serializer=_serialized,
         )
         try:
-            answer = ask(protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata)
-            return None if answer is None else protobuf.message(f"{method}Response").FromString(answer)
+            answer = ask(
+                protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata
+            )
+            return (
+                None if answer is None else protobuf.message(f"{method}Response").FromString(answer)
+            )
         except (grpc.RpcError, DecodeError, ValueError):
             return None
 
@@ -104,7 +119,9 @@ class GrpcTransport:
                 if self._credentials is None:
                     self._channel = grpc.insecure_channel(self._address, self._options)
                 else:
-                    self._channel = grpc.secure_channel(self._address, self._credentials, self._options)
+                    self._channel = grpc.secure_channel(
+                        self._address, self._credentials, self._options
+                    )
                 self._call = self._channel.unary_unary(
                     f"/{protobuf.SERVICE}/ModelInfer",
                     request_serializer=_serialized,  # answers are parsed here: gRPC logs a trace for one that is none

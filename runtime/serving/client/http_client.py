@@ -21,7 +21,9 @@ class Reply(NamedTuple):
 class HttpClientConnection(http.client.HTTPConnection):
     """Connects with its first exchange, and again with the next one after its end."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, resolver: Resolver) -> None:
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext | None, resolver: Resolver
+    ) -> None:
         super().__init__(host, port)
         self.default_port = 80 if tls is None else 443
         self._tls = tls
@@ -30,7 +32,13 @@ class HttpClientConnection(http.client.HTTPConnection):
         self._timed: TimedSocket | None = None
 
     def exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: Deadline, most_bytes: int
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        deadline: Deadline,
+        most_bytes: int,
     ) -> Reply:
         """The reply, whose body has at most `most_bytes`; after an error the connection must be closed.
 
@@ -63,13 +71,17 @@ def _body(answer: http.client.HTTPResponse, most_bytes: int) -> bytes:
     """What was announced is checked before any of it is read; where nothing was, what comes is counted."""
     announced = answer.length
     if announced is not None and announced > most_bytes:
-        raise ValueError(f"the answer announces {announced} bytes, {most_bytes} are the most that it can have")
+        raise ValueError(
+            f"the answer announces {announced} bytes, {most_bytes} are the most that it can have"
+        )
     parts, size = list[bytes](), 0
     while part := answer.read(min(_PART_BYTES, most_bytes + 1 - size)):
         parts.append(part)
         size += len(part)
         if size > most_bytes:
-            raise ValueError(f"the answer has more than {most_bytes} bytes, which are the most that it can have")
+            raise ValueError(
+                f"the answer has more than {most_bytes} bytes, which are the most that it can have"
+            )
     if announced is not None and size < announced:
         raise http.client.IncompleteRead(b"", announced - size)
     return b"".join(parts)

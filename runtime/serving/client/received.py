@@ -15,7 +15,14 @@ from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.run.segments import decode
 from irsplit.runtime.run.session import Arrays
 from irsplit.runtime.serving.client.transport import MOST_ANSWER_BYTES, TransportError
-from irsplit.runtime.serving.protocol.messages import DATATYPES, FRAME, InferResponse, ServiceError, WireTensor, to_array
+from irsplit.runtime.serving.protocol.messages import (
+    DATATYPES,
+    FRAME,
+    InferResponse,
+    ServiceError,
+    WireTensor,
+    to_array,
+)
 
 _ELEMENT_BYTES = 32
 """Of an element, in whatever form it is sent: as JSON, a double takes 25."""
@@ -41,7 +48,9 @@ class Expected:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._infos = {info.name: info for info in manifest.outputs}
-        self._served = [each.place == "server" or "server" in each.copies for each in manifest.segments]
+        self._served = [
+            each.place == "server" or "server" in each.copies for each in manifest.segments
+        ]
 
     def sizes(self, inputs: Arrays) -> dict[str, int]:
         """What the model's symbols stand for in a call; without those that its inputs do not agree on."""
@@ -63,12 +72,17 @@ class Expected:
 
     def _read(self, response: InferResponse, start: int, sizes: Mapping[str, int]) -> Received:
         segments = self._manifest.segments
-        stop = next((index for index in range(start, len(segments)) if not self._served[index]), len(segments))
+        stop = next(
+            (index for index in range(start, len(segments)) if not self._served[index]),
+            len(segments),
+        )
         names = [name for segment in segments[start:stop] for name in segment.results]
         goes_on = stop < len(segments)
         tensors = _by_name(response.outputs, [*names, FRAME] if goes_on else names)
         results = {name: _result(self._infos[name], tensors[name], sizes) for name in names}
-        values = decode(self._manifest.boundaries[stop - 1], _frame(tensors[FRAME])) if goes_on else {}
+        values = (
+            decode(self._manifest.boundaries[stop - 1], _frame(tensors[FRAME])) if goes_on else {}
+        )
         return Received(results, values, stop)
 
 
@@ -94,9 +108,13 @@ def _by_name(tensors: Iterable[WireTensor], names: list[str]) -> dict[str, WireT
 def _result(info: TensorInfo, tensor: WireTensor, sizes: Mapping[str, int]) -> NDArray[Any]:
     datatype, shape = DATATYPES.get(info.dtype), _shape(info, sizes)
     if tensor.datatype != datatype or not _fits(tensor.shape, shape):
-        declared = " of any shape" if shape is None else [-1 if dim is None else dim for dim in shape]
+        declared = (
+            " of any shape" if shape is None else [-1 if dim is None else dim for dim in shape]
+        )
         text = f"'{info.name}' is {tensor.datatype}{list(tensor.shape)}, by the manifest {datatype}{declared}"
-        raise _MisfitError(f"{text}; where the model is not what it declares, mend that and compile it again")
+        raise _MisfitError(
+            f"{text}; where the model is not what it declares, mend that and compile it again"
+        )
     return to_array(tensor)
 
 
@@ -104,13 +122,18 @@ def _shape(info: TensorInfo, sizes: Mapping[str, int]) -> list[int | None] | Non
     """An output's shape as far as it is known for a call; None without a rank."""
     if info.shape is None:
         return None
-    return [sizes.get(info.symbols.get(axis, "")) if dim is None else dim for axis, dim in enumerate(info.shape)]
+    return [
+        sizes.get(info.symbols.get(axis, "")) if dim is None else dim
+        for axis, dim in enumerate(info.shape)
+    ]
 
 
 def _fits(shape: Sequence[int], known: Sequence[int | None] | None) -> bool:
     if known is None:
         return True
-    return len(shape) == len(known) and all(dim in (None, size) for dim, size in zip(known, shape, strict=True))
+    return len(shape) == len(known) and all(
+        dim in (None, size) for dim, size in zip(known, shape, strict=True)
+    )
 
 
 def _frame(tensor: WireTensor) -> bytes | memoryview:

@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from irsplit.runtime.serving.client.breaker import Breaker
 from irsplit.runtime.serving.client.received import Received
 from irsplit.runtime.serving.client.transport import Transport, TransportError
-from irsplit.runtime.serving.protocol.checksum import DIGEST, contents_digest, sealed, why_not_believed
+from irsplit.runtime.serving.protocol.checksum import (
+    DIGEST,
+    contents_digest,
+    sealed,
+    why_not_believed,
+)
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 
 _PROBE_TIMEOUT_S = 1.0
@@ -65,13 +70,19 @@ class RetryingClient:
     """
 
     def __init__(
-        self, transport: Transport, patience: RetryPolicy, checked: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        transport: Transport,
+        patience: RetryPolicy,
+        checked: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
         self._checked = checked
         self._clock = clock
         self._patience = patience
-        self.breaker = Breaker(patience.breaker_failures, patience.probe_s, patience.longest_probe_s)
+        self.breaker = Breaker(
+            patience.breaker_failures, patience.probe_s, patience.longest_probe_s
+        )
         self._random = random.Random()
         self._knows_digests = False
         """Whether the server's latest answer had a digest; an earlier release wants its checksum beside."""
@@ -128,13 +139,17 @@ class RetryingClient:
 
     def _attempt(self, request: InferRequest, timeout_s: float) -> tuple[InferResponse, float]:
         """The answer of the server itself, byte for byte, and its seconds. Raises TransportError."""
-        request = sealed(request, {"timeout": int(timeout_s * 1e6)}, for_earlier=not self._knows_digests)
+        request = sealed(
+            request, {"timeout": int(timeout_s * 1e6)}, for_earlier=not self._knows_digests
+        )
         began = self._clock()
         try:
             response = self._transport.infer(request, timeout_s)
         except TransportError as error:
             if error.code is Code.SESSION_LOST and "sequence_id" not in request.parameters:
-                raise TransportError(None, f"a session that there is not is said to be lost ({error})") from error
+                raise TransportError(
+                    None, f"a session that there is not is said to be lost ({error})"
+                ) from error
             raise
         seconds = self._clock() - began
         self._knows_digests = DIGEST in response.parameters
@@ -152,7 +167,9 @@ class RetryingClient:
             return
         with self._lock:
             if self._prober is None or not self._prober.is_alive():
-                self._prober = threading.Thread(target=self._probe, name="irsplit-probe", daemon=True)
+                self._prober = threading.Thread(
+                    target=self._probe, name="irsplit-probe", daemon=True
+                )
                 self._prober.start()
 
     def _probe(self) -> None:

@@ -17,7 +17,12 @@ from irsplit.runtime.serving.client.deadline import Deadline, Resolver
 from irsplit.runtime.serving.client.http_client import HttpClientConnection, Reply
 from irsplit.runtime.serving.protocol.bearer import is_token
 from irsplit.runtime.serving.protocol.http_messages import request_to_body, response_from_body
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+)
 
 REPEATABLE = (Code.DRAINING, Code.OVERLOADED, Code.DEADLINE, Code.INTERNAL, Code.INVALID)
 """Refusals that another attempt may not meet; INVALID, because bytes may have been damaged on the way."""
@@ -60,13 +65,17 @@ class Credentials:
     def __post_init__(self) -> None:
         """Raise RemoteError for a token that no header carries, or a file without certificates."""
         if not is_token(self.token):
-            raise RemoteError("a token is of visible ASCII characters; give the one that the server has")
+            raise RemoteError(
+                "a token is of visible ASCII characters; give the one that the server has"
+            )
         if self.trusted is None:
             return
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.trusted)
         except OSError as error:  # ssl.SSLError is one
-            raise RemoteError(f"{self.trusted}: no certificates to trust ({error}); give a PEM file") from error
+            raise RemoteError(
+                f"{self.trusted}: no certificates to trust ({error}); give a PEM file"
+            ) from error
 
 
 class TransportError(Exception):
@@ -118,7 +127,9 @@ class HttpTransport:
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._tls: ssl.SSLContext | None = None
         if url.scheme == "https":
-            self._tls = ssl.create_default_context(cafile=None if access.trusted is None else str(access.trusted))
+            self._tls = ssl.create_default_context(
+                cafile=None if access.trusted is None else str(access.trusted)
+            )
         self._headers = {"authorization": f"Bearer {access.token}"} if access.token else {}
         self._most_bytes = access.answer_bytes
         self._resolver = Resolver(self._host, self._port)
@@ -171,7 +182,9 @@ class HttpTransport:
         deadline = Deadline(timeout_s)
         connection = self._take()
         try:
-            yield connection.exchange(method, path, headers | self._headers, body, deadline, self._most_bytes)
+            yield connection.exchange(
+                method, path, headers | self._headers, body, deadline, self._most_bytes
+            )
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             code = Code.DEADLINE if isinstance(error, TimeoutError) else None
@@ -238,7 +251,9 @@ def split_url(url: str) -> SplitResult:
         parts = urlsplit(url)
         if parts.hostname and parts.port != 0:
             return parts
-    raise RemoteError(f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://")
+    raise RemoteError(
+        f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://"
+    )
 
 
 def open_transport(url: str, access: Credentials) -> Transport:
@@ -251,5 +266,7 @@ def open_transport(url: str, access: Credentials) -> Transport:
     try:
         module = importlib.import_module("irsplit.runtime.serving.client.grpc_transport")
     except ImportError as error:
-        raise RemoteError(f"{url} needs gRPC ({error}); pip install 'irsplit[serve]', or use http://") from error
+        raise RemoteError(
+            f"{url} needs gRPC ({error}); pip install 'irsplit[serve]', or use http://"
+        ) from error
     return module.GrpcTransport(parts, access)

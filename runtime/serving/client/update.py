@@ -18,7 +18,13 @@ from irsplit.base.errors import BundleError, DeadlineError, RemoteError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.patch import apply_patch
 from irsplit.runtime.bundle.store import PACKED, is_packed
-from irsplit.runtime.serving.client.transport import Credentials, HttpTransport, TransportError, reason_of, split_url
+from irsplit.runtime.serving.client.transport import (
+    Credentials,
+    HttpTransport,
+    TransportError,
+    reason_of,
+    split_url,
+)
 from irsplit.runtime.serving.protocol.checksum import piece_is_whole
 
 _PIECE_BYTES = 256 << 10
@@ -64,11 +70,15 @@ def update(
     """
     parts, folder = split_url(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
-        raise RemoteError(f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT")
+        raise RemoteError(
+            f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT"
+        )
     if math.isnan(timeout_s):
         raise RemoteError(f"a timeout of {timeout_s}; give the seconds that the update may take")
     if folder.is_file() and not is_packed(folder):
-        raise BundleError(f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})")
+        raise BundleError(
+            f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})"
+        )
     there = folder if is_packed(folder) else folder / MANIFEST
     before = Manifest.load(folder) if there.is_file() else None
     if before is None and not name:
@@ -77,7 +87,9 @@ def update(
     wanted = name or (before.name if before is not None else "")
     query = f"have={digest}&place={_place(before) if place is None else place}"
     transport = HttpTransport(parts, Credentials(token, trusted, answer_bytes=_MOST_BYTES))
-    download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying)
+    download = _Download(
+        transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying
+    )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder.parent) as file:
@@ -85,7 +97,9 @@ def update(
                 return Update(digest, digest, 0)
             received = file.tell()
             file.seek(0)
-            after = apply_patch(folder if before is not None else None, file, f"the patch of {url}", folder)
+            after = apply_patch(
+                folder if before is not None else None, file, f"the patch of {url}", folder
+            )
             return Update(digest, after.digest, received)
     except OSError as error:
         text = f"{folder}: cannot be written: {error.strerror or error}; give a place with room, that you may write"
@@ -105,7 +119,9 @@ def _place(manifest: Manifest | None) -> str:
 class _Download:
     """A file in pieces; one that does not arrive is asked for again, until time is up."""
 
-    def __init__(self, transport: HttpTransport, path: str, timeout_s: float, retrying: Retrying | None) -> None:
+    def __init__(
+        self, transport: HttpTransport, path: str, timeout_s: float, retrying: Retrying | None
+    ) -> None:
         self._transport = transport
         self._path = path
         self._deadline = time.monotonic() + timeout_s

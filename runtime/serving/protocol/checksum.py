@@ -91,9 +91,14 @@ def check(request: InferRequest) -> InferRequest:
         contents = contents_digest(request.inputs)
         if request.parameters[DIGEST] == message_digest(words, request.parameters, contents):
             return replace(request, contents=contents)
-    elif request.parameters.get(CHECKSUM) in (None, _message_checksum(words, request.parameters, request.inputs)):
+    elif request.parameters.get(CHECKSUM) in (
+        None,
+        _message_checksum(words, request.parameters, request.inputs),
+    ):
         return request
-    raise ServiceError(Code.INVALID, "the request's bytes changed on the way (checksum differs); send it again")
+    raise ServiceError(
+        Code.INVALID, "the request's bytes changed on the way (checksum differs); send it again"
+    )
 
 
 def signed(request: InferRequest, response: InferResponse) -> InferResponse:
@@ -121,12 +126,18 @@ def why_not_believed(request: InferRequest, response: InferResponse, *, unsigned
         expected: str | int = message_digest([response.id, request.contents], parameters, contents)
         fits = parameters[DIGEST] == expected
     elif CHECKSUM in parameters:
-        fits = parameters[CHECKSUM] == _message_checksum([response.id], parameters, response.outputs)
+        fits = parameters[CHECKSUM] == _message_checksum(
+            [response.id], parameters, response.outputs
+        )
     elif not unsigned:
         return "the answer has no checksum; for a server that is not irsplit's, checked=False"
     else:
         fits = True
-    return "" if fits else "the answer's bytes changed on the way, or it answers another frame (checksum differs)"
+    return (
+        ""
+        if fits
+        else "the answer's bytes changed on the way, or it answers another frame (checksum differs)"
+    )
 
 
 def piece_digest(headers: Mapping[str, str], piece: bytes) -> str:
@@ -154,7 +165,9 @@ def _hashed(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=_SIZE).hexdigest()
 
 
-def _message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequence[WireTensor]) -> int:
+def _message_checksum(
+    words: Sequence[str], parameters: Parameters, tensors: Sequence[WireTensor]
+) -> int:
     """As earlier releases have it: CRC-32C of `words`, of all parameters but this one, and of the tensors."""
     named = sorted((key, value) for key, value in parameters.items() if key != CHECKSUM)
     described = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in tensors]
