@@ -1,5 +1,6 @@
 """ModelProto to IR: one scan over the wire, weights left where they are."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.inference import infer_types
+from irsplit.dialects.onnx.native import Inference
 from irsplit.dialects.onnx.order import in_order
 from irsplit.dialects.onnx.source import Annotation, FunctionKey, SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
@@ -38,7 +40,8 @@ def read_model(path: Path) -> Model:
     buffer = Buffer(path.name, path)
     try:
         with without_collector():
-            return _Reader(path, buffer).model()
+            with Inference() as inference:
+                return _Reader(path, buffer, inference).model()
     except WireError as error:
         raise ModelError(
             f"{path}: damaged at byte {error.offset}: {error}; the file is truncated or no ONNX model, fetch it again"
@@ -52,6 +55,12 @@ def read_model(path: Path) -> Model:
 def may_hold_bodies(attribute: Data) -> bool:
     """Whether the key of a graph occurs among the bytes at all; most attributes need no closer look."""
     return len(attribute) >= _SMALL or not _BODY_KEYS.isdisjoint(attribute)
+
+
+def _leaves_types_out(graph: Iterable[Field]) -> bool:
+    """Whether a GraphProto with these fields has fewer types than nodes; a look at each of them may show more."""
+    keys = Counter(field.key for field in graph)
+    return keys[schema.GRAPH_VALUE_INFO] + keys[schema.GRAPH_OUTPUT] < keys[schema.GRAPH_NODE]
 
 
 class _Head(NamedTuple):
@@ -68,8 +77,9 @@ class _Head(NamedTuple):
 
 
 class _Reader:
-    def __init__(self, path: Path, buffer: Buffer) -> None:
+    def __init__(self, path: Path, buffer: Buffer, inference: Inference) -> None:
         self.path = path
+        self.inference = inference
         self.buffer = buffer
         self.data = buffer.view
         self.files = DataFiles(path)
@@ -104,7 +114,7 @@ class _Reader:
         name_apart([entry, *self.functions.values()])
         native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
         model = Model("onnx", [entry, *self.functions.values()], native)
-        infer_types(model)
+        infer_types(model, self.inference)
         return model
 
     def refuse_foreign(self) -> None:
@@ -197,6 +207,8 @@ class _Reader:
         graph, source = Graph(""), SourceGraph()
         graph.native = source
         found = fields(self.data, message.start, message.stop)
+        if not outer and _leaves_types_out(found):
+            self.inference.start()
         source.order = tuple(dict.fromkeys(field.key for field in found))
         nodes: list[Field] = []
         inputs: list[str] = []
