@@ -9,6 +9,7 @@ from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.progress import working
 from irsplit.dialects.registry import dialect_of
+from irsplit.errors import short
 from irsplit.ir import TensorType, Value
 from irsplit.passes import Cut
 from irsplit.passes.preparation import prepared
@@ -88,7 +89,7 @@ def _row(cut: Cut) -> tuple[str, ...]:
     share = "" if cut.macs_share is None else f"{100 * cut.macs_share:.1f} %"
     crossing = "+".join(value.name for value in cut.tensors)
     extras = "".join(
-        f"; {word} {', '.join(value.name for value in values)}"
+        f"; {word} {', '.join(short(value.name) for value in values)}"
         for word, values in (
             ("shapes", cut.shapes),
             ("recomputes", cut.rematerialised),

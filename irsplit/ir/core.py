@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from irsplit.errors import short
 from irsplit.ir.types import Type
 
 Attribute = bool | int | float | str | bytes | Sequence["Attribute"] | None
@@ -94,7 +95,7 @@ class Value:
         return [(node, index) for node in self.readers for index, read in enumerate(node.inputs) if read is self]
 
     def __repr__(self) -> str:
-        return f"%{self.name}"
+        return f"%{short(self.name)}"
 
 
 class Node:
@@ -161,7 +162,7 @@ class Node:
         self.set_inputs((*self.inputs[:index], value, *self.inputs[index + 1 :]))
 
     def __repr__(self) -> str:
-        return f"{self.op} '{self.name}'" if self.name else self.op
+        return f"{short(self.op)} '{short(self.name)}'" if self.name else short(self.op)
 
 
 @dataclass(eq=False, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
 
 from irsplit.dtypes import BY_NAME
-from irsplit.errors import ParseError
+from irsplit.errors import ParseError, short
 from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value
 from irsplit.ir.printer import NOWHERE, PLACES
 from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type
@@ -84,23 +84,23 @@ class _Parser:
 
     def expect(self, token: str) -> None:
         if not self.accept(token):
-            self.fail(f"expected '{token}', found '{self.token or 'the end'}'")
+            self.fail(f"expected '{token}', found '{short(self.token) or 'the end'}'")
 
     def name(self) -> str:
         if self.kind == "string":
             return self.string()
         if self.kind in ("word", "number", "bytes"):
             return self.next()
-        self.fail(f"expected a name, found '{self.token or 'the end'}'")
+        self.fail(f"expected a name, found '{short(self.token) or 'the end'}'")
 
     def string(self) -> str:
         if self.kind != "string":
-            self.fail(f"expected a string, found '{self.token or 'the end'}'")
+            self.fail(f"expected a string, found '{short(self.token) or 'the end'}'")
         return str(json.loads(self.next()))
 
     def integer(self) -> int:
         if not re.fullmatch(r"-?\d+", self.token):
-            self.fail(f"expected an integer, found '{self.token or 'the end'}'")
+            self.fail(f"expected an integer, found '{short(self.token) or 'the end'}'")
         return int(self.next())
 
     def listed(self, item: Callable[[], _T], end: str) -> list[_T]:
@@ -133,7 +133,7 @@ class _Parser:
         for node, callees in self.calls:
             missing = [name for name in callees if name not in self.graphs]
             if missing:
-                raise ParseError(f"{node} calls @{missing[0]}, which the text does not define")
+                raise ParseError(f"{node} calls @{short(missing[0])}, which the text does not define")
             node.callees = tuple(self.graphs[name] for name in callees)
         return Model(dialect, graphs)
 
@@ -183,7 +183,7 @@ class _Parser:
         name = self.name()
         if name not in visible:
             self.index -= 2
-            self.fail(f"%{name} is not defined before its use")
+            self.fail(f"%{short(name)} is not defined before its use")
         return visible[name]
 
     def operand(self, visible: Mapping[str, Value]) -> Value | None:
@@ -218,7 +218,7 @@ class _Parser:
             self.expect(":")
             types = self.series(lambda: None if self.accept("_") else self.type())
             if len(types) != len(outputs):
-                self.fail(f"{op} has {len(outputs)} results, but {len(types)} types")
+                self.fail(f"{short(op)} has {len(outputs)} results, but {len(types)} types")
             for value, type in zip(outputs, types, strict=True):
                 if value is not None:
                     value.type = type
@@ -245,7 +245,7 @@ class _Parser:
         if self.accept("!"):
             return OpaqueType(self.string())
         if self.token not in BY_NAME:
-            self.fail(f"unknown element type '{self.token}'; known: {', '.join(BY_NAME)}")
+            self.fail(f"unknown element type '{short(self.token)}'; known: {', '.join(BY_NAME)}")
         dtype = BY_NAME[self.next()]
         self.expect("[")
         if self.accept("*"):
@@ -282,7 +282,7 @@ class _Parser:
 
     def number(self) -> int | float:
         if self.kind != "number":
-            self.fail(f"expected a number, found '{self.token or 'the end'}'")
+            self.fail(f"expected a number, found '{short(self.token) or 'the end'}'")
         text = self.next()
         return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
 

@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from irsplit.errors import VerifyError
+from irsplit.errors import VerifyError, short
 from irsplit.ir.core import Graph, Model, Node, Value
 from irsplit.ir.printer import around
 
@@ -12,7 +12,7 @@ def verify(model: Model) -> None:
     seen: set[str] = set()
     for graph in model.graphs:
         if graph.name in seen:
-            raise VerifyError(f"two graphs are named @{graph.name}; rename one")
+            raise VerifyError(f"two graphs are named @{short(graph.name)}; rename one")
         seen.add(graph.name)
     callable_graphs = set(model.graphs)
     for graph in model.graphs:
@@ -30,7 +30,7 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
         names.add(value.name)
     for value in graph.constants:
         if value.constant is None:
-            raise VerifyError(f"constant {value} of graph @{graph.name} has no bytes; give it a Constant")
+            raise VerifyError(f"constant {value} of graph @{short(graph.name)} has no bytes; give it a Constant")
     visible.update(defined)
     for node in graph.nodes:
         for index, value in enumerate(node.inputs):
@@ -40,7 +40,7 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
             _verify_graph(body, visible, callable_graphs)
         for callee in node.callees:
             if callee not in callable_graphs:
-                raise VerifyError(f"{node} calls @{callee.name}, which is not in the model{around(graph, node)}")
+                raise VerifyError(f"{node} calls @{short(callee.name)}, which is not in the model{around(graph, node)}")
         for value in node.outputs:
             if value is None:
                 continue
@@ -51,14 +51,14 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
             defined.append(value)
     for value in graph.outputs:
         if value not in visible:
-            raise VerifyError(f"output {value} of graph @{graph.name} is not produced in it; add its producer")
+            raise VerifyError(f"output {value} of graph @{short(graph.name)} is not produced in it; add its producer")
     visible.difference_update(defined)
 
 
 def _refuse_definition(value: Value, graph: Graph, node: Node | None) -> NoReturn:
     if value.producer is not node:
         raise VerifyError(f"{value} names another producer than {node or 'the graph'}{around(graph, node)}")
-    raise VerifyError(f"{value} is defined twice in graph @{graph.name}; rename one{around(graph, node)}")
+    raise VerifyError(f"{value} is defined twice in graph @{short(graph.name)}; rename one{around(graph, node)}")
 
 
 def _refuse_use(index: int, value: Value, node: Node, graph: Graph, visible: set[Value]) -> NoReturn:

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.source import SourceNode
 from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_ints, read_text
-from irsplit.errors import ModelError
+from irsplit.errors import ModelError, short
 from irsplit.ir import Attribute, Node
 from irsplit.lazy import LazyModule
 
@@ -28,8 +28,8 @@ def late_reading(what: str) -> Generator[None]:
     """Bytes that `read` left alone may turn out damaged when somebody looks: ModelError says which."""
     try:
         yield
-    except (ValueError, DecodeError) as error:
-        raise ModelError(f"{what} is damaged: {error}; fetch the file again") from error
+    except (ArithmeticError, DecodeError, LookupError, MemoryError, TypeError, ValueError, struct.error) as error:
+        raise ModelError(f"{what} is damaged: {short(str(error), 300)}; fetch the file again") from error
 
 
 def read_attributes(node: Node) -> dict[str, Attribute]:

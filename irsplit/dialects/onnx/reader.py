@@ -14,7 +14,7 @@ from irsplit.dialects.onnx.source import Annotation, FunctionKey, SourceGraph, S
 from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
-from irsplit.errors import ModelError, UnsupportedError
+from irsplit.errors import ModelError, UnsupportedError, short
 from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, callees_first, name_apart, without_collector
 
 _SMALL = 4096
@@ -147,7 +147,7 @@ class _Reader:
                     pass
         key = (operators.plain_domain(domain), name, overload)
         if key in self.functions:
-            raise ModelError(f"{self.path}: function '{domain}.{name}' is defined twice; remove one")
+            raise ModelError(f"{self.path}: function '{short(domain)}.{short(name)}' is defined twice; remove one")
         self.functions[key] = Graph(".".join(part for part in key if part))
 
     def fill_function(self, message: Field, graph: Graph) -> None:
@@ -181,7 +181,7 @@ class _Reader:
         self.fill(graph, source, nodes, outputs, [scope])
         if graph.constants:
             raise UnsupportedError(
-                f"{self.path}: {graph.constants[0]} of function '{graph.name}' lies in another file, and a function "
+                f"{self.path}: {graph.constants[0]} of function '{short(graph.name)}' lies in another file, and a function "
                 "cannot hold weights; make it an input of the function"
             )
 
@@ -251,7 +251,7 @@ class _Reader:
 
     def add_tensor(self, tensors: dict[str, Tensor], tensor: Tensor) -> None:
         if not tensor.name or tensor.name in tensors:
-            what = f"two initializers are named '{tensor.name}'" if tensor.name else "an initializer has no name"
+            what = f"two initializers are named '{short(tensor.name)}'" if tensor.name else "an initializer has no name"
             raise ModelError(f"{self.path}: {what}; give each a name of its own")
         tensors[tensor.name] = tensor
 
@@ -276,7 +276,7 @@ class _Reader:
     def define(self, value: Value, scope: dict[str, Value], graph: Graph) -> Value:
         if value.name in scope:
             raise ModelError(
-                f"{self.path}: '{value.name}' is defined twice in graph '{graph.name}'; every value needs one producer"
+                f"{self.path}: '{short(value.name)}' is defined twice in graph '{short(graph.name)}'; every value needs one producer"
             )
         scope[value.name] = value
         return value
@@ -344,11 +344,11 @@ class _Reader:
             elif key == schema.NODE_OVERLOAD:
                 overload = read_text(data, begin, end)
         if not op:
-            raise WireError(message.head, f"node '{name}' names no operator")
+            raise WireError(message.head, f"node '{short(name)}' names no operator")
         domain = operators.plain_domain(domain)
         if external and (op != "Constant" or domain or len(outputs) != 1 or not outputs[0]):
             raise UnsupportedError(
-                f"{self.path}: node '{name}' at byte {message.head} keeps an attribute in another file; "
+                f"{self.path}: node '{short(name)}' at byte {message.head} keeps an attribute in another file; "
                 "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)"
             )
         weight = external[0] if external else None
@@ -391,10 +391,10 @@ class _Reader:
             if name in scope:
                 return scope[name]
         if isinstance(reader, Graph):
-            who = f"the output of graph '{reader.name}'"
+            who = f"the output of graph '{short(reader.name)}'"
         else:
-            who = f"{operators.name(reader.domain, reader.op)} '{reader.name}'"
-        raise ModelError(f"{self.path}: {who} reads '{name}', which nothing produces; the model is incomplete")
+            who = f"{short(operators.name(reader.domain, reader.op))} '{short(reader.name)}'"
+        raise ModelError(f"{self.path}: {who} reads '{short(name)}', which nothing produces; the model is incomplete")
 
     def cycle(self, node: Node, graph: Graph) -> ModelError:
-        return ModelError(f"{self.path}: {node} of graph '{graph.name}' depends on its own result; break the cycle")
+        return ModelError(f"{self.path}: {node} of graph '{short(graph.name)}' depends on its own result; break the cycle")

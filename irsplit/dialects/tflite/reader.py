@@ -11,7 +11,7 @@ from irsplit.dialects.tflite.native import ModelNative, OperatorNative, Subgraph
 from irsplit.dialects.tflite.operators import CALLS, CODES_BY_NUMBER, RANDOM, is_foreign, may_be_unset
 from irsplit.dialects.tflite.states import CALL_ONCE, VARIABLE, find_states
 from irsplit.dialects.tflite.tensors import tensor_type
-from irsplit.errors import ModelError, UnsupportedError
+from irsplit.errors import ModelError, UnsupportedError, short
 from irsplit.ir import Buffer, Constant, Graph, Model, Node, TensorType, Value, callees_first
 
 _log = getLogger("irsplit")
@@ -43,7 +43,7 @@ def _move_to_front(model: Model, entry: str, name: str) -> None:
     indices = {signature.text("signature_key"): signature.integer("subgraph_index") for signature in signatures}
     chosen = [graph for graph in model.graphs if graph.native.index == indices.get(entry) or graph.name == entry]
     if not chosen:
-        known = ", ".join(dict.fromkeys([*map(str, indices), *(graph.name for graph in model.graphs)]))
+        known = short(", ".join(dict.fromkeys([*map(str, indices), *(graph.name for graph in model.graphs)])), 1000)
         raise ModelError(f"{name}: no signature or subgraph is named '{entry}'; known: {known}")
     model.graphs.remove(chosen[0])
     model.graphs.insert(0, chosen[0])
@@ -82,7 +82,7 @@ class _Reader:
             _log.warning(
                 "%s: custom operator %s needs a kernel of its own; a stock engine refuses the model",
                 self.source.name,
-                ", ".join(sorted(unknown)),
+                short(", ".join(sorted(unknown)), 400),
             )
         native = ModelNative(self.root, self.codes, self.buffers, self.contents)
         return Model("tflite", graphs, native)
@@ -106,7 +106,7 @@ class _SubgraphReader:
         self.graphs = graphs
         self.graph = graph
         self.table = table
-        self.where = f"{reader.source.name}: subgraph {index} ('{graph.name}')"
+        self.where = f"{reader.source.name}: subgraph {index} ('{short(graph.name)}')"
         tables = table.tables("tensors")
         self.tensors = tuple(self._tensor(index, tensor) for index, tensor in enumerate(tables))
         self._add_companions()
@@ -140,7 +140,7 @@ class _SubgraphReader:
         content = self.reader.contents[buffer] if buffer else None
         if table.integer("external_buffer"):
             content = self.reader.external.constant(
-                table.integer("external_buffer"), f"tensor {index} of subgraph '{self.graph.name}'"
+                table.integer("external_buffer"), f"tensor {index} of subgraph '{short(self.graph.name)}'"
             )
         if content is not None and table.has("sparsity"):
             content = replace(content, encoding=SPARSE)
@@ -162,7 +162,7 @@ class _SubgraphReader:
                 f"{len(self.reader.operations)}; convert the model again"
             )
         op = self.reader.operations[code]
-        where = f"operator {index} ({op.removeprefix('tflite.')})"
+        where = f"operator {index} ({short(op.removeprefix('tflite.'))})"
         inputs = [self._operand(op, place, tensor, where) for place, tensor in enumerate(table.numbers("inputs"))]
         outputs: list[Value | None] = []
         for tensor in table.numbers("outputs"):
@@ -220,7 +220,7 @@ class _SubgraphReader:
             variable = tensor.table.integer("is_variable")
             if not variable and not unset and value.type.elements(1):
                 raise ModelError(
-                    f"{self.where}: {where} reads tensor {index} ('{value.name}'), which has no data and is not "
+                    f"{self.where}: {where} reads tensor {index} ('{short(value.name)}'), which has no data and is not "
                     "produced before; operators must be in execution order"
                 )
             encoding = VARIABLE if variable else UNSET if unset else "raw"

@@ -3,7 +3,7 @@
 from irsplit.dialects.tflite.builder import Edit, FieldValue, new
 from irsplit.dialects.tflite.operators import NUMBERS
 from irsplit.dialects.tflite.tensors import NUMBERS as TYPE_NUMBERS
-from irsplit.errors import UnsupportedError
+from irsplit.errors import UnsupportedError, short
 from irsplit.ir import TensorType, Value
 
 CUSTOM = "custom."
@@ -18,7 +18,7 @@ def new_operator_code(op: str) -> Edit:
         number = NUMBERS["CUSTOM"]
         return new("OperatorCode", deprecated_builtin_code=number, builtin_code=number, custom_code=name[len(CUSTOM) :])
     if name not in NUMBERS:
-        raise UnsupportedError(f"{op} is no operator of TFLite; lower it to operators of TFLite before writing")
+        raise UnsupportedError(f"{short(op)} is no operator of TFLite; lower it to operators of TFLite before writing")
     number = NUMBERS[name]
     return new("OperatorCode", deprecated_builtin_code=min(number, DEPRECATED_MAXIMUM), builtin_code=number, version=1)
 
