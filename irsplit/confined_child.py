@@ -38,8 +38,8 @@ def _bound(memory: int, seconds: int, wall: int) -> None:
     Memory and CPU time that the program took to load do not count.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    used = int(usage.ru_utime + usage.ru_stime) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, used + seconds + 1))
+    end = round(usage.ru_utime + usage.ru_stime + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (end, end + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _signal.alarm(wall)
     mapped = _mapped()

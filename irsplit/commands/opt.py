@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.dialects.registry import dialect_of
-from irsplit.errors import ModelError
+from irsplit.errors import ModelError, ParseError, VerifyError
 from irsplit.ir import Model, parse_model, print_model, verify
 from irsplit.passes import Context, Pipeline
 from irsplit.passes.preparation import context_of
@@ -50,7 +50,9 @@ def _read(path: Path) -> tuple[Model, Context]:
         return dialect.read(path), context_of(dialect)
     try:
         model = parse_model(path.read_text(encoding="utf-8"))
+        verify(model)
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: cannot be read as text: {error}") from error
-    verify(model)
+    except (ParseError, VerifyError) as error:
+        raise type(error)(f"{path}: {error}") from error
     return model, Context()

@@ -13,6 +13,9 @@ from typing import Any
 from irsplit.errors import short
 from irsplit.ir.types import Type
 
+DEEPEST_BODIES = 100
+"""Bodies inside bodies: protobuf's own limit, and what functions that call themselves for each body can take."""
+
 Attribute = bool | int | float | str | bytes | Sequence["Attribute"] | None
 
 

@@ -3,7 +3,7 @@
 from typing import NoReturn
 
 from irsplit.errors import VerifyError, short
-from irsplit.ir.core import Graph, Model, Node, Value
+from irsplit.ir.core import DEEPEST_BODIES, Graph, Model, Node, Value
 from irsplit.ir.printer import around
 
 
@@ -20,8 +20,10 @@ def verify(model: Model) -> None:
     _verify_segments(model)
 
 
-def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]) -> None:
+def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph], depth: int = 0) -> None:
     """`visible`: what the graphs around this one have defined so far; the same set again when this returns."""
+    if depth > DEEPEST_BODIES:
+        raise VerifyError(f"bodies are nested deeper than {DEEPEST_BODIES} in graph @{short(graph.name)}; flatten them")
     names: set[str] = set()
     defined = [*graph.inputs, *graph.constants]
     for value in defined:
@@ -37,7 +39,7 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
             if value is not None and (value not in visible or node not in value.readers):
                 _refuse_use(index, value, node, graph, visible)
         for body in node.graphs:
-            _verify_graph(body, visible, callable_graphs)
+            _verify_graph(body, visible, callable_graphs, depth + 1)
         for callee in node.callees:
             if callee not in callable_graphs:
                 raise VerifyError(f"{node} calls @{short(callee.name)}, which is not in the model{around(graph, node)}")

@@ -6,7 +6,7 @@ from logging import getLogger
 from pathlib import Path
 
 from irsplit import dtypes
-from irsplit.confined import Confined, ConfinedError
+from irsplit.confined import Bounds, Confined, ConfinedError
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import body_messages
 from irsplit.dialects.onnx.native import Inference, InferenceError, bounds_for
@@ -21,8 +21,10 @@ _MOST_BYTES = 256 * 1024 * 1024
 """Skeletons above this are not worth the time; only tensors inside nodes make one so large."""
 _ENGINE_PROGRAM = Path(__file__).with_name("engine_types.py")
 """Run, never imported: it loads the engine."""
-_ENGINE_MEMORY = 512 << 20
+_ENGINE_MEMORY, _ENGINE_SECONDS = 512 << 20, 1
 """Beyond what inference may take: the engine's own, and its inputs and results."""
+_COPIES, _WEIGHTS_A_SECOND = 4, 50_000_000
+"""Weights are inputs of the model that the engine runs: so many times their bytes, so many bytes in a second."""
 
 
 def infer_types(model: Model, inference: Inference) -> None:
@@ -111,12 +113,16 @@ def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
     skeleton = Skeleton(model, wanted, stubs=False).model()
     if skeleton.size > _MOST_BYTES:
         return {}
-    bounds = bounds_for(skeleton.size)
+    weights = sum(value.constant.length for value in model.entry.values() if value.constant is not None)
+    memory, seconds = bounds_for(skeleton.size)
+    bounds = Bounds(
+        memory + _ENGINE_MEMORY + _COPIES * weights, seconds + _ENGINE_SECONDS + weights // _WEIGHTS_A_SECOND
+    )
     unranked = [value.name for value in model.entry.inputs if not _is_ranked(value.type)]
     try:
         with Confined(_ENGINE_PROGRAM, packages=True) as process:
             request = json.dumps(unranked).encode() + b"\n" + skeleton.tobytes()
-            answer = process.answer(request, bounds._replace(memory=bounds.memory + _ENGINE_MEMORY))
+            answer = process.answer(request, bounds)
     except ConfinedError as error:
         types = "types that neither the file nor ONNX says are not known"
         _log.warning("%s: %s: to ask onnxruntime %s", name, types, error)

@@ -15,13 +15,11 @@ from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
 from irsplit.errors import ModelError, UnsupportedError, short
-from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, callees_first, name_apart, without_collector
+from irsplit.ir import DEEPEST_BODIES, Buffer, Graph, Model, Node, Type, Value, callees_first, name_apart, without_collector
 
 _SMALL = 4096
 _EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
 _BODY_KEYS = frozenset(schema.ATTRIBUTE_BODIES)
-_DEEPEST = 100
-"""Bodies inside bodies; protobuf's own limit."""
 
 _FOREIGN = (
     (slice(0, 0), b"", "it is empty"),
@@ -35,10 +33,10 @@ _FOREIGN = (
 
 def read_model(path: Path) -> Model:
     """The model in an .onnx file, typed as far as the file itself says."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; check the path")
     buffer = Buffer(path.name, path)
     try:
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; check the path")
         with without_collector():
             with Inference() as inference:
                 return _Reader(path, buffer, inference).model()
@@ -46,6 +44,10 @@ def read_model(path: Path) -> Model:
         raise ModelError(
             f"{path}: damaged at byte {error.offset}: {error}; the file is truncated or no ONNX model, fetch it again"
         ) from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    except (MemoryError, RecursionError) as error:
+        raise ModelError(f"{path}: too large or too deep to be read; no engine reads it either") from error
     except UnicodeDecodeError as error:
         raise ModelError(
             f"{path}: a name is not UTF-8 ({error.reason}); the file is damaged, fetch it again"
@@ -202,8 +204,8 @@ class _Reader:
     # -- graphs -------------------------------------------------------------------------------------------------
 
     def graph(self, message: Field, outer: list[dict[str, Value]]) -> Graph:
-        if len(outer) > _DEEPEST:
-            raise ModelError(f"{self.path}: bodies are nested deeper than {_DEEPEST}; the file is damaged")
+        if len(outer) > DEEPEST_BODIES:
+            raise ModelError(f"{self.path}: bodies are nested deeper than {DEEPEST_BODIES}; the file is damaged")
         graph, source = Graph(""), SourceGraph()
         graph.native = source
         found = fields(self.data, message.start, message.stop)

@@ -28,10 +28,13 @@ def read_model(path: Path, entry: str | None = None) -> Model:
     """The model of a file; `entry` names the signature or subgraph that becomes graphs[0], by default the first."""
     buffer = Buffer(path.name, path)
     try:
-        data = buffer.view
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{path}: cannot be read: it is a pipe or a device; check the path")
+        model = _Reader(Flatbuffer(buffer.view, str(path)), buffer).model()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path") from error
-    model = _Reader(Flatbuffer(data, str(path)), buffer).model()
+    except MemoryError as error:
+        raise ModelError(f"{path}: too large to be read; convert it again") from error
     if entry is not None:
         _move_to_front(model, entry, str(path))
     find_states(model)
