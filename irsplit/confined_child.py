@@ -17,9 +17,9 @@ _OUT_OF_MEMORY = 77
 
 
 def main(path: str, *arguments: str) -> None:
-    program: "dict[str, Any]" = {"__name__": "program", "__file__": path}
-    with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes as long to import as the rest of this
-        exec(compile(file.read(), path, "exec"), program)  # noqa: S102
+    program: dict[str, Any] = {"__name__": "program", "__file__": path}
+    with open(path, "rb") as file:
+        exec(compile(file.read(), path, "exec"), program)
     memory, seconds, wall = map(int, sys.stdin.buffer.readline().split())
     request = sys.stdin.buffer.read()
     _bound(memory, seconds, wall)
@@ -50,7 +50,7 @@ def _bound(memory: int, seconds: int, wall: int) -> None:
 def _mapped() -> int:
     """Bytes of address space that this process has; 0 where the system does not say (macOS does not bound it either)."""
     try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
+        with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
         return 0

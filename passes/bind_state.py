@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.errors import PassError
+from irsplit.errors import PassError, short
 from irsplit.ir import Graph, Model, Node, TensorType, Value, fed, operands
 from irsplit.passes.base import Context
 from irsplit.passes.dims import OpenDim, open_dims, parse_dims
@@ -38,7 +38,7 @@ class BindState:
             bound = {value for pair in pairs for value in pair}
             found = [pair for pair in find_states(graph) if bound.isdisjoint(pair)]
             for input, output in found:
-                context.remark(self, f"state {input.name}={output.name} was found by its name and type")
+                context.remark(self, f"state {short(input.name)}={short(output.name)} was found by its name and type")
             pairs += found
         self._check(pairs)
         given = parse_dims(self.dim, list(open_dims(fed(graph))))
@@ -63,7 +63,7 @@ class BindState:
     def _check(self, pairs: Sequence[tuple[Value, Value]]) -> None:
         seen: set[Value] = set()
         for input, output in pairs:
-            label = f"state '{input.name}={output.name}'"
+            label = f"state '{short(input.name)}={short(output.name)}'"
             if input in seen or output in seen:
                 raise PassError(f"{label}: {input if input in seen else output} belongs to another state already")
             seen.update((input, output))

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from irsplit.cost import CostTable, Place
-from irsplit.errors import PlanError
+from irsplit.errors import PlanError, short
 from irsplit.passes.cuts import Cut
 from irsplit.passes.ratios import Ratios
 from irsplit.passes.stretches import Stretches
@@ -184,7 +184,7 @@ def _said(
     places: Sequence[str] = (),
 ) -> str:
     """`places` of the segments are told where they are more than two, all of which one call runs."""
-    where = ", ".join(f"{cut.id} (after {cut.after_name})" for cut in cuts)
+    where = ", ".join(f"{cut.id} (after {short(cut.after_name)})" for cut in cuts)
     where += f", on {', '.join(places)}" if len(places) > 2 else ""
     said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {chain.table.link.name}"]
     said += [f"{b.name}: {human(goal.objective, b.value)}" for b in compared]

@@ -15,7 +15,7 @@ from irsplit.compiler import compile_model, whole_model
 from irsplit.depfile import write_depfile
 from irsplit.dialects.base import WriteOptions
 from irsplit.engines.inputs import input_files, load_calls
-from irsplit.errors import BundleError, IrsplitError, ParseError
+from irsplit.errors import BundleError, IrsplitError, ParseError, short
 from irsplit.passes.targets import boundary_bits
 from irsplit.runtime.manifest import MANIFEST
 
@@ -182,7 +182,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             for spec in manifest.boundaries[index].tensors:
                 shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)
                 coded = f"{spec.quantization.bits} bits, " if spec.quantization is not None else ""
-                print(f"   |    {spec.name}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
+                print(f"   |    {short(spec.name)}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
     return 0
 
 

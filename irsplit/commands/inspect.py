@@ -5,6 +5,7 @@ from pathlib import Path
 
 from irsplit.commands.output import print_json, size, table
 from irsplit.dialects.registry import read_model
+from irsplit.errors import short
 from irsplit.ir import print_model
 from irsplit.runtime.boundary import Quantization, TensorSpec, zstandard_level
 from irsplit.runtime.manifest import Manifest
@@ -43,7 +44,7 @@ def run(arguments: Namespace) -> int:
         print(f"\n{boundary}")
         for spec in boundary.tensors:
             shape = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
-            print(f"  {spec.name}: {spec.dtype}[{shape}], {_codec(spec)}, {_quantization(spec.quantization)}")
+            print(f"  {short(spec.name)}: {spec.dtype}[{shape}], {_codec(spec)}, {_quantization(spec.quantization)}")
     return 0
 
 

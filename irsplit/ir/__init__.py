@@ -4,7 +4,20 @@ from irsplit.ir.calls import callees_first, graphs_inside, name_apart
 from irsplit.ir.clone import clone_graph, clone_node, clone_value
 from irsplit.ir.collector import without_collector
 from irsplit.ir.compare import equal
-from irsplit.ir.core import DEEPEST_BODIES, Attribute, Buffer, Constant, Graph, Model, Node, Value, captures, fed, operands, walk
+from irsplit.ir.core import (
+    DEEPEST_BODIES,
+    Attribute,
+    Buffer,
+    Constant,
+    Graph,
+    Model,
+    Node,
+    Value,
+    captures,
+    fed,
+    operands,
+    walk,
+)
 from irsplit.ir.lower import engine_graph, is_of_the_runtime, states
 from irsplit.ir.parser import parse_model
 from irsplit.ir.printer import around, print_graph, print_model, print_node, print_type

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NoReturn, TypeVar
 
 from irsplit.dtypes import BY_NAME
@@ -234,10 +234,7 @@ class _Parser:
             node.states = tuple(self.series(self.string))
         node.random = self.accept("random")
         if self.accept("{"):
-            others = dict(self.listed(self.assignment, "}"))
-            if not attributes.keys().isdisjoint(others):
-                self.fail(f"{op} says its boundary twice")
-            node.attributes.update(others)
+            node.attributes.update(self.listed(lambda: self.assignment(attributes), "}"))
         if outputs:
             self.expect(":")
             types = self.series(lambda: None if self.accept("_") else self.type())
@@ -335,7 +332,9 @@ class _Parser:
     def encoding(self) -> str:
         return self.name() if self.accept("as") else "raw"
 
-    def assignment(self) -> tuple[str, Attribute]:
+    def assignment(self, taken: Collection[str]) -> tuple[str, Attribute]:
+        if self.token in taken:
+            self.fail(f"'{self.token}' is given twice")
         key = self.name()
         self.expect("=")
         return key, self.attribute()

@@ -136,9 +136,7 @@ def _files(format: str) -> list[bytes]:
     """The example and, where there is a corpus, its small models and those that no engine opens."""
     sources = [EXAMPLES / f"digits.{format}"]
     sources += [model.path for section in ("micro", "hostile") for model in corpus.load(section)]
-    return [
-        path.read_bytes() for path in sources if path.suffix == f".{format}" and 0 < path.stat().st_size < LARGEST
-    ]
+    return [path.read_bytes() for path in sources if path.suffix == f".{format}" and 0 < path.stat().st_size < LARGEST]
 
 
 # -- readers ------------------------------------------------------------------------------------------------------
@@ -202,7 +200,9 @@ def bodies_and_functions() -> bytes:
         helper.make_function("local", "Twice", ["a"], ["b"], [relay], opsets),
     ]
     branches = {
-        f"{word}_branch": helper.make_graph([helper.make_node(op, ["t"], [f"{word}_y"])], word, [], [_info(f"{word}_y")])
+        f"{word}_branch": helper.make_graph(
+            [helper.make_node(op, ["t"], [f"{word}_y"])], word, [], [_info(f"{word}_y")]
+        )
         for word, op in (("then", "Relu"), ("else", "Neg"))
     }
     step = helper.make_graph(
@@ -235,7 +235,9 @@ def _info(name: str) -> onnx.ValueInfoProto:
 
 
 def net(
-    nodes: list[onnx.NodeProto], weights: tuple[onnx.TensorProto, ...] = (), functions: tuple[onnx.FunctionProto, ...] = ()
+    nodes: list[onnx.NodeProto],
+    weights: tuple[onnx.TensorProto, ...] = (),
+    functions: tuple[onnx.FunctionProto, ...] = (),
 ) -> bytes:
     """A model from the input x: f32[2,4] to the output y, of which nothing is said."""
     graph = helper.make_graph(nodes, "net", [_info("x")], [helper.make_empty_tensor_value_info("y")], weights)
@@ -253,8 +255,8 @@ def huge_shape() -> bytes:
     return net(nodes, (size,))
 
 
-def endless_loop() -> bytes:
-    """Adds up shapes by doubling: a result of unknown rank whose tensor no memory holds."""
+def doubled_shape() -> bytes:
+    """A shape that is put behind itself, over and over: inference writes it down each time."""
     nodes = [helper.make_node("Shape", ["x"], ["d0"])]
     nodes += [helper.make_node("Concat", [f"d{i}", f"d{i}"], [f"d{i + 1}"], axis=0) for i in range(40)]
     return net([*nodes, helper.make_node("Slice", ["x", "d40", "d40"], ["y"])])
@@ -272,40 +274,84 @@ def call_chain(depth: int, calls: int = 1) -> bytes:
     return net([helper.make_node("F0", ["x"], ["y"], domain="local")], functions=tuple(functions))
 
 
-def nested_bodies(depth: int) -> bytes:
-    """An If in an If; made from the inside out, because protobuf's own classes stop at 100 messages."""
-    def message(number: int, payload: bytes) -> bytes:
-        return varint(number << 3 | BYTES) + varint(len(payload)) + payload
+def doubled_calls() -> bytes:
+    """Functions of which each calls the next one twice: inference looks into each call."""
+    return call_chain(40, calls=2)
 
-    info = _info("y").SerializeToString()
-    body = message(1, message(1, b"x") + message(2, b"y") + message(4, b"Relu")) + message(12, info)
+
+def relu(source: str, target: str) -> onnx.NodeProto:
+    return helper.make_node("Relu", [source], [target])
+
+
+def many_dims(count: int, *, as_weight: bool) -> bytes:
+    """A tensor of many dimensions: a weight, or the input."""
+    if as_weight:
+        weight = TensorProto(dims=[7] * count, data_type=FLOAT, name="w", raw_data=b"")
+        return net([helper.make_node("Add", ["x", "w"], ["y"])], (weight,))
+    graph = helper.make_graph(
+        [relu("x", "y")],
+        "net",
+        [helper.make_tensor_value_info("x", FLOAT, [7] * count)],
+        [helper.make_empty_tensor_value_info("y")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def nested_bodies(depth: int) -> bytes:
+    """An If in an If; protobuf's own classes stop at 100 messages."""
+    info = message(12, _info("y").SerializeToString())
+    graph = Wrapped(message(1, message(1, b"x") + message(2, b"y") + message(4, b"Relu")) + info)
     for _ in range(depth):
-        attributes = b"".join(message(5, message(1, name) + message(6, body)) for name in (b"then_branch",))
-        node = message(1, b"yes") + message(2, b"y") + message(4, b"If") + attributes
-        body = message(1, node) + message(12, info)
+        graph.wrap(6, before=message(1, b"then_branch"))
+        graph.wrap(5, before=message(1, b"yes") + message(2, b"y") + message(4, b"If"))
+        graph.wrap(1, after=info)
     yes = numpy_helper.from_array(np.array(True), "yes").SerializeToString()
-    graph = body + message(5, yes) + message(11, _info("x").SerializeToString())
-    return b"\x08\x08" + message(7, graph) + message(8, b"\x10\x11")
+    graph.after.append(message(5, yes) + message(11, _info("x").SerializeToString()))
+    return b"\x08\x08" + message(7, graph.tobytes()) + message(8, b"\x10\x11")
 
 
 def nested_type(depth: int) -> bytes:
     """An input that is a sequence of sequences."""
-    def message(number: int, payload: bytes) -> bytes:
-        return varint(number << 3 | BYTES) + varint(len(payload)) + payload
-
-    type = message(1, b"\x08\x01")
+    type = Wrapped(message(1, b"\x08\x01"))
     for _ in range(depth):
-        type = message(4, message(1, type))
-    info = message(1, b"x") + message(2, type)
+        type.wrap(1)
+        type.wrap(4)
+    info = message(1, b"x") + message(2, type.tobytes())
     node = message(1, b"x") + message(2, b"y") + message(4, b"Identity")
     graph = message(1, node) + message(11, info) + message(12, message(1, b"y"))
     return b"\x08\x08" + message(7, graph) + message(8, b"\x10\x11")
 
 
+def message(number: int, payload: bytes) -> bytes:
+    """A field of a protobuf message."""
+    return varint(number << 3 | BYTES) + varint(len(payload)) + payload
+
+
+class Wrapped:
+    """A protobuf message that becomes a field of another one, again and again, without a copy each time."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.before: list[bytes] = []
+        self.after = [payload]
+        self.size = len(payload)
+
+    def wrap(self, number: int, before: bytes = b"", after: bytes = b"") -> None:
+        """The message becomes field `number`, between other fields."""
+        head = before + varint(number << 3 | BYTES) + varint(self.size)
+        self.before.append(head)
+        self.after.append(after)
+        self.size += len(head) + len(after)
+
+    def tobytes(self) -> bytes:
+        return b"".join((*reversed(self.before), *self.after))
+
+
 def long_names(length: int, branches: int = 20) -> bytes:
     """Values and nodes with names of many letters, and branches that are pending, so that reasons speak of them."""
     nodes = [helper.make_node("Relu", ["x"], ["a" * length], "n" * length)]
-    nodes += [helper.make_node("Relu", ["x" if not i else f"h{i - 1}"], [f"h{i}"], f"{i}" * 50) for i in range(branches)]
+    nodes += [
+        helper.make_node("Relu", ["x" if not i else f"h{i - 1}"], [f"h{i}"], f"{i}" * 50) for i in range(branches)
+    ]
     return net([*nodes, helper.make_node("Add", [f"h{branches - 1}", "a" * length], ["y"])])
 
 
@@ -335,6 +381,18 @@ def subgraph_chain(depth: int, path: Path, *, resource: bool = False) -> Path:
         else:
             y = sketch.then("ABS", [x], "y", (1, 2), options=schema.AbsOptionsT())
         sketch.graph.outputs.append(y)
+    return sketch.save(path)
+
+
+def external_buffer(name: str, path: Path) -> Path:
+    """A TFLite model with a weight in another file."""
+    sketch = Sketch()
+    sketch.model.externalBufferGroups = [schema.ExternalBufferGroupT(name=name)]
+    sketch.model.externalBuffers = [schema.ExternalBufferT(id=1, group=0, offset=0, length=8)]
+    sketch.subgraph("main")
+    x = sketch.input("x", (1, 2))
+    w = sketch.tensor("w", (1, 2), externalBuffer=1)
+    sketch.graph.outputs.append(sketch.then("ADD", [x, w], "y", (1, 2), options=schema.AddOptionsT()))
     return sketch.save(path)
 
 

@@ -68,4 +68,3 @@ def _filled(value: Any, fill: Callable[[list[int], Any], Any]) -> Any:
     if dtype.itemsize * np.prod(shape, dtype=float) > _MOST_BYTES:
         raise MemoryError(value.name)
     return fill(shape, dtype)
-

@@ -15,7 +15,18 @@ from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
 from irsplit.errors import ModelError, UnsupportedError, short
-from irsplit.ir import DEEPEST_BODIES, Buffer, Graph, Model, Node, Type, Value, callees_first, name_apart, without_collector
+from irsplit.ir import (
+    DEEPEST_BODIES,
+    Buffer,
+    Graph,
+    Model,
+    Node,
+    Type,
+    Value,
+    callees_first,
+    name_apart,
+    without_collector,
+)
 
 _SMALL = 4096
 _EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
@@ -37,9 +48,8 @@ def read_model(path: Path) -> Model:
     try:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; check the path")
-        with without_collector():
-            with Inference() as inference:
-                return _Reader(path, buffer, inference).model()
+        with without_collector(), Inference() as inference:
+            return _Reader(path, buffer, inference).model()
     except WireError as error:
         raise ModelError(
             f"{path}: damaged at byte {error.offset}: {error}; the file is truncated or no ONNX model, fetch it again"
@@ -399,4 +409,6 @@ class _Reader:
         raise ModelError(f"{self.path}: {who} reads '{short(name)}', which nothing produces; the model is incomplete")
 
     def cycle(self, node: Node, graph: Graph) -> ModelError:
-        return ModelError(f"{self.path}: {node} of graph '{short(graph.name)}' depends on its own result; break the cycle")
+        return ModelError(
+            f"{self.path}: {node} of graph '{short(graph.name)}' depends on its own result; break the cycle"
+        )

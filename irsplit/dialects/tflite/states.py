@@ -82,7 +82,10 @@ class Resources:
 
     def _sum_up(self, graph: Graph) -> None:
         """What the graph touches and writes, now that the graphs that it calls are summed up."""
-        touched, written = self.touched_in(graph), dict.fromkeys(name for node in graph.nodes for name in self.writes(node))
+        touched, written = (
+            self.touched_in(graph),
+            dict.fromkeys(name for node in graph.nodes for name in self.writes(node)),
+        )
         for node in graph.nodes:
             for callee in node.callees:
                 touched.update(self._touched[callee])
