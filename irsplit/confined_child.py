@@ -48,7 +48,7 @@ def _bound(memory: int, seconds: int, wall: int) -> None:
 
 
 def _mapped() -> int:
-    """Bytes of address space that this process has; 0 where the system does not say (macOS does not bound it either)."""
+    """Bytes of address space that this process has; 0 on systems that neither say nor bound it."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[0]) * resource.getpagesize()

@@ -29,8 +29,8 @@ def callees_first(graphs: Sequence[Graph], where: str) -> list[Graph]:
         depth[graph] = 1 + max((depth[callee] for callee in called.get(graph, ())), default=0)
         if depth[graph] > DEEPEST_CALLS:
             raise ModelError(
-                f"{where}: graphs call each other more than {DEEPEST_CALLS} deep, up to '{short(graph.name)}'; no engine "
-                "runs that, put the inner ones inline"
+                f"{where}: graphs call each other more than {DEEPEST_CALLS} deep, up to '{short(graph.name)}'; no "
+                "engine runs that, put the inner ones inline"
             )
     return order
 

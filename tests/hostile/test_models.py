@@ -19,25 +19,23 @@ from irsplit.errors import IrsplitError, ModelError, ParseError, VerifyError
 from irsplit.ir import Graph, Model, Node, TensorType, parse_model, verify
 from irsplit.passes.cuts import find_cuts
 
-MUTANTS = {"models: ONNX reader": 12, "models: TFLite reader": 200, "models: IR text parser": 300}
+MUTANTS = {"models: ONNX reader": 30, "models: TFLite reader": 200, "models: IR text parser": 300}
 """A taste: `python -m benchmarks.fuzz_readers` reads thousands. The ONNX ones start processes."""
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_mutants_are_refused_in_one_line_or_read(target: Target, tmp_path: Path) -> None:
-    refused = accepted = 0
+    refusals: list[str] = []
     for index, mutant in enumerate(target.mutants(15, MUTANTS[target.name])):
         folder = tmp_path / str(index)
         folder.mkdir()
         try:
             target.read(mutant, folder)
-            accepted += 1
         except IrsplitError as error:
             # The verifier shows the graph around a node below its line.
-            assert str(error).partition("\n  in graph")[0].isprintable()
-            refused += 1
-    assert refused > 0
-    assert accepted > 0
+            refusals.append(str(error).partition("\n  in graph")[0])
+    assert all(map(str.isprintable, refusals))
+    assert 0 < len(refusals) < MUTANTS[target.name]
 
 
 # -- types ----------------------------------------------------------------------------------------------------------
@@ -136,7 +134,7 @@ def test_900_functions_that_call_the_next_are_walked(tmp_path: Path) -> None:
 def test_deeper_calls_are_refused(levels: int, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(models.call_chain(levels))
 
-    with pytest.raises(ModelError, match="graphs call each other more than 1000 deep, up to 'local.F"):
+    with pytest.raises(ModelError, match=r"graphs call each other more than 1000 deep, up to 'local\.F"):
         ONNX.read(tmp_path / "model.onnx")
 
 

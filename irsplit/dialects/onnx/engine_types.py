@@ -1,9 +1,9 @@
 """A program for `confined.py`, never imported: what onnxruntime knows of the outputs of a model.
 
-`answer` gives JSON: {"types": [[name, type, shape], ...]}, or {"refused": text} of a model that onnxruntime does not
-open. The request is a JSON list of the inputs whose rank is unknown, a line, then the model. onnxruntime says `[]` for a scalar and for an unknown rank alike:
-those are run, and get as many unknown dimensions as come out; the shape is null where that fails, or where a rank
-depends on what the inputs hold (axes to reduce, say) or on their ranks.
+The request is a JSON list of the inputs whose rank is unknown, a line, then the model. `answer` gives JSON:
+{"types": [[name, type, shape], ...]}, or {"refused": text} of a model that onnxruntime does not open. onnxruntime says
+`[]` for a scalar and for an unknown rank alike: those are run, and get as many unknown dimensions as come out; the
+shape is null where that fails, or where a rank depends on what the inputs hold (axes to reduce, say) or on their ranks.
 """
 
 import json

@@ -28,8 +28,8 @@ class DataFiles:
             raise ModelError(f"{self._model}: weight '{short(tensor)}' needs {size} bytes, but says it has {length}")
         if offset + length > available or offset > available:
             raise ModelError(
-                f"{self._model}: weight '{short(tensor)}' ends at byte {offset + length} of '{short(location)}', which has "
-                f"{available} bytes; the data file is truncated or belongs to another model"
+                f"{self._model}: weight '{short(tensor)}' ends at byte {offset + length} of '{short(location)}', which "
+                f"has {available} bytes; the data file is truncated or belongs to another model"
             )
         return Constant(buffer, offset, length)
 

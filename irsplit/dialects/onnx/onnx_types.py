@@ -1,8 +1,8 @@
 """A program for `confined.py`, never imported: ONNX's own type inference, out of the extension module in argv.
 
-The package around the extension takes forty times as long to import and is of no use here. `answer` gives the ModelProto
-with the types that ONNX infers, or, behind a zero byte, what it says of a model that it cannot infer types for. What
-contradicts itself is left as it is. Of Python it imports as little as `confined_child.py`.
+The package around the extension takes forty times as long to import and is of no use here; of Python this imports as
+little as `confined_child.py`. `answer` gives the ModelProto with the types that ONNX infers, what contradicts itself
+left as it is; or, behind a zero byte, what ONNX says of a model that it cannot infer types for.
 """
 
 import sys

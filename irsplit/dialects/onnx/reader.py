@@ -193,8 +193,8 @@ class _Reader:
         self.fill(graph, source, nodes, outputs, [scope])
         if graph.constants:
             raise UnsupportedError(
-                f"{self.path}: {graph.constants[0]} of function '{short(graph.name)}' lies in another file, and a function "
-                "cannot hold weights; make it an input of the function"
+                f"{self.path}: {graph.constants[0]} of function '{short(graph.name)}' lies in another file, and a "
+                "function cannot hold weights; make it an input of the function"
             )
 
     def mark_random(self, graphs: Iterable[Graph]) -> None:
@@ -288,7 +288,8 @@ class _Reader:
     def define(self, value: Value, scope: dict[str, Value], graph: Graph) -> Value:
         if value.name in scope:
             raise ModelError(
-                f"{self.path}: '{short(value.name)}' is defined twice in graph '{short(graph.name)}'; every value needs one producer"
+                f"{self.path}: '{short(value.name)}' is defined twice in graph '{short(graph.name)}'; every value "
+                "needs one producer"
             )
         scope[value.name] = value
         return value

@@ -34,15 +34,15 @@ class ExternalBuffers:
         packing = table.text("packing") or ""
         if packing not in PLAIN:
             raise UnsupportedError(
-                f"{self._path}: {where} is packed as '{short(packing)}' in its external buffer, which irsplit does not know; "
-                "convert the model with its weights inside"
+                f"{self._path}: {where} is packed as '{short(packing)}' in its external buffer, which irsplit does not "
+                "know; convert the model with its weights inside"
             )
         buffer, available = self._open(self._groups[group].text("name") or "", where)
         offset, length = table.integer("offset"), table.integer("length")
         if offset + length > available:
             raise ModelError(
-                f"{self._path}: {where} lies at bytes {offset} to {offset + length} of '{short(buffer.name)}', which has "
-                f"{available} bytes; the file is truncated or belongs to another model"
+                f"{self._path}: {where} lies at bytes {offset} to {offset + length} of '{short(buffer.name)}', which "
+                f"has {available} bytes; the file is truncated or belongs to another model"
             )
         return Constant(buffer, offset, length)
 

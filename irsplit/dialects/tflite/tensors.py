@@ -26,8 +26,8 @@ def tensor_type(table: Table) -> TensorType:
     number = table.integer("type")
     if not 0 <= number < len(NAMES):
         raise UnsupportedError(
-            f"{table.source.name}: tensor '{short(table.text('name') or '')}' has element type {number}, which is newer than "
-            "the TFLite schema that irsplit knows; update irsplit"
+            f"{table.source.name}: tensor '{short(table.text('name') or '')}' has element type {number}, which is "
+            "newer than the TFLite schema that irsplit knows; update irsplit"
         )
     return TensorType(DTYPES[NAMES[number]], _shape(table), _quantization(table))
 
