@@ -22,6 +22,10 @@ class ConfinedError(Exception):
     """The process did not answer; the text says why: it took too much of something, or crashed."""
 
 
+class TimeUpError(ConfinedError):
+    """The process took more CPU time than it may, or did nothing for too long."""
+
+
 class Bounds(NamedTuple):
     """What a program may take once it has been loaded, in bytes and in seconds of CPU time."""
 
@@ -32,8 +36,9 @@ class Bounds(NamedTuple):
 class Confined:
     """A process that loads a program at once and answers one request; a context manager, which ends the process.
 
-    The program is a Python file with a function `answer(request, *arguments)` from bytes to bytes. Without
-    `packages` it finds the standard library alone, and starts three times as fast.
+    The program is a Python file with a function `answer(request, *arguments)` from bytes to bytes, and perhaps one
+    `load(*arguments)` for what takes time and comes from no stranger. Without `packages` it finds the standard library
+    alone, and starts three times as fast.
     """
 
     def __init__(self, program: Path, *arguments: str, packages: bool = False) -> None:
@@ -85,7 +90,7 @@ class Confined:
         if not code:
             return answer
         if -code in _CPU_SIGNALS:
-            raise ConfinedError(f"it takes more than {bounds.seconds} s")
+            raise TimeUpError(f"it takes more than {bounds.seconds} s")
         if code == OUT_OF_MEMORY:
             raise ConfinedError(f"it needs more than {bounds.memory // 1_000_000} MB")
         raise ConfinedError(f"it crashes ({signal.Signals(-code).name})" if code < 0 else f"it fails with {code}")

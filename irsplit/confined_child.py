@@ -20,6 +20,8 @@ def main(path: str, *arguments: str) -> None:
     program: dict[str, Any] = {"__name__": "program", "__file__": path}
     with open(path, "rb") as file:
         exec(compile(file.read(), path, "exec"), program)
+    if "load" in program:
+        program["load"](*arguments)
     memory, seconds, wall = map(int, sys.stdin.buffer.readline().split())
     request = sys.stdin.buffer.read()
     _bound(memory, seconds, wall)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
 
-from irsplit.confined import Bounds, Confined, ConfinedError
+from irsplit.confined import Bounds, Confined, ConfinedError, TimeUpError
 
 _log = getLogger("irsplit")
 
@@ -52,18 +52,20 @@ class Inference:
     def types(self, model: bytes, name: str) -> bytes:
         """The ModelProto with the types that ONNX infers; what contradicts itself is left as it is.
 
-        The elements of shapes are followed, unless that takes more than it may: a warning says so. Raises
-        InferenceError for what ONNX refuses, ConfinedError where even the rest takes more.
+        The elements of shapes are followed, unless there is no memory for them: a warning says so. Raises
+        InferenceError for what ONNX refuses, ConfinedError where even the rest takes more than it may.
         """
         bounds = bounds_for(len(model))
         self._process = self._process or _started(_FOLLOWED)
         try:
             answer = self._process.answer(model, bounds)
+        except TimeUpError:
+            raise
         except ConfinedError as error:
             self.followed = False
             _log.warning("%s: shapes that the model computes are not known: to infer them %s", name, error)
             with _started(_LEFT) as process:
-                answer = process.answer(model, bounds._replace(seconds=-(-bounds.seconds // 2)))
+                answer = process.answer(model, bounds)
         if answer[:1] == b"\0":
             raise InferenceError(answer[1:].decode())
         return answer
