@@ -396,6 +396,14 @@ def external_buffer(name: str, path: Path) -> Path:
     return sketch.save(path)
 
 
+def huge_dims(path: Path) -> Path:
+    """A TFLite model whose tensors have the largest dimensions that the format can say."""
+    sketch = Sketch()
+    sketch.subgraph("main")
+    sketch.chain("a", "b", "y", shape=(2**31 - 1,) * 8)
+    return sketch.save(path)
+
+
 def nested_text(depth: int) -> str:
     """A node with a body with a node with a body."""
     head = "graph @main(%x: f32[1]) -> (%x) {\n"

@@ -301,3 +301,11 @@ def test_words_of_a_text_that_are_none(
     assert error.startswith(f"error: {path}: line 2, column ")
     assert said in error
     assert len(error) < 500
+
+
+def test_sizes_beyond_64_bits_are_no_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = models.huge_dims(tmp_path / "model.tflite")
+
+    assert main(["plan", str(path), "--device", "pixel-2", "--link", "lte"]) == 2
+
+    assert capsys.readouterr().err.startswith("error: the model moves more than 2^63 bytes, or takes as many nano")
