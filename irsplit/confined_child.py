@@ -4,7 +4,7 @@ It stands alone: a bare interpreter finds nothing of irsplit. It imports what is
 C: `signal` and `typing` would take three times as long as the start of the interpreter.
 """
 
-import _signal
+import _signal  # pyright: ignore[reportMissingImports] - no stubs know it
 import resource
 import sys
 from os import _exit
