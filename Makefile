@@ -14,7 +14,7 @@ setup: $(VENV)/.stamp
 # At every step setuptools calls its tables for extensions experimental, and says that an editable installation is one.
 QUIET := PYTHONWARNINGS='ignore:`[tool.,ignore:Editable installation'
 
-$(VENV)/.stamp: pyproject.toml $(wildcard runtime/*.c runtime/src/* runtime/ort/* runtime/include/*)
+$(VENV)/.stamp: pyproject.toml $(shell find runtime/c -name "*.[ch]")
 	@echo "making the environment $(VENV): a minute or two"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"
@@ -53,4 +53,4 @@ wheel: setup
 	cd / && $(CURDIR)/build/wheel-env/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info irsplit/runtime/*.so
+	rm -rf $(VENV) build dist *.egg-info irsplit/runtime/c/*.so

@@ -18,10 +18,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import irsplit
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.messages import InferRequest, ServiceError, frame_tensor, to_array
-from irsplit.runtime.serving.served import Limits, ServedBundle
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.serving.protocol.messages import InferRequest, ServiceError, frame_tensor, to_array
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"

@@ -25,9 +25,9 @@ from boundaries import Case, cases, network_names
 from codec_goals import judged
 from numpy.typing import NDArray
 
-from irsplit.boundary.codec import train, with_zstandard
-from irsplit.runtime.boundary import Boundary, TensorSpec
-from irsplit.runtime.frame import open_codec
+from irsplit.codec_training.codec import train, with_zstandard
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.frame import open_codec
 
 Array = NDArray[np.generic]
 Encode = Callable[[Array], bytes]

@@ -25,8 +25,8 @@ from boundaries import network_names
 from numpy.typing import NDArray
 from tables import markdown
 
-from irsplit.boundary.codec import train
-from irsplit.runtime.boundary import Boundary, TensorSpec
+from irsplit.codec_training.codec import train
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = {"AVX2": (), "128-bit": ("-DIRS_NO_AVX2",), "portable": ("-DIRS_PORTABLE",)}
@@ -120,8 +120,8 @@ def _described(array: NDArray[np.uint8]) -> _Tensor:
 
 def build(runtime: Path, flags: Sequence[str], target: Path) -> ctypes.CDLL:
     """The core as a shared library, optimised as the extension module is."""
-    sources = map(str, sorted((runtime / "src").glob("*.c")))
-    options = ("-std=c99", "-O3", "-shared", "-fPIC", f"-I{runtime / 'include'}")
+    sources = map(str, sorted((runtime / "c" / "src").rglob("*.c")))
+    options = ("-std=c99", "-O3", "-shared", "-fPIC", f"-I{runtime / 'c' / 'include'}")
     command = ["gcc", *options, *flags, *sources, "-x", "c", "-", "-o", str(target)]
     subprocess.run(command, input=REPEATED, text=True, check=True)
     return ctypes.CDLL(str(target))

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import irsplit
-from irsplit.boundary.agreement import agreement
+from irsplit.codec_training.agreement import agreement
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, fed
 from irsplit.passes import find_cuts
-from irsplit.runtime.boundary import Quantization
-from irsplit.runtime.engines import Engine, open_engine
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame.descriptor import Quantization
+from irsplit.runtime.run.engines import Engine, open_engine
 
 Array = NDArray[Any]
 

@@ -15,8 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.tables import markdown
-from irsplit.cost import Coded, CostTable, Group, Tensor
 from irsplit.planner import plan
+from irsplit.planner.cost import Coded, CostTable, Group, Tensor
 from irsplit.profiles import Link
 
 FAMILIES = ("skips", "parallel", "mixed")

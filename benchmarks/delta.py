@@ -21,9 +21,9 @@ import numpy as np
 import onnx
 
 import irsplit
-from irsplit.delta import write_delta
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.patch import apply_delta
+from irsplit.compilation.delta import write_delta
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.patch import apply_delta
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 CUT = "bottleneck/relu"

@@ -19,9 +19,9 @@ from pathlib import Path
 from benchmarks.link import Proxy
 from irsplit.engines.execute import Call
 from irsplit.profiles import Link
-from irsplit.runtime import frame as framing
-from irsplit.runtime.engines import Engine, EngineOptions
-from irsplit.runtime.serving.client import RemoteSession, connect
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.run.engines import Engine, EngineOptions
+from irsplit.runtime.serving.client.session import RemoteSession, connect
 
 ONE_THREAD = EngineOptions(threads=1)
 _PATIENCE_S = 120.0

@@ -19,8 +19,8 @@ from benchmarks.link import PACKET, Channel
 from benchmarks.networks import Network, Shape, network_time, resnet101_v2
 from benchmarks.tables import markdown
 from irsplit.profiles import Link, device, link
-from irsplit.runtime.serving.breaker import Breaker
-from irsplit.runtime.serving.choosing import Answered, Chooser
+from irsplit.runtime.serving.client.breaker import Breaker
+from irsplit.runtime.serving.client.switching import Answered, Chooser
 
 PHONE, CLOUD = "pixel-2", "tesla-k40"
 PAPER = link("ushakov-1mbit")
@@ -355,7 +355,7 @@ _PAGE = """# The founding paper's experiment
 
 Made by `python -m benchmarks.experiment -o docs/experiment.md`, on a virtual clock: every figure of this page is
 **simulated**, and the same from run to run. The choice of the cut, its estimates and the circuit breaker are the code
-that runs on devices (`runtime/serving/choosing.py`, `estimates.py`, `breaker.py`); the rest are models: device
+that runs on devices (`runtime/serving/client/switching.py`, `estimates.py`, `breaker.py`); the rest are models: device
 `{phone}` and server `{cloud}` from their profiles, packets of `benchmarks/link.py`.
 
 ResNet-v2-101 on 224 x 224 pictures, cut where the paper cuts it, 8 bits an element; behind conv3_x it has a bottleneck

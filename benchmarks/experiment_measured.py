@@ -42,9 +42,9 @@ from benchmarks.link import Proxy
 from benchmarks.networks import resnet101_v2
 from benchmarks.soak import process
 from benchmarks.tables import markdown
-from irsplit.runtime import manifest
-from irsplit.runtime.engines import EngineOptions, ModelFile
-from irsplit.runtime.state import Segment, open_segment
+from irsplit.runtime.bundle import manifest
+from irsplit.runtime.run.engines import EngineOptions, ModelFile
+from irsplit.runtime.run.state import Segment, open_segment
 
 SCHEDULE: Schedule = ((0.0, WIFI), (20.0, PAPER), (50.0, None), (70.0, PAPER), (105.0, WIFI))
 ENDS_S = 125.0

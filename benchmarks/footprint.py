@@ -16,15 +16,15 @@ from pathlib import Path
 
 from benchmarks.tables import markdown
 from irsplit import compile_model
-from irsplit.boundary.header import c_header
-from irsplit.compiler import whole_model
+from irsplit.codec_training.header import c_header
+from irsplit.compilation.compiler import whole_model
 from irsplit.engines.inputs import load_calls
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "footprint.md"
-SOURCES = sorted((ROOT / "runtime" / "src").glob("*.c"))
-INCLUDE = f"-I{ROOT / 'runtime' / 'include'}"
+SOURCES = sorted((ROOT / "runtime" / "c" / "src").rglob("*.c"))
+INCLUDE = f"-I{ROOT / 'runtime' / 'c' / 'include'}"
 DIGITS = ROOT / "examples" / "digits"
 HOOKED = re.compile(r"/frame(_decode)?\.c:")
 """Where the core calls the codec hooks of its caller, which are the only calls through a pointer."""

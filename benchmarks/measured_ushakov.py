@@ -9,14 +9,14 @@ from benchmarks.networks import resnet101_v2
 from benchmarks.paper_ushakov import LEVELS
 from benchmarks.resnet import build
 from benchmarks.tables import fixed, markdown
-from irsplit.compiler import compile_model, whole_model
+from irsplit.compilation.compiler import compile_model, whole_model
 from irsplit.engines.execute import SegmentFile
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import measure_part
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.session import DeviceSession
-from irsplit.sweeps import machine
+from irsplit.measure.measurement import machine
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.run.session import DeviceSession
 
 ONE_THREAD = EngineOptions(threads=1)
 

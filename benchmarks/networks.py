@@ -5,7 +5,7 @@ A layer here is what the paper plans over: a single operator, or a residual unit
 
 from dataclasses import dataclass
 
-from irsplit.cost import Coded, CostTable, Group, Tensor
+from irsplit.planner.cost import Coded, CostTable, Group, Tensor
 from irsplit.profiles import Device, Link
 
 FLOAT_BYTES = 4

@@ -17,7 +17,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import ONNX
 from irsplit.dialects.writing import write_graphs
 from irsplit.ir import engine_graph, verify
-from irsplit.passes.cuts import find_cuts, schedule, select_cut
+from irsplit.passes.analysis.cuts import find_cuts, schedule, select_cut
 from irsplit.passes.partition import split
 
 PLACES = ("device", "server")

@@ -19,18 +19,18 @@ from typing import Any
 
 from benchmarks.end_to_end import ONE_THREAD, race, run_on_device, split_runs, whole_on_server
 from benchmarks.tables import markdown
-from irsplit.compiler import compile_model, whole_model
+from irsplit.compilation.compiler import compile_model, whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import seeded_calls
+from irsplit.measure.measurement import Effort, machine
+from irsplit.measure.profiling import profile_model
+from irsplit.passes.analysis.cuts import legal_cuts
 from irsplit.passes.choose_cut import ChooseCut
-from irsplit.passes.cuts import legal_cuts
 from irsplit.passes.preparation import prepared
 from irsplit.profiles import Link, Message, link
 from irsplit.profiles.measured import to_json
-from irsplit.profiling import profile_model
-from irsplit.runtime.engines import Engine, open_engine
-from irsplit.runtime.session import DeviceSession, Frame, ServerSession
-from irsplit.sweeps import Effort, machine
+from irsplit.runtime.run.engines import Engine, open_engine
+from irsplit.runtime.run.session import DeviceSession, Frame, ServerSession
 
 MODELS = (
     "mobilenet_v1_025_128_uint8.tflite",

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.plots import Bar, bar_chart, duration
 from benchmarks.tables import markdown
-from irsplit.sweeps import machine
+from irsplit.measure.measurement import machine
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"

@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks.networks import Network, alexnet, autoencoder, cost_table, resnet50, vgg16
 from benchmarks.tables import fixed, markdown, verdict
-from irsplit.cost import CostTable, link_ns
 from irsplit.planner import Plan, plan
+from irsplit.planner.cost import CostTable, link_ns
 from irsplit.profiles import device, link
 
 DEVICE, SERVER = "jetson-tk1-cpu", "tesla-k40"

@@ -7,9 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from benchmarks.tables import fixed, markdown, verdict
-from irsplit.cost import Coded, CostTable, Group, Tensor
 from irsplit.planner import plan
-from irsplit.policies import neurosurgeon
+from irsplit.planner.cost import Coded, CostTable, Group, Tensor
+from irsplit.planner.policies import neurosurgeon
 from irsplit.profiles import Link
 
 VARIABLE = "IRSPLIT_NEUROSURGEON"

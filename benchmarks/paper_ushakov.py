@@ -6,7 +6,7 @@ from random import Random
 from benchmarks.link import PACKET, Channel
 from benchmarks.networks import FLOAT_BYTES, Network, resnet101_v2
 from benchmarks.tables import fixed, markdown, verdict
-from irsplit.policies import Prefix, UshakovCut, ushakov_rule
+from irsplit.planner.policies import Prefix, UshakovCut, ushakov_rule
 from irsplit.profiles import Link, link
 
 LEVELS = {

@@ -35,7 +35,7 @@ from benchmarks import http2
 from benchmarks.link import PERFECT, USHAKOV_3G
 from benchmarks.stage import DIGITS, NEAR, PATIENCE, ROOT, Count, Stage, ask, ask_once, meanwhile
 from benchmarks.tables import markdown
-from irsplit.delta import write_delta
+from irsplit.compilation.delta import write_delta
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 import irsplit
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.messages import InferRequest, Tensor, frame_tensor
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import InferRequest, Tensor, frame_tensor
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"

@@ -32,11 +32,11 @@ import numpy as np
 import irsplit
 import irsplit.runtime
 from benchmarks.tables import markdown
-from irsplit.errors import IrsplitError
-from irsplit.runtime.engines import EngineOptions, open_engine
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.messages import InferRequest, InferResponse, to_array, to_tensor
+from irsplit.base.errors import IrsplitError
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import EngineOptions, open_engine
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse, to_array, to_tensor
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "digits"

@@ -20,9 +20,9 @@ import numpy as np
 import irsplit
 import irsplit.runtime
 from benchmarks.link import PERFECT, Outages, Proxy
-from irsplit.errors import IrsplitError
+from irsplit.base.errors import IrsplitError
 from irsplit.profiles import Link
-from irsplit.runtime.serving.exchange import Patience
+from irsplit.runtime.serving.client.retry import Patience
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"

@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from suite import Kind, describe
 
 import irsplit
-from irsplit.runtime.boundary import TensorSpec
+from irsplit.runtime.frame.descriptor import TensorSpec
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 CODECS = {

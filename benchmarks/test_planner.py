@@ -9,9 +9,8 @@ from bench_planner import FAMILIES, table
 from pytest_benchmark.fixture import BenchmarkFixture
 from suite import Kind, describe
 
-from irsplit import policies
-from irsplit.cost import CostTable
-from irsplit.planner import Plan, plan
+from irsplit.planner import Plan, plan, policies
+from irsplit.planner.cost import CostTable
 
 PLANNERS: dict[str, Callable[[CostTable], Any]] = {
     "irsplit": lambda made: plan(made, monotone=True),

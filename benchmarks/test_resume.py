@@ -13,9 +13,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from suite import Kind, describe
 
 import irsplit
-from irsplit.compiler import whole_model
+from irsplit.compilation.compiler import whole_model
 from irsplit.engines.inputs import seeded_calls
-from irsplit.runtime.engines import EngineOptions, open_engine
+from irsplit.runtime.run.engines import EngineOptions, open_engine
 
 ONE_THREAD = EngineOptions(threads=1)
 MODELS = {

@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from suite import describe
 
 import irsplit
-from irsplit.runtime.serving.messages import InferRequest, frame_tensor
+from irsplit.runtime.serving.protocol.messages import InferRequest, frame_tensor
 from serving import Process, large_frame
 
 GROUP = "server: a frame of 100 kB"

@@ -11,7 +11,7 @@ from pathlib import Path
 from irsplit.dialects.tflite import TFLITE
 from irsplit.dialects.writing import write_graphs
 from irsplit.ir import engine_graph
-from irsplit.passes.cuts import legal_cuts, schedule
+from irsplit.passes.analysis.cuts import legal_cuts, schedule
 from irsplit.passes.partition import split
 
 PLACES = ("device", "server")

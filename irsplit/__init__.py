@@ -11,36 +11,36 @@ nor flatbuffers.
 
 from typing import TYPE_CHECKING
 
-from irsplit.errors import VERSION as __version__
-from irsplit.errors import IrsplitError
-from irsplit.lazy import exports
+from irsplit.base.errors import VERSION as __version__
+from irsplit.base.errors import IrsplitError
+from irsplit.base.lazy import exports
 
 if TYPE_CHECKING:
     from irsplit.adapters.split_bytes import SplitModel, split_bytes
-    from irsplit.compiler import Compiled, compile_model
+    from irsplit.compilation.compiler import Compiled, compile_model
+    from irsplit.compilation.pack import pack_bundle
+    from irsplit.compilation.verification import Verification, verify_bundle
     from irsplit.dialects.registry import read_model
-    from irsplit.pack import pack_bundle
-    from irsplit.passes.cuts import find_cuts
+    from irsplit.passes.analysis.cuts import find_cuts
     from irsplit.passes.pipeline import Pipeline
-    from irsplit.runtime.session import DeviceSession, Frame, LocalSession, ServerSession, Session
-    from irsplit.verification import Verification, verify_bundle
+    from irsplit.runtime.run.session import DeviceSession, Frame, LocalSession, ServerSession, Session
 
 _HOMES = {
-    "Compiled": "irsplit.compiler",
-    "DeviceSession": "irsplit.runtime.session",
-    "Frame": "irsplit.runtime.session",
-    "LocalSession": "irsplit.runtime.session",
+    "Compiled": "irsplit.compilation.compiler",
+    "DeviceSession": "irsplit.runtime.run.session",
+    "Frame": "irsplit.runtime.run.session",
+    "LocalSession": "irsplit.runtime.run.session",
     "Pipeline": "irsplit.passes.pipeline",
-    "ServerSession": "irsplit.runtime.session",
-    "Session": "irsplit.runtime.session",
+    "ServerSession": "irsplit.runtime.run.session",
+    "Session": "irsplit.runtime.run.session",
     "SplitModel": "irsplit.adapters.split_bytes",
-    "Verification": "irsplit.verification",
-    "compile_model": "irsplit.compiler",
-    "find_cuts": "irsplit.passes.cuts",
-    "pack_bundle": "irsplit.pack",
+    "Verification": "irsplit.compilation.verification",
+    "compile_model": "irsplit.compilation.compiler",
+    "find_cuts": "irsplit.passes.analysis.cuts",
+    "pack_bundle": "irsplit.compilation.pack",
     "read_model": "irsplit.dialects.registry",
     "split_bytes": "irsplit.adapters.split_bytes",
-    "verify_bundle": "irsplit.verification",
+    "verify_bundle": "irsplit.compilation.verification",
 }
 
 __all__ = [

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from irsplit.base.errors import VERSION, IrsplitError
+from irsplit.base.lazy import LazyModule
 from irsplit.commands.registry import COMMANDS, Parser, module_of, parser_of
-from irsplit.errors import VERSION, IrsplitError
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import difflib

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any
 
+from irsplit.base.entry_points import offers
+from irsplit.base.errors import VERSION
 from irsplit.dialects import registry as dialects
-from irsplit.errors import VERSION
-from irsplit.offers import offers
 from irsplit.passes import pipeline as passes
-from irsplit.runtime import foreign
-from irsplit.runtime.boundary import CODECS
+from irsplit.runtime.frame import codec_plugins as foreign
+from irsplit.runtime.frame.descriptor import CODECS
 
 GROUPS = {passes.ENTRY_POINTS: "pass", dialects.ENTRY_POINTS: "dialect", foreign.ENTRY_POINTS: "codec"}
 

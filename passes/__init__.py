@@ -1,7 +1,7 @@
 """Transformation passes and analyses over the IR (installed as irsplit.passes)."""
 
+from irsplit.passes.analysis.cuts import Cut, find_cuts, legal_cuts, schedule, select_cut
 from irsplit.passes.base import Context, Pass, Remark
-from irsplit.passes.cuts import Cut, find_cuts, legal_cuts, schedule, select_cut
 from irsplit.passes.pipeline import Pipeline, registry
 
 __all__ = [

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from irsplit.errors import EngineError, UnsupportedError
+from irsplit.base.errors import EngineError, UnsupportedError
 from irsplit.ir import Model, TensorType, fed
+from irsplit.passes.analysis.dims import given_sizes, open_dims
 from irsplit.passes.base import Context
-from irsplit.passes.dims import given_sizes, open_dims
 
 
 @dataclass(frozen=True)

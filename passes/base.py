@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from irsplit.ir import Graph, Model, Node, Value
-from irsplit.passes.cuts import Cut, find_cuts
-from irsplit.passes.recompute import Recompute
+from irsplit.passes.analysis.cuts import Cut, find_cuts
+from irsplit.passes.analysis.recompute import Recompute
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from irsplit.passes.ratios import Ratios
+    from irsplit.passes.planning.ratios import Ratios
 
 Samples = Sequence["NDArray[np.generic]"]
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.errors import PassError, short
+from irsplit.base.errors import PassError, short
 from irsplit.ir import Graph, Model, Node, TensorType, Value, fed, operands
+from irsplit.passes.analysis.dims import OpenDim, open_dims, parse_dims
 from irsplit.passes.base import Context
-from irsplit.passes.dims import OpenDim, open_dims, parse_dims
 
 AUTO = "auto"
 _HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from irsplit import dtypes
-from irsplit.errors import PassError
+from irsplit.base import dtypes
+from irsplit.base.errors import PassError
 from irsplit.ir import Graph, Model, Node, TensorType, Value
 from irsplit.ir import Quantization as Affine
 from irsplit.passes.base import Context
-from irsplit.passes.boundaries import sends, set_specs, specs
-from irsplit.runtime.boundary import Quantization, TensorSpec
+from irsplit.passes.send_attributes import sends, set_specs, specs
+from irsplit.runtime.frame.descriptor import Quantization, TensorSpec
 
 _Affine = Callable[[Model, Value, Value], tuple[list[Value], list[Node]]]
 _STORED = {"i8": dtypes.I8, "u8": dtypes.U8}

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
 from irsplit.ir import Graph, Model, Value, fed
+from irsplit.passes.analysis.cut import estimated_bytes
+from irsplit.passes.analysis.dims import unsized
 from irsplit.passes.base import Context
-from irsplit.passes.boundaries import sends, specs
-from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.dims import unsized
-from irsplit.runtime.limits import MAX_TENSORS
+from irsplit.passes.send_attributes import sends, specs
+from irsplit.runtime.frame.limits import MAX_TENSORS
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
-from irsplit.cost import METRICS, UNITS, CostTable
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.ir import Model, TensorType, Value, without_collector
-from irsplit.passes import prices, rules
+from irsplit.passes.analysis.dims import unsized_note
 from irsplit.passes.base import Context, channel_layout
-from irsplit.passes.choice import Chain, Choice, Decision, Option, choice_of, choice_of_several, options_of
-from irsplit.passes.dims import unsized_note
-from irsplit.passes.machines import (
+from irsplit.passes.planning import policies as rules
+from irsplit.passes.planning import prices
+from irsplit.passes.planning.choice import Chain, Choice, Decision, Option, choice_of, choice_of_several, options_of
+from irsplit.passes.planning.devices import (
     DEFAULT_DEVICE,
     Machine,
     codec_speeds,
@@ -22,14 +22,15 @@ from irsplit.passes.machines import (
     message_between,
     times_on,
 )
-from irsplit.passes.ratios import Ratios, calls_wanted, candidates, measured_ratios
-from irsplit.passes.segment_times import said_of
-from irsplit.passes.stretches import Macs, Stretches, Summed, chains, cost_table, halves_of
+from irsplit.passes.planning.ratios import Ratios, calls_wanted, candidates, measured_ratios
+from irsplit.passes.planning.segment_times import said_of
+from irsplit.passes.planning.stages import Macs, Stretches, Summed, chains, cost_table, halves_of
 from irsplit.planner import Goal
+from irsplit.planner.cost import METRICS, UNITS, CostTable
 from irsplit.profiles import Device, link
 from irsplit.profiles.measured import BundleProfile, Measured, ModelProfile
 from irsplit.profiles.units import parse
-from irsplit.runtime.boundary import codec_names
+from irsplit.runtime.frame.descriptor import codec_names
 
 OBJECTIVES = {
     "latency": "latency",

@@ -7,15 +7,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.boundary.codec import Speeds, choose_codec, train
-from irsplit.boundary.symbols import supports
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
+from irsplit.codec_training.codec import Speeds, choose_codec, train
+from irsplit.codec_training.symbols import supports
 from irsplit.ir import Model
 from irsplit.passes.base import Context, Samples, channel_layout
-from irsplit.passes.boundaries import sends, set_specs, specs
+from irsplit.passes.send_attributes import sends, set_specs, specs
 from irsplit.planner import human
 from irsplit.profiles import codec_estimates, level_speeds, link
-from irsplit.runtime.boundary import TensorSpec, codec_names, zstandard_parameters
+from irsplit.runtime.frame.descriptor import TensorSpec, codec_names, zstandard_parameters
 
 TRAINED = ("static-rans", "auto")
 _LEVELS = {"zstandard": 3, "static-rans": 1}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import ClassVar
 
-from irsplit.errors import CutError
+from irsplit.base.errors import CutError
 from irsplit.ir import (
     Graph,
     Model,
@@ -20,9 +20,9 @@ from irsplit.ir import (
     without_collector,
 )
 from irsplit.ir.printer import PLACES
+from irsplit.passes.analysis.cuts import Cut, select_cut
+from irsplit.passes.analysis.schedule import Schedule
 from irsplit.passes.base import Context
-from irsplit.passes.cuts import Cut, select_cut
-from irsplit.passes.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from irsplit.errors import IrsplitError, ParseError, PassError, VerifyError
+from irsplit.base.entry_points import offers
+from irsplit.base.errors import IrsplitError, ParseError, PassError, VerifyError
 from irsplit.ir import Model, verify
-from irsplit.offers import offers
 from irsplit.passes.base import Context, Pass
 
 ENTRY_POINTS = "irsplit.passes"

@@ -3,22 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Model
-from irsplit.lazy import LazyModule
+from irsplit.passes.analysis.dims import sizes_of_call
 from irsplit.passes.assume_sizes import AssumeSizes
 from irsplit.passes.base import Context, Pass
 from irsplit.passes.bind_state import BindState
-from irsplit.passes.dims import sizes_of_call
 from irsplit.passes.pipeline import Pipeline
 from irsplit.passes.rematerialise import Rematerialise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from irsplit.passes import observed
+    from irsplit.passes.analysis import observed
 else:
-    observed = LazyModule("irsplit.passes.observed")
+    observed = LazyModule("irsplit.passes.analysis.observed")
 
 
 def preparation(

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from irsplit.boundary.agreement import agreement, is_comparable
-from irsplit.boundary.ranges import METHODS, quantization, requantization, signal_to_noise_db
-from irsplit.boundary.train import channel_axis
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
+from irsplit.codec_training.agreement import agreement, is_comparable
+from irsplit.codec_training.ranges import METHODS, quantization, requantization, signal_to_noise_db
+from irsplit.codec_training.train import channel_axis
 from irsplit.ir import Model, Node, TensorType, Value
 from irsplit.passes.base import Context, Samples, channel_layout
-from irsplit.passes.boundaries import sends, set_specs, spec_of, specs
-from irsplit.runtime import frame
-from irsplit.runtime.boundary import Boundary, TensorSpec
-from irsplit.runtime.static_model import FLAT
+from irsplit.passes.send_attributes import sends, set_specs, spec_of, specs
+from irsplit.runtime.frame import frame
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.rans_model import FLAT
 
 FEWEST_BITS, MOST_BITS = 2, 8
 LEVELS = tuple(round(2 ** (quarter / 4)) for quarter in range(4 * FEWEST_BITS, 4 * MOST_BITS + 1))

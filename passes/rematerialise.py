@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irsplit.ir import Model
+from irsplit.passes.analysis.recompute import Recompute
 from irsplit.passes.base import Context
-from irsplit.passes.recompute import Recompute
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from irsplit.boundary.ranges import METHODS
-from irsplit.errors import CutError
+from irsplit.base.errors import CutError
+from irsplit.codec_training.ranges import METHODS
 from irsplit.passes.base import Pass
 from irsplit.passes.boundary_ops import BoundaryOps
 from irsplit.passes.quantize_boundary import QuantizeBoundary

@@ -2,25 +2,25 @@
 
 from typing import TYPE_CHECKING
 
-from irsplit.lazy import exports
+from irsplit.base.lazy import exports
 
 if TYPE_CHECKING:
-    from irsplit.runtime.engines import Accelerator, EngineOptions
-    from irsplit.runtime.serving.answers import Answer, ClientMetrics
-    from irsplit.runtime.serving.choosing import Policy
-    from irsplit.runtime.serving.client import RemoteSession, connect
-    from irsplit.runtime.serving.update import Update, update
+    from irsplit.runtime.run.engines import Accelerator, EngineOptions
+    from irsplit.runtime.serving.client.answers import Answer, ClientMetrics
+    from irsplit.runtime.serving.client.session import RemoteSession, connect
+    from irsplit.runtime.serving.client.switching import Policy
+    from irsplit.runtime.serving.client.update import Update, update
 
 _HOMES = {
-    "Accelerator": "irsplit.runtime.engines",
-    "Answer": "irsplit.runtime.serving.answers",
-    "ClientMetrics": "irsplit.runtime.serving.answers",
-    "EngineOptions": "irsplit.runtime.engines",
-    "Policy": "irsplit.runtime.serving.choosing",
-    "RemoteSession": "irsplit.runtime.serving.client",
-    "Update": "irsplit.runtime.serving.update",
-    "connect": "irsplit.runtime.serving.client",
-    "update": "irsplit.runtime.serving.update",
+    "Accelerator": "irsplit.runtime.run.engines",
+    "Answer": "irsplit.runtime.serving.client.answers",
+    "ClientMetrics": "irsplit.runtime.serving.client.answers",
+    "EngineOptions": "irsplit.runtime.run.engines",
+    "Policy": "irsplit.runtime.serving.client.switching",
+    "RemoteSession": "irsplit.runtime.serving.client.session",
+    "Update": "irsplit.runtime.serving.client.update",
+    "connect": "irsplit.runtime.serving.client.session",
+    "update": "irsplit.runtime.serving.client.update",
 }
 
 __all__ = [

@@ -11,8 +11,8 @@ import numpy as np
 
 import irsplit
 from irsplit import LocalSession
-from irsplit.runtime.frame import native_available
-from irsplit.runtime.operators import library
+from irsplit.runtime.frame.frame import native_available
+from irsplit.runtime.run.ort_operators import library
 
 COMPILE_ONLY = {"onnx", "google", "flatbuffers", "tflite", "scipy"}
 LOADED = {name.partition(".")[0] for name in sys.modules}

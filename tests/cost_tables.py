@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from hypothesis import strategies as st
 
-from irsplit.cost import Coded, CostTable, Group, Place, Tensor
+from irsplit.planner.cost import Coded, CostTable, Group, Place, Tensor
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, crossing, evaluate
 from irsplit.profiles.model import NO_MESSAGE, Link, Message

@@ -16,13 +16,13 @@ import numpy as np
 
 import corpus
 from corpus import CorpusModel
-from irsplit.compiler import compile_model
+from irsplit.base.errors import IrsplitError
+from irsplit.compilation.compiler import compile_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import EXACT
-from irsplit.errors import IrsplitError
 from irsplit.passes import Context, Cut, find_cuts
 from irsplit.passes.rematerialise import Rematerialise
-from irsplit.runtime.session import LocalSession
+from irsplit.runtime.run.session import LocalSession
 from stock_engines import open_model, same_bits
 
 CALLS = 2

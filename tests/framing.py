@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from irsplit import dtypes
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec, zstandard_parameters
-from irsplit.runtime.frame import Codec, open_codec
-from irsplit.runtime.status import Status, StatusError
+from irsplit.base import dtypes
+from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.frame import Codec, open_codec
+from irsplit.runtime.frame.status import Status, StatusError
 
 Array = NDArray[np.generic]
 FRAMABLE = tuple(dtype.name for dtype in dtypes.ALL if dtype.framable)

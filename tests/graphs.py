@@ -5,7 +5,7 @@ from typing import cast
 
 from hypothesis import strategies as st
 
-from irsplit.dtypes import BOOL, F32, I64, STR, U8
+from irsplit.base.dtypes import BOOL, F32, I64, STR, U8
 from irsplit.ir import Constant, Graph, Model, Node, OpaqueType, TensorType, Type, Value
 
 FRAMED = (

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.ir import Graph, Model, Node, TensorType, Type, Value, engine_graph
-from irsplit.passes.boundaries import specs
-from irsplit.runtime import frame
-from irsplit.runtime.boundary import Boundary
+from irsplit.passes.send_attributes import specs
+from irsplit.runtime.frame import frame
+from irsplit.runtime.frame.descriptor import Boundary
 
 Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]

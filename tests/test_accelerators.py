@@ -9,13 +9,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from irsplit import provenance
+from irsplit.base.errors import EngineError
 from irsplit.cli import main
-from irsplit.compiler import compile_model
-from irsplit.errors import EngineError
-from irsplit.runtime.engines import Accelerator, EngineOptions, open_engine
-from irsplit.runtime.serving.server import ServerOptions, load_bundles
-from irsplit.runtime.session import LocalSession
+from irsplit.compilation import provenance
+from irsplit.compilation.compiler import compile_model
+from irsplit.runtime.run.engines import Accelerator, EngineOptions, open_engine
+from irsplit.runtime.run.session import LocalSession
+from irsplit.runtime.serving.server.server import ServerOptions, load_bundles
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parent / "examples" / "digits"

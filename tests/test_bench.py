@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from irsplit.bench import PHASES, Bench, CutCost, Timing, Unsplit, load_bench, to_json
 from irsplit.cli import main
-from irsplit.comparison import compare
+from irsplit.measure.bench import PHASES, Bench, CutCost, Timing, Unsplit, load_bench, to_json
+from irsplit.measure.comparison import compare
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 

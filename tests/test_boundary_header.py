@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from framing import engines
-from irsplit.boundary.header import c_header
-from irsplit.errors import UnsupportedError
-from irsplit.runtime.boundary import Boundary, TensorSpec
+from irsplit.base.errors import UnsupportedError
+from irsplit.codec_training.header import c_header
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
 from test_static_rans import feature_map, trained
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
@@ -40,7 +40,7 @@ FLAGS = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-DIRS_ENCODE_ONLY", 
 
 
 def gcc(*words: str | Path, cwd: Path) -> None:
-    command = ["gcc", *FLAGS, f"-I{RUNTIME / 'include'}", *words]
+    command = ["gcc", *FLAGS, f"-I{RUNTIME / 'c' / 'include'}", *words]
     built = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     assert built.returncode == 0, built.stderr
 
@@ -51,7 +51,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed: boundary.h is NOT compiled here")
     folder = tmp_path_factory.mktemp("core")
-    gcc("-c", *sorted((RUNTIME / "src").glob("*.c")), cwd=folder)
+    gcc("-c", *sorted((RUNTIME / "c" / "src").rglob("*.c")), cwd=folder)
     return sorted(folder.glob("*.o"))
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import irsplit
 from corpus import CorpusModel, cases, feeds, models
-from irsplit.errors import IrsplitError
-from irsplit.runtime.manifest import Manifest
+from irsplit.base.errors import IrsplitError
+from irsplit.runtime.bundle.manifest import Manifest
 from stock_engines import open_model, run_model
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"

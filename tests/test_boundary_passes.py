@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import irsplit
-from irsplit.boundary.agreement import agreement, is_comparable
-from irsplit.boundary.ranges import METHODS, quantization, requantization, signal_to_noise_db
+from irsplit.base.errors import IrsplitError
 from irsplit.cli import main
-from irsplit.errors import IrsplitError
-from irsplit.runtime import frame
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
+from irsplit.codec_training.agreement import agreement, is_comparable
+from irsplit.codec_training.ranges import METHODS, quantization, requantization, signal_to_noise_db
+from irsplit.runtime.frame import frame
+from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irsplit.build import BuildFile
+from irsplit.base.errors import VERSION, ParseError
 from irsplit.cli import main
-from irsplit.depfile import read_depfile, write_depfile
-from irsplit.errors import VERSION, ParseError
+from irsplit.compilation.build import BuildFile
+from irsplit.compilation.depfile import read_depfile, write_depfile
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DIGITS = EXAMPLES / "digits"

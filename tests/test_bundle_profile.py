@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irsplit.bundle_profiling import profile_bundle, tensors_to_feed
+from irsplit.base.errors import PlanError
 from irsplit.cli import main
-from irsplit.compiler import compile_model
-from irsplit.errors import PlanError
+from irsplit.compilation.compiler import compile_model
 from irsplit.ir import parse_model
-from irsplit.passes.cuts import find_cuts
-from irsplit.passes.segment_times import segment_times
-from irsplit.passes.stretches import Stretches, chains
+from irsplit.measure.bundle_profiling import profile_bundle, tensors_to_feed
+from irsplit.measure.measurement import Effort
+from irsplit.passes.analysis.cuts import find_cuts
+from irsplit.passes.planning.segment_times import segment_times
+from irsplit.passes.planning.stages import Stretches, chains
 from irsplit.profiles import CodecSpeed
 from irsplit.profiles.measured import BundleProfile, Coding, Load, load_profile, to_json
-from irsplit.runtime.manifest import Manifest
-from irsplit.sweeps import Effort
+from irsplit.runtime.bundle.manifest import Manifest
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 QUICK = Effort(runs=2, warmup=1, fresh=False)

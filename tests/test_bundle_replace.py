@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import irsplit
-from irsplit.errors import BundleError, EngineError
-from irsplit.runtime import folders
-from irsplit.runtime.engines import DEFAULT_OPTIONS
-from irsplit.runtime.folders import exchange
-from irsplit.runtime.manifest import Manifest
+from irsplit.base import atomic_files as folders
+from irsplit.base.atomic_files import exchange
+from irsplit.base.errors import BundleError, EngineError
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 TESTS = Path(__file__).parent

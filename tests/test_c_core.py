@@ -15,13 +15,13 @@ import pytest
 
 from benchmarks.footprint import CORTEX_M4, code_bytes
 from framing import Array, array_of_bytes, engines
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
-from irsplit.runtime.crc32c import crc32c
+from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame.reference.crc32c import crc32c
 from test_static_rans import feature_map, trained
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests" / "c"
-SOURCES = sorted((ROOT / "runtime" / "src").glob("*.c"))
+SOURCES = sorted((ROOT / "runtime" / "c" / "src").rglob("*.c"))
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-pedantic")
 SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -103,7 +103,8 @@ def needed(*tools: str) -> None:
 
 
 def build(compiler: str, flags: Sequence[str], target: Path, sources: Sequence[Path]) -> None:
-    command = [compiler, *WARNINGS, *flags, f"-I{ROOT / 'runtime' / 'include'}", *map(str, sources), "-o", str(target)]
+    include = f"-I{ROOT / 'runtime' / 'c' / 'include'}"
+    command = [compiler, *WARNINGS, *flags, include, *map(str, sources), "-o", str(target)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
     if "cannot find" in result.stderr and "-m32" in flags:
         pytest.skip("the 32-bit C library is not installed (gcc-multilib): -m32 is NOT checked here")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from irsplit.cli import main
-from irsplit.runtime import frame as framing
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.frame.descriptor import Boundary
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -56,9 +56,9 @@ def check_frames(program: Sequence[str | Path], boundary: Boundary) -> None:
 def test_frames_like_python(compiler: str, boundary: tuple[Path, Boundary], tmp_path: Path) -> None:
     needs(compiler, *TARGETS[compiler])
     program = tmp_path / "frame"
-    sources = [*sorted((ROOT / "runtime" / "src").glob("*.c")), ROOT / "examples" / "c" / "frame.c"]
+    sources = [*sorted((ROOT / "runtime" / "c" / "src").rglob("*.c")), ROOT / "examples" / "c" / "frame.c"]
     static = ("-static",) if TARGETS[compiler] else ()
-    include = (f"-I{ROOT / 'runtime' / 'include'}", f"-I{boundary[0]}")
+    include = (f"-I{ROOT / 'runtime' / 'c' / 'include'}", f"-I{boundary[0]}")
     subprocess.run([compiler, *WARNINGS, *static, *include, *sources, "-o", program], check=True, timeout=300)
     check_frames([*TARGETS[compiler], program], boundary[1])
 
@@ -68,8 +68,8 @@ def test_cortex_m(boundary: tuple[Path, Boundary], tmp_path: Path) -> None:
     flags = ("-mcpu=cortex-m4", "-mthumb", "-Os", "-std=c99", "-ffreestanding", "-Wall", "-Wextra", "-Werror")
     firmware = tmp_path / "firmware.c"
     firmware.write_text('#include "irs.h"\n#include "boundary.h"\nint used = sizeof irs_boundary0_descriptor;\n')
-    include = (f"-I{ROOT / 'runtime' / 'include'}", f"-I{boundary[0]}")
-    sources = [*sorted((ROOT / "runtime" / "src").glob("*.c")), firmware]
+    include = (f"-I{ROOT / 'runtime' / 'c' / 'include'}", f"-I{boundary[0]}")
+    sources = [*sorted((ROOT / "runtime" / "c" / "src").rglob("*.c")), firmware]
     command = ["arm-none-eabi-gcc", *flags, "-DIRS_ENCODE_ONLY", *include, "-c", *sources]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
     assert (tmp_path / "frame.o").is_file()
@@ -92,7 +92,7 @@ def test_the_cmake_package(installed: bool, boundary: tuple[Path, Boundary], tmp
 
     prefix = tmp_path / "prefix"
     if installed:
-        cmake("-S", ROOT / "runtime", "-B", tmp_path / "core")
+        cmake("-S", ROOT / "runtime" / "c", "-B", tmp_path / "core")
         cmake("--build", tmp_path / "core")
         cmake("--install", tmp_path / "core", "--prefix", prefix)
         assert list(prefix.rglob("irsplit-config.cmake"))

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from irsplit.errors import IrsplitError
+from irsplit.base.errors import IrsplitError
 from irsplit.ir import Model, Node, TensorType, Value, equal, parse_model, print_graph, verify
 from irsplit.passes import Context, Cut, Pipeline, find_cuts, registry
 from irsplit.passes.base import Samples

@@ -10,20 +10,20 @@ import pytest
 from onnx import TensorProto, helper
 
 from cost_tables import brute_force
+from irsplit.base.errors import PlanError
 from irsplit.cli import main
-from irsplit.cost import link_ns
-from irsplit.engines.pictures import measure_picture
-from irsplit.errors import PlanError
-from irsplit.fitting import fit
+from irsplit.engines.picture_baseline import measure_picture
 from irsplit.ir import Graph, parse_model
+from irsplit.measure.device_fit import fit
 from irsplit.passes import Context, Pipeline
+from irsplit.passes.analysis.cut import estimated_bytes
+from irsplit.passes.analysis.cuts import find_cuts, schedule
+from irsplit.passes.analysis.recompute import Recompute
 from irsplit.passes.choose_cut import ChooseCut, parse_limits
-from irsplit.passes.cut import estimated_bytes
-from irsplit.passes.cuts import find_cuts, schedule
 from irsplit.passes.partition import Partition
-from irsplit.passes.recompute import Recompute
-from irsplit.passes.stretches import chains, cost_table, measured, moved_bytes
+from irsplit.passes.planning.stages import chains, cost_table, measured, moved_bytes
 from irsplit.planner import Goal, plan, rank_cuts
+from irsplit.planner.cost import link_ns
 from irsplit.profiles import Message, link
 from irsplit.profiles.measured import Coding, Load, ModelProfile, load_profile, to_json
 

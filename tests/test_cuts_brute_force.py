@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from down_sets import Brute, Sides
 from graphs import PLAIN, SMALL, models
 from irsplit.ir import Graph, Model, Node
-from irsplit.passes import Cut, find_cuts, schedule
+from irsplit.passes import Cut, find_cuts
+from irsplit.passes.analysis import schedule
 
 MANY = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 

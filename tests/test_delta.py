@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 import irsplit
-import irsplit.delta
-import irsplit.runtime.patch
-import irsplit.runtime.patch_format
+import irsplit.compilation.delta
+import irsplit.runtime.bundle.patch
+import irsplit.runtime.bundle.patch_format
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.errors import BundleError
 from irsplit.cli import main
-from irsplit.delta import compress_against, write_delta
+from irsplit.compilation.delta import compress_against, write_delta
+from irsplit.compilation.pack import pack_bundle
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE
-from irsplit.errors import BundleError
-from irsplit.pack import pack_bundle
-from irsplit.runtime.folders import MANIFEST
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.patch import apply_delta
-from irsplit.runtime.patch_format import CODINGS, Span, coded, packed, restored, unpacked
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.patch import apply_delta
+from irsplit.runtime.bundle.patch_format import CODINGS, Span, coded, packed, restored, unpacked
 
 TESTS = Path(__file__).parent
 MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -238,10 +238,10 @@ def test_patch_of_an_earlier_release_is_refused_by_its_version(old, tmp_path):
 
 def test_memory_does_not_grow_with_the_files(tmp_path, monkeypatch):
     """Blocks of 64 kB against weights of 4 MB, some changed, some new: both ways hold a few blocks at a time."""
-    for module in (irsplit.delta, irsplit.runtime.patch, irsplit.runtime.patch_format):
+    for module in (irsplit.compilation.delta, irsplit.runtime.bundle.patch, irsplit.runtime.bundle.patch_format):
         monkeypatch.setattr(module, "BLOCK", 1 << 16)
         monkeypatch.setattr(module, "REST_BLOCK", 1 << 16)
-    monkeypatch.setattr(irsplit.runtime.patch_format, "REST_AROUND", 1 << 15)
+    monkeypatch.setattr(irsplit.runtime.bundle.patch_format, "REST_AROUND", 1 << 15)
     for name, seed in (("old", 0), ("new", 1)):
         (tmp_path / "source" / name).mkdir(parents=True)
         model = layers(tmp_path / "source" / name / "dense.onnx", seed)

@@ -14,13 +14,13 @@ import pytest
 from onnx import TensorProto, helper
 
 import irsplit
+from irsplit.base.errors import BundleError, UnsupportedError
 from irsplit.cli import main
 from irsplit.dialects.base import WriteOptions
-from irsplit.errors import BundleError, UnsupportedError
 from irsplit.export import export_bundle
 from irsplit.ir import engine_graph, is_of_the_runtime
-from irsplit.runtime import operators
-from irsplit.runtime.engines import Accelerator, EngineOptions
+from irsplit.runtime.run import ort_operators as operators
+from irsplit.runtime.run.engines import Accelerator, EngineOptions
 from operators_host import Host
 from stock_engines import same_bits
 from test_c_core import needed

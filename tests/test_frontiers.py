@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from down_sets import Brute, Sides
-from irsplit.dtypes import F32
+from irsplit.base.dtypes import F32
 from irsplit.ir import Graph, Node, TensorType, Value
 from irsplit.passes import find_cuts
 

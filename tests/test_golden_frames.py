@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from framing import decoded, engines
-from irsplit.runtime.boundary import Boundary
+from irsplit.runtime.frame.descriptor import Boundary
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*/*.irsf"))
 

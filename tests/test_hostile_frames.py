@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framing import Array, boundaries_with_arrays, decoded, engines, outcome
-from irsplit.errors import BundleError, FrameError, UnsupportedError
-from irsplit.runtime import _native, frame
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec, _unpack, zstandard_parameters
-from irsplit.runtime.crc32c import crc32c
-from irsplit.runtime.reference import HEADER
-from irsplit.runtime.status import Status, StatusError
+from irsplit.base.errors import BundleError, FrameError, UnsupportedError
+from irsplit.runtime.c import _native
+from irsplit.runtime.frame import frame
+from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec, _unpack, zstandard_parameters
+from irsplit.runtime.frame.reference.crc32c import crc32c
+from irsplit.runtime.frame.reference.frame import HEADER
+from irsplit.runtime.frame.status import Status, StatusError
 
 QUANTIZED = TensorSpec("q", "f32", (None, 4), Quantization((0.1,), (3,), outliers=True), "zstandard", b"\3", 8)
 BOUNDARY = Boundary(

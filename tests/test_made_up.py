@@ -10,11 +10,11 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
+from irsplit.base.errors import EngineError, ModelRefusedError
 from irsplit.cli import main
 from irsplit.engines.execute import Call
-from irsplit.engines.made_up import first_taken
-from irsplit.errors import EngineError, ModelRefusedError
-from irsplit.runtime.manifest import TensorInfo
+from irsplit.engines.synthetic_inputs import first_taken
+from irsplit.runtime.bundle.manifest import TensorInfo
 from tflite_models import Sketch
 
 INFOS = [TensorInfo("x", "f32", (None, 3, None)), TensorInfo("y", "u8", (2,))]

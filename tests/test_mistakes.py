@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import irsplit
+from irsplit.base.errors import EngineError
 from irsplit.cli import main
-from irsplit.errors import EngineError
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 
 from framing import FRAMABLE, Array, array_of_bytes, boundaries_with_arrays, decoded, engines
-from irsplit.runtime import frame
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame import frame
+from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
 
 
 def test_the_extension_is_built() -> None:
-    assert frame.native_available(), "irsplit.runtime._native is missing: its build failed (it is optional for users)"
+    assert frame.native_available(), "irsplit.runtime.c._native is missing: its build failed (it is optional for users)"
 
 
 @given(boundaries_with_arrays())

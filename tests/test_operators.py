@@ -21,19 +21,19 @@ from onnx import TensorProto, helper
 
 import operators_host
 from framing import FRAMABLE, Array, boundaries_with_arrays
+from irsplit.base.dtypes import BY_NAME
+from irsplit.base.errors import UnsupportedError
 from irsplit.dialects.onnx.schema import ELEMENT_CODES
-from irsplit.dtypes import BY_NAME
-from irsplit.errors import UnsupportedError
-from irsplit.runtime import frame as framing
-from irsplit.runtime import operators
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
+from irsplit.runtime.run import ort_operators as operators
 from operators_host import Case, Host, check, damages, decode
 from test_c_core import ROOT, SANITIZERS, SOURCES, WARNINGS, needed
 from test_hostile_frames import with_crc
 from test_static_rans import feature_map, trained
 
-ORT = ROOT / "runtime" / "ort"
-COMMAND = ("-fPIC", "-fvisibility=hidden", f"-I{ROOT / 'runtime' / 'include'}")
+ORT = ROOT / "runtime" / "c" / "ort"
+COMMAND = ("-fPIC", "-fvisibility=hidden", f"-I{ROOT / 'runtime' / 'c' / 'include'}")
 NUMBERS = {name: ELEMENT_CODES[BY_NAME[name]] for name in FRAMABLE if name not in ("c64", "c128", "f8e8m0")}
 """ONNX's numbers of element types; of the others onnxruntime gives operators no tensors."""
 
@@ -251,7 +251,7 @@ def test_the_cmake_target(tmp_path: Path) -> None:
     host_header(tmp_path)
     options = ["-DIRS_ORT_OPERATORS=ON", f"-DIRS_ORT_INCLUDE={tmp_path}", "-DIRS_PORTABLE=ON"]
     for words in (
-        ["-S", ROOT / "runtime", "-B", tmp_path / "build", *options],
+        ["-S", ROOT / "runtime" / "c", "-B", tmp_path / "build", *options],
         ["--build", tmp_path / "build", "--target", "irsplit_operators"],
     ):
         subprocess.run(["cmake", *words], check=True, capture_output=True, timeout=300)
@@ -264,7 +264,7 @@ def test_the_cmake_target(tmp_path: Path) -> None:
 def test_both_extensions_have_the_whole_core() -> None:
     modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
     core = {str(path.relative_to(ROOT)) for path in SOURCES}
-    for module, own in zip(modules, ("runtime/_native.c", "runtime/ort/operators.c"), strict=True):
+    for module, own in zip(modules, ("runtime/c/python.c", "runtime/c/ort/operators.c"), strict=True):
         assert set(module["sources"]) == {own, *core}
 
 

@@ -13,12 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import irsplit
+from irsplit.base.errors import BundleError
 from irsplit.cli import main
+from irsplit.compilation.pack import pack_bundle
 from irsplit.dialects.base import WriteOptions
-from irsplit.errors import BundleError
-from irsplit.pack import pack_bundle
-from irsplit.runtime.engines import MappedModel
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import MappedModel
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 IMAGE = np.random.default_rng(0).random((1, 1, 16, 16), np.float32)

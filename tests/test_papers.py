@@ -8,14 +8,14 @@ from benchmarks import paper_jointdnn, paper_neurosurgeon, paper_ushakov, papers
 from benchmarks.networks import alexnet, cost_table, resnet50, resnet101_v2, vgg16
 from benchmarks.resnet import build as build_resnet
 from cost_tables import brute_force
-from irsplit.cost import CostTable, metric_terms
+from irsplit.base.errors import PlanError
 from irsplit.dialects.registry import dialect_of
-from irsplit.errors import PlanError
-from irsplit.passes.cuts import legal_cuts
+from irsplit.passes.analysis.cuts import legal_cuts
 from irsplit.planner import Goal, plan
+from irsplit.planner.cost import CostTable, metric_terms
 from irsplit.planner.network import build
 from irsplit.planner.placement import evaluate
-from irsplit.policies import Prefix, collabdnn, dads, jointdnn, neurosurgeon, prefixes, ushakov, ushakov_rule
+from irsplit.planner.policies import Prefix, collabdnn, dads, jointdnn, neurosurgeon, prefixes, ushakov, ushakov_rule
 from irsplit.profiles import device, link
 
 

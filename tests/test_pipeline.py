@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irsplit.errors import ParseError, PassError
+from irsplit.base.errors import ParseError, PassError
 from irsplit.ir import Model, parse_model
 from irsplit.passes import Context, Pass, Pipeline, registry
 from irsplit.passes.compress_boundary import CompressBoundary

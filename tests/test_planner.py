@@ -9,9 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_tables import LINK, brute_force, chains, dags, every_solution
-from irsplit.cost import METRICS, TERMS, Coded, CostTable, Group, Place, Tensor, from_json, metric_terms, to_json
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.planner import OBJECTIVES, Costs, Goal, NotFoundError, pareto_front, plan, rank_cuts
+from irsplit.planner.cost import (
+    METRICS,
+    TERMS,
+    Coded,
+    CostTable,
+    Group,
+    Place,
+    Tensor,
+    from_json,
+    metric_terms,
+    to_json,
+)
 from irsplit.planner.placement import Solution, crossing, evaluate, stuck_steps, sweep
 from irsplit.planner.result import describe
 from irsplit.profiles import Message

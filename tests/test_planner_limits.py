@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_tables import LINK, brute_force, dags
-from irsplit.cost import Coded, Columns, CostTable, Group, Tensor
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.planner import Goal, NotFoundError, plan, solve
+from irsplit.planner.cost import Coded, Columns, CostTable, Group, Tensor
 from irsplit.planner.flow import minimum_cut, topology
 from irsplit.planner.placement import Solution, evaluate
 from irsplit.planner.repair import exchange, improve, shifted

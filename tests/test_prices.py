@@ -2,13 +2,13 @@
 
 import pytest
 
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.ir import parse_model
+from irsplit.passes.analysis.cuts import find_cuts
 from irsplit.passes.base import Context
 from irsplit.passes.choose_cut import ChooseCut
-from irsplit.passes.cuts import find_cuts
-from irsplit.passes.prices import codings
-from irsplit.passes.stretches import Stretches, chains
+from irsplit.passes.planning.prices import codings
+from irsplit.passes.planning.stages import Stretches, chains
 from irsplit.profiles import CodecSpeed
 from irsplit.profiles.measured import Coding
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.profiles import device, link, names
 from irsplit.profiles.units import parse
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from irsplit import profiling, sweeps
+from irsplit.base.errors import EngineError
 from irsplit.engines.isolate import copies
 from irsplit.engines.measure import Runs, load_of, run_part
-from irsplit.errors import EngineError
+from irsplit.measure import measurement as sweeps
+from irsplit.measure import profiling
+from irsplit.measure.measurement import Effort
+from irsplit.measure.profiling import profile_model
 from irsplit.profiles import NO_MESSAGE
-from irsplit.profiling import profile_model
-from irsplit.runtime.engines import open_engine
-from irsplit.sweeps import Effort
+from irsplit.runtime.run.engines import open_engine
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 

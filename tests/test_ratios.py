@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irsplit.boundary.codec import draft, frame_bytes, train
 from irsplit.cli import main
-from irsplit.compiler import whole_model
+from irsplit.codec_training.codec import draft, frame_bytes, train
+from irsplit.compilation.compiler import whole_model
 from irsplit.engines.inputs import load_calls
 from irsplit.ir import Model, Value, parse_model
 from irsplit.passes.base import Context, Samples
 from irsplit.passes.choose_cut import ChooseCut
-from irsplit.passes.ratios import MOST_BYTES, MOST_CALLS, calls_wanted
-from irsplit.runtime.boundary import TensorSpec
-from irsplit.runtime.engines import DEFAULT_OPTIONS
-from irsplit.runtime.session import LocalSession
+from irsplit.passes.planning.ratios import MOST_BYTES, MOST_CALLS, calls_wanted
+from irsplit.runtime.frame.descriptor import TensorSpec
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS
+from irsplit.runtime.run.session import LocalSession
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 TEXT = """
@@ -75,7 +75,7 @@ def test_widths_count():
 
 
 def test_tensors_that_are_not_tried_are_corrected_by_those_that_are(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("irsplit.passes.ratios.MOST_CUTS", 1)
+    monkeypatch.setattr("irsplit.passes.planning.ratios.MOST_CUTS", 1)
     seen: list[str] = []
     choice = ChooseCut(link="3g", codec="zstandard").choose(parse_model(TEXT), observed(seen)).to_json()
     assert seen == ["a", "x"]

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irsplit.dtypes import F32, I64
+from irsplit.base.dtypes import F32, I64
 from irsplit.ir import Graph, Model, Node, TensorType, Value, engine_graph, parse_model, print_graph, verify
-from irsplit.passes import Context, Cut, Pipeline, find_cuts, schedule
+from irsplit.passes import Context, Cut, Pipeline, find_cuts
+from irsplit.passes.analysis import schedule
+from irsplit.passes.analysis.recompute import Recompute
 from irsplit.passes.partition import split
-from irsplit.passes.recompute import Recompute
 from irsplit.passes.rematerialise import Rematerialise
 
 RULES = Recompute(lambda node: node.op in ("test.cheap", "test.shape"), lambda node: node.op == "test.shape")

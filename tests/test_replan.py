@@ -2,12 +2,12 @@
 
 import pytest
 
-from irsplit.errors import BundleError
+from irsplit.base.errors import BundleError
 from irsplit.ir import parse_model
 from irsplit.passes import Context
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.profiles import link
-from irsplit.runtime.replan import Conditions, cut_costs, fastest
+from irsplit.runtime.serving.client.cut_selection import Conditions, cut_costs, fastest
 
 TEXT = """
 graph @main(%x: f32[1,100000]) -> (%y) {

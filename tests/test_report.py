@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from irsplit.cli import main
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -6,7 +6,7 @@ import pytest
 
 import corpus
 import irsplit
-from irsplit.passes.cuts import legal_cuts
+from irsplit.passes.analysis.cuts import legal_cuts
 from stock_engines import same_bits
 
 STATEFUL = [model for model in corpus.models("models") if model.stateful]

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from graphs import Shape, models
 from interpreter import Array, Machine, array_of, inputs_of, run_model, run_segments
-from irsplit.errors import CutError
+from irsplit.base.errors import CutError
 from irsplit.ir import Graph, Model, clone_graph, equal, operands, parse_model, print_model, verify
-from irsplit.passes import Context, Cut, Pipeline, legal_cuts, schedule
+from irsplit.passes import Context, Cut, Pipeline, legal_cuts
+from irsplit.passes.analysis import schedule
 from irsplit.passes.partition import Partition
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.remove_unused import RemoveUnused

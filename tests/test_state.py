@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 import corpus
+from irsplit.base.errors import PassError
 from irsplit.cli import main
-from irsplit.compiler import compile_model
+from irsplit.compilation.compiler import compile_model
+from irsplit.compilation.verification import verify_bundle
 from irsplit.dialects.registry import read_model
 from irsplit.engines.execute import EXACT
-from irsplit.errors import PassError
 from irsplit.ir import Graph, Model, Value, parse_model, print_graph, verify
 from irsplit.passes import Context, find_cuts
+from irsplit.passes.analysis.recompute import Recompute
 from irsplit.passes.bind_state import BindState, find_states
-from irsplit.passes.recompute import Recompute
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.session import LocalSession
-from irsplit.verification import verify_bundle
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.session import LocalSession
 from stock_engines import open_model, same_bits
 from transformers import decoder, encoder
 

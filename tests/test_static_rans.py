@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from dataset import Split, load_splits, model_input
 from export_onnx import parameters_of
 from framing import Array, decoded, engines, outcome
-from irsplit.boundary.codec import SLOWEST, choose_codec, measure, train, with_zstandard
-from irsplit.boundary.ranges import quantization
-from irsplit.boundary.train import train_model
-from irsplit.errors import BundleError, UnsupportedError
+from irsplit.base.errors import BundleError, UnsupportedError
+from irsplit.codec_training.codec import SLOWEST, choose_codec, measure, train, with_zstandard
+from irsplit.codec_training.ranges import quantization
+from irsplit.codec_training.train import train_model
 from irsplit.profiles import level_speeds
-from irsplit.runtime import _native
-from irsplit.runtime.boundary import Boundary, Quantization, TensorSpec, zstandard_parameters
-from irsplit.runtime.crc32c import crc32c
-from irsplit.runtime.reference import HEADER
-from irsplit.runtime.static_model import Model
-from irsplit.runtime.status import Status
+from irsplit.runtime.c import _native
+from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.rans_model import Model
+from irsplit.runtime.frame.reference.crc32c import crc32c
+from irsplit.runtime.frame.reference.frame import HEADER
+from irsplit.runtime.frame.status import Status
 from network import activations, loss_and_gradients
 from test_hostile_frames import with_crc
 from train import BATCH, LEARNING_RATE, SEED, Adam, shifted
@@ -265,7 +265,7 @@ def test_the_slowest_codec_is_chosen_where_it_wins(monkeypatch: pytest.MonkeyPat
         assert choice.spec.parameters == zstandard_parameters(level), rate
         tried = SLOWEST in {one.name for one in choice.measured}
         assert tried == (rate != 50e6), "encoding alone takes longer than another codec and the link"
-    monkeypatch.setattr("irsplit.boundary.codec.SLOWEST_BYTES", samples[0].nbytes - 1)
+    monkeypatch.setattr("irsplit.codec_training.codec.SLOWEST_BYTES", samples[0].nbytes - 1)
     assert choose_codec(samples, spec, speeds=speeds).spec.parameters == zstandard_parameters(3)
 
 

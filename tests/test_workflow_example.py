@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from irsplit.build import BuildFile
+from irsplit.compilation.build import BuildFile
 
 ROOT = Path(__file__).parent.parent
 WORKFLOW = ".github/workflows/bundles.yml"

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE
 from irsplit.ir import Graph, Model, engine_graph
-from irsplit.passes.cuts import legal_cuts, schedule
+from irsplit.passes.analysis.cuts import legal_cuts, schedule
 from irsplit.passes.partition import split
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 import irsplit
-from irsplit.compiler import whole_model
+from irsplit.compilation.compiler import whole_model
 from irsplit.engines.execute import run_whole
-from irsplit.runtime.engines import DEFAULT_OPTIONS
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS
 
 HERE = Path(__file__).parent
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import onnx
 
+from irsplit.base.errors import BundleError
 from irsplit.dialects.registry import dialect_of
-from irsplit.errors import BundleError
 from irsplit.ir import TensorType, Value
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame.descriptor import Boundary
 
 PREFIX = "irsplit."
 _SENDS, _RECEIVES = f"{PREFIX}sends", f"{PREFIX}receives"

@@ -19,8 +19,8 @@ from olive.passes import Pass
 from olive.passes.pass_config import BasePassConfig, PassConfigParam
 
 from irsplit.adapters.metadata import check_segment, segment_properties
-from irsplit.compiler import compile_model
-from irsplit.runtime.manifest import Manifest
+from irsplit.compilation.compiler import compile_model
+from irsplit.runtime.bundle.manifest import Manifest
 
 
 class IrsplitSplit(Pass):

@@ -15,8 +15,8 @@ import onnx_ir
 from onnx_ir.passes import FunctionalPass, PassBase, PassResult
 
 from irsplit.adapters.metadata import segment_properties
-from irsplit.compiler import Compiled, compile_model
-from irsplit.errors import BundleError
+from irsplit.base.errors import BundleError
+from irsplit.compilation.compiler import Compiled, compile_model
 
 _INLINE_LIMIT = 1 << 30
 """Bytes of weights from which on they are saved beside the model: protobuf cannot hold 2 GiB."""

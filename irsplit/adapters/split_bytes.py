@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from irsplit.compiler import compile_model
-from irsplit.errors import BundleError, IrsplitError, ModelError
-from irsplit.runtime.folders import new_folder
-from irsplit.runtime.manifest import Manifest
+from irsplit.base.atomic_files import new_folder
+from irsplit.base.errors import BundleError, IrsplitError, ModelError
+from irsplit.compilation.compiler import compile_model
+from irsplit.runtime.bundle.manifest import Manifest
 
 _TFLITE_MAGIC = slice(4, 8), b"TFL3"
 

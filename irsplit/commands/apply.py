@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.commands.progress import progress
-from irsplit.runtime.patch import apply_delta
+from irsplit.runtime.bundle.patch import apply_delta
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/old

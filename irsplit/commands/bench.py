@@ -5,22 +5,22 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from irsplit.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import PlanError
 from irsplit.commands.arguments import add_cuts, add_link, add_state
 from irsplit.commands.coding import add_coding
 from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.inputs import add_dims, model_dims, parse_inputs
 from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
-from irsplit.comparison import Change, Comparison, compare
-from irsplit.compiler import whole_model
+from irsplit.compilation.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
-from irsplit.errors import PlanError
+from irsplit.measure.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
+from irsplit.measure.comparison import Change, Comparison, compare
+from irsplit.measure.measurement import Effort
 from irsplit.planner import human
 from irsplit.profiles import link
-from irsplit.runtime.folders import write_file
-from irsplit.sweeps import Effort
 
 EXAMPLES = """
 irsplit bench examples/digits/digits.onnx --cuts 4,11 --quick --link lte --json build/bench.json

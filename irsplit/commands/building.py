@@ -5,13 +5,13 @@ from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from irsplit.build import Target, read_targets
+from irsplit.base.errors import ParseError
 from irsplit.commands.log import Log, say
 from irsplit.commands.output import print_json
 from irsplit.commands.progress import progress
-from irsplit.depfile import write_depfile
-from irsplit.errors import ParseError
-from irsplit.runtime.manifest import MANIFEST
+from irsplit.compilation.build import Target, read_targets
+from irsplit.compilation.depfile import write_depfile
+from irsplit.runtime.bundle.manifest import MANIFEST
 
 _SAID = {"fresh": "unchanged", "start": "compiling {model}", "done": "{bundle} ({seconds} s)", "error": "{text}"}
 """What people read of an event; other events, such as remarks, have a text of their own."""

@@ -4,6 +4,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.base.errors import BundleError, IrsplitError, ParseError, short
 from irsplit.commands.arguments import add_cuts, add_dims, add_state, positive
 from irsplit.commands.building import run_build_file
 from irsplit.commands.coding import add_coding
@@ -11,13 +12,12 @@ from irsplit.commands.log import Log
 from irsplit.commands.output import print_json, size
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import progress
-from irsplit.compiler import compile_model, whole_model
-from irsplit.depfile import write_depfile
+from irsplit.compilation.compiler import compile_model, whole_model
+from irsplit.compilation.depfile import write_depfile
 from irsplit.dialects.base import WriteOptions
 from irsplit.engines.inputs import input_files, load_calls
-from irsplit.errors import BundleError, IrsplitError, ParseError, short
 from irsplit.passes.targets import boundary_bits
-from irsplit.runtime.manifest import MANIFEST
+from irsplit.runtime.bundle.manifest import MANIFEST
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits

@@ -10,7 +10,7 @@ import shtab
 from irsplit import profiles
 from irsplit.commands.registry import COMMANDS, module_of
 from irsplit.passes.choose_cut import OBJECTIVES
-from irsplit.runtime.boundary import codec_names
+from irsplit.runtime.frame.descriptor import codec_names
 
 EXAMPLES = """
 irsplit completion bash

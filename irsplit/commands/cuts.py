@@ -4,12 +4,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from irsplit.base.errors import short
 from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.progress import working
 from irsplit.dialects.registry import dialect_of
-from irsplit.errors import short
 from irsplit.ir import TensorType, Value
 from irsplit.passes import Cut
 from irsplit.passes.preparation import prepared

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from irsplit.commands.output import size
 from irsplit.commands.progress import progress
-from irsplit.delta import write_delta
+from irsplit.compilation.delta import write_delta
 from irsplit.ir.printer import PLACES
 
 EXAMPLES = """

@@ -2,8 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from irsplit.errors import EngineError
-from irsplit.runtime.engines import Accelerator, EngineOptions
+from irsplit.base.errors import EngineError
+from irsplit.runtime.run.engines import Accelerator, EngineOptions
 
 
 def add_engine(parser: ArgumentParser, threads: int = 1) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from irsplit.commands.engine import add_engine, engine_options
 from irsplit.export import ENGINES, export_bundle
-from irsplit.runtime.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits

@@ -4,11 +4,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.boundary.header import c_header
-from irsplit.errors import BundleError
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.folders import write_file
-from irsplit.runtime.manifest import Manifest
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import BundleError
+from irsplit.codec_training.header import c_header
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame.descriptor import Boundary
 
 CORE_CODECS = ("raw", "static-rans")
 """What irs_encode and irs_decode do without hooks."""

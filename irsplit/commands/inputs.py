@@ -7,11 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from irsplit.base.errors import EngineError
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_input
-from irsplit.errors import EngineError
-from irsplit.passes.dims import given_sizes, parse_sizes
-from irsplit.runtime.manifest import TensorInfo
+from irsplit.passes.analysis.dims import given_sizes, parse_sizes
+from irsplit.runtime.bundle.manifest import TensorInfo
 
 
 def add_dims(parser: ArgumentParser) -> None:

@@ -3,13 +3,13 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.base.errors import short
 from irsplit.commands.output import print_json, size, table
 from irsplit.dialects.registry import read_model
-from irsplit.errors import short
 from irsplit.ir import print_model
-from irsplit.runtime.boundary import Quantization, TensorSpec, zstandard_level
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.store import is_bundle
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.store import is_bundle
+from irsplit.runtime.frame.descriptor import Quantization, TensorSpec, zstandard_level
 
 EXAMPLES = """
 irsplit inspect examples/digits/digits.onnx

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import EngineError
-from irsplit.runtime.folders import write_file
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import EngineError
 
 _MODULE = "irsplit.adapters.olive"
 _PASSES = ("IrsplitSplit", "IrsplitCheck")

@@ -4,12 +4,12 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import ModelError, ParseError, VerifyError
 from irsplit.dialects.registry import dialect_of
-from irsplit.errors import ModelError, ParseError, VerifyError
 from irsplit.ir import Model, parse_model, print_model, verify
 from irsplit.passes import Context, Pipeline
 from irsplit.passes.preparation import context_of
-from irsplit.runtime.folders import write_file
 
 IR_TEXT = ".irs"
 

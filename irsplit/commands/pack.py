@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.commands.output import size
-from irsplit.pack import pack_bundle
+from irsplit.compilation.pack import pack_bundle
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits

@@ -11,14 +11,14 @@ from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import observer, whole_model
-from irsplit.cost import Place, unit
+from irsplit.compilation.compiler import observer, whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
-from irsplit.passes.choice import Choice
+from irsplit.passes.planning.choice import Choice
 from irsplit.passes.preparation import prepared
 from irsplit.passes.targets import boundary_bits
 from irsplit.planner import Costs
+from irsplit.planner.cost import Place, unit
 
 EXAMPLES = """
 irsplit plan examples/digits/digits.onnx --device pixel-2 --link lte

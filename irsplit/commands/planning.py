@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from irsplit.commands.arguments import add_link, positive
 from irsplit.passes.choose_cut import OBJECTIVES, PATTERNS, ChooseCut
-from irsplit.passes.rules import RULES
+from irsplit.passes.planning.policies import RULES
 
 
 def add_plan_arguments(parser: ArgumentParser) -> None:

@@ -4,24 +4,24 @@ import datetime
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.bundle_profiling import profile_bundle, tensors_to_feed
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import PlanError
 from irsplit.commands.arguments import add_cuts
 from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.inputs import add_dims, bundle_dims, model_dims, parse_inputs
 from irsplit.commands.progress import progress
-from irsplit.compiler import whole_model
+from irsplit.compilation.compiler import whole_model
 from irsplit.dialects.registry import dialect_of
-from irsplit.errors import PlanError
-from irsplit.fitting import device_toml, fit
+from irsplit.measure.bundle_profiling import profile_bundle, tensors_to_feed
+from irsplit.measure.device_fit import device_toml, fit
+from irsplit.measure.measurement import Effort
+from irsplit.measure.profiling import profile_model
+from irsplit.passes.planning.stages import chains
 from irsplit.passes.preparation import prepared
-from irsplit.passes.stretches import chains
 from irsplit.planner import human
 from irsplit.profiles.measured import Measured, ModelProfile, to_json
-from irsplit.profiling import profile_model
-from irsplit.runtime.folders import write_file
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.store import is_bundle
-from irsplit.sweeps import Effort
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.store import is_bundle
 
 EXAMPLES = """
 irsplit profile examples/digits/digits.onnx -o build/profile.json --quick

@@ -5,8 +5,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from irsplit.lazy import LazyModule
-from irsplit.progress import Progress, silent
+from irsplit.base.lazy import LazyModule
+from irsplit.base.progress import Progress, silent
 
 if TYPE_CHECKING:
     import rich.console as consoles

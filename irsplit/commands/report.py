@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from irsplit import sources
+from irsplit.base.atomic_files import write_file
 from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.coding import add_pricing
 from irsplit.commands.inputs import parse_inputs
@@ -13,17 +13,17 @@ from irsplit.commands.log import say, say_remarks
 from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compiler import conditions_of, observer, preparation_of, whole_model
+from irsplit.compilation import sources
+from irsplit.compilation.compiler import conditions_of, observer, preparation_of, whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
 from irsplit.passes import Pipeline
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.preparation import context_of, preparation, sizes_in
 from irsplit.passes.targets import boundary_bits
-from irsplit.report import coded_inputs, render, report_data
-from irsplit.runtime.folders import write_file
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.store import is_bundle
+from irsplit.reporting import coded_inputs, render, report_data
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.store import is_bundle
 
 EXAMPLES = """
 irsplit report examples/digits/digits.onnx -o build/report.html --device pixel-2 --link lte

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from irsplit.base.atomic_files import write_file
 from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.inputs import parse_inputs
 from irsplit.commands.output import size
 from irsplit.commands.progress import working
 from irsplit.engines.execute import run_bundle
 from irsplit.engines.isolate import isolated
-from irsplit.runtime.folders import write_file
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.session import check_inputs
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.session import check_inputs
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits

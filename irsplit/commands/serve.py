@@ -5,16 +5,16 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.base.errors import ServeError
 from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.token import add_token, token_of
-from irsplit.delta import write_delta
-from irsplit.errors import ServeError
-from irsplit.runtime.serving.batching import Batching
-from irsplit.runtime.serving.logs import configure
-from irsplit.runtime.serving.served import Limits
+from irsplit.compilation.delta import write_delta
+from irsplit.runtime.serving.server.batching import Batching
+from irsplit.runtime.serving.server.logs import configure
+from irsplit.runtime.serving.server.served import Limits
 
 try:
-    from irsplit.runtime.serving.server import Server, ServerOptions, serve
+    from irsplit.runtime.serving.server.server import Server, ServerOptions, serve
 except ImportError as missing:
     raise ServeError(f"serving needs more packages ({missing}); pip install 'irsplit[serve]'") from missing
 

@@ -4,7 +4,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.errors import ServeError
+from irsplit.base.errors import ServeError
 
 TOKEN_VARIABLE = "IRSPLIT_TOKEN"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from irsplit.commands.log import say
 from irsplit.commands.output import size
 from irsplit.commands.token import add_token, token_of
-from irsplit.runtime.serving.update import update
+from irsplit.runtime.serving.client.update import update
 
 EXAMPLES = """
 irsplit update build/digits --from http://server:8000

@@ -7,9 +7,9 @@ from pathlib import Path
 from irsplit.commands.inputs import add_dims, bundle_dims, parse_inputs
 from irsplit.commands.output import print_json, table
 from irsplit.commands.progress import progress
+from irsplit.compilation.verification import TOLERANCE, OutputDifference, verify_bundle
 from irsplit.engines.inputs import load_calls
-from irsplit.runtime.manifest import Manifest, TensorInfo
-from irsplit.verification import TOLERANCE, OutputDifference, verify_bundle
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from irsplit.errors import ModelError, short
+from irsplit.base.errors import ModelError, short
 
 
 def file_beside(model: Path, name: str, what: str) -> tuple[Path, int]:

@@ -3,10 +3,10 @@
 from functools import cache
 from pathlib import Path
 
+from irsplit.base.entry_points import offers
+from irsplit.base.errors import IrsplitError, ModelError
 from irsplit.dialects.base import Dialect
-from irsplit.errors import IrsplitError, ModelError
 from irsplit.ir import Model
-from irsplit.offers import offers
 
 ENTRY_POINTS = "irsplit.dialects"
 

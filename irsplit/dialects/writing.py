@@ -1,15 +1,12 @@
 """Several model files at once: copying weights leaves Python's lock, so two files cost the time of one."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from irsplit.base.digests import THREADS
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.ir import Graph, Model, without_collector
-
-THREADS = min(4, os.cpu_count() or 1)
-"""As many as help: then the disk or the memory is busy."""
 
 
 @without_collector()

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from irsplit.runtime.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.session import LocalSession
-from irsplit.runtime.state import StateInfo, States, open_segment
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
+from irsplit.runtime.run.session import LocalSession
+from irsplit.runtime.run.state import StateInfo, States, open_segment
 
 Call = Mapping[str, NDArray[Any]]
 """Inputs of one inference by name."""

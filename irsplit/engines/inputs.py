@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.dtypes import BY_NAME
-from irsplit.errors import EngineError, UnsupportedError
+from irsplit.base.dtypes import BY_NAME
+from irsplit.base.errors import EngineError, UnsupportedError
+from irsplit.base.lazy import LazyModule
 from irsplit.ir import TensorType, Value
-from irsplit.lazy import LazyModule
-from irsplit.runtime.manifest import TensorInfo
-from irsplit.runtime.session import check_inputs
+from irsplit.runtime.bundle.manifest import TensorInfo
+from irsplit.runtime.run.session import check_inputs
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, BinaryIO, ParamSpec, Protocol, TypeVar
 
-from irsplit.errors import EngineError, IrsplitError
+from irsplit.base.errors import EngineError, IrsplitError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from irsplit.engines.execute import Call, Part, SegmentFile
 from irsplit.profiles.measured import Coding, Load
-from irsplit.runtime import frame as framing
-from irsplit.runtime.boundary import Boundary, TensorSpec, zstandard_parameters
-from irsplit.runtime.engines import EngineOptions, open_engine
-from irsplit.runtime.session import DeviceSession, LocalSession, ServerSession
-from irsplit.runtime.state import States
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.frame.descriptor import Boundary, TensorSpec, zstandard_parameters
+from irsplit.runtime.run.engines import EngineOptions, open_engine
+from irsplit.runtime.run.session import DeviceSession, LocalSession, ServerSession
+from irsplit.runtime.run.state import States
 
 _LONGEST_NS = 1_000_000_000  # a part is measured for about this long at most
 _STATUS = Path("/proc/self/status")

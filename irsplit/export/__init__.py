@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from irsplit.errors import BundleError
+from irsplit.base.atomic_files import new_folder
+from irsplit.base.errors import BundleError
 from irsplit.export.framed import write_framed
-from irsplit.runtime.engines import ONE_THREAD, EngineOptions
-from irsplit.runtime.folders import new_folder
-from irsplit.runtime.manifest import MANIFEST, Manifest, TensorInfo, manifest_text
-from irsplit.runtime.operators import library
-from irsplit.runtime.serving.messages import DATATYPES, FRAME
-from irsplit.runtime.serving.served import answer_tensors
+from irsplit.runtime.bundle.manifest import MANIFEST, Manifest, TensorInfo, manifest_text
+from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
+from irsplit.runtime.run.ort_operators import library
+from irsplit.runtime.serving.protocol.messages import DATATYPES, FRAME
+from irsplit.runtime.serving.server.served import answer_tensors
 
 _CODE = Path(__file__).parent
 _DNS_LABEL = re.compile("[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -135,7 +135,7 @@ http_options:
   port: 8000
 grpc_options:
   port: 9000
-  grpc_servicer_functions: [irsplit.runtime.serving.grpc_methods.add_to_server]
+  grpc_servicer_functions: [irsplit.runtime.serving.server.grpc_methods.add_to_server]
 applications:
 - name: {json.dumps(service.name)}
   route_prefix: /

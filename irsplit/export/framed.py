@@ -1,6 +1,6 @@
 """Segments of an ONNX bundle as models that begin and end with frames, for any host of ONNX Runtime.
 
-The operators of `runtime/ort` stand where the runtime unpacks and packs; nothing else of a segment changes, and its
+The operators of `runtime/c/ort` stand where the runtime unpacks and packs; nothing else of a segment changes, and its
 weights are copied by the dialect's writer, which does not look at them.
 """
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit import dtypes
+from irsplit.base import dtypes
+from irsplit.base.errors import BundleError
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.registry import dialect
-from irsplit.errors import BundleError
 from irsplit.ir import Graph, Node, TensorType, Value, walk
-from irsplit.runtime.boundary import Boundary
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.operators import CODECS
-from irsplit.runtime.serving.messages import FRAME
-from irsplit.runtime.state import StateInfo
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.run.ort_operators import CODECS
+from irsplit.runtime.run.state import StateInfo
+from irsplit.runtime.serving.protocol.messages import FRAME
 
 _NEXT_FRAME = "next_frame"
 """What a model gives that is itself fed a frame."""

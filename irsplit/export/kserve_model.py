@@ -14,9 +14,9 @@ from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse, to_http_parameters
 
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.serving import messages
-from irsplit.runtime.serving.service import service_of
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.serving.protocol import messages
+from irsplit.runtime.serving.server.service import service_of
 
 HERE = Path(__file__).parent
 

@@ -14,13 +14,13 @@ from ray.serve.grpc_util import RayServegRPCContext
 from starlette.requests import Request
 from starlette.responses import Response
 
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.serving.bodies import Bodies
-from irsplit.runtime.serving.grpc_methods import GrpcMethods
-from irsplit.runtime.serving.http_server import HttpDoor
-from irsplit.runtime.serving.messages import ServiceError
-from irsplit.runtime.serving.served import Limits
-from irsplit.runtime.serving.service import service_of
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.serving.protocol.messages import ServiceError
+from irsplit.runtime.serving.server.grpc_methods import GrpcMethods
+from irsplit.runtime.serving.server.http_server import HttpDoor
+from irsplit.runtime.serving.server.memory_budget import Bodies
+from irsplit.runtime.serving.server.served import Limits
+from irsplit.runtime.serving.server.service import service_of
 
 HERE = Path(__file__).parent
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.serving.hosted import HostedBundle
-from irsplit.runtime.serving.messages import Code, InferRequest, ServiceError, Tensor, frame_tensor, to_array
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, Tensor, frame_tensor, to_array
+from irsplit.runtime.serving.server.hosted import HostedBundle
 
 SEQUENCE_START, SEQUENCE_END = 1, 2
 CODES = {

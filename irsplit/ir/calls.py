@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
-from irsplit.errors import ModelError, short
+from irsplit.base.errors import ModelError, short
 from irsplit.ir.core import Graph, Node, walk
 
 DEEPEST_CALLS = 1000

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import short
+from irsplit.base.errors import short
 from irsplit.ir.types import Type
 
 DEEPEST_BODIES = 100

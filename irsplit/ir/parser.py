@@ -6,8 +6,8 @@ from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from typing import NoReturn, TypeVar
 
-from irsplit.dtypes import BY_NAME
-from irsplit.errors import ParseError, short
+from irsplit.base.dtypes import BY_NAME
+from irsplit.base.errors import ParseError, short
 from irsplit.ir.core import DEEPEST_BODIES, Attribute, Buffer, Constant, Graph, Model, Node, Value
 from irsplit.ir.printer import NOWHERE, PLACES
 from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type

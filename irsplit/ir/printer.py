@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from irsplit.errors import short
+from irsplit.base.errors import short
 from irsplit.ir.core import Attribute, Constant, Graph, Model, Node, Value
 from irsplit.ir.types import Dim, OpaqueType, Quantization, Type
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from math import prod
 
-from irsplit.dtypes import DType
+from irsplit.base.dtypes import DType
 
 Dim = int | str | None
 """A dimension: a number, a symbol that equals itself wherever it appears, or unknown."""

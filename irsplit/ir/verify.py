@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from irsplit.errors import VerifyError, short
+from irsplit.base.errors import VerifyError, short
 from irsplit.ir.core import DEEPEST_BODIES, Graph, Model, Node, Value
 from irsplit.ir.printer import around
 

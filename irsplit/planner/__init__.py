@@ -6,7 +6,7 @@ are first asked for. Ranking cuts needs none of them.
 
 from typing import TYPE_CHECKING
 
-from irsplit.lazy import exports
+from irsplit.base.lazy import exports
 from irsplit.planner.goal import OBJECTIVES, Goal, human
 from irsplit.planner.ranking import Ranked, best_cut, rank_cuts
 from irsplit.planner.result import Baseline, Costs, Plan, Switch

@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-from irsplit.cost import Columns
+from irsplit.planner.cost import Columns
 from irsplit.planner.goal import Goal
 from irsplit.planner.lagrange import Impossible, Search, search
 from irsplit.planner.network import Network

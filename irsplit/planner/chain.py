@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from irsplit.cost import METRICS, TERMS, Columns, Crossings, Ints
+from irsplit.planner.cost import METRICS, TERMS, Columns, Crossings, Ints
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, evaluate
 

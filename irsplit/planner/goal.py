@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from irsplit.cost import METRICS, STAGES, UNITS, unit
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
+from irsplit.planner.cost import METRICS, STAGES, UNITS, unit
 from irsplit.planner.placement import Solution
 
 # `throughput` is the period of the pipeline: the time of its slowest stage.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import milp
 from scipy.sparse import csr_array
 
-from irsplit.cost import METRICS, TERMS, Columns, Crossings, Ints
+from irsplit.planner.cost import METRICS, TERMS, Columns, Crossings, Ints
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, evaluate
 

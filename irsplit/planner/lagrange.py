@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from irsplit.cost import METRICS, TERMS, Columns, Mask, metric_terms
+from irsplit.planner.cost import METRICS, TERMS, Columns, Mask, metric_terms
 from irsplit.planner.goal import Goal
 from irsplit.planner.network import Network, Relaxed
 from irsplit.planner.placement import Solution, evaluate

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irsplit.cost import TERMS, Columns, Ints, Mask
+from irsplit.planner.cost import TERMS, Columns, Ints, Mask
 from irsplit.planner.flow import Topology, minimum_cut, topology
 
 _WORKING = TERMS.index("working_bytes")

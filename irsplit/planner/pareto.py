@@ -1,7 +1,7 @@
 """The Pareto front of two objectives: minimum cuts along the hull, then limits into its corners."""
 
-from irsplit.cost import CostTable
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
+from irsplit.planner.cost import CostTable
 from irsplit.planner.result import Plan
 from irsplit.planner.solve import plan
 

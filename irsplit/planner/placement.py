@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.cost import METRICS, TERMS, Columns, Crossings, Ints, Mask
+from irsplit.planner.cost import METRICS, TERMS, Columns, Crossings, Ints, Mask
 
 _WORKING = TERMS.index("working_bytes")
 

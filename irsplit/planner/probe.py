@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.cost import METRICS, TERMS, Columns, Crossings, Ints, Mask
+from irsplit.planner.cost import METRICS, TERMS, Columns, Crossings, Ints, Mask
 
 _WORKING = TERMS.index("working_bytes")
 _LARGEST_CLOSURE = 12_000  # groups; the closure takes n * n bits

@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from irsplit.cost import Columns, CostTable, Mask, metric_terms
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
+from irsplit.planner.cost import Columns, CostTable, Mask, metric_terms
 from irsplit.planner.goal import Goal, human
 from irsplit.planner.placement import Sweep, stuck_steps, sweep
 from irsplit.planner.result import Costs, figures, switches

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from irsplit.cost import Columns, Ints, Mask
+from irsplit.planner.cost import Columns, Ints, Mask
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, Sweep, crossing, evaluate, stuck_steps, sweep
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irsplit.cost import (
+from irsplit.planner.cost import (
     METRICS,
     TERMS,
     Coded,

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from irsplit.cost import Columns, CostTable, Place, metric_terms
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.planner import chain
 from irsplit.planner.branch import branch
+from irsplit.planner.cost import Columns, CostTable, Place, metric_terms
 from irsplit.planner.goal import Goal, human
 from irsplit.planner.integer import solve_exactly
 from irsplit.planner.lagrange import Impossible

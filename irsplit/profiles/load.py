@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.profiles.model import CodecEstimate, CodecSpeed, Device, Link
 from irsplit.profiles.units import convert, parse
 

@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Self
 
-from irsplit.errors import PlanError
+from irsplit.base.errors import PlanError
 from irsplit.profiles.model import NO_MESSAGE, CodecSpeed, Message
 
 FORMAT = "irsplit-profile/2"

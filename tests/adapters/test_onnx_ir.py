@@ -8,8 +8,8 @@ import pytest
 
 import irsplit
 from irsplit.adapters.metadata import check_segment, received_boundary, sent_boundary
-from irsplit.errors import BundleError, IrsplitError
-from irsplit.runtime.manifest import Manifest
+from irsplit.base.errors import BundleError, IrsplitError
+from irsplit.runtime.bundle.manifest import Manifest
 
 onnx_ir: Any = pytest.importorskip("onnx_ir", reason="ONNX-IR IS NOT INSTALLED: pip install 'irsplit[test]'")
 common: Any = pytest.importorskip("onnx_ir.passes.common")
@@ -43,7 +43,7 @@ def test_segments_carry_their_boundary(tmp_path: Path) -> None:
         assert result.model is not model
         onnx_ir.save(result.model, tmp_path / f"{place}.onnx")
     device, server = (check_segment(tmp_path / f"{place}.onnx") for place in ("device", "server"))
-    assert device["irsplit.bundle"] == server["irsplit.bundle"]
+    assert device["irsplit.compilation.bundle_writer"] == server["irsplit.compilation.bundle_writer"]
     assert sent_boundary(device) == received_boundary(server)
     assert received_boundary(device) is sent_boundary(server) is None
     assert len(list(model.graph)) == len(list(onnx_ir.load(DIGITS / "digits.onnx").graph))

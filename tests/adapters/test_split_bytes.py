@@ -8,8 +8,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import irsplit
-from irsplit.errors import BundleError, ModelError
-from irsplit.runtime.boundary import Boundary
+from irsplit.base.errors import BundleError, ModelError
+from irsplit.runtime.frame.descriptor import Boundary
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "digits"
 

@@ -8,9 +8,9 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 from irsplit.dialects.onnx import ONNX
 from irsplit.dialects.tflite.operators import summed
-from irsplit.fitting import FEATURES, features
 from irsplit.ir import Graph, Node, Value
-from irsplit.passes.stretches import estimated_ns
+from irsplit.measure.device_fit import FEATURES, features
+from irsplit.passes.planning.stages import estimated_ns
 from irsplit.profiles import Device
 
 DEVICE = Device("d", {"conv": 10**9, "depthwise": 10**9, "matmul": 10**9}, bytes_s=10**9, overhead_ns=1000)

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from irsplit.base.dtypes import F32
 from irsplit.dialects.onnx import ONNX
-from irsplit.dtypes import F32
 from irsplit.ir import Constant, Model, Node, TensorType, Value, verify
 from stock_engines import open_model
 

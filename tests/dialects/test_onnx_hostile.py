@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from irsplit.base.errors import IrsplitError, ModelError, UnsupportedError
 from irsplit.dialects.onnx import ONNX
-from irsplit.errors import IrsplitError, ModelError, UnsupportedError
 
 
 def small_model() -> onnx.ModelProto:

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
+from irsplit.base.errors import ModelError, UnsupportedError
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import ONNX
-from irsplit.errors import ModelError, UnsupportedError
 from irsplit.ir import Model, engine_graph, verify
-from irsplit.passes.cuts import find_cuts, schedule
+from irsplit.passes.analysis.cuts import find_cuts, schedule
 from irsplit.passes.partition import split
 from stock_engines import open_model, same_bits
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import corpus
+from irsplit.base.dtypes import F32, I64, U8
 from irsplit.dialects.onnx import ONNX
-from irsplit.dtypes import F32, I64, U8
 from irsplit.ir import Model, OpaqueType, TensorType, Value
 
 RUNNABLE = [model for model in corpus.models("models", "micro") if model.format == "onnx"]

@@ -14,7 +14,7 @@ from onnx.backend.test.case.node import collect_testcases
 
 from irsplit.dialects.onnx import ONNX, inference
 from irsplit.ir import engine_graph, verify
-from irsplit.passes.cuts import Cut, find_cuts, schedule
+from irsplit.passes.analysis.cuts import Cut, find_cuts, schedule
 from irsplit.passes.partition import split
 from stock_engines import Engine, open_model
 

@@ -10,9 +10,9 @@ from ai_edge_litert import schema_py_generated as schema
 import corpus
 import tflite_objects
 from corpus import CorpusModel
+from irsplit.base.errors import IrsplitError, UnsupportedError
 from irsplit.dialects.tflite import TFLITE
 from irsplit.dialects.tflite.schema import ENUMS, TABLES, UNIONS
-from irsplit.errors import IrsplitError, UnsupportedError
 from stock_engines import run_model
 from tflite_models import Sketch
 

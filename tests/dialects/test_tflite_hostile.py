@@ -9,10 +9,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 import corpus
 from corpus import CorpusModel
+from irsplit.base.errors import IrsplitError, ModelError, ModelRefusedError, UnsupportedError
 from irsplit.dialects.tflite import TFLITE
-from irsplit.errors import IrsplitError, ModelError, ModelRefusedError, UnsupportedError
 from irsplit.ir import verify
-from irsplit.runtime.engines import open_engine
+from irsplit.runtime.run.engines import open_engine
 from tflite_models import Sketch
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"

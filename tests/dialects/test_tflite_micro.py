@@ -13,7 +13,7 @@ import corpus
 import tflite_objects
 from corpus import CorpusModel
 from irsplit.dialects.tflite import TFLITE
-from irsplit.passes.cuts import legal_cuts
+from irsplit.passes.analysis.cuts import legal_cuts
 
 micro = pytest.importorskip("tflite_micro", reason="pip install tflite-micro to run segments on TFLite Micro")
 

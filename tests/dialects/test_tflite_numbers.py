@@ -7,8 +7,8 @@ import pytest
 
 import corpus
 from corpus import CorpusModel
+from irsplit.base.errors import ModelError, UnsupportedError
 from irsplit.dialects.tflite import TFLITE
-from irsplit.errors import ModelError, UnsupportedError
 from irsplit.ir import Constant
 from tflite_models import Sketch
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from irsplit.dialects.tflite import TFLITE
 from irsplit.ir import engine_graph
-from irsplit.passes.cuts import legal_cuts
+from irsplit.passes.analysis.cuts import legal_cuts
+from irsplit.passes.analysis.schedule import schedule
 from irsplit.passes.partition import split
-from irsplit.passes.schedule import schedule
 from stock_engines import open_model, same_bits
 from tflite_models import Sketch
 

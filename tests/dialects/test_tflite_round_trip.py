@@ -16,7 +16,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE
 from irsplit.dialects.tflite.flatbuffer import Table
 from irsplit.ir import equal, parse_model, print_model, verify
-from irsplit.passes.cuts import legal_cuts
+from irsplit.passes.analysis.cuts import legal_cuts
 from stock_engines import open_model, same_bits
 from tflite_models import Sketch
 

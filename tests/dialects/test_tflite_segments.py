@@ -11,7 +11,7 @@ from corpus import CorpusModel
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE
 from irsplit.ir import Graph, Model, engine_graph
-from irsplit.passes.cuts import legal_cuts, schedule
+from irsplit.passes.analysis.cuts import legal_cuts, schedule
 from irsplit.passes.partition import split
 from stock_engines import open_model, same_bits
 

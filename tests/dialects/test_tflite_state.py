@@ -11,8 +11,8 @@ import tflite_objects
 from corpus import CorpusModel
 from irsplit.dialects.tflite import TFLITE
 from irsplit.ir import Graph, Model, Node, engine_graph
+from irsplit.passes.analysis.cuts import legal_cuts, schedule
 from irsplit.passes.base import Context
-from irsplit.passes.cuts import legal_cuts, schedule
 from irsplit.passes.partition import split
 from irsplit.passes.remove_unused import RemoveUnused
 from stock_engines import open_model, same_bits

@@ -8,9 +8,9 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import tflite_objects
+from irsplit.base.errors import ModelError, UnsupportedError
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE, writer
-from irsplit.errors import ModelError, UnsupportedError
 from irsplit.ir import Buffer, Constant, Node, TensorType, Value, verify
 from stock_engines import open_model
 from tflite_models import Sketch

@@ -25,7 +25,7 @@ from irsplit.dialects.onnx import ONNX
 from irsplit.dialects.onnx.wire import BYTES, VARINT, WireError, fields, varint
 from irsplit.dialects.tflite import TFLITE
 from irsplit.ir import Model, parse_model, print_model, verify
-from irsplit.passes.cuts import find_cuts
+from irsplit.passes.analysis.cuts import find_cuts
 from tflite_models import Sketch
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.errors import IrsplitError
+from irsplit.base.errors import IrsplitError
 
 
 @dataclass(frozen=True)

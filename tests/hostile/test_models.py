@@ -11,13 +11,13 @@ import pytest
 from hostile import models
 from hostile.models import TARGETS, look_at
 from hostile.target import Target
+from irsplit.base.confined import Bounds, Confined, ConfinedError
+from irsplit.base.errors import IrsplitError, ModelError, ParseError, VerifyError
 from irsplit.cli import main
-from irsplit.confined import Bounds, Confined, ConfinedError
 from irsplit.dialects.onnx import ONNX
 from irsplit.dialects.tflite import TFLITE
-from irsplit.errors import IrsplitError, ModelError, ParseError, VerifyError
 from irsplit.ir import Graph, Model, Node, TensorType, parse_model, verify
-from irsplit.passes.cuts import find_cuts
+from irsplit.passes.analysis.cuts import find_cuts
 
 MUTANTS = {"models: ONNX reader": 30, "models: TFLite reader": 200, "models: IR text parser": 300}
 """A taste: `python -m benchmarks.fuzz_readers` reads thousands. The ONNX ones start processes."""

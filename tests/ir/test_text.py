@@ -2,7 +2,7 @@
 
 import pytest
 
-from irsplit.errors import ParseError, VerifyError
+from irsplit.base.errors import ParseError, VerifyError
 from irsplit.ir import equal, parse_model, print_model, verify
 
 EVERYTHING = """\

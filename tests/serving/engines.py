@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from irsplit.export import export_bundle
-from irsplit.runtime.serving.transport import Access, open_transport
+from irsplit.runtime.serving.client.transport import Access, open_transport
 
 ROOT = Path(__file__).parent.parent.parent
 _START_S = 240

@@ -4,8 +4,8 @@ from typing import Any
 
 import grpc
 
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.server import Server
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.server.server import Server
 
 
 def model_infer(server: Server, message: Any) -> Any:

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 
 import irsplit
 import irsplit.runtime
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.batching import Batching, Collector
-from irsplit.runtime.serving.messages import Code, InferRequest, ServiceError, frame_tensor, to_array
-from irsplit.runtime.serving.served import Limits, ServedBundle
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, frame_tensor, to_array
+from irsplit.runtime.serving.server.batching import Batching, Collector
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 Nodes = Sequence[onnx.NodeProto]
 

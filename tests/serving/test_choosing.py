@@ -9,18 +9,18 @@ import pytest
 
 import irsplit
 import irsplit.runtime
-from irsplit.errors import BundleError, CutError
+from irsplit.base.errors import BundleError, CutError
 from irsplit.passes.choose_cut import ChooseCut
-from irsplit.runtime.engines import EngineOptions
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving.choosing import DEFAULT_POLICY, Answered, Chooser, Policy, stops
-from irsplit.runtime.serving.estimates import Average, Least, LinkEstimate, expected
-from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse
-from irsplit.runtime.serving.segments import Segments
-from irsplit.runtime.serving.served import Limits, ServedBundle
-from irsplit.runtime.serving.server import ServerOptions, serving
-from irsplit.runtime.serving.transport import TransportError
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.run.segments import Segments
+from irsplit.runtime.serving.client.link_estimate import Average, Least, LinkEstimate, expected
+from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.switching import DEFAULT_POLICY, Answered, Chooser, Policy, stops
+from irsplit.runtime.serving.client.transport import TransportError
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
+from irsplit.runtime.serving.server.server import ServerOptions, serving
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 CUTS = ["down/relu", "bottleneck/relu", "expand/relu"]

@@ -14,13 +14,13 @@ from stateful import counting_model
 import irsplit
 import irsplit.runtime
 from benchmarks.link import PERFECT, Proxy
-from irsplit.errors import DeadlineError, RemoteError, SessionLostError
-from irsplit.runtime.serving import client
-from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
-from irsplit.runtime.serving.served import Limits
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
-from irsplit.runtime.serving.transport import TransportError
+from irsplit.base.errors import DeadlineError, RemoteError, SessionLostError
+from irsplit.runtime.serving.client import session as client
+from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.transport import TransportError
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
+from irsplit.runtime.serving.server.served import Limits
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 HASTY = Patience(attempts=3, backoff_s=0.01, breaker_failures=2, probe_s=0.05, longest_probe_s=0.2)
 

@@ -17,10 +17,10 @@ from tritonclient.utils import InferenceServerException
 
 import irsplit
 import irsplit.runtime
+from irsplit.base.errors import BundleError, EngineError, SessionLostError
 from irsplit.cli import main
-from irsplit.errors import BundleError, EngineError, SessionLostError
 from irsplit.export import export_bundle
-from irsplit.runtime.engines import Accelerator, EngineOptions
+from irsplit.runtime.run.engines import Accelerator, EngineOptions
 
 KSERVE_API = "serving.kserve.io/v1beta1"
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"

@@ -13,13 +13,15 @@ import pytest
 import irsplit
 import irsplit.runtime
 from benchmarks import http2
-from irsplit.errors import ServeError
-from irsplit.runtime.serving import bodies, grpc_server, protobuf
-from irsplit.runtime.serving.bodies import Bodies
-from irsplit.runtime.serving.messages import Code, InferRequest, ServiceError, frame_tensor
-from irsplit.runtime.serving.metrics import Metrics
-from irsplit.runtime.serving.served import Limits
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.base.errors import ServeError
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, frame_tensor
+from irsplit.runtime.serving.server import grpc_server
+from irsplit.runtime.serving.server import memory_budget as bodies
+from irsplit.runtime.serving.server.memory_budget import Bodies
+from irsplit.runtime.serving.server.metrics import Metrics
+from irsplit.runtime.serving.server.served import Limits
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 LIMITS = Limits(frame_bytes=1 << 20, held_bytes=5 << 20)
 

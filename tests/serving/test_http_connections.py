@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import irsplit
-from irsplit.runtime.serving import http_connections
-from irsplit.runtime.serving.http_server import HttpDoor
-from irsplit.runtime.serving.served import ServedBundle
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.runtime.serving.server import http_connections
+from irsplit.runtime.serving.server.http_server import HttpDoor
+from irsplit.runtime.serving.server.served import ServedBundle
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 HALF = b"POST /v2/models/onnx/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf"
 ALIVE = b"/v2/health/live HTTP/1.1\r\nhost: x\r\n"

@@ -9,11 +9,11 @@ import pytest
 
 import irsplit
 import irsplit.runtime
-from irsplit.errors import RemoteError
-from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.messages import InferRequest, InferResponse
-from irsplit.runtime.serving.server import ServerOptions, serving
-from irsplit.runtime.serving.transport import TransportError
+from irsplit.base.errors import RemoteError
+from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.transport import TransportError
+from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse
+from irsplit.runtime.serving.server.server import ServerOptions, serving
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 CUTS = ("down/relu", "bottleneck/relu", "expand/relu")

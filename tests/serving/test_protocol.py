@@ -17,17 +17,17 @@ from grpc_calls import model_infer
 from tritonclient.utils import InferenceServerException
 
 import irsplit
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.http_messages import (
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.http_messages import (
     HEADER_LENGTH,
     Form,
     request_from_body,
     response_from_body,
     response_to_body,
 )
-from irsplit.runtime.serving.messages import Code, InferResponse, ServiceError, Tensor, to_array, to_bytes
-from irsplit.runtime.serving.served import Limits, ServedBundle
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.runtime.serving.protocol.messages import Code, InferResponse, ServiceError, Tensor, to_array, to_bytes
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 INFER = "/v2/models/onnx/infer"
 DOORS = [tritonclient.grpc, tritonclient.http]

@@ -19,11 +19,11 @@ import pytest
 
 import irsplit
 import irsplit.runtime
+from irsplit.base.errors import RemoteError, ServeError
 from irsplit.cli import main
-from irsplit.delta import write_delta
-from irsplit.errors import RemoteError, ServeError
-from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
+from irsplit.compilation.delta import write_delta
+from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 TOKEN = "correct horse battery staple"
 ONCE = Patience(attempts=1)

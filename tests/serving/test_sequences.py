@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from irsplit.runtime.serving.messages import Code, ServiceError
-from irsplit.runtime.serving.sequences import Sequences, Step
+from irsplit.runtime.serving.protocol.messages import Code, ServiceError
+from irsplit.runtime.serving.server.sequences import Sequences, Step
 
 
 class Counting:

@@ -23,12 +23,12 @@ import tritonclient.utils
 from grpc_calls import model_infer
 
 import irsplit
-from irsplit.errors import BundleError, ServeError
-from irsplit.runtime.serving import protobuf
-from irsplit.runtime.serving.messages import InferRequest, InferResponse, Tensor, frame_tensor
-from irsplit.runtime.serving.served import Limits, ServedBundle
-from irsplit.runtime.serving.server import Server, ServerOptions, load_bundles, serving
-from irsplit.runtime.serving.service import Service
+from irsplit.base.errors import BundleError, ServeError
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse, Tensor, frame_tensor
+from irsplit.runtime.serving.server.served import Limits, ServedBundle
+from irsplit.runtime.serving.server.server import Server, ServerOptions, load_bundles, serving
+from irsplit.runtime.serving.server.service import Service
 
 TOKEN = "correct horse battery staple"
 ANY_PORT = {"port": 0, "http_port": 0}

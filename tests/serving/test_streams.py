@@ -13,10 +13,10 @@ import pytest
 
 import irsplit
 import irsplit.runtime
-from irsplit.errors import RemoteError, SessionLostError
-from irsplit.runtime.serving.exchange import Patience
-from irsplit.runtime.serving.pipeline import pipelined
-from irsplit.runtime.serving.server import ServerOptions, serving
+from irsplit.base.errors import RemoteError, SessionLostError
+from irsplit.runtime.serving.client.pipeline import pipelined
+from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.server.server import ServerOptions, serving
 from stock_engines import same_bits
 from transformers import decoder
 

@@ -11,14 +11,14 @@ import pytest
 
 import irsplit.runtime
 from benchmarks.link import Proxy
+from irsplit.base.errors import BundleError, DeadlineError, RemoteError
 from irsplit.cli import main
-from irsplit.delta import write_delta
-from irsplit.errors import BundleError, DeadlineError, RemoteError
-from irsplit.pack import pack_bundle
-from irsplit.runtime.manifest import Manifest
-from irsplit.runtime.serving import update as update_module
-from irsplit.runtime.serving.server import Server, ServerOptions, serving
-from irsplit.runtime.serving.transport import HttpTransport
+from irsplit.compilation.delta import write_delta
+from irsplit.compilation.pack import pack_bundle
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.serving.client import update as update_module
+from irsplit.runtime.serving.client.transport import HttpTransport
+from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 from test_delta import MODEL, build, contents, retrained
 
 TOKEN = "correct horse battery staple"

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
 from irsplit.ir import Model, TensorType
 from irsplit.passes.base import Context
-from irsplit.passes.boundaries import sends
+from irsplit.passes.send_attributes import sends
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from irsplit_budget.limit_boundary import LimitBoundary
 from irsplit_budget.xz import XZ
 
-from irsplit.errors import PassError
+from irsplit.base.errors import PassError
 from irsplit.ir import Model, parse_model
 from irsplit.passes import Context, Pipeline
 

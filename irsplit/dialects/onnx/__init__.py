@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from irsplit.base.errors import UnsupportedError
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators
 from irsplit.dialects.onnx.affine import affine
@@ -11,7 +12,6 @@ from irsplit.dialects.onnx.constants import constant_array
 from irsplit.dialects.onnx.macs import macs, summed
 from irsplit.dialects.onnx.reader import read_model
 from irsplit.dialects.onnx.writer import write_model
-from irsplit.errors import UnsupportedError
 from irsplit.ir import Graph, Model, Node, Value
 
 

@@ -4,12 +4,12 @@ the model does not have them yet; Cast around them for half precision."""
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from irsplit import dtypes
+from irsplit.base import dtypes
+from irsplit.base.dtypes import DType
+from irsplit.base.errors import UnsupportedError
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
-from irsplit.dtypes import DType
-from irsplit.errors import UnsupportedError
 from irsplit.ir import Attribute, Constant, Model, Node, Quantization, TensorType, Value
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from irsplit.base.errors import ModelError, short
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.source import SourceNode
 from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_ints, read_text
-from irsplit.errors import ModelError, short
 from irsplit.ir import Attribute, Node
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx.wire import Message, Span
 from irsplit.ir import Buffer
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import shutil

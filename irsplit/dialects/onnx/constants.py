@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx.attributes import attribute_tensor, late_reading, read_attributes
 from irsplit.dialects.onnx.tensors import array_of, tensor_array
 from irsplit.ir import TensorType, Value
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np

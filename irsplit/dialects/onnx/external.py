@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from irsplit.base.errors import ModelError, short
 from irsplit.dialects.beside import file_beside
-from irsplit.errors import ModelError, short
 from irsplit.ir import Buffer, Constant
 
 _MOST_DIGITS = 20

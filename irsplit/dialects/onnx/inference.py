@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
 
-from irsplit import dtypes
-from irsplit.confined import Bounds, Confined, ConfinedError
+from irsplit.base import dtypes
+from irsplit.base.confined import Bounds, Confined, ConfinedError
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import body_messages
 from irsplit.dialects.onnx.native import Inference, InferenceError, bounds_for

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
 
-from irsplit.confined import Bounds, Confined, ConfinedError, TimeUpError
+from irsplit.base.confined import Bounds, Confined, ConfinedError, TimeUpError
 
 _log = getLogger("irsplit")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from irsplit.base.errors import ModelError, UnsupportedError, short
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.inference import infer_types
@@ -14,7 +15,6 @@ from irsplit.dialects.onnx.source import Annotation, FunctionKey, SourceGraph, S
 from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
-from irsplit.errors import ModelError, UnsupportedError, short
 from irsplit.ir import (
     DEEPEST_BODIES,
     Buffer,

@@ -3,8 +3,8 @@
 A field whose wire type differs from the schema has another key and is carried as an unknown field, as protobuf does.
 """
 
-from irsplit import dtypes
-from irsplit.dtypes import DType
+from irsplit.base import dtypes
+from irsplit.base.dtypes import DType
 
 MODEL_IR_VERSION = 1 << 3
 MODEL_GRAPH = 7 << 3 | 2

@@ -3,13 +3,13 @@
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from irsplit.base.errors import short
+from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.typeinfo import MOST_DIMS, element_type
 from irsplit.dialects.onnx.wire import WireError, fields, read_int, read_ints, read_text, scan
-from irsplit.errors import short
 from irsplit.ir import Buffer, Constant, TensorType, Type
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np

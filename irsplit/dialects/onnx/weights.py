@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from irsplit.base.errors import UnsupportedError
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.blocks import BlockWriter, share
 from irsplit.dialects.onnx.tensors import SPARSE, TENSOR
 from irsplit.dialects.onnx.wire import Message, Span, fields
-from irsplit.errors import UnsupportedError
 from irsplit.ir import Buffer, Constant, TensorType, Value
 
 SMALLEST_EXTERNAL = 1024

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from logging import getLogger
 from pathlib import Path
 
+from irsplit.base.errors import UnsupportedError
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.attributes import attribute_message
@@ -13,7 +14,6 @@ from irsplit.dialects.onnx.tensors import SPARSE
 from irsplit.dialects.onnx.typeinfo import read_type, value_info
 from irsplit.dialects.onnx.weights import Weights
 from irsplit.dialects.onnx.wire import Field, Message, Span, fields, read_text
-from irsplit.errors import UnsupportedError
 from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, walk
 
 _log = getLogger("irsplit")

@@ -1,7 +1,7 @@
 """Affine quantization as nodes of TFLite: QUANTIZE and DEQUANTIZE; scale and zero point are in the tensor's type."""
 
-from irsplit import dtypes
-from irsplit.errors import UnsupportedError
+from irsplit.base import dtypes
+from irsplit.base.errors import UnsupportedError
 from irsplit.ir import Model, Node, Quantization, TensorType, Value
 
 

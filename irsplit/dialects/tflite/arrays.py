@@ -4,10 +4,10 @@ from itertools import pairwise
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
-from irsplit import dtypes
-from irsplit.errors import ModelError, UnsupportedError
+from irsplit.base import dtypes
+from irsplit.base.errors import ModelError, UnsupportedError
+from irsplit.base.lazy import LazyModule
 from irsplit.ir import TensorType, Value
-from irsplit.lazy import LazyModule
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,9 +6,9 @@ model's folder. What is written has such weights inside: LiteRT's interpreter do
 
 from pathlib import Path
 
+from irsplit.base.errors import ModelError, UnsupportedError, short
 from irsplit.dialects.beside import file_beside
 from irsplit.dialects.tflite.flatbuffer import Table
-from irsplit.errors import ModelError, UnsupportedError, short
 from irsplit.ir import Buffer, Constant
 
 PLAIN = ("", "unpacked")

@@ -7,8 +7,8 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
+from irsplit.base.errors import ModelError
 from irsplit.dialects.tflite.builder import Placed
-from irsplit.errors import ModelError
 from irsplit.ir import Constant
 
 # Below this a payload goes through the mapped file and the output's buffer.

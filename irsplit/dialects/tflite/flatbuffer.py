@@ -10,8 +10,8 @@ from functools import cache
 from struct import Struct, unpack_from
 from typing import Literal, NoReturn
 
+from irsplit.base.errors import ModelError, UnsupportedError
 from irsplit.dialects.tflite.schema import TABLES, UNIONS
-from irsplit.errors import ModelError, UnsupportedError
 
 Kind = Literal["scalar", "text", "table", "union", "numbers", "texts", "tables"]
 SCALARS: dict[str, Struct] = {

@@ -5,13 +5,13 @@ from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
 
+from irsplit.base.errors import ModelError, UnsupportedError, short
 from irsplit.dialects.tflite.external import ExternalBuffers
 from irsplit.dialects.tflite.flatbuffer import Flatbuffer, Table
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative, TensorNative
 from irsplit.dialects.tflite.operators import CALLS, CODES_BY_NUMBER, RANDOM, is_foreign, may_be_unset
 from irsplit.dialects.tflite.states import CALL_ONCE, VARIABLE, find_states
 from irsplit.dialects.tflite.tensors import tensor_type
-from irsplit.errors import ModelError, UnsupportedError, short
 from irsplit.ir import Buffer, Constant, Graph, Model, Node, TensorType, Value, callees_first
 
 _log = getLogger("irsplit")

@@ -6,7 +6,7 @@ ties no nodes together; an initialiser itself is no bond either, because each se
 
 from collections.abc import Iterable, Iterator
 
-from irsplit import dtypes
+from irsplit.base import dtypes
 from irsplit.ir import Graph, Model, Node, TensorType, Value, callees_first
 
 CALL_ONCE = "tflite.CALL_ONCE"

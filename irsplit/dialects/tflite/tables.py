@@ -1,9 +1,9 @@
 """Tables for what passes add: tensors and operator codes that the source file does not have."""
 
+from irsplit.base.errors import UnsupportedError, short
 from irsplit.dialects.tflite.builder import Edit, FieldValue, new
 from irsplit.dialects.tflite.operators import NUMBERS
 from irsplit.dialects.tflite.tensors import NUMBERS as TYPE_NUMBERS
-from irsplit.errors import UnsupportedError, short
 from irsplit.ir import TensorType, Value
 
 CUSTOM = "custom."

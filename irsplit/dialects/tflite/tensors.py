@@ -1,10 +1,10 @@
 """Types of tensors: element types, dynamic dimensions, affine quantization."""
 
-from irsplit import dtypes
+from irsplit.base import dtypes
+from irsplit.base.dtypes import DType
+from irsplit.base.errors import UnsupportedError, short
 from irsplit.dialects.tflite.flatbuffer import Table
 from irsplit.dialects.tflite.schema import ENUMS
-from irsplit.dtypes import DType
-from irsplit.errors import UnsupportedError, short
 from irsplit.ir import Dim, Quantization, TensorType
 
 MOST_DIMS = 255

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from irsplit.base.errors import ModelError
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite.builder import Builder, Edit, FieldValue, Payload, edit, new
 from irsplit.dialects.tflite.file import write_file
@@ -15,7 +16,6 @@ from irsplit.dialects.tflite.reader import IDENTIFIER
 from irsplit.dialects.tflite.states import called_graphs
 from irsplit.dialects.tflite.tables import new_operator_code, new_tensor
 from irsplit.dialects.tflite.trailer import find_trailer, relocated
-from irsplit.errors import ModelError
 from irsplit.ir import Constant, Graph, Model, Node, Value
 
 # Offsets of a flatbuffer are signed 32-bit numbers; what does not fit lies behind it, where Buffer.offset points.

@@ -1,0 +1,1 @@
+"""What every other room stands on: errors, element types, digests, files that appear whole, lazy imports."""

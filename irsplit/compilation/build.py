@@ -1,0 +1,210 @@
+"""Build pipelines: several bundles from one irsplit.toml, in parallel, each made again only when what it is made from
+has changed.
+
+    output = "build"                    # folder of the bundles; this is the default
+    [defaults]                          # options of every target
+    codec = "zstandard"
+    [targets.digits-lte]                # one bundle: build/digits-lte
+    model = "examples/digits/digits.onnx"
+    device = "pixel-2"                  # any option of `irsplit compile`, by its long name
+    link = "lte"
+    limit = ["memory=64MB"]
+
+Paths are relative to the file. What a bundle was made from is remembered in `.NAME.stamp` beside it.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irsplit.base.atomic_files import write_file
+from irsplit.base.errors import VERSION, BundleError, ParseError
+from irsplit.compilation.depfile import read_depfile
+from irsplit.runtime.bundle.manifest import MANIFEST, file_digest
+
+Report = Callable[[str, dict[str, Any]], None]
+"""Called with a target's name and an event of it: "fresh", "start", "done", or one of `irsplit compile --log-json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One bundle: `words` are the options of `irsplit compile`."""
+
+    name: str
+    model: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFile:
+    """`folder` is where the file lies and its paths begin; `output` is the folder of the bundles."""
+
+    folder: Path
+    output: Path
+    targets: tuple[Target, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> "BuildFile":
+        """Raises ParseError, naming the key, for what is no build file."""
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ParseError(f"{path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ParseError(f"{path}: is no TOML: {error}") from error
+        unknown = sorted(set(data) - {"output", "defaults", "targets"})
+        if unknown:
+            raise ParseError(f"{path}: unknown key '{unknown[0]}'; known keys: output, defaults, targets")
+        output, defaults, tables = data.get("output", "build"), data.get("defaults", {}), data.get("targets")
+        if not isinstance(output, str) or not isinstance(defaults, dict):
+            raise ParseError(f"{path}: output is the name of a folder and defaults a table of options")
+        if not isinstance(tables, dict) or not tables or not all(isinstance(each, dict) for each in tables.values()):
+            raise ParseError(f"{path}: has no target; add a table [targets.NAME] with a model")
+        targets = [_target(path, name, {**defaults, **table}) for name, table in tables.items()]
+        return cls(path.parent, path.parent / output, tuple(targets))
+
+    def select(self, names: Sequence[str]) -> tuple[Target, ...]:
+        """The targets of these names, or all. Raises ParseError for an unknown name."""
+        known = {target.name: target for target in self.targets}
+        missing = next((name for name in names if name not in known), None)
+        if missing is not None:
+            raise ParseError(f"there is no target '{missing}'; targets: {', '.join(known)}")
+        return tuple(known[name] for name in names) if names else self.targets
+
+    def bundle(self, target: Target) -> Path:
+        return self.output / target.name
+
+    def inputs(self, target: Target) -> list[Path]:
+        """What the bundle was made from when it was made last."""
+        return [self.folder / file for file in _read_stamp(self._stamp(target)).get("files", {})]
+
+    def build(self, targets: Iterable[Target], jobs: int, report: Report, flags: Sequence[str] = ()) -> list[str]:
+        """Make the bundles of the targets that are not fresh; the names of those that failed.
+
+        `flags` are further words for every compilation, such as --werror.
+        """
+        self.output.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(max(1, jobs)) as pool:
+            made = {target.name: pool.submit(self._make, target, report, flags) for target in targets}
+            return [name for name, code in made.items() if code.result()]
+
+    def _make(self, target: Target, report: Report, flags: Sequence[str]) -> int:
+        words, stamp = (*target.words, *flags), self._stamp(target)
+        key = hashlib.sha256(json.dumps([VERSION, target.model, *words]).encode()).hexdigest()
+        if self._is_fresh(target, key):
+            report(target.name, {"event": "fresh", "bundle": str(self.bundle(target))})
+            return 0
+        report(target.name, {"event": "start", "model": target.model})
+        depfile = self.output.resolve() / f".{target.name}.d"
+        output = ["-o", str(self.bundle(target).resolve()), "--log-json", "--depfile", str(depfile)]
+        code = _compile(self.folder, [target.model, *output, *words], lambda event: report(target.name, event))
+        if code:
+            return code
+        files = {str(path): _state(self.folder / path) for path in read_depfile(depfile)}
+        depfile.unlink()
+        made = file_digest(self.bundle(target) / MANIFEST)
+        text = json.dumps({"key": key, "manifest": made, "files": files}, indent=1)
+        write_file(stamp, lambda file: file.write(text.encode()))
+        return 0
+
+    def _stamp(self, target: Target) -> Path:
+        return self.output / f".{target.name}.stamp"
+
+    def _is_fresh(self, target: Target, key: str) -> bool:
+        stamp, manifest = _read_stamp(self._stamp(target)), self.bundle(target) / MANIFEST
+        return (
+            stamp.get("key") == key
+            and manifest.is_file()
+            and stamp.get("manifest") == file_digest(manifest)
+            and all(_is_unchanged(self.folder / file, state) for file, state in stamp["files"].items())
+        )
+
+
+def _target(path: Path, name: str, options: dict[str, Any]) -> Target:
+    model = options.pop("model", None)
+    if not isinstance(model, str):
+        raise ParseError(f"{path}: target '{name}' has no model; add model = \"FILE\"")
+    if "/" in name or name.startswith("."):
+        raise ParseError(f"{path}: target '{name}': the name is a folder's; use no '/' and no dot in front")
+    reserved = sorted({"output", "depfile", "json", "log-json", "werror"} & set(options))
+    if reserved:
+        raise ParseError(f"{path}: target '{name}': '{reserved[0]}' is not for a target; give it on the command line")
+    words = [word for option, value in sorted(options.items()) for word in _words(path, name, option, value)]
+    return Target(name, model, tuple(words))
+
+
+def _words(path: Path, name: str, option: str, value: Any) -> list[str]:
+    """The words of one option: a flag for true, the option once for every item of a list."""
+    flag = f"--{option}"
+    match value:
+        case bool():
+            return [flag] if value else []
+        case str() | int() | float():
+            return [f"{flag}={value}"]
+        case [*items] if option == "calibration":
+            return [flag, *map(str, items)]
+        case [*items]:
+            return [f"{flag}={item}" for item in items]
+        case _:
+            raise ParseError(f"{path}: target '{name}': {option} must be text, a number, true or a list of those")
+
+
+def _compile(folder: Path, words: Sequence[str], report: Callable[[dict[str, Any]], None]) -> int:
+    """Run `irsplit compile` in the build file's folder, so that names in bundles do not depend on where that lies."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+    command = [sys.executable, "-m", "irsplit", "compile", *words]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            report(_event(line))
+    return process.returncode
+
+
+def _event(line: str) -> dict[str, Any]:
+    """An event of `compile --log-json`; whatever else a library prints is one too."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {"event": "output", "text": line.rstrip("\n")}
+    return event if isinstance(event, dict) and "event" in event else {"event": "output", "text": line.rstrip("\n")}
+
+
+def _state(path: Path) -> list[Any]:
+    """Size, time of the last change, and digest of a file."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, file_digest(path)]
+
+
+def _is_unchanged(path: Path, state: list[Any]) -> bool:
+    """Size and time first: the digest of a large file is computed only when they differ."""
+    if not path.is_file():
+        return False
+    status = path.stat()
+    if [status.st_size, status.st_mtime_ns] == state[:2]:
+        return True
+    return status.st_size == state[0] and file_digest(path) == state[2]
+
+
+def _read_stamp(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def read_targets(path: Path, names: Sequence[str]) -> tuple[BuildFile, tuple[Target, ...]]:
+    """A build file and the targets of these names, or all of its targets."""
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file; give a build file")
+    build = BuildFile.load(path)
+    return build, build.select(names)

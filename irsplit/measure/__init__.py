@@ -1,0 +1,1 @@
+"""Measurements: profiles of models and bundles, benchmarks of cuts, and what follows from them."""

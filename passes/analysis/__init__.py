@@ -1,0 +1,1 @@
+"""Analyses: they look at a graph and never change it."""

@@ -1,0 +1,1 @@
+"""Bundles on disk: manifest, folders and packed sides, patches between builds."""

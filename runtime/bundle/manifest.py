@@ -1,0 +1,206 @@
+"""manifest.json of a bundle: segments, boundaries and files, read and checked.
+
+The one description of a bundle that both sides share; the compiler writes it, sessions read it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.errors import BundleError
+from irsplit.runtime.bundle.store import BundleFolder, Store, open_store
+from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.run.engines import Engine, EngineOptions
+from irsplit.runtime.run.state import StateInfo, open_segment
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "TensorInfo":
+        shape = data["shape"]
+        return cls(data["name"], data["dtype"], None if shape is None else tuple(shape))
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """One segment: where it runs, its model file, and what the engine is fed and gives, in the file's order.
+
+    `results` are the outputs of the whole model that are ready after this segment. `stateful` segments keep state
+    between calls and must see every call of a stream in order. `copies` has the segment's file at other places: an
+    autonomous bundle's device can run what the server runs.
+    """
+
+    name: str
+    place: str
+    file: str
+    format: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    results: tuple[str, ...]
+    stateful: bool = False
+    copies: dict[str, str] = field(default_factory=dict[str, str])
+    state: tuple[StateInfo, ...] = ()
+    """State that the session keeps: neither fed by the caller nor part of a frame or a result."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "place": self.place,
+            "file": self.file,
+            "format": self.format,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "results": list(self.results),
+            "stateful": self.stateful,
+            "copies": self.copies,
+            "state": [[info.input, info.output] for info in self.state],
+            "state_tensors": [info.to_json() for info in self.state],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "SegmentInfo":
+        return cls(
+            data["name"],
+            data["place"],
+            data["file"],
+            data["format"],
+            tuple(data["inputs"]),
+            tuple(data["outputs"]),
+            tuple(data["results"]),
+            data["stateful"],
+            dict(data.get("copies", {})),
+            tuple(StateInfo.from_json(item) for item in data.get("state_tensors", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A bundle's description. `store` has the files; `digest` names the bundle's contents."""
+
+    store: Store
+    name: str
+    digest: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    segments: tuple[SegmentInfo, ...]
+    boundaries: tuple[Boundary, ...]
+    files: dict[str, str] = field(repr=False)
+    """SHA-256 of every file of the bundle but the manifest itself, by path relative to the bundle."""
+    raw: dict[str, Any] = field(repr=False)
+    """The whole JSON object: what only the compiler's side looks at."""
+
+    @classmethod
+    def load(cls, bundle: Path | str) -> "Manifest":
+        """Read the manifest of a bundle's folder or packed side. Raises BundleError when it is none, or damaged."""
+        store = open_store(Path(bundle))
+        path = store.root / MANIFEST
+        try:
+            data = json.loads(_read(store, MANIFEST))
+            version = data["format_version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{path}: damaged manifest ({error}); compile the bundle again") from error
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"{path}: format version {version}, this release reads {FORMAT_VERSION}; compile the bundle again"
+            )
+        try:
+            return cls._from_json(store, data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{path}: damaged manifest ({error!r}); compile the bundle again") from error
+
+    @classmethod
+    def _from_json(cls, store: Store, data: dict[str, Any]) -> "Manifest":
+        segments = tuple(SegmentInfo.from_json(item) for item in data["segments"])
+        boundaries = tuple(_read_boundary(store, item) for item in data["boundaries"])
+        if len(boundaries) != len(segments) - 1:
+            raise ValueError(f"{len(segments)} segments and {len(boundaries)} boundaries")
+        return cls(
+            store,
+            data["name"],
+            data["digest"],
+            tuple(TensorInfo.from_json(item) for item in data["inputs"]),
+            tuple(TensorInfo.from_json(item) for item in data["outputs"]),
+            segments,
+            boundaries,
+            dict(data["files"]),
+            data,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The bundle's folder. Raises BundleError for a packed side, which has none."""
+        return self._folder().root
+
+    def path(self, file: str) -> Path:
+        """Where a file of the bundle is. Raises BundleError for a packed side, and for one that is missing."""
+        return self._folder().path(file)
+
+    def _folder(self) -> BundleFolder:
+        if not isinstance(self.store, BundleFolder):
+            raise BundleError(
+                f"{self.store.root}: is one packed side of a bundle; give the folder that 'irsplit compile' wrote, "
+                "which has both"
+            )
+        return self.store
+
+    def file(self, index: int) -> str | None:
+        """The file of a segment that is here: its own, or the copy of an autonomous bundle; None without one."""
+        segment = self.segments[index]
+        return next((file for file in (segment.file, *segment.copies.values()) if self.store.holds(file)), None)
+
+    def engine(self, index: int, options: EngineOptions) -> Engine:
+        """An engine with a segment. Raises BundleError when its file is not here or no longer this build's."""
+        segment = self.segments[index]
+        engine = open_segment(self.store.model(self.file(index) or segment.file), segment, options)
+        self.store.check_same()
+        return engine
+
+    def check_files(self) -> None:
+        """Raise BundleError, naming the file, when one that is present differs from what was compiled."""
+        for file, expected in self.files.items():
+            if not self.store.holds(file):
+                continue
+            with self.store.open(file) as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            if digest != expected:
+                path = self.store.root / file
+                raise BundleError(f"{path}: changed since it was compiled; copy or compile the bundle again")
+
+
+def manifest_text(data: dict[str, Any]) -> str:
+    """The one way to write a manifest: equal objects give equal bytes."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(store: Store, file: str) -> bytes:
+    with store.open(file) as opened:
+        return opened.read()
+
+
+def _read_boundary(store: Store, data: dict[str, Any]) -> Boundary:
+    """The boundary from the first descriptor that is present: a device has its own copy only."""
+    for name in data["descriptor"].values():
+        if store.holds(name):
+            return Boundary.from_bytes(_read(store, name))
+    raise BundleError(f"{store.root}: no descriptor of boundary {data['index']}; copy the folder of this side whole")

@@ -1,0 +1,1 @@
+"""Tensors of a boundary to a frame and back."""

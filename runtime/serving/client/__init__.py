@@ -1,0 +1,1 @@
+"""The device's side, with a server behind it."""

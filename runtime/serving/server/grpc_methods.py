@@ -1,0 +1,88 @@
+"""The calls of inference.GRPCInferenceService on a service, whoever listens: our door or an engine."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from irsplit.runtime.bundle.manifest import TensorInfo
+from irsplit.runtime.serving.protocol import protobuf
+from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, ServiceError, timeout_s
+from irsplit.runtime.serving.server.service import ServerInfo, Service
+
+METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+
+OPEN = ("ServerLive", "ServerReady")
+"""Methods that need no token: a load balancer asks them."""
+
+
+class GrpcMethods:
+    """Bytes of a request in, message of an answer out; all of them raise ServiceError."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._table: Mapping[str, Callable[[Any, float | None], Awaitable[Any]]] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
+
+    async def call(self, name: str, data: bytes, timeout_s: float | None = None) -> Any:
+        """The answer to a request; `timeout_s` is what gRPC leaves, None where the host does not tell."""
+        try:
+            message = protobuf.message(f"{name}Request").FromString(data)
+        except ValueError as error:  # protobuf's DecodeError is one
+            raise ServiceError(Code.INVALID, f"not a {name}Request: {error}") from error
+        return await self._table[name](message, timeout_s)
+
+    async def _live(self, message: Any, _: float | None) -> Any:
+        return protobuf.message("ServerLiveResponse")(live=True)
+
+    async def _ready(self, message: Any, _: float | None) -> Any:
+        return protobuf.message("ServerReadyResponse")(ready=self._service.ready)
+
+    async def _model_ready(self, message: Any, _: float | None) -> Any:
+        try:
+            self._service.find(message.name, message.version)
+        except ServiceError:  # what is not here is not ready, as Triton has it
+            return protobuf.message("ModelReadyResponse")(ready=False)
+        return protobuf.message("ModelReadyResponse")(ready=self._service.ready)
+
+    async def _server_metadata(self, message: Any, _: float | None) -> Any:
+        info = ServerInfo()
+        return protobuf.message("ServerMetadataResponse")(
+            name=info.name, version=info.version, extensions=info.extensions
+        )
+
+    async def _model_metadata(self, message: Any, _: float | None) -> Any:
+        bundle = self._service.find(message.name, message.version)
+        return protobuf.message("ModelMetadataResponse")(
+            name=bundle.name,
+            versions=list(self._service.bundles[bundle.name]),
+            platform=f"irsplit_{bundle.manifest.segments[-1].format}",
+            inputs=[_tensor_metadata(info) for info in bundle.inputs],
+            outputs=[_tensor_metadata(info) for info in bundle.outputs],
+        )
+
+    async def _infer(self, message: Any, left_s: float | None) -> Any:
+        try:
+            request = protobuf.request_from_message(message)
+        except ValueError as error:
+            raise ServiceError(Code.INVALID, str(error)) from error
+        limits = [limit for limit in (timeout_s(request), left_s) if limit is not None]
+        response = await self._service.infer(request, min(limits, default=None))
+        return protobuf.response_to_message(response)
+
+
+def add_to_server(servicer: Any, server: Any) -> None:
+    """Register the methods of a servicer that takes and gives bytes: Ray Serve's `grpc_servicer_functions`."""
+    handlers = {name: grpc.unary_unary_rpc_method_handler(getattr(servicer, name)) for name in METHODS}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),))
+
+
+def _tensor_metadata(info: TensorInfo) -> Any:
+    shape = [-1 if dim is None else dim for dim in info.shape or ()]
+    return protobuf.message("TensorMetadata")(name=info.name, datatype=DATATYPES[info.dtype], shape=shape)
