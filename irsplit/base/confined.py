@@ -1,6 +1,6 @@
 """Programs that look into a stranger's file: each in a process of its own, with bounds on its memory and CPU time.
 
-The process is a bare interpreter that runs `confined_child.py`; it costs 10 ms. Nothing is imported for it here, and
+The process is a bare interpreter that runs `confined_child.py`, and takes 10 to 15 ms. Nothing is imported for it here, and
 no code of the caller's process is copied, so that threads and loaded engines do not matter.
 """
 
