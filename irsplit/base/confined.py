@@ -1,7 +1,7 @@
 """Programs that look into a stranger's file: each in a process of its own, with bounds on its memory and CPU time.
 
-The process is a bare interpreter that runs `confined_child.py`, and takes 10 to 15 ms. Nothing is imported for it here, and
-no code of the caller's process is copied, so that threads and loaded engines do not matter.
+The process is a bare interpreter that runs `confined_child.py`, and takes 10 to 15 ms. Nothing is imported for it here,
+and the caller's process is not copied, so that its threads and loaded engines do not matter.
 """
 
 import os
