@@ -26,7 +26,7 @@ from codec_goals import judged
 from numpy.typing import NDArray
 
 from irsplit.codec_training.codec import train, with_zstandard
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from irsplit.runtime.frame.frame import open_codec
 
 Array = NDArray[np.generic]
@@ -63,7 +63,7 @@ def _layout(case: Case) -> str:
 
 
 def _frame_coder(spec: TensorSpec) -> Coder:
-    boundary = Boundary(0, spec.name, (spec,))
+    boundary = FrameSchema(0, spec.name, (spec,))
     codec = open_codec(boundary)
     out = np.empty([dim or 0 for dim in spec.shape], spec.storage)
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tables import markdown
 
 from irsplit.codec_training.codec import train
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = {"AVX2": (), "128-bit": ("-DIRS_NO_AVX2",), "portable": ("-DIRS_PORTABLE",)}
@@ -134,7 +134,7 @@ def trained_vectors(level: int, cuts: int) -> list[Vector]:
         array = np.ascontiguousarray(case.test[0])
         spec = TensorSpec(case.tensor[:60], "i8" if array.dtype == np.int8 else "u8", array.shape)
         layout = "NCHW" if case.layout == "NCHW" else "NHWC"
-        boundary = Boundary(0, spec.name, (train(case.calibration, spec, layout=layout, level=level),))
+        boundary = FrameSchema(0, spec.name, (train(case.calibration, spec, layout=layout, level=level),))
         vectors.append(Vector(case.name, boundary.to_bytes(), array.view(np.uint8)))
     return vectors
 

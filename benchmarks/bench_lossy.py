@@ -27,7 +27,7 @@ from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, fed
 from irsplit.passes import find_cuts
 from irsplit.runtime.bundle.manifest import Manifest
-from irsplit.runtime.frame.descriptor import Quantization
+from irsplit.runtime.frame.descriptor import QuantizationSpec
 from irsplit.runtime.run.engines import Engine, open_engine
 
 Array = NDArray[Any]
@@ -98,7 +98,7 @@ def row(
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _step(found: Quantization | None) -> str:
+def _step(found: QuantizationSpec | None) -> str:
     return "as it is" if found is None else f"{found.scales[0]:.3g}"
 
 

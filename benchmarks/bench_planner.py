@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.tables import markdown
 from irsplit.planner import plan
-from irsplit.planner.cost import Coded, CostTable, Group, Tensor
+from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
 from irsplit.profiles import Link
 
 FAMILIES = ("skips", "parallel", "mixed")
@@ -35,13 +35,13 @@ def table(count: int, family: str, seed: int = 0) -> CostTable:
     sizes = (rng.lognormal(11, 1.0, count) * np.exp(-4 * depth)).astype(np.int64) // (50 if family == "mixed" else 1)
     weights = rng.integers(1, 10_000, count)
     groups = tuple(
-        Group(f"g{i}", int(device[i]), int(server[i]), 2 * int(device[i]), int(weights[i])) for i in range(count)
+        StageCost(f"g{i}", int(device[i]), int(server[i]), 2 * int(device[i]), int(weights[i])) for i in range(count)
     )
     inputs = PARALLEL if family == "parallel" else 1
-    tensors = [Tensor(f"x{i}", None, (i,), (Coded("raw", 1_500_000 // inputs),), ()) for i in range(inputs)]
+    tensors = [CostTensor(f"x{i}", None, (i,), (TransferOption("raw", 1_500_000 // inputs),), ()) for i in range(inputs)]
     for index, readers in enumerate(consumers):
-        ways = (Coded("raw", int(sizes[index])),)
-        tensors.append(Tensor(f"t{index}", index, tuple(readers), ways, ways, output=index == count - 1))
+        ways = (TransferOption("raw", int(sizes[index])),)
+        tensors.append(CostTensor(f"t{index}", index, tuple(readers), ways, ways, output=index == count - 1))
     rate = 1_000_000_000 if family == "mixed" else 100_000_000
     return CostTable(family, groups, tuple(tensors), Link("bench", rate, 2 * rate, up_uw=2_000_000, down_uw=1_000_000))
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.link import Proxy
-from irsplit.engines.execute import Call
+from irsplit.engines.execute import Inputs
 from irsplit.profiles import Link
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import Engine, EngineOptions
@@ -45,7 +45,7 @@ def serving(bundles: Mapping[str, Path]) -> Generator[int]:
 
 @contextlib.contextmanager
 def split_runs(
-    bundles: Mapping[str, Path], call: Call, over: Link, slowdown: int
+    bundles: Mapping[str, Path], call: Inputs, over: Link, slowdown: int
 ) -> Generator[dict[str, Callable[[], float]]]:
     """For every bundle a function that runs it once over the link and tells the seconds."""
     with contextlib.ExitStack() as stack:
@@ -59,7 +59,7 @@ def split_runs(
         yield runs
 
 
-def _run_split(session: RemoteSession, call: Call, slowdown: int) -> float:
+def _run_split(session: RemoteSession, call: Inputs, slowdown: int) -> float:
     began = time.perf_counter()
     for _ in range(slowdown - 1):
         started = session.start(call)
@@ -70,7 +70,7 @@ def _run_split(session: RemoteSession, call: Call, slowdown: int) -> float:
     return time.perf_counter() - began
 
 
-def run_on_device(engine: Engine, call: Call, names: Sequence[str], slowdown: int) -> float:
+def run_on_device(engine: Engine, call: Inputs, names: Sequence[str], slowdown: int) -> float:
     """Seconds of the whole model on the slow device."""
     began = time.perf_counter()
     for _ in range(slowdown):
@@ -79,7 +79,7 @@ def run_on_device(engine: Engine, call: Call, names: Sequence[str], slowdown: in
 
 
 @contextlib.contextmanager
-def whole_on_server(engine: Engine, call: Call, names: Sequence[str], over: Link) -> Generator[Callable[[], float]]:
+def whole_on_server(engine: Engine, call: Inputs, names: Sequence[str], over: Link) -> Generator[Callable[[], float]]:
     """A function that sends the raw inputs over the link, lets the whole model run behind it, and gets the outputs.
 
     Plain TCP without a protocol: the least that any server would need.

@@ -20,7 +20,7 @@ from benchmarks.networks import Network, Shape, network_time, resnet101_v2
 from benchmarks.tables import markdown
 from irsplit.profiles import Link, device, link
 from irsplit.runtime.serving.client.breaker import Breaker
-from irsplit.runtime.serving.client.switching import Answered, Chooser
+from irsplit.runtime.serving.client.switching import Answered, CutSwitcher
 
 PHONE, CLOUD = "pixel-2", "tesla-k40"
 PAPER = link("ushakov-1mbit")
@@ -128,7 +128,7 @@ class Client:
     chosen: Callable[[float], Way]
     alone_s: float
     """Seconds of the whole on the device."""
-    chooser: Chooser | None = None
+    chooser: CutSwitcher | None = None
     now: float = 0.0
     calls: list[Call] = field(default_factory=list[Call])
     _told: list[tuple[float, Callable[[], None]]] = field(default_factory=list[tuple[float, Callable[[], None]]])
@@ -215,7 +215,7 @@ def fixed(way: Way) -> Callable[[float], Way]:
     return lambda now: way
 
 
-def adaptive(stops: Sequence[Way], planned: Link) -> Chooser:
+def adaptive(stops: Sequence[Way], planned: Link) -> CutSwitcher:
     """The client's own chooser over these stops, priced as the compiler would price them for a link."""
     rows = [
         {
@@ -234,7 +234,7 @@ def adaptive(stops: Sequence[Way], planned: Link) -> Chooser:
         for stop, way in enumerate(stops, 1)
     ]
     cuts = [str(stop) for stop, way in enumerate(stops, 1) if way.up_bytes]
-    return Chooser(len(stops), range(1, len(stops) + 1), {"cuts": cuts, "ranked": rows})
+    return CutSwitcher(len(stops), range(1, len(stops) + 1), {"cuts": cuts, "ranked": rows})
 
 
 def client(

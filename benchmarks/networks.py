@@ -5,7 +5,7 @@ A layer here is what the paper plans over: a single operator, or a residual unit
 
 from dataclasses import dataclass
 
-from irsplit.planner.cost import Coded, CostTable, Group, Tensor
+from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
 from irsplit.profiles import Device, Link
 
 FLOAT_BYTES = 4
@@ -229,7 +229,7 @@ def cost_table(
     network: Network, device: Device, server: Device, link: Link, *, input_bytes_per_element: int = 1
 ) -> CostTable:
     """The chain of a network's layers, times estimated from two device profiles; activations travel as float32."""
-    groups: list[Group] = []
+    groups: list[StageCost] = []
     sizes = [network.input.elements * input_bytes_per_element]
     for layer in network.layers:
         times = [_time(place, layer) for place in (device, server)]
@@ -237,13 +237,13 @@ def cost_table(
         working = FLOAT_BYTES * (
             layer.output.elements + (sizes[-1] // FLOAT_BYTES if groups else network.input.elements)
         )
-        groups.append(Group(layer.name, times[0], times[1], device.energy_nj(times[0]), weight_bytes, working))
+        groups.append(StageCost(layer.name, times[0], times[1], device.energy_nj(times[0]), weight_bytes, working))
         sizes.append(FLOAT_BYTES * layer.output.elements)
-    tensors = [Tensor("input", None, (0,), (Coded("raw", sizes[0]),), ())]
+    tensors = [CostTensor("input", None, (0,), (TransferOption("raw", sizes[0]),), ())]
     last = len(groups) - 1
     for index, layer in enumerate(network.layers):
-        ways = (Coded("raw", sizes[index + 1]),)
-        tensors.append(Tensor(layer.name, index, () if index == last else (index + 1,), ways, ways, index == last))
+        ways = (TransferOption("raw", sizes[index + 1]),)
+        tensors.append(CostTensor(layer.name, index, () if index == last else (index + 1,), ways, ways, index == last))
     return CostTable(network.name, tuple(groups), tuple(tensors), link, device.active_uw, device.idle_uw)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.tables import fixed, markdown, verdict
 from irsplit.planner import plan
-from irsplit.planner.cost import Coded, CostTable, Group, Tensor
+from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
 from irsplit.planner.policies import neurosurgeon
 from irsplit.profiles import Link
 
@@ -70,21 +70,21 @@ def cost_tables(data: Path) -> dict[tuple[str, str, str], CostTable]:
 
 def _chain(app: str, rows: list[Row], about: Row, processor: str, over: Link) -> CostTable:
     milliwatts = _integer(about[f"mobile_{processor}_watt"], 1000)
-    groups: list[Group] = []
-    tensors = [Tensor("input", None, (0,), _raw(rows[0]["input_elements"], int(about["input_bytes_per_element"])), ())]
+    groups: list[StageCost] = []
+    tensors = [CostTensor("input", None, (0,), _raw(rows[0]["input_elements"], int(about["input_bytes_per_element"])), ())]
     for index, row in enumerate(rows):
         device_ns = _integer(row[f"mobile_{processor}_ms"], 10**6)
         server_ns = _integer(row["server_gpu_ms"], 10**6)
-        groups.append(Group(row["layer"], device_ns, server_ns, device_nj=milliwatts * device_ns // 1000))
+        groups.append(StageCost(row["layer"], device_ns, server_ns, device_nj=milliwatts * device_ns // 1000))
         last = index + 1 == len(rows)
-        down = (Coded("raw", 0),) if last else _raw(row["output_elements"], 4)
+        down = (TransferOption("raw", 0),) if last else _raw(row["output_elements"], 4)
         readers = () if last else (index + 1,)
-        tensors.append(Tensor(row["layer"], index, readers, _raw(row["output_elements"], 4), down, output=last))
+        tensors.append(CostTensor(row["layer"], index, readers, _raw(row["output_elements"], 4), down, output=last))
     return CostTable(app, tuple(groups), tuple(tensors), over)
 
 
-def _raw(elements: str, size: int) -> tuple[Coded, ...]:
-    return (Coded("raw", int(elements) * size),)
+def _raw(elements: str, size: int) -> tuple[TransferOption, ...]:
+    return (TransferOption("raw", int(elements) * size),)
 
 
 def table() -> str:

@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 
 import irsplit
 from irsplit.runtime.serving.protocol import protobuf
-from irsplit.runtime.serving.protocol.messages import InferRequest, Tensor, frame_tensor
+from irsplit.runtime.serving.protocol.messages import InferRequest, WireTensor, frame_tensor
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
@@ -147,7 +147,7 @@ def throughput(folder: Path, seconds: float) -> dict[str, float]:
     irsplit.compile_model(DIGITS, folder / "digits", ["bottleneck/relu"])
     image = np.random.default_rng(0).random((1, 1, 16, 16), np.float32)
     frame = bytes(irsplit.DeviceSession(folder / "digits").start({"image": image}))
-    whole = InferRequest("digits", "", [Tensor("image", "FP32", image.shape, image.tobytes())])
+    whole = InferRequest("digits", "", [WireTensor("image", "FP32", image.shape, image.tobytes())])
     split = InferRequest("digits", "", [frame_tensor(frame)])
     expected: Any = onnxruntime.InferenceSession(DIGITS).run(None, {"image": image})[0]
     found: dict[str, float] = {}

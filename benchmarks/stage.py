@@ -22,11 +22,11 @@ import irsplit.runtime
 from benchmarks.link import PERFECT, Outages, Proxy
 from irsplit.base.errors import IrsplitError
 from irsplit.profiles import Link
-from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.retry import RetryPolicy
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
-PATIENCE = Patience(attempts=4, backoff_s=0.02, breaker_failures=3, probe_s=0.1, longest_probe_s=0.5)
+PATIENCE = RetryPolicy(attempts=4, backoff_s=0.02, breaker_failures=3, probe_s=0.1, longest_probe_s=0.5)
 SLACK_S = 0.25
 NEAR = replace(PERFECT, rtt_ns=20 * 10**6)
 

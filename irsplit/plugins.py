@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from irsplit.base.entry_points import offers
+from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import VERSION
 from irsplit.dialects import registry as dialects
 from irsplit.passes import pipeline as passes
@@ -36,7 +36,7 @@ def plugins() -> list[Plugin]:
         Plugin("codec", name, f"irsplit {VERSION}", "irsplit.runtime", f"frame codec {code}")
         for name, code in CODECS.items()
     ]
-    found = [*ours, *(_described(point) for group in GROUPS for point in offers(group))]
+    found = [*ours, *(_described(point) for group in GROUPS for point in entry_points(group))]
     return sorted(_with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin))
 
 

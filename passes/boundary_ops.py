@@ -10,7 +10,7 @@ from irsplit.ir import Graph, Model, Node, TensorType, Value
 from irsplit.ir import Quantization as Affine
 from irsplit.passes.base import Context
 from irsplit.passes.send_attributes import sends, set_specs, specs
-from irsplit.runtime.frame.descriptor import Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import QuantizationSpec, TensorSpec
 
 _Affine = Callable[[Model, Value, Value], tuple[list[Value], list[Node]]]
 _STORED = {"i8": dtypes.I8, "u8": dtypes.U8}
@@ -77,7 +77,7 @@ def _receiver(model: Model, send: Node) -> tuple[Graph, Node]:
     )
 
 
-def _stored(name: str, real: Value, q: Quantization) -> Value:
+def _stored(name: str, real: Value, q: QuantizationSpec) -> Value:
     assert isinstance(real.type, TensorType)
     affine = Affine(q.scales, q.zero_points, q.axis)
     return Value(name, TensorType(_STORED[q.dtype], real.type.shape, affine, real.type.assumed))

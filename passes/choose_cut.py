@@ -11,10 +11,10 @@ from irsplit.passes.analysis.dims import unsized_note
 from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.planning import policies as rules
 from irsplit.passes.planning import prices
-from irsplit.passes.planning.choice import Chain, Choice, Decision, Option, choice_of, choice_of_several, options_of
+from irsplit.passes.planning.choice import PricedStages, CutChoice, Decision, Option, choice_of, choice_of_several, options_of
 from irsplit.passes.planning.devices import (
     DEFAULT_DEVICE,
-    Machine,
+    DeviceSource,
     codec_speeds,
     codings_between,
     default_server,
@@ -24,7 +24,7 @@ from irsplit.passes.planning.devices import (
 )
 from irsplit.passes.planning.ratios import Ratios, calls_wanted, candidates, measured_ratios
 from irsplit.passes.planning.segment_times import said_of
-from irsplit.passes.planning.stages import Macs, Stretches, Summed, chains, cost_table, halves_of
+from irsplit.passes.planning.stages import Macs, Stages, Summed, chains, cost_table, halves_of
 from irsplit.planner import Goal
 from irsplit.planner.cost import METRICS, UNITS, CostTable
 from irsplit.profiles import Device, link
@@ -83,7 +83,7 @@ class ChooseCut:
         return False
 
     @without_collector()
-    def choose(self, model: Model, context: Context) -> Choice:
+    def choose(self, model: Model, context: Context) -> CutChoice:
         """Price every legal cut and choose. Raises PlanError for a bad profile or limit, or when nothing fits."""
         goal = self._goal()
         if self.rule not in rules.RULES:
@@ -113,7 +113,7 @@ class ChooseCut:
         notes += [] if ratios is None else [_said_of(ratios)]
         return replace(choice, ratios=ratios, notes=(*choice.notes, *notes))
 
-    def _adds_differences(self, choice: Choice) -> bool:
+    def _adds_differences(self, choice: CutChoice) -> bool:
         """Whether the plan counts a segment by what was measured of others; jointdnn has blocks of its own."""
         between = self.pattern != "several" and self.rule != "jointdnn" and len(choice.cuts) > 1
         return between and any(isinstance(side, ModelProfile) for side in self._machines)
@@ -129,10 +129,10 @@ class ChooseCut:
             notes.append(left)
         return notes
 
-    def _priced(self, model: Model, context: Context, ratios: Ratios | None = None) -> list[Chain]:
+    def _priced(self, model: Model, context: Context, ratios: Ratios | None = None) -> list[PricedStages]:
         found = chains(context.cuts(model, self.max_tensors))
         known = context.macs, ratios, context.summed
-        return [Chain(parts, self.table(model.entry.name, parts, *known)) for parts in found]
+        return [PricedStages(parts, self.table(model.entry.name, parts, *known)) for parts in found]
 
     def _goal(self) -> Goal:
         return Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
@@ -155,7 +155,7 @@ class ChooseCut:
     def table(
         self,
         name: str,
-        parts: Stretches,
+        parts: Stages,
         macs: Macs | None,
         ratios: Ratios | None = None,
         summed: Summed | None = None,
@@ -174,14 +174,14 @@ class ChooseCut:
             message=message_between(here, there),
         ).with_load(self.load)
 
-    def codings(self, parts: Stretches, ratios: Ratios | None = None) -> prices.Codings:
+    def codings(self, parts: Stages, ratios: Ratios | None = None) -> prices.Codings:
         """The ways to send every boundary tensor and input; without `codec` those that were measured.
 
         Raises PlanError for a codec that nobody knows.
         """
         return self._codings(parts, *self._machines, ratios)
 
-    def _codings(self, parts: Stretches, here: Machine, there: Machine, ratios: Ratios | None) -> prices.Codings:
+    def _codings(self, parts: Stages, here: DeviceSource, there: DeviceSource, ratios: Ratios | None) -> prices.Codings:
         known = (*codec_names(), "auto")
         if self.codec and self.codec not in known:
             raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
@@ -193,11 +193,11 @@ class ChooseCut:
         return found if ratios is None or ratios.bits != self.bits else ratios.applied(parts, found)
 
     @cached_property
-    def _machines(self) -> tuple[Machine, Machine]:
+    def _machines(self) -> tuple[DeviceSource, DeviceSource]:
         """Device and server; measured profiles are files, which are read once."""
         return machine(self.device), machine(self.server or default_server(self.device))
 
-    def _decide(self, priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> Decision:
+    def _decide(self, priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[Option]) -> Decision:
         if self.rule != "exact":
             return rules.of_paper(self.rule, priced[0], goal, self._machines, ranked)
         return rules.any_pattern(priced, goal) if self.pattern == "any" else rules.exact(priced, goal, ranked)

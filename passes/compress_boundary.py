@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.base.errors import PassError
-from irsplit.codec_training.codec import Speeds, choose_codec, train
+from irsplit.codec_training.codec import CodecRates, choose_codec, train
 from irsplit.codec_training.symbols import supports
 from irsplit.ir import Model
 from irsplit.passes.base import Context, Samples, channel_layout
@@ -73,7 +73,7 @@ class CompressBoundary:
         return plain(spec, codec, _LEVELS.get(codec, 0) if self.level < 0 or codec != self.codec else self.level)
 
 
-def _published_speeds() -> Speeds:
+def _published_speeds() -> CodecRates:
     known = {name: codec.speed for name, codec in codec_estimates().items()} | level_speeds()
     return {name: (speed.encode_bytes_s, speed.decode_bytes_s) for name, speed in known.items()}
 

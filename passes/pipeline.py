@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from irsplit.base.entry_points import offers
+from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import IrsplitError, ParseError, PassError, VerifyError
 from irsplit.ir import Model, verify
 from irsplit.passes.base import Context, Pass
@@ -57,7 +57,7 @@ class Pipeline:
 def registry() -> dict[str, type[Pass]]:
     """Every installed pass by name: ours and those of other packages. Two with one name are an error naming both."""
     found: dict[str, tuple[type[Pass], str]] = {}
-    for point in offers(ENTRY_POINTS):
+    for point in entry_points(ENTRY_POINTS):
         try:
             pass_: type[Pass] = point.load()
         except (ImportError, AttributeError) as error:

@@ -15,7 +15,7 @@ from irsplit.ir import Model, Node, TensorType, Value
 from irsplit.passes.base import Context, Samples, channel_layout
 from irsplit.passes.send_attributes import sends, set_specs, spec_of, specs
 from irsplit.runtime.frame import frame
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from irsplit.runtime.frame.rans_model import FLAT
 
 FEWEST_BITS, MOST_BITS = 2, 8
@@ -203,5 +203,5 @@ def _flat(expected: Sequence[Mapping[str, object]], others: Sequence[Mapping[str
 
 
 def _roundtrip(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
-    boundary = Boundary(0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),))
+    boundary = FrameSchema(0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),))
     return frame.decode(boundary, frame.encode(boundary, [array]))[0]

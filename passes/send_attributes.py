@@ -9,7 +9,7 @@ from typing import Any
 
 from irsplit.base.errors import UnsupportedError
 from irsplit.ir import Graph, Model, Node, TensorType, Value
-from irsplit.runtime.frame.descriptor import Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import QuantizationSpec, TensorSpec
 
 
 def sends(model: Model) -> Iterable[tuple[Graph, Node]]:
@@ -55,14 +55,14 @@ def _spec(value: Value, quantization: Any, codec: str, parameters: bytes) -> Ten
     return TensorSpec(value.name, value.type.dtype.name, shape, _quantization(quantization), codec, parameters)
 
 
-def _quantization(fields: Any) -> Quantization | None:
+def _quantization(fields: Any) -> QuantizationSpec | None:
     if fields is None:
         return None
     dtype, bits, axis, outliers, scales, zero_points = fields
-    return Quantization(tuple(scales), tuple(zero_points), dtype, bits, axis, outliers)
+    return QuantizationSpec(tuple(scales), tuple(zero_points), dtype, bits, axis, outliers)
 
 
-def _quantization_list(q: Quantization | None) -> list[Any] | None:
+def _quantization_list(q: QuantizationSpec | None) -> list[Any] | None:
     return None if q is None else [q.dtype, q.bits, q.axis, q.outliers, list(q.scales), list(q.zero_points)]
 
 

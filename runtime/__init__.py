@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from irsplit.runtime.run.engines import Accelerator, EngineOptions
     from irsplit.runtime.serving.client.answers import Answer, ClientMetrics
     from irsplit.runtime.serving.client.session import RemoteSession, connect
-    from irsplit.runtime.serving.client.switching import Policy
+    from irsplit.runtime.serving.client.switching import SwitchingPolicy
     from irsplit.runtime.serving.client.update import Update, update
 
 _HOMES = {
@@ -16,7 +16,7 @@ _HOMES = {
     "Answer": "irsplit.runtime.serving.client.answers",
     "ClientMetrics": "irsplit.runtime.serving.client.answers",
     "EngineOptions": "irsplit.runtime.run.engines",
-    "Policy": "irsplit.runtime.serving.client.switching",
+    "SwitchingPolicy": "irsplit.runtime.serving.client.switching",
     "RemoteSession": "irsplit.runtime.serving.client.session",
     "Update": "irsplit.runtime.serving.client.update",
     "connect": "irsplit.runtime.serving.client.session",

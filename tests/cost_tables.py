@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from hypothesis import strategies as st
 
-from irsplit.planner.cost import Coded, CostTable, Group, Place, Tensor
+from irsplit.planner.cost import TransferOption, CostTable, StageCost, Placement, CostTensor
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, crossing, evaluate
 from irsplit.profiles.model import NO_MESSAGE, Link, Message
@@ -15,21 +15,21 @@ LINK = Link("test", up_bit_s=8_000_000_000, down_bit_s=8_000_000_000, up_uw=2_00
 MESSAGES = st.sampled_from([NO_MESSAGE, NO_MESSAGE, Message(device_ns=3, exchange_ns=5, up_bytes=2, down_bytes=1)])
 
 
-def ways(most: int = 2) -> st.SearchStrategy[tuple[Coded, ...]]:
-    coded = st.builds(Coded, st.just("raw"), st.integers(0, 40), st.integers(0, 5), st.integers(0, 5))
+def ways(most: int = 2) -> st.SearchStrategy[tuple[TransferOption, ...]]:
+    coded = st.builds(TransferOption, st.just("raw"), st.integers(0, 40), st.integers(0, 5), st.integers(0, 5))
     return st.lists(coded, min_size=0, max_size=most).map(tuple)
 
 
-def groups(pins: bool) -> st.SearchStrategy[Group]:
+def groups(pins: bool) -> st.SearchStrategy[StageCost]:
     return st.builds(
-        Group,
+        StageCost,
         name=st.just("g"),
         device_ns=st.integers(0, 60),
         server_ns=st.integers(0, 30),
         device_nj=st.integers(0, 40),
         weight_bytes=st.integers(0, 40),
         working_bytes=st.integers(0, 20),
-        pin=st.sampled_from([None] * 8 + [Place.DEVICE, Place.SERVER]) if pins else st.none(),
+        pin=st.sampled_from([None] * 8 + [Placement.DEVICE, Placement.SERVER]) if pins else st.none(),
     )
 
 
@@ -52,14 +52,14 @@ def dags(draw: st.DrawFn, most: int = 6) -> CostTable:
     count = draw(st.integers(1, most))
     every = range(count)
     tensors = [
-        Tensor(f"x{i}", None, tuple(sorted(draw(st.sets(st.sampled_from(every), max_size=2)))), draw(ways()), ())
+        CostTensor(f"x{i}", None, tuple(sorted(draw(st.sets(st.sampled_from(every), max_size=2)))), draw(ways()), ())
         for i in range(draw(st.integers(0, 2)))
     ]
     for producer in every:
         later = list(range(producer + 1, count))
         readers = draw(st.sets(st.sampled_from(later), max_size=3)) if later else set[int]()
         output = not readers or draw(st.booleans())
-        tensors.append(Tensor(f"t{producer}", producer, tuple(sorted(readers)), draw(ways()), draw(ways()), output))
+        tensors.append(CostTensor(f"t{producer}", producer, tuple(sorted(readers)), draw(ways()), draw(ways()), output))
     drawn = tuple(draw(groups(pins=True)) for _ in every)
     return CostTable(
         "dag",
@@ -76,12 +76,12 @@ def dags(draw: st.DrawFn, most: int = 6) -> CostTable:
 def chains(draw: st.DrawFn, most: int = 7) -> CostTable:
     """Every value is read by the next group alone."""
     count = draw(st.integers(1, most))
-    tensors = [Tensor("x", None, (0,), draw(ways()), ())]
+    tensors = [CostTensor("x", None, (0,), draw(ways()), ())]
     for producer in range(count):
         last = producer + 1 == count
         readers = () if last else (producer + 1,)
         tensors.append(
-            Tensor(f"t{producer}", producer, readers, draw(ways()), draw(ways()), output=last or draw(st.booleans()))
+            CostTensor(f"t{producer}", producer, readers, draw(ways()), draw(ways()), output=last or draw(st.booleans()))
         )
     drawn = tuple(draw(groups(pins=True)) for _ in range(count))
     return CostTable("chain", drawn, tuple(tensors), draw(links()), active_uw=1_000_000, message=draw(MESSAGES))
@@ -100,7 +100,7 @@ def every_solution(table: CostTable, *, monotone: bool) -> Iterator[Solution]:
     """Every placement that the pins allow, with every way to send what crosses."""
     for places in product((True, False), repeat=len(table.groups)):
         pinned = zip(table.groups, places, strict=True)
-        if any(group.pin is not None and (group.pin is Place.DEVICE) != here for group, here in pinned):
+        if any(group.pin is not None and (group.pin is Placement.DEVICE) != here for group, here in pinned):
             continue
         if monotone and not is_monotone(table, places):
             continue

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from irsplit.base import dtypes
-from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec, zstandard_parameters
 from irsplit.runtime.frame.frame import Codec, open_codec
 from irsplit.runtime.frame.status import Status, StatusError
 
@@ -18,7 +18,7 @@ FLOATS = ("f32", "f16", "bf16")
 QUANTIZABLE = (*FLOATS, "i8", "u8")
 
 
-def engines(boundary: Boundary) -> tuple[Codec, Codec]:
+def engines(boundary: FrameSchema) -> tuple[Codec, Codec]:
     return open_codec(boundary, "native"), open_codec(boundary, "reference")
 
 
@@ -30,7 +30,7 @@ def outcome(call: Callable[[], object]) -> object:
         return error.status
 
 
-def decoded(codec: Codec, boundary: Boundary, frame: bytes) -> Status | list[bytes]:
+def decoded(codec: Codec, boundary: FrameSchema, frame: bytes) -> Status | list[bytes]:
     """Bytes of every tensor, or the status."""
 
     def call() -> list[bytes]:
@@ -56,7 +56,7 @@ def array_of_bytes(data: bytes, spec: TensorSpec, shape: Sequence[int]) -> Array
 
 
 @st.composite
-def quantizations(draw: st.DrawFn, shape: tuple[int | None, ...]) -> Quantization:
+def quantizations(draw: st.DrawFn, shape: tuple[int | None, ...]) -> QuantizationSpec:
     static = [axis for axis, dim in enumerate(shape) if dim]
     axis = draw(st.sampled_from([None, *static]))
     count = 1 if axis is None else shape[axis] or 1
@@ -64,7 +64,7 @@ def quantizations(draw: st.DrawFn, shape: tuple[int | None, ...]) -> Quantizatio
     low = -(1 << (bits - 1)) if dtype == "i8" else 0
     scales = st.floats(2.0**-20, 2.0**20, width=32)
     zeros = st.integers(low, low + (1 << bits) - 1)
-    return Quantization(
+    return QuantizationSpec(
         tuple(draw(st.lists(scales, min_size=count, max_size=count))),
         tuple(draw(st.lists(zeros, min_size=count, max_size=count))),
         dtype, bits, axis, draw(st.booleans()),
@@ -95,9 +95,9 @@ def specs_with_arrays(draw: st.DrawFn, index: int) -> tuple[TensorSpec, Array]:
 
 
 @st.composite
-def boundaries_with_arrays(draw: st.DrawFn) -> tuple[Boundary, list[Array]]:
+def boundaries_with_arrays(draw: st.DrawFn) -> tuple[FrameSchema, list[Array]]:
     pairs = [draw(specs_with_arrays(index)) for index in range(draw(st.integers(1, 3)))]
-    boundary = Boundary(
+    boundary = FrameSchema(
         draw(st.integers(0, 5)),
         draw(st.text(max_size=9)),
         tuple(spec for spec, _ in pairs),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from irsplit.ir import Graph, Model, Node, TensorType, Type, Value, engine_graph
 from irsplit.passes.send_attributes import specs
 from irsplit.runtime.frame import frame
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]
@@ -83,7 +83,7 @@ def run_segments(model: Model, inputs: Arrays, machines: Sequence[Machine]) -> d
 
 
 def through_a_frame(send: Node, arrays: Sequence[Array]) -> list[Array]:
-    boundary = Boundary(0, "cut", tuple(specs(send)))
+    boundary = FrameSchema(0, "cut", tuple(specs(send)))
     return frame.decode(boundary, frame.encode(boundary, arrays))
 
 

@@ -9,7 +9,7 @@ import pytest
 from framing import engines
 from irsplit.base.errors import UnsupportedError
 from irsplit.codec_training.header import c_header
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from test_static_rans import feature_map, trained
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
@@ -57,7 +57,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_firmware_frames_like_python(level: int, core: list[Path], tmp_path: Path) -> None:
-    boundary = Boundary(0, "relu */ \u00e9", (trained("u8", (1, 6, 5, 40), level),))
+    boundary = FrameSchema(0, "relu */ \u00e9", (trained("u8", (1, 6, 5, 40), level),))
     (tmp_path / "boundary.h").write_text(c_header(boundary))
     (tmp_path / "firmware.c").write_text(FIRMWARE)
     gcc("firmware.c", *core, "-o", "firmware", cwd=tmp_path)
@@ -68,4 +68,4 @@ def test_a_firmware_frames_like_python(level: int, core: list[Path], tmp_path: P
 
 def test_symbolic_shapes_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="static shapes"):
-        c_header(Boundary(0, "b", (TensorSpec("x", "u8", (None, 3)),)))
+        c_header(FrameSchema(0, "b", (TensorSpec("x", "u8", (None, 3)),)))

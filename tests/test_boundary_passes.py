@@ -14,7 +14,7 @@ from irsplit.cli import main
 from irsplit.codec_training.agreement import agreement, is_comparable
 from irsplit.codec_training.ranges import METHODS, quantization, requantization, signal_to_noise_db
 from irsplit.runtime.frame import frame
-from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 
@@ -125,7 +125,7 @@ def test_integers_cross_in_coarser_steps(tmp_path: Path) -> None:
     assert size < 0.8 * most
     assert share >= 0.9
     integers = np.arange(-128, 128, dtype=np.int8)
-    boundary = Boundary(0, "x", (TensorSpec("x", "i8", (256,), spec.quantization),))
+    boundary = FrameSchema(0, "x", (TensorSpec("x", "i8", (256,), spec.quantization),))
     (found,) = frame.decode(boundary, frame.encode(boundary, [integers]))
     assert found[0] == -128
     assert np.abs(found.astype(int) - integers).max() <= spec.quantization.scales[0] / 2 + 0.5
@@ -138,7 +138,7 @@ def test_steps_of_integers_go_through_zero(zero: int, levels: int) -> None:
     q = requantization([array], levels, zero, axis=3)
     assert q is not None
     assert len(q.scales) == 4
-    boundary = Boundary(0, "x", (TensorSpec("x", "u8", array.shape, q),))
+    boundary = FrameSchema(0, "x", (TensorSpec("x", "u8", array.shape, q),))
     array[0, 0] = zero
     (found,) = frame.decode(boundary, frame.encode(boundary, [array]))
     assert (found[0, 0] == zero).all()
@@ -199,8 +199,8 @@ def test_codecs_that_learn_need_something_to_learn_from(codec: str, tmp_path: Pa
         irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "bundle", codec=codec)
 
 
-def roundtrip(q: Quantization, array: np.ndarray) -> tuple[np.ndarray, int]:
-    boundary = Boundary(0, "x", (TensorSpec("x", "f32", array.shape, q),))
+def roundtrip(q: QuantizationSpec, array: np.ndarray) -> tuple[np.ndarray, int]:
+    boundary = FrameSchema(0, "x", (TensorSpec("x", "f32", array.shape, q),))
     data = frame.encode(boundary, [array])
     return frame.decode(boundary, data)[0], len(data)
 

@@ -18,9 +18,9 @@ from irsplit.measure.bundle_profiling import profile_bundle, tensors_to_feed
 from irsplit.measure.measurement import Effort
 from irsplit.passes.analysis.cuts import find_cuts
 from irsplit.passes.planning.segment_times import segment_times
-from irsplit.passes.planning.stages import Stretches, chains
+from irsplit.passes.planning.stages import Stages, chains
 from irsplit.profiles import CodecSpeed
-from irsplit.profiles.measured import BundleProfile, Coding, Load, load_profile, to_json
+from irsplit.profiles.measured import BundleProfile, MeasuredTransfer, Load, load_profile, to_json
 from irsplit.runtime.bundle.manifest import Manifest
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -42,7 +42,7 @@ def profile(*times: int | None, boundaries: tuple[tuple[str, ...], ...], **chang
     return BundleProfile(**{**common, **changes}, boundaries=boundaries, segments=segments)  # pyright: ignore[reportArgumentType]
 
 
-def parts() -> Stretches:
+def parts() -> Stages:
     return chains(find_cuts(parse_model(TEXT).entry))[0]
 
 
@@ -78,14 +78,14 @@ def test_a_profile_of_other_cuts_is_refused():
 
 
 def test_codecs_keep_their_speed_on_tensors_that_were_not_measured():
-    ways = (Coding("raw", 1_000, 1, 1), Coding("zstandard", 100, 500, 250), Coding("static-rans", 9, 50, 20, bits=8))
+    ways = (MeasuredTransfer("raw", 1_000, 1, 1), MeasuredTransfer("zstandard", 100, 500, 250), MeasuredTransfer("static-rans", 9, 50, 20, bits=8))
     found = profile(1, boundaries=(), tensors={"a": ways, "b": ways})
     assert found.speeds(0)["zstandard"] == CodecSpeed(2 * 10**9, 4 * 10**9)
     assert found.speeds(8) == {"static-rans": CodecSpeed(20 * 10**9, 50 * 10**9)}
 
 
 def test_json_round_trip(tmp_path: Path):
-    found = profile(5, None, boundaries=(("a", "b"),), tensors={"a": (Coding("raw", 1, 2, 3),)})
+    found = profile(5, None, boundaries=(("a", "b"),), tensors={"a": (MeasuredTransfer("raw", 1, 2, 3),)})
     path = tmp_path / "p.json"
     path.write_text(to_json(found))
     assert load_profile(str(path)) == found

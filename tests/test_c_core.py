@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.footprint import CORTEX_M4, code_bytes
 from framing import Array, array_of_bytes, engines
-from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec
 from irsplit.runtime.frame.reference.crc32c import crc32c
 from test_static_rans import feature_map, trained
 
@@ -28,7 +28,7 @@ SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recov
 
 def vector(specs: Sequence[TensorSpec], arrays: Sequence[Array]) -> tuple[bytes, bytes]:
     """Bytes for check_vectors.c, and the frame, by the numpy reference."""
-    boundary = Boundary(1, "vector", tuple(specs))
+    boundary = FrameSchema(1, "vector", tuple(specs))
     reference = engines(boundary)[1]
     frame = reference.encode(arrays)
     out: list[Array] = [np.zeros(array.shape, spec.storage) for spec, array in zip(specs, arrays, strict=True)]
@@ -64,17 +64,17 @@ def plain_vectors() -> list[tuple[bytes, bytes]]:
     rng = np.random.default_rng(2)
     values = rng.normal(size=(3, 5)).astype(np.float32) * 4
     values[0, :4] = np.nan, np.inf, -0.0, 1e-40
-    q = Quantization((0.03, 0.1, 1.5, 2.0**-100, 3e38), (0, 5, -7, 127, -128), axis=1, outliers=True)
+    q = QuantizationSpec((0.03, 0.1, 1.5, 2.0**-100, 3e38), (0, 5, -7, 127, -128), axis=1, outliers=True)
     halves = rng.integers(0, 1 << 16, (4, 6), np.uint16).view(np.float16)
     specs = [
         TensorSpec("a", "u8", (3,)),
         TensorSpec("b", "f32", (None, 5), q),
         TensorSpec("c", "i64", ()),
-        TensorSpec("d", "f16", (4, 6), Quantization((0.01,), (100,), "u8", 7)),
-        TensorSpec("e", "bf16", (4, 6), Quantization((2.0**100,), (1,), "i8", 3, outliers=True)),
+        TensorSpec("d", "f16", (4, 6), QuantizationSpec((0.01,), (100,), "u8", 7)),
+        TensorSpec("e", "bf16", (4, 6), QuantizationSpec((2.0**100,), (1,), "i8", 3, outliers=True)),
         TensorSpec("f", "f64", (0, 2)),
-        TensorSpec("g", "u8", (16, 16), Quantization((1.7,), (-128,))),
-        TensorSpec("h", "i8", (2, 128), Quantization((9.9, 3e38), (5, -7), "i8", 5, 0, outliers=True)),
+        TensorSpec("g", "u8", (16, 16), QuantizationSpec((1.7,), (-128,))),
+        TensorSpec("h", "i8", (2, 128), QuantizationSpec((9.9, 3e38), (5, -7), "i8", 5, 0, outliers=True)),
     ]
     bytes_ = np.arange(256, dtype=np.uint8)
     arrays = [
@@ -172,8 +172,8 @@ def fuzz_seeds() -> list[bytes]:
         ("bool", 1, 3),
     ):
         spec = trained(dtype, (1, 4, 5, channels), level, table_bits=8)
-        frame = engines(Boundary(1, "s", (spec,)))[1].encode([feature_map(5, (1, 4, 5, channels), dtype)])
-        descriptor = Boundary(1, "s", (spec,)).to_bytes()
+        frame = engines(FrameSchema(1, "s", (spec,)))[1].encode([feature_map(5, (1, 4, 5, channels), dtype)])
+        descriptor = FrameSchema(1, "s", (spec,)).to_bytes()
         seeds.append(struct.pack("<H", len(descriptor)) + descriptor + frame)
     return seeds
 
@@ -228,7 +228,7 @@ def test_reduced_build(tmp_path: Path) -> None:
         vector([trained(dtype, shape, level)], [feature_map(5, shape, dtype)])
         for dtype, level in (("u8", 2), ("f32", 1))
     ]
-    out.append(vector([TensorSpec("q", "f32", (5,), Quantization((0.1,), (0,)))], [np.zeros(5, np.float32)]))
+    out.append(vector([TensorSpec("q", "f32", (5,), QuantizationSpec((0.1,), (0,)))], [np.zeros(5, np.float32)]))
     digest = crc32c(b"".join(frame for _, frame in kept))
     path.write_bytes(struct.pack("<I", 2) + b"".join(body for body, _ in kept))
     result = subprocess.run([program, path, "brief"], capture_output=True, text=True, timeout=900)

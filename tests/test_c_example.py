@@ -11,7 +11,7 @@ import pytest
 from irsplit.cli import main
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame import frame as framing
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -20,7 +20,7 @@ WARNINGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-Wshadow")
 
 
 @pytest.fixture(scope="module")
-def boundary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Boundary]:
+def boundary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FrameSchema]:
     """A folder with boundary.h, and the boundary: int8 on the wire."""
     folder = tmp_path_factory.mktemp("c")
     words = ["--boundary", "int8", "--calibration", str(DIGITS / "pictures"), "--codec", "raw"]
@@ -35,7 +35,7 @@ def needs(*tools: str) -> None:
             pytest.skip(f"{tool.upper()} IS NOT INSTALLED: the C example was not built with it")
 
 
-def check_frames(program: Sequence[str | Path], boundary: Boundary) -> None:
+def check_frames(program: Sequence[str | Path], boundary: FrameSchema) -> None:
     spec = boundary.tensors[0]
     shape = [dim or 1 for dim in spec.shape]
     array = np.abs(np.random.default_rng(7).standard_normal(shape)).astype(np.float32)
@@ -53,7 +53,7 @@ def check_frames(program: Sequence[str | Path], boundary: Boundary) -> None:
 
 
 @pytest.mark.parametrize("compiler", TARGETS)
-def test_frames_like_python(compiler: str, boundary: tuple[Path, Boundary], tmp_path: Path) -> None:
+def test_frames_like_python(compiler: str, boundary: tuple[Path, FrameSchema], tmp_path: Path) -> None:
     needs(compiler, *TARGETS[compiler])
     program = tmp_path / "frame"
     sources = [*sorted((ROOT / "runtime" / "c" / "src").rglob("*.c")), ROOT / "examples" / "c" / "frame.c"]
@@ -63,7 +63,7 @@ def test_frames_like_python(compiler: str, boundary: tuple[Path, Boundary], tmp_
     check_frames([*TARGETS[compiler], program], boundary[1])
 
 
-def test_cortex_m(boundary: tuple[Path, Boundary], tmp_path: Path) -> None:
+def test_cortex_m(boundary: tuple[Path, FrameSchema], tmp_path: Path) -> None:
     needs("arm-none-eabi-gcc")
     flags = ("-mcpu=cortex-m4", "-mthumb", "-Os", "-std=c99", "-ffreestanding", "-Wall", "-Wextra", "-Werror")
     firmware = tmp_path / "firmware.c"
@@ -84,7 +84,7 @@ def test_cmake_asks_for_the_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("installed", [False, True])
-def test_the_cmake_package(installed: bool, boundary: tuple[Path, Boundary], tmp_path: Path) -> None:
+def test_the_cmake_package(installed: bool, boundary: tuple[Path, FrameSchema], tmp_path: Path) -> None:
     needs("cmake", "gcc")
 
     def cmake(*words: str | Path) -> None:
@@ -109,7 +109,7 @@ def test_a_codec_that_is_not_in_the_core(tmp_path: Path, capsys: pytest.CaptureF
     assert "is coded with zstandard, which the C core takes from irs_hooks only" in capsys.readouterr().err
 
 
-def test_a_header_that_cannot_be(boundary: tuple[Path, Boundary], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_header_that_cannot_be(boundary: tuple[Path, FrameSchema], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["header", str(boundary[0] / "bundle"), "--boundary", "1"]) == 2
     assert "has no boundary 1; it has 1, numbered from 0" in capsys.readouterr().err
     assert main(["header", str(boundary[0] / "bundle")]) == 2

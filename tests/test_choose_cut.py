@@ -25,7 +25,7 @@ from irsplit.passes.planning.stages import chains, cost_table, measured, moved_b
 from irsplit.planner import Goal, plan, rank_cuts
 from irsplit.planner.cost import link_ns
 from irsplit.profiles import Message, link
-from irsplit.profiles.measured import Coding, Load, ModelProfile, load_profile, to_json
+from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile, load_profile, to_json
 
 # A large input, a small waist %b, a fork, a join, a small output; 4 bytes an element.
 TEXT = """
@@ -207,7 +207,7 @@ def write(tmp_path: Path, measured_: ModelProfile) -> str:
 
 def test_profile_json_round_trip(tmp_path: Path):
     message = Message(device_ns=3, exchange_ns=5, up_bytes=7, down_bytes=9)
-    whole = profile(tensors={"b": (Coding("raw", 40, 1, 2), Coding("zstandard", 30, 5, 6))}, message=message)
+    whole = profile(tensors={"b": (MeasuredTransfer("raw", 40, 1, 2), MeasuredTransfer("zstandard", 30, 5, 6))}, message=message)
     path = write(tmp_path, whole)
     assert load_profile(path) == whole
     slow = load_profile(f"{path},slowdown=4")
@@ -393,7 +393,7 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
 
 def test_a_picture_is_the_baseline_to_beat(tmp_path: Path):
     """The input as JPEG prices the third baseline, and nothing else."""
-    seen = profile(previews={"x": (Coding("jpeg-q95", 10, 1, 1),)})
+    seen = profile(previews={"x": (MeasuredTransfer("jpeg-q95", 10, 1, 1),)})
     choice = ChooseCut(device=f"{write(tmp_path, seen)},slowdown=1000", link="4g").choose(parse_model(TEXT), Context())
     values = {baseline.name: baseline.costs for baseline in choice.baselines}
     assert values["server only, compressed input"].switches[0].codec == "jpeg-q95"

@@ -28,7 +28,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.patch import apply_delta
-from irsplit.runtime.bundle.patch_format import CODINGS, Span, coded, packed, restored, unpacked
+from irsplit.runtime.bundle.patch_format import CODINGS, WeightSpan, coded, packed, restored, unpacked
 
 TESTS = Path(__file__).parent
 MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -317,8 +317,8 @@ def test_killed_at_every_write_of_apply_to_a_packed_side(old, new, tmp_path):
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(1, 9)), max_size=9))
 def test_spans_come_back_from_their_numbers(rows):
-    spans: list[Span] = []
+    spans: list[WeightSpan] = []
     for gap, old, length in rows:
         end = spans[-1].new + spans[-1].length if spans else 0
-        spans.append(Span(old, end + gap, length, 1, CODINGS[length % 4]))
+        spans.append(WeightSpan(old, end + gap, length, 1, CODINGS[length % 4]))
     assert unpacked(packed(spans)) == spans

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from framing import decoded, engines
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*/*.irsf"))
 
@@ -17,7 +17,7 @@ def test_there_are_golden_frames() -> None:
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_golden_frame(path: Path) -> None:
-    boundary = Boundary.from_bytes(path.with_suffix(".irsd").read_bytes())
+    boundary = FrameSchema.from_bytes(path.with_suffix(".irsd").read_bytes())
     with np.load(path.with_suffix(".npz")) as file:
         expected = [file[f"t{index}"].tobytes() for index in range(len(boundary.tensors))]
     for engine in engines(boundary):

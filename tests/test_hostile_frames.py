@@ -13,13 +13,13 @@ from framing import Array, boundaries_with_arrays, decoded, engines, outcome
 from irsplit.base.errors import BundleError, FrameError, UnsupportedError
 from irsplit.runtime.c import _native
 from irsplit.runtime.frame import frame
-from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec, _unpack, zstandard_parameters
+from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec, _unpack, zstandard_parameters
 from irsplit.runtime.frame.reference.crc32c import crc32c
 from irsplit.runtime.frame.reference.frame import HEADER
 from irsplit.runtime.frame.status import Status, StatusError
 
-QUANTIZED = TensorSpec("q", "f32", (None, 4), Quantization((0.1,), (3,), outliers=True), "zstandard", b"\3", 8)
-BOUNDARY = Boundary(
+QUANTIZED = TensorSpec("q", "f32", (None, 4), QuantizationSpec((0.1,), (3,), outliers=True), "zstandard", b"\3", 8)
+BOUNDARY = FrameSchema(
     3,
     "relu",
     (
@@ -67,7 +67,7 @@ def test_every_bit_flip_is_detected() -> None:
 
 
 @given(boundaries_with_arrays(), st.data())
-def test_attackers_bytes_are_refused_alike(case: tuple[Boundary, list[Array]], data: st.DataObject) -> None:
+def test_attackers_bytes_are_refused_alike(case: tuple[FrameSchema, list[Array]], data: st.DataObject) -> None:
     """Random changes with checksums made right: no crash, and both engines give the same tensors or the same status."""
     boundary, arrays = case
     coded = bytearray(frame.encode(boundary, arrays))
@@ -98,7 +98,7 @@ def test_sizes_in_the_header(size: int) -> None:
 )
 def test_sizes_in_dims(dims: tuple[int, ...]) -> None:
     """Products beyond 2^64, beyond the address space, zero times huge, and the reserved dim."""
-    boundary = Boundary(0, "b", (TensorSpec("x", "f32", (None,) * 4),))
+    boundary = FrameSchema(0, "b", (TensorSpec("x", "f32", (None,) * 4),))
     coded = bytearray(frame.encode(boundary, [np.zeros((1, 1, 1, 1), np.float32)]))
     coded[HEADER.size : HEADER.size + 16] = struct.pack("<4I", *dims)
     hostile = with_crc(bytes(coded))
@@ -109,7 +109,7 @@ def test_sizes_in_dims(dims: tuple[int, ...]) -> None:
 
 
 def test_max_bytes_is_checked_before_allocation() -> None:
-    boundary = Boundary(0, "b", (TensorSpec("x", "i8", (None,), codec="zstandard", chunk=1 << 29),))
+    boundary = FrameSchema(0, "b", (TensorSpec("x", "i8", (None,), codec="zstandard", chunk=1 << 29),))
     coded = bytearray(frame.encode(boundary, [np.zeros(9, np.int8)]))
     coded[HEADER.size : HEADER.size + 4] = struct.pack("<I", 2**32 - 2)
     with pytest.raises(FrameError, match="above max_bytes=1073741824; raise the limit"):
@@ -117,7 +117,7 @@ def test_max_bytes_is_checked_before_allocation() -> None:
 
 
 def test_zstandard_payload_that_claims_another_size() -> None:
-    boundary = Boundary(0, "b", (TensorSpec("x", "i8", (4000,), codec="zstandard"),))
+    boundary = FrameSchema(0, "b", (TensorSpec("x", "i8", (4000,), codec="zstandard"),))
     coded = frame.encode(boundary, [np.zeros(4000, np.int8)])
     for claimed in (0, 3999, 4001, 1 << 40):
         liar = bytearray(zstandard.ZstdCompressor(write_content_size=True).compress(bytes(70000)))
@@ -129,7 +129,7 @@ def test_zstandard_payload_that_claims_another_size() -> None:
 
 
 def test_another_boundary_is_named() -> None:
-    other = Boundary(3, "relu", BOUNDARY.tensors, bundle_digest=b"\1" * 32)
+    other = FrameSchema(3, "relu", BOUNDARY.tensors, bundle_digest=b"\1" * 32)
     with pytest.raises(FrameError) as info:
         frame.decode(BOUNDARY, frame.encode(other, ARRAYS))
     assert other.digest[:8].hex() in str(info.value)
@@ -175,7 +175,7 @@ def test_descriptor_truncated_at_every_length() -> None:
     for size in range(len(descriptor)):
         assert opened(descriptor[:size]) == Status.TRUNCATED
         with pytest.raises(BundleError):
-            Boundary.from_bytes(descriptor[:size])
+            FrameSchema.from_bytes(descriptor[:size])
 
 
 def test_damaged_descriptors_are_refused() -> None:
@@ -183,7 +183,7 @@ def test_damaged_descriptors_are_refused() -> None:
     of the fields refuse: what it opens has fields in range."""
     for descriptor in damaged_descriptors():
         with pytest.raises(BundleError):
-            Boundary.from_bytes(descriptor)
+            FrameSchema.from_bytes(descriptor)
         result = opened(descriptor)
         if not isinstance(result, Status):
             assert fields_in_range(descriptor), descriptor.hex()

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from irsplit.base.errors import EngineError, ModelRefusedError
 from irsplit.cli import main
-from irsplit.engines.execute import Call
+from irsplit.engines.execute import Inputs
 from irsplit.engines.synthetic_inputs import first_taken
 from irsplit.runtime.bundle.manifest import TensorInfo
 from tflite_models import Sketch
@@ -24,7 +24,7 @@ def shapes_tried(refused: int, **options: object) -> list[tuple[int, ...]]:
     """Shapes of x in every attempt, of which so many are refused."""
     tried: list[tuple[int, ...]] = []
 
-    def run(calls: Sequence[Call]) -> None:
+    def run(calls: Sequence[Inputs]) -> None:
         tried.append(np.shape(calls[0]["x"]))
         if len(tried) <= refused:
             raise EngineError(f"refused {len(tried)}")
@@ -40,7 +40,7 @@ def test_sizes_grow_until_the_engine_takes_them():
 def test_a_model_that_does_not_open_is_tried_once():
     tried: list[int] = []
 
-    def run(calls: Sequence[Call]) -> None:
+    def run(calls: Sequence[Inputs]) -> None:
         tried.append(len(calls))
         raise ModelRefusedError("refused")
 
@@ -52,7 +52,7 @@ def test_a_model_that_does_not_open_is_tried_once():
 def test_indices_shrink_before_sizes_grow():
     tried: list[tuple[int, bool]] = []
 
-    def embed(calls: Sequence[Call]) -> None:
+    def embed(calls: Sequence[Inputs]) -> None:
         ids = calls[0]["ids"]
         tried.append((ids.size, bool(ids.max() < 2)))
         if not tried[-1][1]:

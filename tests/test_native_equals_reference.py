@@ -6,7 +6,7 @@ from hypothesis import given
 
 from framing import FRAMABLE, Array, array_of_bytes, boundaries_with_arrays, decoded, engines
 from irsplit.runtime.frame import frame
-from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec
 
 
 def test_the_extension_is_built() -> None:
@@ -14,7 +14,7 @@ def test_the_extension_is_built() -> None:
 
 
 @given(boundaries_with_arrays())
-def test_same_bytes_and_same_tensors(case: tuple[Boundary, list[Array]]) -> None:
+def test_same_bytes_and_same_tensors(case: tuple[FrameSchema, list[Array]]) -> None:
     boundary, arrays = case
     native, reference = engines(boundary)
     coded = native.encode(arrays)
@@ -28,9 +28,9 @@ def test_same_bytes_and_same_tensors(case: tuple[Boundary, list[Array]]) -> None
 
 
 @given(boundaries_with_arrays())
-def test_descriptor_round_trip(case: tuple[Boundary, list[Array]]) -> None:
+def test_descriptor_round_trip(case: tuple[FrameSchema, list[Array]]) -> None:
     boundary, _ = case
-    assert Boundary.from_bytes(boundary.to_bytes()) == boundary
+    assert FrameSchema.from_bytes(boundary.to_bytes()) == boundary
 
 
 @pytest.mark.parametrize("dtype", FRAMABLE)
@@ -41,7 +41,7 @@ def test_every_type_and_shape(dtype: str, codec: str, shape: tuple[int, ...]) ->
     size = int(np.prod(shape)) * spec.storage.itemsize
     data = np.random.default_rng(7).integers(0, 256, size, np.uint8).tobytes()
     array = array_of_bytes(data, spec, shape)
-    boundary = Boundary(0, "b", (spec,))
+    boundary = FrameSchema(0, "b", (spec,))
     (back,) = frame.decode(boundary, frame.encode(boundary, [array]))
     assert back.tobytes() == array.tobytes()
     assert (back.dtype, back.shape) == (array.dtype, array.shape)
@@ -51,8 +51,8 @@ def test_every_type_and_shape(dtype: str, codec: str, shape: tuple[int, ...]) ->
 @pytest.mark.parametrize("outliers", [False, True])
 def test_quantization_of_special_values(engine: int, outliers: bool) -> None:
     values = np.array([0.0, -0.0, 0.5, 1.5, 2.5, -0.5, 126.5, 127.5, -128.5, 1e30, np.inf, -np.inf, np.nan], np.float32)
-    q = Quantization((1.0,), (0,), outliers=outliers)
-    boundary = Boundary(0, "b", (TensorSpec("x", "f32", (13,), q),))
+    q = QuantizationSpec((1.0,), (0,), outliers=outliers)
+    boundary = FrameSchema(0, "b", (TensorSpec("x", "f32", (13,), q),))
     codec = engines(boundary)[engine]
     (back,) = [np.empty(13, np.float32)]
     codec.decode(memoryview(codec.encode([values])), [back])
@@ -64,9 +64,9 @@ def test_quantization_of_special_values(engine: int, outliers: bool) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
 def test_quantization_error_is_at_most_half_a_step(dtype: str) -> None:
     rng = np.random.default_rng(3)
-    spec = TensorSpec("x", dtype, (None, 8), Quantization((0.05,) * 8, (-20,) * 8, axis=1), "zstandard")
+    spec = TensorSpec("x", dtype, (None, 8), QuantizationSpec((0.05,) * 8, (-20,) * 8, axis=1), "zstandard")
     values = rng.uniform(-5, 7, (1000, 8)).astype(spec.storage)
-    boundary = Boundary(0, "b", (spec,))
+    boundary = FrameSchema(0, "b", (spec,))
     (back,) = frame.decode(boundary, frame.encode(boundary, [values]))
     assert np.abs(back.astype(np.float32) - values).max() <= 0.0251 + (0.004 if dtype == "f16" else 0)
 
@@ -75,7 +75,7 @@ def test_quantization_error_is_at_most_half_a_step(dtype: str) -> None:
 def test_every_integer_comes_back_within_half_a_step(dtype: str, zero: int) -> None:
     integers = np.arange(256, dtype=np.uint8).view(TensorSpec("x", dtype, ()).storage)
     for scale in (1.0, 1.3, 2.0, 2.5, 17.0, 128.0, 500.0):
-        boundary = Boundary(0, "b", (TensorSpec("x", dtype, (256,), Quantization((scale,), (zero,))),))
+        boundary = FrameSchema(0, "b", (TensorSpec("x", dtype, (256,), QuantizationSpec((scale,), (zero,))),))
         native, reference = engines(boundary)
         coded = native.encode([integers])
         assert coded == reference.encode([integers])

@@ -25,7 +25,7 @@ from irsplit.base.dtypes import BY_NAME
 from irsplit.base.errors import UnsupportedError
 from irsplit.dialects.onnx.schema import ELEMENT_CODES
 from irsplit.runtime.frame import frame as framing
-from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec
 from irsplit.runtime.run import ort_operators as operators
 from operators_host import Case, Host, check, damages, decode
 from test_c_core import ROOT, SANITIZERS, SOURCES, WARNINGS, needed
@@ -40,7 +40,7 @@ NUMBERS = {name: ELEMENT_CODES[BY_NAME[name]] for name in FRAMABLE if name not i
 MAP = (1, 7, 6, 37)
 SPECS = (
     TensorSpec("bytes", "u8", (3,)),
-    TensorSpec("coarse", "f32", (None, 5), Quantization((0.1,), (0,), outliers=True)),
+    TensorSpec("coarse", "f32", (None, 5), QuantizationSpec((0.1,), (0,), outliers=True)),
     TensorSpec("scalar", "i64", ()),
     TensorSpec("half", "f16", (None, 6)),
     TensorSpec("mask", "bool", (5,)),
@@ -48,8 +48,8 @@ SPECS = (
     TensorSpec("brain", "bf16", (2, None)),
     TensorSpec("eight", "f8e5m2", (4,)),
 )
-MIXED = Boundary(1, "mixed", SPECS)
-RANS = Boundary(0, "rans", (trained("u8", MAP, 1), replace(trained("f32", MAP, 1, "NCHW"), name="real")))
+MIXED = FrameSchema(1, "mixed", SPECS)
+RANS = FrameSchema(0, "rans", (trained("u8", MAP, 1), replace(trained("f32", MAP, 1, "NCHW"), name="real")))
 
 
 def mixed_arrays(batch: int) -> list[Array]:
@@ -67,7 +67,7 @@ def rans_arrays() -> list[Array]:
     return [feature_map(5, MAP, "u8"), np.ascontiguousarray(feature_map(5, MAP, "f32").transpose(0, 3, 1, 2))]
 
 
-def model(operator: str, boundary: Boundary, descriptor: bytes = b"", **attributes: Any) -> bytes:
+def model(operator: str, boundary: FrameSchema, descriptor: bytes = b"", **attributes: Any) -> bytes:
     """One node of an operator; the model's tensors are the boundary's, of other types where `attributes` say so."""
     infos = [
         helper.make_tensor_value_info(
@@ -84,7 +84,7 @@ def model(operator: str, boundary: Boundary, descriptor: bytes = b"", **attribut
     return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
-def case_of(boundary: Boundary, arrays: list[Array]) -> Case:
+def case_of(boundary: FrameSchema, arrays: list[Array]) -> Case:
     frame = framing.encode(boundary, arrays)
     decoded = [([*array.shape], array.tobytes()) for array in framing.decode(boundary, frame)]
     numbers = [ELEMENT_CODES[BY_NAME[spec.dtype]] for spec in boundary.tensors]
@@ -110,7 +110,7 @@ def test_frames_are_ours(host: Host) -> None:
 
 @settings(max_examples=25)
 @given(drawn=boundaries_with_arrays(), data=st.data())
-def test_any_boundary(host: Host, drawn: tuple[Boundary, list[Array]], data: st.DataObject) -> None:
+def test_any_boundary(host: Host, drawn: tuple[FrameSchema, list[Array]], data: st.DataObject) -> None:
     boundary, arrays = drawn
     kept = [index for index, spec in enumerate(boundary.tensors) if spec.dtype in NUMBERS]
     specs = [replace(boundary.tensors[index], codec="raw", parameters=b"", chunk=0) for index in kept]
@@ -135,8 +135,8 @@ def test_threads_share_a_session(host: Host) -> None:
 def encode(host: Host, spec: TensorSpec, array: Array) -> None:
     """`array` for a model that takes any size where the boundary has one of its own."""
     free = replace(spec, shape=tuple(None for _ in spec.shape))
-    boundary = Boundary(0, "one", (spec,))
-    session = host.session(model("EncodeFrame", Boundary(0, "one", (free,)), boundary.to_bytes()))
+    boundary = FrameSchema(0, "one", (spec,))
+    session = host.session(model("EncodeFrame", FrameSchema(0, "one", (free,)), boundary.to_bytes()))
     operators_host.run(session, [array], [NUMBERS[spec.dtype]])
 
 
@@ -158,7 +158,7 @@ def test_what_is_refused_says_what_to_do(host: Host) -> None:
         (TensorSpec("a", "bool", (3,)), b"\2\0\0", "impossible contents; the sender is at fault"),
         (TensorSpec("a", "u8", (None, None, None)), huge, "more than max_bytes; raise this attribute"),
     ):
-        boundary = Boundary(0, "one", (spec,))
+        boundary = FrameSchema(0, "one", (spec,))
         head = framing.encode(boundary, [np.zeros((3,) if spec.dtype == "bool" else (0, 0, 0), spec.storage)])[:24]
         body = head[:16] + (28 + len(sent)).to_bytes(8, "little") + sent + b"\0\0\0\0"
         with pytest.raises(Exception, match=re.escape(text)):

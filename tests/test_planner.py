@@ -14,11 +14,11 @@ from irsplit.planner import OBJECTIVES, Costs, Goal, NotFoundError, pareto_front
 from irsplit.planner.cost import (
     METRICS,
     TERMS,
-    Coded,
+    TransferOption,
     CostTable,
-    Group,
-    Place,
-    Tensor,
+    StageCost,
+    Placement,
+    CostTensor,
     from_json,
     metric_terms,
     to_json,
@@ -31,28 +31,28 @@ OBJECTIVE = st.sampled_from(list(OBJECTIVES))
 LIMITS = st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200), min_size=1, max_size=2)
 
 
-def raw(size_bytes: int) -> tuple[Coded, ...]:
-    return (Coded("raw", size_bytes),)
+def raw(size_bytes: int) -> tuple[TransferOption, ...]:
+    return (TransferOption("raw", size_bytes),)
 
 
 def diamond() -> CostTable:
     """A fork whose value is read twice, and a join: 8 bits a nanosecond, so a byte costs a nanosecond."""
-    groups = (Group("fork", 1, 1), Group("left", 90, 1), Group("right", 90, 1), Group("join", 5, 5))
+    groups = (StageCost("fork", 1, 1), StageCost("left", 90, 1), StageCost("right", 90, 1), StageCost("join", 5, 5))
     tensors = (
-        Tensor("x", None, (0,), raw(500), ()),
-        Tensor("a", 0, (1, 2), raw(20), raw(20)),
-        Tensor("l", 1, (3,), raw(3), raw(3)),
-        Tensor("r", 2, (3,), raw(4), raw(4)),
-        Tensor("y", 3, (), raw(1), raw(1), output=True),
+        CostTensor("x", None, (0,), raw(500), ()),
+        CostTensor("a", 0, (1, 2), raw(20), raw(20)),
+        CostTensor("l", 1, (3,), raw(3), raw(3)),
+        CostTensor("r", 2, (3,), raw(4), raw(4)),
+        CostTensor("y", 3, (), raw(1), raw(1), output=True),
     )
     return CostTable("diamond", groups, tensors, LINK)
 
 
 def test_a_tensor_read_twice_is_paid_once():
     found = plan(diamond())
-    assert found.places == (Place.DEVICE, Place.SERVER, Place.SERVER, Place.SERVER)
+    assert found.places == (Placement.DEVICE, Placement.SERVER, Placement.SERVER, Placement.SERVER)
     assert found.value == found.bound == 1 + 20 + 1 + 1 + 5 + 1
-    assert [(switch.tensor, switch.to) for switch in found.costs.switches] == [("a", Place.SERVER), ("y", Place.DEVICE)]
+    assert [(switch.tensor, switch.to) for switch in found.costs.switches] == [("a", Placement.SERVER), ("y", Placement.DEVICE)]
     assert found.costs.pattern == "MC"
 
 
@@ -77,7 +77,7 @@ def test_a_message_is_paid_once_a_round_trip():
 
 def test_baselines_stand_beside_the_plan():
     table = diamond()
-    small = Tensor("x", None, (0,), (*raw(500), Coded("zstd", 100, 10, 10)), (), preview=(Coded("jpeg", 5),))
+    small = CostTensor("x", None, (0,), (*raw(500), TransferOption("zstd", 100, 10, 10)), (), preview=(TransferOption("jpeg", 5),))
     table = CostTable("diamond", table.groups, (small, *table.tensors[1:]), LINK)
     values = {baseline.name: baseline.value for baseline in plan(table).baselines}
     assert values == {
@@ -88,12 +88,12 @@ def test_baselines_stand_beside_the_plan():
 
 
 def test_a_pin_back_to_the_device_makes_three_stages():
-    groups = (Group("a", 1, 1), Group("b", 100, 1), Group("c", 1, 1, pin=Place.DEVICE))
+    groups = (StageCost("a", 1, 1), StageCost("b", 100, 1), StageCost("c", 1, 1, pin=Placement.DEVICE))
     tensors = (
-        Tensor("x", None, (0,), raw(300), ()),
-        Tensor("a", 0, (1,), raw(10), raw(10)),
-        Tensor("b", 1, (2,), raw(10), raw(10)),
-        Tensor("c", 2, (), raw(1), raw(1), output=True),
+        CostTensor("x", None, (0,), raw(300), ()),
+        CostTensor("a", 0, (1,), raw(10), raw(10)),
+        CostTensor("b", 1, (2,), raw(10), raw(10)),
+        CostTensor("c", 2, (), raw(1), raw(1), output=True),
     )
     table = CostTable("sandwich", groups, tensors, LINK)
     found = plan(table, monotone=False)
@@ -193,8 +193,8 @@ def test_unknown_objective_is_named():
 
 
 def test_pins_against_a_tensor_that_cannot_cross():
-    groups = (Group("a", 1, 1, pin=Place.DEVICE), Group("b", 1, 1, pin=Place.SERVER))
-    tensors = (Tensor("x", None, (0,), raw(1), ()), Tensor("a", 0, (1,), (), ()), Tensor("b", 1, (), (), raw(1), True))
+    groups = (StageCost("a", 1, 1, pin=Placement.DEVICE), StageCost("b", 1, 1, pin=Placement.SERVER))
+    tensors = (CostTensor("x", None, (0,), raw(1), ()), CostTensor("a", 0, (1,), (), ()), CostTensor("b", 1, (), (), raw(1), True))
     with pytest.raises(PlanError, match="no placement obeys the pins"):
         plan(CostTable("stuck", groups, tensors, LINK))
 
@@ -202,14 +202,14 @@ def test_pins_against_a_tensor_that_cannot_cross():
 @pytest.mark.parametrize(
     ("tensor", "text"),
     [
-        (Tensor("t", 1, (0,), raw(1), raw(1)), "sort the groups"),
-        (Tensor("t", 9, (), raw(1), raw(1)), "made by group 9 of 2"),
-        (Tensor("t", 0, (1,), raw(-1), raw(1)), "negative cost"),
+        (CostTensor("t", 1, (0,), raw(1), raw(1)), "sort the groups"),
+        (CostTensor("t", 9, (), raw(1), raw(1)), "made by group 9 of 2"),
+        (CostTensor("t", 0, (1,), raw(-1), raw(1)), "negative cost"),
     ],
 )
-def test_impossible_tables_are_refused(tensor: Tensor, text: str):
+def test_impossible_tables_are_refused(tensor: CostTensor, text: str):
     with pytest.raises(PlanError, match=text):
-        CostTable("bad", (Group("a", 1, 1), Group("b", 1, 1)), (tensor,), LINK)
+        CostTable("bad", (StageCost("a", 1, 1), StageCost("b", 1, 1)), (tensor,), LINK)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"format": "irsplit-cost-table/0"}'])

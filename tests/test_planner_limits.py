@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cost_tables import LINK, brute_force, dags
 from irsplit.base.errors import PlanError
 from irsplit.planner import Goal, NotFoundError, plan, solve
-from irsplit.planner.cost import Coded, Columns, CostTable, Group, Tensor
+from irsplit.planner.cost import TransferOption, Columns, CostTable, StageCost, CostTensor
 from irsplit.planner.flow import minimum_cut, topology
 from irsplit.planner.placement import Solution, evaluate
 from irsplit.planner.repair import exchange, improve, shifted
@@ -42,14 +42,14 @@ def test_bounds_hold_when_the_search_ends_early(table: CostTable, goal: tuple[st
 def test_a_cut_that_stops_early_goes_through_no_wall(monkeypatch: pytest.MonkeyPatch):
     """Nothing that reads the input can be on the server, however cheap it is there."""
     monkeypatch.setattr(solve, "_LARGE", 0)
-    raw = (Coded("raw", 0),)
+    raw = (TransferOption("raw", 0),)
     table = CostTable(
         "walled",
-        (Group("a", 0, 0), Group("b", 1, 0)),
+        (StageCost("a", 0, 0), StageCost("b", 1, 0)),
         (
-            Tensor("x", None, (0, 1), (), ()),
-            Tensor("y", 0, (), raw, (), output=True),
-            Tensor("z", 1, (), (), raw, output=True),
+            CostTensor("x", None, (0, 1), (), ()),
+            CostTensor("y", 0, (), raw, (), output=True),
+            CostTensor("z", 1, (), (), raw, output=True),
         ),
         LINK,
     )
@@ -75,8 +75,8 @@ def test_a_cut_that_stops_early_is_near_below(arcs: list[tuple[int, int, int]], 
 
 def knapsack(costs: list[tuple[int, int]]) -> CostTable:
     """Independent groups that read the input: on the device each takes time and memory, on the server only time."""
-    groups = tuple(Group(f"g{i}", time, 1_000, weight_bytes=weight) for i, (time, weight) in enumerate(costs))
-    tensors = tuple(Tensor(f"x{i}", None, (i,), (Coded("raw", 0),), (Coded("raw", 0),)) for i in range(len(costs)))
+    groups = tuple(StageCost(f"g{i}", time, 1_000, weight_bytes=weight) for i, (time, weight) in enumerate(costs))
+    tensors = tuple(CostTensor(f"x{i}", None, (i,), (TransferOption("raw", 0),), (TransferOption("raw", 0),)) for i in range(len(costs)))
     return CostTable("knapsack", groups, tensors, LINK)
 
 
@@ -106,12 +106,12 @@ def test_exchange_finds_the_best_selection_of_moves(costs: list[tuple[int, int]]
 
 def test_two_ends_of_a_walk_fit_where_one_does_not():
     """Alternating places: the cheap crossings are behind the second and before the last group."""
-    groups = tuple(Group(f"g{i}", 100, 10, weight_bytes=1) for i in range(8))
+    groups = tuple(StageCost(f"g{i}", 100, 10, weight_bytes=1) for i in range(8))
     sizes = (90, 90, 1, 90, 90, 90, 1, 90)
-    tensors = [Tensor("x", None, (0,), (Coded("raw", 1),), ())]
+    tensors = [CostTensor("x", None, (0,), (TransferOption("raw", 1),), ())]
     for i, size in enumerate(sizes):
-        ways = (Coded("raw", size),)
-        tensors.append(Tensor(f"t{i}", i, (i + 1,) if i < 7 else (), ways, ways, output=i == 7))
+        ways = (TransferOption("raw", size),)
+        tensors.append(CostTensor(f"t{i}", i, (i + 1,) if i < 7 else (), ways, ways, output=i == 7))
     table = CostTable("line", groups, tuple(tensors), LINK)
     columns, goal = table.columns, Goal("bytes", {"server": 40})
     weights = np.zeros(len(columns.device), dtype=np.int64)
@@ -124,11 +124,11 @@ def test_two_ends_of_a_walk_fit_where_one_does_not():
 
 
 def test_the_edge_moves_by_layers():
-    groups = tuple(Group(f"g{i}", 1, 1) for i in range(5))
-    ways = (Coded("raw", 1),)
+    groups = tuple(StageCost(f"g{i}", 1, 1) for i in range(5))
+    ways = (TransferOption("raw", 1),)
     edges = {0: (1, 2), 1: (3,), 2: (3,), 3: (4,)}
-    tensors = [Tensor("x", None, (0,), ways, ways)]
-    tensors += [Tensor(f"t{i}", i, readers, ways, ways) for i, readers in edges.items()]
+    tensors = [CostTensor("x", None, (0,), ways, ways)]
+    tensors += [CostTensor(f"t{i}", i, readers, ways, ways) for i, readers in edges.items()]
     columns = CostTable("diamond", groups, tuple(tensors), LINK).columns
     weights = np.zeros(len(columns.device), dtype=np.int64)
     start = evaluate(

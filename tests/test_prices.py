@@ -8,9 +8,9 @@ from irsplit.passes.analysis.cuts import find_cuts
 from irsplit.passes.base import Context
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.planning.prices import codings
-from irsplit.passes.planning.stages import Stretches, chains
+from irsplit.passes.planning.stages import Stages, chains
 from irsplit.profiles import CodecSpeed
-from irsplit.profiles.measured import Coding
+from irsplit.profiles.measured import MeasuredTransfer
 
 TEXT = """
 graph @main(%x: u8[1,1000]) -> (%y) {
@@ -21,7 +21,7 @@ graph @main(%x: u8[1,1000]) -> (%y) {
 """
 
 
-def parts() -> Stretches:
+def parts() -> Stages:
     (found,) = chains(find_cuts(parse_model(TEXT).entry))
     return found
 
@@ -52,7 +52,7 @@ def test_speeds_are_those_of_the_device_and_the_server():
 
 
 def test_what_was_measured_counts_unless_the_tensor_is_quantized_since():
-    measured = {"a": (Coding("zstandard", 123, 4, 5),)}
+    measured = {"a": (MeasuredTransfer("zstandard", 123, 4, 5),)}
     assert codings(parts(), "zstandard", 0, {}, {}, measured)["a"] == measured["a"]
     assert codings(parts(), "zstandard", 8, {}, {}, measured)["a"][0].size_bytes == 1280
 

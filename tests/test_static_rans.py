@@ -20,8 +20,8 @@ from irsplit.codec_training.ranges import quantization
 from irsplit.codec_training.train import train_model
 from irsplit.profiles import level_speeds
 from irsplit.runtime.c import _native
-from irsplit.runtime.frame.descriptor import Boundary, Quantization, TensorSpec, zstandard_parameters
-from irsplit.runtime.frame.rans_model import Model
+from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.rans_model import RansModel
 from irsplit.runtime.frame.reference.crc32c import crc32c
 from irsplit.runtime.frame.reference.frame import HEADER
 from irsplit.runtime.frame.status import Status
@@ -65,7 +65,7 @@ def test_both_engines_give_the_same_bytes(dtype: str, layout: str, level: int) -
     array = feature_map(9, (1, 7, 6, 37), dtype)
     if layout == "NCHW":
         array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
-    boundary = Boundary(0, "b", (spec,))
+    boundary = FrameSchema(0, "b", (spec,))
     native, reference = engines(boundary)
     coded = native.encode([array])
     assert coded == reference.encode([array])
@@ -83,7 +83,7 @@ def test_any_input_decodes_exactly(key: tuple[str, int], pattern: bytes, height:
     spec = replace(MODELS[key], shape=(None, None, None, 9), chunk=9 * 11)
     size = height * width * 9 * spec.storage.itemsize
     array = np.frombuffer((pattern * (size // len(pattern) + 1))[:size], spec.storage).reshape(1, height, width, 9)
-    boundary = Boundary(0, "b", (spec,))
+    boundary = FrameSchema(0, "b", (spec,))
     native, reference = engines(boundary)
     coded = native.encode([array])
     assert coded == reference.encode([array])
@@ -98,7 +98,7 @@ def test_any_rank(shape: tuple[int, ...], level: int) -> None:
     symbolic = tuple(None if dim == 0 else dim for dim in shape)
     spec = train(make, TensorSpec("x", "u8", symbolic), level=level)
     array = rng.binomial(40, 0.3, shape).astype(np.uint8)
-    boundary = Boundary(0, "b", (spec,))
+    boundary = FrameSchema(0, "b", (spec,))
     native, reference = engines(boundary)
     coded = native.encode([np.asarray(array)])
     assert coded == reference.encode([np.asarray(array)])
@@ -109,11 +109,11 @@ def test_any_rank(shape: tuple[int, ...], level: int) -> None:
 def test_quantized_tensors(level: int) -> None:
     shape = (1, 8, 8, 40)
     samples = [feature_map(seed, shape, "f32").astype(np.float32) for seed in range(2)]
-    q = Quantization((0.02,), (-128,), outliers=True)
+    q = QuantizationSpec((0.02,), (-128,), outliers=True)
     spec = train(samples, TensorSpec("x", "f32", shape, q), level=level)
     array = feature_map(8, shape, "f32").astype(np.float32)
     array[0, 0, 0, :3] = np.nan, 1e9, -np.inf
-    boundary = Boundary(0, "b", (spec,))
+    boundary = FrameSchema(0, "b", (spec,))
     native, reference = engines(boundary)
     coded = native.encode([array])
     assert coded == reference.encode([array])
@@ -128,7 +128,7 @@ def test_quantized_tensors(level: int) -> None:
 @pytest.mark.parametrize("dtype", ["u8", "f16"])
 def test_damage_within_a_payload(dtype: str) -> None:
     """Every byte of a frame changed and its checksums made right: refused, or decoded alike by both engines."""
-    boundary = Boundary(0, "b", (MODELS[dtype, 2],))
+    boundary = FrameSchema(0, "b", (MODELS[dtype, 2],))
     native, reference = engines(boundary)
     coded = native.encode([feature_map(4, (1, 5, 6, 9), dtype)])
     refused = 0
@@ -150,7 +150,7 @@ def opened(descriptor: bytes) -> object:
 def test_hostile_models_are_refused_at_open(level: int) -> None:
     """Every byte of the parameters set to other values: the C core opens exactly what Python's checks accept."""
     spec = trained("u8", (1, 5, 6, 37), level)
-    descriptor = Boundary(0, "b", (spec,)).to_bytes()
+    descriptor = FrameSchema(0, "b", (spec,)).to_bytes()
     start = descriptor.index(spec.parameters)
     step = max(1, len(spec.parameters) // 600)
     refused = 0
@@ -181,11 +181,11 @@ def test_models_cut_short(size: int) -> None:
 
 def test_descriptor_round_trip() -> None:
     for spec in MODELS.values():
-        boundary = Boundary(2, "cut", (spec,))
-        assert Boundary.from_bytes(boundary.to_bytes()) == boundary
-        assert Model.from_bytes(spec.parameters).to_bytes() == spec.parameters
+        boundary = FrameSchema(2, "cut", (spec,))
+        assert FrameSchema.from_bytes(boundary.to_bytes()) == boundary
+        assert RansModel.from_bytes(spec.parameters).to_bytes() == spec.parameters
     with pytest.raises(BundleError):
-        Boundary.from_bytes(boundary.to_bytes()[:-1] + b"\0")
+        FrameSchema.from_bytes(boundary.to_bytes()[:-1] + b"\0")
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -195,7 +195,7 @@ def test_three_dims_are_positions_where_neighbours_are_alike(axis: int) -> None:
     tensor = np.ascontiguousarray((rows if axis == 1 else rows.T)[None].astype(np.uint8))
     spec = TensorSpec("positions", "u8", tensor.shape)
     assert train_model([tensor], spec, layout="NCHW").channel_axis == axis
-    boundary = Boundary(0, "b", (train([tensor], spec, layout="NCHW"),))
+    boundary = FrameSchema(0, "b", (train([tensor], spec, layout="NCHW"),))
     native, reference = engines(boundary)
     frame = native.encode([tensor])
     assert frame == reference.encode([tensor])
@@ -283,7 +283,7 @@ def test_levels_have_speeds_of_their_own() -> None:
 def test_random_bytes_are_stored() -> None:
     shape = (1, 16, 16, 8)
     array = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-    boundary = Boundary(0, "b", (trained("u8", shape, 1),))
+    boundary = FrameSchema(0, "b", (trained("u8", shape, 1),))
     native, reference = engines(boundary)
     coded = native.encode([array])
     assert coded == reference.encode([array])

@@ -17,7 +17,7 @@ from irsplit.base.errors import BundleError
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
 from irsplit.runtime.bundle.manifest import Manifest
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 PREFIX = "irsplit."
 _SENDS, _RECEIVES = f"{PREFIX}sends", f"{PREFIX}receives"
@@ -35,12 +35,12 @@ def segment_properties(manifest: Manifest, index: int) -> dict[str, str]:
     return found
 
 
-def sent_boundary(properties: Mapping[str, str]) -> Boundary | None:
+def sent_boundary(properties: Mapping[str, str]) -> FrameSchema | None:
     """The boundary that the segment sends; None for the last one."""
     return _parsed(properties[_SENDS]) if _SENDS in properties else None
 
 
-def received_boundary(properties: Mapping[str, str]) -> Boundary | None:
+def received_boundary(properties: Mapping[str, str]) -> FrameSchema | None:
     """The boundary that the segment receives; None for the first one."""
     return _parsed(properties[_RECEIVES]) if _RECEIVES in properties else None
 
@@ -64,7 +64,7 @@ def check_segment(path: Path) -> dict[str, str]:
     return properties
 
 
-def _check_values(path: Path, boundary: Boundary, values: Mapping[str, Value], verb: str) -> None:
+def _check_values(path: Path, boundary: FrameSchema, values: Mapping[str, Value], verb: str) -> None:
     for spec in boundary.tensors:
         if spec.name not in values:
             # A value that passes a segment by on its way to a later one.
@@ -78,15 +78,15 @@ def _check_values(path: Path, boundary: Boundary, values: Mapping[str, Value], v
             )
 
 
-def _printed(boundary: Boundary) -> str:
+def _printed(boundary: FrameSchema) -> str:
     tensors = [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in boundary.tensors]
     descriptor = base64.b64encode(boundary.to_bytes()).decode()
     return json.dumps({"tensors": tensors, "descriptor": descriptor})
 
 
-def _parsed(text: str) -> Boundary:
+def _parsed(text: str) -> FrameSchema:
     try:
         data: dict[str, Any] = json.loads(text)
-        return Boundary.from_bytes(base64.b64decode(data["descriptor"]))
+        return FrameSchema.from_bytes(base64.b64decode(data["descriptor"]))
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"the boundary in the segment's metadata is damaged ({error}); split it again") from error

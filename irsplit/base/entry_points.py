@@ -11,7 +11,7 @@ else:
     metadata = LazyModule("importlib.metadata")
 
 
-def offers(group: str) -> "list[metadata.EntryPoint]":
+def entry_points(group: str) -> "list[metadata.EntryPoint]":
     """The entry points of a group, each once, in order of name and value."""
     # A package that is found twice on the path lists the same entry point twice.
     points: list[metadata.EntryPoint] = _installed().select(group=group)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from irsplit.codec_training.symbols import supports
 from irsplit.codec_training.train import draft_model, train_model
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec, zstandard_parameters
 from irsplit.runtime.frame.frame import open_codec
 
 Array = NDArray[np.generic]
-Speeds = Mapping[str, tuple[int, int]]
+CodecRates = Mapping[str, tuple[int, int]]
 """Bytes a second to encode and to decode, by codec (`zstandard`) or by one of its levels (`zstandard-19`)."""
 
 LEVELS = ("L0", "L1", "L2")
@@ -48,7 +48,7 @@ def draft(samples: Sequence[Array], spec: TensorSpec, *, layout: str = "NHWC") -
 
 def frame_bytes(spec: TensorSpec, samples: Sequence[Array]) -> int:
     """Mean size of a frame with one of the samples in it."""
-    codec = open_codec(Boundary(0, spec.name, (spec,)))
+    codec = open_codec(FrameSchema(0, spec.name, (spec,)))
     return round(float(np.mean([len(codec.encode([sample])) for sample in samples])))
 
 
@@ -77,7 +77,7 @@ def _dictionary(samples: Sequence[Array]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCodec:
     """One codec on the held-out samples: sizes of whole frames, and times of this machine, a frame."""
 
     name: str
@@ -93,10 +93,10 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Choice:
+class CodecChoice:
     spec: TensorSpec
     name: str
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredCodec, ...]
 
     def size_bytes(self, name: str = "") -> int:
         """Mean frame of a candidate on the held-out samples, the chosen one by default."""
@@ -123,9 +123,9 @@ def _recipes(spec: TensorSpec) -> dict[str, _Recipe]:
     return recipes
 
 
-def measure(name: str, spec: TensorSpec, samples: Sequence[Array]) -> Measured:
+def measure(name: str, spec: TensorSpec, samples: Sequence[Array]) -> MeasuredCodec:
     """Mean frame size and best-of-five times, through the codec that will run."""
-    boundary = Boundary(0, spec.name, (spec,))
+    boundary = FrameSchema(0, spec.name, (spec,))
     codec = open_codec(boundary)
     sizes: list[int] = []
     encode_s, decode_s = 0.0, 0.0
@@ -135,7 +135,7 @@ def measure(name: str, spec: TensorSpec, samples: Sequence[Array]) -> Measured:
         sizes.append(len(frame))
         encode_s += _fastest(lambda sample=sample: codec.encode([sample]))
         decode_s += _fastest(lambda frame=frame, out=out: codec.decode(memoryview(frame), [out]))
-    return Measured(name, float(np.mean(sizes)), encode_s / len(samples), decode_s / len(samples))
+    return MeasuredCodec(name, float(np.mean(sizes)), encode_s / len(samples), decode_s / len(samples))
 
 
 def _fastest(call: Callable[[], object]) -> float:
@@ -153,8 +153,8 @@ def choose_codec(
     *,
     layout: str = "NHWC",
     rate_bit_s: float | None = None,
-    speeds: Speeds | None = None,
-) -> Choice:
+    speeds: CodecRates | None = None,
+) -> CodecChoice:
     """The codec with the shortest encode + send + decode on a link of `rate_bit_s`, or the smallest without a rate.
 
     Candidates are trained on three quarters of the samples and measured on the others; the winner is trained again on
@@ -165,30 +165,30 @@ def choose_codec(
     arrays = [np.ascontiguousarray(sample) for sample in samples]
     fitted, held = held_out(arrays)
     recipes = _recipes(spec)
-    measured: list[Measured] = []
+    measured: list[MeasuredCodec] = []
     for name, recipe in recipes.items():
         if name != SLOWEST or _may_win(min(one.seconds(rate_bit_s) for one in measured), held, rate_bit_s, speeds):
             measured.append(_measured(name, recipe(fitted, spec, layout), held, speeds))
     best = min(measured, key=lambda one: one.seconds(rate_bit_s))
-    return Choice(recipes[best.name](arrays, spec, layout), best.name, tuple(measured))
+    return CodecChoice(recipes[best.name](arrays, spec, layout), best.name, tuple(measured))
 
 
-def _may_win(best: float, held: Sequence[Array], rate_bit_s: float | None, speeds: Speeds | None) -> bool:
+def _may_win(best: float, held: Sequence[Array], rate_bit_s: float | None, speeds: CodecRates | None) -> bool:
     """Whether the slowest codec is worth trying: it may beat `best` if its encoding alone does not take longer."""
     if sum(array.nbytes for array in held) > SLOWEST_BYTES:
         return False
     return rate_bit_s is None or speeds is None or _mean_bytes(held) / _speed(SLOWEST, "zstandard", speeds)[0] < best
 
 
-def _measured(name: str, spec: TensorSpec, held: Sequence[Array], speeds: Speeds | None) -> Measured:
+def _measured(name: str, spec: TensorSpec, held: Sequence[Array], speeds: CodecRates | None) -> MeasuredCodec:
     """With the times that speeds mean; a codec without them, such as raw, takes none."""
     if speeds is None:
         return measure(name, spec, held)
     encode, decode = (_mean_bytes(held) / speed for speed in _speed(name, spec.codec, speeds))
-    return Measured(name, frame_bytes(spec, held), encode, decode)
+    return MeasuredCodec(name, frame_bytes(spec, held), encode, decode)
 
 
-def _speed(name: str, codec: str, speeds: Speeds) -> tuple[float, float]:
+def _speed(name: str, codec: str, speeds: CodecRates) -> tuple[float, float]:
     return speeds.get(name) or speeds.get(codec) or (float("inf"), float("inf"))
 
 

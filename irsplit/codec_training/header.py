@@ -3,8 +3,8 @@
 import math
 
 from irsplit.base.errors import UnsupportedError
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
-from irsplit.runtime.frame.frame import boundary_sizes
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
+from irsplit.runtime.frame.frame import frame_sizes
 
 _PREAMBLE = """\
 /* {boundary}
@@ -17,7 +17,7 @@ _PREAMBLE = """\
  */"""
 
 
-def c_header(boundary: Boundary, symbolic: int | None = None) -> str:
+def c_header(boundary: FrameSchema, symbolic: int | None = None) -> str:
     """C header of a boundary. Sizes are those of a 64-bit machine, which no smaller machine exceeds.
 
     `symbolic` is the size that this firmware gives to every symbolic dim, such as its batch; frames carry it.
@@ -27,7 +27,7 @@ def c_header(boundary: Boundary, symbolic: int | None = None) -> str:
         raise UnsupportedError(
             f"{boundary}: boundary.h needs static shapes; say the size of the symbolic dims (--dim N)"
         )
-    sizes = boundary_sizes(boundary, symbolic or 0)
+    sizes = frame_sizes(boundary, symbolic or 0)
     name = f"irs_boundary{boundary.index}"
     prefix = name.upper()
     descriptor = boundary.to_bytes()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.frame.descriptor import Quantization
+from irsplit.runtime.frame.descriptor import QuantizationSpec
 
 Floats = NDArray[np.float32]
 Range = tuple[float, float]
@@ -29,7 +29,7 @@ def quantization(
     method: str = "min-max",
     axis: int | None = None,
     outliers: bool = True,
-) -> Quantization:
+) -> QuantizationSpec:
     """Asymmetric quantization to `levels` integers, zero exactly representable; one scale per index of `axis` if it is
     given. Its bits are the fewest that hold the levels.
 
@@ -38,7 +38,7 @@ def quantization(
     parts = _parts([np.asarray(sample, np.float32) for sample in samples], axis)
     steps = [_step(METHODS[method](part[np.isfinite(part)], levels), levels) for part in parts]
     scales, zeros = tuple(s for s, _ in steps), tuple(z for _, z in steps)
-    return Quantization(scales, zeros, "i8", fewest_bits(levels), axis, outliers)
+    return QuantizationSpec(scales, zeros, "i8", fewest_bits(levels), axis, outliers)
 
 
 def requantization(
@@ -48,7 +48,7 @@ def requantization(
     *,
     method: str = "min-max",
     axis: int | None = None,
-) -> Quantization | None:
+) -> QuantizationSpec | None:
     """Coarser steps for a tensor of i8 or u8: `levels` of them over its range, which holds `zero`, the integer that
     stands for 0; None where they would be no coarser than the integers' own.
 
@@ -60,7 +60,7 @@ def requantization(
     if max(scales) == 1.0:
         return None
     lowest = -128 if samples[0].dtype == np.uint8 else 0
-    return Quantization(tuple(_through(zero, s) for s in scales), (lowest,) * len(scales), "i8", 8, axis)
+    return QuantizationSpec(tuple(_through(zero, s) for s in scales), (lowest,) * len(scales), "i8", 8, axis)
 
 
 def fewest_bits(levels: int) -> int:

@@ -23,7 +23,7 @@ from irsplit.runtime.frame.rans_model import (
     WEIGHT_BITS,
     Elements,
     Geometry,
-    Model,
+    RansModel,
     Symbols,
     geometry,
     model_chunk,
@@ -46,7 +46,7 @@ _HOLD_OUT = 4
 
 
 @dataclass(frozen=True)
-class Shape:
+class ContextShape:
     """Size of a candidate's contexts."""
 
     bins: int
@@ -54,11 +54,11 @@ class Shape:
     tables: int
 
 
-PLAIN = (Shape(1, 1, 32), Shape(1, 1, 8), Shape(1, 1, 1))
-CONTEXTS = (Shape(1, 1, 16), Shape(3, 2, 16), Shape(6, 3, 32), Shape(12, 3, 32))
+PLAIN = (ContextShape(1, 1, 32), ContextShape(1, 1, 8), ContextShape(1, 1, 1))
+CONTEXTS = (ContextShape(1, 1, 16), ContextShape(3, 2, 16), ContextShape(6, 3, 32), ContextShape(12, 3, 32))
 
 
-class Plane(NamedTuple):
+class SymbolPlane(NamedTuple):
     """Symbols of one calibration tensor, [pixels, channels]."""
 
     symbols: Symbols
@@ -81,17 +81,17 @@ def channel_axis(spec: TensorSpec, layout: str) -> int:
     return axis
 
 
-def _planes(samples: Sequence[Array], spec: TensorSpec, axis: int, elements: Elements) -> list[Plane]:
-    planes: list[Plane] = []
+def _planes(samples: Sequence[Array], spec: TensorSpec, axis: int, elements: Elements) -> list[SymbolPlane]:
+    planes: list[SymbolPlane] = []
     for sample in samples:
         wire = quantize(spec, sample)[0].reshape(sample.shape) if spec.quantization is not None else sample
         geo = geometry(sample.shape, axis)
         symbols = split(elements, spec, pixel_order(wire, geo)).symbols
-        planes.append(Plane(symbols, geo))
+        planes.append(SymbolPlane(symbols, geo))
     return planes
 
 
-def _channels_come_first(samples: Sequence[Array], spec: TensorSpec, planes: list[Plane]) -> bool:
+def _channels_come_first(samples: Sequence[Array], spec: TensorSpec, planes: list[SymbolPlane]) -> bool:
     """Whether three dims are [N, C, L] rather than [N, T, features]: neighbours along the last axis differ less."""
     if len(spec.shape) != 3 or not 2 <= (spec.shape[1] or 0) <= MAX_CHANNELS:
         return False
@@ -105,7 +105,7 @@ def _channels_come_first(samples: Sequence[Array], spec: TensorSpec, planes: lis
     return steps[1] < steps[0]
 
 
-def _bands(planes: list[Plane]) -> list[Plane]:
+def _bands(planes: list[SymbolPlane]) -> list[SymbolPlane]:
     """A single plane in four parts, so that something can be held out."""
     (plane,) = planes
     rows = plane.geometry.images * plane.geometry.height
@@ -113,25 +113,25 @@ def _bands(planes: list[Plane]) -> list[Plane]:
         return [plane, plane]
     cuts = [round(i * rows / _HOLD_OUT) * plane.geometry.width for i in range(_HOLD_OUT + 1)]
     flat = plane.geometry._replace(images=1, height=rows)
-    return [Plane(plane.symbols[a:b], flat) for a, b in pairwise(cuts)]
+    return [SymbolPlane(plane.symbols[a:b], flat) for a, b in pairwise(cuts)]
 
 
-def _thinned(planes: list[Plane], budget: int) -> list[Plane]:
+def _thinned(planes: list[SymbolPlane], budget: int) -> list[SymbolPlane]:
     """Evenly spaced runs of whole rows within a budget of symbols."""
     share = budget / max(1, sum(plane.symbols.size for plane in planes))
     if share >= 1:
         return planes
-    thin: list[Plane] = []
+    thin: list[SymbolPlane] = []
     for plane in planes:
         geo = plane.geometry
         rows = geo.images * geo.height
         keep = max(1, int(rows * share))
         first = (rows - keep) // 2 * geo.width
-        thin.append(Plane(plane.symbols[first : first + keep * geo.width], geo._replace(images=1, height=rows)))
+        thin.append(SymbolPlane(plane.symbols[first : first + keep * geo.width], geo._replace(images=1, height=rows)))
     return thin
 
 
-def _fit_weights(planes: list[Plane], channels: int) -> NDArray[np.int8]:
+def _fit_weights(planes: list[SymbolPlane], channels: int) -> NDArray[np.int8]:
     """Least squares of every channel on its west, north, north-west and north-east symbols, drawn to the fit of all
     channels together where there is little data, in 1/64; [channels, 4]."""
     products, targets = np.zeros((channels, 4, 4)), np.zeros((channels, 4))
@@ -157,7 +157,7 @@ def _rounded_weights(weights: NDArray[np.float64]) -> NDArray[np.int8]:
     return np.clip(np.rint(weights * limit * (1 << WEIGHT_BITS)), -127, 127).astype(np.int8)
 
 
-def _fit_references(model: Model, planes: list[Plane]) -> Model:
+def _fit_references(model: RansModel, planes: list[SymbolPlane]) -> RansModel:
     """For every channel two channels of earlier lane groups whose residuals tell most about its own."""
     channels, lanes = model.channels, model.lanes
     covariance = np.zeros((channels, channels))
@@ -184,7 +184,7 @@ def _fit_references(model: Model, planes: list[Plane]) -> Model:
     return replace(model, references=references, reference_weights=weights)
 
 
-def _predictions(model: Model, planes: list[Plane]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _predictions(model: RansModel, planes: list[SymbolPlane]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Predictions of all symbols, and the activity around all pixels."""
     predictions: list[NDArray[np.int32]] = []
     activity: list[NDArray[np.int32]] = []
@@ -211,7 +211,7 @@ def _thresholds(values: NDArray[np.int32], parts: int, most: int) -> tuple[int, 
     return tuple(sorted(cut for cut in cuts if 0 < cut <= most))
 
 
-def _histograms(model: Model, planes: list[Plane]) -> Counts:
+def _histograms(model: RansModel, planes: list[SymbolPlane]) -> Counts:
     """[classes * levels * bins, 256] of the symbols to code; the model's tables number the contexts."""
     counts = np.zeros(len(model.contexts) * model.levels * model.bin_count * 256)
     for symbols, geo in planes:
@@ -227,7 +227,7 @@ def _histograms(model: Model, planes: list[Plane]) -> Counts:
     return counts.reshape(-1, 256)
 
 
-def _channel_classes(model: Model, planes: list[Plane]) -> NDArray[np.uint8]:
+def _channel_classes(model: RansModel, planes: list[SymbolPlane]) -> NDArray[np.uint8]:
     """Channels that behave alike share a class: their joint histograms of coarse bins and symbols."""
     channels = model.channels
     if channels <= _CLASS_LIMIT:
@@ -276,7 +276,7 @@ def quantize_counts(counts: Counts, bits: int) -> NDArray[np.uint16]:
     return table
 
 
-def _backing(counts: Counts, model: Model) -> Counts:
+def _backing(counts: Counts, model: RansModel) -> Counts:
     """What a context with few counts is judged by: its class's other contexts, its bin's other classes, all."""
     shaped = counts.reshape(len(model.contexts), model.levels, model.bin_count, 256)
     by_class = shaped.sum((1, 2), keepdims=True)
@@ -289,7 +289,7 @@ def _backing(counts: Counts, model: Model) -> Counts:
     return (4 * share(near) + 2 * share(by_class) + 2 * share(by_bin)).reshape(counts.shape)
 
 
-def _fit_tables(model: Model, planes: list[Plane], tables: int) -> Model:
+def _fit_tables(model: RansModel, planes: list[SymbolPlane], tables: int) -> RansModel:
     counts = _histograms(model, planes)
     groups = group(counts, tables, _backing(counts, model))
     smoothed = _smoothed(groups.counts)
@@ -310,17 +310,17 @@ def _smoothed(counts: Counts) -> Counts:
 
 @dataclass(frozen=True)
 class Candidate:
-    shape: Shape
+    shape: ContextShape
     residual: bool
     references: bool
     predictor: str
 
 
-DRAFT = Candidate(Shape(6, 3, 32), residual=True, references=False, predictor="linear")
+DRAFT = Candidate(ContextShape(6, 3, 32), residual=True, references=False, predictor="linear")
 """The candidate that comes closest to the best one on most tensors."""
 
 
-def _fit(start: Model, planes: list[Plane], candidate: Candidate) -> Model:
+def _fit(start: RansModel, planes: list[SymbolPlane], candidate: Candidate) -> RansModel:
     model = replace(start, residual=candidate.residual, predictor=candidate.predictor)
     if candidate.predictor == "linear":
         model = replace(model, weights=_fit_weights(planes, model.channels))
@@ -345,7 +345,7 @@ def _quantile_cuts(values: NDArray[np.int32], parts: int) -> tuple[int, ...]:
     return tuple(sorted(cut for cut in cuts if cut > 0))
 
 
-def coded_bits(model: Model, planes: list[Plane]) -> float:
+def coded_bits(model: RansModel, planes: list[SymbolPlane]) -> float:
     """Ideal size of the entropy-coded symbols, escapes included."""
     frequencies = model.frequencies.astype(np.float64)
     with np.errstate(divide="ignore"):
@@ -367,19 +367,19 @@ def _lanes(channels: int, symbols: int) -> int:
     return lanes
 
 
-def _start(spec: TensorSpec, axis: int, elements: Elements, planes: list[Plane], table_bits: int) -> Model:
+def _start(spec: TensorSpec, axis: int, elements: Elements, planes: list[SymbolPlane], table_bits: int) -> RansModel:
     channels = planes[0].geometry.channels
     everything = np.concatenate([plane.symbols.ravel() for plane in planes])
     initial = int(np.median(everything)) if everything.size else 0
     none = np.zeros((0, 2))
-    return Model(
+    return RansModel(
         axis, channels, elements, "none", False, initial, table_bits, _lanes(channels, planes[0].symbols.size), (), (),
         np.zeros((0, 4), np.int8), none.astype(np.uint16), none.astype(np.int8), np.zeros(channels, np.uint8),
         np.zeros((1, 1, 1), np.uint8), np.zeros((1, 257), np.uint16),
     )  # fmt: skip
 
 
-def _candidates(level: int, model: Model, pixels: int) -> list[Candidate]:
+def _candidates(level: int, model: RansModel, pixels: int) -> list[Candidate]:
     if level == 0 or pixels < 2:
         return [Candidate(shape, False, False, "none") for shape in PLAIN]
     references = level == 2 and model.channels > model.lanes
@@ -388,7 +388,7 @@ def _candidates(level: int, model: Model, pixels: int) -> list[Candidate]:
 
 def train_model(
     samples: Sequence[Array], spec: TensorSpec, *, layout: str = "NHWC", level: int = 1, table_bits: int = 11
-) -> Model:
+) -> RansModel:
     """The best model of a level for tensors like `samples` (arrays of the spec's type and rank; one is enough)."""
     start, planes = _begun(samples, spec, layout, table_bits)
     parts = _thinned(planes if len(planes) > 1 else _bands(planes), _SYMBOL_BUDGET)
@@ -401,7 +401,7 @@ def train_model(
     return _fit(start, parts, best)
 
 
-def draft_model(samples: Sequence[Array], spec: TensorSpec, *, layout: str = "NHWC") -> Model:
+def draft_model(samples: Sequence[Array], spec: TensorSpec, *, layout: str = "NHWC") -> RansModel:
     """About the model that `train_model` finds at level 1, for a tenth of its time: DRAFT, on some of the data.
 
     Frames were 0 to 5 % larger, on activations of a detector as floats and in 8 bits.
@@ -411,7 +411,7 @@ def draft_model(samples: Sequence[Array], spec: TensorSpec, *, layout: str = "NH
     return _fit(start, _thinned(planes, _DRAFT_BUDGET), DRAFT if DRAFT in candidates else candidates[0])
 
 
-def _begun(samples: Sequence[Array], spec: TensorSpec, layout: str, table_bits: int) -> tuple[Model, list[Plane]]:
+def _begun(samples: Sequence[Array], spec: TensorSpec, layout: str, table_bits: int) -> tuple[RansModel, list[SymbolPlane]]:
     """A model that has learnt nothing yet, and what it can learn from."""
     if not samples or samples[0].size == 0:
         raise UnsupportedError(

@@ -8,7 +8,7 @@ from irsplit.base.atomic_files import write_file
 from irsplit.base.errors import BundleError
 from irsplit.codec_training.header import c_header
 from irsplit.runtime.bundle.manifest import Manifest
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 CORE_CODECS = ("raw", "static-rans")
 """What irs_encode and irs_decode do without hooks."""
@@ -42,7 +42,7 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _warn_of_codecs(boundary: Boundary) -> None:
+def _warn_of_codecs(boundary: FrameSchema) -> None:
     outside = sorted({str(spec.codec) for spec in boundary.tensors} - set(CORE_CODECS))
     if outside:
         print(

@@ -9,7 +9,7 @@ from irsplit.dialects.registry import read_model
 from irsplit.ir import print_model
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.store import is_bundle
-from irsplit.runtime.frame.descriptor import Quantization, TensorSpec, zstandard_level
+from irsplit.runtime.frame.descriptor import QuantizationSpec, TensorSpec, zstandard_level
 
 EXAMPLES = """
 irsplit inspect examples/digits/digits.onnx
@@ -54,7 +54,7 @@ def _codec(spec: TensorSpec) -> str:
     return f"zstandard level {zstandard_level(spec.parameters)}{' with a dictionary' if spec.parameters[1:] else ''}"
 
 
-def _quantization(found: Quantization | None) -> str:
+def _quantization(found: QuantizationSpec | None) -> str:
     if found is None:
         return "not quantized"
     low, high = min(found.scales), max(found.scales)

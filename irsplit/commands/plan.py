@@ -14,11 +14,11 @@ from irsplit.commands.progress import working
 from irsplit.compilation.compiler import observer, whole_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
-from irsplit.passes.planning.choice import Choice
+from irsplit.passes.planning.choice import CutChoice
 from irsplit.passes.preparation import prepared
 from irsplit.passes.targets import boundary_bits
 from irsplit.planner import Costs
-from irsplit.planner.cost import Place, unit
+from irsplit.planner.cost import Placement, unit
 
 EXAMPLES = """
 irsplit plan examples/digits/digits.onnx --device pixel-2 --link lte
@@ -72,7 +72,7 @@ class _Row:
     after: str
 
 
-def _ranking(choice: Choice, count: int) -> str:
+def _ranking(choice: CutChoice, count: int) -> str:
     """The best cuts with their cost terms, and the baselines; figures of a column are in one unit."""
     cuts = [
         _Row(
@@ -86,7 +86,7 @@ def _ranking(choice: Choice, count: int) -> str:
     ]
     rows = [*cuts, *(_Row(b.value, b.costs, b.allowed, "-", _SHORT.get(b.name, b.name)) for b in choice.baselines)]
     units, columns = _columns(choice, rows)
-    codecs = [", ".join(dict.fromkeys(s.codec for s in row.costs.switches if s.to is Place.SERVER)) for row in rows]
+    codecs = [", ".join(dict.fromkeys(s.codec for s in row.costs.switches if s.to is Placement.SERVER)) for row in rows]
     if len({codec for row, codec in zip(cuts, codecs, strict=False) if row.cut != "-"}) > 1:
         columns["codec"] = [codec or "-" for codec in codecs]
     marks = [row.cut if row.allowed else f"{row.cut} !" for row in rows]
@@ -119,7 +119,7 @@ _MOST = 10_000
 """Figures below this are read at a glance; larger ones get a larger unit."""
 
 
-def _columns(choice: Choice, rows: Sequence[_Row]) -> tuple[list[str], dict[str, list[str]]]:
+def _columns(choice: CutChoice, rows: Sequence[_Row]) -> tuple[list[str], dict[str, list[str]]]:
     """In which units the figures are, and their columns by head; without those that are nothing but zeros."""
     objective = choice.goal.objective
     times = {head: [sum(row.costs.terms[t] for t in terms) for row in rows] for head, terms in _TIMES.items()}

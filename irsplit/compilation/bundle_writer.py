@@ -22,12 +22,12 @@ from irsplit.runtime.bundle.manifest import (
     SegmentInfo,
     manifest_text,
 )
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from irsplit.runtime.run.state import StateInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class BundleSource:
     """Where a bundle comes from: what its manifest says of the source and of how it was made."""
 
     file: str
@@ -42,7 +42,7 @@ def write_bundle(
     dialect: Dialect,
     source: Graph,
     folder: Path,
-    origin: Callable[[], Origin],
+    origin: Callable[[], BundleSource],
     digests: Digests,
     options: WriteOptions,
     carried: int = 0,
@@ -64,7 +64,7 @@ def write_bundle(
         tensors = [tuple(specs(send)) for _, send in sends(model)]
         digest = _content_digest(files, segments, tensors)
         boundaries = [
-            Boundary(index, _boundary_name(crossing), crossing, bytes.fromhex(digest))
+            FrameSchema(index, _boundary_name(crossing), crossing, bytes.fromhex(digest))
             for index, crossing in enumerate(tensors)
         ]
         described: list[dict[str, Any]] = []
@@ -162,7 +162,7 @@ def _boundary_name(tensors: Sequence[TensorSpec]) -> str:
     return name if len(name) <= 200 else f"{name[:197]}..."
 
 
-def _boundary_json(boundary: Boundary, paths: dict[str, str]) -> dict[str, Any]:
+def _boundary_json(boundary: FrameSchema, paths: dict[str, str]) -> dict[str, Any]:
     data = boundary.to_json()
     return {
         "index": boundary.index,

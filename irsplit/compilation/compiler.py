@@ -12,11 +12,11 @@ from irsplit.base.digests import Digests
 from irsplit.base.errors import CutError, PassError, PlanError
 from irsplit.base.progress import Progress, Steps, silent
 from irsplit.compilation import sources
-from irsplit.compilation.bundle_writer import Origin, edges, write_bundle
+from irsplit.compilation.bundle_writer import BundleSource, edges, write_bundle
 from irsplit.compilation.provenance import provenance, source_files
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
-from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_segments
+from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_segments
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.ir import Graph, Model, Value, engine_graph, fed
@@ -37,7 +37,7 @@ from irsplit.reporting import coded_inputs, render, report_data
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.run.session import check_inputs
 
-_NO_ORIGIN = Origin("calibration", "", "", {})
+_NO_ORIGIN = BundleSource("calibration", "", "", {})
 """Of bundles that are gone before anybody reads their manifest."""
 
 
@@ -59,7 +59,7 @@ def compile_model(
     *,
     boundary: str = "lossless",
     boundary_ops: bool = False,
-    calibration: Call | Sequence[Call] = (),
+    calibration: Inputs | Sequence[Inputs] = (),
     max_tensors: int = 1,
     places: Sequence[str] = (),
     codec: str = "zstandard",
@@ -133,13 +133,13 @@ def compile_model(
         if report:
             page = _report(loaded, dialect, context, conditions_of(after, choose), source.name, calls)
 
-        def origin() -> Origin:
+        def origin() -> BundleSource:
             made_of = dict(zip(files, digests.of(files), strict=True))
             details = context.details | {
                 "provenance": provenance(loaded, made_of, passes),
                 "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
             }
-            return Origin(source.name, made_of[source], str(passes), details)
+            return BundleSource(source.name, made_of[source], str(passes), details)
 
         carried = count if autonomous else count - 1 if adaptive else 0
         manifest = write_bundle(loaded, dialect, entry, target, origin, digests, options, carried, page)
@@ -153,7 +153,7 @@ def _words(given: Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(map(str, given))
 
 
-def _checked(calibration: Call | Sequence[Call], entry: Graph, *, complete: bool) -> list[Call]:
+def _checked(calibration: Inputs | Sequence[Inputs], entry: Graph, *, complete: bool) -> list[Inputs]:
     """Calibration calls, one alone as a mapping. Raises EngineError for one that does not fit the model's inputs, all
     of which it has to have when `complete`."""
     calls = [calibration] if isinstance(calibration, Mapping) else calibration
@@ -167,7 +167,7 @@ def _report(
     context: Context,
     conditions: ChooseCut,
     title: str,
-    calibration: Sequence[Call],
+    calibration: Sequence[Inputs],
 ) -> dict[str, bytes]:
     """The report of the partitioned `model` as files; none, with a remark, where none can be made."""
     crossing = [[value.name for value in send.inputs if value is not None] for _, send in sends(model)]
@@ -252,13 +252,13 @@ def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
     return best
 
 
-def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Call]) -> Mapping[str, Samples]:
+def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Inputs]) -> Mapping[str, Samples]:
     """What crosses the boundaries of a partitioned model over the calibration calls."""
     wanted = list(dict.fromkeys(value.name for _, send in sends(model) for value in send.inputs if value))
     return _recorded(model, model.segments, dialect, calls, wanted)
 
 
-def observer(dialect: Dialect, calls: Sequence[Call]) -> Callable[[Model, Sequence[Value], int], Mapping[str, Samples]]:
+def observer(dialect: Dialect, calls: Sequence[Inputs]) -> Callable[[Model, Sequence[Value], int], Mapping[str, Samples]]:
     """What `Context.observe` is: it runs the model on `most` of the calls, evenly chosen, with values as outputs."""
 
     def observe(model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
@@ -270,7 +270,7 @@ def observer(dialect: Dialect, calls: Sequence[Call]) -> Callable[[Model, Sequen
 
 
 def _recorded(
-    model: Model, graphs: Sequence[Graph], dialect: Dialect, calls: Sequence[Call], wanted: Sequence[str]
+    model: Model, graphs: Sequence[Graph], dialect: Dialect, calls: Sequence[Inputs], wanted: Sequence[str]
 ) -> Mapping[str, Samples]:
     """Arrays of the wanted values over the calls, when the graphs run one after the other."""
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
@@ -283,7 +283,7 @@ def _recorded(
         return isolated(run_segments, files, list(calls), wanted)
 
 
-def _evaluate(model: Model, dialect: Dialect, entry: Graph, calls: Sequence[Call]) -> Sequence[Mapping[str, Any]]:
+def _evaluate(model: Model, dialect: Dialect, entry: Graph, calls: Sequence[Inputs]) -> Sequence[Mapping[str, Any]]:
     """Outputs of every calibration call through the segments of a partitioned model and real frames."""
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         bundle = Path(folder) / "bundle"

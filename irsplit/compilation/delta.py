@@ -42,8 +42,8 @@ from irsplit.runtime.bundle.patch_format import (
     Bytes,
     Contents,
     OldRest,
-    Plane,
-    Span,
+    BytePlane,
+    WeightSpan,
     coded,
     descriptor_of,
     dictionary,
@@ -152,11 +152,11 @@ class _Making:
                 sizes, count = self._add_rest(new, spans, OldRest(old, spans))
                 return ["coded", 1, sizes, count, packed(spans)]
 
-    def _add_planes(self, span: Span, old: Contents, new: Contents) -> None:
+    def _add_planes(self, span: WeightSpan, old: Contents, new: Contents) -> None:
         for a, b in _element_blocks(span, old, new):
             self.planes.add(span.width, coded(span.coding, a, b))
 
-    def _add_rest(self, new: Contents, spans: Sequence[Span], known: OldRest | None) -> tuple[list[int], int]:
+    def _add_rest(self, new: Contents, spans: Sequence[WeightSpan], known: OldRest | None) -> tuple[list[int], int]:
         """Compressed sizes of the blocks of what is outside of the spans, and its size."""
         sizes: list[int] = []
         count = 0
@@ -242,11 +242,11 @@ def _weights(manifest: Manifest) -> Mapping[str, list[Weight]]:
     return found
 
 
-def _spans(old: Sequence[Weight], new: Sequence[Weight], old_file: Contents, new_file: Contents) -> list[Span]:
+def _spans(old: Sequence[Weight], new: Sequence[Weight], old_file: Contents, new_file: Contents) -> list[WeightSpan]:
     """The weights that both have, by place in the new file, none inside of another; equal ones with what is equal
     around them."""
     known = {(weight.name, weight.length): weight for weight in old}
-    spans: list[Span] = []
+    spans: list[WeightSpan] = []
     end = 0
     for weight in sorted(new, key=lambda weight: weight.offset):
         base = known.get((weight.name, weight.length))
@@ -260,16 +260,16 @@ def _spans(old: Sequence[Weight], new: Sequence[Weight], old_file: Contents, new
     return _grown(spans, old_file, new_file)
 
 
-def _span(base: int, weight: Weight, old: Contents, new: Contents) -> Span:
+def _span(base: int, weight: Weight, old: Contents, new: Contents) -> WeightSpan:
     """A weight against the old one at `base`, coded in the way that needs fewer bits."""
-    span = Span(base, weight.offset, weight.length, weight.width, "same")
+    span = WeightSpan(base, weight.offset, weight.length, weight.width, "same")
     if all(np.array_equal(a, b) for a, b in _element_blocks(span, old, new)):
         return replace(span, width=1)
     codings = ("xor", "floats" if weight.is_float else "integers")
     return replace(span, coding=min(codings, key=lambda coding: _entropy(replace(span, coding=coding), old, new)))
 
 
-def _element_blocks(span: Span, old: Contents, new: Contents) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def _element_blocks(span: WeightSpan, old: Contents, new: Contents) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     kind = KINDS[span.width]
     for offset in range(0, span.length, BLOCK):
         size = min(BLOCK, span.length - offset)
@@ -277,7 +277,7 @@ def _element_blocks(span: Span, old: Contents, new: Contents) -> Iterator[tuple[
         yield np.frombuffer(before, kind), np.frombuffer(after, kind)
 
 
-def _entropy(span: Span, old: Contents, new: Contents) -> float:
+def _entropy(span: WeightSpan, old: Contents, new: Contents) -> float:
     """Bits that an ideal coder without memory needs for the planes."""
     counts = np.zeros((span.width, 256), np.int64)
     for a, b in _element_blocks(span, old, new):
@@ -292,9 +292,9 @@ def _planes(elements: NDArray[Any]) -> Bytes:
     return np.ascontiguousarray(elements.view(np.uint8).reshape(-1, elements.itemsize).T)
 
 
-def _grown(spans: Sequence[Span], old: Contents, new: Contents) -> list[Span]:
+def _grown(spans: Sequence[WeightSpan], old: Contents, new: Contents) -> list[WeightSpan]:
     """Equal spans with all the bytes around them that are equal too, and as one where they meet."""
-    grown: list[Span] = []
+    grown: list[WeightSpan] = []
     for index, span in enumerate(spans):
         begin = grown[-1].new + grown[-1].length if grown else 0
         end = spans[index + 1].new if index + 1 < len(spans) else new.size
@@ -310,12 +310,12 @@ def _grown(spans: Sequence[Span], old: Contents, new: Contents) -> list[Span]:
     return grown
 
 
-def _continues(span: Span, other: Span) -> bool:
+def _continues(span: WeightSpan, other: WeightSpan) -> bool:
     both_same = span.coding == other.coding == "same"
     return both_same and other.new == span.new + span.length and other.old == span.old + span.length
 
 
-def _equal_before(span: Span, old: Contents, new: Contents, limit: int) -> int:
+def _equal_before(span: WeightSpan, old: Contents, new: Contents, limit: int) -> int:
     """How many bytes before a span are equal, of at most `limit`."""
     for offset in range(0, limit, BLOCK):
         size = min(BLOCK, limit - offset)
@@ -326,7 +326,7 @@ def _equal_before(span: Span, old: Contents, new: Contents, limit: int) -> int:
     return limit
 
 
-def _equal_behind(span: Span, old: Contents, new: Contents, limit: int) -> int:
+def _equal_behind(span: WeightSpan, old: Contents, new: Contents, limit: int) -> int:
     for offset in range(span.length, span.length + limit, BLOCK):
         size = min(BLOCK, span.length + limit - offset)
         count = _equal(old.read(span.old + offset, size), new.read(span.new + offset, size))
@@ -341,7 +341,7 @@ def _equal(before: bytes, after: bytes) -> int:
     return int(differs.argmax()) if differs.any() else len(before)
 
 
-def _rest_blocks(new: Contents, spans: Sequence[Span]) -> Iterator[bytes]:
+def _rest_blocks(new: Contents, spans: Sequence[WeightSpan]) -> Iterator[bytes]:
     """What is outside of the spans, in blocks of REST_BLOCK."""
     block = bytearray()
     ends = [0, *(span.new + span.length for span in spans)]
@@ -373,10 +373,10 @@ class _Planes:
             self._files[key].write(plane.tobytes())
             self._largest[key] = max(self._largest.get(key, 0), int(plane.max(initial=0)))
 
-    def compressed(self) -> list[tuple[Plane, IO[bytes]]]:
+    def compressed(self) -> list[tuple[BytePlane, IO[bytes]]]:
         """Every plane and its compressed bytes; small values go two a byte, since zstandard spends at least a bit on
         each byte."""
-        found: list[tuple[Plane, IO[bytes]]] = []
+        found: list[tuple[BytePlane, IO[bytes]]] = []
         for (width, index), file in sorted(self._files.items()):
             bits = 4 if self._largest[width, index] < 16 else 8
             source = self._paired(file) if bits == 4 else file
@@ -384,7 +384,7 @@ class _Planes:
             source.seek(0)
             target = self._scratch()
             _compressor(size, PLANE_WINDOW_LOG).copy_stream(source, target, size=size)
-            found.append((Plane(width, index, bits, target.tell()), target))
+            found.append((BytePlane(width, index, bits, target.tell()), target))
         return found
 
     def _paired(self, file: IO[bytes]) -> IO[bytes]:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
-from irsplit.base.entry_points import offers
+from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import VERSION
 from irsplit.dialects.registry import ENTRY_POINTS as DIALECTS
 from irsplit.ir import Constant, Graph, Model, Node, Value, is_of_the_runtime
@@ -69,7 +69,7 @@ def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
     names = {*_LIBRARIES, _engine(model.dialect)}
     used = {(PASSES, pass_.name) for pass_ in pipeline.passes} | {(DIALECTS, model.dialect)}
     used |= {(CODECS, spec.codec) for _, send in sends(model) for spec in specs(send)}
-    points = [point for group in (PASSES, DIALECTS, CODECS) for point in offers(group)]
+    points = [point for group in (PASSES, DIALECTS, CODECS) for point in entry_points(group)]
     names.update(point.dist.name for point in points if point.dist is not None and (point.group, point.name) in used)
     found = {name: _version(name) for name in names if name not in ("", "irsplit")}
     return {"irsplit": VERSION} | {name: text for name, text in sorted(found.items()) if text}

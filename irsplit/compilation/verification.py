@@ -12,7 +12,7 @@ from irsplit.base.progress import Progress, Steps, silent
 from irsplit.codec_training.agreement import agreement
 from irsplit.compilation import sources
 from irsplit.compilation.compiler import whole_model
-from irsplit.engines.execute import EXACT, Call, SegmentFile, run_bundle, run_whole
+from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_whole
 from irsplit.engines.isolate import isolated
 from irsplit.engines.synthetic_inputs import first_taken
 from irsplit.runtime.bundle.manifest import Manifest
@@ -84,8 +84,8 @@ def verify_bundle(
     bundle: Path | str,
     model: Path | str | None = None,
     *,
-    calls: Sequence[Call] = (),
-    fixed: Call | None = None,
+    calls: Sequence[Inputs] = (),
+    fixed: Inputs | None = None,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     engine_defaults: bool = True,
@@ -124,7 +124,7 @@ def verify_bundle(
 
 
 def _compare(
-    manifest: Manifest, whole: SegmentFile, calls: Sequence[Call], options: EngineOptions, steps: Steps
+    manifest: Manifest, whole: SegmentFile, calls: Sequence[Inputs], options: EngineOptions, steps: Steps
 ) -> tuple[tuple[OutputDifference, ...], list[list[int]]]:
     setting = "engine defaults" if options.optimize else "optimisations off"
     steps.begin(f"whole model, {setting}")

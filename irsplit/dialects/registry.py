@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from irsplit.base.entry_points import offers
+from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import IrsplitError, ModelError
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Model
@@ -14,7 +14,7 @@ ENTRY_POINTS = "irsplit.dialects"
 @cache
 def dialect(name: str) -> Dialect:
     """The dialect called `name`. Raises IrsplitError when none or several packages offer it, naming them."""
-    points = {point.value: point for point in offers(ENTRY_POINTS) if point.name == name}
+    points = {point.value: point for point in entry_points(ENTRY_POINTS) if point.name == name}
     if not points:
         raise IrsplitError(f"there is no dialect '{name}'; installed dialects: {', '.join(_names())}")
     if len(points) > 1:
@@ -52,4 +52,4 @@ def read_model(path: Path | str) -> Model:
 
 
 def _names() -> list[str]:
-    return sorted({point.name for point in offers(ENTRY_POINTS)})
+    return sorted({point.name for point in entry_points(ENTRY_POINTS)})

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
 from irsplit.runtime.run.session import LocalSession
-from irsplit.runtime.run.state import StateInfo, States, open_segment
+from irsplit.runtime.run.state import StateInfo, StateValues, open_segment
 
-Call = Mapping[str, NDArray[Any]]
+Inputs = Mapping[str, NDArray[Any]]
 """Inputs of one inference by name."""
 
 EXACT = replace(DEFAULT_OPTIONS, optimize=False, threads=1)
 """No fusing, one thread: a node computes the same whatever surrounds it."""
 
 
-class Part(Protocol):
+class MeasurablePart(Protocol):
     """Something that an engine runs: what it reads and gives, in the engine's order."""
 
     @property
@@ -63,13 +63,13 @@ class BundleSegment:
         return Manifest.load(self.bundle).engine(self.index, options)
 
 
-def run_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions) -> tuple[list[dict[str, Any]], bool]:
+def run_whole(file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions) -> tuple[list[dict[str, Any]], bool]:
     """Outputs of each call by name, one engine for all of them, so that state carries over; whether it optimised.
 
     What is in `file.state` is fed back from each call to the next.
     """
     engine = open_engine(file.path, file.format, options)
-    states = States(file.state)
+    states = StateValues(file.state)
     outputs: list[dict[str, Any]] = []
     for call in calls:
         known = {**call, **states.values}
@@ -78,14 +78,14 @@ def run_whole(file: SegmentFile, calls: Sequence[Call], options: EngineOptions) 
     return outputs, engine.optimized
 
 
-def run_shapes(file: SegmentFile, call: Call) -> list[tuple[int, ...] | None]:
+def run_shapes(file: SegmentFile, call: Inputs) -> list[tuple[int, ...] | None]:
     """Shapes of the outputs of one call in the file's order; None for what is no tensor."""
     engine = open_engine(file.path, file.format, EXACT)
     return [getattr(output, "shape", None) for output in engine.run([call[name] for name in file.inputs])]
 
 
 def run_bundle(
-    folder: Path, calls: Sequence[Call], options: EngineOptions
+    folder: Path, calls: Sequence[Inputs], options: EngineOptions
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """Outputs of each call by name, and the bytes of its frames, all segments in this process."""
     session = LocalSession(folder, options)
@@ -97,7 +97,7 @@ def run_bundle(
     return outputs, frames
 
 
-def run_segments(files: Sequence[SegmentFile], calls: Sequence[Call], wanted: Sequence[str]) -> dict[str, list[Any]]:
+def run_segments(files: Sequence[SegmentFile], calls: Sequence[Inputs], wanted: Sequence[str]) -> dict[str, list[Any]]:
     """Run the segments in order, passing everything on; the arrays of the `wanted` values over the calls."""
     engines = [file.open(EXACT) for file in files]
     found: dict[str, list[Any]] = {name: [] for name in wanted}

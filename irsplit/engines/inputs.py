@@ -22,7 +22,7 @@ else:
     Image = LazyModule("PIL.Image")
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-Call = dict[str, NDArray[Any]]
+Inputs = dict[str, NDArray[Any]]
 
 
 def tensor_info(value: Value) -> TensorInfo:
@@ -36,7 +36,7 @@ def tensor_info(value: Value) -> TensorInfo:
 
 def seeded_calls(
     infos: Sequence[TensorInfo], count: int, seed: int = 0, dims: Mapping[str, int] | None = None, below: int = 10
-) -> list[Call]:
+) -> list[Inputs]:
     """`count` calls of random inputs, the same for the same seed.
 
     Floats are uniform in [0, 1), 8-bit integers use their whole range, wider ones are less than `below` (they are
@@ -73,7 +73,7 @@ def input_files(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
-def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Call]:
+def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Inputs]:
     """Calls from files: every `.npz` has arrays by input name, the others are for models with one input.
 
     An array with one more axis than the input, or with more rows than its first
@@ -83,7 +83,7 @@ def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Call]
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise EngineError(f"{missing}: no such file")
-    calls: list[Call] = []
+    calls: list[Inputs] = []
     for file in files:
         calls.extend(_calls_of(file, infos))
     if not calls:
@@ -164,7 +164,7 @@ def sound_array(path: Path, info: TensorInfo) -> NDArray[Any]:
     return (padded / 32768 if dtype.is_float else padded).astype(dtype.storage).reshape(shape)
 
 
-def _calls_of(file: Path, infos: Sequence[TensorInfo]) -> list[Call]:
+def _calls_of(file: Path, infos: Sequence[TensorInfo]) -> list[Inputs]:
     if file.suffix.lower() == ".npz":
         arrays = dict(_loaded(file))
     elif len(infos) == 1:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.engines.execute import Call, Part, SegmentFile
-from irsplit.profiles.measured import Coding, Load
+from irsplit.engines.execute import Inputs, MeasurablePart, SegmentFile
+from irsplit.profiles.measured import MeasuredTransfer, Load
 from irsplit.runtime.frame import frame as framing
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec, zstandard_parameters
 from irsplit.runtime.run.engines import EngineOptions, open_engine
 from irsplit.runtime.run.session import DeviceSession, LocalSession, ServerSession
-from irsplit.runtime.run.state import States
+from irsplit.runtime.run.state import StateValues
 
 _LONGEST_NS = 1_000_000_000  # a part is measured for about this long at most
 _STATUS = Path("/proc/self/status")
@@ -53,19 +53,19 @@ def load_of(sweeps: Sequence[Runs]) -> Load:
     )
 
 
-def measure_part(part: Part, call: Call, options: EngineOptions, warmup: int, runs: int) -> tuple[Load, dict[str, Any]]:
+def measure_part(part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int) -> tuple[Load, dict[str, Any]]:
     """Load of one part, and its outputs by name."""
     measured, outputs = run_part(part, call, options, warmup, runs)
     return load_of([measured]), outputs
 
 
-def rerun_part(part: Part, call: Call, options: EngineOptions, warmup: int, runs: int, sweeps: int) -> Runs:
+def rerun_part(part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int, sweeps: int) -> Runs:
     """What `run_part` measures, without the outputs."""
     return run_part(part, call, options, warmup, runs, sweeps)[0]
 
 
 def run_part(
-    part: Part, call: Call, options: EngineOptions, warmup: int, runs: int, sweeps: int = 1
+    part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int, sweeps: int = 1
 ) -> tuple[Runs, dict[str, Any]]:
     """Open a part and run it, and its outputs by name; of several `sweeps`, each has its share of the time."""
     _reset_peak()
@@ -90,7 +90,7 @@ def run_part(
 
 
 @dataclass(frozen=True, slots=True)
-class Rounds:
+class SplitRounds:
     """Wall times of a bundle's phases and of the whole model, in nanoseconds, a round each; what crossed and came out.
 
     `totals` are the sums of the phases by round.
@@ -112,13 +112,13 @@ class Rounds:
 
 
 def measure_split(
-    whole: SegmentFile, bundle: Path, call: Call, options: EngineOptions, warmup: int, runs: int
-) -> Rounds:
+    whole: SegmentFile, bundle: Path, call: Inputs, options: EngineOptions, warmup: int, runs: int
+) -> SplitRounds:
     """A bundle with one cut against the whole model, in turns: whoever goes first in one round is last in the next."""
     engine = open_engine(whole.path, whole.format, options)
     session = LocalSession(bundle, options)
     boundary = session.boundaries[0]
-    state = States([info for segment in session.manifest.segments for info in segment.state])
+    state = StateValues([info for segment in session.manifest.segments for info in segment.state])
     fed = [{**call, **state.values}[name] for name in whole.inputs]
     walls: list[int] = []
     found: list[tuple[int, ...]] = []
@@ -148,7 +148,7 @@ def measure_split(
             found.append(round_)
             walls.append(sum(round_))
     returned = session.manifest.segments[1].results
-    return Rounds(
+    return SplitRounds(
         *map(list, zip(*found, strict=True)),
         frame=frame,
         raw_bytes=sum(np.asarray(sent[spec.name]).nbytes for spec in boundary.tensors),
@@ -156,7 +156,7 @@ def measure_split(
     )
 
 
-def measure_device(bundle: Path, call: Call, options: EngineOptions) -> int:
+def measure_device(bundle: Path, call: Inputs, options: EngineOptions) -> int:
     """Peak memory of the device's side: its engine, and the codec on what it sends."""
     _reset_peak()
     before = _resident("VmRSS")
@@ -176,21 +176,21 @@ def measure_server(bundle: Path, frame: bytes, options: EngineOptions) -> int:
     return max(0, _resident("VmHWM") - before)
 
 
-def measure_codecs(name: str, dtype: str, arrays: Sequence[NDArray[Any]], runs: int) -> tuple[Coding, ...]:
+def measure_codecs(name: str, dtype: str, arrays: Sequence[NDArray[Any]], runs: int) -> tuple[MeasuredTransfer, ...]:
     """Every codec on samples of one tensor: mean size of a frame, median times."""
     shape = (None,) * arrays[0].ndim
     specs = (TensorSpec(name, dtype, shape, None, codec, parameters) for codec, parameters in PARAMETERS.items())
     return tuple(measure_coding(spec, arrays, runs) for spec in specs)
 
 
-def measure_coding(spec: TensorSpec, arrays: Sequence[NDArray[Any]], runs: int) -> Coding:
+def measure_coding(spec: TensorSpec, arrays: Sequence[NDArray[Any]], runs: int) -> MeasuredTransfer:
     """Samples of a tensor as its boundary describes it, quantization included."""
-    boundary = Boundary(0, spec.name, (spec,), bytes(32))
+    boundary = FrameSchema(0, spec.name, (spec,), bytes(32))
     frames = [framing.encode(boundary, [array]) for array in arrays]
     encode = _median_ns(lambda: framing.encode(boundary, [arrays[0]]), runs)
     decode = _median_ns(lambda: framing.decode(boundary, frames[0]), runs)
     bits = spec.quantization.bits if spec.quantization is not None else 0
-    return Coding(spec.codec, sum(map(len, frames)) // len(frames), encode, decode, bits)
+    return MeasuredTransfer(spec.codec, sum(map(len, frames)) // len(frames), encode, decode, bits)
 
 
 def spread(values: Sequence[float]) -> float:

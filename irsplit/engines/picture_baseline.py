@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.base.lazy import LazyModule
-from irsplit.engines.execute import Call
-from irsplit.profiles.measured import Coding
+from irsplit.engines.execute import Inputs
+from irsplit.profiles.measured import MeasuredTransfer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +24,7 @@ FORMATS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
-def measure_picture(array: NDArray[Any]) -> tuple[Coding, ...]:
+def measure_picture(array: NDArray[Any]) -> tuple[MeasuredTransfer, ...]:
     """Size and times of an input in picture formats; none when it does not look like one picture.
 
     JPEG changes the input, and so does rounding floats to 8 bits: this is for comparison only.
@@ -32,18 +32,18 @@ def measure_picture(array: NDArray[Any]) -> tuple[Coding, ...]:
     pixels = _pixels(array)
     if pixels is None:
         return ()
-    found: list[Coding] = []
+    found: list[MeasuredTransfer] = []
     for name, format, options in FORMATS:
         file = io.BytesIO()
         start = time.perf_counter_ns()
         Image.fromarray(pixels).save(file, format, **options)
         encoded = time.perf_counter_ns()
         Image.open(io.BytesIO(file.getvalue())).load()
-        found.append(Coding(name, file.tell(), encoded - start, time.perf_counter_ns() - encoded))
+        found.append(MeasuredTransfer(name, file.tell(), encoded - start, time.perf_counter_ns() - encoded))
     return tuple(found)
 
 
-def picture_sizes(call: Call) -> dict[str, tuple[Coding, ...]]:
+def picture_sizes(call: Inputs) -> dict[str, tuple[MeasuredTransfer, ...]]:
     """`measure_picture` of those inputs of a call that look like one, by name."""
     found = {name: measure_picture(np.asarray(array)) for name, array in call.items()}
     return {name: ways for name, ways in found.items() if ways}

@@ -6,7 +6,7 @@ from math import prod
 from typing import TypeVar
 
 from irsplit.base.errors import EngineError, ModelRefusedError
-from irsplit.engines.execute import Call
+from irsplit.engines.execute import Inputs
 from irsplit.engines.inputs import seeded_calls
 from irsplit.runtime.bundle.manifest import TensorInfo
 from irsplit.runtime.run.session import check_inputs
@@ -26,14 +26,14 @@ _LARGEST = 1 << 24
 
 
 def first_taken(
-    run: Callable[[Sequence[Call]], _T],
+    run: Callable[[Sequence[Inputs]], _T],
     infos: Sequence[TensorInfo],
     count: int,
     *,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
-    given: Call | None = None,
-) -> tuple[list[Call], _T]:
+    given: Inputs | None = None,
+) -> tuple[list[Inputs], _T]:
     """`count` calls that `run` takes, and what it returned for them.
 
     Every call has the inputs that are `given`, and seeded values for the others: of the first of SIZES and BELOW with
@@ -47,7 +47,7 @@ def first_taken(
     limits = BELOW if any(info.dtype in _INDICES for info in missing) else BELOW[:1]
     for sizes, below in product(_candidates(missing, dims or {}), limits):
         made_up = seeded_calls(missing, count, seed, sizes, below)
-        calls: list[Call] = [check_inputs(infos, {**call, **given}) for call in made_up]
+        calls: list[Inputs] = [check_inputs(infos, {**call, **given}) for call in made_up]
         try:
             return calls, run(calls)
         except ModelRefusedError:

@@ -15,7 +15,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.registry import dialect
 from irsplit.ir import Graph, Node, TensorType, Value, walk
 from irsplit.runtime.bundle.manifest import Manifest
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.ort_operators import CODECS
 from irsplit.runtime.run.state import StateInfo
 from irsplit.runtime.serving.protocol.messages import FRAME
@@ -61,7 +61,7 @@ def write_framed(manifest: Manifest, folder: Path) -> list[FramedModel]:
     return [_write(manifest, index, manifest.path(file), folder) for index, file in here]
 
 
-def _check_codecs(manifest: Manifest, boundary: Boundary) -> None:
+def _check_codecs(manifest: Manifest, boundary: FrameSchema) -> None:
     for spec in boundary.tensors:
         if spec.codec not in CODECS:
             raise BundleError(
@@ -106,7 +106,7 @@ class _Frames:
             results.insert(0, self._send(manifest.boundaries[index]))
         graph.outputs = list(dict.fromkeys([*results, *(self._values[info.output] for info in segment.state)]))
 
-    def _receive(self, boundary: Boundary) -> None:
+    def _receive(self, boundary: FrameSchema) -> None:
         frame = self._frame(FRAME)
         self.input = frame.name
         for spec in boundary.tensors:
@@ -115,7 +115,7 @@ class _Frames:
         self.graph.inputs = [frame, *(value for value in self.graph.inputs if value not in tensors)]
         self.graph.nodes.insert(0, _node("DecodeFrame", [frame], tensors, boundary))
 
-    def _send(self, boundary: Boundary) -> Value:
+    def _send(self, boundary: FrameSchema) -> Value:
         frame = self._frame(FRAME if self.input is None else _NEXT_FRAME)
         self.output = frame.name
         tensors = self._tensors(boundary)
@@ -128,7 +128,7 @@ class _Frames:
         defined = set(self.graph.values())
         self.graph.inputs += [value for value in values if value not in defined]
 
-    def _tensors(self, boundary: Boundary) -> list[Value]:
+    def _tensors(self, boundary: FrameSchema) -> list[Value]:
         return [self._values[spec.name] for spec in boundary.tensors]
 
     def _frame(self, wanted: str) -> Value:
@@ -148,5 +148,5 @@ def _type(dtype: str, shape: Sequence[int | None] | None) -> TensorType:
     return TensorType(dtypes.BY_NAME[dtype], None if shape is None else tuple(shape))
 
 
-def _node(operator: str, inputs: list[Value], outputs: list[Value], boundary: Boundary) -> Node:
+def _node(operator: str, inputs: list[Value], outputs: list[Value], boundary: FrameSchema) -> Node:
     return Node(f"irsplit.{operator}", inputs, outputs, name=operator, attributes={"descriptor": boundary.to_bytes()})

@@ -32,7 +32,7 @@ class BundleModel(kserve.Model):
     ) -> InferResponse:
         parameters = to_http_parameters(payload.parameters or {})
         parameters.pop("binary_data_output", None)  # for KServe, not for us
-        tensors = [messages.Tensor(t.name, t.datatype, tuple(t.shape), t.as_numpy().tobytes()) for t in payload.inputs]
+        tensors = [messages.WireTensor(t.name, t.datatype, tuple(t.shape), t.as_numpy().tobytes()) for t in payload.inputs]
         wanted = tuple(output.name for output in payload.request_outputs or ())
         request = messages.InferRequest(self.name, "", tensors, payload.id, parameters, wanted)
         try:

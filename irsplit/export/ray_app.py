@@ -17,8 +17,8 @@ from starlette.responses import Response
 from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.serving.protocol.messages import ServiceError
 from irsplit.runtime.serving.server.grpc_methods import GrpcMethods
-from irsplit.runtime.serving.server.http_server import HttpDoor
-from irsplit.runtime.serving.server.memory_budget import Bodies
+from irsplit.runtime.serving.server.http_server import HttpFrontend
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget
 from irsplit.runtime.serving.server.served import Limits
 from irsplit.runtime.serving.server.service import service_of
 
@@ -31,8 +31,8 @@ class Bundle:
         service = service_of(HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json"))
         limits = Limits()
         self.grpc = GrpcMethods(service)
-        bodies = Bodies(limits.held_bytes, limits.message_bytes, service.metrics)
-        self.http = HttpDoor(service, bodies, token="")
+        bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, service.metrics)
+        self.http = HttpFrontend(service, bodies, token="")
 
     async def __call__(self, request: Request) -> Response:
         status, headers, body = await self.http.answer(dict(request.scope), request.receive)

@@ -14,7 +14,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from irsplit.runtime.run.engines import EngineOptions
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, Tensor, frame_tensor, to_array
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, WireTensor, frame_tensor, to_array
 from irsplit.runtime.serving.server.hosted import HostedBundle
 
 SEQUENCE_START, SEQUENCE_END = 1, 2
@@ -59,7 +59,7 @@ class TritonPythonModel:
         return InferRequest(self.name, "", [frame_tensor(frame.tobytes())], request.request_id(), parameters)
 
 
-def output(tensor: Tensor) -> Any:
+def output(tensor: WireTensor) -> Any:
     array = to_array(tensor)
     if array.dtype.kind not in "iuf":  # DLPack knows neither strings nor, everywhere, booleans
         return pb_utils.Tensor(tensor.name, array)

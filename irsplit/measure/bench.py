@@ -23,10 +23,10 @@ from irsplit.base.progress import Progress, Steps, silent
 from irsplit.compilation.compiler import compile_model, whole_model
 from irsplit.compilation.provenance import engine
 from irsplit.dialects.registry import dialect_of
-from irsplit.engines.execute import Call
+from irsplit.engines.execute import Inputs
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import (
-    Rounds,
+    SplitRounds,
     measure_codecs,
     measure_device,
     measure_part,
@@ -114,7 +114,7 @@ class Bench:
 
 def bench_model(
     path: Path,
-    call: Call,
+    call: Inputs,
     link: Link,
     wanted: str = "legal",
     *,
@@ -202,7 +202,7 @@ def _chosen(found: Sequence[Cut], wanted: str) -> list[Cut]:
     return [legal[id] for id in ids]
 
 
-def _cost(cut: Cut, rounds: Rounds, peaks: tuple[int, int], link: Link, slowdown: float) -> CutCost:
+def _cost(cut: Cut, rounds: SplitRounds, peaks: tuple[int, int], link: Link, slowdown: float) -> CutCost:
     totals = rounds.totals
     overheads = [total / whole - 1 for total, whole in zip(totals, rounds.whole, strict=True)]
     walls = {"whole": rounds.whole, **{phase: getattr(rounds, phase) for phase in PHASES}, "total": totals}
@@ -225,7 +225,7 @@ def _cost(cut: Cut, rounds: Rounds, peaks: tuple[int, int], link: Link, slowdown
     )
 
 
-def _unsplit(call: Call, whole_ns: int, returned: int, link: Link, slowdown: float, runs: int) -> tuple[Unsplit, ...]:
+def _unsplit(call: Inputs, whole_ns: int, returned: int, link: Link, slowdown: float, runs: int) -> tuple[Unsplit, ...]:
     """Without coded inputs when one of them cannot be framed."""
     found = [Unsplit("device only", 0, round(whole_ns * slowdown))]
     dtypes = {name: from_numpy(array) for name, array in call.items()}

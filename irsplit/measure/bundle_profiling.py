@@ -13,14 +13,14 @@ from irsplit.base.dtypes import BY_NAME
 from irsplit.base.errors import BundleError
 from irsplit.base.progress import Progress, Steps, silent
 from irsplit.compilation.provenance import engine
-from irsplit.engines.execute import BundleSegment, Call
+from irsplit.engines.execute import BundleSegment, Inputs
 from irsplit.engines.measure import PARAMETERS, measure_codecs, measure_coding
 from irsplit.engines.picture_baseline import picture_sizes
 from irsplit.engines.synthetic_inputs import first_taken
-from irsplit.measure.measurement import Effort, MeasuredPart, Sweeps, machine
+from irsplit.measure.measurement import Effort, MeasuredPart, MeasuredRounds, machine
 from irsplit.measure.message_overhead import measure_device_message, measure_message
 from irsplit.profiles import NO_MESSAGE, Message
-from irsplit.profiles.measured import BundleProfile, Coding
+from irsplit.profiles.measured import BundleProfile, MeasuredTransfer
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.bundle.store import BundleFolder
 
@@ -28,7 +28,7 @@ from irsplit.runtime.bundle.store import BundleFolder
 def profile_bundle(
     bundle: Path,
     *,
-    call: Call | None = None,
+    call: Inputs | None = None,
     dims: Mapping[str, int] | None = None,
     effort: Effort = Effort(),
     progress: Progress = silent,
@@ -43,7 +43,7 @@ def profile_bundle(
     here = segments_here(manifest)
     if not here:
         raise BundleError(f"{bundle}: none of its segments is here; copy the folder of a side whole")
-    sweeps = Sweeps(manifest.segments[0].format, effort, Steps(progress, 1 + len(here) * len(effort.shares())))
+    sweeps = MeasuredRounds(manifest.segments[0].format, effort, Steps(progress, 1 + len(here) * len(effort.shares())))
     values: dict[str, Any] = dict(call or {})
     parts = {index: _first(sweeps, manifest, BundleSegment.of(manifest, index), values, dims) for index in here}
     message = _message(sweeps, manifest, values)
@@ -91,7 +91,7 @@ def _tensors(manifest: Manifest) -> dict[str, TensorInfo]:
 
 
 def _first(
-    sweeps: Sweeps, manifest: Manifest, part: BundleSegment, values: dict[str, Any], dims: Mapping[str, int] | None
+    sweeps: MeasuredRounds, manifest: Manifest, part: BundleSegment, values: dict[str, Any], dims: Mapping[str, int] | None
 ) -> MeasuredPart:
     """The first sweep of a segment; what it reads and gives joins the values."""
     known, name = _tensors(manifest), manifest.segments[part.index].name
@@ -105,7 +105,7 @@ def _first(
     return measured
 
 
-def _message(sweeps: Sweeps, manifest: Manifest, values: Mapping[str, Any]) -> Message:
+def _message(sweeps: MeasuredRounds, manifest: Manifest, values: Mapping[str, Any]) -> Message:
     """The exchange with a server where both halves are here, the device's part where it begins; else nothing."""
     places = [segment.place for segment in manifest.segments]
     if places[:2] != ["device", "server"]:
@@ -126,9 +126,9 @@ def _crossing(manifest: Manifest) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _codings(manifest: Manifest, values: Mapping[str, Any], runs: int) -> dict[str, tuple[Coding, ...]]:
+def _codings(manifest: Manifest, values: Mapping[str, Any], runs: int) -> dict[str, tuple[MeasuredTransfer, ...]]:
     """What crosses, in the codecs of every profile and as its boundary has it; and the model's inputs."""
-    found: dict[str, tuple[Coding, ...]] = {}
+    found: dict[str, tuple[MeasuredTransfer, ...]] = {}
     for info in manifest.inputs:
         if info.name in values and info.dtype in BY_NAME and BY_NAME[info.dtype].framable:
             found[info.name] = measure_codecs(info.name, info.dtype, [np.asarray(values[info.name])], runs)

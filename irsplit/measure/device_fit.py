@@ -14,7 +14,7 @@ from scipy.optimize import nnls
 
 from irsplit.base.errors import PlanError
 from irsplit.ir import Node
-from irsplit.passes.planning.stages import Macs, Stretches, Summed, moved_bytes, operator_class
+from irsplit.passes.planning.stages import Macs, Stages, Summed, moved_bytes, operator_class
 from irsplit.profiles.load import OPERATOR_CLASSES
 from irsplit.profiles.measured import ModelProfile
 
@@ -23,7 +23,7 @@ _FASTEST = {"work": 10**15, "bytes": 10**13}  # a class that cost nothing measur
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class DeviceFit:
     """Nanoseconds per unit of each feature (None: nothing to learn it from), and the errors on what it learned from."""
 
     costs: dict[str, float | None]
@@ -34,7 +34,7 @@ class Fit:
     model: str
 
 
-def fit(parts: Stretches, macs: Macs, profile: ModelProfile, summed: Summed | None = None) -> Fit:
+def fit(parts: Stages, macs: Macs, profile: ModelProfile, summed: Summed | None = None) -> DeviceFit:
     """Learn a machine's rates from the stretches of a measured model. Raises PlanError when there is too little.
 
     With `summed`, what the dialect knows of bodies and called graphs, the nodes inside are learned from, as they are
@@ -56,7 +56,7 @@ def fit(parts: Stretches, macs: Macs, profile: ModelProfile, summed: Summed | No
         for i, (name, cost) in enumerate(zip(FEATURES, costs, strict=True))
     }
     total = abs(float((counts @ costs).sum() / times.sum()) - 1)
-    return Fit(learned, len(times), statistics.median(errors.tolist()), total, profile.machine, profile.model)
+    return DeviceFit(learned, len(times), statistics.median(errors.tolist()), total, profile.machine, profile.model)
 
 
 def features(nodes: Sequence[Node], macs: Macs, summed: Summed | None) -> list[int]:
@@ -79,7 +79,7 @@ def _feature(node: Node, feature: str, macs: Macs) -> int:
     return moved_bytes(node) if feature == "bytes" else 0
 
 
-def device_toml(found: Fit, today: datetime.date) -> str:
+def device_toml(found: DeviceFit, today: datetime.date) -> str:
     """The fit as a device profile that `--device FILE` reads."""
     error = (
         f"median error {100 * found.median_error:.0f} % of {found.parts} parts, {100 * found.total_error:.0f} % in all"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from irsplit.base.progress import Steps
-from irsplit.engines.execute import Call, Part
+from irsplit.engines.execute import Inputs, MeasurablePart
 from irsplit.engines.isolate import Isolation, copies, isolated
 from irsplit.engines.measure import Runs, load_of, rerun_part, run_part
 from irsplit.profiles import Message
@@ -74,8 +74,8 @@ class MeasuredPart:
     """A part, what it reads, and its runs, a sweep each."""
 
     name: str
-    part: Part
-    inputs: Call
+    part: MeasurablePart
+    inputs: Inputs
     sweeps: list[Runs]
 
     @property
@@ -84,7 +84,7 @@ class MeasuredPart:
 
 
 @dataclass
-class Sweeps:
+class MeasuredRounds:
     """Measures parts for the engine of a format one by one, then all of them again."""
 
     format: str
@@ -92,7 +92,7 @@ class Sweeps:
     steps: Steps
     measured: list[MeasuredPart] = field(default_factory=list[MeasuredPart])
 
-    def first(self, name: str, part: Part, values: Mapping[str, Any]) -> tuple[MeasuredPart, dict[str, Any]]:
+    def first(self, name: str, part: MeasurablePart, values: Mapping[str, Any]) -> tuple[MeasuredPart, dict[str, Any]]:
         """The first sweep's runs of a part on those of the values that it reads, and its outputs by name."""
         self.steps.begin(name)
         needed = {input: values[input] for input in part.inputs}
@@ -113,7 +113,7 @@ class Sweeps:
         shares = self.effort.shares()
         return self.effort.engine, self.effort.warmup, shares[sweep], len(shares)
 
-    def message(self, measure: Callable[..., Message], bundle: Path, inputs: Call) -> Message:
+    def message(self, measure: Callable[..., Message], bundle: Path, inputs: Inputs) -> Message:
         """What a message of a bundle costs, by one of `irsplit.measure.message_overhead`."""
         self.steps.begin("message")
         return self.effort.run(measure, bundle, inputs, self.effort.engine, self.effort.runs)

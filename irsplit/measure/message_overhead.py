@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.base.errors import ServeError
-from irsplit.engines.execute import Call
+from irsplit.engines.execute import Inputs
 from irsplit.profiles import Message
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import EngineOptions
@@ -31,7 +31,7 @@ _COUNTED = 8
 _PATIENCE_S = 60.0
 
 
-def measure_message(bundle: Path, call: Call, options: EngineOptions, runs: int) -> Message:
+def measure_message(bundle: Path, call: Inputs, options: EngineOptions, runs: int) -> Message:
     """What one message of a bundle with one cut costs; without grpc and a server, the device's runtime alone.
 
     The device's part is CPU time, which a busy machine does not change; the exchange is by the clock on the wall.
@@ -47,7 +47,7 @@ def measure_message(bundle: Path, call: Call, options: EngineOptions, runs: int)
     return Message(device_ns, exchange_ns, up_bytes, down_bytes)
 
 
-def measure_device_message(bundle: Path, call: Call, options: EngineOptions, runs: int) -> Message:
+def measure_device_message(bundle: Path, call: Inputs, options: EngineOptions, runs: int) -> Message:
     """The device's part of a message, of a bundle whose first segment runs there and whose second does not."""
     return Message(_Near(bundle, call, options).device_ns(runs))
 
@@ -55,7 +55,7 @@ def measure_device_message(bundle: Path, call: Call, options: EngineOptions, run
 class _Near:
     """A bundle's first segment and the encoder, each alone, and the session that runs both together."""
 
-    def __init__(self, bundle: Path, call: Call, options: EngineOptions) -> None:
+    def __init__(self, bundle: Path, call: Inputs, options: EngineOptions) -> None:
         self.bundle, self.call, self.options = bundle, call, options
         self.session = DeviceSession(bundle, options)
         manifest = self.session.manifest
@@ -87,7 +87,7 @@ class _Near:
 class _Parts(_Near):
     """Both segments of a bundle with one cut."""
 
-    def __init__(self, bundle: Path, call: Call, options: EngineOptions) -> None:
+    def __init__(self, bundle: Path, call: Inputs, options: EngineOptions) -> None:
         super().__init__(bundle, call, options)
         far = self.session.manifest.segments[1]
         engine = self.session.manifest.engine(1, options)

@@ -17,26 +17,26 @@ from irsplit.compilation.compiler import compile_model
 from irsplit.compilation.provenance import engine
 from irsplit.dialects.base import Dialect
 from irsplit.dialects.registry import dialect_of
-from irsplit.engines.execute import Call, SegmentFile
+from irsplit.engines.execute import Inputs, SegmentFile
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.measure import measure_codecs
 from irsplit.engines.picture_baseline import picture_sizes
 from irsplit.engines.synthetic_inputs import first_taken
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph
-from irsplit.measure.measurement import Effort, MeasuredPart, Sweeps, machine
+from irsplit.measure.measurement import Effort, MeasuredPart, MeasuredRounds, machine
 from irsplit.measure.message_overhead import measure_message
 from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import split
 from irsplit.passes.planning.stages import chains
 from irsplit.passes.preparation import prepared
-from irsplit.profiles.measured import Coding, Load, ModelProfile
+from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile
 from irsplit.runtime.bundle.manifest import file_digest
 
 
 def profile_model(
     path: Path,
     *,
-    call: Call | None = None,
+    call: Inputs | None = None,
     dims: Mapping[str, int] | None = None,
     max_tensors: int = 1,
     rematerialise: bool = True,
@@ -57,7 +57,7 @@ def profile_model(
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         stretches = 0 if plan.name else len(parts.cuts) + 1
         total = 1 + (1 + stretches + 2 * len(cuts)) * len(effort.shares())
-        bench = _Bench(dialect, model, plan, Path(folder), Sweeps(dialect.name, effort, Steps(progress, total)))
+        bench = _Bench(dialect, model, plan, Path(folder), MeasuredRounds(dialect.name, effort, Steps(progress, total)))
         (file,) = bench.parts((), "whole")
         (inputs,), whole = first_taken(lambda calls: bench.first(file, calls[0]), infos, 1, dims=dims, given=call)
         values = dict(inputs)
@@ -97,7 +97,7 @@ class _Bench:
     model: Model
     plan: Schedule
     folder: Path
-    sweeps: Sweeps
+    sweeps: MeasuredRounds
 
     def parts(self, cuts: Sequence[Cut], name: str) -> list[SegmentFile]:
         """Files of the segments between some cuts."""
@@ -129,7 +129,7 @@ def _sending(load: Load, cut: Cut, values: Mapping[str, Any]) -> Load:
 
 def _codings(
     crossing: Sequence[Value] | Mapping[Value, None], values: Mapping[str, Any], effort: Effort
-) -> dict[str, tuple[Coding, ...]]:
+) -> dict[str, tuple[MeasuredTransfer, ...]]:
     return {
         value.name: measure_codecs(value.name, value.type.dtype.name, [np.asarray(values[value.name])], effort.runs)
         for value in crossing

@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from irsplit.planner.cost import METRICS, TERMS, Columns, Crossings, Ints
+from irsplit.planner.cost import METRICS, TERMS, Columns, CostColumns, Ints
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, evaluate
 
@@ -142,7 +142,7 @@ class _Chain:
         return bool(self.columns.consumer_ptr[tensor + 1] > self.columns.consumer_ptr[tensor])
 
 
-def _ways(ways: Crossings, tensor: int) -> list[tuple[int, int]]:
+def _ways(ways: CostColumns, tensor: int) -> list[tuple[int, int]]:
     return [(tensor, way) for way in range(int(ways.ptr[tensor]), int(ways.ptr[tensor + 1]))]
 
 

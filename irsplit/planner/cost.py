@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 FORMAT = "irsplit-cost-table/1"
 
 
-class Place(StrEnum):
+class Placement(StrEnum):
     DEVICE = "device"
     SERVER = "server"
 
@@ -86,7 +86,7 @@ def metric_terms(weights: Mapping[str, int]) -> Ints:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class StageCost:
     """Nodes that stay together. `working_bytes` is live only while the group runs; weights stay as long as the half."""
 
     name: str
@@ -95,11 +95,11 @@ class Group:
     device_nj: int = 0
     weight_bytes: int = 0
     working_bytes: int = 0
-    pin: Place | None = None
+    pin: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class TransferOption:
     """One way to put a tensor on the wire: its size there, and the time to code it at the sender and the receiver."""
 
     codec: str
@@ -109,7 +109,7 @@ class Coded:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class CostTensor:
     """A value, paid at most once per direction, however many groups read it.
 
     `producer` None means a graph input, which starts on the device. A graph output (`output`) is wanted on the
@@ -120,10 +120,10 @@ class Tensor:
     name: str
     producer: int | None
     consumers: tuple[int, ...]
-    up: tuple[Coded, ...]
-    down: tuple[Coded, ...]
+    up: tuple[TransferOption, ...]
+    down: tuple[TransferOption, ...]
     output: bool = False
-    preview: tuple[Coded, ...] = ()
+    preview: tuple[TransferOption, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class CostTable:
     """
 
     name: str
-    groups: tuple[Group, ...]
-    tensors: tuple[Tensor, ...]
+    groups: tuple[StageCost, ...]
+    tensors: tuple[CostTensor, ...]
     link: Link
     active_uw: int = 0
     idle_uw: int = 0
@@ -160,7 +160,7 @@ class CostTable:
             if min(figures) < 0:
                 raise PlanError(f"cost table {self.name!r}: group {group.name!r} has a negative cost: {group}")
 
-    def _check_tensor(self, tensor: Tensor) -> None:
+    def _check_tensor(self, tensor: CostTensor) -> None:
         where = f"cost table {self.name!r}: tensor {tensor.name!r}"
         first = -1 if tensor.producer is None else tensor.producer
         if tensor.consumers and not first < min(tensor.consumers) <= max(tensor.consumers) < len(self.groups):
@@ -194,7 +194,7 @@ class CostTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Crossings:
+class CostColumns:
     """The ways of all tensors in one direction: option `ptr[t] .. ptr[t + 1]` belongs to tensor t; a row per term.
 
     `origin` is the place of each option in the full table, which a search may have thinned out.
@@ -204,10 +204,10 @@ class Crossings:
     terms: Ints
     origin: Ints
 
-    def keep(self, kept: Mask) -> "Crossings":
+    def keep(self, kept: Mask) -> "CostColumns":
         """Only some of the ways."""
         counts = np.concatenate([[0], np.cumsum(kept)])
-        return Crossings(counts[self.ptr], self.terms[:, kept], self.origin[kept])
+        return CostColumns(counts[self.ptr], self.terms[:, kept], self.origin[kept])
 
     def in_table(self, choice: Ints) -> Ints:
         """The same choice of ways, counted in the full table."""
@@ -235,8 +235,8 @@ class Columns:
 
     device: Ints
     server: Ints
-    up: Crossings
-    down: Crossings
+    up: CostColumns
+    down: CostColumns
     round_trip: Ints
     producer: Ints  # -1: graph input
     consumer_ptr: Ints
@@ -263,7 +263,7 @@ def link_ns(sizes_bytes: Ints, rate_bit_s: int) -> Ints:
     return _times_over(sizes_bytes, 8_000_000_000, rate_bit_s, up=True)
 
 
-def upload_terms(table: CostTable, ways: Sequence[Coded]) -> Ints:
+def upload_terms(table: CostTable, ways: Sequence[TransferOption]) -> Ints:
     """Terms of tensors sent from the device to the server, a column each."""
     size, encode, decode = _coded(ways)
     on_wire = link_ns(size, table.link.up_goodput_bit_s)
@@ -280,7 +280,7 @@ def upload_terms(table: CostTable, ways: Sequence[Coded]) -> Ints:
     )
 
 
-def download_terms(table: CostTable, ways: Sequence[Coded]) -> Ints:
+def download_terms(table: CostTable, ways: Sequence[TransferOption]) -> Ints:
     """Terms of tensors sent from the server to the device, a column each."""
     size, encode, decode = _coded(ways)
     on_wire = link_ns(size, table.link.down_goodput_bit_s)
@@ -319,7 +319,7 @@ def round_trip_terms(table: CostTable) -> Ints:
     )[:, 0]
 
 
-def _coded(ways: Sequence[Coded]) -> tuple[Ints, Ints, Ints]:
+def _coded(ways: Sequence[TransferOption]) -> tuple[Ints, Ints, Ints]:
     size, encode, decode = (
         np.fromiter((getattr(way, name) for way in ways), np.int64, len(ways))
         for name in ("size_bytes", "encode_ns", "decode_ns")
@@ -335,7 +335,7 @@ def _matrix(count: int, **rows: Ints) -> Ints:
     return matrix
 
 
-def _column(groups: Sequence[Group], name: str) -> Ints:
+def _column(groups: Sequence[StageCost], name: str) -> Ints:
     return np.fromiter((getattr(group, name) for group in groups), np.int64, len(groups))
 
 
@@ -359,15 +359,15 @@ def _columns(table: CostTable) -> Columns:
         consumer_ptr=np.concatenate([np.zeros(1, np.int64), np.cumsum(ends)]),
         consumer=np.array([c for t in tensors for c in t.consumers], dtype=np.int64),
         output=np.array([t.output for t in tensors], dtype=np.bool_),
-        pinned_device=np.array([g.pin is Place.DEVICE for g in groups], dtype=np.bool_),
-        pinned_server=np.array([g.pin is Place.SERVER for g in groups], dtype=np.bool_),
+        pinned_device=np.array([g.pin is Placement.DEVICE for g in groups], dtype=np.bool_),
+        pinned_server=np.array([g.pin is Placement.SERVER for g in groups], dtype=np.bool_),
     )
 
 
-def _crossings(ways: Sequence[tuple[Coded, ...]], terms: Callable[[Sequence[Coded]], Ints]) -> Crossings:
+def _crossings(ways: Sequence[tuple[TransferOption, ...]], terms: Callable[[Sequence[TransferOption]], Ints]) -> CostColumns:
     ptr = np.cumsum([0, *map(len, ways)], dtype=np.int64)
     matrix = terms([coded for options in ways for coded in options])
-    return Crossings(ptr, matrix, np.arange(matrix.shape[1]))
+    return CostColumns(ptr, matrix, np.arange(matrix.shape[1]))
 
 
 def to_json(table: CostTable) -> str:
@@ -389,11 +389,11 @@ def from_json(text: str, source: str = "cost table") -> CostTable:
         raise PlanError(f"{source}: not a cost table: {type(error).__name__}: {error}") from error
 
 
-def _group(data: dict[str, Any]) -> Group:
+def _group(data: dict[str, Any]) -> StageCost:
     pin = data.pop("pin")
-    return Group(pin=None if pin is None else Place(pin), **data)
+    return StageCost(pin=None if pin is None else Placement(pin), **data)
 
 
-def _tensor(data: dict[str, Any]) -> Tensor:
-    ways = {key: tuple(Coded(**coded) for coded in data.pop(key)) for key in ("up", "down", "preview")}
-    return Tensor(consumers=tuple(data.pop("consumers")), **ways, **data)
+def _tensor(data: dict[str, Any]) -> CostTensor:
+    ways = {key: tuple(TransferOption(**coded) for coded in data.pop(key)) for key in ("up", "down", "preview")}
+    return CostTensor(consumers=tuple(data.pop("consumers")), **ways, **data)

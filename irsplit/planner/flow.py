@@ -39,7 +39,7 @@ class Topology:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class MinimumCut:
     """A minimum cut: its value, and the smallest and the largest source side that attain it."""
 
     value: int
@@ -67,7 +67,7 @@ def topology(nodes: int, source: int, sink: int, tail: Ints, head: Ints) -> Topo
     )
 
 
-def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0) -> Cut:
+def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0) -> MinimumCut:
     """The minimum cut under one capacity per input arc; a value above `most` is reported as `most` + 1.
 
     `most` is any upper bound on the cuts that are of interest: larger capacities are as good as infinite, and the
@@ -93,7 +93,7 @@ def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0
         if precision and left * precision <= value:
             break
     open_arcs = room >> shift > 0
-    return Cut(
+    return MinimumCut(
         value=value,
         smallest=_reachable(network, open_arcs, network.source)[:-1],
         largest=~_reachable(network, open_arcs[network.reverse], network.sink)[:-1],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import milp
 from scipy.sparse import csr_array
 
-from irsplit.planner.cost import METRICS, TERMS, Columns, Crossings, Ints
+from irsplit.planner.cost import METRICS, TERMS, Columns, CostColumns, Ints
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, evaluate
 
@@ -141,7 +141,7 @@ def _metric(columns: Columns, layout: _Layout, name: str) -> tuple[Floats, float
     return coefficients, float(server.sum())
 
 
-def _ways_per_row(ways: Crossings, tensors: Ints) -> tuple[Ints, Ints]:
+def _ways_per_row(ways: CostColumns, tensors: Ints) -> tuple[Ints, Ints]:
     """For each listed tensor all its ways, flat: (position in the list, way)."""
     width = np.diff(ways.ptr)[tensors]
     position = np.repeat(np.arange(tensors.size), width)
@@ -203,7 +203,7 @@ def _read(columns: Columns, layout: _Layout, values: Floats) -> Solution:
     return evaluate(columns, on_device, up, down)
 
 
-def _chosen(ways: Crossings, values: Floats) -> Ints:
+def _chosen(ways: CostColumns, values: Floats) -> Ints:
     """The way with the largest value of each tensor; -1 where there is none."""
     choice = np.full(len(ways.ptr) - 1, -1, dtype=np.int64)
     for tensor in np.flatnonzero(np.diff(ways.ptr) > 0).tolist():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.planner.cost import METRICS, TERMS, Columns, Crossings, Ints, Mask
+from irsplit.planner.cost import METRICS, TERMS, Columns, CostColumns, Ints, Mask
 
 _WORKING = TERMS.index("working_bytes")
 
@@ -147,7 +147,7 @@ def _spread(deltas: Ints, costs: Ints, start: Ints, stop: Ints) -> None:
             np.subtract.at(row, np.minimum(stop[paid], width - 1), cost)
 
 
-def _cross(deltas: Ints, stuck: Ints, ways: Crossings, choice: Ints, start: Ints, stop: Ints) -> None:
+def _cross(deltas: Ints, stuck: Ints, ways: CostColumns, choice: Ints, start: Ints, stop: Ints) -> None:
     possible = choice >= 0
     _spread(deltas, ways.terms[:, choice[possible]], start[possible], stop[possible])
     _spread(stuck, np.ones((1, int((~possible).sum())), dtype=np.int64), start[~possible], stop[~possible])

@@ -13,7 +13,7 @@ from irsplit import planner
 from irsplit.base.errors import PlanError
 from irsplit.planner import Costs, Goal
 from irsplit.planner.chain import BlockCost, is_chain, shortest_path
-from irsplit.planner.cost import TERMS, CostTable, Mask, Place, metric_terms
+from irsplit.planner.cost import TERMS, CostTable, Mask, Placement, metric_terms
 from irsplit.planner.placement import Solution, Sweep, evaluate, stuck_steps, sweep
 from irsplit.planner.result import describe
 
@@ -22,11 +22,11 @@ OVERSHOOT_PERCENT = 20  # of a maximum that the fuzzy rule tolerates
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PolicyChoice:
     """What a policy chose: groups per place, its value under the objective, its costs."""
 
     policy: str
-    places: tuple[Place, ...]
+    places: tuple[Placement, ...]
     value: int
     costs: Costs
 
@@ -112,7 +112,7 @@ def prefixes(table: CostTable) -> tuple[Prefix, ...]:
 
 def ushakov(
     table: CostTable, objective: str, *, memory_max: int, cpu_max: int, sent_max: int
-) -> tuple[Choice, UshakovCut]:
+) -> tuple[PolicyChoice, UshakovCut]:
     """The rule applied to a table in its order; the prefix of g levels runs on the device."""
     rule = ushakov_rule(prefixes(table), memory_max, cpu_max, sent_max)
     swept = _sweep(table, objective)
@@ -121,7 +121,7 @@ def ushakov(
     return _choice("ushakov", table, Goal(objective, {}), swept.placement(rule.g)), rule
 
 
-def neurosurgeon(table: CostTable, objective: str = "latency") -> Choice:
+def neurosurgeon(table: CostTable, objective: str = "latency") -> PolicyChoice:
     """Every cut of the order tried, whole network on either side included. Source: Kang et al. 2017, algorithm 1."""
     swept = _sweep(table, objective)
     allowed = ~stuck_steps(swept)
@@ -132,13 +132,13 @@ def neurosurgeon(table: CostTable, objective: str = "latency") -> Choice:
     return _choice("neurosurgeon", table, Goal(objective, {}), swept.placement(best))
 
 
-def dads(table: CostTable, objective: str = "latency") -> Choice:
+def dads(table: CostTable, objective: str = "latency") -> PolicyChoice:
     """A minimum cut, device first. Source: Hu et al., DADS, INFOCOM 2019, without its replicated auxiliary nodes."""
     found = planner.plan(table, objective, monotone=True)
-    return Choice("dads", found.places, found.value, found.costs)
+    return PolicyChoice("dads", found.places, found.value, found.costs)
 
 
-def collabdnn(table: CostTable, objective: str = "latency") -> Choice:
+def collabdnn(table: CostTable, objective: str = "latency") -> PolicyChoice:
     """Shortest path over (layer, place) from start to end; any pattern may come out."""
     return _path("collabdnn", table, Goal(objective, {}), None)
 
@@ -151,14 +151,14 @@ def jointdnn(
     battery_nj: int | None = None,
     cloud_ns: int | None = None,
     qos_ns: int | None = None,
-) -> Choice:
+) -> PolicyChoice:
     """Shortest path over blocks of layers run together, within the limits battery, cloud load and QoS (latency)."""
     given = {"energy": battery_nj, "server": cloud_ns, "latency": qos_ns}
     limits = {name: limit for name, limit in given.items() if limit is not None}
     return _path("jointdnn", table, Goal(objective, limits), blocks)
 
 
-def _path(policy: str, table: CostTable, goal: Goal, blocks: BlockCost | None) -> Choice:
+def _path(policy: str, table: CostTable, goal: Goal, blocks: BlockCost | None) -> PolicyChoice:
     if not is_chain(table.columns):
         raise PlanError(f"policy {policy} plans chains; merge the groups of {table.name!r} between its legal cuts")
     found = shortest_path(table.columns, goal, blocks=blocks)
@@ -177,13 +177,13 @@ def _sweep(table: CostTable, objective: str) -> Sweep:
     )
 
 
-def _choice(policy: str, table: CostTable, goal: Goal, on_device: Mask) -> Choice:
+def _choice(policy: str, table: CostTable, goal: Goal, on_device: Mask) -> PolicyChoice:
     columns = table.columns
     weights = metric_terms(dict.fromkeys(goal.metrics, 1))
     solution = evaluate(columns, on_device, columns.up.fold(weights)[1], columns.down.fold(weights)[1])
     return _named(policy, table, goal, solution)
 
 
-def _named(policy: str, table: CostTable, goal: Goal, solution: Solution) -> Choice:
-    places = tuple(Place.DEVICE if here else Place.SERVER for here in solution.on_device.tolist())
-    return Choice(policy, places, goal.value(solution), describe(table, solution))
+def _named(policy: str, table: CostTable, goal: Goal, solution: Solution) -> PolicyChoice:
+    places = tuple(Placement.DEVICE if here else Placement.SERVER for here in solution.on_device.tolist())
+    return PolicyChoice(policy, places, goal.value(solution), describe(table, solution))

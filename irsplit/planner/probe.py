@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.planner.cost import METRICS, TERMS, Columns, Crossings, Ints, Mask
+from irsplit.planner.cost import METRICS, TERMS, Columns, CostColumns, Ints, Mask
 
 _WORKING = TERMS.index("working_bytes")
 _LARGEST_CLOSURE = 12_000  # groups; the closure takes n * n bits
@@ -72,7 +72,7 @@ def _along(columns: Columns, least: _Least, monotone: bool) -> Ints:
     return np.repeat(here + there, np.diff(columns.up.ptr))
 
 
-def _all_kept(ways: Crossings) -> Mask:
+def _all_kept(ways: CostColumns) -> Mask:
     return np.ones(ways.terms.shape[1], dtype=np.bool_)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from irsplit.planner.cost import (
     METRICS,
     TERMS,
-    Coded,
+    TransferOption,
     CostTable,
     Ints,
-    Place,
-    Tensor,
+    Placement,
+    CostTensor,
     metric_terms,
     upload_terms,
 )
@@ -25,7 +25,7 @@ class Switch:
     """One tensor that crosses, the way it is sent."""
 
     tensor: str
-    to: Place
+    to: Placement
     codec: str
     size_bytes: int
 
@@ -68,7 +68,7 @@ class Plan:
     unit: str
     limits: dict[str, int]
     monotone: bool
-    places: tuple[Place, ...]
+    places: tuple[Placement, ...]
     value: int
     bound: int
     gap: float
@@ -99,10 +99,10 @@ def figures(terms: Ints) -> dict[str, dict[str, int]]:
 def switches(table: CostTable, up: tuple[Sequence[int], Ints], down: tuple[Sequence[int], Ints]) -> tuple[Switch, ...]:
     """Tensors that are sent up and down, by index, each beside the way chosen for every tensor."""
     found: list[Switch] = []
-    for (crossed, choice), ways, to in ((up, table.columns.up, Place.SERVER), (down, table.columns.down, Place.DEVICE)):
+    for (crossed, choice), ways, to in ((up, table.columns.up, Placement.SERVER), (down, table.columns.down, Placement.DEVICE)):
         for index in crossed:
             tensor = table.tensors[index]
-            options = tensor.up if to is Place.SERVER else tensor.down
+            options = tensor.up if to is Placement.SERVER else tensor.down
             coded = options[int(choice[index] - ways.ptr[index])]
             found.append(Switch(tensor.name, to, coded.codec, coded.size_bytes))
     return tuple(found)
@@ -121,16 +121,16 @@ def baselines(table: CostTable, goal: Goal) -> tuple[Baseline, ...]:
     return tuple(baseline for baseline in found if baseline is not None)
 
 
-def _raw(tensor: Tensor) -> tuple[Coded, ...]:
+def _raw(tensor: CostTensor) -> tuple[TransferOption, ...]:
     return tuple(coded for coded in tensor.up if coded.codec == "raw")[:1] or tensor.up[:1]
 
 
-def _packed(tensor: Tensor) -> tuple[Coded, ...]:
+def _packed(tensor: CostTensor) -> tuple[TransferOption, ...]:
     return tuple(coded for coded in (*tensor.up, *tensor.preview) if coded.codec != "raw") or tensor.up
 
 
 def _baseline(
-    name: str, table: CostTable, goal: Goal, ways: Callable[[Tensor], tuple[Coded, ...]], *, on_device: bool
+    name: str, table: CostTable, goal: Goal, ways: Callable[[CostTensor], tuple[TransferOption, ...]], *, on_device: bool
 ) -> Baseline | None:
     """Everything at one place; graph inputs are sent in the best of their `ways`, which need not be in the table."""
     columns = table.columns
@@ -149,9 +149,9 @@ def _baseline(
         priced = upload_terms(table, options)
         best = int(np.argmin(weights @ priced))
         solution = replace(solution, terms=solution.terms + priced[:, best] - columns.up.terms[:, up_choice[index]])
-        sent.append(Switch(tensor.name, Place.SERVER, options[best].codec, options[best].size_bytes))
+        sent.append(Switch(tensor.name, Placement.SERVER, options[best].codec, options[best].size_bytes))
     if sent:
-        back = tuple(switch for switch in costs.switches if switch.to is Place.DEVICE)
+        back = tuple(switch for switch in costs.switches if switch.to is Placement.DEVICE)
         costs = replace(costs, **figures(solution.terms), switches=(*sent, *back))
     pinned = columns.pinned_server if on_device else columns.pinned_device
     allowed = solution.meets(goal.limits) and not bool(pinned.any())

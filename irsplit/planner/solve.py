@@ -6,7 +6,7 @@ from dataclasses import replace
 from irsplit.base.errors import PlanError
 from irsplit.planner import chain
 from irsplit.planner.branch import branch
-from irsplit.planner.cost import Columns, CostTable, Place, metric_terms
+from irsplit.planner.cost import Columns, CostTable, Placement, metric_terms
 from irsplit.planner.goal import Goal, human
 from irsplit.planner.integer import solve_exactly
 from irsplit.planner.lagrange import Impossible
@@ -109,7 +109,7 @@ def _report(table: CostTable, goal: Goal, monotone: bool, best: Solution, bound:
         unit=goal.unit,
         limits=dict(goal.limits),
         monotone=monotone,
-        places=tuple(Place.DEVICE if here else Place.SERVER for here in best.on_device.tolist()),
+        places=tuple(Placement.DEVICE if here else Placement.SERVER for here in best.on_device.tolist()),
         value=value,
         bound=bound,
         gap=(value - bound) / value if value else 0.0,

@@ -33,7 +33,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Coding:
+class MeasuredTransfer:
     """A tensor in one codec: its bytes in a frame and the times to code it, as measured.
 
     `bits` is the width to which it is quantized on its way, 0 when it is not.
@@ -59,8 +59,8 @@ class Measured(ABC):
     engine: str
     threads: int
     runs: int
-    tensors: dict[str, tuple[Coding, ...]] = field(default_factory=dict[str, tuple[Coding, ...]])
-    previews: dict[str, tuple[Coding, ...]] = field(default_factory=dict[str, tuple[Coding, ...]])
+    tensors: dict[str, tuple[MeasuredTransfer, ...]] = field(default_factory=dict[str, tuple[MeasuredTransfer, ...]])
+    previews: dict[str, tuple[MeasuredTransfer, ...]] = field(default_factory=dict[str, tuple[MeasuredTransfer, ...]])
     """Graph inputs as pictures, which may change them: only the baseline with a compressed input uses these."""
     message: Message = NO_MESSAGE
 
@@ -76,7 +76,7 @@ class Measured(ABC):
             wall, cpu, spread = (round(time * factor) for time in times)
             return replace(one, wall_ns=wall, cpu_ns=cpu, spread_ns=spread)
 
-        def coding(one: Coding) -> Coding:
+        def coding(one: MeasuredTransfer) -> MeasuredTransfer:
             return replace(one, encode_ns=round(one.encode_ns * factor), decode_ns=round(one.decode_ns * factor))
 
         return replace(
@@ -222,7 +222,7 @@ _READERS = {FORMAT: _model_profile, BUNDLE_FORMAT: _bundle_profile}
 def _common(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of every profile, and those left in `data`."""
     tensors, previews = (
-        {name: tuple(Coding(**coding) for coding in found) for name, found in data.pop(key).items()}
+        {name: tuple(MeasuredTransfer(**coding) for coding in found) for name, found in data.pop(key).items()}
         for key in ("tensors", "previews")
     )
     message = Message(**data.pop("message", {}))

@@ -18,8 +18,8 @@ from irsplit.passes.analysis.dims import unsized_note
 from irsplit.passes.choose_cut import OBJECTIVES, ChooseCut
 from irsplit.passes.planning.devices import default_server
 from irsplit.passes.planning.ratios import Ratios
-from irsplit.passes.planning.stages import Macs, Stretches, chains
-from irsplit.planner.cost import Coded, CostTable, Tensor
+from irsplit.passes.planning.stages import Macs, Stages, chains
+from irsplit.planner.cost import TransferOption, CostTable, CostTensor
 from irsplit.profiles.measured import is_measured
 
 FORMAT = "irsplit-report/3"
@@ -29,7 +29,7 @@ REJECTED_LISTED = 500
 OPERATORS_LISTED = 4
 WIDTHS = (0, 8, 4)
 """Bits of float elements in the table of bytes; 0 leaves them as they are."""
-Inputs = Mapping[str, Sequence[Coded]]
+Inputs = Mapping[str, Sequence[TransferOption]]
 Sizes = dict[tuple[int, str], dict[str, int]]
 
 
@@ -98,7 +98,7 @@ def report_data(
     }
 
 
-def _sizes(conditions: ChooseCut, parts: Stretches, ratios: Ratios | None) -> Sizes:
+def _sizes(conditions: ChooseCut, parts: Stages, ratios: Ratios | None) -> Sizes:
     """What every tensor that may cross takes in every width and codec; measured in the width of the ratios."""
     found: Sizes = {}
     for bits in WIDTHS:
@@ -145,7 +145,7 @@ def _default_server(device: str) -> str:
     return "the same machine" if is_measured(default) else default
 
 
-def _groups(table: CostTable, parts: Stretches, macs: Macs) -> list[dict[str, Any]]:
+def _groups(table: CostTable, parts: Stages, macs: Macs) -> list[dict[str, Any]]:
     described: list[dict[str, Any]] = []
     for group, (start, stop) in zip(table.groups, parts.bounds, strict=True):
         nodes = parts.plan.nodes[start:stop]
@@ -169,7 +169,7 @@ def _groups(table: CostTable, parts: Stretches, macs: Macs) -> list[dict[str, An
 class _Tensors:
     """Tensors as the page wants them, numbered; what only a cut's boundary names joins them when it is asked for."""
 
-    def __init__(self, table: CostTable, parts: Stretches, inputs: Inputs, sizes: Sizes) -> None:
+    def __init__(self, table: CostTable, parts: Stages, inputs: Inputs, sizes: Sizes) -> None:
         self._sizes = sizes
         self.described: list[dict[str, Any]] = []
         self._numbers: dict[str, int] = {}
@@ -182,10 +182,10 @@ class _Tensors:
     def numbers(self, values: Sequence[Value]) -> list[int]:
         for value in values:
             if value.name not in self._numbers:
-                self._add(Tensor(value.name, None, (), (Coded("raw", estimated_bytes([value])),), ()), value, ())
+                self._add(CostTensor(value.name, None, (), (TransferOption("raw", estimated_bytes([value])),), ()), value, ())
         return [self._numbers[value.name] for value in values]
 
-    def _add(self, tensor: Tensor, value: Value, coded: Sequence[Coded]) -> None:
+    def _add(self, tensor: CostTensor, value: Value, coded: Sequence[TransferOption]) -> None:
         self._numbers[tensor.name] = len(self.described)
         given = {way.codec: way.size_bytes for way in coded}
         ways = [replace(way, size_bytes=given.pop(way.codec, way.size_bytes)) for way in tensor.up]

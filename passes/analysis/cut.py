@@ -7,7 +7,7 @@ from typing import Literal
 from irsplit.ir import Node, TensorType, Value
 from irsplit.passes.analysis.schedule import Schedule
 
-Kind = Literal["strict", "open", "frontier"]
+CutKind = Literal["strict", "open", "frontier"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +23,7 @@ class Cut:
     """The order that `position` counts in: the graph's own, or another one that shows a better frontier."""
     position: int
     after: Node
-    kind: Kind | None
+    kind: CutKind | None
     explain: Callable[["Cut"], str] | None
     """Words the reason: only when somebody asks, because most cuts of a large graph are never looked at."""
     tensors: tuple[Value, ...]

@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 from irsplit.base.errors import CutError, short
 from irsplit.ir import Graph, Node, Value, operands, without_collector
-from irsplit.passes.analysis.cut import Cut, Kind
-from irsplit.passes.analysis.live_values import Crossing
+from irsplit.passes.analysis.cut import Cut, CutKind
+from irsplit.passes.analysis.live_values import LiveValues
 from irsplit.passes.analysis.orders import orders
-from irsplit.passes.analysis.reasons import Branches, States, crowded, framable, independent, repeated, unframable
+from irsplit.passes.analysis.reasons import Branches, SplitStates, crowded, framable, independent, repeated, unframable
 from irsplit.passes.analysis.recompute import Recompute, size_bytes
 from irsplit.passes.analysis.schedule import Schedule, schedule
 from irsplit.runtime.frame.limits import MAX_TENSORS
@@ -83,7 +83,7 @@ def _positions(
         boundaries = map(_better, boundaries, _boundaries(plan, max_tensors, recompute))
     cuts: list[Cut] = []
     for position, boundary in enumerate(boundaries, 1):
-        kind: Kind | None = None
+        kind: CutKind | None = None
         if boundary.explain is None:
             kind = "frontier" if boundary.crossing > 1 else "open" if boundary.forwards or boundary.early else "strict"
         cuts.append(
@@ -177,12 +177,12 @@ class _Sweep:
         self._plan = plan
         self._max_tensors = max_tensors
         self._position = 0
-        self._crossing = Crossing(plan, recompute)
+        self._crossing = LiveValues(plan, recompute)
         self._outputs: set[Value | None] = set(plan.graph.outputs)
         self._unread = dict.fromkeys(value for value in plan.inputs if value in self._crossing.last_read)
         self._forwards = tuple(self._unread)
         self._early = tuple(value for value in plan.inputs if value in self._outputs)
-        self._states = States(plan)
+        self._states = SplitStates(plan)
         self._open_states: set[str] = set()
         self._pending = Branches(plan, max_tensors).pending
         self._legal: tuple[int, tuple[Value, ...], int] = (0, (), 0)

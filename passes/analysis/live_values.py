@@ -7,7 +7,7 @@ from irsplit.passes.analysis.recompute import Recomputable, Recompute
 from irsplit.passes.analysis.schedule import Schedule
 
 
-class Crossing:
+class LiveValues:
     """The produced values that the far side reads, in three groups; without rules, all are sent.
 
     A value changes its group when what it could be recomputed from stops crossing. One that the far side reads the

@@ -53,7 +53,7 @@ def called(node: Node) -> str:
     return f"{short(node.op)} -> {results}" if results else short(node.op)
 
 
-class States:
+class SplitStates:
     """For each state, the positions of the first and the last node that touch it."""
 
     def __init__(self, plan: Schedule) -> None:

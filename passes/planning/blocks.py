@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from irsplit.passes.planning.stages import Stretches, halves_of
+from irsplit.passes.planning.stages import Stages, halves_of
 from irsplit.planner.chain import DEVICE, BlockCost
 from irsplit.planner.cost import TERMS, CostTable, Ints, energy_nj
 from irsplit.profiles import Device
@@ -16,7 +16,7 @@ _Times = Callable[[int, int], int]
 
 
 def block_costs(
-    parts: Stretches, table: CostTable, here: Device | Measured, there: Device | Measured
+    parts: Stages, table: CostTable, here: Device | Measured, there: Device | Measured
 ) -> BlockCost | None:
     """What blocks cost on the device (`here`) and on the server; None when no side has measured blocks.
 
@@ -48,7 +48,7 @@ def _replaced(terms: Ints, **values: int) -> Ints:
     return terms
 
 
-def _times(parts: Stretches, side: Device | Measured, each: list[int]) -> _Times:
+def _times(parts: Stages, side: Device | Measured, each: list[int]) -> _Times:
     """Of a side's blocks; `each` are the times of the stretches that the table has."""
     sums = [0, *accumulate(each)]
     if not isinstance(side, ModelProfile):

@@ -7,9 +7,9 @@ from typing import Any
 from irsplit.base.errors import PlanError, short
 from irsplit.passes.analysis.cuts import Cut
 from irsplit.passes.planning.ratios import Ratios
-from irsplit.passes.planning.stages import Stretches
+from irsplit.passes.planning.stages import Stages
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
-from irsplit.planner.cost import CostTable, Place
+from irsplit.planner.cost import CostTable, Placement
 from irsplit.planner.result import baselines
 from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
 
@@ -18,10 +18,10 @@ SEVERAL = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class PricedStages:
     """Cuts that nest, with what the stretches between them cost."""
 
-    parts: Stretches
+    parts: Stages
     table: CostTable
 
 
@@ -29,7 +29,7 @@ class Chain:
 class Option:
     """One way to place the model: the first stretches of a chain on the device, and what that costs."""
 
-    chain: Chain
+    chain: PricedStages
     row: Ranked
 
     @property
@@ -50,8 +50,8 @@ class Option:
 class Decision:
     """Place of every stretch of a chain, its value, the proved bound, and what to say about it."""
 
-    chain: Chain
-    places: tuple[Place, ...]
+    chain: PricedStages
+    places: tuple[Placement, ...]
     value: int
     bound: int = 0
     notes: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CutChoice:
     """What was chosen: cuts in order, a place per segment, and everything that it was compared with, the best first.
 
     Without cuts the whole model belongs to one place, and no split is allowed. `chain` is the one that the cuts are
@@ -69,7 +69,7 @@ class Choice:
 
     rule: str
     goal: Goal
-    chain: Chain
+    chain: PricedStages
     ranked: tuple[Option, ...]
     baselines: tuple[Baseline, ...]
     cuts: tuple[Cut, ...]
@@ -116,7 +116,7 @@ class Choice:
         }
 
 
-def options_of(priced: Sequence[Chain], goal: Goal) -> tuple[Option, ...]:
+def options_of(priced: Sequence[PricedStages], goal: Goal) -> tuple[Option, ...]:
     """Every cut and the two ways without one, the best first; what several chains have is told once."""
     found: dict[str, Option] = {}
     for chain in priced:
@@ -126,26 +126,26 @@ def options_of(priced: Sequence[Chain], goal: Goal) -> tuple[Option, ...]:
     return tuple(sorted(found.values(), key=lambda option: (not option.row.allowed, option.row.value)))
 
 
-def prefix(count: int, groups: int) -> tuple[Place, ...]:
+def prefix(count: int, groups: int) -> tuple[Placement, ...]:
     """So many groups on the device, the rest on the server."""
-    return (Place.DEVICE,) * groups + (Place.SERVER,) * (count - groups)
+    return (Placement.DEVICE,) * groups + (Placement.SERVER,) * (count - groups)
 
 
-def choice_of(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: Decision, warnings: Sequence[str]) -> Choice:
+def choice_of(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: Decision, warnings: Sequence[str]) -> CutChoice:
     """Cuts where the place changes; when it never does, the best allowed split, if there is one."""
     chain, places, value, bound = decision.chain, decision.places, decision.value, decision.bound
     notes = (*warnings, *decision.notes)
     changes = [index for index in range(1, len(places)) if places[index - 1] != places[index]]
     compared = baselines(chain.table, goal)
     if decision.refusal:
-        return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, notes, decision.refusal)
+        return CutChoice(rule, goal, chain, ranked, compared, (), (), value, bound, notes, decision.refusal)
     if not changes:
         only = f"everything on the {places[0]} is best: {goal.objective} {human(goal.objective, value)}"
         split = next((option for option in ranked if option.row.allowed and option.cut is not None), None)
         if split is None:
             why = f"no cut keeps {goal.limits_text()}; loosen a limit" if goal.limits else "no cut can be made"
             said = f"no split is allowed: {why}; {only}"
-            return Choice(rule, goal, chain, ranked, compared, (), (), value, bound, notes, said)
+            return CutChoice(rule, goal, chain, ranked, compared, (), (), value, bound, notes, said)
         notes = (*notes, f"no split pays: {only}")
         chain, changes = split.chain, [split.row.groups]
         places = prefix(len(chain.table.groups), split.row.groups)
@@ -153,10 +153,10 @@ def choice_of(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: Decis
     cuts = tuple(chain.parts.cuts[index - 1] for index in changes)
     segments = tuple(str(places[index]) for index in (0, *changes))
     said = _said(goal, chain, cuts, value, compared, segments)
-    return Choice(rule, goal, chain, ranked, compared, cuts, segments, value, bound, (*notes, said))
+    return CutChoice(rule, goal, chain, ranked, compared, cuts, segments, value, bound, (*notes, said))
 
 
-def choice_of_several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option, ...]) -> Choice:
+def choice_of_several(priced: Sequence[PricedStages], goal: Goal, ranked: tuple[Option, ...]) -> CutChoice:
     """Cuts for a client to choose from, each the best for some link: those of the chain that the best option is of."""
     best_cut([chain.table for chain in priced], [option.row for option in ranked], goal)
     chain = ranked[0].chain
@@ -167,17 +167,17 @@ def choice_of_several(priced: Sequence[Chain], goal: Goal, ranked: tuple[Option,
     compared = baselines(chain.table, goal)
     if not chosen:
         why = f"no split is allowed: no cut keeps {goal.limits_text()}; loosen a limit; only one side alone keeps it"
-        return Choice("exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (), why)
+        return CutChoice("exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (), why)
     cuts = tuple(cut for cut in chain.parts.cuts if cut.id in {option.label for option in chosen})
-    places = (str(Place.DEVICE), *(str(Place.SERVER) for _ in cuts))
+    places = (str(Placement.DEVICE), *(str(Placement.SERVER) for _ in cuts))
     value = min(option.row.value for option in chosen)
     said = _said(goal, chain, cuts, value, compared)
-    return Choice("exact", goal, chain, ranked, compared, cuts, places, value, value, (said,))
+    return CutChoice("exact", goal, chain, ranked, compared, cuts, places, value, value, (said,))
 
 
 def _said(
     goal: Goal,
-    chain: Chain,
+    chain: PricedStages,
     cuts: Sequence[Cut],
     value: int,
     compared: Sequence[Baseline],

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from irsplit.passes.planning.segment_times import segment_times
-from irsplit.passes.planning.stages import Macs, Stretches, Summed, estimated, estimated_ns, measured
+from irsplit.passes.planning.stages import Macs, Stages, Summed, estimated, estimated_ns, measured
 from irsplit.profiles import NO_MESSAGE, CodecSpeed, Device, Message, device
-from irsplit.profiles.measured import BundleProfile, Coding, Measured, ModelProfile, is_measured, load_profile
+from irsplit.profiles.measured import BundleProfile, MeasuredTransfer, Measured, ModelProfile, is_measured, load_profile
 
 DEFAULT_DEVICE = "pixel-2"
 DEFAULT_SERVER = "tesla-k40"
 
-Machine = Device | ModelProfile | BundleProfile
+DeviceSource = Device | ModelProfile | BundleProfile
 
 
-def machine(text: str) -> Machine:
+def machine(text: str) -> DeviceSource:
     """By a profile's name or .toml, or measured: profile.json[,slowdown=4]. Raises PlanError."""
     return load_profile(text) if is_measured(text) else device(text)
 
@@ -31,9 +31,9 @@ def _unslowed(text: str) -> str:
 
 
 def times_on(
-    parts: Stretches,
-    here: Machine,
-    there: Machine,
+    parts: Stages,
+    here: DeviceSource,
+    there: DeviceSource,
     macs: Macs | None,
     summed: Summed | None,
 ) -> tuple[list[int], list[int]]:
@@ -41,7 +41,7 @@ def times_on(
     guesses = iter(estimated(parts, macs, [side for side in (here, there) if isinstance(side, Device)], summed))
     typical = device(DEFAULT_DEVICE)
 
-    def times(side: Machine, *, before: bool) -> list[int]:
+    def times(side: DeviceSource, *, before: bool) -> list[int]:
         if isinstance(side, Device):
             return next(guesses)
         if isinstance(side, ModelProfile):
@@ -51,14 +51,14 @@ def times_on(
     return times(here, before=True), times(there, before=False)
 
 
-def message_between(here: Machine, there: Machine) -> Message:
+def message_between(here: DeviceSource, there: DeviceSource) -> Message:
     """The device's part as it was measured there, the exchange by the side that measured one, the server's first."""
     sides = [side.message for side in (there, here) if isinstance(side, Measured)]
     exchange = next((message for message in sides if message.exchange_ns), NO_MESSAGE)
     return replace(exchange, device_ns=here.message.device_ns if isinstance(here, Measured) else 0)
 
 
-def codings_between(here: Machine, there: Machine) -> Mapping[str, tuple[Coding, ...]]:
+def codings_between(here: DeviceSource, there: DeviceSource) -> Mapping[str, tuple[MeasuredTransfer, ...]]:
     """Ways to send tensors as the device was measured to encode and the server to decode them, by tensor."""
     if not isinstance(here, ModelProfile):
         return {}
@@ -71,6 +71,6 @@ def codings_between(here: Machine, there: Machine) -> Mapping[str, tuple[Coding,
     }
 
 
-def codec_speeds(side: Machine, bits: int) -> Mapping[str, CodecSpeed]:
+def codec_speeds(side: DeviceSource, bits: int) -> Mapping[str, CodecSpeed]:
     """Of codecs on a machine, for tensors quantized to so many bits (0: not)."""
     return side.codecs if isinstance(side, Device) else side.speeds(bits)

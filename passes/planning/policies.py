@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from irsplit import planner
 from irsplit.base.errors import PlanError
 from irsplit.passes.planning.blocks import block_costs
-from irsplit.passes.planning.choice import Chain, Decision, Option, prefix
-from irsplit.passes.planning.devices import Machine
+from irsplit.passes.planning.choice import PricedStages, Decision, Option, prefix
+from irsplit.passes.planning.devices import DeviceSource
 from irsplit.planner import Goal, best_cut, human, policies
 
 RULES = ("exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov")
 
 
-def exact(priced: Sequence[Chain], goal: Goal, ranked: Sequence[Option]) -> Decision:
+def exact(priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[Option]) -> Decision:
     """The best single cut of all chains. Raises PlanError when nothing keeps the limits."""
     row = best_cut([chain.table for chain in priced], [option.row for option in ranked], goal)
     chain = ranked[0].chain
     return Decision(chain, prefix(len(chain.table.groups), row.groups), row.value, row.value)
 
 
-def any_pattern(priced: Sequence[Chain], goal: Goal) -> Decision:
+def any_pattern(priced: Sequence[PricedStages], goal: Goal) -> Decision:
     """The best plan of as many cuts as pay. Raises PlanError when none of the chains has one within the limits."""
     found: list[Decision] = []
     problems: list[PlanError] = []
@@ -36,7 +36,7 @@ def any_pattern(priced: Sequence[Chain], goal: Goal) -> Decision:
 
 
 def of_paper(
-    rule: str, chain: Chain, goal: Goal, machines: tuple[Machine, Machine], ranked: Sequence[Option]
+    rule: str, chain: PricedStages, goal: Goal, machines: tuple[DeviceSource, DeviceSource], ranked: Sequence[Option]
 ) -> Decision:
     """By a paper's policy, which knows of one order of the model only. Raises PlanError for limits that it has not."""
     if rule == "ushakov":
@@ -50,7 +50,7 @@ def of_paper(
     return Decision(chain, found.places, found.value)
 
 
-def _jointdnn(chain: Chain, goal: Goal, here: Machine, there: Machine, ranked: Sequence[Option]) -> Decision:
+def _jointdnn(chain: PricedStages, goal: Goal, here: DeviceSource, there: DeviceSource, ranked: Sequence[Option]) -> Decision:
     known = ("energy", "server", "latency")
     unknown = [name for name in goal.limits if name not in known]
     if unknown:
@@ -71,7 +71,7 @@ _LIMITS_OF_USHAKOV = {"memory": "memory", "cpu": "device", "link": "bytes"}
 """The limits that are the maxima of his rule, by the names that the rule has for them."""
 
 
-def _ushakov(chain: Chain, goal: Goal) -> Decision:
+def _ushakov(chain: PricedStages, goal: Goal) -> Decision:
     missing = [name for name in _LIMITS_OF_USHAKOV.values() if name not in goal.limits]
     if missing:
         raise PlanError(f"rule ushakov needs the limits memory, device and bytes; {', '.join(missing)} missing")

@@ -5,19 +5,19 @@ from fractions import Fraction
 
 from irsplit.ir import TensorType, Value
 from irsplit.passes.analysis.cut import estimated_bytes
-from irsplit.passes.planning.stages import Stretches
+from irsplit.passes.planning.stages import Stages
 from irsplit.profiles import CodecSpeed, codec_estimates
-from irsplit.profiles.measured import Coding
+from irsplit.profiles.measured import MeasuredTransfer
 
 _FLOATS = {"f32": 4, "f16": 2, "bf16": 2}
 _EIGHT_BITS = ("i8", "u8")
 _OF_INPUTS = ("raw", "zstandard")  # what the baselines send, whatever codes the boundary
 
 Speeds = Mapping[str, CodecSpeed]
-Codings = Mapping[str, tuple[Coding, ...]]
+Codings = Mapping[str, tuple[MeasuredTransfer, ...]]
 
 
-def codings(parts: Stretches, codec: str, bits: int, here: Speeds, there: Speeds, measured: Codings) -> Codings:
+def codings(parts: Stages, codec: str, bits: int, here: Speeds, there: Speeds, measured: Codings) -> Codings:
     """Ways to send every boundary tensor and input: those of `codec`, a name or `auto` for the best of all.
 
     `bits` is the width to which floats are quantized at the boundary, 0 when they are not; what was measured is of
@@ -25,7 +25,7 @@ def codings(parts: Stretches, codec: str, bits: int, here: Speeds, there: Speeds
     """
     crossing = crossing_values(parts)
     wanted = ("raw", *codec_estimates()) if codec == "auto" else (codec,)
-    found: dict[str, tuple[Coding, ...]] = {}
+    found: dict[str, tuple[MeasuredTransfer, ...]] = {}
     for value in crossing:
         narrowed = bits if dtype_name(value) in _FLOATS else 0
         known = {} if narrowed else {coding.codec: coding for coding in measured.get(value.name, ())}
@@ -37,12 +37,12 @@ def codings(parts: Stretches, codec: str, bits: int, here: Speeds, there: Speeds
     return found
 
 
-def crossing_values(parts: Stretches) -> list[Value]:
+def crossing_values(parts: Stages) -> list[Value]:
     """Everything that crosses at one of the cuts."""
     return list(dict.fromkeys(value for cut in parts.cuts for value in cut.boundary))
 
 
-def estimate(value: Value, codec: str, bits: int, here: Speeds, there: Speeds) -> Coding:
+def estimate(value: Value, codec: str, bits: int, here: Speeds, there: Speeds) -> MeasuredTransfer:
     """A tensor in a codec by the published ratio of its type; floats in `bits` bits shrink as 8-bit tensors do.
 
     A codec without figures, raw above all, neither shrinks anything nor takes time.
@@ -52,11 +52,11 @@ def estimate(value: Value, codec: str, bits: int, here: Speeds, there: Speeds) -
     kind = "eight_bits" if kind in _EIGHT_BITS else kind
     known = codec_estimates().get(codec)
     if known is None:
-        return Coding(codec, size, 0, 0)
+        return MeasuredTransfer(codec, size, 0, 0)
     ratio = known.ratios.get(kind, Fraction(1)) * (Fraction(8, bits) if bits else 1)
     encode = raw * 10**9 // here.get(codec, known.speed).encode_bytes_s
     decode = raw * 10**9 // there.get(codec, known.speed).decode_bytes_s
-    return Coding(codec, -(-size * ratio.denominator // ratio.numerator), encode, decode)
+    return MeasuredTransfer(codec, -(-size * ratio.denominator // ratio.numerator), encode, decode)
 
 
 def dtype_name(value: Value) -> str:

@@ -13,10 +13,10 @@ from irsplit.passes.analysis.cut import Cut, estimated_bytes
 from irsplit.passes.base import Samples
 from irsplit.passes.compress_boundary import as_framed, plain
 from irsplit.passes.planning.prices import Codings, crossing_values, dtype_name
-from irsplit.passes.planning.stages import Stretches
+from irsplit.passes.planning.stages import Stages
 from irsplit.passes.quantize_boundary import QuantizeBoundary
 from irsplit.passes.send_attributes import spec_of
-from irsplit.profiles.measured import Coding
+from irsplit.profiles.measured import MeasuredTransfer
 from irsplit.runtime.frame.descriptor import TensorSpec
 
 MOST_CUTS = 32
@@ -44,12 +44,12 @@ class Ratios:
         """How many were tried."""
         return len({name for name, _ in self.sizes})
 
-    def applied(self, parts: Stretches, published: Codings) -> Codings:
+    def applied(self, parts: Stages, published: Codings) -> Codings:
         """The ways to send every boundary tensor and input, with measured sizes in place of the published ones."""
         values = (*crossing_values(parts), *parts.plan.inputs)
         return {value.name: tuple(self._applied(value, way) for way in published[value.name]) for value in values}
 
-    def _applied(self, value: Value, way: Coding) -> Coding:
+    def _applied(self, value: Value, way: MeasuredTransfer) -> MeasuredTransfer:
         size = self.sizes.get((value.name, way.codec))
         if size is None:
             size = round(way.size_bytes * self.corrections.get((way.codec, dtype_name(value)), 1.0))

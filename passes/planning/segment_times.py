@@ -5,11 +5,11 @@ from collections.abc import Callable
 from irsplit.base.errors import PlanError
 from irsplit.ir import Node
 from irsplit.passes.analysis.cuts import Cut
-from irsplit.passes.planning.stages import Stretches
+from irsplit.passes.planning.stages import Stages
 from irsplit.profiles.measured import BundleProfile
 
 
-def segment_times(parts: Stretches, profile: BundleProfile, estimate: Callable[[Node], int]) -> list[int]:
+def segment_times(parts: Stages, profile: BundleProfile, estimate: Callable[[Node], int]) -> list[int]:
     """Time of every stretch, in nanoseconds.
 
     A segment's time is shared among its nodes as `estimate` has them on any machine; segments that were not measured
@@ -41,7 +41,7 @@ def _completed(profile: BundleProfile, estimates: list[int]) -> list[int]:
     ]
 
 
-def measured_cuts(parts: Stretches, profile: BundleProfile) -> list[Cut]:
+def measured_cuts(parts: Stages, profile: BundleProfile) -> list[Cut]:
     """The legal cuts of the model, of whichever order, at which the bundle is cut."""
     legal = {frozenset(value.name for value in cut.boundary): cut for cut in reversed(parts.legal)}
     missing = next((names for names in profile.boundaries if frozenset(names) not in legal), None)
@@ -53,7 +53,7 @@ def measured_cuts(parts: Stretches, profile: BundleProfile) -> list[Cut]:
     return [legal[frozenset(names)] for names in profile.boundaries]
 
 
-def said_of(parts: Stretches, profile: BundleProfile) -> str:
+def said_of(parts: Stages, profile: BundleProfile) -> str:
     """What is measured and what is not, in words."""
     ids = ", ".join(cut.id for cut in measured_cuts(parts, profile))
     absent = [f"segment {index}" for index, load in enumerate(profile.segments) if load is None]

@@ -12,9 +12,9 @@ from irsplit.ir import Node, TensorType, Value, operands
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import parts_of
-from irsplit.planner.cost import Coded, CostTable, Group, Tensor
+from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
 from irsplit.profiles import NO_MESSAGE, Device, Link, Message
-from irsplit.profiles.measured import Coding, Load, ModelProfile
+from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile
 
 Macs = Callable[[Node], int]
 Summed = Callable[[Node, Callable[[Node], int]], int]
@@ -25,7 +25,7 @@ _MATMULS = ("gemm", "matmul", "fullyconnected", "batchmatmul", "lstm", "gru", "r
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
+class Stages:
     """The runtime nodes of a schedule and legal cuts between them, ascending: `cuts[i]` ends stretch i.
 
     The cuts are positions of `plan`, whichever order they were found in.
@@ -43,7 +43,7 @@ class Stretches:
         return list(pairwise(ends))
 
 
-def chains(cuts: Sequence[Cut]) -> list[Stretches]:
+def chains(cuts: Sequence[Cut]) -> list[Stages]:
     """The legal cuts as chains: those of the graph's own order first, then for each other order that shows some its
     cuts, with those of the own order that nest with them.
 
@@ -55,14 +55,14 @@ def chains(cuts: Sequence[Cut]) -> list[Stretches]:
         raise PlanError(f"the model has no legal cut to choose from{reason}; allow more with --max-tensors")
     plan = next(cut.order for cut in cuts if not cut.order.name)
     own = [cut for cut in legal if cut.order is plan]
-    found = [Stretches(plan, tuple(own), legal)] if own else []
+    found = [Stages(plan, tuple(own), legal)] if own else []
     for order in dict.fromkeys(cut.order for cut in legal if cut.order is not plan):
         joined = _joined(plan, own, [cut for cut in legal if cut.order is order])
         found.append(replace(joined, legal=legal))
     return found
 
 
-def _joined(plan: Schedule, own: Sequence[Cut], others: Sequence[Cut]) -> Stretches:
+def _joined(plan: Schedule, own: Sequence[Cut], others: Sequence[Cut]) -> Stages:
     """The `others`, cuts of one other order, and those of the `own` ones that nest with all of them, as one chain."""
     place = {node: index for index, node in enumerate(plan.nodes)}
     near = bytearray(len(place))
@@ -81,7 +81,7 @@ def _joined(plan: Schedule, own: Sequence[Cut], others: Sequence[Cut]) -> Stretc
     chain = sorted([*others, *nested], key=lambda cut: cut.position)
     parts = parts_of(plan, chain)
     order = sorted(range(len(place)), key=lambda index: parts[plan.nodes[index]])
-    return Stretches(plan.reordered(order, others[0].order.name), tuple(chain))
+    return Stages(plan.reordered(order, others[0].order.name), tuple(chain))
 
 
 def operator_class(node: Node) -> str:
@@ -122,7 +122,7 @@ def working_bytes(nodes: Sequence[Node]) -> int:
 
 
 def estimated(
-    parts: Stretches, macs: Macs | None, devices: Sequence[Device], summed: Summed | None = None
+    parts: Stages, macs: Macs | None, devices: Sequence[Device], summed: Summed | None = None
 ) -> list[list[int]]:
     """Time of every stretch on each of the devices, from their rates."""
     nodes = parts.plan.nodes
@@ -153,7 +153,7 @@ def estimated_ns(
     return totals
 
 
-def measured(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[int]:
+def measured(parts: Stages, profile: ModelProfile, *, before: bool) -> list[int]:
     """Time of every stretch from a measured profile.
 
     With prefixes (`before`: what runs on the device) or suffixes (on the server) a stretch costs what it adds to
@@ -172,7 +172,7 @@ def measured(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[i
     return gains if before else gains[::-1]
 
 
-def halves_of(parts: Stretches, profile: ModelProfile, *, before: bool) -> list[Load]:
+def halves_of(parts: Stages, profile: ModelProfile, *, before: bool) -> list[Load]:
     """The profile's prefixes or suffixes of these cuts; none when it has none. Raises PlanError as `measured` does."""
     index = {id: number for number, id in enumerate(profile.cuts)}
     ids = [cut.id for cut in parts.cuts]
@@ -224,14 +224,14 @@ def _rising(values: Sequence[int]) -> list[int]:
 
 def cost_table(
     name: str,
-    parts: Stretches,
+    parts: Stages,
     device_ns: Sequence[int],
     server_ns: Sequence[int],
     link: Link,
     *,
     device: Device | None = None,
-    codings: Mapping[str, tuple[Coding, ...]] | None = None,
-    previews: Mapping[str, tuple[Coding, ...]] | None = None,
+    codings: Mapping[str, tuple[MeasuredTransfer, ...]] | None = None,
+    previews: Mapping[str, tuple[MeasuredTransfer, ...]] | None = None,
     peaks: Sequence[Load] = (),
     message: Message = NO_MESSAGE,
 ) -> CostTable:
@@ -242,7 +242,7 @@ def cost_table(
     watts = (device.active_uw, device.idle_uw) if device is not None else (0, 0)
     weights = [0, *(cut.weight_bytes for cut in parts.cuts), _all_weights(parts)]
     memory = _rising([0, *(load.peak_bytes for load in peaks)]) if peaks else None
-    groups: list[Group] = []
+    groups: list[StageCost] = []
     for index, (start, stop) in enumerate(parts.bounds):
         held = weights[index + 1] - weights[index]
         working = working_bytes(parts.plan.nodes[start:stop])
@@ -250,12 +250,12 @@ def cost_table(
             last = index + 1 < len(memory)
             held, working = (memory[index + 1] - memory[index] if last else held), 0
         spent = watts[0] * device_ns[index] // 10**6
-        groups.append(Group(f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working))
+        groups.append(StageCost(f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working))
     tensors = _tensors(parts, codings or {}, previews or {})
     return CostTable(name, tuple(groups), tensors, link, *watts, message=message)
 
 
-def _all_weights(parts: Stretches) -> int:
+def _all_weights(parts: Stages) -> int:
     """Bytes of the constants of the whole model that runtime nodes read: the last cut's, and what its far side adds."""
     seen: set[Value] = set()
     total = 0
@@ -268,10 +268,10 @@ def _all_weights(parts: Stretches) -> int:
 
 
 def _tensors(
-    parts: Stretches,
-    codings: Mapping[str, tuple[Coding, ...]],
-    previews: Mapping[str, tuple[Coding, ...]],
-) -> tuple[Tensor, ...]:
+    parts: Stages,
+    codings: Mapping[str, tuple[MeasuredTransfer, ...]],
+    previews: Mapping[str, tuple[MeasuredTransfer, ...]],
+) -> tuple[CostTensor, ...]:
     """Every value that a stretch gives to a later one or to the caller.
 
     What crosses a cut is its boundary. A value that is recomputed beyond some cut is made, for the planner, in the
@@ -290,7 +290,7 @@ def _tensors(
             readers.setdefault(value, {})[stretch[index]] = None
         made.update((value, stretch[index]) for value in node.outputs if value is not None)
     outputs = set(plan.graph.outputs)
-    tensors: list[Tensor] = []
+    tensors: list[CostTensor] = []
     for value, maker in made.items():
         crosses = crossed.get(value)
         producer = maker if maker is None or crosses is None or value in outputs else crosses[0]
@@ -301,7 +301,7 @@ def _tensors(
         ways = _ways(value, codings.get(value.name, ()))
         preview = _coded(previews.get(value.name, ())) if producer is None else ()
         back = ways or (_as_it_is(value) if output else ())
-        tensors.append(Tensor(value.name, producer, consumers, ways, back, output, preview))
+        tensors.append(CostTensor(value.name, producer, consumers, ways, back, output, preview))
     return tuple(tensors)
 
 
@@ -315,16 +315,16 @@ def _consumers(producer: int | None, readers: Iterable[int], crosses: Sequence[i
     return tuple(sorted({last, *(reader for reader in readers if producer < reader < last)}))
 
 
-def _ways(value: Value, codings: Sequence[Coding]) -> tuple[Coded, ...]:
+def _ways(value: Value, codings: Sequence[MeasuredTransfer]) -> tuple[TransferOption, ...]:
     if not isinstance(value.type, TensorType) or not value.type.dtype.framable or value.type.shape is None:
         return ()
-    return _coded(codings) or (Coded("raw", estimated_bytes([value])),)
+    return _coded(codings) or (TransferOption("raw", estimated_bytes([value])),)
 
 
-def _as_it_is(value: Value) -> tuple[Coded, ...]:
+def _as_it_is(value: Value) -> tuple[TransferOption, ...]:
     """Results return without a frame, whatever is known of their shapes; nothing is what an unknown one counts."""
-    return (Coded("raw", estimated_bytes([value])),) if isinstance(value.type, TensorType) else ()
+    return (TransferOption("raw", estimated_bytes([value])),) if isinstance(value.type, TensorType) else ()
 
 
-def _coded(codings: Sequence[Coding]) -> tuple[Coded, ...]:
-    return tuple(Coded(c.codec, c.size_bytes, c.encode_ns, c.decode_ns) for c in codings)
+def _coded(codings: Sequence[MeasuredTransfer]) -> tuple[TransferOption, ...]:
+    return tuple(TransferOption(c.codec, c.size_bytes, c.encode_ns, c.decode_ns) for c in codings)

@@ -12,7 +12,7 @@ from typing import Any
 from irsplit.base.atomic_files import MANIFEST
 from irsplit.base.errors import BundleError
 from irsplit.runtime.bundle.store import BundleFolder, Store, open_store
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import Engine, EngineOptions
 from irsplit.runtime.run.state import StateInfo, open_segment
 
@@ -98,7 +98,7 @@ class Manifest:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     segments: tuple[SegmentInfo, ...]
-    boundaries: tuple[Boundary, ...]
+    boundaries: tuple[FrameSchema, ...]
     files: dict[str, str] = field(repr=False)
     """SHA-256 of every file of the bundle but the manifest itself, by path relative to the bundle."""
     raw: dict[str, Any] = field(repr=False)
@@ -198,9 +198,9 @@ def _read(store: Store, file: str) -> bytes:
         return opened.read()
 
 
-def _read_boundary(store: Store, data: dict[str, Any]) -> Boundary:
+def _read_boundary(store: Store, data: dict[str, Any]) -> FrameSchema:
     """The boundary from the first descriptor that is present: a device has its own copy only."""
     for name in data["descriptor"].values():
         if store.holds(name):
-            return Boundary.from_bytes(_read(store, name))
+            return FrameSchema.from_bytes(_read(store, name))
     raise BundleError(f"{store.root}: no descriptor of boundary {data['index']}; copy the folder of this side whole")

@@ -36,9 +36,9 @@ from irsplit.runtime.bundle.patch_format import (
     Contents,
     Head,
     OldRest,
-    Plane,
+    BytePlane,
     PlaneReader,
-    Span,
+    WeightSpan,
     blocks_of,
     descriptor_of,
     expand,
@@ -50,7 +50,7 @@ from irsplit.runtime.bundle.patch_format import (
     unpacked,
 )
 from irsplit.runtime.bundle.store import is_packed
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 
 def apply_delta(old: Path | None, patch: Path, new: Path, *, progress: Progress = silent) -> Manifest:
@@ -110,7 +110,7 @@ class _Rebuild:
         self._files: dict[str, str] = self._manifest["files"]
         rests = [size for recipe in self._header["made"].values() if recipe[0] == "coded" for size in recipe[2]]
         self._rests = sections(file, HEAD.size + head.header_size, rests)
-        planes = [Plane(*row) for row in self._header["planes"]]
+        planes = [BytePlane(*row) for row in self._header["planes"]]
         coded = sections(file, HEAD.size + head.header_size + sum(rests), [plane.size for plane in planes])
         self._planes = {(p.width, p.index): PlaneReader(s, p.bits) for p, s in zip(planes, coded, strict=True)}
 
@@ -122,7 +122,7 @@ class _Rebuild:
             self._make(name)
         for item in self._manifest["boundaries"]:
             found = next(path for name in item["descriptor"].values() if (path := self._build / name).is_file())
-            item["digest"] = Boundary.from_bytes(found.read_bytes()).digest.hex()
+            item["digest"] = FrameSchema.from_bytes(found.read_bytes()).digest.hex()
         text = manifest_text(self._manifest).encode()
         if hashlib.sha256(text).hexdigest() != self._head.manifest:
             if self._before is not None:
@@ -178,7 +178,7 @@ class _Rebuild:
         """A file by its recipe in the patch."""
         return self._coded(name if has_old else "", len(rests), rest_size, unpacked(spans))
 
-    def _coded(self, base: str, rests: int, rest_size: int, spans: Sequence[Span]) -> Iterator[Block]:
+    def _coded(self, base: str, rests: int, rest_size: int, spans: Sequence[WeightSpan]) -> Iterator[Block]:
         """The new file in order: spans, and between them the other bytes."""
         size = 0 if self._before is None or not base else self._before.store.size(base)
         new_size = rest_size + sum(span.length for span in spans)
@@ -191,7 +191,7 @@ class _Rebuild:
             yield from self._coded_from(Contents(old, size), rests, rest_size, new_size, spans)
 
     def _coded_from(
-        self, old: Contents | None, rests: int, rest_size: int, new_size: int, spans: Sequence[Span]
+        self, old: Contents | None, rests: int, rest_size: int, new_size: int, spans: Sequence[WeightSpan]
     ) -> Iterator[Block]:
         others = _Bytes(self._rest_blocks(old, rests, rest_size, spans))
         end = 0
@@ -204,7 +204,7 @@ class _Rebuild:
             end = span.new + span.length
         yield from others.take(new_size - end)
 
-    def _restored(self, span: Span, before: bytes) -> bytes:
+    def _restored(self, span: WeightSpan, before: bytes) -> bytes:
         kind = KINDS[span.width]
         count = len(before) // span.width
         coded = np.empty((count, span.width), np.uint8)
@@ -212,7 +212,7 @@ class _Rebuild:
             coded[:, index] = self._planes[span.width, index].take(count)
         return restored(span.coding, np.frombuffer(before, kind), coded.reshape(-1).view(kind)).tobytes()
 
-    def _rest_blocks(self, old: Contents | None, count: int, size: int, spans: Sequence[Span]) -> Iterator[Block]:
+    def _rest_blocks(self, old: Contents | None, count: int, size: int, spans: Sequence[WeightSpan]) -> Iterator[Block]:
         known = None if old is None else OldRest(old, spans)
         if count != -(-size // REST_BLOCK):
             raise ValueError(f"{count} blocks for {size} bytes")

@@ -23,7 +23,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from irsplit.base.errors import BundleError
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 HEAD = struct.Struct("<4sBI8s32sI")
 CHECKED_FROM = 9
@@ -49,7 +49,7 @@ KINDS = {width: np.dtype(f"<u{width}") for width in (1, 2, 4, 8)}
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class WeightSpan:
     """Bytes of the new file that stand for as many of the old one: equal to them, or coded against them."""
 
     old: int
@@ -61,7 +61,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class BytePlane:
     """Byte number `index` of all coded elements of one width; its values take `bits` bits each before zstandard."""
 
     width: int
@@ -170,7 +170,7 @@ def blocks_of(file: BinaryIO) -> Iterator[Block]:
         yield block
 
 
-def packed(spans: Sequence[Span]) -> list[int]:
+def packed(spans: Sequence[WeightSpan]) -> list[int]:
     """Spans as few and small numbers: distances to where the span before ends, in the new file and beyond it in the
     old one, length, width, coding."""
     numbers: list[int] = []
@@ -182,18 +182,18 @@ def packed(spans: Sequence[Span]) -> list[int]:
     return numbers
 
 
-def unpacked(numbers: Sequence[int]) -> list[Span]:
+def unpacked(numbers: Sequence[int]) -> list[WeightSpan]:
     """The inverse of `packed`. Raises ValueError or IndexError for what it does not give."""
-    spans: list[Span] = []
+    spans: list[WeightSpan] = []
     new = old = 0
     for first in range(0, len(numbers), 5):
         gap, shift, length, width, coding = numbers[first : first + 5]
-        spans.append(Span(old + gap + shift, new + gap, length, width, CODINGS[coding]))
+        spans.append(WeightSpan(old + gap + shift, new + gap, length, width, CODINGS[coding]))
         new, old = new + gap + length, old + gap + shift + length
     return spans
 
 
-def fits(span: Span, size: int) -> bool:
+def fits(span: WeightSpan, size: int) -> bool:
     whole = span.length % span.width == 0 if span.width in KINDS else False
     return whole and span.length > 0 and 0 <= span.old <= size - span.length and span.coding in CODINGS
 
@@ -248,7 +248,7 @@ class OldRest:
     """The bytes of an old file outside of all spans, as one sequence."""
 
     old: Contents
-    spans: Sequence[Span]
+    spans: Sequence[WeightSpan]
 
     @cached_property
     def _gaps(self) -> list[tuple[int, int]]:
@@ -276,7 +276,7 @@ class OldRest:
         return b"".join(parts)
 
 
-def descriptor_of(old: Boundary, digest: str) -> bytes:
+def descriptor_of(old: FrameSchema, digest: str) -> bytes:
     """The descriptor of a boundary in a build with another digest."""
     return replace(old, bundle_digest=bytes.fromhex(digest)).to_bytes()
 

@@ -7,7 +7,7 @@ and `open`. In C such a codec comes through `irs_hooks`.
 from functools import cache
 from typing import Protocol
 
-from irsplit.base.entry_points import offers
+from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import IrsplitError
 
 ENTRY_POINTS = "irsplit.codecs"
@@ -28,7 +28,7 @@ class Coder(Protocol):
         ...
 
 
-class ForeignCodec(Protocol):
+class PluginCodec(Protocol):
     """`open` takes the codec's bytes in the descriptor, which a pass may have set."""
 
     code: int
@@ -37,14 +37,14 @@ class ForeignCodec(Protocol):
 
 
 @cache
-def foreign_codecs() -> dict[str, ForeignCodec]:
+def plugin_codecs() -> dict[str, PluginCodec]:
     """Every installed codec by name. Raises IrsplitError, naming both, when a name or a code is taken twice."""
-    codecs: dict[str, ForeignCodec] = {}
+    codecs: dict[str, PluginCodec] = {}
     origins: dict[str | int, str] = {}
-    for point in offers(ENTRY_POINTS):
+    for point in entry_points(ENTRY_POINTS):
         name, origin = point.name, point.value
         try:
-            codec: ForeignCodec = point.load()
+            codec: PluginCodec = point.load()
         except (ImportError, AttributeError) as error:
             raise IrsplitError(f"the codec '{name}' of {origin} cannot be loaded: {error}") from error
         if not FIRST_CODE <= codec.code <= LAST_CODE:

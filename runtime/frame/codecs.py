@@ -4,8 +4,8 @@ import threading
 
 import zstandard
 
-from irsplit.runtime.frame.codec_plugins import Bytes, Coder, foreign_codecs
-from irsplit.runtime.frame.descriptor import CODECS, Boundary, TensorSpec
+from irsplit.runtime.frame.codec_plugins import Bytes, Coder, plugin_codecs
+from irsplit.runtime.frame.descriptor import CODECS, FrameSchema, TensorSpec
 from irsplit.runtime.frame.status import Status, StatusError
 
 BUILT_IN = ("raw", "static-rans")
@@ -40,13 +40,13 @@ class _Local(threading.local):
 
     def __init__(self, spec: TensorSpec) -> None:
         foreign = spec.codec not in CODECS
-        self.coder: Coder = (foreign_codecs()[spec.codec].open if foreign else _Zstandard)(spec.parameters)
+        self.coder: Coder = (plugin_codecs()[spec.codec].open if foreign else _Zstandard)(spec.parameters)
 
 
 class Hooks:
     """compress and decompress as the C core calls them. Thread-safe."""
 
-    def __init__(self, boundary: Boundary) -> None:
+    def __init__(self, boundary: FrameSchema) -> None:
         self._locals = [None if spec.codec in BUILT_IN else _Local(spec) for spec in boundary.tensors]
 
     def compress(self, tensor: int, source: Bytes) -> bytes:

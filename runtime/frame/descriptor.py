@@ -10,9 +10,9 @@ import numpy as np
 
 from irsplit.base import dtypes
 from irsplit.base.errors import BundleError, UnsupportedError
-from irsplit.runtime.frame.codec_plugins import foreign_codecs
+from irsplit.runtime.frame.codec_plugins import plugin_codecs
 from irsplit.runtime.frame.limits import MAX_RANK, MAX_TENSORS
-from irsplit.runtime.frame.rans_model import FLAT, Elements, Model
+from irsplit.runtime.frame.rans_model import FLAT, Elements, RansModel
 from irsplit.runtime.frame.reference.crc32c import crc32c
 
 CODECS: dict[str, int] = {"raw": 0, "zstandard": 1, "static-rans": 2}
@@ -41,22 +41,22 @@ WIDE_INTEGERS = ("i16", "i32", "i64", "u16", "u32", "u64")
 
 def codec_names() -> list[str]:
     """Every codec that is installed: ours, then those of other packages."""
-    return [*CODECS, *foreign_codecs()]
+    return [*CODECS, *plugin_codecs()]
 
 
 def codec_code(name: str) -> int:
     """The number of an installed codec."""
-    return CODECS[name] if name in CODECS else foreign_codecs()[name].code
+    return CODECS[name] if name in CODECS else plugin_codecs()[name].code
 
 
 def _codec_name(code: int) -> str:
     if code in CODEC_NAMES:
         return CODEC_NAMES[code]
-    return _named({codec.code: name for name, codec in foreign_codecs().items()}, code, "codec")
+    return _named({codec.code: name for name, codec in plugin_codecs().items()}, code, "codec")
 
 
 @dataclass(frozen=True, slots=True)
-class Quantization:
+class QuantizationSpec:
     """Affine 8-bit quantization of a float tensor, or of an i8 or u8 tensor in coarser steps than its own.
 
     q = clip(round_half_even(x / scale) + zero_point), and back: x' = (q - zero_point) * scale, for integers rounded
@@ -127,7 +127,7 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | None, ...]
-    quantization: Quantization | None = None
+    quantization: QuantizationSpec | None = None
     codec: str = "raw"
     parameters: bytes = b""
     chunk: int = 0
@@ -145,7 +145,7 @@ class TensorSpec:
                 raise UnsupportedError(f"{where}: shape {self.shape} does not fit a frame; cut elsewhere")
         if len(self.name.encode()) > _NAME_LIMIT:
             raise UnsupportedError(f"{where}: the name is longer than {_NAME_LIMIT} bytes; rename the tensor")
-        if self.codec not in CODECS and self.codec not in foreign_codecs():
+        if self.codec not in CODECS and self.codec not in plugin_codecs():
             raise UnsupportedError(f"{where}: unknown codec {self.codec!r}; known codecs: {', '.join(codec_names())}")
         self._check_quantization(where)
         self._check_codec(where)
@@ -177,7 +177,7 @@ class TensorSpec:
 
     def _check_model(self, where: str) -> None:
         try:
-            model = Model.from_bytes(self.parameters)
+            model = RansModel.from_bytes(self.parameters)
         except ValueError as error:
             raise UnsupportedError(f"{where}: {error}; train the model again") from error
         axis, channels = model.channel_axis, model.channels
@@ -222,7 +222,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class Boundary:
+class FrameSchema:
     """The tensors that cross at one cut of one bundle, in the order in which frames carry them."""
 
     index: int
@@ -259,7 +259,7 @@ class Boundary:
         return self._descriptor
 
     @staticmethod
-    def from_bytes(descriptor: bytes) -> "Boundary":
+    def from_bytes(descriptor: bytes) -> "FrameSchema":
         """The inverse of `to_bytes`. Raises BundleError for anything `to_bytes` does not write."""
         try:
             boundary = _unpack(descriptor)
@@ -307,7 +307,7 @@ def _pack_tensor(spec: TensorSpec) -> bytes:
     return b"".join([*parts, _padded(name), _padded(spec.parameters)])
 
 
-def _pack(boundary: Boundary, digest: bytes) -> bytes:
+def _pack(boundary: FrameSchema, digest: bytes) -> bytes:
     name = boundary.name.encode()
     body = _padded(name) + b"".join(_pack_tensor(tensor) for tensor in boundary.tensors)
     size = _HEAD.size + len(body) + 4
@@ -345,12 +345,12 @@ def _named(table: dict[int, str], code: int, what: str) -> str:
 _TYPE_NAMES = {code: dtype.name for code, dtype in dtypes.BY_CODE.items()}
 
 
-def _unpack_quantization(reader: _Reader) -> Quantization:
+def _unpack_quantization(reader: _Reader) -> QuantizationSpec:
     storage, bits, flags, axis, count = reader.take(_QUANTIZATION)
     steps = [reader.take(_STEP) for _ in range(count)]
     dtype = _named(_TYPE_NAMES, storage, "element type")
     scales, zeros = tuple(scale for scale, _ in steps), tuple(zero for _, zero in steps)
-    return Quantization(scales, zeros, dtype, bits, None if axis == 0xFF else axis, bool(flags))
+    return QuantizationSpec(scales, zeros, dtype, bits, None if axis == 0xFF else axis, bool(flags))
 
 
 def _unpack_tensor(reader: _Reader) -> TensorSpec:
@@ -368,7 +368,7 @@ def _unpack_tensor(reader: _Reader) -> TensorSpec:
     )
 
 
-def _unpack(descriptor: bytes) -> Boundary:
+def _unpack(descriptor: bytes) -> FrameSchema:
     head = _HEAD.unpack_from(descriptor)
     magic, version, flags, count, size, index, _, bundle_digest, name_size, _, _ = head
     if magic != b"IRSD":
@@ -381,4 +381,4 @@ def _unpack(descriptor: bytes) -> Boundary:
         raise ValueError("checksum mismatch")
     reader = _Reader(descriptor[:-4], _HEAD.size)
     name = reader.take_padded(name_size).decode()
-    return Boundary(index, name, tuple(_unpack_tensor(reader) for _ in range(count)), bundle_digest)
+    return FrameSchema(index, name, tuple(_unpack_tensor(reader) for _ in range(count)), bundle_digest)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from irsplit.base.errors import FrameError, UnsupportedError
 from irsplit.runtime.frame.codecs import Hooks
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from irsplit.runtime.frame.reference import frame as reference
 from irsplit.runtime.frame.status import Status, StatusError
 
@@ -61,7 +61,7 @@ class Codec(Protocol):
 class NativeCodec:
     """The C core, through the extension."""
 
-    def __init__(self, boundary: Boundary) -> None:
+    def __init__(self, boundary: FrameSchema) -> None:
         if _native is None:
             raise UnsupportedError(
                 "IRSPLIT_CODEC=native, but the C extension is not built; install a C compiler and reinstall irsplit"
@@ -90,7 +90,7 @@ def native_available() -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def open_codec(boundary: Boundary, engine: str | None = None) -> Codec:
+def open_codec(boundary: FrameSchema, engine: str | None = None) -> Codec:
     """The codec of a boundary, kept for further frames. `engine`: native, reference, or None to choose. Thread-safe."""
     engine = engine or os.environ.get("IRSPLIT_CODEC") or ("reference" if _native is None else "native")
     if engine == "native":
@@ -100,7 +100,7 @@ def open_codec(boundary: Boundary, engine: str | None = None) -> Codec:
     raise UnsupportedError(f"unknown codec engine {engine!r}; use IRSPLIT_CODEC=native or IRSPLIT_CODEC=reference")
 
 
-def _prepared(boundary: Boundary, spec: TensorSpec, array: Array) -> Array:
+def _prepared(boundary: FrameSchema, spec: TensorSpec, array: Array) -> Array:
     """The array as the codecs want it: row-major, little-endian, storage type. Refused by name otherwise."""
     where = f"{boundary}, tensor {spec.name!r}"
     if array.dtype.name == _EXTENSION_NAMES.get(spec.dtype):
@@ -116,7 +116,7 @@ def _prepared(boundary: Boundary, spec: TensorSpec, array: Array) -> Array:
     return np.require(array, spec.storage, "C")
 
 
-def encode(boundary: Boundary, tensors: Sequence[Array]) -> bytes:
+def encode(boundary: FrameSchema, tensors: Sequence[Array]) -> bytes:
     """One frame with the boundary's tensors in order. Raises FrameError for arrays that do not match."""
     specs = boundary.tensors
     if len(tensors) != len(specs):
@@ -129,7 +129,7 @@ def encode(boundary: Boundary, tensors: Sequence[Array]) -> bytes:
         raise FrameError(_encode_reason(boundary, error.status)) from error
 
 
-def _encode_reason(boundary: Boundary, status: Status) -> str:
+def _encode_reason(boundary: FrameSchema, status: Status) -> str:
     if status == Status.VALUE:
         return f"{boundary}: a bool tensor holds a byte other than 0 and 1; convert it with astype(bool)"
     if status == Status.SIZE:
@@ -137,7 +137,7 @@ def _encode_reason(boundary: Boundary, status: Status) -> str:
     return f"{boundary}: cannot be encoded ({status.name.lower()})"
 
 
-class BoundarySizes(NamedTuple):
+class FrameSizes(NamedTuple):
     """What the C core asks for on this machine, for a boundary with static shapes."""
 
     memory_bytes: int
@@ -145,12 +145,12 @@ class BoundarySizes(NamedTuple):
     workspace_bytes: int
 
 
-def boundary_sizes(boundary: Boundary, symbolic: int = 0) -> BoundarySizes:
+def frame_sizes(boundary: FrameSchema, symbolic: int = 0) -> FrameSizes:
     """Sizes a firmware has to provide, with `symbolic` for every symbolic dim. Needs the C extension."""
     codec = NativeCodec(boundary)
     shapes = [[symbolic if dim is None else dim for dim in spec.shape] for spec in boundary.tensors]
     arrays: list[Array] = [np.empty(shape, spec.storage) for shape, spec in zip(shapes, boundary.tensors, strict=True)]
-    return BoundarySizes(*codec.sizes(arrays))
+    return FrameSizes(*codec.sizes(arrays))
 
 
 def frame_size(header: Bytes) -> int:
@@ -168,7 +168,7 @@ def frame_digest(frame: Bytes) -> bytes:
 
 
 def decode(
-    boundary: Boundary,
+    boundary: FrameSchema,
     frame: Bytes,
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
@@ -191,11 +191,11 @@ def decode(
     return arrays
 
 
-def _static_shapes(boundary: Boundary) -> list[tuple[int, ...]]:
+def _static_shapes(boundary: FrameSchema) -> list[tuple[int, ...]]:
     return [tuple(dim or 0 for dim in spec.shape) for spec in boundary.tensors]
 
 
-def _decode_reason(boundary: Boundary, frame: memoryview, status: Status) -> str:
+def _decode_reason(boundary: FrameSchema, frame: memoryview, status: Status) -> str:
     if status == Status.BOUNDARY:
         other = frame_digest(frame).hex()
         return (
@@ -205,7 +205,7 @@ def _decode_reason(boundary: Boundary, frame: memoryview, status: Status) -> str
     return f"frame of {len(frame)} bytes for {boundary}: {_REASONS.get(status, status.name.lower())}"
 
 
-def _allocated(boundary: Boundary, shapes: list[tuple[int, ...]], max_bytes: int) -> list[Array]:
+def _allocated(boundary: FrameSchema, shapes: list[tuple[int, ...]], max_bytes: int) -> list[Array]:
     total = 0
     for spec, shape in zip(boundary.tensors, shapes, strict=True):
         size = spec.storage.itemsize
@@ -217,7 +217,7 @@ def _allocated(boundary: Boundary, shapes: list[tuple[int, ...]], max_bytes: int
     return [np.empty(shape, spec.storage) for spec, shape in zip(boundary.tensors, shapes, strict=True)]
 
 
-def _checked(boundary: Boundary, shapes: list[tuple[int, ...]], out: Sequence[Array]) -> list[Array]:
+def _checked(boundary: FrameSchema, shapes: list[tuple[int, ...]], out: Sequence[Array]) -> list[Array]:
     if len(out) != len(shapes):
         raise FrameError(f"{boundary}: {len(out)} output arrays for {len(shapes)} tensors; give one for each")
     for spec, shape, array in zip(boundary.tensors, shapes, out, strict=True):

@@ -71,7 +71,7 @@ def geometry(shape: tuple[int, ...], channel_axis: int) -> Geometry:
 
 
 @dataclass(frozen=True)
-class Model:
+class RansModel:
     """One tensor's trained model. Arrays are as in the descriptor; `frequencies` is [tables, 257], escape last."""
 
     channel_axis: int
@@ -116,7 +116,7 @@ class Model:
         return np.ascontiguousarray(self.contexts[self.classes].transpose(1, 2, 0))
 
     @staticmethod
-    def from_bytes(data: bytes) -> "Model":
+    def from_bytes(data: bytes) -> "RansModel":
         """The inverse of `to_bytes`. Raises ValueError for anything that the C core refuses."""
         return _unpack(data)
 
@@ -241,7 +241,7 @@ def _require(condition: bool, what: str) -> None:
         raise ValueError(f"static-rans model: {what}")
 
 
-def _unpack(data: bytes) -> Model:
+def _unpack(data: bytes) -> RansModel:
     fields = _Fields(data)
     head = _HEAD.unpack(fields.take("u1", _HEAD.size).tobytes())
     axis, form, table_bits, lanes_log2, bins, levels, tables, kind, classes, initial, reserved, channels = head
@@ -278,7 +278,7 @@ def _unpack(data: bytes) -> Model:
     class_of = fields.take("u1", channels) if classes > 1 else np.zeros(channels, np.uint8)
     contexts = fields.take("u1", classes * levels * bins) if tables > 1 else np.zeros(classes * levels * bins, np.uint8)
     _require(bool(np.all(class_of < classes)) and bool(np.all(contexts < tables)), "a class or table does not exist")
-    return Model(
+    return RansModel(
         axis, channels, Elements(_KINDS[kind], keep, tail, zero, top, base), predictor, bool(form & 1), initial,
         table_bits, lanes, tuple(activity.tolist()), tuple(thresholds.tolist()), weights, references, reference_weights,
         class_of.astype(np.uint8), contexts.reshape(classes, levels, bins).astype(np.uint8),
@@ -321,7 +321,7 @@ def neighbours(values: NDArray[np.integer], first: int, geo: Geometry, initial: 
     return Neighbours(west, north, north_west, north_east)
 
 
-def predict(model: Model, near: Neighbours) -> Wide:
+def predict(model: RansModel, near: Neighbours) -> Wide:
     """Prediction of every symbol from its own channel."""
     west, north, north_west, north_east = near
     if model.predictor == "none":
@@ -333,7 +333,7 @@ def predict(model: Model, near: Neighbours) -> Wide:
     return np.clip((total + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS, 0, 255)
 
 
-def refine(model: Model, prediction: Wide, residuals: Wide) -> Wide:
+def refine(model: RansModel, prediction: Wide, residuals: Wide) -> Wide:
     """Prediction improved by what the reference channels of the pixel are; residuals are against `predict`."""
     if not model.has_references:
         return prediction
@@ -352,14 +352,14 @@ def surroundings(sums: Wide, first: int, geo: Geometry) -> Wide:
     return (near.west + near.north + near.north_east)[:, 0]
 
 
-class Coded(NamedTuple):
+class ModelledChunk(NamedTuple):
     """A chunk as the entropy coder sees it, [pixels, channels]."""
 
     symbols: Symbols
     tables: NDArray[np.uint8]
 
 
-def model_chunk(model: Model, symbols: Symbols, first: int, geo: Geometry) -> Coded:
+def model_chunk(model: RansModel, symbols: Symbols, first: int, geo: Geometry) -> ModelledChunk:
     """Symbol to code (direct or residual) and table of every symbol of a chunk [pixels, channels]."""
     base = predict(model, neighbours(symbols, first, geo, model.initial))
     residuals = symbols.astype(np.int32) - base
@@ -370,4 +370,4 @@ def model_chunk(model: Model, symbols: Symbols, first: int, geo: Geometry) -> Co
     bins = np.searchsorted(np.array(model.bins, np.int64), prediction, "right")
     tables = model.table_of[levels[:, None], bins, np.arange(model.channels)]
     coded = (symbols - prediction) & 0xFF if model.residual else symbols
-    return Coded(coded.astype(np.uint8), tables)
+    return ModelledChunk(coded.astype(np.uint8), tables)

@@ -8,12 +8,12 @@ from typing import Any
 
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame import frame as framing
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class SegmentRun:
     """What a stretch of segments gave: all values by name, the model's results among them, seconds of each segment."""
 
     values: dict[str, Any]
@@ -21,7 +21,7 @@ class Stretch:
     seconds: dict[int, float] = field(repr=False)
 
 
-class Segments:
+class SegmentRunner:
     """The engines of one side, opened when first used. `run` may be called from several threads."""
 
     def __init__(
@@ -50,9 +50,9 @@ class Segments:
     def stateful(self, start: int, stop: int) -> bool:
         return any(segment.stateful for segment in self.manifest.segments[start:stop])
 
-    def fresh(self) -> "Segments":
+    def fresh(self) -> "SegmentRunner":
         """The same segments with states of their own; engines without state are shared."""
-        other = Segments(self.manifest, self.place, self._options, self._clock)
+        other = SegmentRunner(self.manifest, self.place, self._options, self._clock)
         other._engines = {i: e for i, e in self._engines.items() if not self.manifest.segments[i].stateful}
         return other
 
@@ -61,7 +61,7 @@ class Segments:
         for index in range(start, stop):
             self._engine(index)
 
-    def run(self, start: int, stop: int, values: Mapping[str, Any]) -> Stretch:
+    def run(self, start: int, stop: int, values: Mapping[str, Any]) -> SegmentRun:
         """Run segments `start` to `stop` - 1 on the values that `start` reads. Raises EngineError."""
         known, results, seconds = dict(values), dict[str, Any](), dict[int, float]()
         for index in range(start, stop):
@@ -71,7 +71,7 @@ class Segments:
             seconds[index] = self._clock() - began
             known.update(zip(segment.outputs, outputs, strict=True))
             results.update((name, known[name]) for name in segment.results)
-        return Stretch(known, results, seconds)
+        return SegmentRun(known, results, seconds)
 
     def _engine(self, index: int) -> Engine:
         with self._lock:
@@ -80,10 +80,10 @@ class Segments:
             return self._engines[index]
 
 
-def encode(boundary: Boundary, values: Mapping[str, Any]) -> bytes:
+def encode(boundary: FrameSchema, values: Mapping[str, Any]) -> bytes:
     return framing.encode(boundary, [values[spec.name] for spec in boundary.tensors])
 
 
-def decode(boundary: Boundary, frame: framing.Bytes, max_bytes: int = framing.DEFAULT_MAX_BYTES) -> dict[str, Any]:
+def decode(boundary: FrameSchema, frame: framing.Bytes, max_bytes: int = framing.DEFAULT_MAX_BYTES) -> dict[str, Any]:
     arrays = framing.decode(boundary, frame, max_bytes=max_bytes)
     return {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}

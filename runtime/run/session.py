@@ -18,7 +18,7 @@ from irsplit.base.dtypes import BY_NAME, from_numpy
 from irsplit.base.errors import BundleError, EngineError, FrameError
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.frame import frame as framing
-from irsplit.runtime.frame.descriptor import DIGEST_SIZE, Boundary
+from irsplit.runtime.frame.descriptor import DIGEST_SIZE, FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -53,7 +53,7 @@ class Session:
         self._by_digest = {boundary.digest: boundary for boundary in self.manifest.boundaries}
 
     @property
-    def boundaries(self) -> tuple[Boundary, ...]:
+    def boundaries(self) -> tuple[FrameSchema, ...]:
         """Boundary i lies between segments i and i + 1."""
         return self.manifest.boundaries
 
@@ -87,7 +87,7 @@ class Session:
         values = {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}
         return self._advance(index, values, getattr(frame, "results", {}))
 
-    def _boundary_of(self, frame: bytes) -> Boundary:
+    def _boundary_of(self, frame: bytes) -> FrameSchema:
         head = framing.frame_digest(frame)
         for digest, boundary in self._by_digest.items():
             if digest.startswith(head):

@@ -29,7 +29,7 @@ class StateInfo:
         return cls(data["input"], data["output"], data["dtype"], tuple(data["shape"]))
 
 
-class States:
+class StateValues:
     """The current values of some states."""
 
     def __init__(self, infos: Sequence[StateInfo]) -> None:
@@ -69,7 +69,7 @@ class StatefulEngine:
         self._engine = engine
         self._outputs = segment.outputs
         self._kept = [info.output for info in segment.state if info.output not in segment.outputs]
-        self._states = States(segment.state)
+        self._states = StateValues(segment.state)
         self.optimized = engine.optimized
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:

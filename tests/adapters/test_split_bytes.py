@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import irsplit
 from irsplit.base.errors import BundleError, ModelError
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "digits"
 
@@ -39,7 +39,7 @@ def test_halves_compute_the_whole(file: str, axis: int, run: object) -> None:
     split = irsplit.split_bytes(whole, ["bottleneck/relu"])
     assert [segment.place for segment in split.segments] == ["device", "server"]
     assert split.segments[0].outputs == split.segments[1].inputs == ("bottleneck/relu",)
-    assert [tensor.name for tensor in Boundary.from_bytes(split.boundaries[0]).tensors] == ["bottleneck/relu"]
+    assert [tensor.name for tensor in FrameSchema.from_bytes(split.boundaries[0]).tensors] == ["bottleneck/relu"]
     for image in images(axis):
         np.testing.assert_allclose(run(split.server, run(split.device, image)), run(whole, image), rtol=1e-5, atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_options_are_those_of_compile(tmp_path: Path) -> None:
     calls = [{"image": image} for image in images(-1)]
     split = irsplit.split_bytes(model, ["down/relu", "expand/relu"], boundary="int8", calibration=calls)
     assert [segment.name for segment in split.segments] == ["segment0", "segment1", "segment2"]
-    assert all(Boundary.from_bytes(b).tensors[0].quantization is not None for b in split.boundaries)
+    assert all(FrameSchema.from_bytes(b).tensors[0].quantization is not None for b in split.boundaries)
     with pytest.raises(BundleError, match="2 segments run on the server; take them from `segments`"):
         _ = split.server
 

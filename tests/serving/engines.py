@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from irsplit.export import export_bundle
-from irsplit.runtime.serving.client.transport import Access, open_transport
+from irsplit.runtime.serving.client.transport import Credentials, open_transport
 
 ROOT = Path(__file__).parent.parent.parent
 _START_S = 240
@@ -123,7 +123,7 @@ def _engine(command: Sequence[str], folder: Path, running: Running, **variables:
 
 
 def _wait(process: "subprocess.Popen[bytes]", running: Running, log: Path) -> None:
-    transport = open_transport(running.urls["grpc"], Access())
+    transport = open_transport(running.urls["grpc"], Credentials())
     deadline = time.monotonic() + _START_S
     try:
         while not transport.ready(1.0):

@@ -13,10 +13,10 @@ from irsplit.base.errors import BundleError, CutError
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import EngineOptions
-from irsplit.runtime.run.segments import Segments
+from irsplit.runtime.run.segments import SegmentRunner
 from irsplit.runtime.serving.client.link_estimate import Average, Least, LinkEstimate, expected
-from irsplit.runtime.serving.client.retry import Patience
-from irsplit.runtime.serving.client.switching import DEFAULT_POLICY, Answered, Chooser, Policy, stops
+from irsplit.runtime.serving.client.retry import RetryPolicy
+from irsplit.runtime.serving.client.switching import DEFAULT_POLICY, Answered, CutSwitcher, SwitchingPolicy, stops
 from irsplit.runtime.serving.client.transport import TransportError
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
@@ -159,7 +159,7 @@ class Slow:
         return self.engine.run(inputs)
 
 
-PATIENCE = Patience(attempts=1, breaker_failures=100)
+PATIENCE = RetryPolicy(attempts=1, breaker_failures=100)
 Opened = tuple[irsplit.runtime.RemoteSession, World]
 
 
@@ -170,7 +170,7 @@ def opened(folder: Path, **conditions: Any) -> Opened:
     for name, value in conditions.items():
         setattr(world, name, value)
     session = irsplit.runtime.RemoteSession(
-        folder, world, patience=PATIENCE, checked=False, clock=world.clock, timeout_s=30.0, policy=Policy()
+        folder, world, patience=PATIENCE, checked=False, clock=world.clock, timeout_s=30.0, policy=SwitchingPolicy()
     )
     session._scout._beside = lambda work: work()
     session._device._engines = {i: Slow(engine, world) for i, engine in session._device._engines.items()}
@@ -284,13 +284,13 @@ def priced(device_ms: float, server_ms: float, sizes: tuple[int, ...], rate: int
     return {"cuts": [str(stop) for stop in range(1, count)], "load": 100, "ranked": rows}
 
 
-def planned(device_ms: float, sizes: tuple[int, ...], rate: int, policy: Policy = DEFAULT_POLICY) -> Chooser:
+def planned(device_ms: float, sizes: tuple[int, ...], rate: int, policy: SwitchingPolicy = DEFAULT_POLICY) -> CutSwitcher:
     """A chooser among all stops of equal segments, each 1 ms on the server."""
     count = len(sizes) + 1
-    return Chooser(count, range(1, count + 1), priced(device_ms, 1, sizes, rate), policy)
+    return CutSwitcher(count, range(1, count + 1), priced(device_ms, 1, sizes, rate), policy)
 
 
-def call(chooser: Chooser, now: float, rate: float, sizes: tuple[int, ...]) -> tuple[int, float]:
+def call(chooser: CutSwitcher, now: float, rate: float, sizes: tuple[int, ...]) -> tuple[int, float]:
     """One call over an exact link without latency, 100 ms a segment; the stop and the time when it is done."""
     stop = chooser.choose(now)
     now += 0.1 * stop
@@ -321,7 +321,7 @@ def test_no_flapping_between_cuts_that_are_nearly_the_same():
 
 
 def test_a_change_waits_its_time_even_when_the_link_jumps():
-    policy = Policy(dwell_s=5.0)
+    policy = SwitchingPolicy(dwell_s=5.0)
     chooser = planned(100, SIZES, 10**9, policy)
     now, changed = 0.0, list[float]()
     for index in range(3000):
@@ -351,7 +351,7 @@ def test_adaptive_without_autonomy(tmp_path, calls):
     """The device has all but the last segment, the server all but the first; no weight is there twice."""
     irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "bundle", CUTS, adaptive=True)
     manifest = Manifest.load(tmp_path / "bundle")
-    device = Segments(manifest, "device")
+    device = SegmentRunner(manifest, "device")
     assert stops(manifest, device) == (1, 2, 3)
     whole = (DIGITS / "digits.onnx").stat().st_size
     for place in ("device", "server"):
@@ -374,7 +374,7 @@ def test_the_planner_picks_cuts_that_serve_different_links(tmp_path):
     assert [segment.place for segment in manifest.segments] == ["device", *["server"] * len(manifest.boundaries)]
     sizes = [8 * np.prod(boundary.tensors[0].shape[1:]) for boundary in manifest.boundaries]
     assert sorted(sizes, reverse=True) == sizes, "a later cut that sends more is never better"
-    chooser = Chooser(len(manifest.segments), stops(manifest, Segments(manifest, "device")), manifest.raw["choice"])
+    chooser = CutSwitcher(len(manifest.segments), stops(manifest, SegmentRunner(manifest, "device")), manifest.raw["choice"])
     assert chooser.costs()
 
 

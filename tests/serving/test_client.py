@@ -16,13 +16,13 @@ import irsplit.runtime
 from benchmarks.link import PERFECT, Proxy
 from irsplit.base.errors import DeadlineError, RemoteError, SessionLostError
 from irsplit.runtime.serving.client import session as client
-from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.client.transport import TransportError
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
 from irsplit.runtime.serving.server.served import Limits
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
-HASTY = Patience(attempts=3, backoff_s=0.01, breaker_failures=2, probe_s=0.05, longest_probe_s=0.2)
+HASTY = RetryPolicy(attempts=3, backoff_s=0.01, breaker_failures=2, probe_s=0.05, longest_probe_s=0.2)
 
 
 ONE = np.ones((1, 2), np.float32)
@@ -166,7 +166,7 @@ def test_half_open_connection_ends_with_the_deadline(server, calls, onnx_bundle,
 def test_damaged_bytes_never_become_an_answer(scheme, server, calls, onnx_bundle):
     port = server.port if scheme == "grpc" else server.http_port
     local = irsplit.LocalSession(onnx_bundle)
-    stubborn = Patience(attempts=20, backoff_s=0.001, breaker_failures=1000)
+    stubborn = RetryPolicy(attempts=20, backoff_s=0.001, breaker_failures=1000)
     with Proxy(port, replace(PERFECT, corruption_ppm=200_000), seed=7).running() as proxy:
         url = f"{scheme}://127.0.0.1:{proxy.port}"
         with irsplit.runtime.connect(url, onnx_bundle, name="onnx", patience=stubborn) as session:

@@ -18,7 +18,7 @@ from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, frame_tensor
 from irsplit.runtime.serving.server import grpc_server
 from irsplit.runtime.serving.server import memory_budget as bodies
-from irsplit.runtime.serving.server.memory_budget import Bodies
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget
 from irsplit.runtime.serving.server.metrics import Metrics
 from irsplit.runtime.serving.server.served import Limits
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
@@ -39,7 +39,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 def test_who_finds_no_room_waits_for_it_in_turn():
     async def play() -> list[str]:
-        room, order = Bodies(10, 10, Metrics()), list[str]()
+        room, order = MemoryBudget(10, 10, Metrics()), list[str]()
 
         async def taker(name: str, size: int) -> None:
             with room.share() as share:
@@ -76,11 +76,11 @@ def test_the_oldest_on_its_way_goes_and_what_is_whole_stays(monkeypatch):
         return None
 
     async def play() -> None:
-        room = Bodies(10, 10, metrics)
+        room = MemoryBudget(10, 10, metrics)
         with room.share() as whole, room.share() as late:
             async with whole:
                 await whole.take(4)
-            stuck = asyncio.create_task(never_ends(bodies.Share(room)))
+            stuck = asyncio.create_task(never_ends(bodies.Reservation(room)))
             await asyncio.sleep(0)
             assert metric(metrics, "held_bytes") == 8
             async with late:

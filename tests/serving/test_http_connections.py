@@ -13,7 +13,7 @@ import pytest
 
 import irsplit
 from irsplit.runtime.serving.server import http_connections
-from irsplit.runtime.serving.server.http_server import HttpDoor
+from irsplit.runtime.serving.server.http_server import HttpFrontend
 from irsplit.runtime.serving.server.served import ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
@@ -84,10 +84,10 @@ def test_trailers_without_end_are_cut_off(server):
 
 def test_quiet_clients_are_let_go_and_a_long_computation_is_not(onnx_bundle, calls, monkeypatch):
     """The answer is computed only when all who say nothing, or read nothing, are gone: else this waits in vain."""
-    answer, infer = HttpDoor.answer, ServedBundle.infer
+    answer, infer = HttpFrontend.answer, ServedBundle.infer
     goes_on = threading.Event()
 
-    async def large(door: HttpDoor, scope: Any, receive: Any) -> Any:
+    async def large(door: HttpFrontend, scope: Any, receive: Any) -> Any:
         return (200, {}, bytes(1 << 26)) if scope["path"] == "/large" else await answer(door, scope, receive)
 
     def slow(bundle: ServedBundle, request: Any) -> Any:
@@ -95,7 +95,7 @@ def test_quiet_clients_are_let_go_and_a_long_computation_is_not(onnx_bundle, cal
         return infer(bundle, request)
 
     monkeypatch.setattr(http_connections, "QUIET_S", 0.2)
-    monkeypatch.setattr(HttpDoor, "answer", large)
+    monkeypatch.setattr(HttpFrontend, "answer", large)
     monkeypatch.setattr(ServedBundle, "infer", slow)
     frame = bytes(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))
     begun = [b"", b"GET /v2", b"GET " + ALIVE, HALF]

@@ -10,7 +10,7 @@ import pytest
 import irsplit
 import irsplit.runtime
 from irsplit.base.errors import RemoteError
-from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.client.transport import TransportError
 from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse
 from irsplit.runtime.serving.server.server import ServerOptions, serving
@@ -65,7 +65,7 @@ def test_a_link_that_is_lost_between_two_visits(answers, autonomous, calls, tmp_
     folder = compiled(tmp_path / "bundle", "onnx", PATTERNS["twice"], autonomous=autonomous)
     call = calls["onnx"][0]
     with serving([f"digits={folder}"], ServerOptions(port=0, http_port=0)) as server:
-        url, hasty = f"grpc://127.0.0.1:{server.port}", Patience(attempts=2, backoff_s=0.01)
+        url, hasty = f"grpc://127.0.0.1:{server.port}", RetryPolicy(attempts=2, backoff_s=0.01)
         with irsplit.runtime.connect(url, folder, name="digits", patience=hasty) as session:
             exchanger = session._exchanger
             exchanger._transport = BreaksAfter(exchanger._transport, answers)

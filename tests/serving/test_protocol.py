@@ -25,7 +25,7 @@ from irsplit.runtime.serving.protocol.http_messages import (
     response_from_body,
     response_to_body,
 )
-from irsplit.runtime.serving.protocol.messages import Code, InferResponse, ServiceError, Tensor, to_array, to_bytes
+from irsplit.runtime.serving.protocol.messages import Code, InferResponse, ServiceError, WireTensor, to_array, to_bytes
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
@@ -218,9 +218,9 @@ def test_each_output_comes_in_the_form_it_was_asked_for():
         ],
     }
     tensors = [
-        Tensor("a", "INT16", (2,), b"\1\0\2\0"),
-        Tensor("b", "BF16", (1, 1), b"\xc0\x3f"),
-        Tensor("c", "BYTES", (1,), b"\2\0\0\0hi"),
+        WireTensor("a", "INT16", (2,), b"\1\0\2\0"),
+        WireTensor("b", "BF16", (1, 1), b"\xc0\x3f"),
+        WireTensor("c", "BYTES", (1,), b"\2\0\0\0hi"),
     ]
     answer = InferResponse("m", "1", tensors, "7")
     _, form = request_from_body("m", "", {}, json.dumps(asked).encode())

@@ -22,11 +22,11 @@ import irsplit.runtime
 from irsplit.base.errors import RemoteError, ServeError
 from irsplit.cli import main
 from irsplit.compilation.delta import write_delta
-from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 TOKEN = "correct horse battery staple"
-ONCE = Patience(attempts=1)
+ONCE = RetryPolicy(attempts=1)
 
 
 @dataclass(frozen=True)

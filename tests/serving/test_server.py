@@ -25,7 +25,7 @@ from grpc_calls import model_infer
 import irsplit
 from irsplit.base.errors import BundleError, ServeError
 from irsplit.runtime.serving.protocol import protobuf
-from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse, Tensor, frame_tensor
+from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse, WireTensor, frame_tensor
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, load_bundles, serving
 from irsplit.runtime.serving.server.service import Service
@@ -142,10 +142,10 @@ def test_requests_that_fit_nothing_are_refused(server, onnx_bundle, tflite_bundl
         (InferRequest("nobody", "", [frame_tensor(frame)]), status.NOT_FOUND),
         (InferRequest("onnx", "", [frame_tensor(frame)]), status.FAILED_PRECONDITION),
         (InferRequest("onnx", "0123456789abcdef", [frame_tensor(frame)]), status.FAILED_PRECONDITION),
-        (InferRequest("onnx", "", [Tensor("frame", "INT8", (len(frame),), frame)]), status.INVALID_ARGUMENT),
-        (InferRequest("onnx", "", [Tensor("frame", "UINT8", (7,), frame)]), status.INVALID_ARGUMENT),
-        (InferRequest("onnx", "", [Tensor("other", "UINT8", (1,), b"1")]), status.INVALID_ARGUMENT),
-        (InferRequest("onnx", "", [Tensor("image", "FP32", (1, 1, 16, 15), bytes(960))]), status.INVALID_ARGUMENT),
+        (InferRequest("onnx", "", [WireTensor("frame", "INT8", (len(frame),), frame)]), status.INVALID_ARGUMENT),
+        (InferRequest("onnx", "", [WireTensor("frame", "UINT8", (7,), frame)]), status.INVALID_ARGUMENT),
+        (InferRequest("onnx", "", [WireTensor("other", "UINT8", (1,), b"1")]), status.INVALID_ARGUMENT),
+        (InferRequest("onnx", "", [WireTensor("image", "FP32", (1, 1, 16, 15), bytes(960))]), status.INVALID_ARGUMENT),
         (InferRequest("onnx", "", []), status.INVALID_ARGUMENT),
     ]
     assert [_raw_infer(server, request) for request, _ in cases] == [code for _, code in cases]

@@ -15,14 +15,14 @@ import irsplit
 import irsplit.runtime
 from irsplit.base.errors import RemoteError, SessionLostError
 from irsplit.runtime.serving.client.pipeline import pipelined
-from irsplit.runtime.serving.client.retry import Patience
+from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.server.server import ServerOptions, serving
 from stock_engines import same_bits
 from transformers import decoder
 
 TOKENS = [{"input_ids": np.array([[token]])} for token in (3, 1, 4, 1, 5, 9)]
 PLACES = {"one visit": ("device", "server"), "two visits": ("device", "server", "device", "server")}
-HASTY = Patience(attempts=2, backoff_s=0.01, breaker_failures=100)
+HASTY = RetryPolicy(attempts=2, backoff_s=0.01, breaker_failures=100)
 
 
 @pytest.fixture(scope="module", params=PLACES)

@@ -11,7 +11,7 @@ from irsplit.base.errors import ModelError, short
 from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.source import SourceNode
-from irsplit.dialects.onnx.wire import Data, Field, Message, fields, read_int, read_ints, read_text
+from irsplit.dialects.onnx.wire import Data, ProtoField, ProtoMessage, fields, read_int, read_ints, read_text
 from irsplit.ir import Attribute, Node
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def read_attributes(node: Node) -> dict[str, Attribute]:
     return {name: value for name, value in found if value is not None}
 
 
-def attribute_tensor(node: Node, name: str) -> Field | None:
+def attribute_tensor(node: Node, name: str) -> ProtoField | None:
     """Where the TensorProto of a tensor attribute lies in the node's buffer. Raises ModelError."""
     if not isinstance(node.native, SourceNode):
         return None
@@ -56,12 +56,12 @@ def attribute_tensor(node: Node, name: str) -> Field | None:
     return None
 
 
-def _messages(node: SourceNode) -> list[Field]:
+def _messages(node: SourceNode) -> list[ProtoField]:
     found = fields(node.buffer.view, node.message.start, node.message.stop)
     return [field for field in found if field.key == schema.NODE_ATTRIBUTE]
 
 
-def body_messages(data: Data, node: Field) -> list[Field]:
+def body_messages(data: Data, node: ProtoField) -> list[ProtoField]:
     """The GraphProtos in the attributes of a NodeProto, in order."""
     return [
         body
@@ -72,7 +72,7 @@ def body_messages(data: Data, node: Field) -> list[Field]:
     ]
 
 
-def _attribute(data: Data, message: Field) -> tuple[str, Attribute]:
+def _attribute(data: Data, message: ProtoField) -> tuple[str, Attribute]:
     name, value = "", None
     integers: list[int] = []
     floats: list[float] = []
@@ -99,9 +99,9 @@ def _attribute(data: Data, message: Field) -> tuple[str, Attribute]:
     return name, value if value is not None else integers or floats or strings or None
 
 
-def attribute_message(name: str, value: Attribute) -> Message:
+def attribute_message(name: str, value: Attribute) -> ProtoMessage:
     """An AttributeProto; a list has the type of its first item, an empty one is a list of integers."""
-    message = Message()
+    message = ProtoMessage()
     message.text(schema.ATTRIBUTE_NAME, name)
     match value:
         case int():
@@ -121,7 +121,7 @@ def attribute_message(name: str, value: Attribute) -> Message:
     return message
 
 
-def _list(message: Message, items: Sequence[Attribute]) -> int:
+def _list(message: ProtoMessage, items: Sequence[Attribute]) -> int:
     if items and isinstance(items[0], str | bytes):
         for item in items:
             message.bytes(schema.ATTRIBUTE_STRINGS, _bytes(item))

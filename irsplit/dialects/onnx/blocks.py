@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 from irsplit.base.lazy import LazyModule
-from irsplit.dialects.onnx.wire import Message, Span
+from irsplit.dialects.onnx.wire import ProtoMessage, ProtoSpan
 from irsplit.ir import Buffer
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class BlockWriter:
             source.close()
         self._file.close()
 
-    def message(self, message: Message) -> None:
+    def message(self, message: ProtoMessage) -> None:
         for part in message.parts:
-            if isinstance(part, Span):
+            if isinstance(part, ProtoSpan):
                 self.span(part)
             else:
                 self.bytes(part)
@@ -61,7 +61,7 @@ class BlockWriter:
         self._file.write(data)
         self.position += len(data)
 
-    def span(self, span: Span) -> None:
+    def span(self, span: ProtoSpan) -> None:
         size = span.stop - span.start
         if span.buffer.path is None:
             self.bytes(span.buffer.view[span.start : span.stop])

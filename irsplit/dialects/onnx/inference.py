@@ -12,7 +12,7 @@ from irsplit.dialects.onnx.attributes import body_messages
 from irsplit.dialects.onnx.native import Inference, InferenceError, bounds_for
 from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import Field, fields, scan
+from irsplit.dialects.onnx.wire import ProtoField, fields, scan
 from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, walk
 
 _log = getLogger("irsplit")
@@ -88,7 +88,7 @@ def _ask_onnx(model: Model, inference: Inference) -> bool:
     return inference.followed
 
 
-def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: Field) -> None:
+def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: ProtoField) -> None:
     """Take the types of a graph from the GraphProto in the answer, whose nodes are in the order of `nodes`."""
     shared: dict[bytes, Type | None] = {}
     types: dict[str, Type | None] = {}
@@ -101,7 +101,7 @@ def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: Field)
             # A Constant node of a body that was read as a weight has no node in the IR.
             node = nodes.get(position)
             if node is not None and node.graphs:
-                for body, inner in zip(node.graphs, body_messages(data, Field(*found)), strict=True):
+                for body, inner in zip(node.graphs, body_messages(data, ProtoField(*found)), strict=True):
                     _learn(body, {each.native.position: each for each in body.nodes}, data, inner)
             position += 1
     _sharpen(graph.values(), types)

@@ -12,9 +12,9 @@ from irsplit.dialects.onnx.inference import infer_types
 from irsplit.dialects.onnx.native import Inference
 from irsplit.dialects.onnx.order import in_order
 from irsplit.dialects.onnx.source import Annotation, FunctionKey, SourceGraph, SourceModel, SourceNode
-from irsplit.dialects.onnx.tensors import Tensor, read_sparse, read_tensor
+from irsplit.dialects.onnx.tensors import OnnxTensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import Data, Field, WireError, fields, read_int, read_text, scan
+from irsplit.dialects.onnx.wire import Data, ProtoField, WireError, fields, read_int, read_text, scan
 from irsplit.ir import (
     DEEPEST_BODIES,
     Buffer,
@@ -69,14 +69,14 @@ def may_hold_bodies(attribute: Data) -> bool:
     return len(attribute) >= _SMALL or not _BODY_KEYS.isdisjoint(attribute)
 
 
-def _leaves_types_out(graph: Iterable[Field]) -> bool:
+def _leaves_types_out(graph: Iterable[ProtoField]) -> bool:
     """Whether a GraphProto with these fields has fewer types than nodes; a look at each of them may show more."""
     keys = Counter(field.key for field in graph)
     return keys[schema.GRAPH_VALUE_INFO] + keys[schema.GRAPH_OUTPUT] < keys[schema.GRAPH_NODE]
 
 
 class _Head(NamedTuple):
-    message: Field
+    message: ProtoField
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     name: str
@@ -84,7 +84,7 @@ class _Head(NamedTuple):
     domain: str
     overload: str
     attributes: list[tuple[int, int]]
-    weight: Field | None
+    weight: ProtoField | None
     """The tensor of a Constant node that lies in another file."""
 
 
@@ -134,7 +134,7 @@ class _Reader:
             if bytes(self.data[place]) == magic and (magic or not len(self.data)):
                 raise ModelError(f"{self.path}: not an ONNX model: {advice}")
 
-    def opset(self, message: Field) -> tuple[str, int]:
+    def opset(self, message: ProtoField) -> tuple[str, int]:
         domain, version = "", 0
         for field in fields(self.data, message.start, message.stop):
             if field.key == schema.OPSET_DOMAIN:
@@ -145,7 +145,7 @@ class _Reader:
 
     # -- functions ----------------------------------------------------------------------------------------------
 
-    def declare_function(self, message: Field) -> None:
+    def declare_function(self, message: ProtoField) -> None:
         domain = name = overload = ""
         for field in fields(self.data, message.start, message.stop):
             match field.key:
@@ -162,12 +162,12 @@ class _Reader:
             raise ModelError(f"{self.path}: function '{short(domain)}.{short(name)}' is defined twice; remove one")
         self.functions[key] = Graph(".".join(part for part in key if part))
 
-    def fill_function(self, message: Field, graph: Graph) -> None:
+    def fill_function(self, message: ProtoField, graph: Graph) -> None:
         source = SourceGraph()
         graph.native = source
         found = fields(self.data, message.start, message.stop)
         source.order = tuple(dict.fromkeys(field.key for field in found))
-        nodes: list[Field] = []
+        nodes: list[ProtoField] = []
         outputs: list[str] = []
         scope: dict[str, Value] = {}
         for field in found:
@@ -213,7 +213,7 @@ class _Reader:
 
     # -- graphs -------------------------------------------------------------------------------------------------
 
-    def graph(self, message: Field, outer: list[dict[str, Value]]) -> Graph:
+    def graph(self, message: ProtoField, outer: list[dict[str, Value]]) -> Graph:
         if len(outer) > DEEPEST_BODIES:
             raise ModelError(f"{self.path}: bodies are nested deeper than {DEEPEST_BODIES}; the file is damaged")
         graph, source = Graph(""), SourceGraph()
@@ -222,10 +222,10 @@ class _Reader:
         if not outer and _leaves_types_out(found):
             self.inference.start()
         source.order = tuple(dict.fromkeys(field.key for field in found))
-        nodes: list[Field] = []
+        nodes: list[ProtoField] = []
         inputs: list[str] = []
         outputs: list[str] = []
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, OnnxTensor] = {}
         for field in found:
             match field.key:
                 case schema.GRAPH_NODE:
@@ -261,20 +261,20 @@ class _Reader:
         self.fill(graph, source, nodes, outputs, [*outer, scope])
         return graph
 
-    def add_tensor(self, tensors: dict[str, Tensor], tensor: Tensor) -> None:
+    def add_tensor(self, tensors: dict[str, OnnxTensor], tensor: OnnxTensor) -> None:
         if not tensor.name or tensor.name in tensors:
             what = f"two initializers are named '{short(tensor.name)}'" if tensor.name else "an initializer has no name"
             raise ModelError(f"{self.path}: {what}; give each a name of its own")
         tensors[tensor.name] = tensor
 
-    def add_info(self, infos: dict[str, Field], source: SourceGraph, field: Field) -> str:
+    def add_info(self, infos: dict[str, ProtoField], source: SourceGraph, field: ProtoField) -> str:
         name, type = read_info(self.data, field.start, field.stop, self.types)
         if type is not None or name not in source.types:
             source.types[name] = type
         infos[name] = field
         return name
 
-    def annotation(self, message: Field) -> Annotation:
+    def annotation(self, message: ProtoField) -> Annotation:
         name, parameters = "", list[str]()
         for field in fields(self.data, message.start, message.stop):
             if field.key == schema.ANNOTATION_TENSOR:
@@ -300,7 +300,7 @@ class _Reader:
         self,
         graph: Graph,
         source: SourceGraph,
-        messages: list[Field],
+        messages: list[ProtoField],
         outputs: list[str],
         scopes: list[dict[str, Value]],
     ) -> None:
@@ -326,7 +326,7 @@ class _Reader:
         graph.outputs = [self.resolve(name, scopes, graph) for name in outputs]
         source.types = {name: value.type for name, value in scope.items()}
 
-    def head(self, message: Field) -> _Head:
+    def head(self, message: ProtoField) -> _Head:
         """What a NodeProto says of itself; of its attributes only those that may hold bodies, and where they lie."""
         start, stop = message.start, message.stop
         data = self.data[start:stop]
@@ -335,7 +335,7 @@ class _Reader:
         inputs: list[str] = []
         outputs: list[str] = []
         attributes: list[tuple[int, int]] = []
-        external: list[Field] = []
+        external: list[ProtoField] = []
         name = op = domain = overload = ""
         for key, _, begin, end in scan(data, 0, stop - start, start):
             if key == schema.NODE_INPUT:
@@ -384,11 +384,11 @@ class _Reader:
         node.random = operators.is_random(node)
         return node
 
-    def bodies(self, start: int, stop: int) -> list[Field]:
+    def bodies(self, start: int, stop: int) -> list[ProtoField]:
         """The graphs in the attribute at data[start:stop]."""
         return [field for field in fields(self.data, start, stop) if field.key in schema.ATTRIBUTE_BODIES]
 
-    def external_tensors(self, start: int, stop: int) -> list[Field]:
+    def external_tensors(self, start: int, stop: int) -> list[ProtoField]:
         """The tensors of the attribute at data[start:stop] that lie in other files."""
         return [
             tensor

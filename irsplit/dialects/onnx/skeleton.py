@@ -7,7 +7,7 @@ from irsplit.dialects.onnx.attributes import attribute_message, read_attributes
 from irsplit.dialects.onnx.source import SourceGraph, SourceNode
 from irsplit.dialects.onnx.tensors import SPARSE
 from irsplit.dialects.onnx.weights import SMALLEST_EXTERNAL, Weights, stub
-from irsplit.dialects.onnx.wire import Message, Span, fields
+from irsplit.dialects.onnx.wire import ProtoMessage, ProtoSpan, fields
 from irsplit.dialects.onnx.writer import ModelWriter
 from irsplit.ir import Attribute, Graph, Model, Node, Value
 
@@ -41,14 +41,14 @@ class Skeleton(ModelWriter):
     def outputs(self, graph: Graph) -> list[Value]:
         return list(dict.fromkeys((*graph.outputs, *self.results))) if graph is self.entry else graph.outputs
 
-    def nodes(self, message: Message, key: int, graph: Graph, source: SourceGraph) -> None:
+    def nodes(self, message: ProtoMessage, key: int, graph: Graph, source: SourceGraph) -> None:
         for node in graph.nodes:
             native: SourceNode = node.native
             known = _STAND_INS.get(node.op) if self.stubs else None
             if known is not None:
                 message.message(key, known(node))
             elif self.stubs and native.message.stop - native.message.start >= _SLIM_FROM:
-                message.message(key, _slim(Span(native.buffer, native.message.start, native.message.stop), "node"))
+                message.message(key, _slim(ProtoSpan(native.buffer, native.message.start, native.message.stop), "node"))
             else:
                 message.span(native.buffer, native.message.head, native.message.stop)
 
@@ -58,12 +58,12 @@ def _is_left_out(value: Value) -> bool:
     return constant is not None and (constant.length >= _LARGEST_SHAPE or constant.encoding == SPARSE)
 
 
-def _same(node: Node) -> Message:
+def _same(node: Node) -> ProtoMessage:
     """An operator whose result has the type of its first operand."""
     return _message("Identity", node)
 
 
-def _crop(node: Node) -> Message:
+def _crop(node: Node) -> ProtoMessage:
     """The experimental Crop takes a border (left, top, right, bottom) off the last two of four axes."""
     border = read_attributes(node).get("border")
     left, top, right, bottom = border if isinstance(border, list) and len(border) == 4 else (0, 0, 0, 0)
@@ -71,8 +71,8 @@ def _crop(node: Node) -> Message:
     return _message("Slice", node, starts=[top, left], ends=ends, axes=[2, 3])
 
 
-def _message(operator: str, node: Node, **attributes: Attribute) -> Message:
-    message = Message()
+def _message(operator: str, node: Node, **attributes: Attribute) -> ProtoMessage:
+    message = ProtoMessage()
     message.texts(schema.NODE_INPUT, [value.name for value in node.inputs[:1] if value is not None])
     message.texts(schema.NODE_OUTPUT, [value.name for value in node.outputs[:1] if value is not None])
     message.text(schema.NODE_OP, operator)
@@ -81,7 +81,7 @@ def _message(operator: str, node: Node, **attributes: Attribute) -> Message:
     return message
 
 
-_STAND_INS: dict[str, Callable[[Node], Message]] = {
+_STAND_INS: dict[str, Callable[[Node], ProtoMessage]] = {
     "onnx.Affine": _same,
     "onnx.Crop": _crop,
     "onnx.ImageScaler": _same,
@@ -103,14 +103,14 @@ _CHILDREN: dict[str, dict[int, str]] = {
 """Where in a message other messages lie that may hold tensors."""
 
 
-def _slim(span: Span, kind: str) -> Message:
+def _slim(span: ProtoSpan, kind: str) -> ProtoMessage:
     """The message with every large tensor in it as a stub that says dimensions and element type alone."""
     if kind == "tensor":
         return stub(span)
-    message, children = Message(), _CHILDREN[kind]
+    message, children = ProtoMessage(), _CHILDREN[kind]
     for field in fields(span.buffer.view, span.start, span.stop):
         if field.key in children and field.stop - field.start >= SMALLEST_EXTERNAL:
-            message.message(field.key, _slim(Span(span.buffer, field.start, field.stop), children[field.key]))
+            message.message(field.key, _slim(ProtoSpan(span.buffer, field.start, field.stop), children[field.key]))
         else:
             message.span(span.buffer, field.head, field.stop)
     return message

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from irsplit.dialects.onnx.wire import Field
+from irsplit.dialects.onnx.wire import ProtoField
 from irsplit.ir import Buffer, Graph, Type
 
 
@@ -11,7 +11,7 @@ class SourceNode(NamedTuple):
     """`Node.native`: the NodeProto, and the wiring it spells. A node whose wiring still reads so is copied verbatim."""
 
     buffer: Buffer
-    message: Field
+    message: ProtoField
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     position: int
@@ -23,7 +23,7 @@ class Annotation(NamedTuple):
 
     tensor: str
     parameters: tuple[str, ...]
-    message: Field
+    message: ProtoField
 
 
 @dataclass(slots=True)
@@ -32,16 +32,16 @@ class SourceGraph:
 
     order: tuple[int, ...] = ()
     """The keys of the fields in order of first appearance."""
-    rest: list[Field] = field(default_factory=list[Field])
+    rest: list[ProtoField] = field(default_factory=list[ProtoField])
     """Fields that are neither nodes nor named below: the name, documentation, metadata, whatever is unknown here."""
     node_count: int = 0
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
-    inputs: dict[str, Field] = field(default_factory=dict[str, Field])
-    outputs: dict[str, Field] = field(default_factory=dict[str, Field])
-    value_info: dict[str, Field] = field(default_factory=dict[str, Field])
-    initializers: dict[str, Field] = field(default_factory=dict[str, Field])
-    sparse: dict[str, Field] = field(default_factory=dict[str, Field])
+    inputs: dict[str, ProtoField] = field(default_factory=dict[str, ProtoField])
+    outputs: dict[str, ProtoField] = field(default_factory=dict[str, ProtoField])
+    value_info: dict[str, ProtoField] = field(default_factory=dict[str, ProtoField])
+    initializers: dict[str, ProtoField] = field(default_factory=dict[str, ProtoField])
+    sparse: dict[str, ProtoField] = field(default_factory=dict[str, ProtoField])
     annotations: list[Annotation] = field(default_factory=list[Annotation])
     types: dict[str, Type | None] = field(default_factory=dict[str, Type | None])
     """The type of every value as the IR had it after reading: a value whose type is still so keeps its ValueInfo."""
@@ -56,7 +56,7 @@ class SourceModel:
     """`Model.native`: the file, its ModelProto's fields in order, and the functions by key."""
 
     buffer: Buffer
-    fields: list[Field]
+    fields: list[ProtoField]
     ir_version: int
     opsets: dict[str, int]
     functions: dict[FunctionKey, Graph]

@@ -32,13 +32,13 @@ _PACKED_AS_RAW = (schema.TENSOR_FLOATS_PACKED, schema.TENSOR_DOUBLES_PACKED)
 """Packed floats and doubles are the very bytes that raw data would be."""
 
 
-class Tensor(NamedTuple):
+class OnnxTensor(NamedTuple):
     name: str
     type: Type
     constant: Constant
 
 
-def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles, called: str = "") -> Tensor:
+def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles, called: str = "") -> OnnxTensor:
     """The tensor at buffer[start:stop], `called` so where it has no name of its own.
 
     Raises ModelError for external data out of reach, WireError for bad sizes.
@@ -68,18 +68,18 @@ def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles, called:
     type = element_type(code, tuple(dims))
     size = type.size_bytes() if isinstance(type, TensorType) else None
     if external:
-        return Tensor(name, type, files.constant(name, entries, size))
+        return OnnxTensor(name, type, files.constant(name, entries, size))
     if raw is None and size is not None and packed is not None and packed[1] - packed[0] == size:
         raw = packed
     if raw is None:
-        return Tensor(name, type, Constant(buffer, start, stop - start, TENSOR))
+        return OnnxTensor(name, type, Constant(buffer, start, stop - start, TENSOR))
     begin, end = raw
     if size is not None and end - begin != size:
         raise WireError(begin, f"tensor '{short(name)}' needs {size} bytes of data, but has {end - begin}")
-    return Tensor(name, type, Constant(buffer, begin, end - begin))
+    return OnnxTensor(name, type, Constant(buffer, begin, end - begin))
 
 
-def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Tensor:
+def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> OnnxTensor:
     """The sparse tensor at buffer[start:stop]; its name is that of its values."""
     data = buffer.view
     dims: list[int] = []
@@ -94,7 +94,7 @@ def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Tens
     _check_dims(dims, values.name, start)
     dense = values.type
     type = TensorType(dense.dtype, tuple(dims)) if isinstance(dense, TensorType) else dense
-    return Tensor(values.name, type, Constant(buffer, start, stop - start, SPARSE))
+    return OnnxTensor(values.name, type, Constant(buffer, start, stop - start, SPARSE))
 
 
 def _check_dims(dims: list[int], name: str, start: int) -> None:

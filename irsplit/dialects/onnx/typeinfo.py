@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from irsplit.dialects.onnx import schema
-from irsplit.dialects.onnx.wire import Data, Field, Message, WireError, fields, read_int, read_text, scan
+from irsplit.dialects.onnx.wire import Data, ProtoField, ProtoMessage, WireError, fields, read_int, read_text, scan
 from irsplit.ir import Dim, OpaqueType, TensorType, Type
 
 MOST_DIMS = 255
@@ -52,7 +52,7 @@ def read_type(data: Data, start: int, stop: int, depth: int = 0) -> Type | None:
     return None
 
 
-def _tensor(data: Data, message: Field) -> Type | None:
+def _tensor(data: Data, message: ProtoField) -> Type | None:
     code, shape = 0, None
     for field in fields(data, message.start, message.stop):
         if field.key == schema.ELEMENT_TYPE:
@@ -65,7 +65,7 @@ def _tensor(data: Data, message: Field) -> Type | None:
     return element_type(code, shape) if code else None
 
 
-def _dim(data: Data, message: Field) -> Dim:
+def _dim(data: Data, message: ProtoField) -> Dim:
     for field in fields(data, message.start, message.stop):
         if field.key == schema.DIM_VALUE:
             value = read_int(data, field.start, field.stop)
@@ -75,7 +75,7 @@ def _dim(data: Data, message: Field) -> Dim:
     return None
 
 
-def _inner(data: Data, message: Field, key: int, depth: int) -> str:
+def _inner(data: Data, message: ProtoField, key: int, depth: int) -> str:
     for field in fields(data, message.start, message.stop):
         if field.key == key:
             return _name(read_type(data, field.start, field.stop, depth + 1))
@@ -88,9 +88,9 @@ def _name(type: Type | None) -> str:
     return "?" if type is None else type.text
 
 
-def value_info(name: str, type: Type | None) -> Message:
+def value_info(name: str, type: Type | None) -> ProtoMessage:
     """A ValueInfoProto; the name alone when the type cannot be said."""
-    info = Message()
+    info = ProtoMessage()
     info.text(schema.INFO_NAME, name)
     if isinstance(type, TensorType) and type.dtype in schema.ELEMENT_CODES:
         info.bytes(schema.INFO_TYPE, _spelled(type))
@@ -100,18 +100,18 @@ def value_info(name: str, type: Type | None) -> Message:
 @lru_cache(4096)
 def _spelled(type: TensorType) -> bytes:
     """The TypeProto of a tensor type."""
-    tensor = Message()
+    tensor = ProtoMessage()
     tensor.number(schema.ELEMENT_TYPE, schema.ELEMENT_CODES[type.dtype])
     if type.shape is not None:
-        shape = Message()
+        shape = ProtoMessage()
         for size in type.shape:
-            dim = Message()
+            dim = ProtoMessage()
             if isinstance(size, int):
                 dim.number(schema.DIM_VALUE, size)
             elif size is not None:
                 dim.text(schema.DIM_SYMBOL, size)
             shape.message(schema.SHAPE_DIM, dim)
         tensor.message(schema.ELEMENT_SHAPE, shape)
-    wrapped = Message()
+    wrapped = ProtoMessage()
     wrapped.message(schema.TYPE_TENSOR, tensor)
     return wrapped.tobytes()

@@ -6,7 +6,7 @@ from irsplit.base.errors import UnsupportedError
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.blocks import BlockWriter, share
 from irsplit.dialects.onnx.tensors import SPARSE, TENSOR
-from irsplit.dialects.onnx.wire import Message, Span, fields
+from irsplit.dialects.onnx.wire import ProtoMessage, ProtoSpan, fields
 from irsplit.ir import Buffer, Constant, TensorType, Value
 
 SMALLEST_EXTERNAL = 1024
@@ -16,7 +16,7 @@ _ALIGNMENTS = ((64 * 1024, _PAGE), (0, 64))
 """(size from which on, alignment in the data file): engines map large tensors straight from the file."""
 _STORAGE_KEYS = frozenset({schema.TENSOR_RAW, schema.TENSOR_EXTERNAL, schema.TENSOR_LOCATION})
 
-Origin = Span | None
+SourceSpan = ProtoSpan | None
 """The payload of the TensorProto that a constant was read from."""
 
 
@@ -35,7 +35,7 @@ class Weights:
         self._places: dict[tuple[Buffer, int, int], int] = {}
         self._end = 0
 
-    def is_verbatim(self, value: Value, origin: Origin) -> bool:
+    def is_verbatim(self, value: Value, origin: SourceSpan) -> bool:
         """Whether the source's TensorProto goes out as it is."""
         constant = value.constant
         if origin is None or constant is None or constant.buffer is not origin.buffer:
@@ -44,12 +44,12 @@ class Weights:
             return False
         return origin.start <= constant.offset and constant.offset + constant.length <= origin.stop
 
-    def tensor(self, value: Value, origin: Origin) -> Message:
+    def tensor(self, value: Value, origin: SourceSpan) -> ProtoMessage:
         """The TensorProto of a constant; `origin` is the payload of the one that it was read from, if any."""
         constant = value.constant
         assert constant is not None
         if origin is not None and self.is_verbatim(value, origin):
-            message = Message()
+            message = ProtoMessage()
             message.span(*origin)
             return message
         message, stop = header(value, origin), constant.offset + constant.length
@@ -82,7 +82,7 @@ class Weights:
             with BlockWriter(files[0]) as file:
                 for (buffer, offset, length), place in self._places.items():
                     file.bytes(bytes(place - file.position))
-                    file.span(Span(buffer, offset, offset + length))
+                    file.span(ProtoSpan(buffer, offset, offset + length))
         for buffer in self.sources:
             assert buffer.path is not None
             files.append(folder / buffer.name)
@@ -94,13 +94,13 @@ def _is_large(constant: Constant) -> bool:
     return constant.encoding == "raw" and constant.length >= SMALLEST_EXTERNAL
 
 
-def header(value: Value, origin: Origin) -> Message:
+def header(value: Value, origin: SourceSpan) -> ProtoMessage:
     """A TensorProto without its elements: that of its origin, or one of name and type."""
     constant, type = value.constant, value.type
     assert constant is not None
     if constant.encoding in (TENSOR, SPARSE):
         raise UnsupportedError(f"constant {value} has elements in ONNX's own encoding, but lost its TensorProto")
-    message = Message()
+    message = ProtoMessage()
     if origin is not None:
         _copy_header(message, origin)
         return message
@@ -114,24 +114,24 @@ def header(value: Value, origin: Origin) -> Message:
     return message
 
 
-def stub(origin: Span) -> Message:
+def stub(origin: ProtoSpan) -> ProtoMessage:
     """The TensorProto with its elements said to lie in a file that does not exist; for those who want types only."""
-    message = Message()
+    message = ProtoMessage()
     _copy_header(message, origin)
     _refer(message, "elsewhere", 0, 0)
     return message
 
 
-def _copy_header(message: Message, origin: Span) -> None:
+def _copy_header(message: ProtoMessage, origin: ProtoSpan) -> None:
     for part in fields(origin.buffer.view, origin.start, origin.stop):
         if part.key not in _STORAGE_KEYS and part.key >> 3 not in schema.TYPED_FIELDS:
             message.span(origin.buffer, part.head, part.stop)
 
 
-def _refer(message: Message, location: str, offset: int, length: int) -> None:
+def _refer(message: ProtoMessage, location: str, offset: int, length: int) -> None:
     """Say that the elements of a tensor lie in another file."""
     for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
-        entry = Message()
+        entry = ProtoMessage()
         entry.text(schema.ENTRY_KEY, key)
         entry.text(schema.ENTRY_VALUE, text)
         message.message(schema.TENSOR_EXTERNAL, entry)

@@ -1,6 +1,6 @@
 """The protobuf wire format: finding fields without parsing them, and building messages out of spans of a file.
 
-A message is never turned into objects: `fields` tells where each field lies, and `Message` gathers fields for the
+A message is never turned into objects: `fields` tells where each field lies, and `ProtoMessage` gathers fields for the
 output, most of them verbatim spans of the source. Payloads are therefore neither read nor copied until the output is
 written, block by block.
 """
@@ -22,7 +22,7 @@ class WireError(ValueError):
         self.offset = offset
 
 
-class Field(NamedTuple):
+class ProtoField(NamedTuple):
     """One field of a message: its key (number << 3 | wire type), where the key starts, and where the payload lies."""
 
     key: int
@@ -34,9 +34,9 @@ class Field(NamedTuple):
 Data = memoryview | bytes
 
 
-def fields(data: Data, start: int, stop: int) -> list[Field]:
+def fields(data: Data, start: int, stop: int) -> list[ProtoField]:
     """The fields of the message at data[start:stop], in order. Raises WireError."""
-    return list(map(Field._make, scan(data, start, stop)))
+    return list(map(ProtoField._make, scan(data, start, stop)))
 
 
 def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, int, int, int]]:
@@ -125,7 +125,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-class Span(NamedTuple):
+class ProtoSpan(NamedTuple):
     """Bytes of a buffer that go to the output as they are."""
 
     buffer: Buffer
@@ -133,7 +133,7 @@ class Span(NamedTuple):
     stop: int
 
 
-class Message:
+class ProtoMessage:
     """A message under construction: bytes and spans in order, with the size known at any time.
 
     Spans that touch in the source become one, so an untouched run of nodes or weights is a single copy.
@@ -142,7 +142,7 @@ class Message:
     __slots__ = ("parts", "size")
 
     def __init__(self) -> None:
-        self.parts: list[bytearray | Span] = []
+        self.parts: list[bytearray | ProtoSpan] = []
         self.size = 0
 
     def raw(self, data: "bytes | bytearray") -> None:
@@ -156,10 +156,10 @@ class Message:
     def span(self, buffer: Buffer, start: int, stop: int) -> None:
         """Whole fields, or a payload whose key and length were given to `raw`, as they lie in `buffer`."""
         last = self.parts[-1] if self.parts else None
-        if isinstance(last, Span) and last.buffer is buffer and last.stop == start:
-            self.parts[-1] = Span(buffer, last.start, stop)
+        if isinstance(last, ProtoSpan) and last.buffer is buffer and last.stop == start:
+            self.parts[-1] = ProtoSpan(buffer, last.start, stop)
         else:
-            self.parts.append(Span(buffer, start, stop))
+            self.parts.append(ProtoSpan(buffer, start, stop))
         self.size += stop - start
 
     def number(self, key: int, value: int) -> None:
@@ -181,10 +181,10 @@ class Message:
         if stop > start:
             self.span(buffer, start, stop)
 
-    def message(self, key: int, message: "Message") -> None:
+    def message(self, key: int, message: "ProtoMessage") -> None:
         self.raw(varint(key) + varint(message.size))
         for part in message.parts:
-            if isinstance(part, Span):
+            if isinstance(part, ProtoSpan):
                 self.span(*part)
             else:
                 self.raw(part)
@@ -192,5 +192,5 @@ class Message:
     def tobytes(self) -> "bytes":
         """The message in memory; for small ones."""
         return b"".join(
-            part.buffer.view[part.start : part.stop] if isinstance(part, Span) else part for part in self.parts
+            part.buffer.view[part.start : part.stop] if isinstance(part, ProtoSpan) else part for part in self.parts
         )

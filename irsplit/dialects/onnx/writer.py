@@ -13,7 +13,7 @@ from irsplit.dialects.onnx.source import Annotation, SourceGraph, SourceModel, S
 from irsplit.dialects.onnx.tensors import SPARSE
 from irsplit.dialects.onnx.typeinfo import read_type, value_info
 from irsplit.dialects.onnx.weights import Weights
-from irsplit.dialects.onnx.wire import Field, Message, Span, fields, read_text
+from irsplit.dialects.onnx.wire import ProtoField, ProtoMessage, ProtoSpan, fields, read_text
 from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, walk
 
 _log = getLogger("irsplit")
@@ -76,8 +76,8 @@ class ModelWriter:
 
     # -- model --------------------------------------------------------------------------------------------------
 
-    def model(self) -> Message:
-        message, buffer = Message(), self.source.buffer
+    def model(self) -> ProtoMessage:
+        message, buffer = ProtoMessage(), self.source.buffer
         functions = self.functions()
         domains = self.domains(functions)
         definitions = iter(self.source.functions.values())
@@ -98,7 +98,7 @@ class ModelWriter:
                 case _:
                     message.span(buffer, field.head, field.stop)
         for domain in self.new_domains():
-            opset = Message()
+            opset = ProtoMessage()
             opset.text(schema.OPSET_DOMAIN, domain)
             opset.number(schema.OPSET_VERSION, 1)
             message.message(schema.MODEL_OPSET, opset)
@@ -130,16 +130,16 @@ class ModelWriter:
         graphs = [self.entry, *functions]
         return {"", *(operators.domain(node) for graph in graphs for node in walk(graph))}
 
-    def opset_domain(self, message: Field) -> str:
+    def opset_domain(self, message: ProtoField) -> str:
         data = self.source.buffer.view
         for field in fields(data, message.start, message.stop):
             if field.key == schema.OPSET_DOMAIN:
                 return operators.plain_domain(read_text(data, field.start, field.stop))
         return ""
 
-    def function(self, graph: Graph) -> Message:
+    def function(self, graph: Graph) -> ProtoMessage:
         source: SourceGraph = graph.native
-        message = Message()
+        message = ProtoMessage()
         for key in source.order:
             if key == schema.FUNCTION_NODE:
                 self.nodes(message, key, graph, source)
@@ -148,9 +148,9 @@ class ModelWriter:
 
     # -- graphs -------------------------------------------------------------------------------------------------
 
-    def graph(self, graph: Graph) -> Message:
+    def graph(self, graph: Graph) -> ProtoMessage:
         source: SourceGraph = graph.native or SourceGraph()
-        message = Message()
+        message = ProtoMessage()
         constants = self.constants(graph, source)
         for key in dict.fromkeys((*source.order, *_GRAPH_KEYS)):
             match key:
@@ -180,7 +180,7 @@ class ModelWriter:
                     self.rest(message, key, source)
         return message
 
-    def initializer(self, message: Message, value: Value, source: SourceGraph) -> None:
+    def initializer(self, message: ProtoMessage, value: Value, source: SourceGraph) -> None:
         if self.weights.is_verbatim(value, self.origin(value, source)):
             field = source.initializers[value.name]
             message.span(self.source.buffer, field.head, field.stop)
@@ -193,9 +193,9 @@ class ModelWriter:
         known = [given.pop(name) for name in (*source.initializers, *source.sparse) if name in given]
         return [*known, *given.values()]
 
-    def origin(self, value: Value, source: SourceGraph) -> Span | None:
+    def origin(self, value: Value, source: SourceGraph) -> ProtoSpan | None:
         field = source.initializers.get(value.name) or source.sparse.get(value.name)
-        return None if field is None else Span(self.source.buffer, field.start, field.stop)
+        return None if field is None else ProtoSpan(self.source.buffer, field.start, field.stop)
 
     def inputs(self, graph: Graph, source: SourceGraph) -> list[Value]:
         """Graph inputs, and in old models the constants; not those that the source, against the rules, did not list."""
@@ -208,7 +208,7 @@ class ModelWriter:
         return graph.outputs
 
     def infos(
-        self, message: Message, key: int, values: Iterable[Value], source: SourceGraph, declared: Mapping[str, Field]
+        self, message: ProtoMessage, key: int, values: Iterable[Value], source: SourceGraph, declared: Mapping[str, ProtoField]
     ) -> None:
         """Graph inputs or outputs: as the source declared them, or with the type that is known now."""
         for value in values:
@@ -220,7 +220,7 @@ class ModelWriter:
             else:
                 message.payload(key, self.source.buffer, field.start, field.stop)
 
-    def equal_info(self, value: Value, source: SourceGraph) -> Field | None:
+    def equal_info(self, value: Value, source: SourceGraph) -> ProtoField | None:
         """A ValueInfoProto of the source, whatever its role there, that says the very type of the value."""
         for declared in (source.inputs, source.outputs, source.value_info):
             field = declared.get(value.name)
@@ -228,14 +228,14 @@ class ModelWriter:
                 return field
         return None
 
-    def declared_type(self, message: Field) -> Type | None:
+    def declared_type(self, message: ProtoField) -> Type | None:
         data = self.source.buffer.view
         for field in fields(data, message.start, message.stop):
             if field.key == schema.INFO_TYPE:
                 return read_type(data, field.start, field.stop)
         return None
 
-    def value_infos(self, message: Message, graph: Graph, source: SourceGraph) -> None:
+    def value_infos(self, message: ProtoMessage, graph: Graph, source: SourceGraph) -> None:
         """Types of inner values: those that the source says, and of what new operators give that no inference knows.
 
         What the source says of no value at all stays in a whole model only.
@@ -262,21 +262,21 @@ class ModelWriter:
             each for each in source.annotations if each.tensor in names or (whole and each.tensor not in source.types)
         ]
 
-    def parameters(self, graph: Graph, source: SourceGraph) -> list[Field]:
+    def parameters(self, graph: Graph, source: SourceGraph) -> list[ProtoField]:
         """Initializers that only annotations mention: a segment may have lost them."""
         annotations = self.annotations(graph, source)
         names = {value.name for value in graph.values()} if annotations else set[str]()
         wanted = dict.fromkeys(name for annotation in annotations for name in annotation.parameters)
         return [source.initializers[name] for name in wanted if name in source.initializers and name not in names]
 
-    def rest(self, message: Message, key: int, source: SourceGraph) -> None:
+    def rest(self, message: ProtoMessage, key: int, source: SourceGraph) -> None:
         for field in source.rest:
             if field.key == key:
                 message.span(self.source.buffer, field.head, field.stop)
 
     # -- nodes --------------------------------------------------------------------------------------------------
 
-    def nodes(self, message: Message, key: int, graph: Graph, source: SourceGraph) -> None:
+    def nodes(self, message: ProtoMessage, key: int, graph: Graph, source: SourceGraph) -> None:
         nodes = graph.nodes if self.is_segment else _source_order(graph.nodes, source)
         for node in nodes:
             if self.is_untouched(node):
@@ -310,9 +310,9 @@ class ModelWriter:
             and len(constants) == len(source.initializers) + len(source.sparse)
         )
 
-    def node(self, node: Node) -> Message:
+    def node(self, node: Node) -> ProtoMessage:
         """A NodeProto with the wiring of the IR and everything else as it was."""
-        message = Message()
+        message = ProtoMessage()
         message.texts(schema.NODE_INPUT, _names(node.inputs))
         message.texts(schema.NODE_OUTPUT, _names(node.outputs))
         if not isinstance(node.native, SourceNode):
@@ -326,8 +326,8 @@ class ModelWriter:
                 message.span(buffer, field.head, field.stop)
         return message
 
-    def attribute(self, buffer: Buffer, message: Field, bodies: Iterator[Graph]) -> Message:
-        rebuilt = Message()
+    def attribute(self, buffer: Buffer, message: ProtoField, bodies: Iterator[Graph]) -> ProtoMessage:
+        rebuilt = ProtoMessage()
         for field in fields(buffer.view, message.start, message.stop):
             if field.key in schema.ATTRIBUTE_BODIES:
                 rebuilt.message(field.key, self.graph(next(bodies)))
@@ -335,7 +335,7 @@ class ModelWriter:
                 rebuilt.span(buffer, field.head, field.stop)
         return rebuilt
 
-    def new_node(self, message: Message, node: Node) -> None:
+    def new_node(self, message: ProtoMessage, node: Node) -> None:
         """The rest of a node that a pass made: name, operator, attributes."""
         message.text(schema.NODE_NAME, node.name)
         message.text(schema.NODE_OP, node.op.rpartition(".")[2])

@@ -17,7 +17,7 @@ from irsplit.dialects.tflite.flatbuffer import (
     UOFFSET,
     VOFFSET,
     VTABLE_HEADER,
-    Field,
+    TableField,
     Layout,
     Table,
     elements,
@@ -78,7 +78,7 @@ class Builder:
         self.out = bytearray(pack("<I4s", 0, identifier))
         self.placed: list[Placed] = []
         self._vtables: dict[bytes, int] = {}
-        self._deferred: list[tuple[int, Field, Payload]] = []
+        self._deferred: list[tuple[int, TableField, Payload]] = []
         self._refer(0, self._table(root))
         self._place_payloads()
 
@@ -97,7 +97,7 @@ class Builder:
             self._point(start, offset, spec, self._copy_reference(table, spec, source.follow(position + offset)))
         return start
 
-    def _copy_reference(self, table: Table, spec: Field, position: int) -> int | None:
+    def _copy_reference(self, table: Table, spec: TableField, position: int) -> int | None:
         """Copy what the field `spec` of `table` refers to, which is at `position`; None for a union without a type."""
         source = table.source
         if spec.kind == "numbers":
@@ -150,7 +150,7 @@ class Builder:
                 self._point(start, offset, spec, self._copy_reference(source, spec, child))
         return start
 
-    def _reference(self, spec: Field, value: FieldValue) -> int:
+    def _reference(self, spec: TableField, value: FieldValue) -> int:
         """Append the new value of a field that refers."""
         if isinstance(value, Table | Edit):
             return self._table(value)
@@ -179,7 +179,7 @@ class Builder:
             self.out += vtable
         return at
 
-    def _point(self, start: int, offset: int, spec: Field, child: int | None) -> None:
+    def _point(self, start: int, offset: int, spec: TableField, child: int | None) -> None:
         """Make the field at `offset` of the table at `start` refer to `child`; without one the field is absent."""
         if child is not None:
             self._refer(start + offset, child)
@@ -232,7 +232,7 @@ class Builder:
                 SCALARS["u64"].pack_into(self.out, position, places[key])
 
 
-def _set_inline(body: bytearray, offsets: list[int], phase: int, spec: Field, value: FieldValue) -> None:
+def _set_inline(body: bytearray, offsets: list[int], phase: int, spec: TableField, value: FieldValue) -> None:
     """Set a field in the bytes of a table at `phase`: a scalar by value, anything else by making room for an offset."""
     plain = spec.kind == "scalar" and isinstance(value, int | float)
     if value is None:

@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 from irsplit.base.errors import ModelError, UnsupportedError
 from irsplit.dialects.tflite.schema import TABLES, UNIONS
 
-Kind = Literal["scalar", "text", "table", "union", "numbers", "texts", "tables"]
+FieldKind = Literal["scalar", "text", "table", "union", "numbers", "texts", "tables"]
 SCALARS: dict[str, Struct] = {
     "bool": Struct("<?"), "i8": Struct("<b"), "u8": Struct("<B"), "i16": Struct("<h"), "u16": Struct("<H"),
     "i32": Struct("<i"), "u32": Struct("<I"), "i64": Struct("<q"), "u64": Struct("<Q"), "f32": Struct("<f"),
@@ -28,12 +28,12 @@ VISITS_PER_BYTE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class TableField:
     """A field of the schema. `target` names a table or union; `code` is the struct code of a scalar or an element."""
 
     name: str
     slot: int
-    kind: Kind
+    kind: FieldKind
     target: str
     code: Struct
     default: int | float
@@ -54,18 +54,18 @@ class Layout:
     """What the schema says of a table; `slots` has None for slots without a known field."""
 
     name: str
-    slots: tuple[Field | None, ...]
-    fields: dict[str, Field]
+    slots: tuple[TableField | None, ...]
+    fields: dict[str, TableField]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TableShape:
     """One vtable read by one layout: `offsets` of the slots in the table (0: absent), and the fields that refer."""
 
     vtable: bytes
     size: int
     offsets: tuple[int, ...]
-    references: tuple[tuple[int, Field], ...]
+    references: tuple[tuple[int, TableField], ...]
 
 
 @cache
@@ -76,17 +76,17 @@ def layout(name: str) -> Layout:
     return Layout(name, slots, {field.name: field for field in slots if field is not None})
 
 
-def _field(slot: int, word: str) -> Field:
+def _field(slot: int, word: str) -> TableField:
     name, _, rest = word.partition(":")
     kind, _, default = rest.partition("=")
     target = kind.strip("[]")
     code = SCALARS.get(target, UOFFSET)
     value = 0 if not default else {"True": 1, "False": 0}.get(default) or float(default)
     number = value if target in ("f32", "f64") else int(value)
-    return Field(name, slot, _kind_of(target, vector=kind.startswith("[")), target, code, number)
+    return TableField(name, slot, _kind_of(target, vector=kind.startswith("[")), target, code, number)
 
 
-def _kind_of(target: str, *, vector: bool) -> Kind:
+def _kind_of(target: str, *, vector: bool) -> FieldKind:
     if target in SCALARS:
         return "numbers" if vector else "scalar"
     if target == "str":
@@ -103,7 +103,7 @@ class Flatbuffer:
         self.data = data
         self.name = name
         self.size = len(data)
-        self._shapes: dict[tuple[str, int], Shape] = {}
+        self._shapes: dict[tuple[str, int], TableShape] = {}
         self.start()
 
     def start(self) -> None:
@@ -151,7 +151,7 @@ class Flatbuffer:
         if self._visits_left < 0:
             self.fail(position, "its tables refer to each other more often than the file has bytes")
 
-    def shape(self, layout: Layout, position: int) -> Shape:
+    def shape(self, layout: Layout, position: int) -> TableShape:
         """The shape of the table at `position`, checked: the table and all its fields lie in the file."""
         if position + OFFSET_SIZE > self.size:
             self.fail(position, f"the file ends after {self.size} bytes")
@@ -164,7 +164,7 @@ class Flatbuffer:
             self.fail(position, f"a {layout.name} table of {shape.size} bytes runs beyond the end of the file")
         return shape
 
-    def _read_shape(self, layout: Layout, position: int) -> Shape:
+    def _read_shape(self, layout: Layout, position: int) -> TableShape:
         if position < 0 or position + VTABLE_HEADER > self.size:
             self.fail(position, f"the vtable of a {layout.name} table lies outside the file ({self.size} bytes)")
         length, size = unpack_from("<HH", self.data, position)
@@ -174,7 +174,7 @@ class Flatbuffer:
             )
         raw = bytes(self.data[position : position + length])
         offsets: tuple[int, ...] = unpack_from(f"<{length // 2 - 2}H", raw, VTABLE_HEADER)
-        references: list[tuple[int, Field]] = []
+        references: list[tuple[int, TableField]] = []
         for slot, offset in enumerate(offsets):
             field = layout.slots[slot] if slot < len(layout.slots) else None
             if not offset:
@@ -187,7 +187,7 @@ class Flatbuffer:
             if field.kind != "scalar":
                 references.append((offset, field))
         padded = offsets + (0,) * (len(layout.slots) - len(offsets))
-        return Shape(raw, size, padded, tuple(references))
+        return TableShape(raw, size, padded, tuple(references))
 
     def _refuse_unknown(self, layout: Layout, slot: int, offset: int, offsets: tuple[int, ...], size: int) -> None:
         """A field that the schema does not know is kept when it can only be a scalar: what it refers to would be lost.
@@ -279,7 +279,7 @@ def elements(source: Flatbuffer, position: int) -> Iterator[int]:
     return map(source.follow, range(start, start + count * OFFSET_SIZE, OFFSET_SIZE))
 
 
-def target(table: Table, field: Field) -> Layout | None:
+def target(table: Table, field: TableField) -> Layout | None:
     """The layout of what a field of kind table or union refers to; None for a union without a member.
 
     Raises UnsupportedError for a union member that the schema does not know.

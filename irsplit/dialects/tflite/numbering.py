@@ -18,7 +18,7 @@ CodeKey = int | str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tensor:
+class NumberedTensor:
     """A tensor to write: one of the source, of a value, or both."""
 
     native: TensorNative | None
@@ -48,7 +48,7 @@ class Tensors:
     def __init__(self, graph: Graph, *, whole: bool) -> None:
         self.of_value: dict[Value, int] = {}
         self.of_native: dict[TensorNative, int] = {}
-        tensors: list[Tensor] = []
+        tensors: list[NumberedTensor] = []
         taken: dict[TensorNative, Value] = {}
         shared: list[Value] = []
         for value in dict.fromkeys(_values(graph, whole=whole)):
@@ -60,9 +60,9 @@ class Tensors:
                     continue
             elif native is not None:
                 taken[native] = value
-            tensors.append(Tensor(native, value))
+            tensors.append(NumberedTensor(native, value))
         riders = dict.fromkeys(_riders(graph, taken, whole=whole))
-        tensors.extend(Tensor(native, None) for native in riders if native not in taken)
+        tensors.extend(NumberedTensor(native, None) for native in riders if native not in taken)
         self.tensors = sorted(tensors, key=lambda tensor: 1 << 32 if tensor.native is None else tensor.native.index)
         for number, tensor in enumerate(self.tensors):
             if tensor.value is not None:
@@ -93,7 +93,7 @@ class Numbering:
         codes: dict[CodeKey, None] = {code_key(node): None for graph in graphs for node in graph.nodes}
         self.codes = _numbers(codes, range(len(model.codes)) if whole else ())
 
-    def buffer(self, tensor: Tensor) -> int:
+    def buffer(self, tensor: NumberedTensor) -> int:
         return self.buffers.get(tensor.buffer(whole=self.whole), 0)
 
 

@@ -7,7 +7,7 @@ from the file's start and change when the archive moves.
 from collections.abc import Iterable
 from struct import Struct
 
-from irsplit.dialects.tflite.flatbuffer import Field, Flatbuffer, Table, elements, layout, target
+from irsplit.dialects.tflite.flatbuffer import TableField, Flatbuffer, Table, elements, layout, target
 from irsplit.ir import Buffer, Constant
 
 END_SIGNATURE, ENTRY_SIGNATURE = b"PK\x05\x06", b"PK\x01\x02"
@@ -76,7 +76,7 @@ def _end(root: Table) -> int:
     return end
 
 
-def _reach(table: Table, spec: Field, position: int) -> tuple[list[Table], int]:
+def _reach(table: Table, spec: TableField, position: int) -> tuple[list[Table], int]:
     """The tables that a field refers to, and the first byte behind its vector or strings."""
     source = table.source
     if spec.kind in ("table", "union"):

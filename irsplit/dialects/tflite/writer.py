@@ -10,7 +10,7 @@ from irsplit.dialects.tflite.file import write_file
 from irsplit.dialects.tflite.flatbuffer import Table
 from irsplit.dialects.tflite.initialisers import has_initialisers, with_initialisers
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative
-from irsplit.dialects.tflite.numbering import BufferKey, CodeKey, Numbering, Tensor, Tensors, code_key
+from irsplit.dialects.tflite.numbering import BufferKey, CodeKey, Numbering, NumberedTensor, Tensors, code_key
 from irsplit.dialects.tflite.operators import CALLS
 from irsplit.dialects.tflite.reader import IDENTIFIER
 from irsplit.dialects.tflite.states import called_graphs
@@ -130,7 +130,7 @@ class _Writer:
             },
         )
 
-    def _tensor(self, tensor: Tensor, tensors: Tensors) -> Table | Edit:
+    def _tensor(self, tensor: NumberedTensor, tensors: Tensors) -> Table | Edit:
         buffer = self.numbers.buffer(tensor)
         if tensor.native is None:
             assert tensor.value is not None, "a tensor comes from the source or from a value"
@@ -143,7 +143,7 @@ class _Writer:
             fields["quantization"] = self._quantization(tensor, tensors)
         return edit(table, **fields) if fields else table
 
-    def _quantization(self, tensor: Tensor, tensors: Tensors) -> Edit | None:
+    def _quantization(self, tensor: NumberedTensor, tensors: Tensors) -> Edit | None:
         """The quantization of blocks, whose scales and zero points are tensors."""
         assert tensor.native is not None
         quantization = tensor.native.table.table("quantization")

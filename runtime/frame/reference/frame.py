@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.runtime.frame.codecs import Hooks
-from irsplit.runtime.frame.descriptor import SYMBOLIC, Boundary, TensorSpec
-from irsplit.runtime.frame.rans_model import Geometry, Model, geometry
+from irsplit.runtime.frame.descriptor import SYMBOLIC, FrameSchema, TensorSpec
+from irsplit.runtime.frame.rans_model import Geometry, RansModel, geometry
 from irsplit.runtime.frame.reference.crc32c import crc32c
 from irsplit.runtime.frame.reference.elements import join, pack_bits, pixel_order, split, tensor_order
 from irsplit.runtime.frame.reference.quantize import dequantize, outlier_limit, quantize
@@ -92,11 +92,11 @@ class _Reader:
 class ReferenceCodec:
     """One opened boundary. Arrays are row-major, of the storage types and ranks that the boundary names."""
 
-    def __init__(self, boundary: Boundary) -> None:
+    def __init__(self, boundary: FrameSchema) -> None:
         self._boundary = boundary
         self._hooks = Hooks(boundary)
         self._models = [
-            Model.from_bytes(spec.parameters) if spec.codec == "static-rans" else None for spec in boundary.tensors
+            RansModel.from_bytes(spec.parameters) if spec.codec == "static-rans" else None for spec in boundary.tensors
         ]
 
     def encode(self, arrays: Sequence[Array]) -> bytes:
@@ -215,7 +215,7 @@ class ReferenceCodec:
         return bytes(data)
 
 
-def _static_chunks(model: Model, spec: TensorSpec, array: Array) -> Iterator[tuple[bytes, bytes]]:
+def _static_chunks(model: RansModel, spec: TensorSpec, array: Array) -> Iterator[tuple[bytes, bytes]]:
     """Chunks as they are, in pixel order, and coded."""
     geo = geometry(array.shape, model.channel_axis)
     pixels = pixel_order(array, geo) if array.size else array.reshape(0, model.channels)
@@ -230,7 +230,7 @@ def _static_chunks(model: Model, spec: TensorSpec, array: Array) -> Iterator[tup
         yield part.tobytes(), head + encode_chunk(model, symbols, first, geo)
 
 
-def _read_static(model: Model, spec: TensorSpec, shape: Shape, reader: _Reader) -> bytes:
+def _read_static(model: RansModel, spec: TensorSpec, shape: Shape, reader: _Reader) -> bytes:
     """Elements in memory order."""
     wire = spec.storage if spec.quantization is None else np.dtype(np.uint8)
     pixels = np.empty((math.prod(shape) // model.channels, model.channels), wire)
@@ -248,7 +248,7 @@ def _read_static(model: Model, spec: TensorSpec, shape: Shape, reader: _Reader) 
     return tensor_order(pixels, geo, shape).tobytes()
 
 
-def _decode_part(model: Model, spec: TensorSpec, payload: memoryview, count: int, first: int, geo: Geometry) -> Array:
+def _decode_part(model: RansModel, spec: TensorSpec, payload: memoryview, count: int, first: int, geo: Geometry) -> Array:
     bits = memoryview(b"")
     if model.elements.kind != "bytes":
         size = int.from_bytes(payload[:4], "little")

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.frame.descriptor import Quantization, TensorSpec
+from irsplit.runtime.frame.descriptor import QuantizationSpec, TensorSpec
 
 _Floats = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ def _from_float(spec: TensorSpec, values: _Floats) -> NDArray[np.generic]:
         return values.astype(spec.storage)
 
 
-def _steps(q: Quantization, rank: int) -> tuple[_Floats, _Floats]:
+def _steps(q: QuantizationSpec, rank: int) -> tuple[_Floats, _Floats]:
     """Scales and zero points, shaped to broadcast over the tensor."""
     shape = [1] * rank
     if q.axis is not None:

@@ -7,13 +7,13 @@ states, the words in the order in which decoding takes them, and the escaped sym
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.frame.rans_model import ESCAPE, Geometry, Model, Neighbours, Symbols, model_chunk, predict, refine
+from irsplit.runtime.frame.rans_model import ESCAPE, Geometry, RansModel, Neighbours, Symbols, model_chunk, predict, refine
 from irsplit.runtime.frame.status import Status, StatusError
 
 _LOW = 1 << 15
 
 
-def encode_chunk(model: Model, symbols: Symbols, first: int, geo: Geometry) -> bytes:
+def encode_chunk(model: RansModel, symbols: Symbols, first: int, geo: Geometry) -> bytes:
     """`symbols` is [pixels, channels]; `first` the index of the first pixel in the tensor."""
     coded = model_chunk(model, symbols, first, geo)
     starts = _starts(model).tolist()
@@ -37,7 +37,7 @@ def encode_chunk(model: Model, symbols: Symbols, first: int, geo: Geometry) -> b
     return np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes() + bytes(escapes)
 
 
-def _starts(model: Model) -> NDArray[np.int64]:
+def _starts(model: RansModel) -> NDArray[np.int64]:
     """First slot of every symbol of every table, in the order 0 to 255, escape."""
     total = np.cumsum(model.frequencies.astype(np.int64), axis=1)
     return total - model.frequencies
@@ -76,7 +76,7 @@ class _Stream:
 class _Tables:
     """Slot to symbol, for every table."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: RansModel) -> None:
         self.frequencies: list[list[int]] = model.frequencies.tolist()
         self.starts: list[list[int]] = _starts(model).tolist()
         self.symbols = [np.repeat(np.arange(257), table).tolist() for table in model.frequencies]
@@ -94,7 +94,7 @@ def _decode_symbol(tables: _Tables, table: int, lane: int, stream: _Stream) -> i
     return stream.escape() if symbol == ESCAPE else symbol
 
 
-def decode_chunk(model: Model, payload: memoryview, count: int, first: int, geo: Geometry) -> Symbols:
+def decode_chunk(model: RansModel, payload: memoryview, count: int, first: int, geo: Geometry) -> Symbols:
     """The inverse of `encode_chunk`: `count` pixels, [count, channels]. Raises StatusError(CORRUPT)."""
     stream, tables = _Stream(payload, model.lanes), _Tables(model)
     symbols = np.zeros((count, model.channels), np.uint8)
@@ -113,7 +113,7 @@ def decode_chunk(model: Model, payload: memoryview, count: int, first: int, geo:
 
 
 def _decode_pixel(
-    model: Model, tables: _Tables, stream: _Stream, base: NDArray[np.int32], level: int, pixel: Symbols
+    model: RansModel, tables: _Tables, stream: _Stream, base: NDArray[np.int32], level: int, pixel: Symbols
 ) -> None:
     residuals = np.zeros(model.channels, np.int32)
     for group in range(0, model.channels, model.lanes):
@@ -126,7 +126,7 @@ def _decode_pixel(
             residuals[channel] = int(pixel[channel]) - base[channel]
 
 
-def _row(model: Model, symbols: Symbols, place: int | None) -> NDArray[np.int32]:
+def _row(model: RansModel, symbols: Symbols, place: int | None) -> NDArray[np.int32]:
     if place is None:
         return np.full(model.channels, model.initial, np.int32)
     return symbols[place].astype(np.int32)

@@ -43,7 +43,7 @@ class ClientMetrics:
     server_wait_s: float | None
 
 
-class Tally:
+class CallCounter:
     """Answers by cut and path. Thread-safe."""
 
     def __init__(self) -> None:

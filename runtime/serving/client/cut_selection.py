@@ -31,7 +31,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class CutCost:
+class CutEstimate:
     """One way to run the model: a cut's id, `device only` or `server only`, and its terms at compile time."""
 
     cut: str
@@ -49,7 +49,7 @@ class CutCost:
         return round(here + wire + there + now.wait_ns + now.rtt_ns)
 
 
-def cut_costs(manifest: Mapping[str, Any]) -> tuple[CutCost, ...]:
+def cut_costs(manifest: Mapping[str, Any]) -> tuple[CutEstimate, ...]:
     """The priced cuts of a bundle's manifest (`Manifest.raw`), best first as they were planned.
 
     Raises BundleError for a bundle that was cut by hand: nothing was priced.
@@ -61,8 +61,8 @@ def cut_costs(manifest: Mapping[str, Any]) -> tuple[CutCost, ...]:
     return tuple(_cost(row["cut"], row["terms"], load) for row in choice["ranked"])
 
 
-def _cost(cut: str, terms: Mapping[str, int], load: float) -> CutCost:
-    return CutCost(
+def _cost(cut: str, terms: Mapping[str, int], load: float) -> CutEstimate:
+    return CutEstimate(
         cut,
         terms["device_ns"] + terms["device_codec_ns"],
         round((terms["server_ns"] + terms["server_codec_ns"]) / load),
@@ -71,7 +71,7 @@ def _cost(cut: str, terms: Mapping[str, int], load: float) -> CutCost:
     )
 
 
-def fastest(costs: Sequence[CutCost], now: Conditions, among: Iterable[str] | None = None) -> CutCost:
+def fastest(costs: Sequence[CutEstimate], now: Conditions, among: Iterable[str] | None = None) -> CutEstimate:
     """The cut with the least latency now, of those named in `among` (the cuts that the bundle really has)."""
     allowed = None if among is None else set(among)
     return min((c for c in costs if allowed is None or c.cut in allowed), key=lambda cost: cost.latency_ns(now))
@@ -82,7 +82,7 @@ _LOADS = (1.0, 4.0)
 _LEAST_GAIN = 0.01
 
 
-def worth_having(costs: Sequence[CutCost], at_most: int) -> tuple[CutCost, ...]:
+def worth_having(costs: Sequence[CutEstimate], at_most: int) -> tuple[CutEstimate, ...]:
     """At most so many cuts from which to choose at run time, by growing device part.
 
     Over links of 16 kbit/s to 1 Gbit/s, with a server that is idle or busy, each in turn brings the latency nearest to
@@ -95,7 +95,7 @@ def worth_having(costs: Sequence[CutCost], at_most: int) -> tuple[CutCost, ...]:
     excess = {
         cost: [cost.latency_ns(now) / max(least, 1) for now, least in zip(links, best, strict=True)] for cost in split
     }
-    chosen: list[CutCost] = []
+    chosen: list[CutEstimate] = []
     reached = [float("inf")] * len(links)
     while len(chosen) < min(at_most, len(split)):
         found = min(excess, key=lambda cost: sum(map(min, reached, excess[cost])))

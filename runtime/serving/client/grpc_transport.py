@@ -6,7 +6,7 @@ from urllib.parse import SplitResult
 
 import grpc
 
-from irsplit.runtime.serving.client.transport import Access, TransportError, hinted
+from irsplit.runtime.serving.client.transport import Credentials, TransportError, hinted
 from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 
@@ -29,7 +29,7 @@ _CODES = {getattr(grpc.StatusCode, code.grpc): code for code in Code if code not
 class GrpcTransport:
     """One channel, replaced after a failure: a half-open connection must not be waited for twice."""
 
-    def __init__(self, url: SplitResult, access: Access) -> None:
+    def __init__(self, url: SplitResult, access: Credentials) -> None:
         self._address = url.netloc
         self._credentials = None
         if url.scheme == "grpcs":

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from irsplit.runtime.bundle.manifest import Manifest
-from irsplit.runtime.run.segments import Stretch, encode
-from irsplit.runtime.serving.client.retry import Exchange, ExchangeFailed, Exchanger
-from irsplit.runtime.serving.client.switching import Answered, Chooser
+from irsplit.runtime.run.segments import SegmentRun, encode
+from irsplit.runtime.serving.client.retry import Exchange, ExchangeFailed, RetryingClient
+from irsplit.runtime.serving.client.switching import Answered, CutSwitcher
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest
 
 _PATIENCE_S = 10.0
@@ -18,11 +18,11 @@ Request = Callable[[bytes, int], InferRequest]
 """The request that carries a frame to the segments from an index on."""
 
 
-class Scout:
+class LinkProber:
     """Sends for one session. Nothing is sent but while calls come, and beside the calls one thing at a time."""
 
     def __init__(
-        self, manifest: Manifest, chooser: Chooser, exchanger: Exchanger, request: Request, clock: Callable[[], float]
+        self, manifest: Manifest, chooser: CutSwitcher, exchanger: RetryingClient, request: Request, clock: Callable[[], float]
     ) -> None:
         self._boundaries = manifest.boundaries
         self._count = len(manifest.segments)
@@ -43,7 +43,7 @@ class Scout:
         return frame
 
     def send(self, frame: bytes, stop: int, deadline: float) -> Exchange:
-        """As `Exchanger.send`, measured."""
+        """As `RetryingClient.send`, measured."""
         sending, began = self._chooser.link.begin(), self._clock()
         try:
             exchange = self._exchanger.send(self._request(frame, stop), deadline)
@@ -62,7 +62,7 @@ class Scout:
         """How many segments to run for a call that sends at `stop`: all there are, once, when they are not known."""
         return stop if self._chooser.device_known else self._chooser.stops[-1]
 
-    def called(self, stop: int, stretch: Stretch) -> None:
+    def called(self, stop: int, stretch: SegmentRun) -> None:
         """A call that sends at `stop` has run its segments: is anything else to be measured or sent?"""
         now, policy = self._clock(), self._chooser.policy
         measures = not self._chooser.device_known

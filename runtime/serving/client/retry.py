@@ -18,7 +18,7 @@ _PING_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long and how often to try.
 
     An attempt gets half of the time that is left, the last one all of it, so that a connection that only looks alive
@@ -32,7 +32,7 @@ class Patience:
     longest_probe_s: float = 30.0
 
 
-DEFAULT_PATIENCE = Patience()
+DEFAULT_PATIENCE = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class ExchangeFailed(Exception):
         self.attempts = attempts
 
 
-class Exchanger:
+class RetryingClient:
     """Sends requests through a transport. Thread-safe.
 
     With `checked`, an answer must carry its checksum: one whose checksum's very name was damaged is not believed.
     """
 
     def __init__(
-        self, transport: Transport, patience: Patience, checked: bool, clock: Callable[[], float] = time.monotonic
+        self, transport: Transport, patience: RetryPolicy, checked: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._transport = transport
         self._checked = checked

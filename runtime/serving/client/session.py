@@ -17,17 +17,17 @@ from typing import Any
 
 from irsplit.base.errors import BundleError, DeadlineError, FrameError, RemoteError, SessionLostError
 from irsplit.runtime.bundle.manifest import Manifest
-from irsplit.runtime.frame.descriptor import Boundary
+from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
-from irsplit.runtime.run.segments import Segments, decode, encode
+from irsplit.runtime.run.segments import SegmentRunner, decode, encode
 from irsplit.runtime.run.session import Arrays, check_inputs
-from irsplit.runtime.serving.client.answers import Answer, ClientMetrics, Tally
+from irsplit.runtime.serving.client.answers import Answer, ClientMetrics, CallCounter
 from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY
 from irsplit.runtime.serving.client.pipeline import pipelined
-from irsplit.runtime.serving.client.prober import Scout
-from irsplit.runtime.serving.client.retry import DEFAULT_PATIENCE, Exchange, ExchangeFailed, Exchanger, Patience
-from irsplit.runtime.serving.client.switching import DEFAULT_POLICY, Chooser, Policy, stops
-from irsplit.runtime.serving.client.transport import Access, Transport, open_transport
+from irsplit.runtime.serving.client.prober import LinkProber
+from irsplit.runtime.serving.client.retry import DEFAULT_PATIENCE, Exchange, ExchangeFailed, RetryingClient, RetryPolicy
+from irsplit.runtime.serving.client.switching import DEFAULT_POLICY, CutSwitcher, SwitchingPolicy, stops
+from irsplit.runtime.serving.client.transport import Credentials, Transport, open_transport
 from irsplit.runtime.serving.protocol.messages import (
     FRAME,
     Code,
@@ -73,19 +73,19 @@ class RemoteSession:
         *,
         name: str = "",
         timeout_s: float = 5.0,
-        patience: Patience = DEFAULT_PATIENCE,
+        patience: RetryPolicy = DEFAULT_PATIENCE,
         checked: bool = True,
         options: EngineOptions = DEFAULT_OPTIONS,
         cut: str = "",
-        policy: Policy | None = None,
+        policy: SwitchingPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.manifest = Manifest.load(bundle)
         self.name = name or self.manifest.name
         self._timeout_s = timeout_s
         self._clock = clock
-        self._exchanger = Exchanger(transport, patience, checked, clock)
-        self._device = Segments(self.manifest, "device", options, clock)
+        self._exchanger = RetryingClient(transport, patience, checked, clock)
+        self._device = SegmentRunner(self.manifest, "device", options, clock)
         self._count = len(self.manifest.segments)
         places = [segment.place for segment in self.manifest.segments]
         if places[0] != "device" or not self._device.has(0, 1):
@@ -98,8 +98,8 @@ class RemoteSession:
         self._device.open(0, self._first_stop if self._chooser is None else self._chooser.stops[-1])
         self._scout = None
         if self._chooser is not None:
-            self._scout = Scout(self.manifest, self._chooser, self._exchanger, self._request, clock)
-        self._tally = Tally()
+            self._scout = LinkProber(self.manifest, self._chooser, self._exchanger, self._request, clock)
+        self._tally = CallCounter()
         self._turn = threading.Lock()
         self._rest_s: float | None = None
         self._ending: threading.Thread | None = None
@@ -107,7 +107,7 @@ class RemoteSession:
         """Whether the server may have a session of this stream."""
         self.reset()
 
-    def _open_chooser(self, cut: str, policy: Policy | None) -> Chooser | None:
+    def _open_chooser(self, cut: str, policy: SwitchingPolicy | None) -> CutSwitcher | None:
         """What chooses among the cuts; None where there is one, it is given, or a state must not move."""
         among = stops(self.manifest, self._device)
         if cut:
@@ -117,7 +117,7 @@ class RemoteSession:
         planned_to_and_fro = self._first_stop not in among
         if self._stateful or planned_to_and_fro or len(among) < 2 or not (several or policy is not None):
             return None
-        return Chooser(self._count, among, self.manifest.raw.get("choice"), policy or DEFAULT_POLICY)
+        return CutSwitcher(self._count, among, self.manifest.raw.get("choice"), policy or DEFAULT_POLICY)
 
     def _stop_named(self, cut: str, among: Sequence[int]) -> int:
         names = {self._cut_name(stop): stop for stop in (self._first_stop, *among)}
@@ -321,7 +321,7 @@ class RemoteSession:
             "a bundle compiled with --autonomous would finish on the device"
         ) from failure
 
-    def _here(self, boundary: Boundary, frame: bytes, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _here(self, boundary: FrameSchema, frame: bytes, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the server would have read: a quantized boundary gives the same answer on both paths."""
         quantized = any(spec.quantization is not None for spec in boundary.tensors)
         return decode(boundary, frame) if quantized else values
@@ -344,11 +344,11 @@ def connect(
     timeout_s: float = 5.0,
     token: str = "",
     trusted: Path | None = None,
-    patience: Patience = DEFAULT_PATIENCE,
+    patience: RetryPolicy = DEFAULT_PATIENCE,
     checked: bool = True,
     options: EngineOptions = DEFAULT_OPTIONS,
     cut: str = "",
-    policy: Policy | None = None,
+    policy: SwitchingPolicy | None = None,
 ) -> RemoteSession:
     """A session of `bundle` with the server at `url`: grpc://, grpcs://, http:// or https://HOST:PORT.
 
@@ -358,11 +358,11 @@ def connect(
     their answers then.
 
     Of a bundle with several cuts, the device having the segments between them, every call takes the cut that is the
-    fastest for the link and the server as they are (see `Policy`); so does a bundle with one cut and --autonomous,
+    fastest for the link and the server as they are (see `SwitchingPolicy`); so does a bundle with one cut and --autonomous,
     between the cut and the device alone, when a `policy` is given. `cut` is the name of the one to take always.
     Raises BundleError, EngineError, RemoteError.
     """
-    transport = open_transport(url, Access(token, trusted, name))
+    transport = open_transport(url, Credentials(token, trusted, name))
     return RemoteSession(
         bundle,
         transport,

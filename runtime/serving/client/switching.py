@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 from irsplit.runtime.bundle.manifest import Manifest
-from irsplit.runtime.run.segments import Segments
-from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY, Conditions, CutCost, cut_costs, fastest
+from irsplit.runtime.run.segments import SegmentRunner
+from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY, Conditions, CutEstimate, cut_costs, fastest
 from irsplit.runtime.serving.client.link_estimate import SMALL_BYTES, Average, LinkEstimate, Sending, expected
 
 _ANY_RATE_BIT_S = 10**9
@@ -22,7 +22,7 @@ _ANY_RATE_BIT_S = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class SwitchingPolicy:
     """When to change the cut, and what may be spent on knowing the link.
 
     A change must promise to save `margin` of the latency, and comes `dwell_s` after the last one at the earliest.
@@ -37,7 +37,7 @@ class Policy:
     trial_s: float = 5.0
 
 
-DEFAULT_POLICY = Policy()
+DEFAULT_POLICY = SwitchingPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Answered:
         return {int(index): int(ns) / 1e9 for index, ns in pairs}
 
 
-def stops(manifest: Manifest, device: Segments) -> tuple[int, ...]:
+def stops(manifest: Manifest, device: SegmentRunner) -> tuple[int, ...]:
     """The stops that device and server can do, ascending: what follows a stop all runs on the server, or nothing."""
     count = len(manifest.segments)
     served = [segment.place == "server" or "server" in segment.copies for segment in manifest.segments]
@@ -70,11 +70,11 @@ def stops(manifest: Manifest, device: Segments) -> tuple[int, ...]:
     return (*found, count) if device.has(0) else tuple(found)
 
 
-class Chooser:
+class CutSwitcher:
     """Measures and chooses. Thread-safe."""
 
     def __init__(
-        self, count: int, among: Sequence[int], choice: Mapping[str, Any] | None = None, policy: Policy = DEFAULT_POLICY
+        self, count: int, among: Sequence[int], choice: Mapping[str, Any] | None = None, policy: SwitchingPolicy = DEFAULT_POLICY
     ) -> None:
         """`count` segments, the stops that can be done, and what the manifest says of the planner's choice."""
         prices = _NO_PRICES if choice is None else _prices(choice)
@@ -143,19 +143,19 @@ class Chooser:
         rtt_ns = self._planned.rtt_ns if rtt is None else round(1e9 * rtt)
         return Conditions(rate_bit_s, rate_bit_s, rtt_ns, wait_ns=round(1e9 * self.wait_s))
 
-    def costs(self) -> tuple[CutCost, ...]:
+    def costs(self) -> tuple[CutEstimate, ...]:
         """What every stop costs, by its number; empty as long as a part is neither priced nor measured."""
         device, server = expected(self._device.values()), expected(self._server.values())
         up, down = expected(self._up.values()), expected([self._down])
         if device is None or server is None or up is None or down is None:
             return ()
         first = self.stops[0]
-        found: list[CutCost] = []
+        found: list[CutEstimate] = []
         for stop, up_bytes in zip(self._up, up, strict=True):
             here = sum(device[:stop]) + (self._encode[stop].value or 0.0)
             there = sum(server[stop - first :])
-            found.append(CutCost(str(stop), _ns(here), _ns(there), round(up_bytes), round(down[0])))
-        alone = [CutCost(str(self._count), _ns(sum(device)), 0, 0, 0)] if self.stops[-1] == self._count else []
+            found.append(CutEstimate(str(stop), _ns(here), _ns(there), round(up_bytes), round(down[0])))
+        alone = [CutEstimate(str(self._count), _ns(sum(device)), 0, 0, 0)] if self.stops[-1] == self._count else []
         return (*found, *alone)
 
     def computed(self, seconds: Mapping[int, float], now: float) -> None:

@@ -36,7 +36,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Credentials:
     """How to get in: a bearer token, the certificates to trust (PEM; None: the system's), Ray Serve's application."""
 
     token: str = field(default="", repr=False)
@@ -93,7 +93,7 @@ class Transport(Protocol):
 class HttpTransport:
     """Connections are kept and taken by one request at a time; as many are open as requests ran at once."""
 
-    def __init__(self, url: SplitResult, access: Access) -> None:
+    def __init__(self, url: SplitResult, access: Credentials) -> None:
         self._host = url.hostname or ""
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._tls: ssl.SSLContext | None = None
@@ -206,7 +206,7 @@ def split_url(url: str) -> SplitResult:
     raise RemoteError(f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://")
 
 
-def open_transport(url: str, access: Access) -> Transport:
+def open_transport(url: str, access: Credentials) -> Transport:
     """A transport for grpc://, grpcs://, http:// or https://HOST:PORT. Raises RemoteError for other addresses."""
     parts = split_url(url)
     if parts.scheme in ("http", "https"):

@@ -17,7 +17,7 @@ from irsplit.base.errors import BundleError, DeadlineError, RemoteError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.patch import apply_patch
 from irsplit.runtime.bundle.store import PACKED, is_packed
-from irsplit.runtime.serving.client.transport import Access, HttpTransport, TransportError, reason_of, split_url
+from irsplit.runtime.serving.client.transport import Credentials, HttpTransport, TransportError, reason_of, split_url
 from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
 
 _PIECE_BYTES = 256 << 10
@@ -71,7 +71,7 @@ def update(
     digest = "" if before is None else before.digest
     wanted = name or (before.name if before is not None else "")
     query = f"have={digest}&place={_place(before) if place is None else place}"
-    transport = HttpTransport(parts, Access(token, trusted))
+    transport = HttpTransport(parts, Credentials(token, trusted))
     download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from irsplit.runtime.serving.protocol.messages import (
     InferResponse,
     Parameters,
     ServiceError,
-    Tensor,
+    WireTensor,
 )
 
 try:
@@ -28,7 +28,7 @@ PIECE_CHECKSUM = "irsplit-checksum"
 """Header of a piece of a patch."""
 
 
-def message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequence[Tensor]) -> int:
+def message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequence[WireTensor]) -> int:
     """CRC-32C of `words`, of all parameters but the checksum itself, and of the tensors."""
     named = sorted((key, value) for key, value in parameters.items() if key != CHECKSUM)
     described = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in tensors]

@@ -15,7 +15,7 @@ from irsplit.runtime.serving.protocol.messages import (
     InferResponse,
     Parameter,
     ServiceError,
-    Tensor,
+    WireTensor,
     check_parameters,
     checked_shape,
     to_array,
@@ -139,8 +139,8 @@ def _split(
     return head, memoryview(body)[size:]
 
 
-def _tensors(items: Sequence[dict[str, Any]], rest: memoryview) -> list[Tensor]:
-    tensors: list[Tensor] = []
+def _tensors(items: Sequence[dict[str, Any]], rest: memoryview) -> list[WireTensor]:
+    tensors: list[WireTensor] = []
     for item in items:
         name = _required(item, "name", str)
         with _told_of(f"tensor '{name}'"):
@@ -158,7 +158,7 @@ def _tensors(items: Sequence[dict[str, Any]], rest: memoryview) -> list[Tensor]:
                 raise ValueError(f"it has 'data' and {_BINARY_SIZE}; send one of them")
             else:
                 data, rest = rest[:size], rest[size:]
-            tensors.append(Tensor(name, datatype, checked_shape(dims), data))
+            tensors.append(WireTensor(name, datatype, checked_shape(dims), data))
     if len(rest):
         raise ValueError(f"{len(rest)} bytes are left behind the tensors")
     return tensors
@@ -205,7 +205,7 @@ def _parameters(item: Mapping[str, Any]) -> dict[str, Parameter]:
     return found
 
 
-def _body(head: dict[str, Any], key: str, tensors: Sequence[Tensor], form: Form) -> tuple[dict[str, str], bytes]:
+def _body(head: dict[str, Any], key: str, tensors: Sequence[WireTensor], form: Form) -> tuple[dict[str, str], bytes]:
     described, binary = list[dict[str, Any]](), list[bytes | memoryview]()
     for tensor in tensors:
         item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
@@ -222,7 +222,7 @@ def _body(head: dict[str, Any], key: str, tensors: Sequence[Tensor], form: Form)
     return headers, b"".join([text, *binary])
 
 
-def _json_data(tensor: Tensor) -> list[Any]:
+def _json_data(tensor: WireTensor) -> list[Any]:
     array = to_array(tensor).ravel()
     if tensor.datatype == "BF16":
         array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -83,7 +83,7 @@ class ServiceError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class WireTensor:
     """A named tensor as raw bytes: little-endian, row-major; BYTES elements each behind a 4-byte length."""
 
     name: str
@@ -96,7 +96,7 @@ class Tensor:
 class InferRequest:
     model: str
     version: str
-    inputs: Sequence[Tensor]
+    inputs: Sequence[WireTensor]
     id: str = ""
     parameters: Parameters = field(default_factory=dict[str, Parameter])
     outputs: Sequence[str] = ()
@@ -107,7 +107,7 @@ class InferRequest:
 class InferResponse:
     model: str
     version: str
-    outputs: Sequence[Tensor]
+    outputs: Sequence[WireTensor]
     id: str = ""
     parameters: Parameters = field(default_factory=dict[str, Parameter])
 
@@ -131,11 +131,11 @@ def timeout_s(request: InferRequest) -> float | None:
     return float(micros) / 1e6 if micros > 0 else None
 
 
-def frame_tensor(frame: bytes) -> Tensor:
-    return Tensor(FRAME, "UINT8", (len(frame),), frame)
+def frame_tensor(frame: bytes) -> WireTensor:
+    return WireTensor(FRAME, "UINT8", (len(frame),), frame)
 
 
-def to_tensor(info: TensorInfo, value: Any) -> Tensor:
+def to_tensor(info: TensorInfo, value: Any) -> WireTensor:
     """An output as the engine gave it. Raises ServiceError for what the protocol cannot carry."""
     datatype = DATATYPES.get(info.dtype)
     if datatype is None or not isinstance(value, np.ndarray):
@@ -146,12 +146,12 @@ def to_tensor(info: TensorInfo, value: Any) -> Tensor:
     array: NDArray[Any] = value
     if datatype == "BYTES":
         items = [item if isinstance(item, bytes) else str(item) for item in array.ravel().tolist()]
-        return Tensor(info.name, datatype, array.shape, _pack_strings(items))
+        return WireTensor(info.name, datatype, array.shape, _pack_strings(items))
     stored = np.ascontiguousarray(array).view(NUMPY[datatype]) if datatype == "BF16" else array
-    return Tensor(info.name, datatype, array.shape, np.asarray(stored, NUMPY[datatype]).tobytes())
+    return WireTensor(info.name, datatype, array.shape, np.asarray(stored, NUMPY[datatype]).tobytes())
 
 
-def to_array(tensor: Tensor) -> NDArray[Any]:
+def to_array(tensor: WireTensor) -> NDArray[Any]:
     """The elements of a tensor, a view where possible. Raises ServiceError when shape and bytes disagree."""
     try:
         dtype = _numpy(tensor.datatype)

@@ -14,7 +14,7 @@ from irsplit.runtime.serving.protocol.messages import (
     InferResponse,
     Parameter,
     Parameters,
-    Tensor,
+    WireTensor,
     check_parameters,
     checked_shape,
     to_bytes,
@@ -180,20 +180,20 @@ def response_from_message(message: Any) -> InferResponse:
     )
 
 
-def _tensors(tensors: Any, raw: Any) -> list[Tensor]:
+def _tensors(tensors: Any, raw: Any) -> list[WireTensor]:
     """Tensors whose elements are all raw, or all in fields of their own."""
     if raw and len(raw) != len(tensors):
         raise ValueError(f"{len(tensors)} tensors and {len(raw)} raw contents; send every tensor raw, or none")
     return [_tensor(tensor, data) for tensor, data in zip(tensors, raw or [None] * len(tensors), strict=True)]
 
 
-def _tensor(tensor: Any, raw: bytes | None) -> Tensor:
+def _tensor(tensor: Any, raw: bytes | None) -> WireTensor:
     try:
         check_parameters(entry.key for entry in tensor.parameters)
         data = _elements(tensor) if raw is None else raw
         if raw is not None and tensor.contents.ListFields():
             raise ValueError("it has raw contents and others; send one of them")
-        return Tensor(tensor.name, tensor.datatype, checked_shape(tensor.shape), data)
+        return WireTensor(tensor.name, tensor.datatype, checked_shape(tensor.shape), data)
     except ValueError as error:
         raise ValueError(f"tensor '{tensor.name}': {error}") from error
 

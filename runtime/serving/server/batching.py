@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.frame.descriptor import Boundary, TensorSpec
+from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Job = TypeVar("_Job")
@@ -53,7 +53,7 @@ def alike(values: Values) -> Hashable:
     return tuple((name, array.dtype.str, array.shape[1:]) for name, array in values.items())
 
 
-def mixed_rows(boundary: Boundary, run: Callable[[Values], Values], names: Sequence[str]) -> str:
+def mixed_rows(boundary: FrameSchema, run: Callable[[Values], Values], names: Sequence[str]) -> str:
     """Why frames of this boundary cannot be joined, "" when they can; `run` gives the values that answers need."""
     fixed = next((spec.name for spec in boundary.tensors if spec.shape[:1] != (None,)), None)
     if fixed is not None:

@@ -13,7 +13,7 @@ from irsplit.runtime.serving.protocol.bearer import check_bearer
 from irsplit.runtime.serving.protocol.messages import Code, ServiceError
 from irsplit.runtime.serving.server.grpc_methods import METHODS, OPEN, GrpcMethods
 from irsplit.runtime.serving.server.logs import event
-from irsplit.runtime.serving.server.memory_budget import Bodies, Share
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget, Reservation
 from irsplit.runtime.serving.server.service import Service
 
 _LOG = logging.getLogger("irsplit.serve")
@@ -27,13 +27,13 @@ AGE_GRACE_S = 60.0
 """Of the calls on a connection that is so old: clients take another one, and who reads no answer is dropped."""
 
 
-class GrpcDoor:
+class GrpcFrontend:
     """Listens until `stop`, also when gRPC does not.
 
     A connection has at most `streams` requests under way, so that one whose answers nobody reads holds no more.
     """
 
-    def __init__(self, service: Service, bodies: Bodies, token: str, streams: int) -> None:
+    def __init__(self, service: Service, bodies: MemoryBudget, token: str, streams: int) -> None:
         self._methods = GrpcMethods(service)
         self._bodies = bodies
         self._token = token
@@ -89,7 +89,7 @@ class GrpcDoor:
         """Of a method with one request; gRPC knows it as one with several, to hand over the call before its request."""
 
         async def answer(_: Any, context: Any) -> bytes:
-            share = Share(self._bodies)
+            share = Reservation(self._bodies)
             context.add_done_callback(share.close)
             try:
                 if name in OPEN:  # all of these requests are empty
@@ -109,7 +109,7 @@ class GrpcDoor:
 
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    async def _request(self, context: Any, share: Share) -> bytes:
+    async def _request(self, context: Any, share: Reservation) -> bytes:
         """How large it is shows when it is here: until then, it takes the room of the largest."""
         async with share:
             await share.take(self._bodies.largest)

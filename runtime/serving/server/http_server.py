@@ -13,8 +13,8 @@ from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_chec
 from irsplit.runtime.serving.protocol.http_messages import expanded, request_from_body, response_to_body
 from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, ServiceError, timeout_s
 from irsplit.runtime.serving.server.logs import event
-from irsplit.runtime.serving.server.memory_budget import Bodies, Share
-from irsplit.runtime.serving.server.patches import Updates
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget, Reservation
+from irsplit.runtime.serving.server.patches import PatchMaker
 from irsplit.runtime.serving.server.service import ServerInfo, Service
 
 _LOG = logging.getLogger("irsplit.serve")
@@ -37,8 +37,8 @@ _Receive = Callable[[], Awaitable[dict[str, Any]]]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class HttpDoor:
-    def __init__(self, service: Service, bodies: Bodies, token: str, updates: Updates | None = None) -> None:
+class HttpFrontend:
+    def __init__(self, service: Service, bodies: MemoryBudget, token: str, updates: PatchMaker | None = None) -> None:
         self._service = service
         self._bodies = bodies
         self._updates = updates
@@ -137,7 +137,7 @@ class HttpDoor:
         described[PIECE_CHECKSUM] = piece_checksum(described, piece)
         return 206, {"content-type": "application/octet-stream", **described}, piece
 
-    async def _body(self, headers: Mapping[str, str], receive: _Receive, share: Share) -> bytearray:
+    async def _body(self, headers: Mapping[str, str], receive: _Receive, share: Reservation) -> bytearray:
         """The request's body; refused by its announced size, and cut short by what really comes."""
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._bodies.largest:

@@ -17,7 +17,7 @@ PATIENCE_S = 2.0
 """For so long a message may be on its way, whoever waits for its room."""
 
 
-class Bodies:
+class MemoryBudget:
     """`limit` bytes at most, but for answers, which are there before anybody asks; `largest` a message.
 
     Belongs to one event loop.
@@ -27,18 +27,18 @@ class Bodies:
         self._limit = limit
         self.largest = largest
         self._held = 0
-        self._moving: dict[Share, float] = {}
+        self._moving: dict[Reservation, float] = {}
         """Since when, the oldest first."""
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._leaving: Share | None = None
+        self._leaving: Reservation | None = None
         """Told to go. Its room may be enough, so no other one is told before it has gone."""
         self._pushed_out = metrics.pushed_out
         metrics.held.set_function(lambda: self._held)
 
     @contextlib.contextmanager
-    def share(self) -> Generator["Share"]:
-        share = Share(self)
+    def share(self) -> Generator["Reservation"]:
+        share = Reservation(self)
         try:
             yield share
         finally:
@@ -64,14 +64,14 @@ class Bodies:
         self._held -= size
         self._make_room()
 
-    def begin(self, share: "Share") -> None:
+    def begin(self, share: "Reservation") -> None:
         self._moving[share] = asyncio.get_running_loop().time()
 
-    def end(self, share: "Share") -> None:
+    def end(self, share: "Reservation") -> None:
         if self._moving.pop(share, None) is not None:
             self._make_room()
 
-    def left(self, share: "Share") -> None:
+    def left(self, share: "Reservation") -> None:
         if share is self._leaving:
             self._leaving = None
             self._make_room()
@@ -90,7 +90,7 @@ class Bodies:
             oldest, since = next(iter(self._moving.items()))
             self._timer = asyncio.get_running_loop().call_at(since + PATIENCE_S, self._push_out, oldest)
 
-    def _push_out(self, share: "Share") -> None:
+    def _push_out(self, share: "Reservation") -> None:
         self._timer = None
         if self._line and self._moving.pop(share, None) is not None:
             self._leaving = share
@@ -99,13 +99,13 @@ class Bodies:
         self._make_room()
 
 
-class Share:
+class Reservation:
     """What one message takes. An `async with` of it lasts while the message comes in or goes out.
 
     That raises ServiceError OVERLOADED when it takes long and others need the room.
     """
 
-    def __init__(self, bodies: Bodies) -> None:
+    def __init__(self, bodies: MemoryBudget) -> None:
         self._bodies = bodies
         self._size = 0
         self._patience = asyncio.timeout(None)

@@ -17,7 +17,7 @@ MakePatch = Callable[[Path | None, Path, Path, str], object]
 PLACES = ("device", "server")
 
 
-class Updates:
+class PatchMaker:
     """`make` runs on a thread of its own, one patch at a time; patches are kept in a temporary folder until `close`."""
 
     def __init__(self, service: Service, make: MakePatch) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from irsplit.runtime.run.segments import Segments
+from irsplit.runtime.run.segments import SegmentRunner
 from irsplit.runtime.serving.protocol.messages import Code, ServiceError
 
 _Answer = TypeVar("_Answer")
@@ -30,7 +30,7 @@ class Step:
 
 
 class Sequence(Generic[_Answer]):
-    def __init__(self, segments: Segments, numbered: bool) -> None:
+    def __init__(self, segments: SegmentRunner, numbered: bool) -> None:
         self.segments = segments
         self.numbered = numbered
         self.lock = threading.Lock()
@@ -45,7 +45,7 @@ class Sequences(Generic[_Answer]):
 
     def __init__(
         self,
-        fresh: Callable[[], Segments],
+        fresh: Callable[[], SegmentRunner],
         limit: int,
         expiry_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -60,7 +60,7 @@ class Sequences(Generic[_Answer]):
     def __len__(self) -> int:
         return len(self._sequences)
 
-    def run(self, name: str, step: Step, call: Callable[[Segments], _Answer]) -> _Answer:
+    def run(self, name: str, step: Step, call: Callable[[SegmentRunner], _Answer]) -> _Answer:
         """The answer of a step.
 
         Raises ServiceError SESSION_LOST when the session is not known or the step is not the next one, OVERLOADED

@@ -8,7 +8,7 @@ from irsplit.base.errors import BundleError, EngineError, FrameError
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import EngineOptions
-from irsplit.runtime.run.segments import Segments, Stretch, decode, encode
+from irsplit.runtime.run.segments import SegmentRunner, SegmentRun, decode, encode
 from irsplit.runtime.run.session import check_inputs
 from irsplit.runtime.serving.protocol.checksum import message_checksum
 from irsplit.runtime.serving.protocol.messages import (
@@ -19,7 +19,7 @@ from irsplit.runtime.serving.protocol.messages import (
     InferResponse,
     Parameter,
     ServiceError,
-    Tensor,
+    WireTensor,
     frame_tensor,
     session_ended_by,
     to_array,
@@ -66,7 +66,7 @@ class ServedBundle:
         self.name = name
         self.version = manifest.digest[:16]
         self.limits = limits
-        self.segments = Segments(manifest, "server", options)
+        self.segments = SegmentRunner(manifest, "server", options)
         self.one_thread = options.threads == 1
         """Whether the thread that calls an engine does all its work."""
         count = len(manifest.segments)
@@ -219,7 +219,7 @@ class ServedBundle:
                     answers[index] = error
         return [answers[index] for index in range(len(requests))]
 
-    def _run_together(self, start: int, parts: Sequence[Mapping[str, Any]]) -> Sequence[Stretch | None]:
+    def _run_together(self, start: int, parts: Sequence[Mapping[str, Any]]) -> Sequence[SegmentRun | None]:
         """The stretch of each part, all from one run; None for each when they must run alone."""
         if len(parts) == 1:
             return [None]
@@ -229,7 +229,7 @@ class ServedBundle:
             values = parted(stretch.values, rows, self._needed(start, self._stop(start)))
         except (EngineError, ValueError):
             return [None] * len(parts)  # one of them may be at fault, or their rows: alone, each gets its own answer
-        return [Stretch(part, {n: part[n] for n in stretch.results}, stretch.seconds) for part in values]
+        return [SegmentRun(part, {n: part[n] for n in stretch.results}, stretch.seconds) for part in values]
 
     def _needed(self, start: int, stop: int) -> list[str]:
         """Values that answers are made of: results, and what crosses next."""
@@ -239,20 +239,20 @@ class ServedBundle:
             names += [spec.name for spec in self.manifest.boundaries[stop - 1].tensors]
         return list(dict.fromkeys(names))
 
-    def _run(self, segments: Segments, task: _Task) -> InferResponse:
+    def _run(self, segments: SegmentRunner, task: _Task) -> InferResponse:
         return self._answer(task, self._compute(segments, task))
 
-    def _compute(self, segments: Segments, task: _Task) -> Stretch:
+    def _compute(self, segments: SegmentRunner, task: _Task) -> SegmentRun:
         try:
             return segments.run(task.start, self._stop(task.start), task.values)
         except (BundleError, EngineError) as error:
             raise ServiceError(Code.INTERNAL, str(error)) from error
 
-    def _answer(self, task: _Task, stretch: Stretch) -> InferResponse:
+    def _answer(self, task: _Task, stretch: SegmentRun) -> InferResponse:
         outputs = [self._output(task, name, stretch) for name in task.wanted]
         return InferResponse(self.name, self.version, outputs, task.id, _timing(task.start, stretch))
 
-    def _output(self, task: _Task, name: str, stretch: Stretch) -> Tensor:
+    def _output(self, task: _Task, name: str, stretch: SegmentRun) -> WireTensor:
         if name in stretch.results:
             return to_tensor(self._infos[name], stretch.results[name])
         return frame_tensor(encode(self.manifest.boundaries[self._stop(task.start) - 1], stretch.values))
@@ -277,7 +277,7 @@ def answer_tensors(manifest: Manifest) -> list[TensorInfo]:
     return [*found, TensorInfo(FRAME, "u8", (None,))] if goes_on else found
 
 
-def _timing(start: int, stretch: Stretch) -> dict[str, Parameter]:
+def _timing(start: int, stretch: SegmentRun) -> dict[str, Parameter]:
     """What a client plans with: where this side began, and the nanoseconds of every segment it ran."""
     segments = ",".join(f"{index}:{int(seconds * 1e9)}" for index, seconds in stretch.seconds.items())
     return {"first_segment": start, "segment_ns": segments}
@@ -298,7 +298,7 @@ def _step_of(request: InferRequest) -> tuple[str, Step]:
 
 
 def _frame_of(request: InferRequest) -> bytes | memoryview:
-    tensor: Tensor | None = next((tensor for tensor in request.inputs if tensor.name == FRAME), None)
+    tensor: WireTensor | None = next((tensor for tensor in request.inputs if tensor.name == FRAME), None)
     if tensor is None:
         raise ServiceError(Code.INVALID, f"no tensor '{FRAME}' in the request")
     if tensor.datatype != "UINT8" or tensor.shape != (len(tensor.data),):

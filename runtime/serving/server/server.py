@@ -21,12 +21,12 @@ from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.serving.protocol.bearer import is_token
 from irsplit.runtime.serving.server.batching import Batching
-from irsplit.runtime.serving.server.grpc_server import GrpcDoor
+from irsplit.runtime.serving.server.grpc_server import GrpcFrontend
 from irsplit.runtime.serving.server.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
-from irsplit.runtime.serving.server.http_server import HttpDoor
+from irsplit.runtime.serving.server.http_server import HttpFrontend
 from irsplit.runtime.serving.server.logs import event
-from irsplit.runtime.serving.server.memory_budget import Bodies
-from irsplit.runtime.serving.server.patches import MakePatch, Updates
+from irsplit.runtime.serving.server.memory_budget import MemoryBudget
+from irsplit.runtime.serving.server.patches import MakePatch, PatchMaker
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from irsplit.runtime.serving.server.service import NO_BATCHING, Service
 
@@ -105,10 +105,10 @@ class Server:
         self.options = options
         self.service = Service(bundles, options.workers, options.queue, options.batching)
         limits = options.limits
-        self._bodies = Bodies(limits.held_bytes, limits.message_bytes, self.service.metrics)
+        self._bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, self.service.metrics)
         streams = options.workers + options.queue + _SPARE_STREAMS
-        self._grpc = GrpcDoor(self.service, self._bodies, options.token, streams)
-        self._updates = None if make_patch is None else Updates(self.service, make_patch)
+        self._grpc = GrpcFrontend(self.service, self._bodies, options.token, streams)
+        self._updates = None if make_patch is None else PatchMaker(self.service, make_patch)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
@@ -147,7 +147,7 @@ class Server:
             )
             raise ServeError(text) from error
         config = uvicorn.Config(
-            HttpDoor(self.service, self._bodies, self.options.token, self._updates),
+            HttpFrontend(self.service, self._bodies, self.options.token, self._updates),
             host=self.options.host,
             port=port,
             http=BoundedConnection,
