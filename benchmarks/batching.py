@@ -20,7 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 import irsplit
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import EngineOptions
-from irsplit.runtime.serving.protocol.messages import InferRequest, ServiceError, frame_tensor, to_array
+from irsplit.runtime.serving.protocol.messages import (
+    InferRequest,
+    ServiceError,
+    frame_tensor,
+    to_array,
+)
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +45,10 @@ def dense(folder: Path) -> Path:
         values = random.standard_normal((WIDTH, WIDTH), np.float32) / np.sqrt(WIDTH)
         weights.append(numpy_helper.from_array(values.astype(np.float32), f"w{layer}"))
         nodes.append(helper.make_node("MatMul", [names[layer], f"w{layer}"], [names[layer + 1]]))
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", WIDTH]) for name in ("x", "y")]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", WIDTH])
+        for name in ("x", "y")
+    ]
     graph = helper.make_graph(nodes, "dense", ends[:1], ends[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "dense.onnx")
@@ -50,7 +58,10 @@ def dense(folder: Path) -> Path:
 def requests_of(bundle: Path, name: str, shape: tuple[int, ...], count: int) -> list[InferRequest]:
     device, random = irsplit.DeviceSession(bundle), np.random.default_rng(1)
     frames = [device.start({name: random.random(shape, np.float32)}) for _ in range(count)]
-    return [InferRequest("model", "", [frame_tensor(frame)], str(index)) for index, frame in enumerate(frames)]
+    return [
+        InferRequest("model", "", [frame_tensor(frame)], str(index))
+        for index, frame in enumerate(frames)
+    ]
 
 
 def cpu_s(call: Callable[[], object]) -> float:
@@ -80,7 +91,9 @@ def measure(bundle: Path, name: str, shape: tuple[int, ...]) -> dict[str, float]
             together.append(cpu_s(lambda some=some: served.infer_together(some)))
         found["alone, ms"] = 1000 * statistics.median(alone) / count
         found[f"{count} together, ms"] = 1000 * statistics.median(together) / count
-        found[f"{count} together, times faster"] = statistics.median(alone) / statistics.median(together)
+        found[f"{count} together, times faster"] = statistics.median(alone) / statistics.median(
+            together
+        )
         found[f"{count} together, largest difference"] = different
     return found
 

@@ -75,7 +75,9 @@ def _frame_coder(spec: TensorSpec) -> Coder:
 
 
 def ours(level: int) -> Callable[[Case, TensorSpec], Coder]:
-    return lambda case, spec: _frame_coder(train(case.calibration, spec, layout=_layout(case), level=level))
+    return lambda case, spec: _frame_coder(
+        train(case.calibration, spec, layout=_layout(case), level=level)
+    )
 
 
 def raw(case: Case, spec: TensorSpec) -> Coder:
@@ -83,7 +85,9 @@ def raw(case: Case, spec: TensorSpec) -> Coder:
 
 
 def zstd(level: int, dictionary: bool = False) -> Callable[[Case, TensorSpec], Coder]:
-    return lambda case, spec: _frame_coder(with_zstandard(case.calibration, spec, level=level, dictionary=dictionary))
+    return lambda case, spec: _frame_coder(
+        with_zstandard(case.calibration, spec, level=level, dictionary=dictionary)
+    )
 
 
 def memcpy(case: Case, spec: TensorSpec) -> Coder:
@@ -97,7 +101,11 @@ def _blosc(case: Case, spec: TensorSpec) -> Coder:
 
     def encode(array: Array) -> bytes:
         return blosc2.compress2(
-            array.tobytes(), typesize=size, codec=blosc2.Codec.ZSTD, clevel=5, filters=[blosc2.Filter.BITSHUFFLE]
+            array.tobytes(),
+            typesize=size,
+            codec=blosc2.Codec.ZSTD,
+            clevel=5,
+            filters=[blosc2.Filter.BITSHUFFLE],
         )
 
     return Coder(encode, blosc2.decompress2)
@@ -134,12 +142,15 @@ def _zipnn(case: Case, spec: TensorSpec) -> Coder:
     names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
     codec = importlib.import_module("zipnn").ZipNN(bytearray_dtype=names[spec.dtype], threads=1)
     return Coder(
-        lambda array: bytes(codec.compress(bytearray(array.tobytes()))), lambda data: bytes(codec.decompress(data))
+        lambda array: bytes(codec.compress(bytearray(array.tobytes()))),
+        lambda data: bytes(codec.decompress(data)),
     )
 
 
 def _safetensors(case: Case, spec: TensorSpec) -> Coder:
-    save, load = (getattr(importlib.import_module("safetensors.numpy"), name) for name in ("save", "load"))
+    save, load = (
+        getattr(importlib.import_module("safetensors.numpy"), name) for name in ("save", "load")
+    )
     return Coder(lambda array: save({"x": array}), lambda data: load(data)["x"])
 
 
@@ -154,7 +165,11 @@ def _mosaic(case: Case, array: Array) -> NDArray[np.uint8]:
     rows = -(-channels // columns)
     tiles = np.zeros((rows * columns, height, width), np.uint8)
     tiles[:channels] = planes
-    picture = tiles.reshape(rows, columns, height, width).transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    picture = (
+        tiles.reshape(rows, columns, height, width)
+        .transpose(0, 2, 1, 3)
+        .reshape(rows * height, columns * width)
+    )
     return np.ascontiguousarray(picture)
 
 
@@ -163,8 +178,12 @@ def _image(name: str) -> Callable[[Case, TensorSpec], Coder]:
         imagecodecs = importlib.import_module("imagecodecs")
         encoders: dict[str, Callable[[NDArray[np.uint8]], bytes]] = {
             "jpeg-ls": imagecodecs.jpegls_encode,
-            "webp": lambda picture: imagecodecs.webp_encode(np.repeat(picture[..., None], 3, 2), lossless=True),
-            "jxl-e7": lambda picture: imagecodecs.jpegxl_encode(picture, lossless=True, effort=7, numthreads=1),
+            "webp": lambda picture: imagecodecs.webp_encode(
+                np.repeat(picture[..., None], 3, 2), lossless=True
+            ),
+            "jxl-e7": lambda picture: imagecodecs.jpegxl_encode(
+                picture, lossless=True, effort=7, numthreads=1
+            ),
         }
         encode = encoders[name]
         return Coder(lambda array: encode(_mosaic(case, array)), None)
@@ -191,7 +210,9 @@ NEEDS = {
 }  # fmt: skip
 
 
-def available(codecs: dict[str, Callable[[Case, TensorSpec], Coder]]) -> dict[str, Callable[[Case, TensorSpec], Coder]]:
+def available(
+    codecs: dict[str, Callable[[Case, TensorSpec], Coder]],
+) -> dict[str, Callable[[Case, TensorSpec], Coder]]:
     missing = {module for module in NEEDS.values() if importlib.util.find_spec(module) is None}
     for module in sorted(missing):
         print(f"not installed, left out: {module}", file=sys.stderr)
@@ -245,8 +266,12 @@ def tensors(kind: str, networks: list[str], count: int, limit_bytes: int) -> Ite
             yield _quantized(case) if kind == "int8" else _as_float(case, kind)
 
 
-def measure(kind: str, case: Case, makers: dict[str, Callable[[Case, TensorSpec], Coder]]) -> list[Result]:
-    dtype = {"int8": case.test[0].dtype.name.replace("uint8", "u8").replace("int8", "i8")}.get(kind, kind)
+def measure(
+    kind: str, case: Case, makers: dict[str, Callable[[Case, TensorSpec], Coder]]
+) -> list[Result]:
+    dtype = {"int8": case.test[0].dtype.name.replace("uint8", "u8").replace("int8", "i8")}.get(
+        kind, kind
+    )
     spec = TensorSpec(case.tensor[:60], dtype, case.test[0].shape)
     coders = {name: make(case, spec) for name, make in makers.items()}
     sizes: dict[str, list[int]] = {name: [] for name in coders}
@@ -265,8 +290,16 @@ def measure(kind: str, case: Case, makers: dict[str, Callable[[Case, TensorSpec]
                 end = time.perf_counter()
                 if repeat == 0:
                     sizes[name].append(len(data))
-                    got = back if isinstance(back, bytes) else None if back is None else np.asarray(back).tobytes()
-                    assert got is None or got == sample.tobytes(), f"{name} does not restore {case.name}"
+                    got = (
+                        back
+                        if isinstance(back, bytes)
+                        else None
+                        if back is None
+                        else np.asarray(back).tobytes()
+                    )
+                    assert got is None or got == sample.tobytes(), (
+                        f"{name} does not restore {case.name}"
+                    )
                 best[name] = [min(best[name][0], middle - start), min(best[name][1], end - middle)]
         for name, (encode, decode) in best.items():
             encode_s[name].append(encode)
@@ -292,7 +325,9 @@ def summary(kind: str, results: list[Result]) -> list[dict[str, Any]]:
             "codec": name,
             "ratio": _geometric([one.raw_bytes / one.size_bytes for one in mine]),
             "encode_MB_s": _geometric([one.raw_bytes / one.encode_s / 1e6 for one in mine]),
-            "decode_MB_s": _geometric([one.raw_bytes / max(one.decode_s, 1e-9) / 1e6 for one in mine]),
+            "decode_MB_s": _geometric(
+                [one.raw_bytes / max(one.decode_s, 1e-9) / 1e6 for one in mine]
+            ),
             "descriptor_median": statistics.median(one.descriptor_bytes for one in mine),
         }
         for rate in LINKS_BIT_S:
@@ -300,7 +335,9 @@ def summary(kind: str, results: list[Result]) -> list[dict[str, Any]]:
             for one in mine:
                 plain = by_tensor[one.tensor, "raw frame"]
                 through = one.encode_s + one.decode_s + 8 * one.size_bytes / rate
-                gains.append((plain.encode_s + plain.decode_s + 8 * plain.size_bytes / rate) / through)
+                gains.append(
+                    (plain.encode_s + plain.decode_s + 8 * plain.size_bytes / rate) / through
+                )
             row[f"gain_{rate / 1e6:.0f}_Mbit_s"] = _geometric(gains)
         if "zstd-19" in names:
             shares = [one.size_bytes / by_tensor[one.tensor, "zstd-19"].size_bytes for one in mine]
@@ -316,7 +353,9 @@ def print_table(kind: str, rows: list[dict[str, Any]], count: int) -> None:
     print("| codec | " + " | ".join(key.replace("_", " ") for key in keys) + " |")
     print("|---" * (len(keys) + 1) + "|")
     for row in rows:
-        cells = [f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in keys]
+        cells = [
+            f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in keys
+        ]
         cells[0] = f"{row['ratio']:.3f}"
         print(f"| {row['codec']} | " + " | ".join(cells) + " |", flush=True)
 
@@ -337,7 +376,10 @@ def raw_path(size: int = 1 << 20) -> list[dict[str, Any]]:
         np.copyto(target, array)
         end = time.perf_counter()
         assert np.array_equal(back, array)
-        best = {"frame": min(best["frame"], middle - start), "copy": min(best["copy"], end - middle)}
+        best = {
+            "frame": min(best["frame"], middle - start),
+            "copy": min(best["copy"], end - middle),
+        }
     rate = {name: 2 * size / seconds / 1e9 for name, seconds in best.items()}
     return [{"codec": "raw frame", "GB_s": rate["frame"], "memcpy_GB_s": rate["copy"],
              "rate_over_memcpy": rate["frame"] / rate["copy"]}]  # fmt: skip
@@ -348,15 +390,21 @@ def main() -> None:
     parser.add_argument("--kinds", default="int8,f32,f16,bf16,raw")
     parser.add_argument("--networks", default=",".join(network_names()))
     parser.add_argument("--cuts", type=int, default=3, help="cuts of a network, first to last")
-    parser.add_argument("--limit", type=int, default=1 << 20, help="skip tensors with more elements")
+    parser.add_argument(
+        "--limit", type=int, default=1 << 20, help="skip tensors with more elements"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, numpy {np.__version__}, zstandard {zstandard.__version__}")
+    print(
+        f"{platform.processor() or platform.machine()}, numpy {np.__version__}, zstandard {zstandard.__version__}"
+    )
     everything: list[Result] = []
     for kind in options.kinds.split(","):
         if kind == "raw":
             rows = raw_path()
-            print(f"\nraw frame of 1 MB: {rows[0]['GB_s']:.3g} GB/s, two memcpy {rows[0]['memcpy_GB_s']:.3g}")
+            print(
+                f"\nraw frame of 1 MB: {rows[0]['GB_s']:.3g} GB/s, two memcpy {rows[0]['memcpy_GB_s']:.3g}"
+            )
             print("\n".join(judged(kind, rows)), flush=True)
             continue
         makers = available(INT8 if kind == "int8" else FLOAT)

@@ -77,12 +77,23 @@ class Core:
         size, descriptor = ctypes.c_size_t(), self.vector.descriptor
         self._call("irs_boundary_size", descriptor, len(descriptor), ctypes.byref(size))
         memory, self._boundary = _aligned(size.value), ctypes.c_void_p()
-        self._call("irs_boundary_open", ctypes.byref(self._boundary), _place(memory), size, descriptor, len(descriptor))
+        self._call(
+            "irs_boundary_open",
+            ctypes.byref(self._boundary),
+            _place(memory),
+            size,
+            descriptor,
+            len(descriptor),
+        )
         self.decoded = np.empty_like(self.vector.tensor)
         self._source, self._target = _described(self.vector.tensor), _described(self.decoded)
         bound, scratch = ctypes.c_size_t(), ctypes.c_size_t()
-        self._call("irs_frame_bound", self._boundary, ctypes.byref(self._source), ctypes.byref(bound))
-        self._call("irs_workspace_size", self._boundary, ctypes.byref(self._source), ctypes.byref(scratch))
+        self._call(
+            "irs_frame_bound", self._boundary, ctypes.byref(self._source), ctypes.byref(bound)
+        )
+        self._call(
+            "irs_workspace_size", self._boundary, ctypes.byref(self._source), ctypes.byref(scratch)
+        )
         workspace, self._frame = _aligned(scratch.value), _aligned(bound.value)
         self._workspace, self._size = (_place(workspace), scratch), ctypes.c_size_t()
         self._kept = memory, workspace
@@ -94,11 +105,26 @@ class Core:
     def encode(self, count: int) -> None:
         frame = _place(self._frame), ctypes.c_size_t(len(self._frame))
         source = ctypes.byref(self._source)
-        self._call("encode_often", count, self._boundary, source, *self._workspace, *frame, ctypes.byref(self._size))
+        self._call(
+            "encode_often",
+            count,
+            self._boundary,
+            source,
+            *self._workspace,
+            *frame,
+            ctypes.byref(self._size),
+        )
 
     def decode(self, count: int) -> None:
         frame = _place(self._frame), self._size
-        self._call("decode_often", count, self._boundary, *frame, ctypes.byref(self._target), *self._workspace)
+        self._call(
+            "decode_often",
+            count,
+            self._boundary,
+            *frame,
+            ctypes.byref(self._target),
+            *self._workspace,
+        )
 
     def frame(self) -> bytes:
         return self._frame[: self._size.value].tobytes()
@@ -134,7 +160,9 @@ def trained_vectors(level: int, cuts: int) -> list[Vector]:
         array = np.ascontiguousarray(case.test[0])
         spec = TensorSpec(case.tensor[:60], "i8" if array.dtype == np.int8 else "u8", array.shape)
         layout = "NCHW" if case.layout == "NCHW" else "NHWC"
-        boundary = FrameSchema(0, spec.name, (train(case.calibration, spec, layout=layout, level=level),))
+        boundary = FrameSchema(
+            0, spec.name, (train(case.calibration, spec, layout=layout, level=level),)
+        )
         vectors.append(Vector(case.name, boundary.to_bytes(), array.view(np.uint8)))
     return vectors
 
@@ -172,7 +200,9 @@ def cpu_s(repeated: Callable[[int], object], count: int) -> float:
     return (time.thread_time_ns() - start) / 1e9 / count
 
 
-def measured(vector: Vector, libraries: dict[str, ctypes.CDLL], repeats: int) -> dict[str, tuple[float, float]]:
+def measured(
+    vector: Vector, libraries: dict[str, ctypes.CDLL], repeats: int
+) -> dict[str, tuple[float, float]]:
     """MB/s of encoding and decoding by build, all frames equal and restored first."""
     cores = {name: Core(library, vector) for name, library in libraries.items()}
     calls: dict[tuple[str, str], Callable[[int], object]] = {}
@@ -184,7 +214,11 @@ def measured(vector: Vector, libraries: dict[str, ctypes.CDLL], repeats: int) ->
         frames.add(core.frame())
         calls[name, "encode"], calls[name, "decode"] = core.encode, core.decode
     assert len(frames) == 1, f"frames of {vector.name} differ"
-    compressor, decompressor, data = zstandard.ZstdCompressor(3), zstandard.ZstdDecompressor(), vector.tensor.tobytes()
+    compressor, decompressor, data = (
+        zstandard.ZstdCompressor(3),
+        zstandard.ZstdDecompressor(),
+        vector.tensor.tobytes(),
+    )
     packed = compressor.compress(data)
     calls["zstd-3", "encode"] = often(lambda: compressor.compress(data))
     calls["zstd-3", "decode"] = often(lambda: decompressor.decompress(packed))
@@ -204,13 +238,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--beside", type=Path, help="another checkout, whose core is measured too")
     parser.add_argument("--each", action="store_true", help="a line for every tensor")
-    parser.add_argument("--vectors", type=Path, help="where trained descriptors and tensors are kept (.npz)")
+    parser.add_argument(
+        "--vectors", type=Path, help="where trained descriptors and tensors are kept (.npz)"
+    )
     options = parser.parse_args()
     levels = [int(level) for level in options.levels.split(",")]
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         checkouts = {"": ROOT} | ({"other ": options.beside} if options.beside else {})
         libraries = {
-            prefix + name: build(root / "runtime", flags, Path(folder) / f"{prefix.strip()}{name}.so")
+            prefix + name: build(
+                root / "runtime", flags, Path(folder) / f"{prefix.strip()}{name}.so"
+            )
             for name, flags in PATHS.items()
             for prefix, root in checkouts.items()
         }
@@ -219,7 +257,13 @@ def main() -> None:
             rates = [measured(vector, libraries, options.repeats) for vector in vectors]
             print(f"\nL{level}, {len(vectors)} tensors, geometric means, MB/s of CPU time\n")
             rows = [
-                [name, *(f"{statistics.geometric_mean(rate[name][way] for rate in rates):.0f}" for way in (0, 1))]
+                [
+                    name,
+                    *(
+                        f"{statistics.geometric_mean(rate[name][way] for rate in rates):.0f}"
+                        for way in (0, 1)
+                    ),
+                ]
                 for name in rates[0]
             ]
             print(markdown(["path", "encode", "decode"], rows), flush=True)

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from boundaries import CALIBRATION_PICTURES, CORPUS, NETWORKS, TEST_PICTURES, Floats, Network, crops, feeds_of
+from boundaries import (
+    CALIBRATION_PICTURES,
+    CORPUS,
+    NETWORKS,
+    TEST_PICTURES,
+    Floats,
+    Network,
+    crops,
+    feeds_of,
+)
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -42,7 +51,9 @@ CLASSIFIERS = {
 FLIPPED = 0.001
 
 
-def outputs(session: irsplit.LocalSession, calls: Sequence[dict[str, Any]]) -> tuple[list[Array], float]:
+def outputs(
+    session: irsplit.LocalSession, calls: Sequence[dict[str, Any]]
+) -> tuple[list[Array], float]:
     """The first output of every call, and the mean bytes of a frame."""
     found: list[Array] = []
     sizes: list[int] = []
@@ -52,7 +63,9 @@ def outputs(session: irsplit.LocalSession, calls: Sequence[dict[str, Any]]) -> t
     return found, statistics.mean(sizes)
 
 
-def unsettled(folder: Path, feeds: Sequence[Array], zero: int) -> tuple[list[Array], list[Array], bool]:
+def unsettled(
+    folder: Path, feeds: Sequence[Array], zero: int
+) -> tuple[list[Array], list[Array], bool]:
     """Outputs of the far half as they are and with few elements off by one step of 8 bits, and whether what crosses has
     values below `zero`.
     """
@@ -61,18 +74,31 @@ def unsettled(folder: Path, feeds: Sequence[Array], zero: int) -> tuple[list[Arr
     device, server = (open_engine(*file) for file in files)
     crossing = [np.array(device.run([feed])[0]) for feed in feeds]
     rng = np.random.default_rng(22)
-    step = 1 if crossing[0].dtype.kind in "iu" else max(float(np.ptp(array)) for array in crossing) / 255
+    step = (
+        1
+        if crossing[0].dtype.kind in "iu"
+        else max(float(np.ptp(array)) for array in crossing) / 255
+    )
     moved: list[Array] = []
     for array in crossing:
         noise = rng.choice([-step, step], array.shape) * (rng.random(array.shape) < FLIPPED)
         limits = np.iinfo(array.dtype) if step == 1 else np.finfo(array.dtype)
-        moved.append(np.clip(array.astype(np.float32) + noise, limits.min, limits.max).astype(array.dtype))
-    plain, disturbed = ([np.array(server.run([array])[0]) for array in arrays] for arrays in (crossing, moved))
+        moved.append(
+            np.clip(array.astype(np.float32) + noise, limits.min, limits.max).astype(array.dtype)
+        )
+    plain, disturbed = (
+        [np.array(server.run([array])[0]) for array in arrays] for arrays in (crossing, moved)
+    )
     return plain, disturbed, min(float(array.min()) for array in crossing) < zero
 
 
 def row(
-    path: Path, cut: str, type: TensorType, calibration: Sequence[Array], test: Sequence[Array], least: float
+    path: Path,
+    cut: str,
+    type: TensorType,
+    calibration: Sequence[Array],
+    test: Sequence[Array],
+    least: float,
 ) -> str:
     """What `compile` makes of one cut."""
     name = fed(dialect_of(path).read(path).entry)[0].name
@@ -85,7 +111,9 @@ def row(
         )
         learnt = [{name: feed} for feed in calibration]
         target = f"agreement={least}"
-        irsplit.compile_model(path, lossy, [cut], boundary=target, codec="auto", calibration=learnt, remember=False)
+        irsplit.compile_model(
+            path, lossy, [cut], boundary=target, codec="auto", calibration=learnt, remember=False
+        )
         session = irsplit.LocalSession(lossy)
         spec = session.boundaries[0].tensors[0]
         found, size = outputs(session, calls)
@@ -108,12 +136,19 @@ def pictures_row(
     """Bytes of the input as a picture, and agreement of the whole network on what is decoded from it."""
     expected = [np.array(whole.run([feed])[0]).ravel() for feed in feeds]
     cells: list[str] = []
-    for name, options in (("JPEG", {"quality": 95}), ("JPEG", {"quality": 75}), ("WebP", {"lossless": True})):
+    for name, options in (
+        ("JPEG", {"quality": 95}),
+        ("JPEG", {"quality": 75}),
+        ("WebP", {"lossless": True}),
+    ):
         files = [io.BytesIO() for _ in pictures]
         for file, picture in zip(files, pictures, strict=True):
             Image.fromarray(picture.astype(np.uint8)).save(file, name, **options)
         decoded = [np.asarray(Image.open(file).convert("RGB"), np.float32) for file in files]
-        found = [np.array(whole.run([feed])[0]).ravel() for feed in typed(path, feeds_of(network, decoded))]
+        found = [
+            np.array(whole.run([feed])[0]).ravel()
+            for feed in typed(path, feeds_of(network, decoded))
+        ]
         size = statistics.mean(file.tell() or len(file.getvalue()) for file in files)
         label = "WebP lossless" if "lossless" in options else f"JPEG q{options['quality']}"
         cells.append(f"{label} {size:.0f} bytes at {agreement(expected, found):.3f}")
@@ -127,12 +162,22 @@ def typed(path: Path, feeds: Sequence[Floats]) -> list[Array]:
     return [feed.astype(storage or np.float32) for feed in feeds]
 
 
-def cuts_of(path: Path, count: int, wanted: Sequence[str] | None = None) -> list[tuple[str, TensorType]]:
+def cuts_of(
+    path: Path, count: int, wanted: Sequence[str] | None = None
+) -> list[tuple[str, TensorType]]:
     """The wanted or evenly spaced legal cuts of one tensor of 256 elements at least, with the tensor's type."""
     entry = dialect_of(path).read(path).entry
-    legal = [cut for cut in find_cuts(entry) if cut.legal and len(cut.tensors) == 1 and cut.kind == "strict"]
+    legal = [
+        cut
+        for cut in find_cuts(entry)
+        if cut.legal and len(cut.tensors) == 1 and cut.kind == "strict"
+    ]
     typed_cuts = [(cut.id, cut.tensors[0].type) for cut in legal[:-1]]
-    useful = [(id, type) for id, type in typed_cuts if isinstance(type, TensorType) and (type.elements(1) or 0) >= 256]
+    useful = [
+        (id, type)
+        for id, type in typed_cuts
+        if isinstance(type, TensorType) and (type.elements(1) or 0) >= 256
+    ]
     if wanted is not None:
         return [found for found in useful if found[0] in wanted]
     if len(useful) <= count:
@@ -145,21 +190,31 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(CLASSIFIERS))
     parser.add_argument("--cuts", type=int, default=6, help="cuts of a network, first to last")
     parser.add_argument("--at", help="these cuts instead, with commas")
-    parser.add_argument("--agreement", type=float, default=0.98, help="the target on the calibration crops")
-    parser.add_argument("--calibration", type=int, default=80, help="crops of the calibration pictures")
+    parser.add_argument(
+        "--agreement", type=float, default=0.98, help="the target on the calibration crops"
+    )
+    parser.add_argument(
+        "--calibration", type=int, default=80, help="crops of the calibration pictures"
+    )
     parser.add_argument("--inputs", type=int, default=240, help="crops of the test pictures")
     parser.add_argument("--test", help="other test pictures, with commas")
     options = parser.parse_args()
-    print("| network, cut | values | f32 bytes | step | unsettled | agreement | frame bytes | smaller |")
+    print(
+        "| network, cut | values | f32 bytes | step | unsettled | agreement | frame bytes | smaller |"
+    )
     print("|---" * 8 + "|")
     notes: list[str] = []
     for name in options.networks.split(","):
         network = next(network for network in NETWORKS if network.name == name)
         path = next(CORPUS.rglob(name))
         learnt, tested = CLASSIFIERS[name]
-        pictures = crops(options.test.split(",") if options.test else tested, options.inputs, network.size)
+        pictures = crops(
+            options.test.split(",") if options.test else tested, options.inputs, network.size
+        )
         test = typed(path, feeds_of(network, pictures))
-        calibration = typed(path, feeds_of(network, crops(learnt, options.calibration, network.size)))
+        calibration = typed(
+            path, feeds_of(network, crops(learnt, options.calibration, network.size))
+        )
         wanted = options.at.split(",") if options.at else None
         for cut, type in cuts_of(path, options.cuts, wanted):
             print(row(path, cut, type, calibration, test, options.agreement), flush=True)

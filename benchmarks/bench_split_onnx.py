@@ -65,11 +65,21 @@ def make_cases(folder: Path, scale: int) -> list[Case]:
     """Make the models in a process of their own, so that this one stays small."""
     command = [sys.executable, str(HERE / "onnx_cases.py"), str(folder), str(scale)]
     made = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return [Case(name, Path(source), cut, tuple(options)) for name, source, cut, options in json.loads(made)]
+    return [
+        Case(name, Path(source), cut, tuple(options))
+        for name, source, cut, options in json.loads(made)
+    ]
 
 
 def commands(case: Case, peers: bool, out: Path) -> dict[str, list[str]]:
-    split = [sys.executable, str(HERE / "onnx_split.py"), str(case.source), str(out), case.cut, *case.options]
+    split = [
+        sys.executable,
+        str(HERE / "onnx_split.py"),
+        str(case.source),
+        str(out),
+        case.cut,
+        *case.options,
+    ]
     files = [str(path) for path in (case.source, Path(f"{case.source}.data")) if path.exists()]
     methods = {"irsplit": split, "cp": ["cp", *files, str(out)]}
     if peers and not case.options:
@@ -102,11 +112,17 @@ def measure(case: Case, rounds: int, peers: bool) -> dict[str, Any]:
                 command = commands(case, peers, Path(out))[method]
                 runs.setdefault(method, []).append(run(command))
             os.sync()  # what one method wrote must not slow the next
-    return {"case": case.name, "size_mb": size(case) / 1e6, "methods": {m: row(r, runs["cp"]) for m, r in runs.items()}}
+    return {
+        "case": case.name,
+        "size_mb": size(case) / 1e6,
+        "methods": {m: row(r, runs["cp"]) for m, r in runs.items()},
+    }
 
 
 def size(case: Case) -> int:
-    return sum(path.stat().st_size for path in (case.source, Path(f"{case.source}.data")) if path.exists())
+    return sum(
+        path.stat().st_size for path in (case.source, Path(f"{case.source}.data")) if path.exists()
+    )
 
 
 def row(runs: list[Run], copies: list[Run]) -> dict[str, Any]:
@@ -116,7 +132,9 @@ def row(runs: list[Run], copies: list[Run]) -> dict[str, Any]:
         "spread_s": [walls[0], walls[-1]],
         "cpu_s": statistics.median(run.cpu for run in runs),
         "work_s": statistics.median(run.work for run in runs),
-        "wall_times_cp": statistics.median(a.wall / b.wall for a, b in zip(runs, copies, strict=True)),
+        "wall_times_cp": statistics.median(
+            a.wall / b.wall for a, b in zip(runs, copies, strict=True)
+        ),
         "cpu_times_cp": statistics.median(a.cpu / b.cpu for a, b in zip(runs, copies, strict=True)),
         "peak_mb": max(run.peak for run in runs) / 1e6,
     }
@@ -126,23 +144,35 @@ def report(results: dict[str, Any]) -> None:
     print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
     for result in results["cases"]:
         print(f"\n{result['case']}: {result['size_mb']:.1f} MB")
-        print(f"{'':14}{'wall s':>9}{'min':>8}{'max':>8}{'cpu s':>8}{'work s':>8}{'wall/cp':>9}{'cpu/cp':>8}{'MB':>7}")
+        print(
+            f"{'':14}{'wall s':>9}{'min':>8}{'max':>8}{'cpu s':>8}{'work s':>8}{'wall/cp':>9}{'cpu/cp':>8}{'MB':>7}"
+        )
         for method, r in result["methods"].items():
             low, high = r["spread_s"]
             times = f"{r['wall_s']:9.3f}{low:8.3f}{high:8.3f}{r['cpu_s']:8.3f}{r['work_s']:8.3f}"
-            print(f"{method:14}{times}{r['wall_times_cp']:9.2f}{r['cpu_times_cp']:8.2f}{r['peak_mb']:7.0f}")
+            print(
+                f"{method:14}{times}{r['wall_times_cp']:9.2f}{r['cpu_times_cp']:8.2f}{r['peak_mb']:7.0f}"
+            )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", action="store_true", help="also time extract_model and onnx-ir")
     parser.add_argument("--small", action="store_true", help="models of one fiftieth")
-    parser.add_argument("--folder", type=Path, help="where to make the models; 8 GB are needed there")
+    parser.add_argument(
+        "--folder", type=Path, help="where to make the models; 8 GB are needed there"
+    )
     options = parser.parse_args()
     package = Path(irsplit.__file__).parent
-    for part in (package, package / "passes", package / "runtime"):  # links, in a checkout: not followed
+    for part in (
+        package,
+        package / "passes",
+        package / "runtime",
+    ):  # links, in a checkout: not followed
         compileall.compile_dir(part.resolve(), quiet=1)
     folder = Path(tempfile.mkdtemp(prefix="irsplit-bench-", dir=options.folder))
     try:

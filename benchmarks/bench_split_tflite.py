@@ -60,7 +60,9 @@ def make_model(case: Case, path: Path) -> None:
     buffers = [new("Buffer")]
     operators: list[Edit] = []
     for layer in range(case.layers):
-        weights = generator.standard_normal((case.width, case.width), np.float32) / np.float32(case.width**0.5)
+        weights = generator.standard_normal((case.width, case.width), np.float32) / np.float32(
+            case.width**0.5
+        )
         bias = generator.standard_normal(case.width, np.float32)
         for name, values in (("weights", weights), ("bias", bias)):
             buffers.append(new("Buffer", data=Payload(Constant.of(values.tobytes()))))
@@ -81,8 +83,18 @@ def make_model(case: Case, path: Path) -> None:
     model = new(
         "Model",
         version=3,
-        operator_codes=[new("OperatorCode", deprecated_builtin_code=number, builtin_code=number, version=5)],
-        subgraphs=[new("SubGraph", tensors=tensors, inputs=[0], outputs=[len(tensors) - 1], operators=operators)],
+        operator_codes=[
+            new("OperatorCode", deprecated_builtin_code=number, builtin_code=number, version=5)
+        ],
+        subgraphs=[
+            new(
+                "SubGraph",
+                tensors=tensors,
+                inputs=[0],
+                outputs=[len(tensors) - 1],
+                operators=operators,
+            )
+        ],
         buffers=buffers,
     )
     builder = Builder(model, b"TFL3")
@@ -102,7 +114,9 @@ def split_with_objects(source: Path, folder: Path) -> list[Path]:
         graph = model.subgraphs[0]
         middle = len(graph.operators) // 2
         graph.operators = graph.operators[middle:] if half else graph.operators[:middle]
-        used = sorted({int(index) for item in graph.operators for index in (*item.inputs, *item.outputs)})
+        used = sorted(
+            {int(index) for item in graph.operators for index in (*item.inputs, *item.outputs)}
+        )
         numbers = {old: number for number, old in enumerate(used)}
         graph.tensors = [graph.tensors[index] for index in used]
         kept = sorted({0, *(tensor.buffer for tensor in graph.tensors)})
@@ -158,7 +172,11 @@ def peak_of(method: str, source: Path, folder: Path) -> int:
     command = [str(Path(__file__).with_name("tflite_split.py")), str(source), str(folder)]
     if method != "irsplit":
         command = [__file__, "--only", method, *command[1:]]
-    return int(subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True).stdout)
+    return int(
+        subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def measure(case: Case, rounds: int, folder: Path) -> dict[str, Any]:
@@ -186,7 +204,9 @@ def measure(case: Case, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--layers", type=int, default=24, help="layers of 4 MB in the large model")

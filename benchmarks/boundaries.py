@@ -23,8 +23,12 @@ from PIL import Image
 Array = NDArray[np.generic]
 Floats = NDArray[np.float32]
 
-CORPUS = Path(os.environ.get("IRSPLIT_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "models"))
-CACHE = Path(os.environ.get("IRSPLIT_BENCH_CACHE", Path(tempfile.gettempdir()) / "irsplit-boundaries"))
+CORPUS = Path(
+    os.environ.get("IRSPLIT_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "models")
+)
+CACHE = Path(
+    os.environ.get("IRSPLIT_BENCH_CACHE", Path(tempfile.gettempdir()) / "irsplit-boundaries")
+)
 CALIBRATION_PICTURES = ("burger", "cats_and_dogs", "owl", "grace_hopper")
 TEST_PICTURES = ("parrot", "pets")
 CALIBRATION_SAMPLES = 8
@@ -107,11 +111,15 @@ def crops(pictures: Sequence[str], count: int, size: tuple[int, int]) -> list[Fl
     rng = np.random.default_rng(20)
     found: list[Floats] = []
     for index in range(count):
-        image = Image.open(CORPUS / "inputs" / f"{pictures[index % len(pictures)]}.jpg").convert("RGB")
+        image = Image.open(CORPUS / "inputs" / f"{pictures[index % len(pictures)]}.jpg").convert(
+            "RGB"
+        )
         share = rng.uniform(0.5, 1.0)
         width, height = image.width * share, image.height * share
         left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
-        crop = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, (left, top, left + width, top + height))
+        crop = image.resize(
+            (size[1], size[0]), Image.Resampling.BILINEAR, (left, top, left + width, top + height)
+        )
         pixels = np.asarray(crop, np.float32)
         found.append(pixels[:, ::-1] if rng.integers(2) else pixels)
     return found
@@ -120,7 +128,9 @@ def crops(pictures: Sequence[str], count: int, size: tuple[int, int]) -> list[Fl
 def _seconds(count: int, start: float, stop: float, length: int) -> list[Floats]:
     """Windows of the speech recording between two fractions of it, at random gains."""
     with wave.open(str(CORPUS / "inputs" / "speech_16k.wav")) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+        samples = (
+            np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+        )
     rng = np.random.default_rng(21)
     first, last = int(start * len(samples)), int(stop * len(samples)) - length
     starts = rng.integers(first, max(last, first + 1), count)
@@ -172,11 +182,15 @@ def _dump_tflite(path: Path, cuts: list[str], feeds: list[Floats]) -> _Dump:
 def _dump_onnx(path: Path, cuts: list[str], feeds: Sequence[Mapping[str, Array]]) -> _Dump:
     model = onnx.load(path)
     outputs = {output.name for output in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in cuts if name not in outputs)
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in cuts if name not in outputs
+    )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     result: _Dump = {name: (0.0, []) for name in cuts}
     for feed in feeds:
         for name, value in zip(cuts, session.run(cuts, feed), strict=True):
@@ -195,11 +209,16 @@ def _dump(network: Network, entry: dict[str, Any], pictures: Sequence[str], coun
 
 
 def _dump_audio(entry: dict[str, Any], start: float, stop: float, count: int) -> _Dump:
-    return _dump_tflite(CORPUS / entry["file"], _spread(entry["cuts"]), _seconds(count, start, stop, 15600))
+    return _dump_tflite(
+        CORPUS / entry["file"], _spread(entry["cuts"]), _seconds(count, start, stop, 15600)
+    )
 
 
 def _dump_transformer(entry: dict[str, Any], pictures: Sequence[str], count: int) -> _Dump:
-    mean, spread = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+    mean, spread = (
+        np.array([0.485, 0.456, 0.406], np.float32),
+        np.array([0.229, 0.224, 0.225], np.float32),
+    )
 
     def prepared(size: int) -> list[Floats]:
         squares = crops(pictures, count, (size, size))
@@ -207,7 +226,10 @@ def _dump_transformer(entry: dict[str, Any], pictures: Sequence[str], count: int
         return [np.ascontiguousarray(one, np.float32) for one in scaled]
 
     names = [name for name, _, _ in entry["inputs"]]
-    feeds = [dict(zip(names, pair, strict=True)) for pair in zip(prepared(128), prepared(256), strict=True)]
+    feeds = [
+        dict(zip(names, pair, strict=True))
+        for pair in zip(prepared(128), prepared(256), strict=True)
+    ]
     return _dump_onnx(CORPUS / entry["file"], _spread(entry["cuts"]), feeds)
 
 
@@ -215,7 +237,12 @@ def _cases(network: str, layout: str, calibration: _Dump, test: _Dump) -> list[C
     cases: list[Case] = []
     for tensor, (scale, samples) in calibration.items():
         tests = test[tensor][1]
-        if samples[0].size >= LEAST_ELEMENTS and samples[0].dtype.name in ("uint8", "int8", "float32", "float16"):
+        if samples[0].size >= LEAST_ELEMENTS and samples[0].dtype.name in (
+            "uint8",
+            "int8",
+            "float32",
+            "float16",
+        ):
             cases.append(Case(network, tensor, layout, tuple(samples), tuple(tests), scale))
     return cases
 
@@ -229,7 +256,9 @@ def _collect(name: str) -> list[Case]:
         return _cases(name, "sequence", *(_dump_transformer(entry, *d) for d in dumps))
     network = next(network for network in NETWORKS if network.name == name)
     calibration = _dump(network, entry, CALIBRATION_PICTURES, CALIBRATION_SAMPLES)
-    return _cases(name, network.layout, calibration, _dump(network, entry, TEST_PICTURES, TEST_SAMPLES))
+    return _cases(
+        name, network.layout, calibration, _dump(network, entry, TEST_PICTURES, TEST_SAMPLES)
+    )
 
 
 def _save(path: Path, cases: list[Case]) -> None:
@@ -248,7 +277,14 @@ def _load(network: str, path: Path) -> list[Case]:
     with np.load(path) as file:
         index = json.loads(str(file["index"]))
         return [
-            Case(network, item["tensor"], item["layout"], tuple(file[f"c{i}"]), tuple(file[f"t{i}"]), item["scale"])
+            Case(
+                network,
+                item["tensor"],
+                item["layout"],
+                tuple(file[f"c{i}"]),
+                tuple(file[f"t{i}"]),
+                item["scale"],
+            )
             for i, item in enumerate(index)
         ]
 

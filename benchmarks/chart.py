@@ -41,7 +41,12 @@ class Chart:
         parts = [*self._bands(), *self._axes(), *self._lines()]
         head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif"'
         return "\n".join(
-            [f'{head} font-size="12">', f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>', *parts, "</svg>\n"]
+            [
+                f'{head} font-size="12">',
+                f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
+                *parts,
+                "</svg>\n",
+            ]
         )
 
     @property
@@ -68,22 +73,31 @@ class Chart:
 
     def _axes(self) -> list[str]:
         low, high = self._decades
-        found = [_text(_WIDTH / 2, _HEIGHT - 8, self.x_title, "middle"), _text(_LEFT - 50, _TOP - 10, self.y_title)]
+        found = [
+            _text(_WIDTH / 2, _HEIGHT - 8, self.x_title, "middle"),
+            _text(_LEFT - 50, _TOP - 10, self.y_title),
+        ]
         for value in (10.0**power for power in range(low, high + 1)):
             y = self._y(value)
             found.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="#cccccc"/>')
             found.append(_text(_LEFT - 8, y + 4, f"{value:g}", "end"))
         for band in (*self.bands, Band(self.bands[-1].end, 0, "")):
-            found.append(_text(self._x(band.begin), _HEIGHT - _BOTTOM + 18, f"{band.begin:g}", "middle"))
+            found.append(
+                _text(self._x(band.begin), _HEIGHT - _BOTTOM + 18, f"{band.begin:g}", "middle")
+            )
         return found
 
     def _lines(self) -> list[str]:
         found: list[str] = []
         for index, series in enumerate(self.series):
             colour = _COLOURS[index]
-            points = " ".join(f"{self._x(time):.1f},{self._y(value):.1f}" for time, value in series.points)
+            points = " ".join(
+                f"{self._x(time):.1f},{self._y(value):.1f}" for time, value in series.points
+            )
             width = 2.2 if index == len(self.series) - 1 else 1.2
-            found.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
+            found.append(
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+            )
             x = _LEFT + 120 + 170 * index
             found.append(f'<rect x="{x}" y="{_TOP - 36}" width="18" height="4" fill="{colour}"/>')
             found.append(_text(x + 24, _TOP - 30, series.name))
@@ -91,4 +105,6 @@ class Chart:
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333333">{escape(text)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333333">{escape(text)}</text>'
+    )

@@ -32,7 +32,17 @@ RATE = 1e-4
 
 TOOLS: dict[str, tuple[str, ...]] = {
     "zstd -19": ("zstd", "-q", "-f", "-19", "{new}", "-o", "{patch}"),
-    "zstd -19 --patch-from": ("zstd", "-q", "-f", "-19", "--long=27", "--patch-from={old}", "{new}", "-o", "{patch}"),
+    "zstd -19 --patch-from": (
+        "zstd",
+        "-q",
+        "-f",
+        "-19",
+        "--long=27",
+        "--patch-from={old}",
+        "{new}",
+        "-o",
+        "{patch}",
+    ),
     "bsdiff": ("bsdiff", "{old}", "{new}", "{patch}"),
     "xdelta3 -9": ("xdelta3", "-q", "-f", "-9", "-e", "-s", "{old}", "{new}", "{patch}"),
 }
@@ -45,7 +55,11 @@ def models(folder: Path, epochs: int) -> dict[str, Mapping[str, Path]]:
     split, _ = importlib.import_module("dataset").load_splits(train.SEED)
     old = exporter.parameters_of(onnx.load(DIGITS / "digits.onnx"))
     found: dict[str, Mapping[str, Path]] = {}
-    for name, chosen in (("old", ()), ("all layers", tuple(old)), ("last layer", ("head/weights", "head/bias"))):
+    for name, chosen in (
+        ("old", ()),
+        ("all layers", tuple(old)),
+        ("last layer", ("head/weights", "head/bias")),
+    ):
         parameters = _trained_on(train, old, split, epochs if chosen else 0, chosen)
         place = folder / name.replace(" ", "-")
         place.mkdir()
@@ -58,7 +72,9 @@ def models(folder: Path, epochs: int) -> dict[str, Mapping[str, Path]]:
     return found
 
 
-def _trained_on(train: Any, old: Mapping[str, Any], split: Any, epochs: int, chosen: tuple[str, ...]) -> dict[str, Any]:
+def _trained_on(
+    train: Any, old: Mapping[str, Any], split: Any, epochs: int, chosen: tuple[str, ...]
+) -> dict[str, Any]:
     parameters = {name: value.copy() for name, value in old.items()}
     part = {name: parameters[name] for name in chosen}
     optimizer, generator = train.Adam(part), np.random.default_rng(1)
@@ -84,7 +100,9 @@ def sizes(old: Path, new: Path, folder: Path) -> dict[str, int]:
         if shutil.which(command[0]) is None:
             print(f"{command[0].upper()} NOT INSTALLED: left out", file=sys.stderr)
             continue
-        found[name] = sum(_tool(command, old / path.relative_to(new), path, patch) for path in _segments(new))
+        found[name] = sum(
+            _tool(command, old / path.relative_to(new), path, patch) for path in _segments(new)
+        )
     return found | {"irsplit delta": ours}
 
 
@@ -113,7 +131,9 @@ def measure(folder: Path, epochs: int) -> dict[str, dict[str, int]]:
     for name in ("all layers", "last layer"):
         for format in made[name]:
             with tempfile.TemporaryDirectory(prefix="irsplit-") as scratch:
-                found[f"{name}; {format}"] = sizes(bundles("old", format), bundles(name, format), Path(scratch))
+                found[f"{name}; {format}"] = sizes(
+                    bundles("old", format), bundles(name, format), Path(scratch)
+                )
     return found
 
 
@@ -130,7 +150,9 @@ def main() -> None:
     columns = list(next(iter(found.values())))
     print(f"| trained on | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}", sep="\n")
     for title, row in found.items():
-        print(f"| {title} | {' | '.join(f'{row[column]:,}'.replace(',', ' ') for column in columns)} |")
+        print(
+            f"| {title} | {' | '.join(f'{row[column]:,}'.replace(',', ' ') for column in columns)} |"
+        )
 
 
 if __name__ == "__main__":

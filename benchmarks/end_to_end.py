@@ -33,8 +33,21 @@ _HEATS = ((1, 1.5), (3, 1.2), (9, 1.1))
 def serving(bundles: Mapping[str, Path]) -> Generator[int]:
     """A server process with one thread for these bundles; yields its port."""
     names = [f"{name}={bundle}" for name, bundle in bundles.items()]
-    command = [sys.executable, "-m", "irsplit", "serve", "--port", "0", "--no-http", "--workers", "1", *names]
-    process = subprocess.Popen([*command, "--log-level", "error"], stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "irsplit",
+        "serve",
+        "--port",
+        "0",
+        "--no-http",
+        "--workers",
+        "1",
+        *names,
+    ]
+    process = subprocess.Popen(
+        [*command, "--log-level", "error"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         yield int(process.stdout.readline().rsplit(":", 1)[1])
@@ -79,7 +92,9 @@ def run_on_device(engine: Engine, call: Inputs, names: Sequence[str], slowdown: 
 
 
 @contextlib.contextmanager
-def whole_on_server(engine: Engine, call: Inputs, names: Sequence[str], over: Link) -> Generator[Callable[[], float]]:
+def whole_on_server(
+    engine: Engine, call: Inputs, names: Sequence[str], over: Link
+) -> Generator[Callable[[], float]]:
     """A function that sends the raw inputs over the link, lets the whole model run behind it, and gets the outputs.
 
     Plain TCP without a protocol: the least that any server would need.
@@ -121,7 +136,10 @@ def _receive(connection: socket.socket, size: int) -> bool:
 
 
 def race(
-    runs: Mapping[str, Callable[[], float]], least_s: Mapping[str, float], rounds: int, always: Sequence[str]
+    runs: Mapping[str, Callable[[], float]],
+    least_s: Mapping[str, float],
+    rounds: int,
+    always: Sequence[str],
 ) -> dict[str, float]:
     """Median seconds of everyone who might be the best, run in turns; those in `always` stay to the end.
 
@@ -139,5 +157,9 @@ def race(
         factor = dict(_HEATS).get(done + 1)
         if factor is not None:
             best = min(medians.values())
-            times = {name: times[name] for name in times if name in always or medians[name] <= factor * best}
+            times = {
+                name: times[name]
+                for name in times
+                if name in always or medians[name] <= factor * best
+            }
     return {name: statistics.median(found) for name, found in times.items()}

@@ -47,13 +47,20 @@ class Way:
 
 def ways(network: Network) -> list[Way]:
     """The paper's cuts with 8 bits an element, the bottleneck after conv3_x in its place, and the device alone."""
-    ends = {"pool1": "pool1", "conv2_3": "conv2_x", "conv3_4": "conv3_x, bottleneck", "conv4_23": "conv4_x"}
+    ends = {
+        "pool1": "pool1",
+        "conv2_3": "conv2_x",
+        "conv3_4": "conv3_x, bottleneck",
+        "conv4_23": "conv4_x",
+    }
     here, there = (network_time(network, device(name)) for name in (PHONE, CLOUD))
     found: list[Way] = []
     for index, layer in enumerate(network.layers, 1):
         if layer.name in ends:
             size = BOTTLENECK if "bottleneck" in ends[layer.name] else layer.output.elements
-            found.append(Way(ends[layer.name], sum(here[:index]) / 1e9, size, sum(there[index:]) / 1e9))
+            found.append(
+                Way(ends[layer.name], sum(here[:index]) / 1e9, size, sum(there[index:]) / 1e9)
+            )
     return [*found, Way("device only", sum(here) / 1e9, 0, 0.0)]
 
 
@@ -85,7 +92,9 @@ class Air:
     _since: float = -1.0
 
     def link_at(self, now: float) -> tuple[float, Link | None]:
-        return max((entry for entry in self.schedule if entry[0] <= now), key=lambda entry: entry[0])
+        return max(
+            (entry for entry in self.schedule if entry[0] <= now), key=lambda entry: entry[0]
+        )
 
     def carried(self, up_bytes: int, down_bytes: int, server_s: float, now: float) -> float:
         """When the answer is there."""
@@ -100,12 +109,18 @@ class Air:
             self._up, self._down = (Channel(clean, self.random, up, outage) for up in (True, False))
             self._since = since
         there = max(self._up.deliver(packet, now).at_s for packet in _packets(up_bytes))
-        return max(self._down.deliver(packet, there + server_s).at_s for packet in _packets(down_bytes))
+        return max(
+            self._down.deliver(packet, there + server_s).at_s for packet in _packets(down_bytes)
+        )
 
 
 def _resent(over: Link) -> Link:
     """A link on which a damaged packet counts as a lost one: TCP sends it again."""
-    return link(f"{over.name},loss={(over.loss_ppm + over.corruption_ppm) / 1e4}%") if over.loss_ppm else over
+    return (
+        link(f"{over.name},loss={(over.loss_ppm + over.corruption_ppm) / 1e4}%")
+        if over.loss_ppm
+        else over
+    )
 
 
 def _packets(size: int) -> list[int]:
@@ -131,7 +146,9 @@ class Client:
     chooser: CutSwitcher | None = None
     now: float = 0.0
     calls: list[Call] = field(default_factory=list[Call])
-    _told: list[tuple[float, Callable[[], None]]] = field(default_factory=list[tuple[float, Callable[[], None]]])
+    _told: list[tuple[float, Callable[[], None]]] = field(
+        default_factory=list[tuple[float, Callable[[], None]]]
+    )
     _tried: float = -1e9
 
     def __post_init__(self) -> None:
@@ -155,10 +172,16 @@ class Client:
 
     def _hear(self) -> None:
         """What trials have told meanwhile, and whether a probe gets through."""
-        for _, tell in sorted((told for told in self._told if told[0] <= self.now), key=lambda told: told[0]):
+        for _, tell in sorted(
+            (told for told in self._told if told[0] <= self.now), key=lambda told: told[0]
+        ):
             tell()
         self._told = [told for told in self._told if told[0] > self.now]
-        if not self.breaker.closed and self.breaker.probe_due() and self.air.link_at(self.now)[1] is not None:
+        if (
+            not self.breaker.closed
+            and self.breaker.probe_due()
+            and self.air.link_at(self.now)[1] is not None
+        ):
             self.breaker.succeeded()
 
     def _sent(self, way: Way, began: float, stops: Sequence[Way]) -> bool:
@@ -183,7 +206,9 @@ class Client:
         start, done = self.now, self.air.carried(1, 1, 0.0, self.now)
         if done < start + DEADLINE_S:
             estimate = chooser.link
-            self._told.append((done, lambda: estimate.delivered(estimate.begin(), 0, done - start, done)))
+            self._told.append(
+                (done, lambda: estimate.delivered(estimate.begin(), 0, done - start, done))
+            )
 
     def _try(self, stops: Sequence[Way]) -> None:
         """What `Scout` does: while the device goes alone, one call in a few seconds is also sent."""
@@ -199,7 +224,9 @@ class Client:
         at = min(done, last)
         self._told.append((at, lambda: self._tell(way, start, done, last, stops, at)))
 
-    def _tell(self, way: Way, start: float, done: float, last: float, stops: Sequence[Way], now: float) -> None:
+    def _tell(
+        self, way: Way, start: float, done: float, last: float, stops: Sequence[Way], now: float
+    ) -> None:
         chooser = self.chooser
         if chooser is None:
             return
@@ -238,14 +265,20 @@ def adaptive(stops: Sequence[Way], planned: Link) -> CutSwitcher:
 
 
 def client(
-    way: Way | None, stops: Sequence[Way], schedule: Schedule, until_s: float = SCENARIO_S, seed: int = 2018
+    way: Way | None,
+    stops: Sequence[Way],
+    schedule: Schedule,
+    until_s: float = SCENARIO_S,
+    seed: int = 2018,
 ) -> list[Call]:
     """The calls of a client that always goes one way, or, with None, chooses."""
     air, alone_s = Air(schedule, Random(seed)), stops[-1].device_s
     if way is not None:
         return Client(air, fixed(way), alone_s).run(until_s)
     chooser = adaptive(stops, WIFI)
-    return Client(air, lambda now: stops[chooser.choose(now) - 1], alone_s, chooser).run(until_s, stops)
+    return Client(air, lambda now: stops[chooser.choose(now) - 1], alone_s, chooser).run(
+        until_s, stops
+    )
 
 
 def pipelined_rate(way: Way, over: Link, depth: int = 4, count: int = 200) -> float:
@@ -288,8 +321,27 @@ def steady_table(network: Network) -> str:
             ]
         )
     calls = client(None, stops, steady)
-    rows.append(["adaptive", "", "", *_latency(calls), f"{len(calls) / calls[-1].began_s:.2f}", "", _missed(calls)])
-    head = ["way", "device ms", "sent kB", "mean s", "p95 s", "calls/s", "calls/s, 4 under way", "missed the deadline"]
+    rows.append(
+        [
+            "adaptive",
+            "",
+            "",
+            *_latency(calls),
+            f"{len(calls) / calls[-1].began_s:.2f}",
+            "",
+            _missed(calls),
+        ]
+    )
+    head = [
+        "way",
+        "device ms",
+        "sent kB",
+        "mean s",
+        "p95 s",
+        "calls/s",
+        "calls/s, 4 under way",
+        "missed the deadline",
+    ]
     return markdown(head, rows)
 
 
@@ -305,7 +357,12 @@ def scenario_table(network: Network) -> str:
         calls = client(way, stops, SCENARIO)
         name = "**adaptive**" if way is None else way.name
         rows.append(
-            [name, str(len(calls)), *(_in_phase(calls, phase) for phase in range(len(SCENARIO))), _missed(calls)]
+            [
+                name,
+                str(len(calls)),
+                *(_in_phase(calls, phase) for phase in range(len(SCENARIO))),
+                _missed(calls),
+            ]
         )
     head = [
         "way",
@@ -339,7 +396,11 @@ def told(changes: Sequence[tuple[float, str]]) -> str:
 def figure(network: Network) -> str:
     """Latency of every call over the scenario, for the device alone, a fixed cut and the adaptive client."""
     stops = ways(network)
-    shown = {"device only": stops[-1], f"cut at {stops[0].name}": stops[0], f"cut at {stops[2].name}": stops[2]}
+    shown = {
+        "device only": stops[-1],
+        f"cut at {stops[0].name}": stops[0],
+        f"cut at {stops[2].name}": stops[2],
+    }
     series = [
         Series(name, [(call.began_s, call.seconds) for call in client(way, stops, SCENARIO)])
         for name, way in shown.items()
@@ -399,7 +460,12 @@ def page(network: Network) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, help="write the page here, its figure beside it; default: print")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="write the page here, its figure beside it; default: print",
+    )
     arguments = parser.parse_args()
     network = resnet101_v2()
     text = page(network)

@@ -57,18 +57,26 @@ def stand_in(path: Path, stops: Sequence[Way]) -> Path:
     length = PICTURE
     for index, size in enumerate([*sizes, 100]):
         repeats = -(-size // length)
-        for name, value in ((f"repeats{index}", [repeats]), (f"starts{index}", [0]), (f"ends{index}", [size])):
+        for name, value in (
+            (f"repeats{index}", [repeats]),
+            (f"starts{index}", [0]),
+            (f"ends{index}", [size]),
+        ):
             constants.append(numpy_helper.from_array(np.array(value, np.int64), name))
         name = f"cut{index}" if index < len(sizes) else "answer"
         nodes.append(helper.make_node("Tile", [before, f"repeats{index}"], [f"tiled{index}"]))
-        nodes.append(helper.make_node("Slice", [f"tiled{index}", f"starts{index}", f"ends{index}"], [name]))
+        nodes.append(
+            helper.make_node("Slice", [f"tiled{index}", f"starts{index}", f"ends{index}"], [name])
+        )
         before, length = name, size
     infos = [
         helper.make_tensor_value_info(name, TensorProto.UINT8, [size])
         for name, size in (("picture", PICTURE), ("answer", 100))
     ]
     graph = helper.make_graph(nodes, "stand-in", infos[:1], infos[1:], constants)
-    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    onnx.save(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path
+    )
     return path
 
 
@@ -174,7 +182,9 @@ def page() -> str:
     simulated = client(None, stops, SCHEDULE, ENDS_S)
     head = ["", "calls", *(f"{NAMES[over]} from {at:.0f} s" for at, over in SCHEDULE)]
     table = markdown(head, [_row("measured", calls), _row("simulated", simulated)])
-    return _PAGE.format(table=table, measured=told(choices(calls)), simulated=told(choices(simulated)))
+    return _PAGE.format(
+        table=table, measured=told(choices(calls)), simulated=told(choices(simulated))
+    )
 
 
 def main() -> int:

@@ -73,18 +73,46 @@ def code_bytes(machine: Machine, entries: Sequence[str], flags: Sequence[str], f
     stub, program = folder / "stub.c", folder / "firmware.elf"
     declarations = "".join(f"void {entry}(void);\n" for entry in entries)
     keep = "; keep = ".join(entries)
-    stub.write_text(f"{declarations}void (*volatile keep)(void);\nvoid start(void) {{ keep = {keep}; }}\n")
-    options = ("-std=c99", "-ffreestanding", "-nostdlib", "-static", "-ffunction-sections", "-fdata-sections")
-    linking = ("-Wl,--gc-sections", "-Wl,-e,start", "-Wl,--unresolved-symbols=ignore-all", "-Wl,--build-id=none")
+    stub.write_text(
+        f"{declarations}void (*volatile keep)(void);\nvoid start(void) {{ keep = {keep}; }}\n"
+    )
+    options = (
+        "-std=c99",
+        "-ffreestanding",
+        "-nostdlib",
+        "-static",
+        "-ffunction-sections",
+        "-fdata-sections",
+    )
+    linking = (
+        "-Wl,--gc-sections",
+        "-Wl,-e,start",
+        "-Wl,--unresolved-symbols=ignore-all",
+        "-Wl,--build-id=none",
+    )
     files = [*map(str, SOURCES), str(stub), "-o", str(program)]
-    subprocess.run([machine.compiler, *options, *machine.flags, *flags, *linking, INCLUDE, *files], check=True)
-    lines = subprocess.run([machine.size, program], capture_output=True, text=True, check=True).stdout
+    subprocess.run(
+        [machine.compiler, *options, *machine.flags, *flags, *linking, INCLUDE, *files], check=True
+    )
+    lines = subprocess.run(
+        [machine.size, program], capture_output=True, text=True, check=True
+    ).stdout
     return sum(map(int, lines.splitlines()[1].split()[:2]))
 
 
-def stack_bytes(machine: Machine, entries: Sequence[str], flags: Sequence[str], folder: Path) -> list[int]:
+def stack_bytes(
+    machine: Machine, entries: Sequence[str], flags: Sequence[str], folder: Path
+) -> list[int]:
     """The deepest stack of a call of each of `entries`, without the caller's frame."""
-    command = [machine.compiler, "-std=c99", "-ffreestanding", *machine.flags, *flags, "-fcallgraph-info=su", INCLUDE]
+    command = [
+        machine.compiler,
+        "-std=c99",
+        "-ffreestanding",
+        *machine.flags,
+        *flags,
+        "-fcallgraph-info=su",
+        INCLUDE,
+    ]
     subprocess.run([*command, "-c", *map(str, SOURCES)], cwd=folder, check=True)
     frames, calls = call_graph("\n".join(path.read_text() for path in sorted(folder.glob("*.ci"))))
     return [deepest(entry, frames, calls) for entry in entries]
@@ -111,12 +139,17 @@ def call_graph(text: str) -> tuple[dict[str, int], dict[str, set[str]]]:
 
 
 def deepest(
-    function: str, frames: Mapping[str, int], calls: Mapping[str, set[str]], above: tuple[str, ...] = ()
+    function: str,
+    frames: Mapping[str, int],
+    calls: Mapping[str, set[str]],
+    above: tuple[str, ...] = (),
 ) -> int:
     """Bytes of the deepest path of calls that begins with a function. Raises ValueError for recursion."""
     if function in above:
         raise ValueError(f"recursion: {' > '.join((*above, function))}")
-    below = [deepest(callee, frames, calls, (*above, function)) for callee in calls.get(function, ())]
+    below = [
+        deepest(callee, frames, calls, (*above, function)) for callee in calls.get(function, ())
+    ]
     return frames.get(function, 0) + max(below, default=0)
 
 
@@ -141,13 +174,23 @@ def buffers(codings: Sequence[tuple[str, str]] = CODINGS) -> list[list[str]]:
     for boundary, codec in codings:
         with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
             compile_model(
-                DIGITS / "digits.tflite", folder, ["bottleneck/relu"], boundary=boundary, codec=codec, calibration=calls
+                DIGITS / "digits.tflite",
+                folder,
+                ["bottleneck/relu"],
+                boundary=boundary,
+                codec=codec,
+                calibration=calls,
             )
             found = Manifest.load(folder).boundaries[0]
         header = c_header(found, 1)
         names = ("MEMORY_SIZE", "WORKSPACE_SIZE", "FRAME_BOUND", "TENSOR0_SIZE")
         sizes = [re.findall(rf"_{name} (\d+)", header)[0] for name in names]
-        rows.append([f"{boundary}, {codec}", *(f"{size} B" for size in (str(len(found.to_bytes())), *sizes))])
+        rows.append(
+            [
+                f"{boundary}, {codec}",
+                *(f"{size} B" for size in (str(len(found.to_bytes())), *sizes)),
+            ]
+        )
     return rows
 
 
@@ -156,7 +199,9 @@ def page() -> str:
     compilers = ", ".join(f"{name} {version}" for name, version in versions.items())
     head = ["machine", "what it does", "code", f"stack: {STACKS[0]}", *STACKS[1:]]
     code = markdown(head, [row for machine in MACHINES for row in footprints(machine)])
-    static = markdown(["boundary", "descriptor", "opened", "workspace", "frame at most", "tensor"], buffers())
+    static = markdown(
+        ["boundary", "descriptor", "opened", "workspace", "frame at most", "tensor"], buffers()
+    )
     return (
         "# Footprint of the C core\n\n"
         f"Made by `python -m benchmarks.footprint` ({compilers}; `-Os`).\n\n"
@@ -172,7 +217,9 @@ def page() -> str:
 
 
 def _version(compiler: str) -> str:
-    done = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [compiler, "-dumpfullversion"], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 

@@ -7,7 +7,9 @@ _LARGEST = 16384
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
 
 
 SETTINGS_SEEN = frame(_SETTINGS, _ACK, 0, b"")
@@ -29,7 +31,8 @@ def head(stream: int, method: str) -> bytes:
     }
     # Literals without indexing; all lengths are below 127.
     block = b"".join(
-        bytes([0, len(key)]) + key.encode() + bytes([len(value)]) + value.encode() for key, value in fields.items()
+        bytes([0, len(key)]) + key.encode() + bytes([len(value)]) + value.encode()
+        for key, value in fields.items()
     )
     return frame(_HEADERS, _END_HEADERS, stream, block)
 
@@ -42,4 +45,6 @@ def message(size: int) -> bytes:
 def data(stream: int, payload: bytes, *, ends: bool = False) -> bytes:
     pieces = [payload[start : start + _LARGEST] for start in range(0, len(payload), _LARGEST)]
     flags = [0] * (len(pieces) - 1) + [_END_STREAM if ends else 0]
-    return b"".join(frame(_DATA, flag, stream, piece) for flag, piece in zip(flags, pieces, strict=True))
+    return b"".join(
+        frame(_DATA, flag, stream, piece) for flag, piece in zip(flags, pieces, strict=True)
+    )

@@ -34,7 +34,9 @@ Outages = Sequence[tuple[float, float]]
 
 def read_trace(path: Path) -> list[tuple[float, Link]]:
     """A trace file: a JSON object a line, `at_s` and the `link` from then on, as `--link` takes it."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [
+        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
     return [(float(line["at_s"]), link(line["link"])) for line in lines]
 
 
@@ -111,7 +113,9 @@ class Channel:
 class Proxy:
     """Stands before 127.0.0.1:`target`; `link` may be changed while it runs, and connections cut or frozen."""
 
-    def __init__(self, target: int, link: Link = PERFECT, seed: int = 0, outages: Outages = ()) -> None:
+    def __init__(
+        self, target: int, link: Link = PERFECT, seed: int = 0, outages: Outages = ()
+    ) -> None:
         self.link = link
         self.outages = outages
         self.port = 0
@@ -176,7 +180,9 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._cut()
-        await asyncio.sleep(0.01)  # aborted transports close their sockets in the loop's next rounds
+        await asyncio.sleep(
+            0.01
+        )  # aborted transports close their sockets in the loop's next rounds
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
@@ -198,7 +204,9 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, up: bool) -> None:
+    async def _pass(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, up: bool
+    ) -> None:
         """Bytes of one direction, packet by packet, each written when the link would have delivered it."""
         queue = asyncio.Queue[tuple[float, bytes]](256)
         writing = asyncio.create_task(self._write(queue, sink))
@@ -211,7 +219,9 @@ class Proxy:
                 latest = max(latest, delivery.at_s)  # TCP hands nothing out of order to its reader
                 if delivery.damaged is not None:
                     flipped = data[delivery.damaged] ^ (1 << self._random.randrange(8))
-                    data = data[: delivery.damaged] + bytes([flipped]) + data[delivery.damaged + 1 :]
+                    data = (
+                        data[: delivery.damaged] + bytes([flipped]) + data[delivery.damaged + 1 :]
+                    )
                 await queue.put((latest, data))
             await queue.put((latest, b""))
             await writing
@@ -222,7 +232,9 @@ class Proxy:
             self._writers.discard(sink)
             sink.transport.abort()
 
-    async def _write(self, queue: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter) -> None:
+    async def _write(
+        self, queue: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter
+    ) -> None:
         with contextlib.suppress(OSError):
             while True:
                 at_s, data = await queue.get()

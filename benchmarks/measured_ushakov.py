@@ -38,7 +38,14 @@ def table() -> str:
         rows = [["whole model", _mb(path.stat().st_size), _mb(whole.peak_bytes), "-", "-", "-"]]
         for tensor, level in list(LEVELS.items())[:-1]:
             rows.append([level, *_level(path, folder, tensor, call)])
-    head = ["cut after", "device file MB", "device peak RSS MB", "CPU ms", "lossless frame MB", "int8 frame MB"]
+    head = [
+        "cut after",
+        "device file MB",
+        "device peak RSS MB",
+        "CPU ms",
+        "lossless frame MB",
+        "int8 frame MB",
+    ]
     return "\n".join(
         [
             "## (a) measured: the same network as ONNX, seeded weights, one seeded picture",
@@ -60,7 +67,12 @@ def _level(path: Path, folder: Path, tensor: str, call: dict[str, np.ndarray]) -
     file = SegmentFile(manifest.path(near.file), near.format, near.inputs, near.outputs)
     load, _ = isolated(measure_part, file, call, ONE_THREAD, 1, 3)
     frames = [_mb(isolated(_frame_bytes, bundle, call), 3) for bundle in (lossless, int8)]
-    return [_mb(file.path.stat().st_size), _mb(load.peak_bytes), fixed(load.cpu_ns, 10**6, 0), *frames]
+    return [
+        _mb(file.path.stat().st_size),
+        _mb(load.peak_bytes),
+        fixed(load.cpu_ns, 10**6, 0),
+        *frames,
+    ]
 
 
 def _mb(size_bytes: int, digits: int = 1) -> str:

@@ -5,7 +5,7 @@ A layer here is what the paper plans over: a single operator, or a residual unit
 
 from dataclasses import dataclass
 
-from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
 from irsplit.profiles import Device, Link
 
 FLOAT_BYTES = 4
@@ -75,7 +75,9 @@ class _Builder:
         """A convolution with a bias, or with a normalisation (scale and shift) in its place."""
         shape, pad = self.shape, (kernel - 1) // 2 if padding is None else padding
         out = Shape(
-            (shape.height + 2 * pad - kernel) // stride + 1, (shape.width + 2 * pad - kernel) // stride + 1, channels
+            (shape.height + 2 * pad - kernel) // stride + 1,
+            (shape.width + 2 * pad - kernel) // stride + 1,
+            channels,
         )
         weights = kernel * kernel * shape.channels * channels
         extra = 2 * channels if normalised else channels
@@ -135,7 +137,9 @@ class _Builder:
     def build(self) -> Network:
         return Network(self.name, self.input, tuple(self.layers))
 
-    def _add(self, name: str, macs: dict[str, int], parameters: int, moved: int, out: Shape) -> None:
+    def _add(
+        self, name: str, macs: dict[str, int], parameters: int, moved: int, out: Shape
+    ) -> None:
         self.layers.append(Layer(name, macs, parameters, moved, out))
         self.shape = out
 
@@ -187,7 +191,12 @@ def resnet50() -> Network:
     b.pool("pool1", 3, 2, padding=1)
     for block, (count, depth) in enumerate(((3, 256), (4, 512), (6, 1024), (3, 2048)), 2):
         for index in range(1, count + 1):
-            b.unit(f"conv{block}_{index}", depth, 2 if index == 1 and block > 2 else 1, pre_activation=False)
+            b.unit(
+                f"conv{block}_{index}",
+                depth,
+                2 if index == 1 and block > 2 else 1,
+                pre_activation=False,
+            )
     b.global_pool("pool5")
     b.dense("fc", 1000)
     b.pointwise("softmax")
@@ -204,7 +213,12 @@ def resnet101_v2() -> Network:
     b.pool("pool1", 3, 2, padding=1)
     for block, (count, depth) in enumerate(RESNET101_BLOCKS, 2):
         for index in range(1, count + 1):
-            b.unit(f"conv{block}_{index}", depth, 2 if index == 1 and block > 2 else 1, pre_activation=True)
+            b.unit(
+                f"conv{block}_{index}",
+                depth,
+                2 if index == 1 and block > 2 else 1,
+                pre_activation=True,
+            )
     b.post_norm("postnorm")
     b.global_pool("pool5")
     b.dense("logits", 1000)
@@ -226,7 +240,12 @@ def autoencoder() -> Network:
 
 
 def cost_table(
-    network: Network, device: Device, server: Device, link: Link, *, input_bytes_per_element: int = 1
+    network: Network,
+    device: Device,
+    server: Device,
+    link: Link,
+    *,
+    input_bytes_per_element: int = 1,
 ) -> CostTable:
     """The chain of a network's layers, times estimated from two device profiles; activations travel as float32."""
     groups: list[StageCost] = []
@@ -237,14 +256,24 @@ def cost_table(
         working = FLOAT_BYTES * (
             layer.output.elements + (sizes[-1] // FLOAT_BYTES if groups else network.input.elements)
         )
-        groups.append(StageCost(layer.name, times[0], times[1], device.energy_nj(times[0]), weight_bytes, working))
+        groups.append(
+            StageCost(
+                layer.name, times[0], times[1], device.energy_nj(times[0]), weight_bytes, working
+            )
+        )
         sizes.append(FLOAT_BYTES * layer.output.elements)
     tensors = [CostTensor("input", None, (0,), (TransferOption("raw", sizes[0]),), ())]
     last = len(groups) - 1
     for index, layer in enumerate(network.layers):
         ways = (TransferOption("raw", sizes[index + 1]),)
-        tensors.append(CostTensor(layer.name, index, () if index == last else (index + 1,), ways, ways, index == last))
-    return CostTable(network.name, tuple(groups), tuple(tensors), link, device.active_uw, device.idle_uw)
+        tensors.append(
+            CostTensor(
+                layer.name, index, () if index == last else (index + 1,), ways, ways, index == last
+            )
+        )
+    return CostTable(
+        network.name, tuple(groups), tuple(tensors), link, device.active_uw, device.idle_uw
+    )
 
 
 def network_time(network: Network, device: Device) -> list[int]:

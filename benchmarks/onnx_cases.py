@@ -36,14 +36,18 @@ def make(folder: Path, scale: int) -> list[tuple[str, str, str, list[str]]]:
     for nodes in (1_000, 10_000, 50_000) if scale == 1 else (1_000,):
         path = folder / f"{nodes}.onnx"
         write_chain(nodes, path)
-        cases.append((f"graph of {nodes} nodes", str(path), f"/layers.{nodes // 10}/Sum_output_0", []))
+        cases.append(
+            (f"graph of {nodes} nodes", str(path), f"/layers.{nodes // 10}/Sum_output_0", [])
+        )
     return cases
 
 
 def check_weights(source: Path, cut: str, shared: bool) -> None:
     """The halves must hold every weight of the source bit for bit, once; the two shapes that all layers read, twice."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-        halves = [ONNX.read(path).entry for path in split_with_irsplit(source, Path(folder), cut, shared)]
+        halves = [
+            ONNX.read(path).entry for path in split_with_irsplit(source, Path(folder), cut, shared)
+        ]
         found = {value.name: value.constant for half in halves for value in half.constants}
         whole = ONNX.read(source).entry.constants
         for value in whole:

@@ -67,7 +67,11 @@ def write_chain(nodes: int, path: Path) -> None:
             ("Sum", [f"{prefix}/Softmax_output_0", state], {}),
         )
         for op, operands, attributes in steps:
-            protos.append(helper.make_node(op, operands, [f"{prefix}/{op}_output_0"], f"{prefix}/{op}", **attributes))
+            protos.append(
+                helper.make_node(
+                    op, operands, [f"{prefix}/{op}_output_0"], f"{prefix}/{op}", **attributes
+                )
+            )
         state = f"{prefix}/Sum_output_0"
     _save(path, protos, weights, state, ["batch", 8])
 
@@ -102,20 +106,32 @@ class _Transformer:
     def layer(self, prefix: str, state: str) -> str:
         hidden = self.case.hidden
         normed = self.normalize(f"{prefix}/norm1", state)
-        query, key, value = (self.heads(f"{prefix}/{part}", normed) for part in ("query", "key", "value"))
+        query, key, value = (
+            self.heads(f"{prefix}/{part}", normed) for part in ("query", "key", "value")
+        )
         turned = self.node("Transpose", [key], f"{prefix}/turned", perm=[0, 2, 3, 1])
         query = self.node("Transpose", [query], f"{prefix}/rows", perm=[0, 2, 1, 3])
         value = self.node("Transpose", [value], f"{prefix}/columns", perm=[0, 2, 1, 3])
-        scores = self.node("Softmax", [self.node("MatMul", [query, turned], f"{prefix}/scores")], f"{prefix}/softmax")
+        scores = self.node(
+            "Softmax",
+            [self.node("MatMul", [query, turned], f"{prefix}/scores")],
+            f"{prefix}/softmax",
+        )
         mixed = self.node("MatMul", [scores, value], f"{prefix}/mixed")
         mixed = self.node("Transpose", [mixed], f"{prefix}/mixed_back", perm=[0, 2, 1, 3])
         mixed = self.node("Reshape", [mixed, "joined"], f"{prefix}/joined")
         attended = self.product(f"{prefix}/projection", mixed, (hidden, hidden))
         state = self.node("Add", [attended, state], f"{prefix}/attended")
-        inner = self.product(f"{prefix}/up", self.normalize(f"{prefix}/norm2", state), (hidden, 4 * hidden))
-        outer = self.product(f"{prefix}/down", self.node("Relu", [inner], f"{prefix}/relu"), (4 * hidden, hidden))
+        inner = self.product(
+            f"{prefix}/up", self.normalize(f"{prefix}/norm2", state), (hidden, 4 * hidden)
+        )
+        outer = self.product(
+            f"{prefix}/down", self.node("Relu", [inner], f"{prefix}/relu"), (4 * hidden, hidden)
+        )
         state = self.node("Add", [outer, state], f"{prefix}/out")
-        self.infos.append(helper.make_tensor_value_info(state, TensorProto.FLOAT, [1, SEQUENCE, hidden]))
+        self.infos.append(
+            helper.make_tensor_value_info(state, TensorProto.FLOAT, [1, SEQUENCE, hidden])
+        )
         return state
 
     def heads(self, name: str, state: str) -> str:
@@ -123,7 +139,9 @@ class _Transformer:
         return self.node("Reshape", [projected, "heads"], f"{name}/heads")
 
     def normalize(self, name: str, state: str) -> str:
-        return self.node("LayerNormalization", [state, self.weight(f"{name}/scale", (self.case.hidden,))], name)
+        return self.node(
+            "LayerNormalization", [state, self.weight(f"{name}/scale", (self.case.hidden,))], name
+        )
 
     def product(self, name: str, state: str, shape: tuple[int, ...]) -> str:
         return self.node("MatMul", [state, self.weight(f"{name}/weight", shape)], name)
@@ -133,7 +151,9 @@ class _Transformer:
         return result
 
     def weight(self, name: str, shape: tuple[int, ...]) -> str:
-        tensor = TensorProto(name=name, dims=shape, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+        tensor = TensorProto(
+            name=name, dims=shape, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL
+        )
         length = 4 * int(np.prod(shape))
         for key, value in (("location", self.location), ("offset", self.end), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
@@ -151,7 +171,11 @@ def _write_noise(path: Path, size: int) -> None:
 
 
 def _save(
-    path: Path, nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], result: str, shape: list[int | str]
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    weights: list[onnx.TensorProto],
+    result: str,
+    shape: list[int | str],
 ) -> None:
     graph = helper.make_graph(
         nodes,

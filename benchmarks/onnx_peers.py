@@ -21,22 +21,35 @@ def with_onnx(source: Path, folder: Path, cut: str) -> None:
     ends = onnx.load(source, load_external_data=False).graph
     first, last = [value.name for value in ends.input], [value.name for value in ends.output]
     for place, inputs, outputs in ((PLACES[0], first, [cut]), (PLACES[1], [cut], last)):
-        extract_model(str(source), str(folder / f"{place}.onnx"), inputs, outputs, check_model=False)
+        extract_model(
+            str(source), str(folder / f"{place}.onnx"), inputs, outputs, check_model=False
+        )
 
 
 def with_onnx_ir(source: Path, folder: Path, cut: str) -> None:
     """`onnx_ir.convenience.extract`; weights are written as they lay, inside the model or beside it."""
     onnx_ir: Any = import_module("onnx_ir")  # not installed where the linter runs
     model = onnx_ir.load(source)
-    first, last = [value.name for value in model.graph.inputs], [value.name for value in model.graph.outputs]
-    external = any(isinstance(value.const_value, onnx_ir.ExternalTensor) for value in model.graph.initializers.values())
+    first, last = (
+        [value.name for value in model.graph.inputs],
+        [value.name for value in model.graph.outputs],
+    )
+    external = any(
+        isinstance(value.const_value, onnx_ir.ExternalTensor)
+        for value in model.graph.initializers.values()
+    )
     for place, inputs, outputs in ((PLACES[0], first, [cut]), (PLACES[1], [cut], last)):
-        half = onnx_ir.Model(onnx_ir.convenience.extract(model.graph, inputs, outputs), ir_version=model.ir_version)
+        half = onnx_ir.Model(
+            onnx_ir.convenience.extract(model.graph, inputs, outputs), ir_version=model.ir_version
+        )
         data = f"{place}.onnx.data" if external else None
         onnx_ir.save(half, folder / f"{place}.onnx", external_data=data)
 
 
-METHODS: dict[str, Callable[[Path, Path, str], None]] = {"extract-model": with_onnx, "onnx-ir": with_onnx_ir}
+METHODS: dict[str, Callable[[Path, Path, str], None]] = {
+    "extract-model": with_onnx,
+    "onnx-ir": with_onnx_ir,
+}
 
 
 def main() -> None:

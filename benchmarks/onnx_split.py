@@ -23,7 +23,9 @@ from irsplit.passes.partition import split
 PLACES = ("device", "server")
 
 
-def split_with_irsplit(source: Path, folder: Path, cut: str, share_weights: bool = False) -> list[Path]:
+def split_with_irsplit(
+    source: Path, folder: Path, cut: str, share_weights: bool = False
+) -> list[Path]:
     """Read, find all cuts with reasons, partition at the one with this id or tensor, verify, write both halves."""
     model = ONNX.read(source)
     plan = schedule(model.entry)
@@ -46,7 +48,9 @@ def main() -> None:
     gc.disable()
     atexit.register(gc.freeze)
     start = time.perf_counter()
-    split_with_irsplit(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], "--share-weights" in sys.argv)
+    split_with_irsplit(
+        Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], "--share-weights" in sys.argv
+    )
     print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak_bytes()}))
 
 

@@ -60,7 +60,10 @@ class Measured:
         """End to end over a link: nothing is sent when the model stays on the device."""
         if not self.up_bytes:
             return SLOWDOWN * self.device_ns
-        sent = self.up_bytes * 8 * 10**9 // over.up_bit_s + self.down_bytes * 8 * 10**9 // over.down_bit_s
+        sent = (
+            self.up_bytes * 8 * 10**9 // over.up_bit_s
+            + self.down_bytes * 8 * 10**9 // over.down_bit_s
+        )
         return SLOWDOWN * self.device_ns + self.server_ns + sent + over.rtt_ns
 
 
@@ -111,24 +114,36 @@ def sweep(subject: Subject, rounds: int) -> dict[str, Measured]:
             times.setdefault(name, []).extend([(near, far)] if turn else [])
         alone, outputs = _thread_ns(lambda: subject.whole.run(fed))
         sizes[DEVICE_ONLY] = 0, 0
-        sizes[SERVER_ONLY] = sum(array.nbytes for array in fed), sum(value.nbytes for value in outputs)
+        sizes[SERVER_ONLY] = (
+            sum(array.nbytes for array in fed),
+            sum(value.nbytes for value in outputs),
+        )
         for name, pair in ((DEVICE_ONLY, (alone, 0)), (SERVER_ONLY, (0, alone))):
             times.setdefault(name, []).extend([pair] if turn else [])
     medians = {
-        name: (round(statistics.median(near for near, _ in pairs)), round(statistics.median(far for _, far in pairs)))
+        name: (
+            round(statistics.median(near for near, _ in pairs)),
+            round(statistics.median(far for _, far in pairs)),
+        )
         for name, pairs in times.items()
     }
     return {name: Measured(near, far, *sizes[name]) for name, (near, far) in medians.items()}
 
 
-def clock_times(subject: Subject, seen: dict[str, Measured], over: Link, planned: str, rounds: int) -> dict[str, int]:
+def clock_times(
+    subject: Subject, seen: dict[str, Measured], over: Link, planned: str, rounds: int
+) -> dict[str, int]:
     """End-to-end latencies by the clock on the wall, ns, of all that can be the best by what the sweep has seen."""
     least_s = {name: _LEAST * measured.total_ns(over) / 1e9 for name, measured in seen.items()}
     with contextlib.ExitStack() as stack:
         runs = stack.enter_context(split_runs(subject.bundles, subject.call, over, SLOWDOWN))
-        far = stack.enter_context(whole_on_server(subject.whole, subject.call, subject.inputs, over))
+        far = stack.enter_context(
+            whole_on_server(subject.whole, subject.call, subject.inputs, over)
+        )
         runs |= {
-            DEVICE_ONLY: lambda: run_on_device(subject.whole, subject.call, subject.inputs, SLOWDOWN),
+            DEVICE_ONLY: lambda: run_on_device(
+                subject.whole, subject.call, subject.inputs, SLOWDOWN
+            ),
             SERVER_ONLY: far,
         }
         found = race(runs, least_s, rounds, (planned, DEVICE_ONLY))
@@ -149,7 +164,9 @@ def rows(path: Path, rounds: int, *, end_to_end: bool) -> list[list[str]]:
         seen = sweep(subject, rounds)
         lines: list[list[str]] = []
         for text in LINKS:
-            choose = ChooseCut(device=f"{profile},clock=cpu,slowdown={SLOWDOWN}", link=text, codec="zstandard")
+            choose = ChooseCut(
+                device=f"{profile},clock=cpu,slowdown={SLOWDOWN}", link=text, codec="zstandard"
+            )
             model = dialect.read(path)
             choice = choose.choose(model, prepared(model, dialect))
             planned = choice.ranked[0].label
@@ -158,10 +175,22 @@ def rows(path: Path, rounds: int, *, end_to_end: bool) -> list[list[str]]:
                 totals = clock_times(subject, seen, link(text), planned, rounds)
             best = min(totals, key=lambda cut: totals[cut])
             over = 100 * (totals[planned] / totals[best] - 1)
-            alone = [f"{totals[one] / 1e6:.1f}" if one in totals else "-" for one in (DEVICE_ONLY, SERVER_ONLY)]
+            alone = [
+                f"{totals[one] / 1e6:.1f}" if one in totals else "-"
+                for one in (DEVICE_ONLY, SERVER_ONLY)
+            ]
             times = (choice.ranked[0].row.value, totals[planned], totals[best])
             predicted, measured_ms, best_ms = (f"{ns / 1e6:.1f}" for ns in times)
-            cells = [path.name, text, str(len(subject.bundles)), planned, predicted, measured_ms, best, best_ms]
+            cells = [
+                path.name,
+                text,
+                str(len(subject.bundles)),
+                planned,
+                predicted,
+                measured_ms,
+                best,
+                best_ms,
+            ]
             lines.append([*cells, f"{over:.1f} %", *alone])
         return lines
 
@@ -169,15 +198,33 @@ def rows(path: Path, rounds: int, *, end_to_end: bool) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = Path(__file__).parent.parent.parent / "shared" / "models"
-    parser.add_argument("--corpus", type=Path, default=Path(os.environ.get("IRSPLIT_CORPUS", default)))
-    parser.add_argument("--rounds", type=int, default=0, help="runs of each cut; default 15, or 25 end to end")
-    parser.add_argument("--end-to-end", action="store_true", help="by the clock, through client, link and server")
+    parser.add_argument(
+        "--corpus", type=Path, default=Path(os.environ.get("IRSPLIT_CORPUS", default))
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="runs of each cut; default 15, or 25 end to end"
+    )
+    parser.add_argument(
+        "--end-to-end", action="store_true", help="by the clock, through client, link and server"
+    )
     parser.add_argument("models", nargs="*", default=MODELS)
     arguments = parser.parse_args()
-    head = ["model", "link", "cuts", "planned", "predicted ms", "measured ms", "best", "measured ms", "over the best"]
+    head = [
+        "model",
+        "link",
+        "cuts",
+        "planned",
+        "predicted ms",
+        "measured ms",
+        "best",
+        "measured ms",
+        "over the best",
+    ]
     head += ["device only ms", "server only ms"]
     rounds = arguments.rounds or (25 if arguments.end_to_end else 15)
-    print(f"{machine()}; one thread each side, device {SLOWDOWN} times slower, median of {rounds}\n")
+    print(
+        f"{machine()}; one thread each side, device {SLOWDOWN} times slower, median of {rounds}\n"
+    )
     for model in arguments.models:
         lines = rows(arguments.corpus / "models" / model, rounds, end_to_end=arguments.end_to_end)
         print(markdown(head, lines) + "\n", flush=True)

@@ -76,7 +76,11 @@ def refusal() -> str:
 
 def controls() -> list[str]:
     """Of reno, cubic and bbr, those that this kernel has."""
-    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text(encoding="utf-8").split()
+    known = (
+        Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+        .read_text(encoding="utf-8")
+        .split()
+    )
     return [name for name in ("reno", "cubic", "bbr") if name in known]
 
 
@@ -203,12 +207,20 @@ def transfer(near: Side, far: Side, data: bytes) -> Transfer:
     def send() -> tuple[str, float, int]:
         began = time.monotonic()
         with socket.create_connection((FAR, port)) as connection:
-            control = connection.getsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, 16).rstrip(b"\0").decode()
+            control = (
+                connection.getsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, 16)
+                .rstrip(b"\0")
+                .decode()
+            )
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             connection.recv(1)
             info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 256)
-        return control, time.monotonic() - began, struct.unpack_from("=I", info, _TOTAL_RETRANSMITS)[0]
+        return (
+            control,
+            time.monotonic() - began,
+            struct.unpack_from("=I", info, _TOTAL_RETRANSMITS)[0],
+        )
 
     with listener, ThreadPoolExecutor(1) as pool:
         receiving = pool.submit(receive)
@@ -219,12 +231,28 @@ def transfer(near: Side, far: Side, data: bytes) -> Transfer:
 
 def calls_over(near: Side, far: Side, bundle: Path, count: int) -> list[float]:
     """Seconds of calls of a session over HTTP (its sockets belong to the thread that calls); answers compared."""
-    image = np.load(ROOT / "examples" / "digits" / "test_images.npz")["images"][0].astype(np.float32) / 255
+    image = (
+        np.load(ROOT / "examples" / "digits" / "test_images.npz")["images"][0].astype(np.float32)
+        / 255
+    )
     call = {"image": image[np.newaxis, np.newaxis]}
     expected = irsplit.LocalSession(bundle).run(call)["logits"]
-    serve = ("serve", "--host", FAR, "--insecure", "--port", "0", "--http-port", "0", "--log-level", "error")
+    serve = (
+        "serve",
+        "--host",
+        FAR,
+        "--insecure",
+        "--port",
+        "0",
+        "--http-port",
+        "0",
+        "--log-level",
+        "error",
+    )
     command = [sys.executable, "-m", "irsplit", *serve, f"digits={bundle}"]
-    process = far.run(lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT))
+    process = far.run(
+        lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    )
     with process:
         assert process.stdout is not None
         found = re.search(r"http://(\S+)", process.stdout.readline())
@@ -232,7 +260,9 @@ def calls_over(near: Side, far: Side, bundle: Path, count: int) -> list[float]:
 
         def ask() -> list[float]:
             times: list[float] = []
-            with irsplit.runtime.connect(f"http://{found[1]}", bundle, name="digits", timeout_s=20.0) as session:
+            with irsplit.runtime.connect(
+                f"http://{found[1]}", bundle, name="digits", timeout_s=20.0
+            ) as session:
                 for _ in range(count):
                     answer = session.infer(call)
                     assert answer.path == "server"
@@ -278,7 +308,10 @@ def page(runs: int, calls: int) -> str:
                     assert all(each.received == data for each in found)
                     times = calls_over(near, far, bundle, calls)
                     lost = 100 * relay.lost / (relay.lost + relay.carried)
-                rate, again = mean(each.bit_s for each in found), mean(each.retransmits for each in found)
+                rate, again = (
+                    mean(each.bit_s for each in found),
+                    mean(each.retransmits for each in found),
+                )
                 rows.append(
                     [
                         name,
@@ -292,14 +325,20 @@ def page(runs: int, calls: int) -> str:
                 print(rows[-1], file=sys.stderr, flush=True)
     head = ["link", "congestion control", "goodput Mbit/s", "sent again", "packets lost", "call ms"]
     default = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="utf-8").strip()
-    machine = f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
-    return _PAGE.format(machine=machine, runs=runs, calls=calls, default=default, table=markdown(head, rows))
+    machine = (
+        f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
+    )
+    return _PAGE.format(
+        machine=machine, runs=runs, calls=calls, default=default, table=markdown(head, rows)
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, help="write the page here; default: print it")
-    parser.add_argument("--runs", type=int, default=5, help="transfers of a second's bytes each; default 5")
+    parser.add_argument(
+        "--runs", type=int, default=5, help="transfers of a second's bytes each; default 5"
+    )
     parser.add_argument("--calls", type=int, default=20, help="calls of a session; default 20")
     arguments = parser.parse_args()
     if refusal():

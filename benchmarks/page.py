@@ -28,7 +28,10 @@ TOPICS = {
         "cost is that of the graph: irsplit also looks at every other position and says why it is no cut. "
         "`benchmarks/bench_split_onnx.py` and `bench_split_tflite.py` go to 3 GB and measure memory.",
     ),
-    "compile": ("Compiling a bundle", "All of `compile_model`; static-rans also runs and trains on 32 inputs."),
+    "compile": (
+        "Compiling a bundle",
+        "All of `compile_model`; static-rans also runs and trains on 32 inputs.",
+    ),
     "cuts": (
         "Finding cuts",
         "All legal cuts of a residual chain, and a reason for every other position; `onnx.load` for comparison.",
@@ -55,12 +58,27 @@ TOPICS = {
         "nothing. `python -m benchmarks.serving` has throughput.",
     ),
 }
-VERSIONS = ("numpy", "onnx", "onnxruntime", "ai-edge-litert", "zstandard", "onnx-ir", "grpcio", "blosc2", "pcodec")
+VERSIONS = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+    "zstandard",
+    "onnx-ir",
+    "grpcio",
+    "blosc2",
+    "pcodec",
+)
 
 
 def run_suite(path: Path) -> None:
     """Runs pytest; raises CalledProcessError when a benchmark fails, so that no page comes of it."""
-    words = ("--benchmark-only", "--benchmark-quiet", "--benchmark-max-time=0.5", f"--benchmark-json={path}")
+    words = (
+        "--benchmark-only",
+        "--benchmark-quiet",
+        "--benchmark-max-time=0.5",
+        f"--benchmark-json={path}",
+    )
     subprocess.run([sys.executable, "-m", "pytest", "benchmarks", *words], cwd=ROOT, check=True)
 
 
@@ -73,7 +91,9 @@ def plots(suite: dict[str, Any]) -> dict[str, str]:
     """SVG by file name, one a topic."""
     found = {topic: _groups(topic, suite["benchmarks"]) for topic in TOPICS}
     return {
-        f"{topic}.svg": bar_chart([(name, [_bar(each) for each in timings]) for name, timings in groups.items()])
+        f"{topic}.svg": bar_chart(
+            [(name, [_bar(each) for each in timings]) for name, timings in groups.items()]
+        )
         for topic, groups in found.items()
         if groups
     }
@@ -126,7 +146,10 @@ def _table(timings: Sequence[dict[str, Any]]) -> str:
         share = [f"{100 * info['frame_bytes'] / info['raw_bytes']:.1f} %"] if coded else []
         rows.append([*row, *share, str(stats["rounds"])])
     first_label = timings[0]["extra_info"]["label"]
-    return markdown(["", "median", "spread", f"over {first_label}", *(["bytes"] if coded else []), "rounds"], rows)
+    return markdown(
+        ["", "median", "spread", f"over {first_label}", *(["bytes"] if coded else []), "rounds"],
+        rows,
+    )
 
 
 def _bar(timing: dict[str, Any]) -> Bar:
@@ -142,7 +165,9 @@ def _version(name: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="make the page of this run")
     given: Path | None = parser.parse_args().json
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:

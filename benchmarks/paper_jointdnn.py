@@ -12,7 +12,16 @@ from irsplit.profiles import device, link
 
 DEVICE, SERVER = "jetson-tk1-cpu", "tesla-k40"
 LINKS = ("3g", "4g", "wifi")
-ALEXNET_PARAMETERS = (34_944, 614_656, 885_120, 1_327_488, 884_992, 37_752_832, 16_781_312, 4_097_000)
+ALEXNET_PARAMETERS = (
+    34_944,
+    614_656,
+    885_120,
+    1_327_488,
+    884_992,
+    37_752_832,
+    16_781_312,
+    4_097_000,
+)
 
 # Share of communication in a server-only inference of AlexNet, percent, per link; one free constant in the paper.
 SHARES = {"3g": 99, "4g": 93, "wifi": 81}
@@ -28,7 +37,10 @@ def communication_share_percent(name: str) -> int:
 def tables() -> list[CostTable]:
     """Every network over every link."""
     networks: tuple[Network, ...] = (alexnet(), vgg16(), resnet50(), autoencoder())
-    assert tuple(layer.parameters for layer in networks[0].layers if layer.parameters) == ALEXNET_PARAMETERS
+    assert (
+        tuple(layer.parameters for layer in networks[0].layers if layer.parameters)
+        == ALEXNET_PARAMETERS
+    )
     places = device(DEVICE), device(SERVER)
     return [cost_table(network, *places, link(name)) for network in networks for name in LINKS]
 
@@ -41,7 +53,9 @@ def table() -> str:
             found = plan(costs, objective, monotone=False)
             alone = {b.name: b.value for b in found.baselines}
             device_only, server_only = alone["device only"], alone["server only, raw input"]
-            gain = 100 * (min(device_only, server_only) - found.value) // min(device_only, server_only)
+            gain = (
+                100 * (min(device_only, server_only) - found.value) // min(device_only, server_only)
+            )
             best_gain[objective] = max(best_gain[objective], gain)
             tail = replace(costs, link=link(f"{costs.link.name},tail=published"))
             rows.append(
@@ -92,7 +106,12 @@ def table() -> str:
             f"up to {best_gain['energy']} %",
             "not derivable",
         ],
-        ["JointDNN: latency, energy against the status quo", "up to 18x, 32x", "-", "not derivable"],
+        [
+            "JointDNN: latency, energy against the status quo",
+            "up to 18x, 32x",
+            "-",
+            "not derivable",
+        ],
     ]
     total = sum(ALEXNET_PARAMETERS)
     return "\n".join(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.tables import fixed, markdown, verdict
 from irsplit.planner import plan
-from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
 from irsplit.planner.policies import neurosurgeon
 from irsplit.profiles import Link
 
@@ -42,7 +42,9 @@ def links(data: Path) -> dict[str, Link]:
     found: dict[str, Link] = {}
     for row in _rows(data, "links.csv"):
         up, down = (Fraction(Decimal(row[f"{side}link_mbit_s"])) for side in ("up", "down"))
-        alpha = {side: Fraction(Decimal(row[f"alpha_{side}_mw_per_mbit_s"])) for side in ("up", "down")}
+        alpha = {
+            side: Fraction(Decimal(row[f"alpha_{side}_mw_per_mbit_s"])) for side in ("up", "down")
+        }
         beta = Fraction(Decimal(row["beta_mw"]))
         found[row["link"]] = Link(
             row["link"],
@@ -71,15 +73,29 @@ def cost_tables(data: Path) -> dict[tuple[str, str, str], CostTable]:
 def _chain(app: str, rows: list[Row], about: Row, processor: str, over: Link) -> CostTable:
     milliwatts = _integer(about[f"mobile_{processor}_watt"], 1000)
     groups: list[StageCost] = []
-    tensors = [CostTensor("input", None, (0,), _raw(rows[0]["input_elements"], int(about["input_bytes_per_element"])), ())]
+    tensors = [
+        CostTensor(
+            "input",
+            None,
+            (0,),
+            _raw(rows[0]["input_elements"], int(about["input_bytes_per_element"])),
+            (),
+        )
+    ]
     for index, row in enumerate(rows):
         device_ns = _integer(row[f"mobile_{processor}_ms"], 10**6)
         server_ns = _integer(row["server_gpu_ms"], 10**6)
-        groups.append(StageCost(row["layer"], device_ns, server_ns, device_nj=milliwatts * device_ns // 1000))
+        groups.append(
+            StageCost(row["layer"], device_ns, server_ns, device_nj=milliwatts * device_ns // 1000)
+        )
         last = index + 1 == len(rows)
         down = (TransferOption("raw", 0),) if last else _raw(row["output_elements"], 4)
         readers = () if last else (index + 1,)
-        tensors.append(CostTensor(row["layer"], index, readers, _raw(row["output_elements"], 4), down, output=last))
+        tensors.append(
+            CostTensor(
+                row["layer"], index, readers, _raw(row["output_elements"], 4), down, output=last
+            )
+        )
     return CostTable(app, tuple(groups), tuple(tensors), over)
 
 
@@ -99,13 +115,23 @@ def table() -> str:
         for objective in ("latency", "energy"):
             found = plan(costs, objective)
             assert found.value == neurosurgeon(costs, objective).value
-            server_only = next(b.value for b in found.baselines if b.name == "server only, raw input")
+            server_only = next(
+                b.value for b in found.baselines if b.name == "server only, raw input"
+            )
             gains[objective].append(100 * server_only // found.value)
             cut = found.places.count("device")
             after = (
-                "server only" if cut == 0 else "device only" if cut == len(costs.groups) else costs.groups[cut - 1].name
+                "server only"
+                if cut == 0
+                else "device only"
+                if cut == len(costs.groups)
+                else costs.groups[cut - 1].name
             )
-            cells += [after, fixed(found.value, 10**6, 2), f"{fixed(gains[objective][-1], 100, 2)}x"]
+            cells += [
+                after,
+                fixed(found.value, 10**6, 2),
+                f"{fixed(gains[objective][-1], 100, 2)}x",
+            ]
         rows.append([*cells, "-", "not published"])
     head = [
         "network",
@@ -129,7 +155,9 @@ def table() -> str:
             "",
             markdown(head, rows),
             "",
-            markdown(["headline", "published", "ours", "verdict"], [*_headlines(gains), *_totals(data)]),
+            markdown(
+                ["headline", "published", "ours", "verdict"], [*_headlines(gains), *_totals(data)]
+            ),
         ]
     )
 

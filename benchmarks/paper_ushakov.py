@@ -58,7 +58,11 @@ def rule(cpu_max_percent: int) -> UshakovCut:
     network = resnet101_v2()
     known = {level.name: level for level in levels(network)}
     prefixes = [
-        Prefix(known[name].weight_bytes, known[name].macs * 10_000 // network.macs, FLOAT_BYTES * known[name].elements)
+        Prefix(
+            known[name].weight_bytes,
+            known[name].macs * 10_000 // network.macs,
+            FLOAT_BYTES * known[name].elements,
+        )
         for name in RULE_LEVELS
     ]
     return ushakov_rule(prefixes, MEMORY_MAX, cpu_max_percent * 100, SENT_MAX)
@@ -141,7 +145,15 @@ def table() -> str:
             f"Rule over six levels: Mmax {MEMORY_MAX // 10**6} MB, Cmax*Dmax {fixed(SENT_MAX, 10**6, 3)} MB:",
             "",
             markdown(
-                ["CPUmax", "expected j k q g", "ours j k q g", "fuzzy bound", "keeps all maxima", "verdict"], checks
+                [
+                    "CPUmax",
+                    "expected j k q g",
+                    "ours j k q g",
+                    "fuzzy bound",
+                    "keeps all maxima",
+                    "verdict",
+                ],
+                checks,
             ),
         ]
     )
@@ -154,7 +166,9 @@ def _against(name: str, raw: int, int8: int) -> tuple[str, str]:
         return "-", "not published"
     megabytes = PUBLISHED[name] * 1000
     megabits = megabytes // 8
-    matches = "match" in {verdict(reading, ours) for reading in (megabytes, megabits) for ours in (raw, int8)}
+    matches = "match" in {
+        verdict(reading, ours) for reading in (megabytes, megabits) for ours in (raw, int8)
+    }
     text = f"{fixed(megabytes, 10**6, 1)} MB or Mbit = {fixed(megabits, 10**6, 3)} MB"
     return text, "match" if matches else "differs"
 

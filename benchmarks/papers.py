@@ -15,7 +15,9 @@ def report() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--measure", action="store_true", help="add the measured columns of table (a)")
+    parser.add_argument(
+        "--measure", action="store_true", help="add the measured columns of table (a)"
+    )
     arguments = parser.parse_args()
     print(report(), end="")
     if arguments.measure:

@@ -48,7 +48,9 @@ def bar_chart(groups: Sequence[tuple[str, Sequence[Bar]]]) -> str:
     legend = "blue: irsplit, orange: other tools, grey: yardsticks; median, with the distance between the quartiles"
     parts.append(f'<text class="soft" x="0" y="{y + 14:g}">{legend}</text>')
     size = f'width="{WIDTH}" height="{y + 22:g}" viewBox="0 0 {WIDTH} {y + 22:g}"'
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', STYLE, *parts, "</svg>", ""])
+    return "\n".join(
+        [f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', STYLE, *parts, "</svg>", ""]
+    )
 
 
 def _bar(bar: Bar, y: float, scale: float) -> list[str]:

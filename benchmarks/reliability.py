@@ -59,7 +59,9 @@ def server_killed(stage: Stage, count: Count) -> str:
 
 def server_frozen(stage: Stage, count: Count) -> str:
     pid = stage.process.pid
-    with meanwhile((1, lambda: os.kill(pid, signal.SIGSTOP)), (4, lambda: os.kill(pid, signal.SIGCONT))):
+    with meanwhile(
+        (1, lambda: os.kill(pid, signal.SIGSTOP)), (4, lambda: os.kill(pid, signal.SIGCONT))
+    ):
         ask(stage, stage.url(), count, 8, timeout_s=1.0)
     return "SIGSTOP for 4 s; deadline 1 s"
 
@@ -114,7 +116,9 @@ def slow_readers(stage: Stage, count: Count) -> str:
     with contextlib.ExitStack() as stack:
         for scheme in ("http", "grpc"):
             for _ in range(100):
-                connection = stack.enter_context(socket.create_connection(("127.0.0.1", stage.ports[scheme])))
+                connection = stack.enter_context(
+                    socket.create_connection(("127.0.0.1", stage.ports[scheme]))
+                )
                 connection.sendall(head if scheme == "http" else b"PRI * HTTP/2.0\r\n")
         ask(stage, stage.url("http"), count, 3)
         ask(stage, stage.url("grpc"), count, 3)
@@ -125,11 +129,17 @@ def bodies_without_end(stage: Stage, count: Count) -> str:
     """Far more than the server may hold, over both doors; then others come."""
     part, limits = 3 << 20, ("--max-frame-bytes", str(4 << 20), "--max-held-bytes", str(32 << 20))
     head = b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
-    call = http2.OPENING + http2.head(1, "ModelInfer") + http2.data(1, http2.message(4_000_000) + bytes(60_000))
+    call = (
+        http2.OPENING
+        + http2.head(1, "ModelInfer")
+        + http2.data(1, http2.message(4_000_000) + bytes(60_000))
+    )
     with stage.instead(limits=limits), contextlib.ExitStack() as stack:
         before = stage.memory_bytes()
         for data, scheme in [(head + bytes(part), "http")] * 60 + [(call, "grpc")] * 20:
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", stage.ports[scheme])))
+            connection = stack.enter_context(
+                socket.create_connection(("127.0.0.1", stage.ports[scheme]))
+            )
             threading.Thread(target=_sent, args=(connection, data)).start()
         ask(stage, stage.url("http"), count, 4, timeout_s=5.0)
         held = stage.metric("held_bytes") / 1e6
@@ -151,7 +161,9 @@ def heads_without_end(stage: Stage, count: Count) -> str:
     """Headers that go on for ever, and JSON beyond its limit."""
     before, refused = stage.memory_bytes(), [0]
     begin = b" /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n"
-    objects = b"POST" + begin + b"content-length: 6000000\r\n\r\n" + b'{"inputs": [' + b" " * 5_999_988
+    objects = (
+        b"POST" + begin + b"content-length: 6000000\r\n\r\n" + b'{"inputs": [' + b" " * 5_999_988
+    )
 
     def attack() -> None:
         for data in [b"GET" + begin + b"x: y\r\n" * 200_000, objects] * 50:
@@ -167,9 +179,7 @@ def heads_without_end(stage: Stage, count: Count) -> str:
         ask(stage, stage.url("http"), count, 3)
         ask(stage, stage.url("grpc"), count, 3)
     growth = max(stage.memory_bytes() - before, 0) / 1e6
-    return (
-        f"100 requests with 1.2 MB of headers or 6 MB of JSON: {refused[0]} refused; the server grew by {growth:.0f} MB"
-    )
+    return f"100 requests with 1.2 MB of headers or 6 MB of JSON: {refused[0]} refused; the server grew by {growth:.0f} MB"
 
 
 def sessions_over(stage: Stage, count: Count) -> str:
@@ -179,10 +189,14 @@ def sessions_over(stage: Stage, count: Count) -> str:
     with stage.instead(bundle=bundle, limits=("--max-sessions", "2")):
         for scheme in ("grpc", "http"):
             for _ in range(50):
-                with irsplit.runtime.connect(stage.url(scheme), bundle, patience=PATIENCE) as session:
+                with irsplit.runtime.connect(
+                    stage.url(scheme), bundle, patience=PATIENCE
+                ) as session:
                     for step in (1, 2):
                         ask_once(session, call, np.full((1, 2), step, np.float32), 5.0, count)
-    return "100 streams of a stateful bundle that end, one after the other, at a server that keeps 2"
+    return (
+        "100 streams of a stateful bundle that end, one after the other, at a server that keeps 2"
+    )
 
 
 def _counter(folder: Path) -> Path:
@@ -193,7 +207,8 @@ def _counter(folder: Path) -> Path:
         helper.make_node("Identity", ["logits"], ["next"]),
     ]
     x, total, logits, after = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "total", "logits", "next")
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2])
+        for name in ("x", "total", "logits", "next")
     )
     graph = helper.make_graph(nodes, "counter", [x, total], [logits, after])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -215,7 +230,9 @@ def answers_not_read(stage: Stage, count: Count) -> str:
             while not stop.is_set():
                 with contextlib.suppress(OSError):  # nothing more fits, or the server has closed it
                     number = asked[index]
-                    connection.sendall(_PIPELINED if scheme == "http" else _metadata(2 * number + 1))
+                    connection.sendall(
+                        _PIPELINED if scheme == "http" else _metadata(2 * number + 1)
+                    )
                     asked[index] += 1
                 time.sleep(0.01)
 
@@ -332,7 +349,11 @@ def _malformed(index: int, frame: bytes, random: Random) -> tuple[bytes, dict[st
     size = (1 << 62) if kind == 1 else len(frame)
     tensor = f'{{"name":"frame","datatype":"UINT8","shape":[{size}],"parameters":{{"binary_data_size":{size}}}}}'
     head = f'{{"inputs":[{tensor}]}}'.encode()
-    length = {"Inference-Header-Content-Length": str(len(head) if kind != 2 else random.randrange(1 << 40))}
+    length = {
+        "Inference-Header-Content-Length": str(
+            len(head) if kind != 2 else random.randrange(1 << 40)
+        )
+    }
     position = random.randrange(len(frame))
     flipped = bytes([frame[position] ^ (1 << random.randrange(8))])
     damaged = frame[:position] + flipped + frame[position + 1 :]
@@ -340,7 +361,9 @@ def _malformed(index: int, frame: bytes, random: Random) -> tuple[bytes, dict[st
 
 
 def other_build(stage: Stage, count: Count) -> str:
-    with irsplit.runtime.connect(stage.url(), stage.lone, name="digits", patience=PATIENCE) as session:
+    with irsplit.runtime.connect(
+        stage.url(), stage.lone, name="digits", patience=PATIENCE
+    ) as session:
         for call, expected in zip(stage.calls[:20], stage.expected, strict=False):
             ask_once(session, call, expected, 2.0, count)
     return "the device has another build, and no rest to go on with: each call is an error that says so"
@@ -349,7 +372,15 @@ def other_build(stage: Stage, count: Count) -> str:
 def full_disk(stage: Stage, count: Count) -> str:
     """`irsplit apply` where files cannot grow beyond 20 kB."""
     write_delta(stage.lone, stage.bundle, stage.folder / "patch")
-    command = [sys.executable, "-m", "irsplit", "apply", str(stage.lone), str(stage.folder / "patch"), "-o"]
+    command = [
+        sys.executable,
+        "-m",
+        "irsplit",
+        "apply",
+        str(stage.lone),
+        str(stage.folder / "patch"),
+        "-o",
+    ]
     target = stage.folder / "full" / "new"
     target.parent.mkdir()
     limit = (20_000, 20_000)
@@ -425,7 +456,10 @@ nobody reads (`test_held_bytes.py`), are closed.
 
 def page(rows: Sequence[Row]) -> str:
     head = ("fault", "asked", "server", "device", "refused", "wrong", "lost", "late", "how")
-    cells = [(row.fault, *(str(getattr(row.count, name)) for name in head[1:-1]), row.remark) for row in rows]
+    cells = [
+        (row.fault, *(str(getattr(row.count, name)) for name in head[1:-1]), row.remark)
+        for row in rows
+    ]
     wrong, lost = sum(row.count.wrong for row in rows), sum(row.count.lost for row in rows)
     asked = sum(row.count.asked for row in rows)
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"

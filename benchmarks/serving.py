@@ -53,7 +53,9 @@ def echo() -> None:
         )
         methods = grpc.method_handlers_generic_handler(protobuf.SERVICE, {"ModelInfer": handler})
         server.add_generic_rpc_handlers((methods,))
-        print(f"listening on grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
+        print(
+            f"listening on grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True
+        )
         await server.start()
         await server.wait_for_termination()
 
@@ -87,13 +89,18 @@ class Process:
 
 def large_frame(folder: Path) -> tuple[Path, bytes, Any]:
     """A bundle whose server half only looks for the largest element of 100 kB, a frame, and what it gives."""
-    nodes = [helper.make_node("Neg", ["x"], ["cut"]), helper.make_node("ReduceMax", ["cut"], ["y"], keepdims=0)]
+    nodes = [
+        helper.make_node("Neg", ["x"], ["cut"]),
+        helper.make_node("ReduceMax", ["cut"], ["y"], keepdims=0),
+    ]
     infos = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in (("x", [ELEMENTS]), ("y", []))
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        for name, dims in (("x", [ELEMENTS]), ("y", []))
     ]
     graph = helper.make_graph(nodes, "largest", infos[:1], infos[1:])
     onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "largest.onnx"
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        folder / "largest.onnx",
     )
     irsplit.compile_model(folder / "largest.onnx", folder / "largest", ["cut"], codec="raw")
     values = np.random.default_rng(0).standard_normal(ELEMENTS).astype(np.float32)
@@ -137,7 +144,9 @@ def latency(folder: Path) -> dict[str, float]:
     found = {"direct": median_ms(lambda: direct.resume(frame), 1000)}
     with Process(["benchmarks.serving", "--echo"]) as call:
         found["grpc.aio echo"] = median_ms(lambda: call(request), 2000)
-    with Process(["irsplit", "serve", "--port", "0", "--no-http", "--log-level", "error", str(bundle)]) as call:
+    with Process(
+        ["irsplit", "serve", "--port", "0", "--no-http", "--log-level", "error", str(bundle)]
+    ) as call:
         assert np.frombuffer(call(request).raw_output_contents[0], np.float32)[0] == expected
         found["irsplit serve"] = median_ms(lambda: call(request), 2000)
     return found
@@ -152,13 +161,24 @@ def throughput(folder: Path, seconds: float) -> dict[str, float]:
     expected: Any = onnxruntime.InferenceSession(DIGITS).run(None, {"image": image})[0]
     found: dict[str, float] = {}
     with Process(
-        ["irsplit", "serve", "--port", "0", "--no-http", "--log-level", "error", str(folder / "digits")]
+        [
+            "irsplit",
+            "serve",
+            "--port",
+            "0",
+            "--no-http",
+            "--log-level",
+            "error",
+            str(folder / "digits"),
+        ]
     ) as call:
         for name, request in (("second half", split), ("whole model", whole)):
             given = np.frombuffer(call(request).raw_output_contents[0], np.float32).reshape(1, 10)
             np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4)
             for clients in (1, 4, 16):
-                found[f"{name}, {clients} clients"] = rate(lambda request=request: call(request), clients, seconds)
+                found[f"{name}, {clients} clients"] = rate(
+                    lambda request=request: call(request), clients, seconds
+                )
     return found
 
 
@@ -177,8 +197,15 @@ def main() -> None:
         return
     os.sched_setaffinity(0, set(range(max((os.cpu_count() or 1) - 1, 1))))
     with tempfile.TemporaryDirectory(prefix="irsplit-") as name:
-        found = {"p50_ms": latency(Path(name)), "requests_s": throughput(Path(name), arguments.seconds)}
-    machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
+        found = {
+            "p50_ms": latency(Path(name)),
+            "requests_s": throughput(Path(name), arguments.seconds),
+        }
+    machine = {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
     load = {"load_average": os.getloadavg()[0], "grpcio": grpc.__version__}
     if arguments.json:
         print(json.dumps(machine | load | found, indent=1))

@@ -36,7 +36,12 @@ from irsplit.base.errors import IrsplitError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import EngineOptions, open_engine
 from irsplit.runtime.serving.protocol import protobuf
-from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse, to_array, to_tensor
+from irsplit.runtime.serving.protocol.messages import (
+    InferRequest,
+    InferResponse,
+    to_array,
+    to_tensor,
+)
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "digits"
@@ -122,7 +127,15 @@ def load(ask: Callable[[int], None], clients: int, seconds: float) -> None:
         thread.join()
 
 
-def soak(bundle: Path, kind: str, calls: Sequence[Call], address: str, pid: int, clients: int, seconds: float) -> Row:
+def soak(
+    bundle: Path,
+    kind: str,
+    calls: Sequence[Call],
+    address: str,
+    pid: int,
+    clients: int,
+    seconds: float,
+) -> Row:
     """Load with sessions; `direct_ms` and `plain_rate` are left to the caller."""
     local = irsplit.LocalSession(bundle)
     expected = [local.run(call)["logits"] for call in calls]
@@ -146,7 +159,11 @@ def soak(bundle: Path, kind: str, calls: Sequence[Call], address: str, pid: int,
             took = time.perf_counter() - began
             with count.lock:
                 count.seconds.append(took)
-                count.device, count.wrong, count.lost = count.device + device, count.wrong + wrong, count.lost + lost
+                count.device, count.wrong, count.lost = (
+                    count.device + device,
+                    count.wrong + wrong,
+                    count.lost + lost,
+                )
 
         load(ask, clients, WARM * seconds)
         before = memory_mb(pid), memory_mb(os.getpid())
@@ -162,7 +179,11 @@ def soak(bundle: Path, kind: str, calls: Sequence[Call], address: str, pid: int,
 
 def direct_ms(bundle: Path, calls: Sequence[Call], seconds: float) -> float:
     """Median of device half, frame and server half in this process."""
-    device, server, times = irsplit.DeviceSession(bundle), irsplit.ServerSession(bundle), list[float]()
+    device, server, times = (
+        irsplit.DeviceSession(bundle),
+        irsplit.ServerSession(bundle),
+        list[float](),
+    )
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         for call in calls:
@@ -172,7 +193,9 @@ def direct_ms(bundle: Path, calls: Sequence[Call], seconds: float) -> float:
     return 1000 * median(times)
 
 
-def plain_rate(address: str, requests: Sequence[InferRequest], clients: int, seconds: float) -> float:
+def plain_rate(
+    address: str, requests: Sequence[InferRequest], clients: int, seconds: float
+) -> float:
     """Answers a second of a server to whole-model requests."""
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary(
@@ -204,7 +227,9 @@ def plain_server(model: Path) -> None:
                 outputs = engine.run(inputs)
         else:
             outputs = engine.run(inputs)
-        tensors = [to_tensor(info, value) for info, value in zip(described.outputs, outputs, strict=True)]
+        tensors = [
+            to_tensor(info, value) for info, value in zip(described.outputs, outputs, strict=True)
+        ]
         return protobuf.response_to_message(InferResponse(request.model, "1", tensors, request.id))
 
     async def serve() -> None:
@@ -221,7 +246,9 @@ def plain_server(model: Path) -> None:
         server = grpc.aio.server()
         methods = grpc.method_handlers_generic_handler(protobuf.SERVICE, {"ModelInfer": handler})
         server.add_generic_rpc_handlers((methods,))
-        print(f"listening on grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
+        print(
+            f"listening on grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True
+        )
         await server.start()
         await server.wait_for_termination()
 
@@ -232,7 +259,9 @@ def _serialized(message: Any) -> bytes:
     return message.SerializeToString()
 
 
-def rows(folder: Path, seconds: float, clients: Sequence[int] = CLIENTS, plain_s: float = 3.0) -> Generator[Row]:
+def rows(
+    folder: Path, seconds: float, clients: Sequence[int] = CLIENTS, plain_s: float = 3.0
+) -> Generator[Row]:
     """A row for each format and number of clients, as it is done."""
     pixels = (np.load(EXAMPLE / "test_images.npz")["images"][:64] / 255).astype(np.float32)
     for kind, axis in (("onnx", 1), ("tflite", -1)):
@@ -241,13 +270,26 @@ def rows(folder: Path, seconds: float, clients: Sequence[int] = CLIENTS, plain_s
         calls = [{"image": np.expand_dims(pixel, (0, axis))} for pixel in pixels]
         direct = direct_ms(bundle, calls, min(plain_s, seconds))
         infos = Manifest.load(bundle).inputs
-        whole = [InferRequest("digits", "", [to_tensor(info, call[info.name]) for info in infos]) for call in calls]
+        whole = [
+            InferRequest("digits", "", [to_tensor(info, call[info.name]) for info in infos])
+            for call in calls
+        ]
         plain: dict[int, float] = {}
         os.environ["IRSPLIT_SOAK_BUNDLE"] = str(bundle)
         with process("benchmarks.soak", "--plain", str(model)) as (address, _):
             for number in clients:
                 plain[number] = plain_rate(address, whole, number, min(plain_s, seconds))
-        serve = ("irsplit", "serve", "--port", "0", "--no-http", "--workers", "2", "--log-level", "error")
+        serve = (
+            "irsplit",
+            "serve",
+            "--port",
+            "0",
+            "--no-http",
+            "--workers",
+            "2",
+            "--log-level",
+            "error",
+        )
         with process(*serve, f"digits={bundle}") as (address, pid):
             for number in clients:
                 row = soak(bundle, kind, calls, address, pid, number, seconds)

@@ -26,7 +26,9 @@ from irsplit.runtime.serving.client.retry import RetryPolicy
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
-PATIENCE = RetryPolicy(attempts=4, backoff_s=0.02, breaker_failures=3, probe_s=0.1, longest_probe_s=0.5)
+PATIENCE = RetryPolicy(
+    attempts=4, backoff_s=0.02, breaker_failures=3, probe_s=0.1, longest_probe_s=0.5
+)
 SLACK_S = 0.25
 NEAR = replace(PERFECT, rtt_ns=20 * 10**6)
 
@@ -53,7 +55,9 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.bundle, self.lone = folder / "bundle", folder / "lone"
-        irsplit.compile_model(DIGITS / "digits.onnx", self.bundle, ["bottleneck/relu"], autonomous=True)
+        irsplit.compile_model(
+            DIGITS / "digits.onnx", self.bundle, ["bottleneck/relu"], autonomous=True
+        )
         irsplit.compile_model(DIGITS / "digits.onnx", self.lone, ["down/relu"])
         self.served = folder / "served"
         """What the server reads, apart from what devices have."""
@@ -75,9 +79,21 @@ class Stage:
     ) -> subprocess.Popen[str]:
         served = f"digits={self.served}" if bundle is None else str(bundle)
         ports = ["--port", str(self.ports["grpc"]), "--http-port", str(self.ports["http"])]
-        command = [sys.executable, "-m", "irsplit", "serve", *ports, *limits, "--log-level", level, served]
+        command = [
+            sys.executable,
+            "-m",
+            "irsplit",
+            "serve",
+            *ports,
+            *limits,
+            "--log-level",
+            level,
+            served,
+        ]
         environment = os.environ | {"IRSPLIT_TOKEN": token}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=environment)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=environment
+        )
         assert process.stdout is not None
         assert process.stdout.readline().startswith("listening")
         return process
@@ -108,12 +124,16 @@ class Stage:
         return 1024 * int(match[1]) if match else 0
 
     def metric(self, name: str) -> float:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['http']}/metrics", timeout=30) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.ports['http']}/metrics", timeout=30
+        ) as answer:
             match = re.search(rf"^irsplit_{name} (\S+)$", answer.read().decode(), re.MULTILINE)
         return float(match[1]) if match else 0.0
 
     @contextlib.contextmanager
-    def behind(self, over: Link, scheme: str = "grpc", outages: Outages = ()) -> Generator[tuple[str, Proxy]]:
+    def behind(
+        self, over: Link, scheme: str = "grpc", outages: Outages = ()
+    ) -> Generator[tuple[str, Proxy]]:
         with Proxy(self.ports[scheme], over, 1, outages).running() as proxy:
             yield f"{scheme}://127.0.0.1:{proxy.port}", proxy
 
@@ -121,7 +141,14 @@ class Stage:
         return f"{scheme}://127.0.0.1:{self.ports[scheme]}"
 
 
-def ask(stage: Stage, url: str, count: Count, seconds: float, timeout_s: float = 2.0, pause_s: float = 0.01) -> None:
+def ask(
+    stage: Stage,
+    url: str,
+    count: Count,
+    seconds: float,
+    timeout_s: float = 2.0,
+    pause_s: float = 0.01,
+) -> None:
     """Four callers over one session, for some seconds."""
     ends = time.monotonic() + seconds
     with irsplit.runtime.connect(url, stage.bundle, name="digits", patience=PATIENCE) as session:
@@ -129,7 +156,9 @@ def ask(stage: Stage, url: str, count: Count, seconds: float, timeout_s: float =
         def caller(offset: int) -> None:
             index = offset
             while time.monotonic() < ends:
-                ask_once(session, stage.calls[index % 64], stage.expected[index % 64], timeout_s, count)
+                ask_once(
+                    session, stage.calls[index % 64], stage.expected[index % 64], timeout_s, count
+                )
                 index += 4
                 time.sleep(pause_s)
 

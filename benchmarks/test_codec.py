@@ -16,8 +16,24 @@ from irsplit.runtime.frame.descriptor import TensorSpec
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 CODECS = {
-    "int8": ("memcpy", "raw frame", "zstd-3", "zstd-19", "blosc2 bitshuffle+zstd", "static-rans L0", "static-rans L1"),
-    "f32": ("memcpy", "raw frame", "zstd-3", "blosc2 bitshuffle+zstd", "pcodec-8", "static-rans L0", "static-rans L1"),
+    "int8": (
+        "memcpy",
+        "raw frame",
+        "zstd-3",
+        "zstd-19",
+        "blosc2 bitshuffle+zstd",
+        "static-rans L0",
+        "static-rans L1",
+    ),
+    "f32": (
+        "memcpy",
+        "raw frame",
+        "zstd-3",
+        "blosc2 bitshuffle+zstd",
+        "pcodec-8",
+        "static-rans L0",
+        "static-rans L1",
+    ),
 }
 NETWORKS = {"int8": "mobilenet_v1_025_128_uint8.tflite", "f32": "ultraface_rfb320.onnx"}
 
@@ -30,9 +46,18 @@ def _digits(folder: Path) -> Case:
 
     def dump(file: str, count: int) -> tuple[Any, ...]:
         images = (np.load(DIGITS / file)["images"][:count] / 255).astype(np.float32)
-        return tuple(device.run_segment(0, {"image": image[None, None]})["stem/relu"] for image in images)
+        return tuple(
+            device.run_segment(0, {"image": image[None, None]})["stem/relu"] for image in images
+        )
 
-    return Case("digits.onnx", "stem/relu", "NCHW", dump("calibration_images.npz", 32), dump("test_images.npz", 1), 0.0)
+    return Case(
+        "digits.onnx",
+        "stem/relu",
+        "NCHW",
+        dump("calibration_images.npz", 32),
+        dump("test_images.npz", 1),
+        0.0,
+    )
 
 
 @cache
@@ -64,15 +89,27 @@ def _coder(network: str, kind: str, codec: str, folder: Path) -> tuple[Coder, An
     ("network", "kind", "codec"),
     [
         (network, kind, codec)
-        for network, kind in [(NETWORKS["int8"], "int8"), (NETWORKS["f32"], "f32"), ("digits.onnx", "f32")]
+        for network, kind in [
+            (NETWORKS["int8"], "int8"),
+            (NETWORKS["f32"], "f32"),
+            ("digits.onnx", "f32"),
+        ]
         for codec in CODECS[kind]
     ],
 )
-def test_codec(network: str, kind: str, codec: str, way: str, folder: Path, benchmark: BenchmarkFixture) -> None:
+def test_codec(
+    network: str, kind: str, codec: str, way: str, folder: Path, benchmark: BenchmarkFixture
+) -> None:
     coder, sample = _coder(network, kind, codec, folder)
     assert coder.decode is not None
     frame = coder.encode(sample)
-    whose: Kind = "yardstick" if codec == "memcpy" else "ours" if codec.startswith(("raw", "static")) else "peer"
+    whose: Kind = (
+        "yardstick"
+        if codec == "memcpy"
+        else "ours"
+        if codec.startswith(("raw", "static"))
+        else "peer"
+    )
     describe(benchmark, f"{way}: {network}, {kind}, {sample.nbytes / 1000:.0f} kB", codec, whose)
     benchmark.extra_info.update(raw_bytes=sample.nbytes, frame_bytes=len(frame))
     if way == "encode":

@@ -76,7 +76,9 @@ def _needs(tool: str) -> None:
 
 
 @pytest.mark.parametrize("tool", ONNX_TOOLS)
-def test_transformer(tool: str, transformer: Path, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+def test_transformer(
+    tool: str, transformer: Path, benchmark: BenchmarkFixture, tmp_path: Path
+) -> None:
     _needs(tool)
     kind, split = ONNX_TOOLS[tool]
     describe(benchmark, "split: transformer of 227 MB, ONNX", tool, kind)
@@ -112,10 +114,16 @@ def test_bundle(model: str, codec: str, benchmark: BenchmarkFixture, tmp_path: P
     describe(benchmark, "compile: the example into a bundle", f"{model}, {codec}")
     axes = (0, 1) if model.endswith(".onnx") else (0, 3)
     images = (np.load(DIGITS / "calibration_images.npz")["images"][:32] / 255).astype(np.float32)
-    calls = [{"image": np.expand_dims(image, axes)} for image in images] if codec == "static-rans" else []
+    calls = (
+        [{"image": np.expand_dims(image, axes)} for image in images]
+        if codec == "static-rans"
+        else []
+    )
 
     def compile_(out: Path) -> None:
-        compile_model(DIGITS / model, out / "bundle", ["bottleneck/relu"], codec=codec, calibration=calls)
+        compile_model(
+            DIGITS / model, out / "bundle", ["bottleneck/relu"], codec=codec, calibration=calls
+        )
 
     compile_(tmp_path)
     assert verify_bundle(tmp_path / "bundle").holds

@@ -27,7 +27,12 @@ def chains(folder: Path) -> dict[int, Path]:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("what", ["onnx.load", "read", "cuts", "cuts, two tensors"])
 def test_cuts(what: str, size: int, chains: dict[int, Path], benchmark: BenchmarkFixture) -> None:
-    describe(benchmark, f"cuts: ONNX graph of {size} nodes", what, "yardstick" if what == "onnx.load" else "ours")
+    describe(
+        benchmark,
+        f"cuts: ONNX graph of {size} nodes",
+        what,
+        "yardstick" if what == "onnx.load" else "ours",
+    )
     path = chains[size]
     if what == "onnx.load":
         benchmark(onnx.load, path)
@@ -36,6 +41,8 @@ def test_cuts(what: str, size: int, chains: dict[int, Path], benchmark: Benchmar
         benchmark(ONNX.read, path)
         return
     model = ONNX.read(path)
-    found: Any = benchmark.pedantic(find_cuts, (model.entry, 2 if "two" in what else 1), rounds=3, warmup_rounds=1)
+    found: Any = benchmark.pedantic(
+        find_cuts, (model.entry, 2 if "two" in what else 1), rounds=3, warmup_rounds=1
+    )
     assert len(found) == size - 1
     assert sum(cut.kind == "strict" for cut in found) == size // 5 - 1

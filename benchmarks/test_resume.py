@@ -19,7 +19,10 @@ from irsplit.runtime.run.engines import EngineOptions, open_engine
 
 ONE_THREAD = EngineOptions(threads=1)
 MODELS = {
-    "digits": (Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx", "bottleneck/relu"),
+    "digits": (
+        Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx",
+        "bottleneck/relu",
+    ),
     "yolox_nano": (CORPUS / "models" / "yolox_nano.onnx", "725"),
     "fastestdet": (CORPUS / "models" / "fastestdet.onnx", "input.136"),
 }
@@ -48,7 +51,9 @@ def _by_hand(path: Path, cut: str, call: dict[str, Any], folder: Path) -> Callab
     return run
 
 
-def _split(path: Path, cut: str, call: dict[str, Any], folder: Path, codec: str) -> Callable[[], Any]:
+def _split(
+    path: Path, cut: str, call: dict[str, Any], folder: Path, codec: str
+) -> Callable[[], Any]:
     irsplit.compile_model(path, folder / "bundle", [cut], codec=codec)
     device = irsplit.DeviceSession(folder / "bundle", ONE_THREAD)
     server = irsplit.ServerSession(folder / "bundle", ONE_THREAD)

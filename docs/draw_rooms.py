@@ -43,8 +43,14 @@ def floors() -> list[list[str]]:
     """Names of the rooms, floor by floor, the highest first."""
     configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     layers = configuration["tool"]["importlinter"]["contracts"][0]["layers"]
-    names = [[name.strip().removeprefix("irsplit.") for name in layer.split("|")] for layer in layers]
-    return [[name for name in floor if not name.startswith("__")] for floor in names if floor != ["__main__"]]
+    names = [
+        [name.strip().removeprefix("irsplit.") for name in layer.split("|")] for layer in layers
+    ]
+    return [
+        [name for name in floor if not name.startswith("__")]
+        for floor in names
+        if floor != ["__main__"]
+    ]
 
 
 def room_files(room: str) -> Iterator[Path]:
@@ -133,7 +139,9 @@ def drawing() -> str:
         '<path d="M0 0 L8 4 L0 8 z" fill="#8a90b8"/></marker></defs>',
     ]
     for room, targets in edges.items():
-        parts.extend(arrow(boxes[room], boxes[target]) for target in sorted(targets, key=rooms.index))
+        parts.extend(
+            arrow(boxes[room], boxes[target]) for target in sorted(targets, key=rooms.index)
+        )
     for room, box in boxes.items():
         parts.append(labelled_box(room, *box))
     return "\n".join([*parts, "</svg>", ""])
@@ -146,7 +154,9 @@ def arrow(upper: tuple[float, float, float], lower: tuple[float, float, float]) 
     if y2 <= y1:  # the same floor
         y2 = lower[1] + BOX_HEIGHT
     bend = (y2 - y1) / 2
-    path = f"M{x1:.0f} {y1:.0f} C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2:.0f}"
+    path = (
+        f"M{x1:.0f} {y1:.0f} C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2:.0f}"
+    )
     return f'<path class="edge" d="{path}" marker-end="url(#tip)"/>'
 
 
@@ -164,7 +174,10 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         if DRAWING.read_text(encoding="utf-8") == text:
             return 0
-        print(f"{DRAWING}: no longer shows the imports; run 'python docs/draw_rooms.py'", file=sys.stderr)
+        print(
+            f"{DRAWING}: no longer shows the imports; run 'python docs/draw_rooms.py'",
+            file=sys.stderr,
+        )
         return 1
     DRAWING.write_text(text, encoding="utf-8")
     return 0

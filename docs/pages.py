@@ -24,7 +24,10 @@ FULL_WIDTH = "---\nhide: [navigation, toc]\n---\n"
 COPIES = {
     "README.md": HOME,
     "runtime/FORMAT.md": "reference/frame-format.md",
-    **{f"examples/{name}/README.md": f"examples/{name}.md" for name in ("c", "ci", "digits", "plugin")},
+    **{
+        f"examples/{name}/README.md": f"examples/{name}.md"
+        for name in ("c", "ci", "digits", "plugin")
+    },
 }
 """Files outside of docs/ that are pages."""
 COMMAND_LINE = "reference/command-line.md"
@@ -35,7 +38,9 @@ _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in COPIES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=FULL_WIDTH + text if page == HOME else text))
+        files.append(
+            File.generated(config, page, content=FULL_WIDTH + text if page == HOME else text)
+        )
     files.append(File.generated(config, COMMAND_LINE, content=command_line()))
     files.append(File.generated(config, REPORT, content=report()))
     return files
@@ -49,7 +54,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def relink(match: re.Match[str]) -> str:
         text, target, anchor = match[1], match[2], match[3] or ""
         path = os.path.normpath(os.path.join(os.path.dirname(source), target))
-        found = COPIES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
+        found = COPIES.get(path) or (
+            path.removeprefix("docs/") if path.startswith("docs/") else None
+        )
         if found is not None:
             return f"[{text}]({os.path.relpath(found, os.path.dirname(name) or '.')}{anchor})"
         return text if (ROOT / path).exists() else match[0]
@@ -61,9 +68,23 @@ def report() -> str:
     """What `irsplit report` writes for the example."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
-        model, picture = ROOT / "examples/digits/digits.onnx", ROOT / "examples/digits/pictures/3.png"
+        model, picture = (
+            ROOT / "examples/digits/digits.onnx",
+            ROOT / "examples/digits/pictures/3.png",
+        )
         with contextlib.redirect_stdout(None):
-            main(["report", str(model), "--link", "lte", "--input", f"image={picture}", "-o", str(page)])
+            main(
+                [
+                    "report",
+                    str(model),
+                    "--link",
+                    "lte",
+                    "--input",
+                    f"image={picture}",
+                    "-o",
+                    str(page),
+                ]
+            )
         return page.read_text(encoding="utf-8")
 
 
@@ -80,7 +101,11 @@ def command_line() -> str:
 
 
 def _command(name: str, parser: ArgumentParser) -> str:
-    needed = [_written(action) for action in parser._actions if action.required or not action.option_strings]
+    needed = [
+        _written(action)
+        for action in parser._actions
+        if action.required or not action.option_strings
+    ]
     usage = " ".join([parser.prog, *needed, "[OPTION ...]"])
     rows = [
         f"| {_code(_written(action))}{{: .option }} | {_cell(parser, action)} |"

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from irsplit.dialects.registry import read_model
     from irsplit.passes.analysis.cuts import find_cuts
     from irsplit.passes.pipeline import Pipeline
-    from irsplit.runtime.run.session import DeviceSession, Frame, LocalSession, ServerSession, Session
+    from irsplit.runtime.run.session import (
+        DeviceSession,
+        Frame,
+        LocalSession,
+        ServerSession,
+        Session,
+    )
 
 _HOMES = {
     "Compiled": "irsplit.compilation.compiler",

@@ -12,7 +12,11 @@ from irsplit.passes import pipeline as passes
 from irsplit.runtime.frame import codec_plugins as foreign
 from irsplit.runtime.frame.descriptor import CODECS
 
-GROUPS = {passes.ENTRY_POINTS: "pass", dialects.ENTRY_POINTS: "dialect", foreign.ENTRY_POINTS: "codec"}
+GROUPS = {
+    passes.ENTRY_POINTS: "pass",
+    dialects.ENTRY_POINTS: "dialect",
+    foreign.ENTRY_POINTS: "codec",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,9 @@ def plugins() -> list[Plugin]:
         for name, code in CODECS.items()
     ]
     found = [*ours, *(_described(point) for group in GROUPS for point in entry_points(group))]
-    return sorted(_with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin))
+    return sorted(
+        _with_conflicts(found), key=lambda plugin: (plugin.kind, plugin.name, plugin.origin)
+    )
 
 
 def _described(point: EntryPoint) -> Plugin:
@@ -47,7 +53,14 @@ def _described(point: EntryPoint) -> Plugin:
     try:
         loaded: Any = point.load()
     except Exception as error:
-        return Plugin(kind, point.name, origin, point.value, "", f"cannot be loaded: {type(error).__name__}: {error}")
+        return Plugin(
+            kind,
+            point.name,
+            origin,
+            point.value,
+            "",
+            f"cannot be loaded: {type(error).__name__}: {error}",
+        )
     name = getattr(loaded, "name", point.name)
     problem = None if name == point.name else f"calls itself '{name}'; name the entry point so"
     return Plugin(kind, point.name, origin, point.value, _summary(loaded, kind), problem)

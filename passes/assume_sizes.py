@@ -29,14 +29,26 @@ class AssumeSizes:
             return False
         try:
             shapes = context.shapes(model, sizes)
-        except (EngineError, UnsupportedError) as error:  # it runs not, or on nothing that can be made up
-            context.remark(self, f"open dimensions count as 1, because the model does not run: {error}", warning=True)
+        except (
+            EngineError,
+            UnsupportedError,
+        ) as error:  # it runs not, or on nothing that can be made up
+            context.remark(
+                self,
+                f"open dimensions count as 1, because the model does not run: {error}",
+                warning=True,
+            )
             return False
         for value, shape in shapes.items():
             if isinstance(value.type, TensorType):
                 value.type = replace(value.type, assumed=shape)
         said = ", ".join(
-            f"{dim.name}={shapes[dim.value][dim.axis]}" for dim in open_dims(fed(model.entry)) if dim.value in shapes
+            f"{dim.name}={shapes[dim.value][dim.axis]}"
+            for dim in open_dims(fed(model.entry))
+            if dim.value in shapes
         )
-        context.remark(self, f"estimates count with {said or 'one run of the model, whose inputs leave nothing open'}")
+        context.remark(
+            self,
+            f"estimates count with {said or 'one run of the model, whose inputs leave nothing open'}",
+        )
         return bool(shapes)

@@ -14,7 +14,20 @@ AUTO = "auto"
 _HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
 """Symbols of dimensions that grow with every call."""
 _WORDS = re.compile(r"[a-z]+|\d+")
-_DIRECTIONS = {"in", "out", "input", "output", "past", "present", "prev", "previous", "next", "new", "current", "n"}
+_DIRECTIONS = {
+    "in",
+    "out",
+    "input",
+    "output",
+    "past",
+    "present",
+    "prev",
+    "previous",
+    "next",
+    "new",
+    "current",
+    "n",
+}
 _STATES = {"state", "states", "hidden", "cell", "cache", "memory", "past", "present", "carry"}
 
 
@@ -38,7 +51,10 @@ class BindState:
             bound = {value for pair in pairs for value in pair}
             found = [pair for pair in find_states(graph) if bound.isdisjoint(pair)]
             for input, output in found:
-                context.remark(self, f"state {short(input.name)}={short(output.name)} was found by its name and type")
+                context.remark(
+                    self,
+                    f"state {short(input.name)}={short(output.name)} was found by its name and type",
+                )
             pairs += found
         self._check(pairs)
         given = parse_dims(self.dim, list(open_dims(fed(graph))))
@@ -65,19 +81,28 @@ class BindState:
         for input, output in pairs:
             label = f"state '{short(input.name)}={short(output.name)}'"
             if input in seen or output in seen:
-                raise PassError(f"{label}: {input if input in seen else output} belongs to another state already")
+                raise PassError(
+                    f"{label}: {input if input in seen else output} belongs to another state already"
+                )
             seen.update((input, output))
             if output.producer is None or not input.uses:
-                raise PassError(f"{label}: a node must read {input} and produce {output}, or there is nothing to keep")
+                raise PassError(
+                    f"{label}: a node must read {input} and produce {output}, or there is nothing to keep"
+                )
             if not may_hold(input, output):
-                raise PassError(f"{label}: {input} and {output} differ in type or shape; a state must fit its input")
+                raise PassError(
+                    f"{label}: {input} and {output} differ in type or shape; a state must fit its input"
+                )
 
 
 def _first_shape(input: Value, given: Mapping[str, int]) -> list[int]:
     """The shape in which a state begins."""
     assert isinstance(input.type, TensorType)
     first = {dim.axis: _first_size(dim, given) for dim in open_dims([input])}
-    return [dim if isinstance(dim, int) else first[axis] for axis, dim in enumerate(input.type.shape or ())]
+    return [
+        dim if isinstance(dim, int) else first[axis]
+        for axis, dim in enumerate(input.type.shape or ())
+    ]
 
 
 def _first_size(dim: OpenDim, given: Mapping[str, int]) -> int:
@@ -90,12 +115,19 @@ def _first_size(dim: OpenDim, given: Mapping[str, int]) -> int:
 def may_hold(input: Value, output: Value) -> bool:
     """Whether the input can take what the output gave: same element type and rank, no two sizes that differ."""
     a, b = input.type, output.type
-    if not isinstance(a, TensorType) or not isinstance(b, TensorType) or a.dtype != b.dtype or a.shape is None:
+    if (
+        not isinstance(a, TensorType)
+        or not isinstance(b, TensorType)
+        or a.dtype != b.dtype
+        or a.shape is None
+    ):
         return False
     if b.shape is None:
         return True
     pairs = zip(a.shape, b.shape, strict=False)
-    return len(a.shape) == len(b.shape) and all(x == y for x, y in pairs if isinstance(x, int) and isinstance(y, int))
+    return len(a.shape) == len(b.shape) and all(
+        x == y for x, y in pairs if isinstance(x, int) and isinstance(y, int)
+    )
 
 
 def find_states(graph: Graph) -> list[tuple[Value, Value]]:
@@ -107,7 +139,11 @@ def find_states(graph: Graph) -> list[tuple[Value, Value]]:
     pairs: list[tuple[Value, Value]] = []
     for value in graph.inputs:
         stem, is_state = _stem(value.name)
-        fitting = [output for output in outputs.get(stem, ()) if value.constant is None and may_hold(value, output)]
+        fitting = [
+            output
+            for output in outputs.get(stem, ())
+            if value.constant is None and may_hold(value, output)
+        ]
         if len(fitting) == 1 and (is_state or _stem(fitting[0].name)[1]):
             pairs.append((value, fitting[0]))
     counts = [output for _, output in pairs]
@@ -136,5 +172,7 @@ def _bind(graph: Graph, input: Value, output: Value, first: Sequence[int]) -> No
             node.states += label
     graph.inputs.remove(input)
     graph.outputs[:] = [value for value in graph.outputs if value is not output]
-    graph.nodes.insert(0, Node("irsplit.load", (), [input], attributes={"shape": list(first)}, states=label))
+    graph.nodes.insert(
+        0, Node("irsplit.load", (), [input], attributes={"shape": list(first)}, states=label)
+    )
     graph.nodes.append(Node("irsplit.store", [output], states=label))

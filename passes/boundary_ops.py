@@ -30,18 +30,29 @@ class BoundaryOps:
 
     def run(self, model: Model, context: Context) -> bool:
         if context.affine is None:
-            raise PassError(f"pass '{self.name}': no operators are known that quantize in a '{model.dialect}' graph")
-        changed = [self._lower(model, graph, send, context.affine, context) for graph, send in [*sends(model)]]
+            raise PassError(
+                f"pass '{self.name}': no operators are known that quantize in a '{model.dialect}' graph"
+            )
+        changed = [
+            self._lower(model, graph, send, context.affine, context)
+            for graph, send in [*sends(model)]
+        ]
         if not any(changed):
-            raise PassError(f"pass '{self.name}': no tensor is quantized; put quantize-boundary before it")
+            raise PassError(
+                f"pass '{self.name}': no tensor is quantized; put quantize-boundary before it"
+            )
         context.forget_samples()
         return True
 
-    def _lower(self, model: Model, near: Graph, send: Node, affine: _Affine, context: Context) -> bool:
+    def _lower(
+        self, model: Model, near: Graph, send: Node, affine: _Affine, context: Context
+    ) -> bool:
         far, receive = _receiver(model, send)
         after: list[TensorSpec] = []
         described: dict[str, object] = {}
-        for place, (spec, real, received) in enumerate(zip(specs(send), send.inputs, receive.outputs, strict=True)):
+        for place, (spec, real, received) in enumerate(
+            zip(specs(send), send.inputs, receive.outputs, strict=True)
+        ):
             q = spec.quantization
             if q is None or real is None or received is None:
                 after.append(spec)

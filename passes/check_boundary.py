@@ -20,10 +20,14 @@ class CheckBoundary:
 
     def run(self, model: Model, context: Context) -> bool:
         if not model.segments:
-            raise PassError(f"pass '{self.name}': the model is not partitioned; put partition before it")
+            raise PassError(
+                f"pass '{self.name}': the model is not partitioned; put partition before it"
+            )
         for graph in model.segments:
             if all(node.op.startswith("irsplit.") for node in graph.nodes):
-                raise PassError(f"pass '{self.name}': segment @{graph.name} has no node; remove one of the cuts")
+                raise PassError(
+                    f"pass '{self.name}': segment @{graph.name} has no node; remove one of the cuts"
+                )
         for graph, send in sends(model):
             if not 1 <= len(send.inputs) <= MAX_TENSORS:
                 raise PassError(

@@ -11,7 +11,15 @@ from irsplit.passes.analysis.dims import unsized_note
 from irsplit.passes.base import Context, channel_layout
 from irsplit.passes.planning import policies as rules
 from irsplit.passes.planning import prices
-from irsplit.passes.planning.choice import PricedStages, CutChoice, Decision, Option, choice_of, choice_of_several, options_of
+from irsplit.passes.planning.choice import (
+    CutChoice,
+    Decision,
+    Option,
+    PricedStages,
+    choice_of,
+    choice_of_several,
+    options_of,
+)
 from irsplit.passes.planning.devices import (
     DEFAULT_DEVICE,
     DeviceSource,
@@ -89,9 +97,13 @@ class ChooseCut:
         if self.rule not in rules.RULES:
             raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(rules.RULES)}")
         if self.pattern not in PATTERNS:
-            raise PlanError(f"unknown pattern {self.pattern!r}; known patterns: {', '.join(PATTERNS)}")
+            raise PlanError(
+                f"unknown pattern {self.pattern!r}; known patterns: {', '.join(PATTERNS)}"
+            )
         if self.pattern == "several" and (self.rule, goal.objective) != ("exact", "latency"):
-            raise PlanError("pattern several is for rule exact and objective latency, by which clients choose")
+            raise PlanError(
+                "pattern several is for rule exact and objective latency, by which clients choose"
+            )
         if self.load <= 0:
             raise PlanError(f"server load {self.load} % must be positive; 100 is an idle server")
         ratios = self.ratios(model, context)
@@ -107,8 +119,14 @@ class ChooseCut:
             choice = choice_of_several(priced, goal, ranked)
         else:
             decision = self._decide(priced, goal, ranked)
-            choice = choice_of(self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table))
-        notes = [said_of(priced[0].parts, side) for side in self._machines if isinstance(side, BundleProfile)]
+            choice = choice_of(
+                self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table)
+            )
+        notes = [
+            said_of(priced[0].parts, side)
+            for side in self._machines
+            if isinstance(side, BundleProfile)
+        ]
         notes += [_BETWEEN] if self._adds_differences(choice) else []
         notes += [] if ratios is None else [_said_of(ratios)]
         return replace(choice, ratios=ratios, notes=(*choice.notes, *notes))
@@ -122,14 +140,20 @@ class ChooseCut:
         """What the plan does not know."""
         notes: list[str] = []
         if "energy" in (goal.objective, *goal.limits) and not table.link.up_uw:
-            notes.append(f"link {table.link.name} has no radio power: the energy is that of computing alone")
+            notes.append(
+                f"link {table.link.name} has no radio power: the energy is that of computing alone"
+            )
         if shapeless := [value.name for value in model.entry.outputs if _is_shapeless(value)]:
-            notes.append(f"how large {', '.join(shapeless)} are is not known: their way back counts as nothing")
+            notes.append(
+                f"how large {', '.join(shapeless)} are is not known: their way back counts as nothing"
+            )
         if (left := unsized_note(model.entry)) and not isinstance(self._machines[0], ModelProfile):
             notes.append(left)
         return notes
 
-    def _priced(self, model: Model, context: Context, ratios: Ratios | None = None) -> list[PricedStages]:
+    def _priced(
+        self, model: Model, context: Context, ratios: Ratios | None = None
+    ) -> list[PricedStages]:
         found = chains(context.cuts(model, self.max_tensors))
         known = context.macs, ratios, context.summed
         return [PricedStages(parts, self.table(model.entry.name, parts, *known)) for parts in found]
@@ -149,7 +173,9 @@ class ChooseCut:
         options = options_of(priced, self._goal())
         values = candidates((option.cut for option in options if option.cut is not None), inputs)
         samples = context.observe(model, values, calls_wanted(values))
-        published = {name: ways for chain in priced for name, ways in self.codings(chain.parts).items()}
+        published = {
+            name: ways for chain in priced for name, ways in self.codings(chain.parts).items()
+        }
         return measured_ratios(values, inputs, published, samples, self.bits, channel_layout(model))
 
     def table(
@@ -181,7 +207,9 @@ class ChooseCut:
         """
         return self._codings(parts, *self._machines, ratios)
 
-    def _codings(self, parts: Stages, here: DeviceSource, there: DeviceSource, ratios: Ratios | None) -> prices.Codings:
+    def _codings(
+        self, parts: Stages, here: DeviceSource, there: DeviceSource, ratios: Ratios | None
+    ) -> prices.Codings:
         known = (*codec_names(), "auto")
         if self.codec and self.codec not in known:
             raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
@@ -197,10 +225,16 @@ class ChooseCut:
         """Device and server; measured profiles are files, which are read once."""
         return machine(self.device), machine(self.server or default_server(self.device))
 
-    def _decide(self, priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[Option]) -> Decision:
+    def _decide(
+        self, priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[Option]
+    ) -> Decision:
         if self.rule != "exact":
             return rules.of_paper(self.rule, priced[0], goal, self._machines, ranked)
-        return rules.any_pattern(priced, goal) if self.pattern == "any" else rules.exact(priced, goal, ranked)
+        return (
+            rules.any_pattern(priced, goal)
+            if self.pattern == "any"
+            else rules.exact(priced, goal, ranked)
+        )
 
 
 def parse_limits(words: Sequence[str]) -> dict[str, int]:
@@ -210,7 +244,9 @@ def parse_limits(words: Sequence[str]) -> dict[str, int]:
         name, _, value = word.partition("=")
         name = OBJECTIVES.get(name, name)
         if name not in METRICS:
-            raise PlanError(f"unknown limit {word!r}; limits can be set on {', '.join(METRICS)}, as in memory=64MB")
+            raise PlanError(
+                f"unknown limit {word!r}; limits can be set on {', '.join(METRICS)}, as in memory=64MB"
+            )
         try:
             limits[name] = parse(value, _DIMENSIONS[UNITS.get(name, "ns")])
         except ValueError as error:

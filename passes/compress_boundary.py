@@ -39,19 +39,31 @@ class CompressBoundary:
     def run(self, model: Model, context: Context) -> bool:
         known = (*codec_names(), "auto")
         if self.codec not in known:
-            raise PassError(f"pass '{self.name}': unknown codec '{self.codec}'; known codecs: {', '.join(known)}")
+            raise PassError(
+                f"pass '{self.name}': unknown codec '{self.codec}'; known codecs: {', '.join(known)}"
+            )
         samples = context.samples(model) if self.codec in TRAINED else {}
         layout = channel_layout(model)
         changes = [
-            (send, [self._coded(spec, samples.get(spec.name, ()), layout, context) for spec in specs(send)])
+            (
+                send,
+                [
+                    self._coded(spec, samples.get(spec.name, ()), layout, context)
+                    for spec in specs(send)
+                ],
+            )
             for _, send in sends(model)
         ]
         changed = [set_specs(send, coded) for send, coded in changes]
         return any(changed)
 
-    def _coded(self, spec: TensorSpec, samples: Samples, layout: str, context: Context) -> TensorSpec:
+    def _coded(
+        self, spec: TensorSpec, samples: Samples, layout: str, context: Context
+    ) -> TensorSpec:
         if self.codec == "static-rans" and not supports(spec):
-            context.remark(self, f"%{spec.name}: static-rans does not code {spec.dtype}; zstandard does")
+            context.remark(
+                self, f"%{spec.name}: static-rans does not code {spec.dtype}; zstandard does"
+            )
             return self._plain(spec, "zstandard")
         if self.codec not in TRAINED:
             return self._plain(spec, self.codec)
@@ -62,15 +74,26 @@ class CompressBoundary:
             )
         arrays = as_framed(spec, samples)
         if self.codec == "static-rans":
-            return train(arrays, spec, layout=layout, level=_LEVELS["static-rans"] if self.level < 0 else self.level)
+            return train(
+                arrays,
+                spec,
+                layout=layout,
+                level=_LEVELS["static-rans"] if self.level < 0 else self.level,
+            )
         rate = link(self.link).up_goodput_bit_s if self.link else None
-        choice = choose_codec(arrays, spec, layout=layout, rate_bit_s=rate, speeds=_published_speeds())
+        choice = choose_codec(
+            arrays, spec, layout=layout, rate_bit_s=rate, speeds=_published_speeds()
+        )
         sizes = f"{human('bytes', choice.size_bytes())} a frame, raw {human('bytes', choice.size_bytes('raw'))}"
         context.remark(self, f"%{spec.name}: codec {choice.name}, {sizes}")
         return choice.spec
 
     def _plain(self, spec: TensorSpec, codec: str) -> TensorSpec:
-        return plain(spec, codec, _LEVELS.get(codec, 0) if self.level < 0 or codec != self.codec else self.level)
+        return plain(
+            spec,
+            codec,
+            _LEVELS.get(codec, 0) if self.level < 0 or codec != self.codec else self.level,
+        )
 
 
 def _published_speeds() -> CodecRates:
@@ -86,4 +109,7 @@ def plain(spec: TensorSpec, codec: str, level: int = _LEVELS["zstandard"]) -> Te
 
 def as_framed(spec: TensorSpec, samples: Samples) -> list[NDArray[np.generic]]:
     """Samples in the type in which frames take them."""
-    return [np.asarray(sample, spec.storage) if spec.dtype != "bf16" else np.asarray(sample) for sample in samples]
+    return [
+        np.asarray(sample, spec.storage) if spec.dtype != "bf16" else np.asarray(sample)
+        for sample in samples
+    ]

@@ -43,7 +43,9 @@ class Partition:
         if model.segments:
             raise CutError("the model is partitioned already; give all cuts to one partition")
         if not wanted:
-            raise CutError("no cut is given; add partition{cut=ID} or choose-cut before it (see 'irsplit cuts')")
+            raise CutError(
+                "no cut is given; add partition{cut=ID} or choose-cut before it (see 'irsplit cuts')"
+            )
         cuts = context.cuts(model, self.max_tensors)
         selected = {cut.id: cut for cut in (select_cut(cuts, name) for name in wanted)}
         chosen = sorted(selected.values(), key=lambda cut: cut.position)
@@ -55,7 +57,11 @@ class Partition:
         return True
 
     def _places(self, count: int, chosen: tuple[str, ...]) -> tuple[str, ...]:
-        places = self.places or (chosen if not self.cut else ()) or ("device",) + ("server",) * (count - 1)
+        places = (
+            self.places
+            or (chosen if not self.cut else ())
+            or ("device",) + ("server",) * (count - 1)
+        )
         unknown = [place for place in places if place not in PLACES]
         if unknown:
             raise CutError(f"unknown place '{unknown[0]}'; places: {', '.join(PLACES)}")
@@ -77,8 +83,13 @@ def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Gr
 
     Raises CutError for cuts of different orders that are not nested.
     """
-    names = places if tuple(places) == PLACES else [f"segment{index}" for index in range(len(places))]
-    graphs = [Graph(name, place=place, native=plan.graph.native) for name, place in zip(names, places, strict=True)]
+    names = (
+        places if tuple(places) == PLACES else [f"segment{index}" for index in range(len(places))]
+    )
+    graphs = [
+        Graph(name, place=place, native=plan.graph.native)
+        for name, place in zip(names, places, strict=True)
+    ]
     _Splitter(plan, cuts, graphs).run()
     return graphs
 
@@ -161,13 +172,17 @@ class _Splitter:
                 self.graphs[index].constants.append(self._cloned(index, value))
         for index, values in enumerate(self.boundaries):
             received = [self._cloned(index + 1, value) for value in values]
-            self.graphs[index + 1].nodes.append(Node("irsplit.recv", (), received, attributes={"boundary": index}))
+            self.graphs[index + 1].nodes.append(
+                Node("irsplit.recv", (), received, attributes={"boundary": index})
+            )
         for node in self.source.nodes:
             for index in self._places_of(node):
                 self.graphs[index].nodes.append(clone_node(node, self.mappings[index]))
         for index, values in enumerate(self.boundaries):
             sent = [self.mappings[index][value] for value in values]
-            self.graphs[index].nodes.append(Node("irsplit.send", sent, attributes={"boundary": index}))
+            self.graphs[index].nodes.append(
+                Node("irsplit.send", sent, attributes={"boundary": index})
+            )
         for value in self.source.outputs:
             index = self.made.get(value, len(self.graphs) - 1)
             self.graphs[index].outputs.append(self.mappings[index][value])
@@ -179,7 +194,12 @@ class _Splitter:
     def _places_of(self, node: Node) -> Iterable[int]:
         """The segment of a runtime node and those that need a clone of it; none for a dead node."""
         own = (self.part[node],) if node in self.part else ()
-        cloned = [index for value in node.outputs if value is not None for index in self.needed.get(value, ())]
+        cloned = [
+            index
+            for value in node.outputs
+            if value is not None
+            for index in self.needed.get(value, ())
+        ]
         return sorted({*own, *cloned}) if cloned else own
 
 
@@ -188,7 +208,9 @@ def _boundaries(cuts: Sequence[Cut], made: Mapping[Value, int]) -> list[list[Val
     boundaries: list[list[Value]] = []
     later: list[Value] = []
     for index, cut in reversed([*enumerate(cuts)]):
-        passed = [value for value in later if made[value] <= index and value not in cut.rematerialised]
+        passed = [
+            value for value in later if made[value] <= index and value not in cut.rematerialised
+        ]
         later = list(dict.fromkeys((*cut.boundary, *passed)))
         boundaries.append(later)
     return boundaries[::-1]

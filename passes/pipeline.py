@@ -36,7 +36,9 @@ class Pipeline:
         """Raises ParseError for unknown passes and options, and for values of the wrong type."""
         return cls(tuple(_Parser(text, registry() if known is None else known).pipeline()))
 
-    def run(self, model: Model, context: Context, begin: Callable[[str], None] | None = None) -> None:
+    def run(
+        self, model: Model, context: Context, begin: Callable[[str], None] | None = None
+    ) -> None:
         """Run every pass, telling `begin` its name before.
 
         Raises PassError, naming pass, step and pipeline, when one leaves the model invalid.
@@ -61,7 +63,9 @@ def registry() -> dict[str, type[Pass]]:
         try:
             pass_: type[Pass] = point.load()
         except (ImportError, AttributeError) as error:
-            raise IrsplitError(f"the pass '{point.name}' of {point.value} cannot be loaded: {error}") from error
+            raise IrsplitError(
+                f"the pass '{point.name}' of {point.value} cannot be loaded: {error}"
+            ) from error
         if pass_.name in found and found[pass_.name][0] is not pass_:
             raise IrsplitError(
                 f"two passes are named '{pass_.name}': {found[pass_.name][1]} and {point.value}; uninstall one"
@@ -90,7 +94,11 @@ def _required(pass_: type[Pass]) -> list[str]:
     """Options without a default."""
     fields = dataclasses.fields(pass_)
     absent = dataclasses.MISSING
-    return [f.name.replace("_", "-") for f in fields if f.default is absent and f.default_factory is absent]
+    return [
+        f.name.replace("_", "-")
+        for f in fields
+        if f.default is absent and f.default_factory is absent
+    ]
 
 
 class _Parser:
@@ -125,13 +133,19 @@ class _Parser:
                 options.setdefault(key, []).append(self.value())
         missing = [key for key in _required(pass_) if key not in options]
         if missing:
-            self.fail(f"pass '{name}' needs option '{missing[0]}'; write {name}{{{missing[0]}=VALUE}}")
-        return pass_(**{key.replace("-", "_"): self.converted(pass_, key, options[key]) for key in options})
+            self.fail(
+                f"pass '{name}' needs option '{missing[0]}'; write {name}{{{missing[0]}=VALUE}}"
+            )
+        return pass_(
+            **{key.replace("-", "_"): self.converted(pass_, key, options[key]) for key in options}
+        )
 
     def converted(self, pass_: type[Pass], key: str, values: Sequence[str]) -> Any:
         names = [field.name.replace("_", "-") for field in dataclasses.fields(pass_)]
         if key not in names:
-            self.fail(f"pass '{pass_.name}' has no option '{key}'; its options: {', '.join(names) or 'none'}")
+            self.fail(
+                f"pass '{pass_.name}' has no option '{key}'; its options: {', '.join(names) or 'none'}"
+            )
         hint = get_type_hints(pass_)[key.replace("-", "_")]
         if get_origin(hint) is tuple:
             return tuple(self.converted_one(get_args(hint)[0], key, value) for value in values)

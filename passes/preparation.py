@@ -22,7 +22,11 @@ else:
 
 
 def preparation(
-    state: Sequence[str] = (), dim: Sequence[str] = (), *, assumed: Sequence[str] = (), rematerialise: bool = True
+    state: Sequence[str] = (),
+    dim: Sequence[str] = (),
+    *,
+    assumed: Sequence[str] = (),
+    rematerialise: bool = True,
 ) -> Pipeline:
     """The passes that come before cuts are looked for; `state` and `dim` as bind-state and assume-sizes take them.
 
@@ -66,4 +70,8 @@ def prepared(
 
 def sizes_in(model: Model, calls: Sequence["Mapping[str, NDArray[Any]]"]) -> tuple[str, ...]:
     """Sizes of open dimensions as words for assume-sizes: those of the first of some calls, inputs by name."""
-    return sizes_of_call(model.entry, {name: array.shape for name, array in calls[0].items()}) if calls else ()
+    return (
+        sizes_of_call(model.entry, {name: array.shape for name, array in calls[0].items()})
+        if calls
+        else ()
+    )

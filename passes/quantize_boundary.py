@@ -38,7 +38,10 @@ class _Tensor:
     def values(self, arrays: Samples) -> list[np.ndarray]:
         """What the elements stand for, up to the scale of integers; bfloat16 travels as its upper 16 bits of an f32."""
         if self.spec.dtype == "bf16":
-            return [(np.asarray(array).view(np.uint16).astype(np.uint32) << 16).view(np.float32) for array in arrays]
+            return [
+                (np.asarray(array).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+                for array in arrays
+            ]
         return [np.asarray(array, np.float32) - (self.zero or 0) for array in arrays]
 
 
@@ -72,36 +75,60 @@ class QuantizeBoundary:
             self._check_samples(tensors, samples)
         layout = channel_layout(model)
         if self.snr and not self.agreement:
-            chosen = [[self._by_snr(tensor, samples, layout) for tensor in tensors] for _, tensors in before]
+            chosen = [
+                [self._by_snr(tensor, samples, layout) for tensor in tensors]
+                for _, tensors in before
+            ]
         else:
-            levels = self._by_agreement(model, context, samples, layout) if self.agreement else 1 << self.bits
-            chosen = [[self._coarser(tensor, samples, layout, levels) for tensor in tensors] for _, tensors in before]
+            levels = (
+                self._by_agreement(model, context, samples, layout)
+                if self.agreement
+                else 1 << self.bits
+            )
+            chosen = [
+                [self._coarser(tensor, samples, layout, levels) for tensor in tensors]
+                for _, tensors in before
+            ]
         changed = [set_specs(send, new) for (send, _), new in zip(before, chosen, strict=True)]
         if self.snr or self.agreement:
             for (_, tensors), new in zip(before, chosen, strict=True):
                 self._remark_steps(tensors, new, context)
         return any(changed)
 
-    def _remark_steps(self, before: Sequence[_Tensor], chosen: Sequence[TensorSpec], context: Context) -> None:
+    def _remark_steps(
+        self, before: Sequence[_Tensor], chosen: Sequence[TensorSpec], context: Context
+    ) -> None:
         for tensor, spec in zip(before, chosen, strict=True):
             if (q := spec.quantization) is None:
                 if tensor.wanted:
-                    context.remark(self, f"%{spec.name} crosses as it is: coarser steps than its own miss the target")
+                    context.remark(
+                        self,
+                        f"%{spec.name} crosses as it is: coarser steps than its own miss the target",
+                    )
             elif tensor.zero is not None:
-                context.remark(self, f"%{spec.name} crosses in steps of {max(q.scales):.3g} of its integers")
+                context.remark(
+                    self, f"%{spec.name} crosses in steps of {max(q.scales):.3g} of its integers"
+                )
             elif tensor.wanted:
                 context.remark(self, f"%{spec.name} crosses in {q.bits} bits")
 
     def _check(self) -> None:
         if not FEWEST_BITS <= self.bits <= MOST_BITS:
-            raise PassError(f"pass '{self.name}': {self.bits} bits; use {FEWEST_BITS} to {MOST_BITS}")
+            raise PassError(
+                f"pass '{self.name}': {self.bits} bits; use {FEWEST_BITS} to {MOST_BITS}"
+            )
         if self.range not in METHODS:
-            raise PassError(f"pass '{self.name}': unknown range '{self.range}'; known: {', '.join(METHODS)}")
+            raise PassError(
+                f"pass '{self.name}': unknown range '{self.range}'; known: {', '.join(METHODS)}"
+            )
         if not 0 <= self.agreement <= 1:
             raise PassError(f"pass '{self.name}': agreement {self.agreement} is a share, 0 to 1")
 
     def _check_samples(self, tensors: Sequence[_Tensor], samples: Mapping[str, Samples]) -> None:
-        missing = next((tensor for tensor in tensors if tensor.wanted and not samples.get(tensor.spec.name)), None)
+        missing = next(
+            (tensor for tensor in tensors if tensor.wanted and not samples.get(tensor.spec.name)),
+            None,
+        )
         if missing is not None:
             raise PassError(
                 f"pass '{self.name}' has no calibration data for %{missing.spec.name}; "
@@ -112,7 +139,9 @@ class QuantizeBoundary:
         """How a value crosses in the fixed number of bits, by its samples."""
         return self._coarser(_Tensor(spec_of(value), _zero(value)), samples, layout, 1 << self.bits)
 
-    def _coarser(self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int) -> TensorSpec:
+    def _coarser(
+        self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int
+    ) -> TensorSpec:
         """The spec of a tensor in so many levels, by its samples; of one that is not quantized as it is."""
         spec = tensor.spec
         if not tensor.wanted:
@@ -121,7 +150,9 @@ class QuantizeBoundary:
         channels = channel_axis(spec, layout) if self.per_channel else FLAT
         axis = channels if channels != FLAT and spec.shape[channels] is not None else None
         if tensor.zero is None:
-            q = quantization(tensor.values(arrays), levels, method=method, axis=axis, outliers=not self.clip)
+            q = quantization(
+                tensor.values(arrays), levels, method=method, axis=axis, outliers=not self.clip
+            )
         else:
             q = requantization(arrays, levels, tensor.zero, method=method, axis=axis)
         return dataclasses.replace(spec, quantization=q)
@@ -136,16 +167,22 @@ class QuantizeBoundary:
         levels = self._fewest(reaches, f"%{tensor.spec.name} does not reach {self.snr} dB")
         return self._coarser(tensor, samples, layout, levels)
 
-    def _has_snr(self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int) -> bool:
+    def _has_snr(
+        self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int
+    ) -> bool:
         if not tensor.wanted:
             return True
         arrays, spec = samples[tensor.spec.name], self._coarser(tensor, samples, layout, levels)
         found = [_roundtrip(spec, array) for array in arrays]
         return signal_to_noise_db(tensor.values(arrays), tensor.values(found)) >= self.snr
 
-    def _by_agreement(self, model: Model, context: Context, samples: Mapping[str, Samples], layout: str) -> int:
+    def _by_agreement(
+        self, model: Model, context: Context, samples: Mapping[str, Samples], layout: str
+    ) -> int:
         if context.evaluate is None:
-            raise PassError(f"pass '{self.name}': an agreement is measured on calibration inputs; give some")
+            raise PassError(
+                f"pass '{self.name}': an agreement is measured on calibration inputs; give some"
+            )
         expected = context.evaluate(model)
         if not any(is_comparable(output) for call in expected for output in call.values()):
             raise PassError(
@@ -156,20 +193,28 @@ class QuantizeBoundary:
 
         def reaches(levels: int) -> bool:
             crossing = [tensor for _, tensors in before for tensor in tensors]
-            if self.snr and not all(self._has_snr(tensor, samples, layout, levels) for tensor in crossing):
+            if self.snr and not all(
+                self._has_snr(tensor, samples, layout, levels) for tensor in crossing
+            ):
                 return False
             for send, tensors in before:
-                set_specs(send, [self._coarser(tensor, samples, layout, levels) for tensor in tensors])
+                set_specs(
+                    send, [self._coarser(tensor, samples, layout, levels) for tensor in tensors]
+                )
             try:
                 found = evaluate(model)
-                return agreement(_flat(expected, expected), _flat(expected, found)) >= self.agreement
+                return (
+                    agreement(_flat(expected, expected), _flat(expected, found)) >= self.agreement
+                )
             finally:
                 for send, tensors in before:
                     set_specs(send, [tensor.spec for tensor in tensors])
 
         evaluate = context.evaluate
         floor = f", with {self.snr} dB in every tensor" if self.snr else ""
-        return self._fewest(reaches, f"the outputs do not agree in {self.agreement:.2%} of the cases{floor}")
+        return self._fewest(
+            reaches, f"the outputs do not agree in {self.agreement:.2%} of the cases{floor}"
+        )
 
     def _fewest(self, reaches: Callable[[int], bool], failure: str) -> int:
         """The fewest of LEVELS that reach a target. Raises PassError when 8 bits do not.
@@ -179,7 +224,9 @@ class QuantizeBoundary:
         """
         whole = next((place for place in range(0, len(LEVELS), 4) if reaches(LEVELS[place])), None)
         if whole is None:
-            raise PassError(f"pass '{self.name}': {failure} in 8 bits; lower the target or keep the boundary lossless")
+            raise PassError(
+                f"pass '{self.name}': {failure} in 8 bits; lower the target or keep the boundary lossless"
+            )
         between = range(max(0, whole - 3), whole)
         return LEVELS[next((place for place in between if reaches(LEVELS[place])), whole)]
 
@@ -194,14 +241,22 @@ def _zero(value: Value) -> int | None:
     if not isinstance(value.type, TensorType) or value.type.dtype.name not in ("i8", "u8"):
         return None
     affine = value.type.quantization
-    return affine.zero_point[0] if affine is not None and affine.axis is None and affine.zero_point else None
+    return (
+        affine.zero_point[0]
+        if affine is not None and affine.axis is None and affine.zero_point
+        else None
+    )
 
 
-def _flat(expected: Sequence[Mapping[str, object]], others: Sequence[Mapping[str, object]]) -> list[object]:
+def _flat(
+    expected: Sequence[Mapping[str, object]], others: Sequence[Mapping[str, object]]
+) -> list[object]:
     """The outputs of all calls in one list, in the order of the expected ones."""
     return [other[name] for call, other in zip(expected, others, strict=True) for name in call]
 
 
 def _roundtrip(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
-    boundary = FrameSchema(0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),))
+    boundary = FrameSchema(
+        0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),)
+    )
     return frame.decode(boundary, frame.encode(boundary, [array]))[0]

@@ -23,7 +23,11 @@ def _remove_unused(graph: Graph) -> bool:
     kept: list[Node] = []
     for node in reversed(graph.nodes):
         # Both ends of a boundary stay: what travels is agreed between two segments.
-        if node.op in ("irsplit.send", "irsplit.recv") or node.states or not needed.isdisjoint(node.outputs):
+        if (
+            node.op in ("irsplit.send", "irsplit.recv")
+            or node.states
+            or not needed.isdisjoint(node.outputs)
+        ):
             needed.update(operands(node))
             kept.append(node)
         else:

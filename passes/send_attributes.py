@@ -52,7 +52,9 @@ def _spec(value: Value, quantization: Any, codec: str, parameters: bytes) -> Ten
     if not isinstance(value.type, TensorType) or value.type.shape is None:
         raise UnsupportedError(f"{value} cannot cross a boundary: its type or rank is not known")
     shape = tuple(dim if isinstance(dim, int) else None for dim in value.type.shape)
-    return TensorSpec(value.name, value.type.dtype.name, shape, _quantization(quantization), codec, parameters)
+    return TensorSpec(
+        value.name, value.type.dtype.name, shape, _quantization(quantization), codec, parameters
+    )
 
 
 def _quantization(fields: Any) -> QuantizationSpec | None:
@@ -63,7 +65,11 @@ def _quantization(fields: Any) -> QuantizationSpec | None:
 
 
 def _quantization_list(q: QuantizationSpec | None) -> list[Any] | None:
-    return None if q is None else [q.dtype, q.bits, q.axis, q.outliers, list(q.scales), list(q.zero_points)]
+    return (
+        None
+        if q is None
+        else [q.dtype, q.bits, q.axis, q.outliers, list(q.scales), list(q.zero_points)]
+    )
 
 
 def _listed(send: Node, key: str, default: Any, count: int) -> list[Any]:

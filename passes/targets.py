@@ -24,7 +24,9 @@ def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass,
         return ()
     if target == "lossless":
         what = f"'{words[0]}'" if words else "operators at the boundary"
-        raise CutError(f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or a target")
+        raise CutError(
+            f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or a target"
+        )
     quantize = _target(target)
     for word in words:
         quantize = _with_option(quantize, word)

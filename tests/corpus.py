@@ -88,7 +88,9 @@ class CorpusModel:
         """In the model's order. Only for a model that runs: the manifest binds no shapes for the others."""
         bound = self.entry["bound_inputs"]
         declared = self.entry.get("inputs", ())
-        return tuple(Input(name, DTYPES[kind.rstrip("q")], tuple(bound[name])) for name, kind, _ in declared)
+        return tuple(
+            Input(name, DTYPES[kind.rstrip("q")], tuple(bound[name])) for name, kind, _ in declared
+        )
 
 
 def folder() -> Path | None:
@@ -120,7 +122,13 @@ def models(*sections: str) -> list[CorpusModel]:
 def cases(chosen: Iterable[CorpusModel]) -> list[Any]:
     """For `pytest.mark.parametrize`: a case for every model, or a skipped one that says what is missing."""
     if folder() is None:
-        return [pytest.param(None, id="no-corpus", marks=pytest.mark.skip(f"no corpus at {DEFAULT}; set {VARIABLE}"))]
+        return [
+            pytest.param(
+                None,
+                id="no-corpus",
+                marks=pytest.mark.skip(f"no corpus at {DEFAULT}; set {VARIABLE}"),
+            )
+        ]
     return [pytest.param(model, id=model.name) for model in chosen]
 
 
@@ -129,7 +137,10 @@ def feeds(model: CorpusModel, calls: int = 1) -> list[list[Array]]:
     generator = np.random.default_rng(SEED)
     rules: dict[str, Any] = model.entry["feed"]
     return [
-        [_values(source, {**rules.get("*", {}), **rules.get(source.name, {})}, generator) for source in model.inputs]
+        [
+            _values(source, {**rules.get("*", {}), **rules.get(source.name, {})}, generator)
+            for source in model.inputs
+        ]
         for _ in range(calls)
     ]
 
@@ -156,7 +167,9 @@ def _values(source: Input, rule: dict[str, Any], generator: np.random.Generator)
         case "b":
             return generator.integers(0, 2, shape).astype(dtype)
         case "O":
-            return np.array([f"text {index}" for index in range(int(np.prod(shape)))], np.object_).reshape(shape)
+            return np.array(
+                [f"text {index}" for index in range(int(np.prod(shape)))], np.object_
+            ).reshape(shape)
         case _ if dtype.itemsize == 1:
             limits = np.iinfo(dtype)
             return generator.integers(limits.min, limits.max + 1, shape).astype(dtype)

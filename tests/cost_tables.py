@@ -6,17 +6,23 @@ from itertools import product
 import numpy as np
 from hypothesis import strategies as st
 
-from irsplit.planner.cost import TransferOption, CostTable, StageCost, Placement, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, Placement, StageCost, TransferOption
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, crossing, evaluate
 from irsplit.profiles.model import NO_MESSAGE, Link, Message
 
-LINK = Link("test", up_bit_s=8_000_000_000, down_bit_s=8_000_000_000, up_uw=2_000_000, down_uw=1_000_000)
-MESSAGES = st.sampled_from([NO_MESSAGE, NO_MESSAGE, Message(device_ns=3, exchange_ns=5, up_bytes=2, down_bytes=1)])
+LINK = Link(
+    "test", up_bit_s=8_000_000_000, down_bit_s=8_000_000_000, up_uw=2_000_000, down_uw=1_000_000
+)
+MESSAGES = st.sampled_from(
+    [NO_MESSAGE, NO_MESSAGE, Message(device_ns=3, exchange_ns=5, up_bytes=2, down_bytes=1)]
+)
 
 
 def ways(most: int = 2) -> st.SearchStrategy[tuple[TransferOption, ...]]:
-    coded = st.builds(TransferOption, st.just("raw"), st.integers(0, 40), st.integers(0, 5), st.integers(0, 5))
+    coded = st.builds(
+        TransferOption, st.just("raw"), st.integers(0, 40), st.integers(0, 5), st.integers(0, 5)
+    )
     return st.lists(coded, min_size=0, max_size=most).map(tuple)
 
 
@@ -29,7 +35,9 @@ def groups(pins: bool) -> st.SearchStrategy[StageCost]:
         device_nj=st.integers(0, 40),
         weight_bytes=st.integers(0, 40),
         working_bytes=st.integers(0, 20),
-        pin=st.sampled_from([None] * 8 + [Placement.DEVICE, Placement.SERVER]) if pins else st.none(),
+        pin=st.sampled_from([None] * 8 + [Placement.DEVICE, Placement.SERVER])
+        if pins
+        else st.none(),
     )
 
 
@@ -52,14 +60,24 @@ def dags(draw: st.DrawFn, most: int = 6) -> CostTable:
     count = draw(st.integers(1, most))
     every = range(count)
     tensors = [
-        CostTensor(f"x{i}", None, tuple(sorted(draw(st.sets(st.sampled_from(every), max_size=2)))), draw(ways()), ())
+        CostTensor(
+            f"x{i}",
+            None,
+            tuple(sorted(draw(st.sets(st.sampled_from(every), max_size=2)))),
+            draw(ways()),
+            (),
+        )
         for i in range(draw(st.integers(0, 2)))
     ]
     for producer in every:
         later = list(range(producer + 1, count))
         readers = draw(st.sets(st.sampled_from(later), max_size=3)) if later else set[int]()
         output = not readers or draw(st.booleans())
-        tensors.append(CostTensor(f"t{producer}", producer, tuple(sorted(readers)), draw(ways()), draw(ways()), output))
+        tensors.append(
+            CostTensor(
+                f"t{producer}", producer, tuple(sorted(readers)), draw(ways()), draw(ways()), output
+            )
+        )
     drawn = tuple(draw(groups(pins=True)) for _ in every)
     return CostTable(
         "dag",
@@ -81,10 +99,19 @@ def chains(draw: st.DrawFn, most: int = 7) -> CostTable:
         last = producer + 1 == count
         readers = () if last else (producer + 1,)
         tensors.append(
-            CostTensor(f"t{producer}", producer, readers, draw(ways()), draw(ways()), output=last or draw(st.booleans()))
+            CostTensor(
+                f"t{producer}",
+                producer,
+                readers,
+                draw(ways()),
+                draw(ways()),
+                output=last or draw(st.booleans()),
+            )
         )
     drawn = tuple(draw(groups(pins=True)) for _ in range(count))
-    return CostTable("chain", drawn, tuple(tensors), draw(links()), active_uw=1_000_000, message=draw(MESSAGES))
+    return CostTable(
+        "chain", drawn, tuple(tensors), draw(links()), active_uw=1_000_000, message=draw(MESSAGES)
+    )
 
 
 def is_monotone(table: CostTable, on_device: Sequence[bool]) -> bool:
@@ -100,7 +127,10 @@ def every_solution(table: CostTable, *, monotone: bool) -> Iterator[Solution]:
     """Every placement that the pins allow, with every way to send what crosses."""
     for places in product((True, False), repeat=len(table.groups)):
         pinned = zip(table.groups, places, strict=True)
-        if any(group.pin is not None and (group.pin is Placement.DEVICE) != here for group, here in pinned):
+        if any(
+            group.pin is not None and (group.pin is Placement.DEVICE) != here
+            for group, here in pinned
+        ):
             continue
         if monotone and not is_monotone(table, places):
             continue
@@ -117,10 +147,14 @@ def _every_way(table: CostTable, on_device: np.ndarray) -> Iterator[Solution]:
     ]
     for chosen in product(*options):
         half = len(table.tensors)
-        yield evaluate(columns, on_device, np.array(chosen[:half], np.int64), np.array(chosen[half:], np.int64))
+        yield evaluate(
+            columns, on_device, np.array(chosen[:half], np.int64), np.array(chosen[half:], np.int64)
+        )
 
 
 def brute_force(table: CostTable, goal: Goal, *, monotone: bool) -> int | None:
     """Least value of all solutions within the limits; None if there is none."""
-    values = [goal.value(s) for s in every_solution(table, monotone=monotone) if s.meets(goal.limits)]
+    values = [
+        goal.value(s) for s in every_solution(table, monotone=monotone) if s.meets(goal.limits)
+    ]
     return min(values, default=None)

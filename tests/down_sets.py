@@ -114,7 +114,9 @@ class Brute:
     @cached_property
     def edges(self) -> dict[Vertex, list[Node]]:
         vertices: dict[Vertex, set[Value]] = {value: {value} for value in self.fed}
-        vertices.update((node, {value for value in node.outputs if value is not None}) for node in self.nodes)
+        vertices.update(
+            (node, {value for value in node.outputs if value is not None}) for node in self.nodes
+        )
         return {
             vertex: [node for node in self.nodes if self.reads[node] & produced]
             for vertex, produced in vertices.items()
@@ -141,7 +143,10 @@ class Brute:
         """For each vertex, those without which no input leads to it; only itself where none does anyway."""
         fed = self.reached(self.fed, None)
         lost = {vertex: fed - self.reached(self.fed, vertex) for vertex in self.edges}
-        return {vertex: {vertex, *(other for other in self.edges if vertex in lost[other])} for vertex in self.edges}
+        return {
+            vertex: {vertex, *(other for other in self.edges if vertex in lost[other])}
+            for vertex in self.edges
+        }
 
     @cached_property
     def postdominators(self) -> dict[Vertex, set[Vertex]]:
@@ -153,7 +158,9 @@ class Brute:
             for vertex in self.edges
         }
 
-    def nearest(self, dominators: dict[Vertex, set[Vertex]], left: Vertex, right: Vertex) -> Vertex | None:
+    def nearest(
+        self, dominators: dict[Vertex, set[Vertex]], left: Vertex, right: Vertex
+    ) -> Vertex | None:
         """The common dominator of both that all the others dominate."""
         common = dominators[left] & dominators[right]
         return max(common, key=lambda vertex: len(dominators[vertex]), default=None)

@@ -10,7 +10,16 @@ import sys
 from collections.abc import Callable
 
 KILLED = 77
-_CHANGES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "ctypes.dlsym")
+_CHANGES = (
+    "open",
+    "os.rename",
+    "os.mkdir",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "shutil.rmtree",
+    "ctypes.dlsym",
+)
 
 
 def attempt(work: Callable[[], object], folder: str, fatal: int) -> int:
@@ -24,7 +33,11 @@ def attempt(work: Callable[[], object], folder: str, fatal: int) -> int:
         nonlocal seen
         if event not in _CHANGES or (event != "ctypes.dlsym" and folder not in str(arguments[0])):
             return
-        if event == "open" and isinstance(arguments[2], int) and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        if (
+            event == "open"
+            and isinstance(arguments[2], int)
+            and not arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        ):
             return
         seen += 1
         if seen == fatal:
@@ -41,7 +54,9 @@ def main() -> None:
     work = getattr(importlib.import_module(module), name)
     for fatal in range(1, 1000):
         folder = pattern.format(fatal)
-        code = attempt(lambda folder=folder: work(*(word.format(folder) for word in arguments)), folder, fatal)
+        code = attempt(
+            lambda folder=folder: work(*(word.format(folder) for word in arguments)), folder, fatal
+        )
         print(fatal, code, flush=True)
         if code != KILLED:
             sys.exit(code)

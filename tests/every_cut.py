@@ -71,7 +71,14 @@ def failures(model: CorpusModel, cuts: Sequence[Cut], max_tensors: int = 1) -> l
         with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
             bundle = Path(folder) / "bundle"
             try:
-                compile_model(model.path, bundle, [cut.id], max_tensors=max_tensors, codec="raw", remember=False)
+                compile_model(
+                    model.path,
+                    bundle,
+                    [cut.id],
+                    max_tensors=max_tensors,
+                    codec="raw",
+                    remember=False,
+                )
                 session = LocalSession(bundle, replace(EXACT, optimize=model.needs_delegate))
                 given = [session.run(dict(zip(inputs, values, strict=True))) for values in calls]
             except IrsplitError as error:
@@ -93,7 +100,9 @@ def is_rounded(model: CorpusModel) -> bool:
 
 
 def _close(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> bool:
-    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(expected, found, strict=True)]
+    pairs = [
+        (a.astype(np.float64), b.astype(np.float64)) for a, b in zip(expected, found, strict=True)
+    ]
     return all(np.abs(a - b).max() <= TOLERANCE * np.abs(a).max() for a, b in pairs)
 
 
@@ -116,8 +125,12 @@ def row(model: CorpusModel, count: int) -> tuple[str, list[str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Verify the legal cuts of the corpus and write the coverage table.")
-    parser.add_argument("--cuts", type=int, default=60, help="at most so many cuts of a model, evenly spread")
+    parser = argparse.ArgumentParser(
+        description="Verify the legal cuts of the corpus and write the coverage table."
+    )
+    parser.add_argument(
+        "--cuts", type=int, default=60, help="at most so many cuts of a model, evenly spread"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     lines = [
@@ -137,10 +150,22 @@ def main() -> int:
     for model in (*corpus.load("models"), *corpus.load("micro")):
         begun = time.monotonic()
         line, failed = row(model, arguments.cuts)
-        print(f"{line} {time.monotonic() - begun:.1f} s", *failed, sep="\n  ", file=sys.stderr, flush=True)
+        print(
+            f"{line} {time.monotonic() - begun:.1f} s",
+            *failed,
+            sep="\n  ",
+            file=sys.stderr,
+            flush=True,
+        )
         lines.append(line)
         wrong += failed
-    lines += ["", "## Failures", "", *(f"* {text.splitlines()[0]}" for text in wrong or ["none"]), ""]
+    lines += [
+        "",
+        "## Failures",
+        "",
+        *(f"* {text.splitlines()[0]}" for text in wrong or ["none"]),
+        "",
+    ]
     arguments.output.write_text("\n".join(lines), encoding="utf-8")
     return 1 if wrong else 0
 

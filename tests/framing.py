@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from irsplit.base import dtypes
-from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.descriptor import (
+    FrameSchema,
+    QuantizationSpec,
+    TensorSpec,
+    zstandard_parameters,
+)
 from irsplit.runtime.frame.frame import Codec, open_codec
 from irsplit.runtime.frame.status import Status, StatusError
 
@@ -37,7 +42,8 @@ def decoded(codec: Codec, boundary: FrameSchema, frame: bytes) -> Status | list[
         shapes = codec.shapes(memoryview(frame))
         assert sum(math.prod(shape) for shape in shapes) < 1 << 24
         arrays: list[Array] = [
-            np.zeros(shape, spec.storage) for spec, shape in zip(boundary.tensors, shapes, strict=True)
+            np.zeros(shape, spec.storage)
+            for spec, shape in zip(boundary.tensors, shapes, strict=True)
         ]
         codec.decode(memoryview(frame), arrays)
         return [array.tobytes() for array in arrays]
@@ -78,11 +84,16 @@ def specs_with_arrays(draw: st.DrawFn, index: int) -> tuple[TensorSpec, Array]:
     if math.prod(shape) > 2000:
         shape = shape[:3]
     symbolic = tuple(None if draw(st.booleans()) else dim for dim in shape)
-    quantization = draw(quantizations(symbolic)) if dtype in QUANTIZABLE and draw(st.booleans()) else None
+    quantization = (
+        draw(quantizations(symbolic)) if dtype in QUANTIZABLE and draw(st.booleans()) else None
+    )
     codec = draw(st.sampled_from(["raw", "zstandard"]))
     parameters, chunk = b"", 0
     if codec == "zstandard":
-        parameters, chunk = zstandard_parameters(draw(st.sampled_from([-1, 1, 3]))), draw(st.sampled_from([1, 7, 1000]))
+        parameters, chunk = (
+            zstandard_parameters(draw(st.sampled_from([-1, 1, 3]))),
+            draw(st.sampled_from([1, 7, 1000])),
+        )
     spec = TensorSpec(f"t{index}", dtype, symbolic, quantization, codec, parameters, chunk)
     size = math.prod(shape) * spec.storage.itemsize
     if dtype in FLOATS and draw(st.booleans()):

@@ -15,7 +15,13 @@ FRAMED = (
     TensorType(BOOL, ("n", 2)),
     TensorType(F32, (None,)),
 )
-UNFRAMED = (None, OpaqueType("sequence(f32)"), TensorType(STR, (1,)), TensorType(F32, None), TensorType(U8, (1,) * 9))
+UNFRAMED = (
+    None,
+    OpaqueType("sequence(f32)"),
+    TensorType(STR, (1,)),
+    TensorType(F32, None),
+    TensorType(U8, (1,) * 9),
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,13 @@ class _Builder:
         return self.draw(st.sampled_from(near))
 
     def node(self, known: list[Value]) -> Node:
-        inputs = [self.operand(known) for _ in range(self.draw(st.sampled_from([1, 1, 1, 1, 2, 2, 2, 3, 0])))]
-        outputs: list[Value | None] = [self.value("v") for _ in range(self.draw(st.sampled_from([1, 1, 1, 1, 2, 3])))]
+        inputs = [
+            self.operand(known)
+            for _ in range(self.draw(st.sampled_from([1, 1, 1, 1, 2, 2, 2, 3, 0])))
+        ]
+        outputs: list[Value | None] = [
+            self.value("v") for _ in range(self.draw(st.sampled_from([1, 1, 1, 1, 2, 3])))
+        ]
         if len(outputs) > 1 and self.chance(3):
             outputs[0] = None
         graphs: list[Graph] = []
@@ -81,7 +92,9 @@ class _Builder:
         states: list[str] = []
         random = self.shape.effects and self.chance(20)
         if self.shape.effects and self.chance(16):
-            states = self.draw(st.lists(st.sampled_from(["s", "t"]), min_size=1, max_size=2, unique=True))
+            states = self.draw(
+                st.lists(st.sampled_from(["s", "t"]), min_size=1, max_size=2, unique=True)
+            )
             if self.chance(3):
                 outputs = []
         attributes = {"alpha": self.draw(st.integers(0, 3))} if self.chance(4) else {}
@@ -137,7 +150,9 @@ def models(draw: st.DrawFn, shape: Shape = ANY) -> Model:
         node = builder.node(known)
         nodes.append(node)
         known.extend(value for value in node.outputs if value is not None)
-    outputs = draw(st.lists(st.sampled_from(known), max_size=draw(st.sampled_from([0, 0, 1, 3])), unique=True))
+    outputs = draw(
+        st.lists(st.sampled_from(known), max_size=draw(st.sampled_from([0, 0, 1, 3])), unique=True)
+    )
     if known[-1] not in outputs or builder.chance(8):
         outputs.append(known[-1])
     return Model("test", [Graph("main", inputs, outputs, nodes, constants), *builder.callees])
@@ -153,7 +168,9 @@ def ladder(count: int) -> Model:
         made = Value(f"v{index}", type)
         graph.constants.append(weight)
         joins = index % 5 == 4
-        graph.nodes.append(Node("test.a", [newest, weight, skip] if joins else [newest, weight], [made]))
+        graph.nodes.append(
+            Node("test.a", [newest, weight, skip] if joins else [newest, weight], [made])
+        )
         newest = made
         skip = made if joins else skip
     graph.outputs.append(newest)

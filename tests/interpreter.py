@@ -78,7 +78,9 @@ def run_segments(model: Model, inputs: Arrays, machines: Sequence[Machine]) -> d
         outputs.update((value.name, known[value]) for value in segment.outputs)
         for node in segment.nodes:
             if node.op == "irsplit.send":
-                received = through_a_frame(node, [known[value] for value in node.inputs if value is not None])
+                received = through_a_frame(
+                    node, [known[value] for value in node.inputs if value is not None]
+                )
     return outputs
 
 
@@ -87,7 +89,9 @@ def through_a_frame(send: Node, arrays: Sequence[Array]) -> list[Array]:
     return frame.decode(boundary, frame.encode(boundary, arrays))
 
 
-def run_graph(graph: Graph, inputs: Sequence[Array], around: Mapping[Value, Array], machine: Machine) -> list[Array]:
+def run_graph(
+    graph: Graph, inputs: Sequence[Array], around: Mapping[Value, Array], machine: Machine
+) -> list[Array]:
     """Outputs of a graph whose bodies may read what is `around`."""
     known = dict(around)
     known.update(zip(graph.inputs, inputs, strict=True))
@@ -104,7 +108,9 @@ def _bits(node: Node, known: Mapping[Value, Array], machine: Machine) -> bytes:
     read = bits_of(None if value is None else known[value] for value in node.inputs)
     bits = f"{node.op} {sorted(node.attributes.items())} ".encode() + read
     for body in (*node.graphs, *node.callees):
-        fed = [array_of(value.type, read + bytes([index])) for index, value in enumerate(body.inputs)]
+        fed = [
+            array_of(value.type, read + bytes([index])) for index, value in enumerate(body.inputs)
+        ]
         bits += bits_of(run_graph(body, fed, known, machine))
     for state in node.states:
         bits += machine.states.get(state, b"initial")
@@ -116,7 +122,11 @@ def _bits(node: Node, known: Mapping[Value, Array], machine: Machine) -> bytes:
 
 
 def _fed(value: Value, inputs: Arrays) -> Array:
-    return _constant(value) if value.constant is not None and value.name not in inputs else inputs[value.name]
+    return (
+        _constant(value)
+        if value.constant is not None and value.name not in inputs
+        else inputs[value.name]
+    )
 
 
 def _constant(value: Value) -> Array:

@@ -31,13 +31,21 @@ class Host:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run(session: Any, arrays: Sequence[Array], numbers: Sequence[int]) -> list[tuple[list[int], bytes]]:
+def run(
+    session: Any, arrays: Sequence[Array], numbers: Sequence[int]
+) -> list[tuple[list[int], bytes]]:
     """Shape and bytes of every output."""
     made = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
     names = [info.name for info in session.get_inputs()]
-    values = {name: made(np.asarray(array), number) for name, array, number in zip(names, arrays, numbers, strict=True)}
+    values = {
+        name: made(np.asarray(array), number)
+        for name, array, number in zip(names, arrays, numbers, strict=True)
+    }
     outputs = session.run_with_ort_values(None, values)
-    return [(each.shape(), ctypes.string_at(each.data_ptr(), each.tensor_size_in_bytes())) for each in outputs]
+    return [
+        (each.shape(), ctypes.string_at(each.data_ptr(), each.tensor_size_in_bytes()))
+        for each in outputs
+    ]
 
 
 UINT8 = 2
@@ -61,7 +69,9 @@ class Case:
 
 def check(host: Host, case: Case, damaged: Sequence[bytes]) -> None:
     """The case's frame byte for byte, both ways; every damaged one is refused, and the next call is as the first."""
-    assert run(host.session(case.encoder), case.arrays, case.numbers) == [([len(case.frame)], case.frame)]
+    assert run(host.session(case.encoder), case.arrays, case.numbers) == [
+        ([len(case.frame)], case.frame)
+    ]
     session = host.session(case.decoder)
     assert decode(session, case.frame) == case.decoded
     for frame in damaged:
@@ -82,7 +92,9 @@ def damages(frame: bytes) -> list[bytes]:
     """The frame cut short, and with one byte changed, in some places."""
     cuts = [frame[:size] for size in sorted({0, 1, 23, 24, len(frame) // 2, len(frame) - 1})]
     places = range(0, len(frame), 1 + len(frame) // 16)
-    return cuts + [frame[:place] + bytes([frame[place] ^ 0x55]) + frame[place + 1 :] for place in places]
+    return cuts + [
+        frame[:place] + bytes([frame[place] ^ 0x55]) + frame[place + 1 :] for place in places
+    ]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,10 @@ from types import ModuleType
 from typing import Any
 
 RUN = ("sh", "console", "python")
-_BLOCK = re.compile(r"(?:^<!-- (needs|not run): (.*?) -->\n+)?^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^<!-- (needs|not run): (.*?) -->\n+)?^```(\w+)([^\n]*)\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 _TITLE = re.compile(r'title="([^"]+)"')
 _PORTS = ("8000", "8001")
 _LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -63,7 +66,14 @@ def _blocks(text: str) -> Iterator[Block]:
         title = _TITLE.search(options)
         needs = tuple(re.split(r",\s*", words)) if kind == "needs" else ()
         line = text.count("\n", 0, match.start(5)) + 1
-        yield Block(language, title[1] if title else "", needs, words if kind == "not run" else "", body, line)
+        yield Block(
+            language,
+            title[1] if title else "",
+            needs,
+            words if kind == "not run" else "",
+            body,
+            line,
+        )
 
 
 def _is_here(name: str) -> bool:
@@ -92,7 +102,9 @@ def _run(block: Block, text: str, names: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     if block.language == "python":
-        source = Path(f"snippet-{block.line}.py")  # a file, because some libraries read the source of a function
+        source = Path(
+            f"snippet-{block.line}.py"
+        )  # a file, because some libraries read the source of a function
         source.write_text(text)
         exec(compile(text, source.resolve(), "exec"), names)
     elif block.language == "sh":
@@ -127,7 +139,9 @@ def _bash(text: str) -> Done:
     """Into files: pipes would stay open as long as what was started in the background."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         command = ["bash", "-euo", "pipefail", "-c", text]
-        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, check=False).returncode
+        status = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, check=False
+        ).returncode
         output.seek(0)
         errors.seek(0)
         return Done(status, output.read(), errors.read())

@@ -43,22 +43,39 @@ class OnnxEngine:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
         level = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        options.graph_optimization_level = (
+            level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
+        )
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
 
     def run(self, values: Sequence[Array]) -> list[Any]:
-        return [_array(output) for output in self._session.run(None, dict(zip(self.inputs, values, strict=True)))]
+        return [
+            _array(output)
+            for output in self._session.run(None, dict(zip(self.inputs, values, strict=True)))
+        ]
 
 
 class TfliteEngine:
     def __init__(self, path: Path, optimized: bool) -> None:
-        resolver = OpResolverType.BUILTIN if optimized else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        self._interpreter = Interpreter(str(path), experimental_op_resolver_type=resolver, num_threads=1)
+        resolver = (
+            OpResolverType.BUILTIN
+            if optimized
+            else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
+        self._interpreter = Interpreter(
+            str(path), experimental_op_resolver_type=resolver, num_threads=1
+        )
         self._interpreter.allocate_tensors()
-        self._input_indices = [details["index"] for details in self._interpreter.get_input_details()]
-        self._output_indices = [details["index"] for details in self._interpreter.get_output_details()]
+        self._input_indices = [
+            details["index"] for details in self._interpreter.get_input_details()
+        ]
+        self._output_indices = [
+            details["index"] for details in self._interpreter.get_output_details()
+        ]
         self.inputs = [details["name"] for details in self._interpreter.get_input_details()]
         self.outputs = [details["name"] for details in self._interpreter.get_output_details()]
 
@@ -72,7 +89,11 @@ class TfliteEngine:
     def _fit(self, values: Sequence[Array]) -> None:
         """Resize inputs whose shape differs; only then, because allocating anew clears variable tensors."""
         details = zip(self._interpreter.get_input_details(), values, strict=True)
-        changed = [(source["index"], value.shape) for source, value in details if tuple(source["shape"]) != value.shape]
+        changed = [
+            (source["index"], value.shape)
+            for source, value in details
+            if tuple(source["shape"]) != value.shape
+        ]
         for index, shape in changed:
             self._interpreter.resize_tensor_input(index, shape)
         if changed:
@@ -93,17 +114,23 @@ def run_model(path: Path, values: Sequence[Array], *, optimized: bool = False) -
     return open_model(path, optimized=optimized).run(values)
 
 
-def run_isolated(path: Path, values: Sequence[Array], *, optimized: bool = False, timeout_s: float = 300) -> list[Any]:
+def run_isolated(
+    path: Path, values: Sequence[Array], *, optimized: bool = False, timeout_s: float = 300
+) -> list[Any]:
     """`run_model` in a process of its own. Raises EngineFailed when it refuses, aborts, or outlives `timeout_s`."""
     command = [sys.executable, __file__, str(path), "optimized" if optimized else "plain"]
     try:
-        done = subprocess.run(command, input=pickle.dumps(values), capture_output=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, input=pickle.dumps(values), capture_output=True, timeout=timeout_s, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise EngineFailed(f"{path.name}: no result within {timeout_s} s") from error
     if done.returncode < 0:
         raise EngineFailed(f"{path.name}: the engine died of signal {-done.returncode}")
     if done.returncode > 0:
-        raise EngineFailed(f"{path.name}: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
+        raise EngineFailed(
+            f"{path.name}: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}"
+        )
     return pickle.loads(done.stdout)
 
 
@@ -124,7 +151,11 @@ def _same(left: Any, right: Any) -> bool:
         return left is None and right is None
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
-    return left.tolist() == right.tolist() if left.dtype.hasobject else left.tobytes() == right.tobytes()
+    return (
+        left.tolist() == right.tolist()
+        if left.dtype.hasobject
+        else left.tobytes() == right.tobytes()
+    )
 
 
 def main() -> None:

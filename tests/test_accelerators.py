@@ -47,14 +47,20 @@ def test_a_provider_is_started_by_its_long_and_short_name(name):
 
 def test_the_halves_run_on_openvino(bundle):
     if OPENVINO not in onnxruntime.get_available_providers():
-        pytest.skip("THIS ONNXRUNTIME IS BUILT WITHOUT OPENVINO (pip install onnxruntime-openvino): not run on it")
-    outputs = LocalSession(bundle, asked_provider("openvino", ("device_type", "CPU"))).run({"image": IMAGE})
+        pytest.skip(
+            "THIS ONNXRUNTIME IS BUILT WITHOUT OPENVINO (pip install onnxruntime-openvino): not run on it"
+        )
+    outputs = LocalSession(bundle, asked_provider("openvino", ("device_type", "CPU"))).run(
+        {"image": IMAGE}
+    )
     expected = LocalSession(bundle).run({"image": IMAGE})
     assert np.allclose(outputs["logits"], expected["logits"], atol=1e-4)
 
 
 def test_a_provider_that_is_not_there_is_an_error_and_no_silent_cpu(bundle, capfd):
-    with pytest.raises(EngineError, match=r"no provider 'quantum', only .*CPUExecutionProvider; install the build"):
+    with pytest.raises(
+        EngineError, match=r"no provider 'quantum', only .*CPUExecutionProvider; install the build"
+    ):
         load_bundles([str(bundle)], ServerOptions(engine=asked_provider("quantum")))
     np.save(bundle.parent / "image.npy", IMAGE)
     words = ["run", str(bundle), "--input", f"image={bundle.parent / 'image.npy'}"]
@@ -73,7 +79,9 @@ def test_a_provider_whose_libraries_are_missing_is_an_error(monkeypatch):
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", WithoutCuda)
-    with pytest.raises(EngineError, match=r"digits.onnx: onnxruntime cannot start CUDAExecutionProvider"):
+    with pytest.raises(
+        EngineError, match=r"digits.onnx: onnxruntime cannot start CUDAExecutionProvider"
+    ):
         open_engine(ONNX, "onnx", asked_provider("cuda"))
 
 
@@ -82,7 +90,10 @@ def library(tmp_path) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("GCC IS NOT INSTALLED: no delegate was built")
     path = tmp_path / "delegate.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", path, HERE / "c" / "delegate.c"], check=True)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", path, HERE / "c" / "delegate.c"],
+        check=True,
+    )
     return path
 
 
@@ -114,16 +125,28 @@ def test_measurements_say_which_accelerator_they_used(tmp_path, capsys):
         pytest.skip("THIS ONNXRUNTIME HAS NO PROVIDER BESIDE THE CPU: nothing was measured on one")
     quick = ["--quick", "--runs", "1", "--warmup", "1", "--provider", "azure,key=value"]
     assert main(["profile", str(ONNX), "-o", str(tmp_path / "profile.json"), *quick]) == 0
-    assert f"; onnxruntime {onnxruntime.__version__}, azure,key=value, 1 thread" in capsys.readouterr().out
+    assert (
+        f"; onnxruntime {onnxruntime.__version__}, azure,key=value, 1 thread"
+        in capsys.readouterr().out
+    )
     assert main(["bench", str(ONNX), "--cuts", "4", *quick]) == 0
-    assert f"; onnxruntime {onnxruntime.__version__}, azure,key=value, 1 thread" in capsys.readouterr().out
+    assert (
+        f"; onnxruntime {onnxruntime.__version__}, azure,key=value, 1 thread"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["bench", TFLITE, "--provider", "cuda"], "--provider cuda is for onnxruntime, and this runs on LiteRT"),
-        (["profile", ONNX, "-o", "p", "--delegate", "a.so"], "--delegate a.so is for LiteRT, and this runs on onnxru"),
+        (
+            ["bench", TFLITE, "--provider", "cuda"],
+            "--provider cuda is for onnxruntime, and this runs on LiteRT",
+        ),
+        (
+            ["profile", ONNX, "-o", "p", "--delegate", "a.so"],
+            "--delegate a.so is for LiteRT, and this runs on onnxru",
+        ),
     ],
 )
 def test_an_accelerator_of_the_other_engine_is_an_error(words, said, capsys):
@@ -134,5 +157,7 @@ def test_an_accelerator_of_the_other_engine_is_an_error(words, said, capsys):
 def test_a_build_of_the_engine_is_told_by_its_own_name(monkeypatch):
     installed = {"onnxruntime-gpu": "1.99"}
     monkeypatch.setattr(provenance, "_version", lambda name: installed.get(name, ""))
-    monkeypatch.setattr(provenance, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    monkeypatch.setattr(
+        provenance, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]}
+    )
     assert provenance.engine("onnx", asked_provider("cuda")) == "onnxruntime-gpu 1.99, cuda"

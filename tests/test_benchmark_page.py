@@ -14,13 +14,23 @@ FEW = "(test_resume and digits) or (test_codec and digits and raw) or (test_free
 
 
 def test_suite_and_page(tmp_path: Path) -> None:
-    words = ("--benchmark-only", "--benchmark-min-rounds=1", "--benchmark-max-time=0.01", "--benchmark-quiet")
+    words = (
+        "--benchmark-only",
+        "--benchmark-min-rounds=1",
+        "--benchmark-max-time=0.01",
+        "--benchmark-quiet",
+    )
     command = [sys.executable, "-m", "pytest", "benchmarks", "-k", FEW, *words]
     suite = tmp_path / "suite.json"
     # A worker of pytest-xdist says so to its children, and pytest-benchmark times nothing in one.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [*command, f"--benchmark-json={suite}"], cwd=ROOT, env=alone, capture_output=True, text=True, check=False
+        [*command, f"--benchmark-json={suite}"],
+        cwd=ROOT,
+        env=alone,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     data = json.loads(suite.read_text())
@@ -36,4 +46,6 @@ def test_suite_and_page(tmp_path: Path) -> None:
     for name, svg in drawn.items():
         assert f"(benchmarks/{name})" in text
         bars = ElementTree.fromstring(svg).findall(".//{http://www.w3.org/2000/svg}rect")
-        assert len(bars) == sum(timing["group"].startswith(name[:-4]) for timing in data["benchmarks"])
+        assert len(bars) == sum(
+            timing["group"].startswith(name[:-4]) for timing in data["benchmarks"]
+        )

@@ -36,7 +36,15 @@ int main(void) {
 """
 
 
-FLAGS = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-DIRS_ENCODE_ONLY", "-fsanitize=address,undefined")
+FLAGS = (
+    "-std=c99",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-DIRS_ENCODE_ONLY",
+    "-fsanitize=address,undefined",
+)
 
 
 def gcc(*words: str | Path, cwd: Path) -> None:
@@ -62,8 +70,12 @@ def test_a_firmware_frames_like_python(level: int, core: list[Path], tmp_path: P
     (tmp_path / "firmware.c").write_text(FIRMWARE)
     gcc("firmware.c", *core, "-o", "firmware", cwd=tmp_path)
     array = feature_map(3, (1, 6, 5, 40), "u8")
-    result = subprocess.run([tmp_path / "firmware"], input=array.tobytes(), capture_output=True, timeout=300)
-    assert (result.returncode, result.stdout) == (0, engines(boundary)[0].encode([array])), result.stderr
+    result = subprocess.run(
+        [tmp_path / "firmware"], input=array.tobytes(), capture_output=True, timeout=300
+    )
+    assert (result.returncode, result.stdout) == (0, engines(boundary)[0].encode([array])), (
+        result.stderr
+    )
 
 
 def test_symbolic_shapes_are_refused() -> None:

@@ -51,10 +51,16 @@ def check(model: Path, bundle: Path, values: list[Any]) -> None:
 def test_the_example_without_our_runtime(file: str, tmp_path: Path) -> None:
     pictures = np.load(EXAMPLE / "calibration_images.npz")["images"][:8].astype(np.float32) / 255
     calls = [{"image": picture.reshape(IMAGE[file])} for picture in pictures]
-    irsplit.compile_model(EXAMPLE / file, tmp_path / "ops", boundary="int8", boundary_ops=True, calibration=calls)
+    irsplit.compile_model(
+        EXAMPLE / file, tmp_path / "ops", boundary="int8", boundary_ops=True, calibration=calls
+    )
     check(EXAMPLE / file, tmp_path / "ops", [calls[0]["image"]])
-    irsplit.compile_model(EXAMPLE / file, tmp_path / "runtime", boundary="int8,clip", calibration=calls)
-    outputs = [irsplit.LocalSession(tmp_path / name).run(calls[3])["logits"] for name in ("ops", "runtime")]
+    irsplit.compile_model(
+        EXAMPLE / file, tmp_path / "runtime", boundary="int8,clip", calibration=calls
+    )
+    outputs = [
+        irsplit.LocalSession(tmp_path / name).run(calls[3])["logits"] for name in ("ops", "runtime")
+    ]
     assert np.abs(outputs[0] - outputs[1]).max() < 0.1
 
 
@@ -65,7 +71,12 @@ def test_real_models_without_our_runtime(model: CorpusModel, tmp_path: Path) -> 
     calibration = [dict(zip(names, values, strict=True)) for values in calls]
     cut = model.strict_cuts[len(model.strict_cuts) // 2]
     irsplit.compile_model(
-        model.path, tmp_path / "b", [cut], boundary=REAL[model.name], boundary_ops=True, calibration=calibration
+        model.path,
+        tmp_path / "b",
+        [cut],
+        boundary=REAL[model.name],
+        boundary_ops=True,
+        calibration=calibration,
     )
     check(model.path, tmp_path / "b", calls[0])
     assert irsplit.verify_bundle(tmp_path / "b", model.path, calls=calibration).holds
@@ -76,11 +87,17 @@ def test_real_models_without_our_runtime(model: CorpusModel, tmp_path: Path) -> 
     [
         ("digits.onnx", "lossless", "quantizes nothing"),
         ("digits.onnx", "int8,range=best", "unknown option 'range=best'"),
-        ("digits.onnx", "int8,wide", "unknown option 'wide' of the boundary; known: range=METHOD, per-channel, clip"),
+        (
+            "digits.onnx",
+            "int8,wide",
+            "unknown option 'wide' of the boundary; known: range=METHOD, per-channel, clip",
+        ),
         ("digits.tflite", "int8,per-channel", "leave per-channel out"),
     ],
 )
 def test_what_cannot_be(file: str, boundary: str, said: str, tmp_path: Path) -> None:
     calls = [{"image": np.zeros(IMAGE[file], np.float32)}]
     with pytest.raises(IrsplitError, match=said):
-        irsplit.compile_model(EXAMPLE / file, tmp_path / "b", boundary=boundary, boundary_ops=True, calibration=calls)
+        irsplit.compile_model(
+            EXAMPLE / file, tmp_path / "b", boundary=boundary, boundary_ops=True, calibration=calls
+        )

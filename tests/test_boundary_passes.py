@@ -31,7 +31,11 @@ def integer_calls(file: str, count: int) -> list[dict[str, Any]]:
 
 def compiled(folder: Path, **options: Any) -> dict[str, Any]:
     irsplit.compile_model(
-        EXAMPLE / "digits.onnx", folder, ["down/relu"], calibration=calls("calibration_images.npz", 8), **options
+        EXAMPLE / "digits.onnx",
+        folder,
+        ["down/relu"],
+        calibration=calls("calibration_images.npz", 8),
+        **options,
     )
     return json.loads((folder / "manifest.json").read_text())["boundaries"][0]
 
@@ -62,9 +66,13 @@ def test_a_trained_codec_beats_the_general_one(tmp_path: Path) -> None:
     assert sizes["auto"] <= sizes["static-rans"]
 
 
-def test_auto_says_what_it_chose_and_inspect_the_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_says_what_it_chose_and_inspect_the_level(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options: dict[str, Any] = {"codec": "auto", "calibration": calls("calibration_images.npz", 4)}
-    found = irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "auto", ["down/relu"], **options)
+    found = irsplit.compile_model(
+        EXAMPLE / "digits.onnx", tmp_path / "auto", ["down/relu"], **options
+    )
     (told,) = (remark.text for remark in found.remarks if remark.pass_name == "compress-boundary")
     assert re.fullmatch(r"%down/relu: codec static-rans-L\d, [\d.]+ kB a frame, raw 6\.18 kB", told)
     compiled(tmp_path / "plain")
@@ -75,7 +83,9 @@ def test_auto_says_what_it_chose_and_inspect_the_level(tmp_path: Path, capsys: p
 def test_training_is_deterministic(tmp_path: Path) -> None:
     for name in ("one", "two"):
         compiled(tmp_path / name, codec="static-rans", boundary="int8")
-    one, two = ((tmp_path / name / "device" / "boundary0.irsd").read_bytes() for name in ("one", "two"))
+    one, two = (
+        (tmp_path / name / "device" / "boundary0.irsd").read_bytes() for name in ("one", "two")
+    )
     assert one == two
 
 
@@ -94,7 +104,13 @@ def test_a_floor_where_calibration_is_easy(tmp_path: Path) -> None:
     """Any answer will do for an agreement of 0, and the floor alone decides; whichever is finer otherwise."""
     bits = {
         boundary: compiled(tmp_path / boundary, boundary=boundary)["quantization"][0]["bits"]
-        for boundary in ("agreement=0.01", "snr=30", "agreement=0.01,snr=30", "snr=5,agreement=0.99", "agreement=0.99")
+        for boundary in (
+            "agreement=0.01",
+            "snr=30",
+            "agreement=0.01,snr=30",
+            "snr=5,agreement=0.99",
+            "agreement=0.99",
+        )
     }
     assert bits["agreement=0.01"] == 2 < bits["snr=30"] == bits["agreement=0.01,snr=30"]
     assert bits["snr=5,agreement=0.99"] == bits["agreement=0.99"]
@@ -104,7 +120,9 @@ def of_integers(folder: Path, **options: Any) -> tuple[TensorSpec, float, float]
     """What crosses in the 8-bit network, the mean frame, and the agreement on images that calibration has not seen."""
     model = EXAMPLE / "digits_int8.tflite"
     calibration = integer_calls("calibration_images.npz", 12)
-    irsplit.compile_model(model, folder, ["down/relu"], codec="static-rans", calibration=calibration, **options)
+    irsplit.compile_model(
+        model, folder, ["down/relu"], codec="static-rans", calibration=calibration, **options
+    )
     session, sizes, outputs = irsplit.LocalSession(folder), list[int](), list[dict[str, Any]]()
     for call in integer_calls("test_images.npz", 20):
         outputs.append(session.run(call))
@@ -134,7 +152,9 @@ def test_integers_cross_in_coarser_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("zero", [0, 119, 255])
 @pytest.mark.parametrize("levels", [91, 64, 10])
 def test_steps_of_integers_go_through_zero(zero: int, levels: int) -> None:
-    array = np.clip(np.random.default_rng(4).normal(zero, 60, (1, 9, 9, 4)), 0, 255).astype(np.uint8)
+    array = np.clip(np.random.default_rng(4).normal(zero, 60, (1, 9, 9, 4)), 0, 255).astype(
+        np.uint8
+    )
     q = requantization([array], levels, zero, axis=3)
     assert q is not None
     assert len(q.scales) == 4
@@ -181,7 +201,10 @@ def test_a_classifier_may_end_in_a_plane_of_one_pixel() -> None:
     [
         ({"boundary": "snr=90"}, "does not reach 90.0 dB in 8 bits"),
         ({"boundary": "agreement=7"}, "agreement 7.0 is a share, 0 to 1"),
-        ({"boundary": "agreement=0.1,snr=90"}, "agree in 10.00% of the cases, with 90.0 dB in every tensor in 8 bits"),
+        (
+            {"boundary": "agreement=0.1,snr=90"},
+            "agree in 10.00% of the cases, with 90.0 dB in every tensor in 8 bits",
+        ),
         ({"boundary": "int8,snr=20"}, "unknown option 'snr=20' of the boundary"),
         ({"boundary": "int9"}, "unknown boundary 'int9'; give one of lossless, int8"),
         ({"boundary": "snr=loud"}, "unknown boundary 'snr=loud'"),
@@ -209,7 +232,9 @@ def roundtrip(q: QuantizationSpec, array: np.ndarray) -> tuple[np.ndarray, int]:
 @pytest.mark.parametrize("axis", [None, 1])
 def test_values_beyond_a_range_cross_exactly(method: str, axis: int | None) -> None:
     rng = np.random.default_rng(1)
-    array = rng.normal(size=(1, 4, 40, 40)).astype(np.float32) * np.float32([1, 2, 5, 0.1]).reshape(1, 4, 1, 1)
+    array = rng.normal(size=(1, 4, 40, 40)).astype(np.float32) * np.float32([1, 2, 5, 0.1]).reshape(
+        1, 4, 1, 1
+    )
     array[0, 2, 3, 3] = 4000
     q = quantization([np.delete(array, 3, axis=2)], 256, method=method, axis=axis)
     assert len(q.scales) == (1 if axis is None else 4)
@@ -223,14 +248,21 @@ def test_an_outlier_in_calibration_costs_min_max_its_precision() -> None:
     array = rng.normal(size=(1, 64, 64)).astype(np.float32)
     array[0, 0, :4] = 300
     errors = {
-        m: signal_to_noise_db([array], [roundtrip(quantization([array], 256, method=m), array)[0]]) for m in METHODS
+        m: signal_to_noise_db([array], [roundtrip(quantization([array], 256, method=m), array)[0]])
+        for m in METHODS
     }
     assert errors["percentile"] > errors["entropy"] > errors["min-max"] == min(errors.values())
 
 
 def test_channels_of_different_size_keep_their_precision_apart() -> None:
     rng = np.random.default_rng(3)
-    array = rng.normal(size=(1, 2, 64, 64)).astype(np.float32) * np.float32([100, 0.01]).reshape(1, 2, 1, 1)
+    array = rng.normal(size=(1, 2, 64, 64)).astype(np.float32) * np.float32([100, 0.01]).reshape(
+        1, 2, 1, 1
+    )
     together, _ = roundtrip(quantization([array], 256), array)
     apart, _ = roundtrip(quantization([array], 256, axis=1), array)
-    assert signal_to_noise_db([array[:, 1]], [apart[:, 1]]) > 30 > signal_to_noise_db([array[:, 1]], [together[:, 1]])
+    assert (
+        signal_to_noise_db([array[:, 1]], [apart[:, 1]])
+        > 30
+        > signal_to_noise_db([array[:, 1]], [together[:, 1]])
+    )

@@ -41,13 +41,19 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build(project: Path, capfd: pytest.CaptureFixture[str], *words: object, code: int = 0) -> dict[str, list[str]]:
+def build(
+    project: Path, capfd: pytest.CaptureFixture[str], *words: object, code: int = 0
+) -> dict[str, list[str]]:
     """Events of each target, from the log of a build."""
     assert main(["compile", str(project / "irsplit.toml"), "--log-json", *map(str, words)]) == code
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    events = [event for event in events if event["event"] != "remark"]  # what passes say is not the cache's affair
+    events = [
+        event for event in events if event["event"] != "remark"
+    ]  # what passes say is not the cache's affair
     names = {event["target"] for event in events if "target" in event}
-    return {name: [event["event"] for event in events if event.get("target") == name] for name in names}
+    return {
+        name: [event["event"] for event in events if event.get("target") == name] for name in names
+    }
 
 
 MADE, FRESH = ["start", "done"], ["fresh"]
@@ -67,7 +73,9 @@ def test_only_what_changed_is_made_again(project: Path, capfd: pytest.CaptureFix
     assert manifest["boundaries"][0]["codec"] == ["zstandard"]
 
 
-def test_one_that_fails_does_not_stop_the_others(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_that_fails_does_not_stop_the_others(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (project / "digits.tflite").write_bytes(b"no model")
     assert build(project, capfd, code=2) == {"one": MADE, "two": ["start", "error"]}
     assert not (project / "build" / "two").exists()
@@ -76,7 +84,14 @@ def test_one_that_fails_does_not_stop_the_others(project: Path, capfd: pytest.Ca
 
 
 def test_warnings_are_errors_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["compile", str(DIGITS / "digits.onnx"), "-o", str(tmp_path / "bundle"), "--cut", "down/relu"]
+    words = [
+        "compile",
+        str(DIGITS / "digits.onnx"),
+        "-o",
+        str(tmp_path / "bundle"),
+        "--cut",
+        "down/relu",
+    ]
     assert main([*words, "--werror", "--log-json"]) == 2
     event = json.loads(capsys.readouterr().err)
     assert event["event"] == "error"
@@ -88,7 +103,9 @@ def test_warnings_are_errors_when_asked(tmp_path: Path, capsys: pytest.CaptureFi
     assert (done["event"], done["bundle"]) == ("done", str(tmp_path / "bundle"))
 
 
-def test_the_same_bytes_on_two_paths(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_same_bytes_on_two_paths(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = tmp_path_factory.mktemp("elsewhere") / "deeper" / "project"
     shutil.copytree(project, other)
     for folder in (project, other):
@@ -113,13 +130,20 @@ def test_provenance(tmp_path: Path) -> None:
     assert device["operators"]["Conv"] + server["operators"]["Conv"] == sum(
         "Conv" in line for line in _ir_text(DIGITS / "digits.onnx", tmp_path)
     )
-    sizes = [(tmp_path / "bundle" / segment["file"]).stat().st_size for segment in manifest["segments"]]
-    assert all(0.7 * size < each["weights"]["bytes"] < size for size, each in zip(sizes, (device, server), strict=True))
+    sizes = [
+        (tmp_path / "bundle" / segment["file"]).stat().st_size for segment in manifest["segments"]
+    ]
+    assert all(
+        0.7 * size < each["weights"]["bytes"] < size
+        for size, each in zip(sizes, (device, server), strict=True)
+    )
 
 
 def _ir_text(model: Path, folder: Path) -> list[str]:
     assert main(["opt", str(model), "-o", str(folder / "text.irs")]) == 0
-    return [line for line in (folder / "text.irs").read_text().splitlines() if "= onnx.Conv" in line]
+    return [
+        line for line in (folder / "text.irs").read_text().splitlines() if "= onnx.Conv" in line
+    ]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +155,10 @@ def _ir_text(model: Path, folder: Path) -> list[str]:
         ("[target.a]\nmodel = 'x'", "unknown key 'target'; known keys: output, defaults, targets"),
         ("[targets.a]\nmodel = 'x'\noutput = 'y'", "'output' is not for a target"),
         ("[targets.'a/b']\nmodel = 'x'", "the name is a folder's"),
-        ("[targets.a]\nmodel = 'x'\nlimit = {memory = 1}", "limit must be text, a number, true or a list"),
+        (
+            "[targets.a]\nmodel = 'x'\nlimit = {memory = 1}",
+            "limit must be text, a number, true or a list",
+        ),
         ("[targets.a", "is no TOML"),
     ],
 )
@@ -141,20 +168,27 @@ def test_what_is_no_build_file(text: str, said: str, tmp_path: Path) -> None:
         BuildFile.load(tmp_path / "irsplit.toml")
 
 
-def test_an_option_that_compile_does_not_have(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_compile_does_not_have(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "irsplit.toml").write_text("[targets.a]\nmodel = 'x.onnx'\ncolour = 'red'\n")
     assert main(["compile", str(tmp_path / "irsplit.toml")]) == 2
     said = f"error: {tmp_path / 'irsplit.toml'}: target 'a': no option 'colour'; 'irsplit compile --help' lists them\n"
     assert capfd.readouterr().err == said
     (tmp_path / "irsplit.toml").write_text("[targets.a]\nmodel = 'x.onnx'\nmax-tensors = 'two'\n")
     assert main(["compile", str(tmp_path / "irsplit.toml")]) == 2
-    assert "target 'a': argument --max-tensors: 'two' is no whole number above 0" in capfd.readouterr().err
+    assert (
+        "target 'a': argument --max-tensors: 'two' is no whole number above 0"
+        in capfd.readouterr().err
+    )
 
 
 def test_depfiles_escape(tmp_path: Path) -> None:
     files = [Path("a b.onnx"), Path("cost$.npy"), Path("#1")]
     write_depfile(tmp_path / "x.d", Path("out dir/manifest.json"), files)
-    assert (tmp_path / "x.d").read_text() == "out\\ dir/manifest.json: \\\n a\\ b.onnx \\\n cost$$.npy \\\n \\#1\n"
+    assert (
+        tmp_path / "x.d"
+    ).read_text() == "out\\ dir/manifest.json: \\\n a\\ b.onnx \\\n cost$$.npy \\\n \\#1\n"
     assert read_depfile(tmp_path / "x.d") == files
 
 
@@ -165,13 +199,22 @@ def test_make_and_ninja(tool: str, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / "ci", tmp_path / "ci")
     model = tmp_path / "ci" / "models" / "digits.onnx"
     script = tmp_path / "irsplit"
-    script.write_text(f'#!/bin/sh\necho ran >> {tmp_path}/runs\nexec {sys.executable} -m irsplit "$@"\n')
+    script.write_text(
+        f'#!/bin/sh\necho ran >> {tmp_path}/runs\nexec {sys.executable} -m irsplit "$@"\n'
+    )
     script.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent)}
 
     def run() -> int:
-        done = subprocess.run([tool], cwd=tmp_path / "ci", env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [tool],
+            cwd=tmp_path / "ci",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return len((tmp_path / "runs").read_text().splitlines())
 

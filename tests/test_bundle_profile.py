@@ -20,7 +20,7 @@ from irsplit.passes.analysis.cuts import find_cuts
 from irsplit.passes.planning.segment_times import segment_times
 from irsplit.passes.planning.stages import Stages, chains
 from irsplit.profiles import CodecSpeed
-from irsplit.profiles.measured import BundleProfile, MeasuredTransfer, Load, load_profile, to_json
+from irsplit.profiles.measured import BundleProfile, Load, MeasuredTransfer, load_profile, to_json
 from irsplit.runtime.bundle.manifest import Manifest
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -36,8 +36,18 @@ graph @main(%x: f32[1,4]) -> (%y) {
 """
 
 
-def profile(*times: int | None, boundaries: tuple[tuple[str, ...], ...], **changes: object) -> BundleProfile:
-    common = {"model": "m", "digest": "", "machine": "here", "engine": "e", "threads": 1, "runs": 1, "bundle": ""}
+def profile(
+    *times: int | None, boundaries: tuple[tuple[str, ...], ...], **changes: object
+) -> BundleProfile:
+    common = {
+        "model": "m",
+        "digest": "",
+        "machine": "here",
+        "engine": "e",
+        "threads": 1,
+        "runs": 1,
+        "bundle": "",
+    }
     segments = tuple(None if time is None else Load(time, time, 0, 0) for time in times)
     return BundleProfile(**{**common, **changes}, boundaries=boundaries, segments=segments)  # pyright: ignore[reportArgumentType]
 
@@ -68,24 +78,34 @@ def test_times_are_measured_at_the_bundles_cuts_and_shared_out_between():
 
 
 def test_what_was_not_measured_is_as_slow_as_what_was():
-    found = segment_times(parts(), profile(None, 300, None, boundaries=(("a",), ("b",))), lambda node: 0)
+    found = segment_times(
+        parts(), profile(None, 300, None, boundaries=(("a",), ("b",))), lambda node: 0
+    )
     assert found == [300, 300, 300, 300]
 
 
 def test_a_profile_of_other_cuts_is_refused():
-    with pytest.raises(PlanError, match=r"a bundle of 'm': no legal cut of this model sends z; give the model"):
+    with pytest.raises(
+        PlanError, match=r"a bundle of 'm': no legal cut of this model sends z; give the model"
+    ):
         segment_times(parts(), profile(1, 1, boundaries=(("z",),)), lambda node: 0)
 
 
 def test_codecs_keep_their_speed_on_tensors_that_were_not_measured():
-    ways = (MeasuredTransfer("raw", 1_000, 1, 1), MeasuredTransfer("zstandard", 100, 500, 250), MeasuredTransfer("static-rans", 9, 50, 20, bits=8))
+    ways = (
+        MeasuredTransfer("raw", 1_000, 1, 1),
+        MeasuredTransfer("zstandard", 100, 500, 250),
+        MeasuredTransfer("static-rans", 9, 50, 20, bits=8),
+    )
     found = profile(1, boundaries=(), tensors={"a": ways, "b": ways})
     assert found.speeds(0)["zstandard"] == CodecSpeed(2 * 10**9, 4 * 10**9)
     assert found.speeds(8) == {"static-rans": CodecSpeed(20 * 10**9, 50 * 10**9)}
 
 
 def test_json_round_trip(tmp_path: Path):
-    found = profile(5, None, boundaries=(("a", "b"),), tensors={"a": (MeasuredTransfer("raw", 1, 2, 3),)})
+    found = profile(
+        5, None, boundaries=(("a", "b"),), tensors={"a": (MeasuredTransfer("raw", 1, 2, 3),)}
+    )
     path = tmp_path / "p.json"
     path.write_text(to_json(found))
     assert load_profile(str(path)) == found
@@ -111,7 +131,10 @@ def test_a_device_measures_its_side_and_the_build_machine_plans_with_it(
     assert {way.codec for way in found.tensors["block1/add"]} == {"raw", "zstandard"}
     assert main(["plan", str(DIGITS), "--device", str(path), "--link", "lte", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
-    assert "measured at the bundle's cuts (4, 8, 11) and estimated between them; segment 3" in planned["notes"][-1]
+    assert (
+        "measured at the bundle's cuts (4, 8, 11) and estimated between them; segment 3"
+        in planned["notes"][-1]
+    )
     times = {row["cut"]: row["terms"]["device_ns"] for row in planned["ranked"]}
     sums = accumulate(load.wall_ns for load in found.segments if load is not None)
     assert [times["4"], times["8"], times["11"]] == list(sums)
@@ -128,7 +151,15 @@ def test_a_server_is_fed_what_comes_in_a_frame(bundle: Path, tmp_path: Path):
 
 def test_operators_at_a_boundary_are_looked_through(tmp_path: Path):
     calls = [{"image": np.ones((1, 1, 16, 16), np.float32)}]
-    compile_model(DIGITS, tmp_path / "b", ["11"], boundary="int8", boundary_ops=True, calibration=calls, remember=False)
+    compile_model(
+        DIGITS,
+        tmp_path / "b",
+        ["11"],
+        boundary="int8",
+        boundary_ops=True,
+        calibration=calls,
+        remember=False,
+    )
     assert profile_bundle(tmp_path / "b", effort=QUICK).boundaries == (("bottleneck/relu",),)
 
 
@@ -136,7 +167,10 @@ def test_operators_at_a_boundary_are_looked_through(tmp_path: Path):
     ("words", "text"),
     [
         (["--fit", "x.toml"], "--fit: only for a model, and .* is a bundle"),
-        (["--max-tensors", "2", "--no-rematerialise"], "--max-tensors, --no-rematerialise: only for a model"),
+        (
+            ["--max-tensors", "2", "--no-rematerialise"],
+            "--max-tensors, --no-rematerialise: only for a model",
+        ),
         (["--dim", "picture=2"], "no input has that dimension; those that vary: image"),
     ],
 )

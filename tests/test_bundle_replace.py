@@ -20,11 +20,15 @@ TESTS = Path(__file__).parent
 
 def recompile(folder: str) -> None:
     """What the dying process does: another bundle over the one in `folder`."""
-    irsplit.compile_model(EXAMPLE / "digits.onnx", Path(folder) / "bundle", ["down/relu"], remember=False)
+    irsplit.compile_model(
+        EXAMPLE / "digits.onnx", Path(folder) / "bundle", ["down/relu"], remember=False
+    )
 
 
 def first_compile(folder: str) -> None:
-    irsplit.compile_model(EXAMPLE / "digits.onnx", Path(folder) / "bundle", ["expand/relu"], remember=False)
+    irsplit.compile_model(
+        EXAMPLE / "digits.onnx", Path(folder) / "bundle", ["expand/relu"], remember=False
+    )
 
 
 def attempts(function: str, tmp_path: Path, *, prepared: bool) -> list[Path]:
@@ -33,8 +37,16 @@ def attempts(function: str, tmp_path: Path, *, prepared: bool) -> list[Path]:
         (tmp_path / f"run{number}").mkdir()
         if prepared:
             shutil.copytree(tmp_path / "old", tmp_path / f"run{number}" / "bundle")
-    command = [sys.executable, TESTS / "dying.py", f"test_bundle_replace:{function}", f"{tmp_path}/run{{}}", "{}"]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=900, check=False)
+    command = [
+        sys.executable,
+        TESTS / "dying.py",
+        f"test_bundle_replace:{function}",
+        f"{tmp_path}/run{{}}",
+        "{}",
+    ]
+    done = subprocess.run(
+        command, cwd=TESTS, capture_output=True, text=True, timeout=900, check=False
+    )
     assert done.returncode == 0, done.stderr
     return [tmp_path / f"run{line.split()[0]}" for line in done.stdout.splitlines()]
 
@@ -45,9 +57,15 @@ def left_by_a_later_run(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_killed_at_every_step_of_a_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "old", ["bottleneck/relu"]).manifest.digest
-    new = irsplit.compile_model(EXAMPLE / "digits.onnx", tmp_path / "new", ["down/relu"]).manifest.digest
+def test_killed_at_every_step_of_a_replacement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = irsplit.compile_model(
+        EXAMPLE / "digits.onnx", tmp_path / "old", ["bottleneck/relu"]
+    ).manifest.digest
+    new = irsplit.compile_model(
+        EXAMPLE / "digits.onnx", tmp_path / "new", ["down/relu"]
+    ).manifest.digest
     found: list[str] = []
     for folder in attempts("recompile", tmp_path, prepared=True):
         manifest = Manifest.load(folder / "bundle")
@@ -59,12 +77,16 @@ def test_killed_at_every_step_of_a_replacement(tmp_path: Path, monkeypatch: pyte
     assert found == sorted(found, key=[old, new].index), "an old bundle after a new one"
     left = [folder for folder in tmp_path.glob("run*") if len(list(folder.iterdir())) > 1]
     assert len(left) > 5, "killed processes leave unfinished folders"
-    assert all(len(left_by_a_later_run(folder)) > 1 for folder in left[:1]), "which may still be in use"
+    assert all(len(left_by_a_later_run(folder)) > 1 for folder in left[:1]), (
+        "which may still be in use"
+    )
     monkeypatch.setattr(folders, "_STALE_S", 0.0)
     assert all(left_by_a_later_run(folder) == ["bundle"] for folder in left[:4])
 
 
-def test_what_another_process_is_writing_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_process_is_writing_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folders, "_STALE_S", 0.0)
     (tmp_path / ".bundle.settings").mkdir()
     (tmp_path / ".bundle.settings" / "of-the-user").touch()
@@ -105,7 +127,9 @@ def test_exchange(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "text").write_text(name)
     if not exchange(tmp_path / "one", tmp_path / "other"):
-        pytest.skip("THIS FILE SYSTEM CANNOT EXCHANGE FOLDERS: bundles are replaced in two steps here")
+        pytest.skip(
+            "THIS FILE SYSTEM CANNOT EXCHANGE FOLDERS: bundles are replaced in two steps here"
+        )
     assert (tmp_path / "one" / "text").read_text() == "other"
     assert (tmp_path / "other" / "text").read_text() == "one"
     with pytest.raises(FileNotFoundError):

@@ -22,7 +22,16 @@ from test_static_rans import feature_map, trained
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests" / "c"
 SOURCES = sorted((ROOT / "runtime" / "c" / "src").rglob("*.c"))
-WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-pedantic")
+WARNINGS = (
+    "-std=c99",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wconversion",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+    "-pedantic",
+)
 SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -31,14 +40,21 @@ def vector(specs: Sequence[TensorSpec], arrays: Sequence[Array]) -> tuple[bytes,
     boundary = FrameSchema(1, "vector", tuple(specs))
     reference = engines(boundary)[1]
     frame = reference.encode(arrays)
-    out: list[Array] = [np.zeros(array.shape, spec.storage) for spec, array in zip(specs, arrays, strict=True)]
+    out: list[Array] = [
+        np.zeros(array.shape, spec.storage) for spec, array in zip(specs, arrays, strict=True)
+    ]
     reference.decode(memoryview(frame), out)
     parts = [boundary.to_bytes(), struct.pack("<I", len(arrays))]
     body = struct.pack("<I", len(parts[0])) + parts[0] + parts[1]
     for array in arrays:
-        body += struct.pack(f"<I{array.ndim}II", array.ndim, *array.shape, array.nbytes) + array.tobytes()
+        body += (
+            struct.pack(f"<I{array.ndim}II", array.ndim, *array.shape, array.nbytes)
+            + array.tobytes()
+        )
     expected = b"".join(array.tobytes() for array in out)
-    return body + struct.pack("<I", len(frame)) + frame + struct.pack("<I", len(expected)) + expected, frame
+    return body + struct.pack("<I", len(frame)) + frame + struct.pack(
+        "<I", len(expected)
+    ) + expected, frame
 
 
 def static_vectors() -> list[tuple[bytes, bytes]]:
@@ -64,26 +80,39 @@ def plain_vectors() -> list[tuple[bytes, bytes]]:
     rng = np.random.default_rng(2)
     values = rng.normal(size=(3, 5)).astype(np.float32) * 4
     values[0, :4] = np.nan, np.inf, -0.0, 1e-40
-    q = QuantizationSpec((0.03, 0.1, 1.5, 2.0**-100, 3e38), (0, 5, -7, 127, -128), axis=1, outliers=True)
+    q = QuantizationSpec(
+        (0.03, 0.1, 1.5, 2.0**-100, 3e38), (0, 5, -7, 127, -128), axis=1, outliers=True
+    )
     halves = rng.integers(0, 1 << 16, (4, 6), np.uint16).view(np.float16)
     specs = [
         TensorSpec("a", "u8", (3,)),
         TensorSpec("b", "f32", (None, 5), q),
         TensorSpec("c", "i64", ()),
         TensorSpec("d", "f16", (4, 6), QuantizationSpec((0.01,), (100,), "u8", 7)),
-        TensorSpec("e", "bf16", (4, 6), QuantizationSpec((2.0**100,), (1,), "i8", 3, outliers=True)),
+        TensorSpec(
+            "e", "bf16", (4, 6), QuantizationSpec((2.0**100,), (1,), "i8", 3, outliers=True)
+        ),
         TensorSpec("f", "f64", (0, 2)),
         TensorSpec("g", "u8", (16, 16), QuantizationSpec((1.7,), (-128,))),
-        TensorSpec("h", "i8", (2, 128), QuantizationSpec((9.9, 3e38), (5, -7), "i8", 5, 0, outliers=True)),
+        TensorSpec(
+            "h", "i8", (2, 128), QuantizationSpec((9.9, 3e38), (5, -7), "i8", 5, 0, outliers=True)
+        ),
     ]
     bytes_ = np.arange(256, dtype=np.uint8)
     arrays = [
         np.array([1, 2, 3], np.uint8), values, np.array(-5), halves, halves.view(np.uint16), np.zeros((0, 2)),
         bytes_.reshape(16, 16), bytes_.view(np.int8).reshape(2, 128),
     ]  # fmt: skip
-    large = [TensorSpec("a", "u8", (3,)), TensorSpec("b", "f64", (None, 2000)), TensorSpec("c", "bool", (5,))]
+    large = [
+        TensorSpec("a", "u8", (3,)),
+        TensorSpec("b", "f64", (None, 2000)),
+        TensorSpec("c", "bool", (5,)),
+    ]
     ramp = np.arange(2000, dtype=np.float64).reshape(1, 2000) / 7
-    return [vector(specs, arrays), vector(large, [arrays[0], ramp, np.array([1, 0, 1, 1, 0], np.bool_)])]
+    return [
+        vector(specs, arrays),
+        vector(large, [arrays[0], ramp, np.array([1, 0, 1, 1, 0], np.bool_)]),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +136,9 @@ def build(compiler: str, flags: Sequence[str], target: Path, sources: Sequence[P
     command = [compiler, *WARNINGS, *flags, include, *map(str, sources), "-o", str(target)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
     if "cannot find" in result.stderr and "-m32" in flags:
-        pytest.skip("the 32-bit C library is not installed (gcc-multilib): -m32 is NOT checked here")
+        pytest.skip(
+            "the 32-bit C library is not installed (gcc-multilib): -m32 is NOT checked here"
+        )
     assert result.returncode == 0, result.stderr
 
 
@@ -135,15 +166,21 @@ def test_vectors_on_this_machine(
     program = tmp_path / "check_vectors"
     build(compiler, flags, program, [*SOURCES, FOLDER / "check_vectors.c"])
     brief = () if set(SANITIZERS) <= set(flags) else ("brief",)
-    result = subprocess.run([program, vectors[0], *brief], capture_output=True, text=True, timeout=900)
+    result = subprocess.run(
+        [program, vectors[0], *brief], capture_output=True, text=True, timeout=900
+    )
     assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
 
 
 def test_vectors_on_aarch64(vectors: tuple[Path, str], tmp_path: Path) -> None:
     needed("aarch64-linux-gnu-gcc", "qemu-aarch64")
     program = tmp_path / "check_vectors"
-    build("aarch64-linux-gnu-gcc", ("-O3", "-static"), program, [*SOURCES, FOLDER / "check_vectors.c"])
-    result = subprocess.run(["qemu-aarch64", program, vectors[0], "brief"], capture_output=True, text=True, timeout=900)
+    build(
+        "aarch64-linux-gnu-gcc", ("-O3", "-static"), program, [*SOURCES, FOLDER / "check_vectors.c"]
+    )
+    result = subprocess.run(
+        ["qemu-aarch64", program, vectors[0], "brief"], capture_output=True, text=True, timeout=900
+    )
     assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
 
 
@@ -151,7 +188,12 @@ def test_vectors_on_wasm32(vectors: tuple[Path, str], tmp_path: Path) -> None:
     needed("clang", "wasm-ld", "node")
     program = tmp_path / "core.wasm"
     flags = ("--target=wasm32", "-O2", "-ffreestanding", "-fno-builtin", "-nostdlib")
-    build("clang", (*flags, "-Wl,--no-entry", "-Wl,--export-all"), program, [*SOURCES, FOLDER / "wasm_support.c"])
+    build(
+        "clang",
+        (*flags, "-Wl,--no-entry", "-Wl,--export-all"),
+        program,
+        [*SOURCES, FOLDER / "wasm_support.c"],
+    )
     command = ["node", FOLDER / "check_vectors.mjs", program, vectors[0]]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert (result.returncode, result.stdout.strip()) == (0, vectors[1]), result.stderr
@@ -172,7 +214,9 @@ def fuzz_seeds() -> list[bytes]:
         ("bool", 1, 3),
     ):
         spec = trained(dtype, (1, 4, 5, channels), level, table_bits=8)
-        frame = engines(FrameSchema(1, "s", (spec,)))[1].encode([feature_map(5, (1, 4, 5, channels), dtype)])
+        frame = engines(FrameSchema(1, "s", (spec,)))[1].encode(
+            [feature_map(5, (1, 4, 5, channels), dtype)]
+        )
         descriptor = FrameSchema(1, "s", (spec,)).to_bytes()
         seeds.append(struct.pack("<H", len(descriptor)) + descriptor + frame)
     return seeds
@@ -211,9 +255,15 @@ def test_size_on_cortex_m4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "all elements: irs_encode": (("irs_encode",), sender, 6912),
         "all elements: everything": (WHOLE, (), 15360),
     }
-    sizes = {name: code_bytes(CORTEX_M4, entries, flags, tmp_path) for name, (entries, flags, _) in budgets.items()}
+    sizes = {
+        name: code_bytes(CORTEX_M4, entries, flags, tmp_path)
+        for name, (entries, flags, _) in budgets.items()
+    }
     with capsys.disabled():
-        print("\nCortex-M4, bytes of Thumb-2: " + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+        print(
+            "\nCortex-M4, bytes of Thumb-2: "
+            + ", ".join(f"{name} {size}" for name, size in sizes.items())
+        )
     assert {name: size for name, size in sizes.items() if size > budgets[name][2]} == {}
 
 
@@ -223,17 +273,28 @@ def test_reduced_build(tmp_path: Path) -> None:
     program, path = tmp_path / "check_vectors", tmp_path / "vectors.bin"
     build("gcc", ("-O2", *BYTES), program, [*SOURCES, FOLDER / "check_vectors.c"])
     shape = (1, 7, 6, 37)
-    kept = [vector([trained("u8", shape, level)], [feature_map(5, shape, "u8")]) for level in (0, 1)]
+    kept = [
+        vector([trained("u8", shape, level)], [feature_map(5, shape, "u8")]) for level in (0, 1)
+    ]
     out = [
         vector([trained(dtype, shape, level)], [feature_map(5, shape, dtype)])
         for dtype, level in (("u8", 2), ("f32", 1))
     ]
-    out.append(vector([TensorSpec("q", "f32", (5,), QuantizationSpec((0.1,), (0,)))], [np.zeros(5, np.float32)]))
+    out.append(
+        vector(
+            [TensorSpec("q", "f32", (5,), QuantizationSpec((0.1,), (0,)))],
+            [np.zeros(5, np.float32)],
+        )
+    )
     digest = crc32c(b"".join(frame for _, frame in kept))
     path.write_bytes(struct.pack("<I", 2) + b"".join(body for body, _ in kept))
     result = subprocess.run([program, path, "brief"], capture_output=True, text=True, timeout=900)
-    assert (result.returncode, result.stdout.strip()) == (0, f"2 vectors, digest {digest:08x}"), result.stderr
+    assert (result.returncode, result.stdout.strip()) == (0, f"2 vectors, digest {digest:08x}"), (
+        result.stderr
+    )
     for body, _ in out:
         path.write_bytes(struct.pack("<I", 1) + body)
-        result = subprocess.run([program, path, "brief"], capture_output=True, text=True, timeout=900)
+        result = subprocess.run(
+            [program, path, "brief"], capture_output=True, text=True, timeout=900
+        )
         assert (result.returncode, "status == IRS_OK" in result.stderr) == (1, True)

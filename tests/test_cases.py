@@ -78,7 +78,10 @@ def _affine(_: Model, source: Value, target: Value) -> tuple[list[Value], list[N
 def _shapes(model: Model, sizes: Mapping[str, int]) -> dict[Value, tuple[int, ...]]:
     """Open dimensions as given, and 7 where nothing is."""
     return {
-        value: tuple(dim if isinstance(dim, int) else sizes.get(f"{value.name}.{axis}", 7) for axis, dim in dims)
+        value: tuple(
+            dim if isinstance(dim, int) else sizes.get(f"{value.name}.{axis}", 7)
+            for axis, dim in dims
+        )
         for value in model.entry.values()
         if isinstance(value.type, TensorType) and not value.type.is_static
         for dims in [list(enumerate(value.type.shape or ()))]
@@ -88,7 +91,9 @@ def _shapes(model: Model, sizes: Mapping[str, int]) -> dict[Value, tuple[int, ..
 def outcome(text: str) -> str:
     """What the case's pipeline makes of its IR."""
     run = next(line for line in text.splitlines() if line.startswith(RUN))
-    context = Context(shapes=_shapes, is_cheap=_is_cheap, is_shape=_is_shape, affine=_affine, calibrate=_calibrate)
+    context = Context(
+        shapes=_shapes, is_cheap=_is_cheap, is_shape=_is_shape, affine=_affine, calibrate=_calibrate
+    )
     try:
         pipeline = Pipeline.parse(run.removeprefix(RUN), {**registry(), PrintCuts.name: PrintCuts})
         model = parse_model(text)
@@ -104,7 +109,9 @@ def outcome(text: str) -> str:
     return remarks + printed
 
 
-@pytest.mark.parametrize("path", sorted(CASES.glob("*/*.irs")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(CASES.glob("*/*.irs")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_case(path: Path, request: pytest.FixtureRequest) -> None:
     before, _, expected = path.read_text().partition(SEPARATOR)
     result = outcome(before)

@@ -25,7 +25,7 @@ from irsplit.passes.planning.stages import chains, cost_table, measured, moved_b
 from irsplit.planner import Goal, plan, rank_cuts
 from irsplit.planner.cost import link_ns
 from irsplit.profiles import Message, link
-from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile, load_profile, to_json
+from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile, load_profile, to_json
 
 # A large input, a small waist %b, a fork, a join, a small output; 4 bytes an element.
 TEXT = """
@@ -84,10 +84,15 @@ def small(tmp_path: Path) -> Path:
         helper.make_node("MatMul", ["b", "v"], ["y"]),
     ]
     shapes = {"x": [1, 64], "y": [1, 4]}
-    ends = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    ends = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    }
     graph = helper.make_graph(nodes, "small", [ends["x"]], [ends["y"]], weights)
     path = tmp_path / "small.onnx"
-    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    onnx.save(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path
+    )
     return path
 
 
@@ -127,7 +132,11 @@ def test_measured_halves_are_what_the_table_adds_up_to():
     assert server_ns == [500, 1_500, 8_000]
     table = cost_table("m", parts, device_ns, server_ns, link("wifi"), peaks=profile().prefixes)
     rows = {row.groups: row.costs for row in rank_cuts(table, Goal("latency", {}))}
-    assert (rows[2].terms["device_ns"], rows[2].terms["server_ns"], rows[2].metrics["memory"]) == (2_500, 8_000, 700)
+    assert (rows[2].terms["device_ns"], rows[2].terms["server_ns"], rows[2].metrics["memory"]) == (
+        2_500,
+        8_000,
+        700,
+    )
     assert rows[2].metrics["bytes"] == 40 + 20
     assert [tensor.name for tensor in table.tensors] == ["x", "a", "b", "y"]
 
@@ -147,7 +156,9 @@ def test_a_profile_of_other_cuts_is_refused():
 def test_a_profile_of_another_model_with_the_same_ids_is_refused():
     parts = chains(find_cuts(graph()))[0]
     wider = profile(prefixes=(Load(1, 1, 0, 2_000), Load(2, 2, 0, 999)))
-    with pytest.raises(PlanError, match=r"of 'm' is of another model than this, by cut 2: it sends 999 bytes there"):
+    with pytest.raises(
+        PlanError, match=r"of 'm' is of another model than this, by cut 2: it sends 999 bytes there"
+    ):
         measured(parts, wider, before=True)
     with pytest.raises(PlanError, match="by cut 1: it has no tensor 'a'"):
         measured(parts, profile(tensors={"other": ()}), before=False)
@@ -168,7 +179,9 @@ def test_a_chain_prices_what_its_boundaries_are():
 
 def test_results_of_unknown_shape_return_all_the_same():
     """A detector's head: how many it finds is known to nobody before it ran."""
-    model = parse_model(TEXT.replace("%y = test.op(%l, %r) : f32[1,5]", "%y = test.op(%l, %r) : f32[*]"))
+    model = parse_model(
+        TEXT.replace("%y = test.op(%l, %r) : f32[1,5]", "%y = test.op(%l, %r) : f32[*]")
+    )
     choice = ChooseCut(link="wifi").choose(model, Context())
     assert [cut.id for cut in choice.cuts] == ["2"]
     assert "how large y are is not known: their way back counts as nothing" in choice.notes
@@ -185,15 +198,24 @@ def test_cuts_of_every_order_are_priced_and_compiled():
     best = min(context.cuts(model, 2), key=lambda cut: cut.size_bytes() if cut.legal else 1 << 60)
     assert not best.id.isdecimal()
     assert [cut.id for cut in choice.cuts] == [best.id]
-    Pipeline((ChooseCut(device="pixel-2", link="3g", max_tensors=2), Partition(max_tensors=2))).run(model, context)
+    Pipeline((ChooseCut(device="pixel-2", link="3g", max_tensors=2), Partition(max_tensors=2))).run(
+        model, context
+    )
     assert len(model.segments) == 2
 
 
 def test_the_best_rank_is_the_best_of_all_placements():
     """The planner over stretches and the ranking of prefixes agree, and with brute force."""
     parts = chains(find_cuts(graph()))[0]
-    table = cost_table("m", parts, [100_000, 200_000, 900_000], [10_000, 20_000, 90_000], link("4g"))
-    for goal in (Goal("latency", {}), Goal("energy", {}), Goal("throughput", {}), Goal("latency", {"memory": 5_000})):
+    table = cost_table(
+        "m", parts, [100_000, 200_000, 900_000], [10_000, 20_000, 90_000], link("4g")
+    )
+    for goal in (
+        Goal("latency", {}),
+        Goal("energy", {}),
+        Goal("throughput", {}),
+        Goal("latency", {"memory": 5_000}),
+    ):
         best = rank_cuts(table, goal)[0].value
         assert best == brute_force(table, goal, monotone=True)
         assert best == plan(table, goal.objective, limits=goal.limits).value
@@ -207,7 +229,10 @@ def write(tmp_path: Path, measured_: ModelProfile) -> str:
 
 def test_profile_json_round_trip(tmp_path: Path):
     message = Message(device_ns=3, exchange_ns=5, up_bytes=7, down_bytes=9)
-    whole = profile(tensors={"b": (MeasuredTransfer("raw", 40, 1, 2), MeasuredTransfer("zstandard", 30, 5, 6))}, message=message)
+    whole = profile(
+        tensors={"b": (MeasuredTransfer("raw", 40, 1, 2), MeasuredTransfer("zstandard", 30, 5, 6))},
+        message=message,
+    )
     path = write(tmp_path, whole)
     assert load_profile(path) == whole
     slow = load_profile(f"{path},slowdown=4")
@@ -228,7 +253,9 @@ def test_bad_changes_of_a_profile(tmp_path: Path, change: str, text: str):
         load_profile(write(tmp_path, profile()) + change)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "text", '{"format": "irsplit-profile/2", "cuts": []}'])
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "text", '{"format": "irsplit-profile/2", "cuts": []}']
+)
 def test_a_bad_profile_names_its_file(tmp_path: Path, text: str):
     path = tmp_path / "bad.json"
     path.write_text(text)
@@ -245,12 +272,18 @@ def test_choose_cut_feeds_partition(tmp_path: Path):
     assert context.chosen_cuts == ("2",)
     choice = context.details["choice"]
     assert choice["value"] == choice["bound"]
-    assert set(choice["baselines"]) == {"device only", "server only, raw input", "server only, compressed input"}
+    assert set(choice["baselines"]) == {
+        "device only",
+        "server only, raw input",
+        "server only, compressed input",
+    }
     assert json.loads(json.dumps(choice)) == choice
 
 
 def test_the_pass_prints_and_parses():
-    choose = ChooseCut(device="pixel-2", link="wifi,rtt=10ms", limit=("memory=64MB", "latency=1s"), rule="dads")
+    choose = ChooseCut(
+        device="pixel-2", link="wifi,rtt=10ms", limit=("memory=64MB", "latency=1s"), rule="dads"
+    )
     pipeline = Pipeline((choose, Partition()))
     assert Pipeline.parse(str(pipeline)) == pipeline
 
@@ -262,12 +295,16 @@ def test_any_pattern_may_come_back(tmp_path: Path):
     (tmp_path / "far.json").write_text(to_json(far))
     (tmp_path / "near.json").write_text(to_json(near))
     model, context = parse_model(TEXT), Context()
-    choose = ChooseCut(device=str(tmp_path / "near.json"), server=str(tmp_path / "far.json"), pattern="any")
+    choose = ChooseCut(
+        device=str(tmp_path / "near.json"), server=str(tmp_path / "far.json"), pattern="any"
+    )
     Pipeline((choose, Partition())).run(model, context)
     assert [segment.place for segment in model.segments] == ["device", "server", "device"]
     said, warned = (remark.text for remark in context.remarks)
     assert said.startswith("cut 1 (after a), 2 (after b), on device, server, device: latency ")
-    assert warned.startswith("a segment between two cuts counts as the difference of what was measured")
+    assert warned.startswith(
+        "a segment between two cuts counts as the difference of what was measured"
+    )
     single = replace(choose, pattern="single").choose(parse_model(TEXT), Context())
     assert warned not in single.notes
 
@@ -290,8 +327,13 @@ def test_jointdnn_takes_blocks_as_they_were_measured(tmp_path: Path):
     options = {"server": str(tmp_path / "far.json"), "link": "wifi,rtt=0ms", "pattern": "any"}
     joint = ChooseCut(device=write(tmp_path, near), rule="jointdnn", **options)  # pyright: ignore[reportArgumentType]
     choice = joint.choose(parse_model(TEXT), Context())
-    assert (choice.places, [cut.id for cut in choice.cuts]) == (("device", "server", "device"), ["1", "2"])
-    sent = link_ns(np.array([2000]), link("wifi").up_bit_s) + link_ns(np.array([40]), link("wifi").down_bit_s)
+    assert (choice.places, [cut.id for cut in choice.cuts]) == (
+        ("device", "server", "device"),
+        ["1", "2"],
+    )
+    sent = link_ns(np.array([2000]), link("wifi").up_bit_s) + link_ns(
+        np.array([40]), link("wifi").down_bit_s
+    )
     assert choice.value == 1 + 5 + 1 + sent
     summed = replace(joint, rule="collabdnn").choose(parse_model(TEXT), Context())
     assert summed.value > 10**9, "sums of differences know nothing of the middle alone"
@@ -320,7 +362,10 @@ def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path
         ({"rule": "ushakov"}, "needs the limits memory, device and bytes"),
         ({"rule": "dads", "limit": ("memory=1MB",)}, "rule dads has no limits"),
         ({"rule": "jointdnn", "limit": ("memory=1MB",)}, "rule jointdnn has no limit 'memory'"),
-        ({"rule": "jointdnn", "limit": ("server=1s", "latency=1ns")}, "limit latency=1 ns cannot be met: every cut"),
+        (
+            {"rule": "jointdnn", "limit": ("server=1s", "latency=1ns")},
+            "limit latency=1 ns cannot be met: every cut",
+        ),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], text: str):
@@ -335,9 +380,14 @@ def test_a_cut_of_ushakovs_rule_that_breaks_a_limit_is_refused(tmp_path: Path):
     choose = ChooseCut(device=write(tmp_path, profile()), rule="ushakov", limit=limits)
     choice = choose.choose(model, context)
     assert (choice.cuts, choice.notes) == ((), ("rule ushakov: j=1 k=3 q=2 g=1",))
-    with pytest.raises(PlanError, match=r"g=1, and level 1 breaks bytes=100 B; loosen a limit, or take rule exact"):
+    with pytest.raises(
+        PlanError, match=r"g=1, and level 1 breaks bytes=100 B; loosen a limit, or take rule exact"
+    ):
         choose.run(model, context)
-    with pytest.raises(PlanError, match="g=0, and not even the first level keeps memory=1 B and device=1 ns; loosen"):
+    with pytest.raises(
+        PlanError,
+        match="g=0, and not even the first level keeps memory=1 B and device=1 ns; loosen",
+    ):
         replace(choose, limit=("memory=1B", "device=1ns", "bytes=1MB")).run(model, context)
     loose = replace(choose, limit=("memory=1kB", "device=1s", "bytes=100B"))
     assert [cut.id for cut in loose.choose(model, context).cuts] == ["2"]
@@ -351,7 +401,10 @@ def test_a_plan_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[st
     units, *lines = capsys.readouterr().out.splitlines()
     rows = lines[: lines.index(next(line for line in lines if "server, coded" in line)) + 1]
     assert units == "times in ms, sent in kB, memory in kB, energy in mJ; ! over a limit"
-    assert " ".join(rows[0].split()) == "cut latency device code up server down message sent memory energy after"
+    assert (
+        " ".join(rows[0].split())
+        == "cut latency device code up server down message sent memory energy after"
+    )
     assert {row.split()[1] for row in rows if "!" in row} == {"!"}
     assert main(["plan", str(model), "--link", "lte"]) == 0
     _, head, *rows = capsys.readouterr().out.splitlines()
@@ -367,7 +420,9 @@ def test_limits_have_units():
     }
 
 
-def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_profile_then_plan_then_compile(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """A measured profile drives a plan; the bundle says what was chosen and why."""
     measured_ = tmp_path / "measured.json"
     assert main(["profile", str(small), "-o", str(measured_), "--runs", "3"]) == 0
@@ -375,7 +430,10 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
     assert len(found.stretches) == len(found.cuts) + 1
     assert len(found.prefixes) == len(found.suffixes) == len(found.cuts)
     assert all(load.wall_ns > 0 for load in (*found.stretches, *found.prefixes, *found.suffixes))
-    assert {coding.codec for codings in found.tensors.values() for coding in codings} == {"raw", "zstandard"}
+    assert {coding.codec for codings in found.tensors.values() for coding in codings} == {
+        "raw",
+        "zstandard",
+    }
     assert found.message.exchange_ns > 10_000
     assert 50 < found.message.up_bytes < 2_000
     assert 50 < found.message.down_bytes < 2_000
@@ -383,7 +441,9 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
     options = ["--device", f"{measured_},slowdown=500", "--link", "4g"]
     assert main(["plan", str(small), *options, "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
-    assert planned["value"] == min(row["value"] for row in planned["ranked"] if row["cut"].isdigit())
+    assert planned["value"] == min(
+        row["value"] for row in planned["ranked"] if row["cut"].isdigit()
+    )
     assert main(["compile", str(small), "-o", str(tmp_path / "bundle"), *options]) == 0
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert manifest["choice"]["cuts"]
@@ -394,7 +454,9 @@ def test_profile_then_plan_then_compile(small: Path, tmp_path: Path, capsys: pyt
 def test_a_picture_is_the_baseline_to_beat(tmp_path: Path):
     """The input as JPEG prices the third baseline, and nothing else."""
     seen = profile(previews={"x": (MeasuredTransfer("jpeg-q95", 10, 1, 1),)})
-    choice = ChooseCut(device=f"{write(tmp_path, seen)},slowdown=1000", link="4g").choose(parse_model(TEXT), Context())
+    choice = ChooseCut(device=f"{write(tmp_path, seen)},slowdown=1000", link="4g").choose(
+        parse_model(TEXT), Context()
+    )
     values = {baseline.name: baseline.costs for baseline in choice.baselines}
     assert values["server only, compressed input"].switches[0].codec == "jpeg-q95"
     assert values["server only, raw input"].metrics["bytes"] == 4_000 + 20
@@ -417,7 +479,9 @@ def test_rates_learned_from_a_model_price_its_parts():
     """Times that follow the model exactly are learned exactly."""
     plan_ = schedule(parse_model(TEXT).entry)
     parts = chains(find_cuts(plan_))[0]
-    moved = [sum(moved_bytes(node) for node in plan_.nodes[start:stop]) for start, stop in parts.bounds]
+    moved = [
+        sum(moved_bytes(node) for node in plan_.nodes[start:stop]) for start, stop in parts.bounds
+    ]
     times = tuple(load(2 * size) for size in moved)
     found = fit(parts, lambda node: 0, profile(stretches=times))
     assert found.costs["bytes"] == pytest.approx(2)
@@ -431,14 +495,35 @@ def test_this_machine_is_what_was_fitted(
     monkeypatch.chdir(tmp_path)
     assert main(["plan", str(small), "--device", "this-machine"]) == 2
     assert "measure it: irsplit profile MODEL" in capsys.readouterr().err
-    words = ["profile", str(small), "-o", "p.json", "--quick", "--runs", "3", "--fit", "this-machine.toml"]
+    words = [
+        "profile",
+        str(small),
+        "-o",
+        "p.json",
+        "--quick",
+        "--runs",
+        "3",
+        "--fit",
+        "this-machine.toml",
+    ]
     assert main(words) == 0
     assert "rates learned from 3 parts" in capsys.readouterr().out
     assert main(["plan", str(small), "--device", "this-machine", "--link", "4g"]) == 0
 
 
-def test_impossible_limits_exit_with_2(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    words = ["compile", str(small), "-o", str(tmp_path / "b"), "--device", "pixel-2", "--limit", "latency=1ns"]
+def test_impossible_limits_exit_with_2(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = [
+        "compile",
+        str(small),
+        "-o",
+        str(tmp_path / "b"),
+        "--device",
+        "pixel-2",
+        "--limit",
+        "latency=1ns",
+    ]
     assert main(words) == 2
     assert "limit latency=1 ns cannot be met" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
@@ -455,4 +540,6 @@ def test_a_plan_without_an_allowed_split_still_tells_what_it_knows(
     choice = json.loads(told.out)
     assert choice["cuts"] == []
     assert [row["cut"] for row in choice["ranked"] if row["allowed"]] == ["server only"]
-    assert told.err.startswith("error: no split is allowed: no cut keeps memory=1 B; loosen a limit")
+    assert told.err.startswith(
+        "error: no split is allowed: no cut keeps memory=1 B; loosen a limit"
+    )

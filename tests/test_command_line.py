@@ -53,7 +53,9 @@ def test_the_main_job(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert entries(tmp_path) == ["bundle", "out.npz"]
 
 
-def test_extracted_signature_is_a_model_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_extracted_signature_is_a_model_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, alone = tmp_path / "two.tflite", tmp_path / "alone.tflite"
     sketch = Sketch()
     for name in ("encode", "decode"):
@@ -63,18 +65,34 @@ def test_extracted_signature_is_a_model_of_its_own(tmp_path: Path, capsys: pytes
     assert irsplit("extract", source, "decode", "-o", alone) == 0
     assert capsys.readouterr().out.startswith(f"{alone}  ")
     assert irsplit("cuts", alone, "--json") == 0
-    assert [cut["tensors"][0]["name"] for cut in json.loads(capsys.readouterr().out)] == ["decode_near"]
+    assert [cut["tensors"][0]["name"] for cut in json.loads(capsys.readouterr().out)] == [
+        "decode_near"
+    ]
     assert irsplit("compile", alone, "-o", tmp_path / "bundle", "--cut", "decode_near") == 0
     assert irsplit("verify", tmp_path / "bundle") == 0
     capsys.readouterr()
-    assert "known: encode, decode" in refused(capsys, "extract", source, "train", "-o", tmp_path / "none.tflite")
-    assert "an ONNX model has one graph" in refused(capsys, "extract", EXAMPLE / "digits.onnx", "x", "-o", alone)
+    assert "known: encode, decode" in refused(
+        capsys, "extract", source, "train", "-o", tmp_path / "none.tflite"
+    )
+    assert "an ONNX model has one graph" in refused(
+        capsys, "extract", EXAMPLE / "digits.onnx", "x", "-o", alone
+    )
 
 
 def test_cuts_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert irsplit("cuts", EXAMPLE / "digits.onnx", "--json") == 0
     cuts = json.loads(capsys.readouterr().out)
-    keys = {"id", "after", "legal", "kind", "reason", "forwards", "early_outputs", "tensors", "bytes"}
+    keys = {
+        "id",
+        "after",
+        "legal",
+        "kind",
+        "reason",
+        "forwards",
+        "early_outputs",
+        "tensors",
+        "bytes",
+    }
     assert all(keys | {"device_weight_bytes", "device_macs_share"} <= set(cut) for cut in cuts)
     strict = [cut["tensors"][0]["name"] for cut in cuts if cut["kind"] == "strict"]
     assert "bottleneck/relu" in strict
@@ -117,7 +135,9 @@ def test_three_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "bit-equal" in capsys.readouterr().out
 
 
-def test_int8_needs_calibration_and_keeps_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_int8_needs_calibration_and_keeps_the_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle", "--boundary", "int8")
     assert "no calibration data for %bottleneck/relu" in refused(capsys, *words)
     assert entries(tmp_path) == []
@@ -132,9 +152,13 @@ def test_int8_needs_calibration_and_keeps_the_answer(tmp_path: Path, capsys: pyt
     assert outcome["exact"][0]["agreement"] == 1.0
 
 
-def test_an_integer_boundary_in_coarser_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_integer_boundary_in_coarser_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--cut", "down/relu", "--boundary", "int4", "--calibration", EXAMPLE / "pictures")
-    assert irsplit("compile", EXAMPLE / "digits_int8.tflite", "-o", tmp_path / "bundle", *words) == 0
+    assert (
+        irsplit("compile", EXAMPLE / "digits_int8.tflite", "-o", tmp_path / "bundle", *words) == 0
+    )
     assert irsplit("verify", tmp_path / "bundle", "--inputs", EXAMPLE / "pictures") == 0
     assert "quantized" in capsys.readouterr().out
     assert irsplit("inspect", tmp_path / "bundle") == 0
@@ -162,7 +186,9 @@ def test_the_same_bytes_from_two_places(tmp_path: Path) -> None:
 def test_what_cannot_be_compiled(
     words: Sequence[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in refused(capsys, "compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle", *words)
+    assert said in refused(
+        capsys, "compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle", *words
+    )
     assert entries(tmp_path) == []
 
 
@@ -175,14 +201,20 @@ def test_files_that_are_no_models(tmp_path: Path, capsys: pytest.CaptureFixture[
         (tmp_path / f"empty.{suffix}").write_bytes(b"")
     (tmp_path / "model.pb").write_bytes(b"x")
     for path in (*sorted(tmp_path.iterdir()), tmp_path / "missing.onnx", tmp_path):
-        for command in (("cuts", path), ("inspect", path), ("compile", path, "-o", tmp_path / "bundle")):
+        for command in (
+            ("cuts", path),
+            ("inspect", path),
+            ("compile", path, "-o", tmp_path / "bundle"),
+        ):
             if command[0] == "inspect" and path == tmp_path:
                 continue
             assert str(path) in refused(capsys, *command)
     assert not (tmp_path / "bundle").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="root may write everywhere but /proc")
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not Path("/proc").exists(), reason="root may write everywhere but /proc"
+)
 def test_folders_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "notes").mkdir()
@@ -195,7 +227,9 @@ def test_folders_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert entries(tmp_path / "notes") == ["todo"]
 
 
-def test_a_failed_compile_leaves_the_older_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_compile_leaves_the_older_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle")
     assert irsplit(*words) == 0
     before = (tmp_path / "bundle" / "manifest.json").read_bytes()
@@ -234,7 +268,9 @@ def test_inputs_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ):
         assert said in refused(capsys, "run", bundle, "--input", f"image={tmp_path / file}")
     assert "input 'image' is missing" in refused(capsys, "run", bundle)
-    assert "give NAME=FILE with one of the inputs image" in refused(capsys, "run", bundle, "--input", "picture=x.png")
+    assert "give NAME=FILE with one of the inputs image" in refused(
+        capsys, "run", bundle, "--input", "picture=x.png"
+    )
 
 
 @pytest.mark.parametrize("model", corpus.cases(corpus.load("hostile")))
@@ -246,11 +282,24 @@ def test_hostile_models_are_refused_or_carried(model: corpus.CorpusModel, tmp_pa
         assert done.returncode in (0, 2), done.stderr
         assert "Traceback" not in done.stderr
         if done.returncode == 2:
-            assert done.stderr.splitlines()[-1].startswith("error: ")  # the line before may say what the engine thinks
+            assert done.stderr.splitlines()[-1].startswith(
+                "error: "
+            )  # the line before may say what the engine thinks
             assert not (tmp_path / "bundle").exists()
 
 
-HEAVY = {"PIL", "ai_edge_litert", "flatbuffers", "numpy", "onnx", "onnxruntime", "rich", "scipy", "tflite", "zstandard"}
+HEAVY = {
+    "PIL",
+    "ai_edge_litert",
+    "flatbuffers",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "rich",
+    "scipy",
+    "tflite",
+    "zstandard",
+}
 
 
 @pytest.mark.parametrize(
@@ -279,14 +328,18 @@ def test_a_split_loads_little(tmp_path: Path) -> None:
     """Reading, finding cuts, partition and writing, without commands and bundles: no library, and of Python's own
     nothing that waits for an engine or looks for plugins."""
     shutil.copy(EXAMPLE / "digits.onnx", tmp_path)
-    modules = loaded("from onnx_split import main; main()", "digits.onnx . bottleneck/relu", tmp_path)
+    modules = loaded(
+        "from onnx_split import main; main()", "digits.onnx . bottleneck/relu", tmp_path
+    )
     assert not HEAVY & modules
     assert not {"email", "importlib.metadata", "shutil", "subprocess", "tempfile"} & modules
 
 
 def save_typed(folder: Path) -> None:
     """digits.onnx with all its types inside, as typed.onnx."""
-    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(EXAMPLE / "digits.onnx")), folder / "typed.onnx")
+    onnx.save(
+        onnx.shape_inference.infer_shapes(onnx.load(EXAMPLE / "digits.onnx")), folder / "typed.onnx"
+    )
 
 
 def loaded(code: str, words: str, folder: Path) -> set[str]:
@@ -294,11 +347,15 @@ def loaded(code: str, words: str, folder: Path) -> set[str]:
     probe = f"import sys\ntry: {code}\nfinally: print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", probe, *words.split()]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent / "benchmarks")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
     return set(done.stderr.splitlines()[-1].split())
 
 
-def test_the_default_cut_may_leave_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_cut_may_leave_nothing_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = EXAMPLE / "digits.onnx"
     assert irsplit("compile", weights, "-o", tmp_path / "early") == 0
     assert "multiply-accumulates" not in capsys.readouterr().err
@@ -307,7 +364,10 @@ def test_the_default_cut_may_leave_nothing_to_do(tmp_path: Path, capsys: pytest.
     model.graph.output[0].name = "shares"
     onnx.save(model, tmp_path / "classifier.onnx")
     assert irsplit("compile", tmp_path / "classifier.onnx", "-o", tmp_path / "late") == 0
-    assert "100.0 % of the multiply-accumulates come before it; choose another" in capsys.readouterr().err
+    assert (
+        "100.0 % of the multiply-accumulates come before it; choose another"
+        in capsys.readouterr().err
+    )
 
 
 def test_passes_on_ir_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,7 +384,12 @@ def test_passes_on_ir_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_pipeline_stands_for_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle", "--pipeline")
-    assert "leaves the model whole; put partition{cut=ID} into it" in refused(capsys, *words, "remove-unused")
+    assert "leaves the model whole; put partition{cut=ID} into it" in refused(
+        capsys, *words, "remove-unused"
+    )
     assert "--cut would too" in refused(capsys, *words, "partition{cut=4}", "--cut", "4")
-    assert irsplit(*words, "partition{cut=4},remove-unused,prune-buffers,check-boundary", "--json") == 0
+    assert (
+        irsplit(*words, "partition{cut=4},remove-unused,prune-buffers,check-boundary", "--json")
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["boundaries"][0]["codec"] == ["raw"]

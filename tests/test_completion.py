@@ -43,8 +43,13 @@ def test_bash(scripts: Path, tmp_path: Path) -> None:
     assert offered(scripts, tmp_path, "irsplit", "") == set(COMMANDS)
     assert offered(scripts, tmp_path, "irsplit", "compile", "--li") == {"--link", "--limit"}
     assert offered(scripts, tmp_path, "irsplit", "cuts", "mo") == {"model.onnx"}
-    assert offered(scripts, tmp_path, "irsplit", "plan", "model.onnx", "--device", "pixel") == {"pixel-2", "pixel-xl"}
-    assert offered(scripts, tmp_path, "irsplit", "plan", "model.onnx", "--objective", "") == set(OBJECTIVES)
+    assert offered(scripts, tmp_path, "irsplit", "plan", "model.onnx", "--device", "pixel") == {
+        "pixel-2",
+        "pixel-xl",
+    }
+    assert offered(scripts, tmp_path, "irsplit", "plan", "model.onnx", "--objective", "") == set(
+        OBJECTIVES
+    )
     assert offered(scripts, tmp_path, "irsplit", "export", "bundle", "--to", "t") == {"triton"}
 
 

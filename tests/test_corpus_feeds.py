@@ -42,7 +42,9 @@ def test_plain_engine_runs_all_but_what_needs_the_delegate(model: CorpusModel):
         with pytest.raises(RuntimeError, match="unresolved custom op"):
             open_model(model.path)
         return
-    plain, optimized = (run_model(model.path, corpus.feeds(model)[0], optimized=choice) for choice in (False, True))
+    plain, optimized = (
+        run_model(model.path, corpus.feeds(model)[0], optimized=choice) for choice in (False, True)
+    )
     assert [np.shape(output) for output in plain] == [np.shape(output) for output in optimized]
 
 

@@ -11,7 +11,9 @@ from irsplit.ir import Graph, Model, Node
 from irsplit.passes import Cut, find_cuts
 from irsplit.passes.analysis import schedule
 
-MANY = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+MANY = settings(
+    max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 
 
 def positions(graph: Graph, max_tensors: int) -> list[tuple[Cut, Sides, Brute]]:
@@ -23,14 +25,18 @@ def positions(graph: Graph, max_tensors: int) -> list[tuple[Cut, Sides, Brute]]:
     found: list[tuple[Cut, Sides, Brute]] = []
     for cut in cuts:
         near = frozenset(cut.order.nodes[: cut.position])
-        assert all(brute.waits_for(node) <= near for node in near), "the schedule is no topological order"
+        assert all(brute.waits_for(node) <= near for node in near), (
+            "the schedule is no topological order"
+        )
         found.append((cut, brute.sides(near), brute))
     return found
 
 
 @given(models(SMALL), st.integers(1, 3))
 @settings(MANY, max_examples=300)
-def test_verdict_reason_and_kind_are_those_of_the_definition(model: Model, max_tensors: int) -> None:
+def test_verdict_reason_and_kind_are_those_of_the_definition(
+    model: Model, max_tensors: int
+) -> None:
     for cut, sides, brute in positions(model.entry, max_tensors):
         check_verdict(cut, sides, max_tensors)
         check_reason(cut, sides, brute, max_tensors)
@@ -75,21 +81,27 @@ def test_strict_cuts_are_the_tensors_on_every_path(model: Model) -> None:
     brute = Brute(model.entry)
     assume(brute.nodes)
     expected = set.intersection(*brute.all_paths) - set(brute.fed) - brute.outputs
-    assert {value for cut, _, _ in cuts if cut.kind == "strict" for value in cut.tensors} == expected
+    assert {
+        value for cut, _, _ in cuts if cut.kind == "strict" for value in cut.tensors
+    } == expected
 
 
 @given(models(SMALL))
 @MANY
 def test_no_strict_cut_hides_behind_the_order(model: Model) -> None:
     brute = Brute(model.entry)
-    assume(brute.all_paths)  # where no output depends on an input, writers of states compete for the cut
+    assume(
+        brute.all_paths
+    )  # where no output depends on an input, writers of states compete for the cut
     strict = {
         value
         for sides in brute.down_sets
         if sides.legal(1) and not sides.forwards and not sides.early
         for value in sides.crossing
     }
-    assert strict == {value for cut in find_cuts(model.entry) if cut.kind == "strict" for value in cut.tensors}
+    assert strict == {
+        value for cut in find_cuts(model.entry) if cut.kind == "strict" for value in cut.tensors
+    }
 
 
 PENDING = re.compile(

@@ -28,7 +28,14 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.patch import apply_delta
-from irsplit.runtime.bundle.patch_format import CODINGS, WeightSpan, coded, packed, restored, unpacked
+from irsplit.runtime.bundle.patch_format import (
+    CODINGS,
+    WeightSpan,
+    coded,
+    packed,
+    restored,
+    unpacked,
+)
 
 TESTS = Path(__file__).parent
 MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -41,7 +48,9 @@ def retrained(path: Path, change: float, only: str = "") -> Path:
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and only in tensor.name:
-            moved = values * (1 + change * generator.standard_normal(values.shape).astype(np.float32))
+            moved = values * (
+                1 + change * generator.standard_normal(values.shape).astype(np.float32)
+            )
             tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))
     onnx.save(model, path)
     return path
@@ -64,13 +73,19 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def plain_patch_size(old: Path, new: Path) -> int:
     """What zstandard needs with the old files as its dictionaries."""
     files = [name for name in contents(new) if contents(new)[name] != contents(old).get(name)]
-    return sum(len(compress_against(contents(new)[name], contents(old).get(name, b""))) for name in files)
+    return sum(
+        len(compress_against(contents(new)[name], contents(old).get(name, b""))) for name in files
+    )
 
 
 def test_patched_bundle_is_the_new_one_byte_for_byte(old, new, tmp_path):
@@ -94,7 +109,9 @@ def test_whole_build_as_a_patch_against_nothing(new, tmp_path):
     report = write_delta(None, new, tmp_path / "patch", "device")
     assert report.unchanged_files == 0
     apply_delta(None, tmp_path / "patch", tmp_path / "applied")
-    assert contents(tmp_path / "applied") == {n: d for n, d in contents(new).items() if not n.startswith("server/")}
+    assert contents(tmp_path / "applied") == {
+        n: d for n, d in contents(new).items() if not n.startswith("server/")
+    }
 
 
 def test_patch_wants_an_old_bundle(old, new, tmp_path):
@@ -131,7 +148,9 @@ def test_weights_beside_the_model_are_coded_against_the_old_ones(tmp_path):
     models = [MODEL, retrained(tmp_path / "source" / "digits.onnx", 1e-3)]
     bundles = [tmp_path / "old", tmp_path / "new"]
     for model, folder in zip(models, bundles, strict=True):
-        irsplit.compile_model(model, folder, ["bottleneck/relu"], options=WriteOptions(external_over=1))
+        irsplit.compile_model(
+            model, folder, ["bottleneck/relu"], options=WriteOptions(external_over=1)
+        )
     assert "server/model.onnx.data" in contents(bundles[1])
     report = write_delta(*bundles, tmp_path / "patch")
     apply_delta(bundles[0], tmp_path / "patch", tmp_path / "applied")
@@ -147,7 +166,9 @@ def test_one_side_alone(old, new, tmp_path):
             (device / name).parent.mkdir(parents=True, exist_ok=True)
             (device / name).write_bytes(data)
     apply_delta(device, tmp_path / "patch", device)
-    assert contents(device) == {name: data for name, data in contents(new).items() if not name.startswith("server/")}
+    assert contents(device) == {
+        name: data for name, data in contents(new).items() if not name.startswith("server/")
+    }
 
 
 def test_commands(old, new, tmp_path, capsys):
@@ -168,7 +189,9 @@ def test_damaged_patches_are_refused_and_leave_nothing(old, new, tmp_path):
     write_delta(old, new, tmp_path / "patch")
     data = (tmp_path / "patch").read_bytes()
     for index in [*range(48), *range(48, len(data), 997)]:
-        (tmp_path / "damaged").write_bytes(data[:index] + bytes([data[index] ^ 4]) + data[index + 1 :])
+        (tmp_path / "damaged").write_bytes(
+            data[:index] + bytes([data[index] ^ 4]) + data[index + 1 :]
+        )
         with pytest.raises(BundleError):
             apply_delta(old, tmp_path / "damaged", tmp_path / "applied")
         (tmp_path / "damaged").write_bytes(data[:index])
@@ -201,9 +224,13 @@ def test_killed_at_every_write_of_apply(old, new, tmp_path):
     for number in range(1, 40):
         shutil.copytree(old, tmp_path / f"run{number}" / "bundle")
     command = [sys.executable, TESTS / "dying.py", "test_delta:update", f"{tmp_path}/run{{}}", "{}"]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        command, cwd=TESTS, capture_output=True, text=True, timeout=900, check=False
+    )
     assert done.returncode == 0, done.stderr
-    found = [contents(tmp_path / f"run{line.split()[0]}" / "bundle") for line in done.stdout.splitlines()]
+    found = [
+        contents(tmp_path / f"run{line.split()[0]}" / "bundle") for line in done.stdout.splitlines()
+    ]
     assert len(found) > 8
     assert all(bundle in (contents(old), contents(new)) for bundle in found)
     assert found[0] == contents(old)
@@ -238,7 +265,11 @@ def test_patch_of_an_earlier_release_is_refused_by_its_version(old, tmp_path):
 
 def test_memory_does_not_grow_with_the_files(tmp_path, monkeypatch):
     """Blocks of 64 kB against weights of 4 MB, some changed, some new: both ways hold a few blocks at a time."""
-    for module in (irsplit.compilation.delta, irsplit.runtime.bundle.patch, irsplit.runtime.bundle.patch_format):
+    for module in (
+        irsplit.compilation.delta,
+        irsplit.runtime.bundle.patch,
+        irsplit.runtime.bundle.patch_format,
+    ):
         monkeypatch.setattr(module, "BLOCK", 1 << 16)
         monkeypatch.setattr(module, "REST_BLOCK", 1 << 16)
     monkeypatch.setattr(irsplit.runtime.bundle.patch_format, "REST_AROUND", 1 << 15)
@@ -246,8 +277,12 @@ def test_memory_does_not_grow_with_the_files(tmp_path, monkeypatch):
         (tmp_path / "source" / name).mkdir(parents=True)
         model = layers(tmp_path / "source" / name / "dense.onnx", seed)
         irsplit.compile_model(model, tmp_path / name, ["h1"], remember=False)
-    _, made = peak_bytes(lambda: write_delta(tmp_path / "old", tmp_path / "new", tmp_path / "patch"))
-    _, applied = peak_bytes(lambda: apply_delta(tmp_path / "old", tmp_path / "patch", tmp_path / "applied"))
+    _, made = peak_bytes(
+        lambda: write_delta(tmp_path / "old", tmp_path / "new", tmp_path / "patch")
+    )
+    _, applied = peak_bytes(
+        lambda: apply_delta(tmp_path / "old", tmp_path / "patch", tmp_path / "applied")
+    )
     assert contents(tmp_path / "applied") == contents(tmp_path / "new")
     assert max(made, applied) < 3 << 20
 
@@ -257,11 +292,24 @@ def layers(path: Path, seed: int) -> Path:
     base = np.random.default_rng(0).standard_normal((3, 1024, 1024), np.float32)
     base[1] *= 1 + 1e-4 * seed
     names = ["w0", "w1", f"w2-{seed}"]
-    weights = [numpy_helper.from_array(values, name) for values, name in zip(base, names, strict=True)]
-    nodes = [onnx.helper.make_node("MatMul", [f"h{i}", name], [f"h{i + 1}"]) for i, name in enumerate(names)]
-    edges = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1024]) for name in ("h0", "h3")]
+    weights = [
+        numpy_helper.from_array(values, name) for values, name in zip(base, names, strict=True)
+    ]
+    nodes = [
+        onnx.helper.make_node("MatMul", [f"h{i}", name], [f"h{i + 1}"])
+        for i, name in enumerate(names)
+    ]
+    edges = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1024])
+        for name in ("h0", "h3")
+    ]
     graph = onnx.helper.make_graph(nodes, "dense", edges[:1], edges[1:], weights)
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+        ),
+        path,
+    )
     return path
 
 
@@ -278,7 +326,9 @@ def test_a_packed_side_can_be_patched(old, new, tmp_path):
     device, _ = pack_bundle(old, tmp_path)
     write_delta(old, new, tmp_path / "patch", "device")
     apply_delta(device, tmp_path / "patch", tmp_path / "applied")
-    assert contents(tmp_path / "applied") == {n: d for n, d in contents(new).items() if not n.startswith("server/")}
+    assert contents(tmp_path / "applied") == {
+        n: d for n, d in contents(new).items() if not n.startswith("server/")
+    }
 
 
 def test_a_patched_side_can_be_packed_and_is_the_packed_new_one(old, new, tmp_path):
@@ -290,7 +340,10 @@ def test_a_patched_side_can_be_packed_and_is_the_packed_new_one(old, new, tmp_pa
         apply_delta(old, tmp_path / "both", device)
     apply_delta(device, tmp_path / "patch", device)
     assert device.read_bytes() == packed.read_bytes()
-    assert sorted(path.name for path in device.parent.iterdir()) == ["digits.device.irsb", "digits.server.irsb"]
+    assert sorted(path.name for path in device.parent.iterdir()) == [
+        "digits.device.irsb",
+        "digits.server.irsb",
+    ]
 
 
 def update_packed(folder: str) -> None:
@@ -306,10 +359,21 @@ def test_killed_at_every_write_of_apply_to_a_packed_side(old, new, tmp_path):
     for number in range(1, 40):
         (tmp_path / f"run{number}").mkdir()
         shutil.copy(device, tmp_path / f"run{number}" / "side.irsb")
-    command = [sys.executable, TESTS / "dying.py", "test_delta:update_packed", f"{tmp_path}/run{{}}", "{}"]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=300, check=False)
+    command = [
+        sys.executable,
+        TESTS / "dying.py",
+        "test_delta:update_packed",
+        f"{tmp_path}/run{{}}",
+        "{}",
+    ]
+    done = subprocess.run(
+        command, cwd=TESTS, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
-    found = [(tmp_path / f"run{line.split()[0]}" / "side.irsb").read_bytes() for line in done.stdout.splitlines()]
+    found = [
+        (tmp_path / f"run{line.split()[0]}" / "side.irsb").read_bytes()
+        for line in done.stdout.splitlines()
+    ]
     assert len(found) > 8
     assert set(found) == {device.read_bytes(), packed.read_bytes()}
     assert (found[0], found[-1]) == (device.read_bytes(), packed.read_bytes())

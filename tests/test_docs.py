@@ -16,7 +16,9 @@ from irsplit.cli import main
 from irsplit.commands.registry import COMMANDS, module_of
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+PAGES = sorted(
+    [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")]
+)
 SHOWN = ("text", "json", "yaml", "c", "cmake", "irs", "toml", "ninja", "make")
 """Languages of blocks that are there to be read."""
 
@@ -34,8 +36,21 @@ def label(page: Path) -> str:
 
 def checkout(folder: Path) -> dict[str, str]:
     """Make `folder` look like the repository's root with irsplit installed; the environment to run in."""
-    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__", "build"))
-    for name in ("Makefile", "benchmarks", "docs", "irsplit", "passes", "pyproject.toml", "runtime", "tests"):
+    shutil.copytree(
+        ROOT / "examples",
+        folder / "examples",
+        ignore=shutil.ignore_patterns("__pycache__", "build"),
+    )
+    for name in (
+        "Makefile",
+        "benchmarks",
+        "docs",
+        "irsplit",
+        "passes",
+        "pyproject.toml",
+        "runtime",
+        "tests",
+    ):
         (folder / name).symlink_to(ROOT / name)
     programs, site = folder / "bin", folder / "site-packages"
     programs.mkdir()
@@ -43,9 +58,20 @@ def checkout(folder: Path) -> dict[str, str]:
     snippets.shim(programs, "python", sys.executable)
     snippets.shim(programs, "pip", sys.executable, "-m", "pip")
     # The environment is the one that the tests run in: nothing is set up again.
-    snippets.shim(programs, "make", shutil.which("make") or "make", "-o", "setup", f"BIN={Path(sys.executable).parent}")
+    snippets.shim(
+        programs,
+        "make",
+        shutil.which("make") or "make",
+        "-o",
+        "setup",
+        f"BIN={Path(sys.executable).parent}",
+    )
     # A make that runs the tests tells those below it that they are not the first, and they say so.
-    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    outside = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
     return outside | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)]),
@@ -57,7 +83,9 @@ def checkout(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.runs for b in snippets.blocks(page))], ids=label)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.runs for b in snippets.blocks(page))], ids=label
+)
 def test_snippets_run(page: Path, tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "tests" / "snippets.py", page]
     with subprocess.Popen(
@@ -110,7 +138,9 @@ def test_examples_of_help_run(name: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_block_runs_or_is_there_to_be_read() -> None:
     for page in PAGES:
         for block in snippets.blocks(page):
-            assert block.language in (*snippets.RUN, *SHOWN), f"{page.name}, line {block.line}: {block.language}"
+            assert block.language in (*snippets.RUN, *SHOWN), (
+                f"{page.name}, line {block.line}: {block.language}"
+            )
 
 
 def test_no_command_hides_in_an_indented_block() -> None:
@@ -120,4 +150,6 @@ def test_no_command_hides_in_an_indented_block() -> None:
         for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
             fenced ^= line.startswith("```")
             hidden = not fenced and line.startswith("    ") and line.strip().startswith(commands)
-            assert not hidden, f"{page.name}, line {number}: put it into a fenced block, which is run"
+            assert not hidden, (
+                f"{page.name}, line {number}: put it into a fenced block, which is run"
+            )

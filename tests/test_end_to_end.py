@@ -13,7 +13,11 @@ def runner(*seconds: float) -> Callable[[], float]:
 
 
 def test_the_best_median_counts_without_the_first_run():
-    runs = {"cold": runner(9.0, 1.0), "spiky": runner(0.9, 1.1, 0.9, 1.1, 0.9, 1.1), "late": runner(1.2)}
+    runs = {
+        "cold": runner(9.0, 1.0),
+        "spiky": runner(0.9, 1.1, 0.9, 1.1, 0.9, 1.1),
+        "late": runner(1.2),
+    }
     assert race(runs, dict.fromkeys(runs, 0.5), 5, ()) == {"cold": 1.0, "spiky": 1.1, "late": 1.2}
 
 
@@ -23,7 +27,10 @@ def test_who_needs_longer_than_the_best_has_taken_is_not_run():
     def watched(name: str, seconds: float) -> Callable[[], float]:
         return lambda: (ran.append(name), seconds)[1]
 
-    runs = {name: watched(name, seconds) for name, seconds in {"near": 1.0, "far": 3.0, "planned": 4.0}.items()}
+    runs = {
+        name: watched(name, seconds)
+        for name, seconds in {"near": 1.0, "far": 3.0, "planned": 4.0}.items()
+    }
     found = race(runs, {"near": 0.5, "far": 2.0, "planned": 3.0}, 3, ("planned",))
     assert found == {"near": 1.0, "planned": 4.0}
     assert "far" not in ran
@@ -31,4 +38,8 @@ def test_who_needs_longer_than_the_best_has_taken_is_not_run():
 
 def test_the_slow_drop_out_unless_they_stay_always():
     runs = {"best": runner(1.0), "close": runner(1.1), "slow": runner(2.0), "planned": runner(2.5)}
-    assert race(runs, dict.fromkeys(runs, 0.0), 4, ("planned",)) == {"best": 1.0, "close": 1.1, "planned": 2.5}
+    assert race(runs, dict.fromkeys(runs, 0.0), 4, ("planned",)) == {
+        "best": 1.0,
+        "close": 1.1,
+        "planned": 2.5,
+    }

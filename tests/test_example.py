@@ -85,7 +85,9 @@ def test_export_of_the_committed_weights_gives_the_committed_files(parameters):
         calibration = model_input(samples["images"])
     assert onnx_bytes(parameters) == (FOLDER / "digits.onnx").read_bytes()
     assert tflite_bytes(parameters) == (FOLDER / "digits.tflite").read_bytes()
-    assert tflite_int8_bytes(parameters, calibration) == (FOLDER / "digits_int8.tflite").read_bytes()
+    assert (
+        tflite_int8_bytes(parameters, calibration) == (FOLDER / "digits_int8.tflite").read_bytes()
+    )
 
 
 def test_committed_images_are_the_ones_the_training_never_saw():
@@ -106,10 +108,16 @@ def test_layers_have_readable_names_shared_by_both_formats():
     assert all(node.name for node in graph.node)
     onnx_tensors = {"image", *(name for node in graph.node for name in node.output)}
     layers = {layer.name for layer in LAYERS}
-    assert {name.split("/")[0] for name in onnx_tensors} == layers - {"head"} | {"image", "flatten", "logits"}
+    assert {name.split("/")[0] for name in onnx_tensors} == layers - {"head"} | {
+        "image",
+        "flatten",
+        "logits",
+    }
     for name in ("digits.tflite", "digits_int8.tflite"):
         subgraph = read_tflite(name).Subgraphs(0)
-        produced = {subgraph.Operators(index).Outputs(0) for index in range(subgraph.OperatorsLength())}
+        produced = {
+            subgraph.Operators(index).Outputs(0) for index in range(subgraph.OperatorsLength())
+        }
         assert {subgraph.Tensors(tensor).Name().decode() for tensor in produced} <= onnx_tensors
 
 
@@ -138,10 +146,14 @@ def test_gradients_match_finite_differences():
     assert gradients.keys() == point.keys()
     for name, gradient in gradients.items():
         place = tuple(generator.integers(0, gradient.shape))
-        assert gradient[place] == pytest.approx(slope(point, name, place, images, labels), rel=1e-3, abs=1e-7), name
+        assert gradient[place] == pytest.approx(
+            slope(point, name, place, images, labels), rel=1e-3, abs=1e-7
+        ), name
 
 
-def slope(point: dict, name: str, place: tuple[int, ...], images: NDArray, labels: NDArray) -> float:
+def slope(
+    point: dict, name: str, place: tuple[int, ...], images: NDArray, labels: NDArray
+) -> float:
     """Central difference of the loss along one parameter."""
     step = 1e-6
     losses = []

@@ -4,7 +4,16 @@ import shutil
 
 import pytest
 
-from benchmarks.footprint import CODINGS, CORTEX_M4, PAGE, USES, buffers, call_graph, deepest, footprints
+from benchmarks.footprint import (
+    CODINGS,
+    CORTEX_M4,
+    PAGE,
+    USES,
+    buffers,
+    call_graph,
+    deepest,
+    footprints,
+)
 
 GRAPH = """
 node: { title: "top" label: "top\\na.c:1:1\\n16 bytes (static)" }
@@ -19,7 +28,11 @@ edge: { sourcename: "left" targetname: "memcpy" }
 
 
 def rows(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line[:1] == "|"
+    ]
 
 
 def test_the_deepest_path() -> None:
@@ -31,9 +44,18 @@ def test_the_deepest_path() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('edge: { sourcename: "left" targetname: "top" label: "a.c:7:1" }', "recursion: top > (right > )?left > top"),
-        ('node: { title: "array" label: "array\\na.c:8:1\\n8 bytes (dynamic)" }', "array has a frame of variable size"),
-        ('edge: { sourcename: "left" targetname: "__indirect_call" label: "a.c:9:1" }', "through a pointer at a.c:9:1"),
+        (
+            'edge: { sourcename: "left" targetname: "top" label: "a.c:7:1" }',
+            "recursion: top > (right > )?left > top",
+        ),
+        (
+            'node: { title: "array" label: "array\\na.c:8:1\\n8 bytes (dynamic)" }',
+            "array has a frame of variable size",
+        ),
+        (
+            'edge: { sourcename: "left" targetname: "__indirect_call" label: "a.c:9:1" }',
+            "through a pointer at a.c:9:1",
+        ),
     ],
 )
 def test_what_has_no_bound(line: str, said: str) -> None:
@@ -45,9 +67,15 @@ def test_the_page_states_what_is_measured() -> None:
     documented = rows(PAGE.read_text(encoding="utf-8"))
     assert all(row in documented for row in buffers(CODINGS[:1]))
     if shutil.which(CORTEX_M4.compiler) is None:
-        pytest.skip(f"{CORTEX_M4.compiler.upper()} IS NOT INSTALLED: code and stack were not measured")
+        pytest.skip(
+            f"{CORTEX_M4.compiler.upper()} IS NOT INSTALLED: code and stack were not measured"
+        )
     stated = {tuple(row[:2]): row[2:] for row in documented if row[0] == CORTEX_M4.name}
     for name, what, *sizes in footprints(CORTEX_M4, USES[-1:]):
         for found, said in zip(sizes, stated[name, what], strict=True):
             # Another release of the compiler may differ by a little.
-            assert found == said or int(found.split()[0]) <= 1.1 * int(said.split()[0]), (what, found, said)
+            assert found == said or int(found.split()[0]) <= 1.1 * int(said.split()[0]), (
+                what,
+                found,
+                said,
+            )

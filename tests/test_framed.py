@@ -51,7 +51,9 @@ class Exported:
             names = [info.name for info in session.get_outputs()]
             fed = {info.name: values[info.name] for info in session.get_inputs()}
             outputs = dict(zip(names, session.run(names, fed), strict=True))
-            self._states.update((state["input"], outputs[state["output"]]) for state in model["state"])
+            self._states.update(
+                (state["input"], outputs[state["output"]]) for state in model["state"]
+            )
             if model["frame_output"] is not None:
                 frame = outputs.pop(model["frame_output"])
                 self.frames.append(frame.tobytes())
@@ -97,7 +99,9 @@ def test_quantized_and_coded_in_any_batch(digits: Path, tmp_path: Path) -> None:
     assert chain.frames == [bytes(irsplit.DeviceSession(digits).start(calls[-1]))]
 
 
-def test_the_command_and_the_script_it_writes(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_and_the_script_it_writes(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     exported(digits, folder := tmp_path / "out")
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["export", str(digits), "--to", "onnxruntime", "-o", str(folder)]) == 0
@@ -120,10 +124,18 @@ def test_a_host_without_python(digits: Path, tmp_path: Path) -> None:
     exported(digits, folder := tmp_path / "out")
     host = tmp_path / "host"
     source = Path(__file__).parent / "c" / "ort_host.c"
-    subprocess.run(["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", source, "-ldl", "-o", host], check=True)
-    words = [host, runtime, *(folder / name for name in ("libirsplit_operators.so", "device.onnx", "server.onnx"))]
+    subprocess.run(
+        ["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", source, "-ldl", "-o", host], check=True
+    )
+    words = [
+        host,
+        runtime,
+        *(folder / name for name in ("libirsplit_operators.so", "device.onnx", "server.onnx")),
+    ]
     (call,) = images(1)
-    done = subprocess.run([*words, "image", "logits"], input=call["image"].tobytes(), capture_output=True, check=False)
+    done = subprocess.run(
+        [*words, "image", "logits"], input=call["image"].tobytes(), capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == irsplit.LocalSession(digits).run(call)["logits"].tobytes()
 
@@ -145,22 +157,36 @@ def awkward(path: Path) -> Path:
     weights = onnx.numpy_helper.from_array(np.ones((4, 256), np.float32), "weights")
     value = helper.make_tensor_value_info
     inputs = [value(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "frame", "same")]
-    outputs = [value(name, TensorProto.FLOAT, ["n", width]) for name, width in (("early", 4), ("y", 256), ("same", 4))]
+    outputs = [
+        value(name, TensorProto.FLOAT, ["n", width])
+        for name, width in (("early", 4), ("y", 256), ("same", 4))
+    ]
     graph = helper.make_graph(nodes, "awkward", inputs, outputs, [weights])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
     return path
 
 
 def test_several_cuts_and_what_goes_past_a_segment(tmp_path: Path) -> None:
     source, bundle = awkward(tmp_path / "awkward.onnx"), tmp_path / "bundle"
     compiled = irsplit.compile_model(
-        source, bundle, ["3", "5"], max_tensors=4, codec="raw", rematerialise=False, options=WriteOptions(0)
+        source,
+        bundle,
+        ["3", "5"],
+        max_tensors=4,
+        codec="raw",
+        rematerialise=False,
+        options=WriteOptions(0),
     )
-    crossing = [[spec.name for spec in boundary.tensors] for boundary in compiled.manifest.boundaries]
+    crossing = [
+        [spec.name for spec in boundary.tensors] for boundary in compiled.manifest.boundaries
+    ]
     assert crossing == [["a", "whole", "frame"], ["a", "c", "frame"]]
     rng = np.random.default_rng(1)
     calls = [
-        {name: rng.normal(size=(n, 4)).astype(np.float32) * 9 for name in ("x", "frame", "same")} for n in (2, 1, 0)
+        {name: rng.normal(size=(n, 4)).astype(np.float32) * 9 for name in ("x", "frame", "same")}
+        for n in (2, 1, 0)
     ]
     chain = check(bundle, tmp_path / "out", calls)
     assert [(model["frame_input"], model["frame_output"]) for model in chain.models] == [
@@ -176,9 +202,16 @@ def test_states_are_the_hosts(tmp_path: Path) -> None:
     """Keys and values of a decoder: inputs and outputs of the models, which the host feeds back."""
     source, bundle = decoder(tmp_path / "decoder.onnx"), tmp_path / "bundle"
     irsplit.compile_model(source, bundle, ["layer0", "layer1"], state=["auto"], codec="raw")
-    chain = check(bundle, tmp_path / "out", [{"input_ids": np.array([[token]])} for token in (3, 1, 4)])
+    chain = check(
+        bundle, tmp_path / "out", [{"input_ids": np.array([[token]])} for token in (3, 1, 4)]
+    )
     assert chain.models[1]["state"] == [
-        {"input": f"past_key_values.1.{kind}", "output": f"present.1.{kind}", "dtype": "float32", "shape": [1, 2, 0, 8]}
+        {
+            "input": f"past_key_values.1.{kind}",
+            "output": f"present.1.{kind}",
+            "dtype": "float32",
+            "shape": [1, 2, 0, 8],
+        }
         for kind in ("key", "value")
     ]
 
@@ -202,16 +235,32 @@ def test_no_pass_drops_the_operators(digits: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     exported(digits, tmp_path / "out")
     packed = irsplit.pack_bundle(digits, tmp_path / "packed")
     for source, words, reason in (
-        ("digits.onnx", [], "'bottleneck/relu' is coded by zstandard, which the operators have not built in; compile "),
-        ("digits.tflite", ["--codec", "raw"], "its segments are tflite files, and ONNX Runtime runs ONNX alone; "),
+        (
+            "digits.onnx",
+            [],
+            "'bottleneck/relu' is coded by zstandard, which the operators have not built in; compile ",
+        ),
+        (
+            "digits.tflite",
+            ["--codec", "raw"],
+            "its segments are tflite files, and ONNX Runtime runs ONNX alone; ",
+        ),
     ):
         bundle = str(tmp_path / source)
-        assert main(["compile", str(DIGITS / source), "-o", bundle, "--cut", "bottleneck/relu", *words]) == 0
+        assert (
+            main(
+                ["compile", str(DIGITS / source), "-o", bundle, "--cut", "bottleneck/relu", *words]
+            )
+            == 0
+        )
         assert main(["export", bundle, "--to", "onnxruntime", "-o", str(tmp_path / "new")]) == 2
         assert reason in capsys.readouterr().err
     with pytest.raises(BundleError, match="is one packed side of a bundle; give the folder"):

@@ -18,8 +18,13 @@ def network(random: Random) -> Graph:
     graph = Graph("main", list(known))
     for index in range(random.randint(6, 9)):
         count = random.choice([1, 1, 1, 2, 2, 3])
-        inputs = [random.choice(known[-3:] if random.random() < 0.7 else known) for _ in range(count)]
-        outputs = [Value(f"v{index}_{part}", _type(random)) for part in range(random.choice([1, 1, 1, 1, 2]))]
+        inputs = [
+            random.choice(known[-3:] if random.random() < 0.7 else known) for _ in range(count)
+        ]
+        outputs = [
+            Value(f"v{index}_{part}", _type(random))
+            for part in range(random.choice([1, 1, 1, 1, 2]))
+        ]
         graph.nodes.append(Node("test.a", inputs, outputs, name=f"n{index}"))
         known += outputs
     graph.outputs = [value for value in known if value.producer and not value.readers]
@@ -31,7 +36,9 @@ def _type(random: Random) -> TensorType:
 
 
 def size_of(sides: Sides) -> int:
-    return sum(value.type.size_bytes() or 0 for value in sides.crossing | sides.forwards if value.type)
+    return sum(
+        value.type.size_bytes() or 0 for value in sides.crossing | sides.forwards if value.type
+    )
 
 
 @pytest.mark.parametrize("max_tensors", [2, 3])

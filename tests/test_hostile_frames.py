@@ -13,17 +13,27 @@ from framing import Array, boundaries_with_arrays, decoded, engines, outcome
 from irsplit.base.errors import BundleError, FrameError, UnsupportedError
 from irsplit.runtime.c import _native
 from irsplit.runtime.frame import frame
-from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec, _unpack, zstandard_parameters
+from irsplit.runtime.frame.descriptor import (
+    FrameSchema,
+    QuantizationSpec,
+    TensorSpec,
+    _unpack,
+    zstandard_parameters,
+)
 from irsplit.runtime.frame.reference.crc32c import crc32c
 from irsplit.runtime.frame.reference.frame import HEADER
 from irsplit.runtime.frame.status import Status, StatusError
 
-QUANTIZED = TensorSpec("q", "f32", (None, 4), QuantizationSpec((0.1,), (3,), outliers=True), "zstandard", b"\3", 8)
+QUANTIZED = TensorSpec(
+    "q", "f32", (None, 4), QuantizationSpec((0.1,), (3,), outliers=True), "zstandard", b"\3", 8
+)
 BOUNDARY = FrameSchema(
     3,
     "relu",
     (
-        TensorSpec("a", "i8", (None, 5), codec="zstandard", parameters=zstandard_parameters(1), chunk=16),
+        TensorSpec(
+            "a", "i8", (None, 5), codec="zstandard", parameters=zstandard_parameters(1), chunk=16
+        ),
         TensorSpec("b", "bool", (3,)),
         TensorSpec("c", "i64", (2,)),
         QUANTIZED,
@@ -61,13 +71,17 @@ def test_every_bit_flip_is_detected() -> None:
     for bit in range(len(coded) * 8):
         damaged = bytearray(coded)
         damaged[bit // 8] ^= 1 << bit % 8
-        native, reference = (decoded(engine, BOUNDARY, bytes(damaged)) for engine in engines(BOUNDARY))
+        native, reference = (
+            decoded(engine, BOUNDARY, bytes(damaged)) for engine in engines(BOUNDARY)
+        )
         assert isinstance(native, Status)
         assert native == reference
 
 
 @given(boundaries_with_arrays(), st.data())
-def test_attackers_bytes_are_refused_alike(case: tuple[FrameSchema, list[Array]], data: st.DataObject) -> None:
+def test_attackers_bytes_are_refused_alike(
+    case: tuple[FrameSchema, list[Array]], data: st.DataObject
+) -> None:
     """Random changes with checksums made right: no crash, and both engines give the same tensors or the same status."""
     boundary, arrays = case
     coded = bytearray(frame.encode(boundary, arrays))
@@ -84,7 +98,9 @@ def test_attackers_bytes_are_refused_alike(case: tuple[FrameSchema, list[Array]]
         assert decoded(native, boundary, hostile) == decoded(reference, boundary, hostile)
 
 
-@pytest.mark.parametrize("size", [0, 27, 28, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize(
+    "size", [0, 27, 28, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**64 - 1]
+)
 def test_sizes_in_the_header(size: int) -> None:
     coded = bytearray(frame.encode(BOUNDARY, ARRAYS))
     coded[16:24] = struct.pack("<Q", size)
@@ -94,7 +110,8 @@ def test_sizes_in_the_header(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "dims", [(2**32 - 2,) * 4, (2**32 - 2, 2**31, 1, 1), (2**31, 2**31, 0, 1), (0xFFFFFFFF, 1, 1, 1)]
+    "dims",
+    [(2**32 - 2,) * 4, (2**32 - 2, 2**31, 1, 1), (2**31, 2**31, 0, 1), (0xFFFFFFFF, 1, 1, 1)],
 )
 def test_sizes_in_dims(dims: tuple[int, ...]) -> None:
     """Products beyond 2^64, beyond the address space, zero times huge, and the reserved dim."""
@@ -102,14 +119,18 @@ def test_sizes_in_dims(dims: tuple[int, ...]) -> None:
     coded = bytearray(frame.encode(boundary, [np.zeros((1, 1, 1, 1), np.float32)]))
     coded[HEADER.size : HEADER.size + 16] = struct.pack("<4I", *dims)
     hostile = with_crc(bytes(coded))
-    native, reference = (outcome(lambda e=engine: e.shapes(memoryview(hostile))) for engine in engines(boundary))
+    native, reference = (
+        outcome(lambda e=engine: e.shapes(memoryview(hostile))) for engine in engines(boundary)
+    )
     assert native == reference
     with pytest.raises(FrameError):
         frame.decode(boundary, hostile, max_bytes=1 << 40)
 
 
 def test_max_bytes_is_checked_before_allocation() -> None:
-    boundary = FrameSchema(0, "b", (TensorSpec("x", "i8", (None,), codec="zstandard", chunk=1 << 29),))
+    boundary = FrameSchema(
+        0, "b", (TensorSpec("x", "i8", (None,), codec="zstandard", chunk=1 << 29),)
+    )
     coded = bytearray(frame.encode(boundary, [np.zeros(9, np.int8)]))
     coded[HEADER.size : HEADER.size + 4] = struct.pack("<I", 2**32 - 2)
     with pytest.raises(FrameError, match="above max_bytes=1073741824; raise the limit"):
@@ -160,7 +181,15 @@ def damaged_descriptors() -> Iterator[bytes]:
     """Every byte of a descriptor set to 0, 255 and its neighbours, checksum right."""
     descriptor = BOUNDARY.to_bytes()
     for position in range(len(descriptor) - 4):
-        for value in {0, 1, 0x7F, 0x80, 0xFF, descriptor[position] ^ 1, (descriptor[position] + 1) & 0xFF}:
+        for value in {
+            0,
+            1,
+            0x7F,
+            0x80,
+            0xFF,
+            descriptor[position] ^ 1,
+            (descriptor[position] + 1) & 0xFF,
+        }:
             if value != descriptor[position]:
                 body = descriptor[:position] + bytes([value]) + descriptor[position + 1 : -4]
                 yield body + struct.pack("<I", crc32c(body))

@@ -83,7 +83,9 @@ def test_inputs_that_are_given_stay_and_are_checked():
 
 def reflecting(folder: Path) -> Path:
     """An ONNX model that wants more than three columns, and reads a second input."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", "columns"]) for name in "xy")
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", "columns"]) for name in "xy"
+    )
     result = helper.make_tensor_value_info("result", TensorProto.FLOAT, None)
     pads = helper.make_tensor("pads", TensorProto.INT64, [4], [0, 3, 0, 3])
     nodes = [
@@ -95,7 +97,9 @@ def reflecting(folder: Path) -> Path:
     ]
     graph = helper.make_graph(nodes, "reflecting", [x, y], [result], [pads])
     path = folder / "reflecting.onnx"
-    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    onnx.save(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path
+    )
     return path
 
 
@@ -117,13 +121,20 @@ def pooling(folder: Path) -> Path:
     return sketch.save(folder / "pooling.tflite")
 
 
-@pytest.mark.parametrize(("make", "sizes"), [(reflecting, "x [1, 16]"), (pooling, "x [1, 16, 16, 1]")])
-def test_verify_profile_and_bench_find_sizes(make, sizes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("make", "sizes"), [(reflecting, "x [1, 16]"), (pooling, "x [1, 16, 16, 1]")]
+)
+def test_verify_profile_and_bench_find_sizes(
+    make, sizes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, bundle = make(tmp_path), tmp_path / "bundle"
     assert main(["compile", str(path), "-o", str(bundle), "--cut", "a", "--no-report"]) == 0
     assert main(["verify", str(bundle)]) == 0
     assert f"with {sizes}" in capsys.readouterr().out
-    assert main(["profile", str(path), "-o", str(tmp_path / "profile.json"), "--quick", "--runs", "2"]) == 0
+    assert (
+        main(["profile", str(path), "-o", str(tmp_path / "profile.json"), "--quick", "--runs", "2"])
+        == 0
+    )
     assert main(["bench", str(path), "--quick", "--runs", "2", "--cuts", "1"]) == 0
 
 
@@ -132,4 +143,6 @@ def test_profile_makes_up_the_inputs_that_are_not_given(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((1, 40), np.float32))
     words = ("-o", str(profile), "--quick", "--runs", "2", "--input", f"x={tmp_path / 'x.npy'}")
     assert main(["profile", str(path), *words]) == 0
-    assert json.loads(profile.read_text())["prefixes"][0]["output_bytes"] == 164, "a, and the sum of y"
+    assert json.loads(profile.read_text())["prefixes"][0]["output_bytes"] == 164, (
+        "a, and the sum of y"
+    )

@@ -84,7 +84,12 @@ def test_one_line_says_how_to_fix_it(
 ) -> None:
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    assert exit_code([str(DIGITS / "digits.onnx") if word == "MODEL" else word for word in line.split()]) == 2
+    assert (
+        exit_code(
+            [str(DIGITS / "digits.onnx") if word == "MODEL" else word for word in line.split()]
+        )
+        == 2
+    )
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
@@ -103,22 +108,34 @@ def exit_code(words: Sequence[str]) -> int | str | None:
 PICTURE = {"image": np.zeros((1, 1, 16, 16), np.float32)}
 WRONG_CALLS = [
     ({"img": PICTURE["image"]}, "the model has no input 'img'; its inputs: image"),
-    ([{"image": np.zeros((1, 1, 16, 16))}], "input 'image' is float64[1, 1, 16, 16]; give f32[?, 1, 16, 16]"),
-    ([DIGITS / "pictures"], "inputs are a PosixPath; give arrays by name: {'image': f32[?, 1, 16, 16]}"),
+    (
+        [{"image": np.zeros((1, 1, 16, 16))}],
+        "input 'image' is float64[1, 1, 16, 16]; give f32[?, 1, 16, 16]",
+    ),
+    (
+        [DIGITS / "pictures"],
+        "inputs are a PosixPath; give arrays by name: {'image': f32[?, 1, 16, 16]}",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("calibration", "said"), WRONG_CALLS)
 def test_calibration_that_does_not_fit(calibration: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(EngineError) as refusal:
-        irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "out", boundary="int8", calibration=calibration)
+        irsplit.compile_model(
+            DIGITS / "digits.onnx", tmp_path / "out", boundary="int8", calibration=calibration
+        )
     assert str(refusal.value) == said
 
 
 def test_one_stands_for_a_list_of_one(tmp_path: Path) -> None:
     model, folders = str(DIGITS / "digits.onnx"), [tmp_path / "one", tmp_path / "list"]
-    irsplit.compile_model(model, folders[0], "down/relu", dim="image.0=2", boundary="int8", calibration=PICTURE)
-    irsplit.compile_model(model, folders[1], ["down/relu"], dim=["image.0=2"], boundary="int8", calibration=[PICTURE])
+    irsplit.compile_model(
+        model, folders[0], "down/relu", dim="image.0=2", boundary="int8", calibration=PICTURE
+    )
+    irsplit.compile_model(
+        model, folders[1], ["down/relu"], dim=["image.0=2"], boundary="int8", calibration=[PICTURE]
+    )
     one, listed = ((folder / "manifest.json").read_bytes() for folder in folders)
     assert one == listed
     assert irsplit.read_model(model).dialect == "onnx"

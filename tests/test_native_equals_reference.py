@@ -10,7 +10,9 @@ from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, Tens
 
 
 def test_the_extension_is_built() -> None:
-    assert frame.native_available(), "irsplit.runtime.c._native is missing: its build failed (it is optional for users)"
+    assert frame.native_available(), (
+        "irsplit.runtime.c._native is missing: its build failed (it is optional for users)"
+    )
 
 
 @given(boundaries_with_arrays())
@@ -50,7 +52,10 @@ def test_every_type_and_shape(dtype: str, codec: str, shape: tuple[int, ...]) ->
 @pytest.mark.parametrize("engine", [0, 1])
 @pytest.mark.parametrize("outliers", [False, True])
 def test_quantization_of_special_values(engine: int, outliers: bool) -> None:
-    values = np.array([0.0, -0.0, 0.5, 1.5, 2.5, -0.5, 126.5, 127.5, -128.5, 1e30, np.inf, -np.inf, np.nan], np.float32)
+    values = np.array(
+        [0.0, -0.0, 0.5, 1.5, 2.5, -0.5, 126.5, 127.5, -128.5, 1e30, np.inf, -np.inf, np.nan],
+        np.float32,
+    )
     q = QuantizationSpec((1.0,), (0,), outliers=outliers)
     boundary = FrameSchema(0, "b", (TensorSpec("x", "f32", (13,), q),))
     codec = engines(boundary)[engine]
@@ -64,18 +69,24 @@ def test_quantization_of_special_values(engine: int, outliers: bool) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
 def test_quantization_error_is_at_most_half_a_step(dtype: str) -> None:
     rng = np.random.default_rng(3)
-    spec = TensorSpec("x", dtype, (None, 8), QuantizationSpec((0.05,) * 8, (-20,) * 8, axis=1), "zstandard")
+    spec = TensorSpec(
+        "x", dtype, (None, 8), QuantizationSpec((0.05,) * 8, (-20,) * 8, axis=1), "zstandard"
+    )
     values = rng.uniform(-5, 7, (1000, 8)).astype(spec.storage)
     boundary = FrameSchema(0, "b", (spec,))
     (back,) = frame.decode(boundary, frame.encode(boundary, [values]))
-    assert np.abs(back.astype(np.float32) - values).max() <= 0.0251 + (0.004 if dtype == "f16" else 0)
+    assert np.abs(back.astype(np.float32) - values).max() <= 0.0251 + (
+        0.004 if dtype == "f16" else 0
+    )
 
 
 @pytest.mark.parametrize(("dtype", "zero"), [("u8", -128), ("i8", 0)])
 def test_every_integer_comes_back_within_half_a_step(dtype: str, zero: int) -> None:
     integers = np.arange(256, dtype=np.uint8).view(TensorSpec("x", dtype, ()).storage)
     for scale in (1.0, 1.3, 2.0, 2.5, 17.0, 128.0, 500.0):
-        boundary = FrameSchema(0, "b", (TensorSpec("x", dtype, (256,), QuantizationSpec((scale,), (zero,))),))
+        boundary = FrameSchema(
+            0, "b", (TensorSpec("x", dtype, (256,), QuantizationSpec((scale,), (zero,))),)
+        )
         native, reference = engines(boundary)
         coded = native.encode([integers])
         assert coded == reference.encode([integers])

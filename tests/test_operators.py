@@ -34,7 +34,9 @@ from test_static_rans import feature_map, trained
 
 ORT = ROOT / "runtime" / "c" / "ort"
 COMMAND = ("-fPIC", "-fvisibility=hidden", f"-I{ROOT / 'runtime' / 'c' / 'include'}")
-NUMBERS = {name: ELEMENT_CODES[BY_NAME[name]] for name in FRAMABLE if name not in ("c64", "c128", "f8e8m0")}
+NUMBERS = {
+    name: ELEMENT_CODES[BY_NAME[name]] for name in FRAMABLE if name not in ("c64", "c128", "f8e8m0")
+}
 """ONNX's numbers of element types; of the others onnxruntime gives operators no tensors."""
 
 MAP = (1, 7, 6, 37)
@@ -49,7 +51,9 @@ SPECS = (
     TensorSpec("eight", "f8e5m2", (4,)),
 )
 MIXED = FrameSchema(1, "mixed", SPECS)
-RANS = FrameSchema(0, "rans", (trained("u8", MAP, 1), replace(trained("f32", MAP, 1, "NCHW"), name="real")))
+RANS = FrameSchema(
+    0, "rans", (trained("u8", MAP, 1), replace(trained("f32", MAP, 1, "NCHW"), name="real"))
+)
 
 
 def mixed_arrays(batch: int) -> list[Array]:
@@ -64,10 +68,15 @@ def mixed_arrays(batch: int) -> list[Array]:
 
 
 def rans_arrays() -> list[Array]:
-    return [feature_map(5, MAP, "u8"), np.ascontiguousarray(feature_map(5, MAP, "f32").transpose(0, 3, 1, 2))]
+    return [
+        feature_map(5, MAP, "u8"),
+        np.ascontiguousarray(feature_map(5, MAP, "f32").transpose(0, 3, 1, 2)),
+    ]
 
 
-def model(operator: str, boundary: FrameSchema, descriptor: bytes = b"", **attributes: Any) -> bytes:
+def model(
+    operator: str, boundary: FrameSchema, descriptor: bytes = b"", **attributes: Any
+) -> bytes:
     """One node of an operator; the model's tensors are the boundary's, of other types where `attributes` say so."""
     infos = [
         helper.make_tensor_value_info(
@@ -79,7 +88,9 @@ def model(operator: str, boundary: FrameSchema, descriptor: bytes = b"", **attri
     fed, made = (frame, infos) if operator == "DecodeFrame" else (infos, frame)
     names = [[info.name for info in each] for each in (fed, made)]
     attributes["descriptor"] = descriptor or boundary.to_bytes()
-    graph = helper.make_graph([helper.make_node(operator, *names, domain="irsplit", **attributes)], "g", fed, made)
+    graph = helper.make_graph(
+        [helper.make_node(operator, *names, domain="irsplit", **attributes)], "g", fed, made
+    )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("irsplit", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
@@ -88,11 +99,21 @@ def case_of(boundary: FrameSchema, arrays: list[Array]) -> Case:
     frame = framing.encode(boundary, arrays)
     decoded = [([*array.shape], array.tobytes()) for array in framing.decode(boundary, frame)]
     numbers = [ELEMENT_CODES[BY_NAME[spec.dtype]] for spec in boundary.tensors]
-    return Case(model("EncodeFrame", boundary), model("DecodeFrame", boundary), arrays, numbers, frame, decoded)
+    return Case(
+        model("EncodeFrame", boundary),
+        model("DecodeFrame", boundary),
+        arrays,
+        numbers,
+        frame,
+        decoded,
+    )
 
 
 def all_cases() -> list[Case]:
-    return [*(case_of(MIXED, mixed_arrays(batch)) for batch in (4, 1, 0)), case_of(RANS, rans_arrays())]
+    return [
+        *(case_of(MIXED, mixed_arrays(batch)) for batch in (4, 1, 0)),
+        case_of(RANS, rans_arrays()),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +131,22 @@ def test_frames_are_ours(host: Host) -> None:
 
 @settings(max_examples=25)
 @given(drawn=boundaries_with_arrays(), data=st.data())
-def test_any_boundary(host: Host, drawn: tuple[FrameSchema, list[Array]], data: st.DataObject) -> None:
+def test_any_boundary(
+    host: Host, drawn: tuple[FrameSchema, list[Array]], data: st.DataObject
+) -> None:
     boundary, arrays = drawn
     kept = [index for index, spec in enumerate(boundary.tensors) if spec.dtype in NUMBERS]
-    specs = [replace(boundary.tensors[index], codec="raw", parameters=b"", chunk=0) for index in kept]
+    specs = [
+        replace(boundary.tensors[index], codec="raw", parameters=b"", chunk=0) for index in kept
+    ]
     if kept:
         case = case_of(replace(boundary, tensors=tuple(specs)), [arrays[index] for index in kept])
         place = data.draw(st.integers(0, len(case.frame) - 1))
-        check(host, case, [case.frame[:place] + bytes([case.frame[place] ^ 1]) + case.frame[place + 1 :]])
+        check(
+            host,
+            case,
+            [case.frame[:place] + bytes([case.frame[place] ^ 1]) + case.frame[place + 1 :]],
+        )
 
 
 def test_threads_share_a_session(host: Host) -> None:
@@ -125,7 +154,9 @@ def test_threads_share_a_session(host: Host) -> None:
     encoder, decoder = host.session(cases[0].encoder), host.session(cases[0].decoder)
     with ThreadPoolExecutor(8) as pool:
         refused = [pool.submit(decode, decoder, damages(case.frame)[-1]) for case in cases[:8]]
-        made = list(pool.map(lambda case: operators_host.run(encoder, case.arrays, case.numbers), cases))
+        made = list(
+            pool.map(lambda case: operators_host.run(encoder, case.arrays, case.numbers), cases)
+        )
         taken = list(pool.map(lambda case: decode(decoder, case.frame), cases))
     assert made == [[([len(case.frame)], case.frame)] for case in cases]
     assert taken == [case.decoded for case in cases]
@@ -136,36 +167,60 @@ def encode(host: Host, spec: TensorSpec, array: Array) -> None:
     """`array` for a model that takes any size where the boundary has one of its own."""
     free = replace(spec, shape=tuple(None for _ in spec.shape))
     boundary = FrameSchema(0, "one", (spec,))
-    session = host.session(model("EncodeFrame", FrameSchema(0, "one", (free,)), boundary.to_bytes()))
+    session = host.session(
+        model("EncodeFrame", FrameSchema(0, "one", (free,)), boundary.to_bytes())
+    )
     operators_host.run(session, [array], [NUMBERS[spec.dtype]])
 
 
 def test_what_is_refused_says_what_to_do(host: Host) -> None:
     frame = case_of(RANS, rans_arrays()).frame
     for boundary, sent, limit, text in (
-        (RANS, frame[:-1] + b"x", {}, "checksum mismatch; its bytes changed on the way: send it again"),
-        (replace(RANS, index=5), frame, {}, "another boundary; both sides need the same build of the same bundle"),
+        (
+            RANS,
+            frame[:-1] + b"x",
+            {},
+            "checksum mismatch; its bytes changed on the way: send it again",
+        ),
+        (
+            replace(RANS, index=5),
+            frame,
+            {},
+            "another boundary; both sides need the same build of the same bundle",
+        ),
         (RANS, frame, {"max_bytes": 100}, "more than max_bytes; raise this attribute"),
     ):
         session = host.session(model("DecodeFrame", boundary, **limit))
         with pytest.raises(Exception, match=re.escape(text)) as raised:
             decode(session, sent)
         assert type(raised.value).__name__ == "InvalidArgument"
-    with pytest.raises(Exception, match="a tensor is too large for a frame; feed fewer samples at a time"):
+    with pytest.raises(
+        Exception, match="a tensor is too large for a frame; feed fewer samples at a time"
+    ):
         encode(host, TensorSpec("a", "u8", (0, None)), np.zeros((0, 1 << 32), np.uint8))
     huge = np.array([1 << 31, 1, 1], "<u4").tobytes()
     for spec, sent, text in (
         (TensorSpec("a", "bool", (3,)), b"\2\0\0", "impossible contents; the sender is at fault"),
-        (TensorSpec("a", "u8", (None, None, None)), huge, "more than max_bytes; raise this attribute"),
+        (
+            TensorSpec("a", "u8", (None, None, None)),
+            huge,
+            "more than max_bytes; raise this attribute",
+        ),
     ):
         boundary = FrameSchema(0, "one", (spec,))
-        head = framing.encode(boundary, [np.zeros((3,) if spec.dtype == "bool" else (0, 0, 0), spec.storage)])[:24]
+        head = framing.encode(
+            boundary, [np.zeros((3,) if spec.dtype == "bool" else (0, 0, 0), spec.storage)]
+        )[:24]
         body = head[:16] + (28 + len(sent)).to_bytes(8, "little") + sent + b"\0\0\0\0"
         with pytest.raises(Exception, match=re.escape(text)):
             decode(host.session(model("DecodeFrame", boundary)), with_crc(body))
-    with pytest.raises(Exception, match="sizes differ from the descriptor's; feed what the bundle was made for"):
+    with pytest.raises(
+        Exception, match="sizes differ from the descriptor's; feed what the bundle was made for"
+    ):
         encode(host, TensorSpec("a", "f32", (None, 3)), np.zeros((2, 4), np.float32))
-    with pytest.raises(Exception, match="a value that the element type does not have; a bool is 0 or 1"):
+    with pytest.raises(
+        Exception, match="a value that the element type does not have; a bool is 0 or 1"
+    ):
         encode(host, TensorSpec("a", "bool", (2,)), np.array([0, 2], np.uint8).view(np.bool_))
 
 
@@ -173,11 +228,26 @@ def test_what_no_kernel_is_made_for(host: Host) -> None:
     coded = replace(MIXED, tensors=(TensorSpec("a", "u8", (3,), codec="zstandard"),))
     one = replace(MIXED, tensors=SPECS[:1])
     for made, text in (
-        (model("DecodeFrame", coded), "codec is not built in; compile with --codec static-rans or --codec raw"),
-        (model("DecodeFrame", MIXED, one.to_bytes()), "another number of tensors than its descriptor"),
-        (model("EncodeFrame", MIXED, half="f32"), "another type than its descriptor says; export the bundle again"),
-        (model("DecodeFrame", MIXED, half="f32"), "another type than its descriptor says; export the bundle again"),
-        (model("DecodeFrame", MIXED, b"IRSD"), "the bytes end too early; give the bytes of a boundary's .irsd file"),
+        (
+            model("DecodeFrame", coded),
+            "codec is not built in; compile with --codec static-rans or --codec raw",
+        ),
+        (
+            model("DecodeFrame", MIXED, one.to_bytes()),
+            "another number of tensors than its descriptor",
+        ),
+        (
+            model("EncodeFrame", MIXED, half="f32"),
+            "another type than its descriptor says; export the bundle again",
+        ),
+        (
+            model("DecodeFrame", MIXED, half="f32"),
+            "another type than its descriptor says; export the bundle again",
+        ),
+        (
+            model("DecodeFrame", MIXED, b"IRSD"),
+            "the bytes end too early; give the bytes of a boundary's .irsd file",
+        ),
     ):
         with pytest.raises(Exception, match=re.escape(text)):
             host.session(made)
@@ -189,7 +259,9 @@ def test_what_no_kernel_is_made_for(host: Host) -> None:
 
 def host_header(folder: Path) -> Path:
     """What a host would give: our own declarations, under the name of its header."""
-    declared = re.search(r"#else\n(.*?)\n#endif\n\n/\* C99", (ORT / "ort_abi.h").read_text(), re.DOTALL)
+    declared = re.search(
+        r"#else\n(.*?)\n#endif\n\n/\* C99", (ORT / "ort_abi.h").read_text(), re.DOTALL
+    )
     assert declared is not None
     header = folder / "onnxruntime_c_api.h"
     header.write_text(declared[1])
@@ -207,12 +279,27 @@ def test_no_warnings(compiler: str, tmp_path: Path) -> None:
     declared = header.read_text()
     header.write_text(declared.replace("    void *other_29[22];", "    void *other_29[23];"))
     assert header.read_text() != declared
-    refused = subprocess.run([*words, *given], capture_output=True, text=True, timeout=300, check=False)
-    assert (refused.returncode, "irs_ort_OrtApi_GetTensorMutableData" in refused.stderr) == (1, True)
+    refused = subprocess.run(
+        [*words, *given], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (refused.returncode, "irs_ort_OrtApi_GetTensorMutableData" in refused.stderr) == (
+        1,
+        True,
+    )
 
 
 def built(target: Path, flags: Sequence[str]) -> Path:
-    command = ["gcc", *WARNINGS, *COMMAND, *flags, "-shared", ORT / "operators.c", *SOURCES, "-o", target]
+    command = [
+        "gcc",
+        *WARNINGS,
+        *COMMAND,
+        *flags,
+        "-shared",
+        ORT / "operators.c",
+        *SOURCES,
+        "-o",
+        target,
+    ]
     subprocess.run(command, check=True, timeout=900)
     return target
 
@@ -225,7 +312,9 @@ def exports(library: Path) -> list[str]:
 
 def gcc_library(name: str) -> str:
     words = ["gcc", f"-print-file-name={name}"]
-    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    return subprocess.run(
+        words, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
 
 
 def test_sanitized(tmp_path: Path) -> None:
@@ -262,9 +351,13 @@ def test_the_cmake_target(tmp_path: Path) -> None:
 
 
 def test_both_extensions_have_the_whole_core() -> None:
-    modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "ext-modules"
+    ]
     core = {str(path.relative_to(ROOT)) for path in SOURCES}
-    for module, own in zip(modules, ("runtime/c/python.c", "runtime/c/ort/operators.c"), strict=True):
+    for module, own in zip(
+        modules, ("runtime/c/python.c", "runtime/c/ort/operators.c"), strict=True
+    ):
         assert set(module["sources"]) == {own, *core}
 
 
@@ -275,5 +368,7 @@ def test_only_the_entry_is_exported(host: Host) -> None:
 
 def test_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operators, "find_spec", lambda name: None)
-    with pytest.raises(UnsupportedError, match=r"are not built; install a C compiler and reinstall irsplit, or"):
+    with pytest.raises(
+        UnsupportedError, match=r"are not built; install a C compiler and reinstall irsplit, or"
+    ):
         operators.library()

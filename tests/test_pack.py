@@ -47,12 +47,17 @@ def test_packed_sides_give_what_the_folder_gives(name, tmp_path):
     irsplit.compile_model(DIGITS / name, tmp_path / "bundle", ["bottleneck/relu"])
     assert frame == irsplit.DeviceSession(tmp_path / "bundle").start({"image": image})
     expected = irsplit.LocalSession(tmp_path / "bundle").run({"image": image})
-    np.testing.assert_array_equal(irsplit.ServerSession(server).resume(frame)["logits"], expected["logits"])
+    np.testing.assert_array_equal(
+        irsplit.ServerSession(server).resume(frame)["logits"], expected["logits"]
+    )
 
 
 def test_weights_beside_the_model_are_read_where_they_lie(tmp_path):
     weights = numpy_helper.from_array(np.arange(4096, dtype=np.float32).reshape(64, 64), "w")
-    nodes = [helper.make_node("Neg", ["x"], ["cut"]), helper.make_node("MatMul", ["cut", "w"], ["y"])]
+    nodes = [
+        helper.make_node("Neg", ["x"], ["cut"]),
+        helper.make_node("MatMul", ["cut", "w"], ["y"]),
+    ]
     edges = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "dense", edges[:1], edges[1:], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -73,7 +78,10 @@ def test_each_side_holds_its_own_files_and_the_manifest(bundle, sides):
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
             names = archive.namelist()
-            assert names == ["manifest.json", *(n for n in Manifest.load(bundle).files if n.startswith(place))]
+            assert names == [
+                "manifest.json",
+                *(n for n in Manifest.load(bundle).files if n.startswith(place)),
+            ]
             for info in archive.infolist():
                 assert archive.read(info) == (bundle / info.filename).read_bytes()
         Manifest.load(path).check_files()
@@ -99,12 +107,16 @@ def test_unzip_gives_the_folder_of_a_side(bundle, sides, tmp_path):
     subprocess.run(["unzip", "-q", sides["server"], "-d", tmp_path / "server"], check=True)
     frame = irsplit.DeviceSession(bundle).start({"image": IMAGE})
     expected = irsplit.ServerSession(bundle).resume(frame)["logits"]
-    np.testing.assert_array_equal(irsplit.ServerSession(tmp_path / "server").resume(frame)["logits"], expected)
+    np.testing.assert_array_equal(
+        irsplit.ServerSession(tmp_path / "server").resume(frame)["logits"], expected
+    )
 
 
 def test_a_bundle_with_one_side_gives_one_file(bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "half", ignore=shutil.ignore_patterns("server"))
-    assert [path.name for path in pack_bundle(tmp_path / "half", tmp_path)] == ["digits.device.irsb"]
+    assert [path.name for path in pack_bundle(tmp_path / "half", tmp_path)] == [
+        "digits.device.irsb"
+    ]
 
 
 def test_a_side_that_is_not_whole_is_not_packed(bundle, tmp_path):
@@ -129,10 +141,14 @@ def test_the_other_side_is_not_in_it(sides):
 
 
 def test_an_autonomous_device_side_runs_alone(tmp_path, capsys):
-    irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "bundle", ["bottleneck/relu"], autonomous=True)
+    irsplit.compile_model(
+        DIGITS / "digits.onnx", tmp_path / "bundle", ["bottleneck/relu"], autonomous=True
+    )
     device, _ = pack_bundle(tmp_path / "bundle", tmp_path)
     expected = irsplit.LocalSession(tmp_path / "bundle").run({"image": IMAGE})["logits"]
-    np.testing.assert_array_equal(irsplit.LocalSession(device).run({"image": IMAGE})["logits"], expected)
+    np.testing.assert_array_equal(
+        irsplit.LocalSession(device).run({"image": IMAGE})["logits"], expected
+    )
     assert main(["run", str(device), "--input", f"image={DIGITS / 'pictures' / '3.png'}"]) == 0
     assert "logits" in capsys.readouterr().out
 

@@ -15,12 +15,24 @@ from irsplit.planner import Goal, plan
 from irsplit.planner.cost import CostTable, metric_terms
 from irsplit.planner.network import build
 from irsplit.planner.placement import evaluate
-from irsplit.planner.policies import Prefix, collabdnn, dads, jointdnn, neurosurgeon, prefixes, ushakov, ushakov_rule
+from irsplit.planner.policies import (
+    Prefix,
+    collabdnn,
+    dads,
+    jointdnn,
+    neurosurgeon,
+    prefixes,
+    ushakov,
+    ushakov_rule,
+)
 from irsplit.profiles import device, link
 
 
 def test_parameters_of_the_networks():
-    assert tuple(n for n in (layer.parameters for layer in alexnet().layers) if n) == paper_jointdnn.ALEXNET_PARAMETERS
+    assert (
+        tuple(n for n in (layer.parameters for layer in alexnet().layers) if n)
+        == paper_jointdnn.ALEXNET_PARAMETERS
+    )
     assert alexnet().parameters == 62_378_344
     assert vgg16().parameters == 138_357_544
     assert resnet50().parameters == 25_557_032
@@ -32,7 +44,9 @@ def test_the_resnet_that_is_built_is_the_one_in_the_tables(tmp_path: Path):
     dialect = dialect_of(path)
     cuts = {cut.tensors[0].name: cut for cut in legal_cuts(dialect.read(path).entry)}
     for level in paper_ushakov.levels(resnet101_v2())[:-1]:
-        name = next(tensor for tensor, called in paper_ushakov.LEVELS.items() if called == level.name)
+        name = next(
+            tensor for tensor, called in paper_ushakov.LEVELS.items() if called == level.name
+        )
         assert cuts[name].size_bytes() == 4 * level.elements
         assert cuts[name].kind == "strict"
 
@@ -51,7 +65,9 @@ def test_boundaries_of_resnet_v2_101():
     for name, (elements, weights, share) in expected.items():
         level = found[name]
         assert level.elements == elements
-        assert level.weight_bytes / 1e6 == pytest.approx(weights, abs=0.05 if weights > 100 else 0.005)
+        assert level.weight_bytes / 1e6 == pytest.approx(
+            weights, abs=0.05 if weights > 100 else 0.005
+        )
         assert 100 * level.macs / network.macs == pytest.approx(share, abs=0.05)
 
 
@@ -59,7 +75,9 @@ def test_boundaries_of_resnet_v2_101():
     ("cpu_max", "j", "k", "q", "g", "fuzzy", "feasible"),
     [(25, 3, 3, 3, 3, None, True), (20, 3, 3, 3, 3, "cpu", True), (12, 3, 2, 3, 2, None, False)],
 )
-def test_rule_of_ushakov(cpu_max: int, j: int, k: int, q: int, g: int, fuzzy: str | None, feasible: bool):
+def test_rule_of_ushakov(
+    cpu_max: int, j: int, k: int, q: int, g: int, fuzzy: str | None, feasible: bool
+):
     cut = paper_ushakov.rule(cpu_max)
     assert (cut.j, cut.k, cut.q, cut.g, cut.fuzzy, cut.feasible) == (j, k, q, g, fuzzy, feasible)
 
@@ -97,7 +115,11 @@ def test_ushakov_on_a_table_runs_its_prefix():
     costs = table()
     loads = prefixes(costs)
     choice, cut = ushakov(
-        costs, "latency", memory_max=loads[14].memory_bytes, cpu_max=loads[14].cpu, sent_max=loads[14].sent_bytes
+        costs,
+        "latency",
+        memory_max=loads[14].memory_bytes,
+        cpu_max=loads[14].cpu,
+        sent_max=loads[14].sent_bytes,
     )
     assert cut.g == choice.places.count("device") == 15
     assert choice.value == neurosurgeon(costs).value
@@ -132,7 +154,9 @@ def test_the_tables_are_the_same_from_run_to_run():
     assert "differs" not in paper_jointdnn.table()
 
 
-needs_data = pytest.mark.skipif(paper_neurosurgeon.folder() is None, reason="no Neurosurgeon measurements here")
+needs_data = pytest.mark.skipif(
+    paper_neurosurgeon.folder() is None, reason="no Neurosurgeon measurements here"
+)
 
 
 @needs_data
@@ -153,7 +177,14 @@ def test_every_way_to_plan_a_measured_chain_agrees():
             cut = build(columns, monotone=False).solve(columns, metric_terms({objective: 1}))
             found = evaluate(columns, cut.smallest, cut.up_choice, cut.down_choice)
             path = collabdnn(costs, objective)
-            assert cut.value == found.metric(objective) == path.value == plan(costs, objective, monotone=False).value
-            assert neurosurgeon(costs, objective).value == dads(costs, objective).value >= path.value
+            assert (
+                cut.value
+                == found.metric(objective)
+                == path.value
+                == plan(costs, objective, monotone=False).value
+            )
+            assert (
+                neurosurgeon(costs, objective).value == dads(costs, objective).value >= path.value
+            )
             if len(costs.groups) <= 9:
                 assert brute_force(costs, Goal(objective, {}), monotone=False) == path.value

@@ -76,9 +76,15 @@ def test_pipelines_print_what_is_not_the_default(text: str, canonical: str) -> N
         ("remove-unused,", "column 15: expected a pass"),
         ("remove-unused partition", "column 15: expected ','"),
         ("remove-unused{all=true}", "pass 'remove-unused' has no option 'all'; its options: none"),
-        ("partition{max_tensors=2}", "has no option 'max_tensors'; its options: cut, max-tensors, places"),
+        (
+            "partition{max_tensors=2}",
+            "has no option 'max_tensors'; its options: cut, max-tensors, places",
+        ),
         ("partition{max-tensors=few}", "option 'max-tensors' takes a value of type int, not 'few'"),
-        ("partition{max-tensors=1 max-tensors=2}", "option 'max-tensors' of pass 'partition' is given twice"),
+        (
+            "partition{max-tensors=1 max-tensors=2}",
+            "option 'max-tensors' of pass 'partition' is given twice",
+        ),
         ("partition{cut}", "expected '='"),
         ('partition{cut="a}', "the string has no end"),
         ("partition{cut=a", "expected an option"),
@@ -94,9 +100,14 @@ def test_what_does_not_parse_says_why(text: str, message: str) -> None:
 
 
 def test_a_pass_that_leaves_the_model_invalid_is_named() -> None:
-    model = parse_model("graph @main(%x: f32[1]) -> (%b) { %a = t.A(%x) : f32[1] %b = t.B(%a) : f32[1] }")
+    model = parse_model(
+        "graph @main(%x: f32[1]) -> (%b) { %a = t.A(%x) : f32[1] %b = t.B(%a) : f32[1] }"
+    )
     with pytest.raises(PassError) as error:
         Pipeline((RemoveUnused(), Shuffle(3))).run(model, Context())
     text = str(error.value)
-    assert "pass 'shuffle' (step 2 of 'remove-unused,shuffle{seed=3}') left the model invalid: input 0 (%a)" in text
+    assert (
+        "pass 'shuffle' (step 2 of 'remove-unused,shuffle{seed=3}') left the model invalid: input 0 (%a)"
+        in text
+    )
     assert ">   0  %b = t.B(%a) : f32[1]" in text

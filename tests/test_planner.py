@@ -14,11 +14,11 @@ from irsplit.planner import OBJECTIVES, Costs, Goal, NotFoundError, pareto_front
 from irsplit.planner.cost import (
     METRICS,
     TERMS,
-    TransferOption,
     CostTable,
-    StageCost,
-    Placement,
     CostTensor,
+    Placement,
+    StageCost,
+    TransferOption,
     from_json,
     metric_terms,
     to_json,
@@ -28,7 +28,9 @@ from irsplit.planner.result import describe
 from irsplit.profiles import Message
 
 OBJECTIVE = st.sampled_from(list(OBJECTIVES))
-LIMITS = st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200), min_size=1, max_size=2)
+LIMITS = st.dictionaries(
+    st.sampled_from(list(METRICS)), st.integers(0, 200), min_size=1, max_size=2
+)
 
 
 def raw(size_bytes: int) -> tuple[TransferOption, ...]:
@@ -37,7 +39,12 @@ def raw(size_bytes: int) -> tuple[TransferOption, ...]:
 
 def diamond() -> CostTable:
     """A fork whose value is read twice, and a join: 8 bits a nanosecond, so a byte costs a nanosecond."""
-    groups = (StageCost("fork", 1, 1), StageCost("left", 90, 1), StageCost("right", 90, 1), StageCost("join", 5, 5))
+    groups = (
+        StageCost("fork", 1, 1),
+        StageCost("left", 90, 1),
+        StageCost("right", 90, 1),
+        StageCost("join", 5, 5),
+    )
     tensors = (
         CostTensor("x", None, (0,), raw(500), ()),
         CostTensor("a", 0, (1, 2), raw(20), raw(20)),
@@ -52,14 +59,24 @@ def test_a_tensor_read_twice_is_paid_once():
     found = plan(diamond())
     assert found.places == (Placement.DEVICE, Placement.SERVER, Placement.SERVER, Placement.SERVER)
     assert found.value == found.bound == 1 + 20 + 1 + 1 + 5 + 1
-    assert [(switch.tensor, switch.to) for switch in found.costs.switches] == [("a", Placement.SERVER), ("y", Placement.DEVICE)]
+    assert [(switch.tensor, switch.to) for switch in found.costs.switches] == [
+        ("a", Placement.SERVER),
+        ("y", Placement.DEVICE),
+    ]
     assert found.costs.pattern == "MC"
 
 
 def test_a_message_is_paid_once_a_round_trip():
-    spoken = replace(diamond(), message=Message(device_ns=6, exchange_ns=7, up_bytes=8, down_bytes=9), idle_uw=10**6)
+    spoken = replace(
+        diamond(),
+        message=Message(device_ns=6, exchange_ns=7, up_bytes=8, down_bytes=9),
+        idle_uw=10**6,
+    )
     silent = replace(diamond(), idle_uw=10**6)
-    (terms, before), device_only = (plan(table).costs.terms for table in (spoken, silent)), plan(spoken).baselines[0]
+    (terms, before), device_only = (
+        (plan(table).costs.terms for table in (spoken, silent)),
+        plan(spoken).baselines[0],
+    )
     more = {name: terms[name] - before[name] for name in TERMS if terms[name] != before[name]}
     assert more == {
         "device_codec_ns": 6,
@@ -77,7 +94,14 @@ def test_a_message_is_paid_once_a_round_trip():
 
 def test_baselines_stand_beside_the_plan():
     table = diamond()
-    small = CostTensor("x", None, (0,), (*raw(500), TransferOption("zstd", 100, 10, 10)), (), preview=(TransferOption("jpeg", 5),))
+    small = CostTensor(
+        "x",
+        None,
+        (0,),
+        (*raw(500), TransferOption("zstd", 100, 10, 10)),
+        (),
+        preview=(TransferOption("jpeg", 5),),
+    )
     table = CostTable("diamond", table.groups, (small, *table.tensors[1:]), LINK)
     values = {baseline.name: baseline.value for baseline in plan(table).baselines}
     assert values == {
@@ -88,7 +112,11 @@ def test_baselines_stand_beside_the_plan():
 
 
 def test_a_pin_back_to_the_device_makes_three_stages():
-    groups = (StageCost("a", 1, 1), StageCost("b", 100, 1), StageCost("c", 1, 1, pin=Placement.DEVICE))
+    groups = (
+        StageCost("a", 1, 1),
+        StageCost("b", 100, 1),
+        StageCost("c", 1, 1, pin=Placement.DEVICE),
+    )
     tensors = (
         CostTensor("x", None, (0,), raw(300), ()),
         CostTensor("a", 0, (1,), raw(10), raw(10)),
@@ -109,13 +137,22 @@ def test_equals_brute_force(table: CostTable, objective: str, monotone: bool):
 
 @settings(max_examples=300)
 @given(table=dags(), objective=OBJECTIVE, limits=LIMITS, monotone=st.booleans())
-def test_equals_brute_force_within_limits(table: CostTable, objective: str, limits: dict[str, int], monotone: bool):
+def test_equals_brute_force_within_limits(
+    table: CostTable, objective: str, limits: dict[str, int], monotone: bool
+):
     check(table, Goal(objective, limits), monotone)
 
 
 @settings(max_examples=150)
-@given(table=chains(), objective=OBJECTIVE, limits=st.one_of(st.just({}), LIMITS), monotone=st.booleans())
-def test_equals_brute_force_on_chains(table: CostTable, objective: str, limits: dict[str, int], monotone: bool):
+@given(
+    table=chains(),
+    objective=OBJECTIVE,
+    limits=st.one_of(st.just({}), LIMITS),
+    monotone=st.booleans(),
+)
+def test_equals_brute_force_on_chains(
+    table: CostTable, objective: str, limits: dict[str, int], monotone: bool
+):
     check(table, Goal(objective, limits), monotone, always_closed=True)
 
 
@@ -134,15 +171,23 @@ def check(table: CostTable, goal: Goal, monotone: bool, always_closed: bool = Fa
         assert found.bound <= best <= found.value
         assert all(found.costs.metrics[name] <= limit for name, limit in goal.limits.items())
         single_visit = monotone or table.columns.round_trip.sum() == 0
-        if exact or always_closed or (not goal.limits and goal.objective != "throughput" and single_visit):
+        if (
+            exact
+            or always_closed
+            or (not goal.limits and goal.objective != "throughput" and single_visit)
+        ):
             assert found.value == found.bound == best
 
 
 @settings(max_examples=60)
 @given(table=dags(5), monotone=st.booleans())
 def test_pareto_front_is_what_no_placement_beats(table: CostTable, monotone: bool):
-    pairs = {(s.metric("latency"), s.metric("energy")) for s in every_solution(table, monotone=monotone)}
-    expected = {a for a in pairs if not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in pairs)}
+    pairs = {
+        (s.metric("latency"), s.metric("energy")) for s in every_solution(table, monotone=monotone)
+    }
+    expected = {
+        a for a in pairs if not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in pairs)
+    }
     front = pareto_front(table, "latency", "energy", monotone=monotone) if pairs else ()
     found = {(p.costs.metrics["latency"], p.costs.metrics["energy"]) for p in front}
     if all(p.gap == 0 for p in front):
@@ -163,7 +208,9 @@ def test_a_sweep_is_every_prefix_evaluated(table: CostTable):
         up, down = crossing(columns, on_device)
         assert stuck == bool((up_choice[up] < 0).any() or (down_choice[down] < 0).any())
         if not stuck:
-            assert (evaluate(columns, on_device, up_choice, down_choice).terms == swept.terms[:, step]).all()
+            assert (
+                evaluate(columns, on_device, up_choice, down_choice).terms == swept.terms[:, step]
+            ).all()
 
 
 @settings(max_examples=50)
@@ -176,7 +223,10 @@ def test_json_round_trip(table: CostTable):
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
-        ({"memory": 3, "latency": 4}, "limit latency=4 ns cannot be met: every placement needs at least 29 ns"),
+        (
+            {"memory": 3, "latency": 4},
+            "limit latency=4 ns cannot be met: every placement needs at least 29 ns",
+        ),
         ({"server": 0, "device": 100}, "no placement meets all limits together"),
         ({"speed": 1}, "unknown limit 'speed'"),
         ({"memory": -1}, "is negative"),
@@ -193,8 +243,15 @@ def test_unknown_objective_is_named():
 
 
 def test_pins_against_a_tensor_that_cannot_cross():
-    groups = (StageCost("a", 1, 1, pin=Placement.DEVICE), StageCost("b", 1, 1, pin=Placement.SERVER))
-    tensors = (CostTensor("x", None, (0,), raw(1), ()), CostTensor("a", 0, (1,), (), ()), CostTensor("b", 1, (), (), raw(1), True))
+    groups = (
+        StageCost("a", 1, 1, pin=Placement.DEVICE),
+        StageCost("b", 1, 1, pin=Placement.SERVER),
+    )
+    tensors = (
+        CostTensor("x", None, (0,), raw(1), ()),
+        CostTensor("a", 0, (1,), (), ()),
+        CostTensor("b", 1, (), (), raw(1), True),
+    )
     with pytest.raises(PlanError, match="no placement obeys the pins"):
         plan(CostTable("stuck", groups, tensors, LINK))
 
@@ -219,12 +276,24 @@ def test_other_text_is_no_cost_table(text: str):
 
 
 @settings(max_examples=200)
-@given(table=dags(), objective=OBJECTIVE, limits=st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200)))
-def test_the_ranking_is_that_of_every_cut_evaluated_alone(table: CostTable, objective: str, limits: dict[str, int]):
+@given(
+    table=dags(),
+    objective=OBJECTIVE,
+    limits=st.dictionaries(st.sampled_from(list(METRICS)), st.integers(0, 200)),
+)
+def test_the_ranking_is_that_of_every_cut_evaluated_alone(
+    table: CostTable, objective: str, limits: dict[str, int]
+):
     goal = Goal(objective, limits)
-    expected = [ranked for count in range(len(table.groups) + 1) if (ranked := cut_alone(table, goal, count))]
+    expected = [
+        ranked
+        for count in range(len(table.groups) + 1)
+        if (ranked := cut_alone(table, goal, count))
+    ]
     expected.sort(key=lambda each: (not each[2], each[1], each[0]))
-    assert [(row.groups, row.value, row.allowed, row.costs) for row in rank_cuts(table, goal)] == expected
+    assert [
+        (row.groups, row.value, row.allowed, row.costs) for row in rank_cuts(table, goal)
+    ] == expected
 
 
 def cut_alone(table: CostTable, goal: Goal, count: int) -> tuple[int, int, bool, Costs] | None:
@@ -236,7 +305,10 @@ def cut_alone(table: CostTable, goal: Goal, count: int) -> tuple[int, int, bool,
     for names in (goal.metrics, *((name,) for name in goal.limits)):
         weights = metric_terms(dict.fromkeys(names, 1))
         choices = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
-        if any((choice[crossed] < 0).any() for choice, crossed in zip(choices, crossing(columns, here), strict=True)):
+        if any(
+            (choice[crossed] < 0).any()
+            for choice, crossed in zip(choices, crossing(columns, here), strict=True)
+        ):
             return None
         ways.append(evaluate(columns, here, *choices))
     best = min(ways, key=lambda way: (not way.meets(goal.limits), goal.value(way)))

@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from cost_tables import LINK, brute_force, dags
 from irsplit.base.errors import PlanError
 from irsplit.planner import Goal, NotFoundError, plan, solve
-from irsplit.planner.cost import TransferOption, Columns, CostTable, StageCost, CostTensor
+from irsplit.planner.cost import Columns, CostTable, CostTensor, StageCost, TransferOption
 from irsplit.planner.flow import minimum_cut, topology
 from irsplit.planner.placement import Solution, evaluate
 from irsplit.planner.repair import exchange, improve, shifted
 
-GOALS = st.sampled_from([("latency", "memory"), ("latency", "server"), ("energy", "bytes"), ("throughput", "memory")])
+GOALS = st.sampled_from(
+    [("latency", "memory"), ("latency", "server"), ("energy", "bytes"), ("throughput", "memory")]
+)
 
 
 @settings(max_examples=200)
 @given(table=dags(), goal=GOALS, limit=st.integers(0, 2000), monotone=st.booleans())
-def test_bounds_hold_when_the_search_ends_early(table: CostTable, goal: tuple[str, str], limit: int, monotone: bool):
+def test_bounds_hold_when_the_search_ends_early(
+    table: CostTable, goal: tuple[str, str], limit: int, monotone: bool
+):
     """Every table is treated as a large one, for which a small gap is good enough."""
     objective, limited = goal
     best = brute_force(table, Goal(objective, {limited: limit}), monotone=monotone)
@@ -59,7 +63,11 @@ def test_a_cut_that_stops_early_goes_through_no_wall(monkeypatch: pytest.MonkeyP
 
 @settings(max_examples=100)
 @given(
-    arcs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 1 << 50)), min_size=1, max_size=20),
+    arcs=st.lists(
+        st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 1 << 50)),
+        min_size=1,
+        max_size=20,
+    ),
     precision=st.sampled_from([1, 10, 10**4]),
 )
 def test_a_cut_that_stops_early_is_near_below(arcs: list[tuple[int, int, int]], precision: int):
@@ -75,8 +83,14 @@ def test_a_cut_that_stops_early_is_near_below(arcs: list[tuple[int, int, int]], 
 
 def knapsack(costs: list[tuple[int, int]]) -> CostTable:
     """Independent groups that read the input: on the device each takes time and memory, on the server only time."""
-    groups = tuple(StageCost(f"g{i}", time, 1_000, weight_bytes=weight) for i, (time, weight) in enumerate(costs))
-    tensors = tuple(CostTensor(f"x{i}", None, (i,), (TransferOption("raw", 0),), (TransferOption("raw", 0),)) for i in range(len(costs)))
+    groups = tuple(
+        StageCost(f"g{i}", time, 1_000, weight_bytes=weight)
+        for i, (time, weight) in enumerate(costs)
+    )
+    tensors = tuple(
+        CostTensor(f"x{i}", None, (i,), (TransferOption("raw", 0),), (TransferOption("raw", 0),))
+        for i in range(len(costs))
+    )
     return CostTable("knapsack", groups, tensors, LINK)
 
 
@@ -86,15 +100,22 @@ def knapsack(costs: list[tuple[int, int]]) -> CostTable:
     share=st.floats(0.2, 0.8),
     start=st.integers(0, 255),
 )
-def test_exchange_finds_the_best_selection_of_moves(costs: list[tuple[int, int]], share: float, start: int):
+def test_exchange_finds_the_best_selection_of_moves(
+    costs: list[tuple[int, int]], share: float, start: int
+):
     columns = knapsack(costs).columns
     goal = Goal("latency", {"memory": int(share * sum(weight for _, weight in costs))})
 
     def solution(on_device: np.ndarray) -> Solution:
         weights = np.zeros(len(columns.device), dtype=np.int64)
-        return evaluate(columns, on_device, columns.up.fold(weights)[1], columns.down.fold(weights)[1])
+        return evaluate(
+            columns, on_device, columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+        )
 
-    every = [solution(np.array(bits, dtype=np.bool_)) for bits in product([False, True], repeat=len(costs))]
+    every = [
+        solution(np.array(bits, dtype=np.bool_))
+        for bits in product([False, True], repeat=len(costs))
+    ]
     allowed = [one for one in every if one.meets(goal.limits)]
     best = min(goal.value(one) for one in allowed)
     begin = allowed[start % len(allowed)]
@@ -117,7 +138,13 @@ def test_two_ends_of_a_walk_fit_where_one_does_not():
     weights = np.zeros(len(columns.device), dtype=np.int64)
     ways = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
     all_here, all_there = (evaluate(columns, np.full(8, here), *ways) for here in (True, False))
-    one_end = improve(columns, Goal("bytes", {"server": 40, "energy": 10**9}), all_here, [all_there], monotone=False)
+    one_end = improve(
+        columns,
+        Goal("bytes", {"server": 40, "energy": 10**9}),
+        all_here,
+        [all_there],
+        monotone=False,
+    )
     two_ends = improve(columns, goal, all_here, [all_there], monotone=False)
     assert goal.value(two_ends) <= goal.value(one_end)
     assert two_ends.meets(goal.limits)
@@ -132,11 +159,16 @@ def test_the_edge_moves_by_layers():
     columns = CostTable("diamond", groups, tuple(tensors), LINK).columns
     weights = np.zeros(len(columns.device), dtype=np.int64)
     start = evaluate(
-        columns, np.array([1, 1, 0, 0, 0], dtype=np.bool_), columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+        columns,
+        np.array([1, 1, 0, 0, 0], dtype=np.bool_),
+        columns.up.fold(weights)[1],
+        columns.down.fold(weights)[1],
     )
 
     def edges_of(pinned: Columns) -> list[str]:
-        return ["".join("MC"[not here] for here in one.on_device) for one in shifted(pinned, start, 2)]
+        return [
+            "".join("MC"[not here] for here in one.on_device) for one in shifted(pinned, start, 2)
+        ]
 
     assert edges_of(columns) == ["MMMCC", "MMMMC", "MCCCC", "CCCCC"]
     first = np.arange(5) == 0

@@ -20,7 +20,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the template package, built and installed."""
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(ROOT / "examples" / "plugin", folder / "source")
-    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", folder / "site", folder / "source"]
+    words = [
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        folder / "site",
+        folder / "source",
+    ]
     subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=600)
     return folder / "site"
 
@@ -29,7 +37,9 @@ def run(sites: Sequence[Path], *words: object) -> Process:
     path = os.pathsep.join([*map(str, sites), str(ROOT)])
     command = [sys.executable, *map(str, words)]
     environment = os.environ | {"PYTHONPATH": path}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
 
 
 def irsplit(sites: Sequence[Path], *words: object) -> Process:
@@ -48,7 +58,17 @@ def package(folder: Path, name: str, module: str, entry_points: str) -> Path:
 
 def test_the_template_passes_its_own_tests(site: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples" / "plugin" / "tests", tmp_path / "tests")
-    done = run([site], "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path / "tests")
+    done = run(
+        [site],
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        tmp_path,
+        tmp_path / "tests",
+    )
     assert done.returncode == 0, done.stdout
     assert "5 passed" in done.stdout
 
@@ -61,7 +81,12 @@ def test_the_list_names_origins(site: Path) -> None:
     assert listed["codec", "xz"]["origin"] == "irsplit-budget 1.0"
     assert listed["pass", "partition"]["origin"].startswith("irsplit ")
     assert listed["dialect", "onnx"]["origin"].startswith("irsplit ")
-    assert {name for kind, name in listed if kind == "codec"} == {"raw", "zstandard", "static-rans", "xz"}
+    assert {name for kind, name in listed if kind == "codec"} == {
+        "raw",
+        "zstandard",
+        "static-rans",
+        "xz",
+    }
 
 
 def test_a_bundle_made_and_run_with_a_foreign_pass_and_codec(site: Path, tmp_path: Path) -> None:
@@ -110,19 +135,26 @@ def test_conflicts_are_named(site: Path, tmp_path: Path) -> None:
         "class Codec:\n    name = 'zip'\n    code = 128\n    def open(self, parameters): return self\n"
         "CODEC = Codec()\n"
     )
-    entry_points = (
-        "[irsplit.passes]\nlimit-boundary = rival:Pass\nbroken = rival:missing\n[irsplit.codecs]\nzip = rival:CODEC\n"
-    )
+    entry_points = "[irsplit.passes]\nlimit-boundary = rival:Pass\nbroken = rival:missing\n[irsplit.codecs]\nzip = rival:CODEC\n"
     rival = package(tmp_path, "rival", module, entry_points)
     done = irsplit([site, rival], "plugins", "--json")
     assert done.returncode == 1
-    problems = {entry["name"]: entry["problem"] for entry in json.loads(done.stdout) if entry["problem"]}
+    problems = {
+        entry["name"]: entry["problem"] for entry in json.loads(done.stdout) if entry["problem"]
+    }
     assert set(problems) == {"limit-boundary", "broken", "zip", "xz"}
     assert problems["xz"] == "conflicts with 'zip' of rival 1.0; uninstall one"
     assert problems["broken"].startswith("cannot be loaded: AttributeError")
-    done = irsplit([site, rival], "compile", DIGITS / "digits.onnx", "-o", tmp_path / "bundle", "--codec", "xz")
+    done = irsplit(
+        [site, rival], "compile", DIGITS / "digits.onnx", "-o", tmp_path / "bundle", "--codec", "xz"
+    )
     assert done.returncode == 2
-    assert "two codecs have the name or code '128': irsplit_budget.xz:XZ and rival:CODEC" in done.stderr
+    assert (
+        "two codecs have the name or code '128': irsplit_budget.xz:XZ and rival:CODEC"
+        in done.stderr
+    )
     done = irsplit([site, rival], "opt", DIGITS / "digits.onnx", "--pipeline", "limit-boundary")
     assert done.returncode == 2
-    assert done.stderr.startswith(("error: the pass 'broken' of rival:missing", "error: two passes are named 'limit-"))
+    assert done.stderr.startswith(
+        ("error: the pass 'broken' of rival:missing", "error: two passes are named 'limit-")
+    )

@@ -60,13 +60,22 @@ def test_what_was_measured_counts_unless_the_tensor_is_quantized_since():
 def test_auto_has_all_ways_and_inputs_always_their_baselines():
     found = codings(parts(), "auto", 0, {}, {}, {})
     assert [way.codec for way in found["a"]] == ["raw", "zstandard", "static-rans"]
-    assert [way.codec for way in codings(parts(), "raw", 0, {}, {}, {})["x"]] == ["raw", "zstandard"]
+    assert [way.codec for way in codings(parts(), "raw", 0, {}, {}, {})["x"]] == [
+        "raw",
+        "zstandard",
+    ]
 
 
 def test_the_codec_of_every_tensor_is_in_the_plan():
     for uplink, codec in (("1Mbit/s", "static-rans"), ("100Gbit/s", "raw")):
-        choice = ChooseCut(link=f"3g,up={uplink}", codec="auto", bits=8).choose(parse_model(TEXT), Context()).to_json()
-        sent = [switch for row in choice["ranked"] for switch in row["sent"] if switch["tensor"] == "a"]
+        choice = (
+            ChooseCut(link=f"3g,up={uplink}", codec="auto", bits=8)
+            .choose(parse_model(TEXT), Context())
+            .to_json()
+        )
+        sent = [
+            switch for row in choice["ranked"] for switch in row["sent"] if switch["tensor"] == "a"
+        ]
         assert [(switch["to"], switch["codec"]) for switch in sent] == [("server", codec)]
 
 
@@ -75,7 +84,10 @@ def test_the_codec_of_every_tensor_is_in_the_plan():
     [
         (("device=1ns",), None),
         (("latency=1ns",), "limit latency=1 ns cannot be met: every cut needs at least"),
-        (("server=0ns", "device=0ns"), "limit device=0 ns cannot be met together with server=0 ns: device is then at"),
+        (
+            ("server=0ns", "device=0ns"),
+            "limit device=0 ns cannot be met together with server=0 ns: device is then at",
+        ),
         (
             ("bytes=9kB", "server=0ns", "device=0ns"),
             "limit device=0 ns cannot be met together with server=0 ns: device",
@@ -94,5 +106,7 @@ def test_which_limit_binds(limits: tuple[str, ...], text: str | None):
 
 
 def test_a_link_without_radio_power_is_said():
-    choice = ChooseCut(device="jetson-tk1-cpu", link="5g", objective="energy").choose(parse_model(TEXT), Context())
+    choice = ChooseCut(device="jetson-tk1-cpu", link="5g", objective="energy").choose(
+        parse_model(TEXT), Context()
+    )
     assert choice.notes[0] == "link 5g has no radio power: the energy is that of computing alone"

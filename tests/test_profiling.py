@@ -42,7 +42,9 @@ def test_every_sweep_measures_all_parts_in_the_same_order(monkeypatch: pytest.Mo
     monkeypatch.setattr(profiling, "measure_message", lambda *given: NO_MESSAGE)
     steps: list[tuple[int, int]] = []
     found = profile_model(
-        DIGITS, effort=Effort(runs=5, fresh=False), progress=lambda done, total, what: steps.append((done, total))
+        DIGITS,
+        effort=Effort(runs=5, fresh=False),
+        progress=lambda done, total, what: steps.append((done, total)),
     )
     parts = 1 + len(found.stretches) + len(found.prefixes) + len(found.suffixes)
     passes = [turns[at : at + parts] for at in range(0, len(turns), parts)]

@@ -61,5 +61,7 @@ def test_silent_and_not_loaded_without_a_terminal(tmp_path: Path) -> None:
         f"assert main(['compile', {str(DIGITS)!r}, '-o', {str(tmp_path / 'bundle')!r}]) == 0\n"
         "assert 'rich' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
+    )
     assert done.stderr == ""

@@ -60,7 +60,9 @@ def test_the_cut_is_chosen_by_what_the_codec_makes_of_each_tensor(codec: str):
     choose = ChooseCut(link="3g", codec=codec)
     published = choose.choose(parse_model(TEXT), Context()).to_json()
     assert published["measured_ratios"] is None
-    assert len({sent(published)[id] for id in "123"}) == 1, "by published ratios all three are alike"
+    assert len({sent(published)[id] for id in "123"}) == 1, (
+        "by published ratios all three are alike"
+    )
     found = choose.choose(parse_model(TEXT), observed())
     assert [cut.id for cut in found.cuts] == ["2"], "half of it is zero"
     choice = found.to_json()
@@ -70,36 +72,56 @@ def test_the_cut_is_chosen_by_what_the_codec_makes_of_each_tensor(codec: str):
 
 
 def test_widths_count():
-    choice = ChooseCut(link="3g", codec="static-rans", bits=4).choose(parse_model(TEXT), observed()).to_json()
+    choice = (
+        ChooseCut(link="3g", codec="static-rans", bits=4)
+        .choose(parse_model(TEXT), observed())
+        .to_json()
+    )
     assert sent(choice)["1"][1] < 1000 * 4 / 8 * 1.2
 
 
-def test_tensors_that_are_not_tried_are_corrected_by_those_that_are(monkeypatch: pytest.MonkeyPatch):
+def test_tensors_that_are_not_tried_are_corrected_by_those_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr("irsplit.passes.planning.ratios.MOST_CUTS", 1)
     seen: list[str] = []
-    choice = ChooseCut(link="3g", codec="zstandard").choose(parse_model(TEXT), observed(seen)).to_json()
+    choice = (
+        ChooseCut(link="3g", codec="zstandard").choose(parse_model(TEXT), observed(seen)).to_json()
+    )
     assert seen == ["a", "x"]
     assert sent(choice)["1"] == sent(choice)["2"] == sent(choice)["3"], "all are of one type"
-    assert sent(choice)["2"][1] > 1.2 * 4000 / 1.387, "noise does not shrink as the published ratio has it"
+    assert sent(choice)["2"][1] > 1.2 * 4000 / 1.387, (
+        "noise does not shrink as the published ratio has it"
+    )
 
 
 def test_samples_stay_within_their_caps():
     values = parse_model(TEXT).entry.inputs
     assert calls_wanted(values) == MOST_CALLS
-    assert calls_wanted(parse_model(f"graph @main(%x: f32[{MOST_BYTES // 8}]) {{\n}}").entry.inputs) == 2
+    assert (
+        calls_wanted(parse_model(f"graph @main(%x: f32[{MOST_BYTES // 8}]) {{\n}}").entry.inputs)
+        == 2
+    )
     assert calls_wanted(parse_model(f"graph @main(%x: f32[{MOST_BYTES}]) {{\n}}").entry.inputs) == 1
 
 
 def test_a_draft_is_about_what_training_finds():
     rng = np.random.default_rng(1)
-    arrays = [np.cumsum(rng.standard_normal((1, 8, 24, 24)), -1).clip(0).astype(np.float32) for _ in range(3)]
+    arrays = [
+        np.cumsum(rng.standard_normal((1, 8, 24, 24)), -1).clip(0).astype(np.float32)
+        for _ in range(3)
+    ]
     spec = TensorSpec("t", "f32", arrays[0].shape)
-    trained, drafted = (frame_bytes(how(arrays[:2], spec, layout="NCHW"), arrays[2:]) for how in (train, draft))
+    trained, drafted = (
+        frame_bytes(how(arrays[:2], spec, layout="NCHW"), arrays[2:]) for how in (train, draft)
+    )
     assert drafted < 1.1 * trained
     assert drafted < frame_bytes(replace(spec, codec="raw"), arrays[2:])
 
 
-def test_plan_and_compile_measure_on_calibration_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_plan_and_compile_measure_on_calibration_inputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """What the plan says of the cut is what the bundle's frames take."""
     words = ["--device", "pixel-2", "--link", "lte", "--codec", "static-rans", "--boundary", "int8"]
     words += ["--calibration", str(DIGITS / "pictures")]

@@ -7,14 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irsplit.base.dtypes import F32, I64
-from irsplit.ir import Graph, Model, Node, TensorType, Value, engine_graph, parse_model, print_graph, verify
+from irsplit.ir import (
+    Graph,
+    Model,
+    Node,
+    TensorType,
+    Value,
+    engine_graph,
+    parse_model,
+    print_graph,
+    verify,
+)
 from irsplit.passes import Context, Cut, Pipeline, find_cuts
 from irsplit.passes.analysis import schedule
 from irsplit.passes.analysis.recompute import Recompute
 from irsplit.passes.partition import split
 from irsplit.passes.rematerialise import Rematerialise
 
-RULES = Recompute(lambda node: node.op in ("test.cheap", "test.shape"), lambda node: node.op == "test.shape")
+RULES = Recompute(
+    lambda node: node.op in ("test.cheap", "test.shape"), lambda node: node.op == "test.shape"
+)
 
 
 def cuts(text: str, max_tensors: int = 1) -> dict[str, Cut]:
@@ -67,7 +79,9 @@ graph @server() -> (%y) {
     )
 
 
-@pytest.mark.parametrize("how", ["test.op(%f)", "test.cheap(%f) random", 'test.cheap(%f) states "s"'])
+@pytest.mark.parametrize(
+    "how", ["test.op(%f)", "test.cheap(%f) random", 'test.cheap(%f) states "s"']
+)
 def test_costly_random_and_stateful_nodes_are_never_cloned(how: str):
     assert "a" not in cuts(MASKED.replace("test.cheap(%f)", how))
 
@@ -155,7 +169,9 @@ def test_what_could_be_computed_from_a_small_input_is_sent_when_nothing_else_cro
 
 def test_pipeline_prints_the_limits():
     assert str(Pipeline.parse("rematerialise{input=100}")) == "rematerialise{input=100}"
-    assert Pipeline.parse(str(Pipeline((Rematerialise(depth=3),)))) == Pipeline((Rematerialise(depth=3),))
+    assert Pipeline.parse(str(Pipeline((Rematerialise(depth=3),)))) == Pipeline(
+        (Rematerialise(depth=3),)
+    )
 
 
 # Random graphs: values are described by the expression that computes them, so that equal text means equal results.
@@ -163,7 +179,10 @@ def test_pipeline_prints_the_limits():
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    inputs = [Value(f"x{i}", TensorType(I64 if i else F32, (4, 4))) for i in range(draw(st.integers(1, 3)))]
+    inputs = [
+        Value(f"x{i}", TensorType(I64 if i else F32, (4, 4)))
+        for i in range(draw(st.integers(1, 3)))
+    ]
     values, nodes = list(inputs), list[Node]()
     for index in range(draw(st.integers(2, 12))):
         op = draw(st.sampled_from(["test.op", "test.op", "test.cheap", "test.cheap", "test.shape"]))
@@ -174,7 +193,9 @@ def graphs(draw: st.DrawFn) -> Graph:
         result = Value(f"v{index}", type)
         nodes.append(Node(op, picks, [result]))
         values.append(result)
-    outputs = {values[-1]: None} | {values[draw(st.integers(0, len(values) - 1))]: None for _ in range(2)}
+    outputs = {values[-1]: None} | {
+        values[draw(st.integers(0, len(values) - 1))]: None for _ in range(2)
+    }
     return Graph("main", inputs, [value for value in outputs if value.producer is not None], nodes)
 
 
@@ -205,7 +226,9 @@ def test_segments_compute_what_the_whole_computes(graph: Graph, max_tensors: int
         results: dict[str, str] = {}
         for index, segment in enumerate(segments):
             if index:
-                known = {value.name: known[value.name] for value in chosen_boundary(segments[index - 1])}
+                known = {
+                    value.name: known[value.name] for value in chosen_boundary(segments[index - 1])
+                }
             known |= evaluate(engine_graph(segment), known)
             results.update((value.name, known[value.name]) for value in segment.outputs)
         assert results == {value.name: whole[value.name] for value in graph.outputs}

@@ -36,7 +36,9 @@ def test_the_same_link_gives_the_planners_answer(planned: str, now: str, load: i
 
 
 def test_only_cuts_that_are_there():
-    costs = cut_costs({"choice": ChooseCut(link="wifi").choose(parse_model(TEXT), Context()).to_json()})
+    costs = cut_costs(
+        {"choice": ChooseCut(link="wifi").choose(parse_model(TEXT), Context()).to_json()}
+    )
     assert fastest(costs, conditions("wifi"), among=["1", "3"]).cut in ("1", "3")
     dead = Conditions(1, 1)
     assert fastest(costs, dead).cut == "device only"

@@ -24,7 +24,9 @@ OPTIONS = (
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"
+)
 
 
 CUT_OFF = """
@@ -76,12 +78,19 @@ def test_it_loads_and_agrees_with_the_planner(
     assert best(browser) in {row["cut"] for row in splits if row["value"] == splits[0]["value"]}
     assert len(browser.find_elements(By.CSS_SELECTOR, "#bars g")) == len(splits)
     assert len(browser.find_elements(By.CSS_SELECTOR, "#rejected li")) == data["rejected_count"] > 0
-    reasons = [summary.text for summary in browser.find_elements(By.CSS_SELECTOR, "#rejected summary")]
-    assert "5 to 7 (3 positions): a branch forks at onnx.Relu 'down/relu' and joins at onnx.Add 'block1/add'" in reasons
+    reasons = [
+        summary.text for summary in browser.find_elements(By.CSS_SELECTOR, "#rejected summary")
+    ]
+    assert (
+        "5 to 7 (3 positions): a branch forks at onnx.Relu 'down/relu' and joins at onnx.Add 'block1/add'"
+        in reasons
+    )
     assert len(browser.find_elements(By.CSS_SELECTOR, "#diagram rect")) == len(data["groups"])
 
 
-def test_a_slider_moved_by_keyboard_moves_the_optimum(browser: webdriver.Chrome, tmp_path: Path) -> None:
+def test_a_slider_moved_by_keyboard_moves_the_optimum(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
     opened(browser, tmp_path, "--link", "3g")
     before = best(browser)
     speed = browser.find_element(By.ID, "slider-device")
@@ -102,7 +111,9 @@ def test_a_slider_moved_by_keyboard_moves_the_optimum(browser: webdriver.Chrome,
 def test_it_fits_a_phone(browser: webdriver.Chrome, tmp_path: Path) -> None:
     browser.set_window_size(390, 800)
     opened(browser, tmp_path)
-    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.execute_script(
+        "return document.documentElement.scrollWidth <= window.innerWidth"
+    )
     assert browser.execute_script(CUT_OFF) == []
     browser.set_window_size(1280, 900)
 
@@ -123,8 +134,17 @@ def test_baselines_and_energy(browser: webdriver.Chrome, tmp_path: Path) -> None
     assert "server only, compressed input (zstandard)" in drawn, "as in irsplit plan: an average"
     assert "How small a real input gets is not known" in browser.find_element(By.ID, "unknown").text
     assert browser.find_elements(By.ID, "slider-power"), "pixel-2 states no power"
-    opened(browser, tmp_path, "--input", f"image={EXAMPLE / 'pictures' / '3.png'}", "--device", "jetson-tk1-cpu")
-    assert "server only, compressed input (webp-lossless)" in browser.find_element(By.ID, "bars").text
+    opened(
+        browser,
+        tmp_path,
+        "--input",
+        f"image={EXAMPLE / 'pictures' / '3.png'}",
+        "--device",
+        "jetson-tk1-cpu",
+    )
+    assert (
+        "server only, compressed input (webp-lossless)" in browser.find_element(By.ID, "bars").text
+    )
     assert not browser.find_elements(By.ID, "slider-power")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#pareto circle")) > 2
 
@@ -165,9 +185,20 @@ def test_compile_writes_it_beside_the_manifest(browser: webdriver.Chrome, tmp_pa
     assert not (tmp_path / "two" / "report.html").exists()
 
 
-def test_the_report_of_a_bundle_begins_as_it_was_compiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_of_a_bundle_begins_as_it_was_compiled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bundle, pictures = tmp_path / "bundle", EXAMPLE / "pictures"
-    words = ("--device", "jetson-tk1-cpu", "--link", "3g", "--limit", "memory=1MB", "--max-tensors", "2")
+    words = (
+        "--device",
+        "jetson-tk1-cpu",
+        "--link",
+        "3g",
+        "--limit",
+        "memory=1MB",
+        "--max-tensors",
+        "2",
+    )
     coding = ("--boundary", "int8", "--codec", "static-rans", "--calibration", str(pictures))
     assert main(["compile", str(EXAMPLE / "digits.onnx"), "-o", str(bundle), *words, *coding]) == 0
     written = json.loads((bundle / "report.json").read_text())
@@ -184,14 +215,31 @@ def test_the_report_of_a_bundle_begins_as_it_was_compiled(tmp_path: Path, capsys
 
 def test_a_page_of_a_very_large_graph_stays_small(tmp_path: Path) -> None:
     count = 3000
-    nodes = [helper.make_node("Relu", [f"v{index}"], [f"v{index + 1}"], f"node{index}") for index in range(count)]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [8]) for name in ("v0", f"v{count}")]
+    nodes = [
+        helper.make_node("Relu", [f"v{index}"], [f"v{index + 1}"], f"node{index}")
+        for index in range(count)
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [8]) for name in ("v0", f"v{count}")
+    ]
     opset = helper.make_opsetid("", 17)
     model = helper.make_model(
         helper.make_graph(nodes, "chain", ends[:1], ends[1:]), opset_imports=[opset], ir_version=8
     )
     onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "chain.onnx")
-    assert main(["compile", str(tmp_path / "chain.onnx"), "--cut", "v1234", "-o", str(tmp_path / "bundle")]) == 0
+    assert (
+        main(
+            [
+                "compile",
+                str(tmp_path / "chain.onnx"),
+                "--cut",
+                "v1234",
+                "-o",
+                str(tmp_path / "bundle"),
+            ]
+        )
+        == 0
+    )
     data = json.loads((tmp_path / "bundle" / "report.json").read_text())
     assert data["legal_count"] == count - 1
     assert len(data["cuts"]) <= 202

@@ -35,7 +35,9 @@ def test_every_cut_of_fifty_thousand_nodes_is_priced() -> None:
     """Ranking looks at all cuts at once: a look at each alone would take a hundred times as long."""
     choice = ChooseCut(device="pixel-2", link="lte").choose(ladder(NODES), Context())
     assert len(choice.ranked) == 4 + NODES // 5 - 1 + 2
-    assert [option.row.value for option in choice.ranked] == sorted(option.row.value for option in choice.ranked)
+    assert [option.row.value for option in choice.ranked] == sorted(
+        option.row.value for option in choice.ranked
+    )
     assert choice.ranked[0].row.costs.metrics["latency"] == choice.ranked[0].row.value
 
 
@@ -66,4 +68,6 @@ def test_a_cut_that_no_frame_has_room_for_is_not_legal() -> None:
     read = ", ".join(f"%x{index}" for index in range(1, 300))
     text = f"graph @main({inputs}) -> (%y) {{ %a = test.op(%x0) : f32[1]  %y = test.op(%a, {read}) : f32[1] }}"
     (cut,) = find_cuts(parse_model(text).entry)
-    assert cut.reason == "300 tensors would travel, 299 of them graph inputs; a frame has room for 256"
+    assert (
+        cut.reason == "300 tensors would travel, 299 of them graph inputs; a frame has room for 256"
+    )

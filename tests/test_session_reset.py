@@ -16,7 +16,9 @@ STATEFUL = [model for model in corpus.models("models") if model.stateful]
 def test_reset_forgets_the_state(model: corpus.CorpusModel, tmp_path: Path) -> None:
     entry = irsplit.read_model(model.path).entry
     cuts = legal_cuts(entry)
-    irsplit.compile_model(model.path, tmp_path / "bundle", [cuts[len(cuts) // 2].id], remember=False)
+    irsplit.compile_model(
+        model.path, tmp_path / "bundle", [cuts[len(cuts) // 2].id], remember=False
+    )
     session = irsplit.LocalSession(tmp_path / "bundle")
     names = [value.name for value in entry.inputs]
     calls = [dict(zip(names, feed, strict=True)) for feed in corpus.feeds(model, calls=3)]

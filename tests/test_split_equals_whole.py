@@ -53,25 +53,33 @@ def check_nothing_unused(segment: Graph) -> None:
     for node in segment.nodes:
         boundary = node.op in ("irsplit.send", "irsplit.recv")
         assert boundary or node.states or any(value in read for value in node.outputs)
-        assert node.op != "irsplit.recv" or read.issuperset(value for value in node.outputs if value is not None)
+        assert node.op != "irsplit.recv" or read.issuperset(
+            value for value in node.outputs if value is not None
+        )
 
 
 @given(models(), st.integers(1, 3), st.data())
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 def test_the_segments_of_every_legal_cut_compute_what_the_whole_computes(
     model: Model, max_tensors: int, data: st.DataObject
 ) -> None:
     verify(model)
     feeds = [inputs_of(model.entry, call) for call in range(CALLS)]
     for value in model.entry.inputs:
-        if value.constant is not None and data.draw(st.booleans(), label=f"override the default of {value}"):
+        if value.constant is not None and data.draw(
+            st.booleans(), label=f"override the default of {value}"
+        ):
             feeds[-1][value.name] = array_of(value.type, b"another")
     before = print_model(model)
     cuts = legal_cuts(schedule(model.entry), max_tensors)
     event(f"legal cuts: {min(len(cuts), 5)}")
     chosen = [[cut] for cut in cuts]
     several = [list(group) for count in (2, 3) for group in combinations(cuts, count)]
-    chosen += data.draw(st.lists(st.sampled_from(several), max_size=4, unique_by=id)) if several else []
+    chosen += (
+        data.draw(st.lists(st.sampled_from(several), max_size=4, unique_by=id)) if several else []
+    )
     for group in chosen:
         if not nested(group):
             with pytest.raises(CutError, match="does not hold all that the cuts before it hold"):

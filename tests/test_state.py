@@ -60,7 +60,11 @@ graph @main(%x: f32[1,8], %c: f32[1,4]) -> (%y) {
 def test_no_cut_ships_or_splits_the_state():
     model, _ = bound(TEXT, "h_in=h_out")
     legal = [cut for cut in find_cuts(model.entry) if cut.legal]
-    assert [[value.name for value in cut.boundary] for cut in legal] == [["a", "c"], ["b", "c"], ["d"]]
+    assert [[value.name for value in cut.boundary] for cut in legal] == [
+        ["a", "c"],
+        ["b", "c"],
+        ["d"],
+    ]
 
 
 def test_without_state_it_is_forwarded():
@@ -71,7 +75,9 @@ def test_without_state_it_is_forwarded():
 def test_auto_finds_by_name_and_says_so():
     model, context = bound(TEXT, "auto")
     assert [value.name for value in model.entry.inputs] == ["x", "c"]
-    assert [remark.text for remark in context.remarks] == ["state h_in=h_out was found by its name and type"]
+    assert [remark.text for remark in context.remarks] == [
+        "state h_in=h_out was found by its name and type"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -96,14 +102,19 @@ def test_auto_finds_by_name_and_says_so():
 def test_names_that_tell_a_state(names: str, found: bool):
     before, after = names.split()
     signature = f'(%"{before}": f32[1,4]) -> (%"{after}")'
-    graph = parse_model(f'model test graph @main{signature} {{ %"{after}" = test.op(%"{before}") : f32[1,4] }}').entry
+    graph = parse_model(
+        f'model test graph @main{signature} {{ %"{after}" = test.op(%"{before}") : f32[1,4] }}'
+    ).entry
     assert bool(find_states(graph)) == found
 
 
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
-        ("h=h_out", "give INPUT=OUTPUT with one of the inputs x, h_in, c and one of the outputs y, h_out"),
+        (
+            "h=h_out",
+            "give INPUT=OUTPUT with one of the inputs x, h_in, c and one of the outputs y, h_out",
+        ),
         ("x=h_out", "differ in type or shape"),
         ("h_out", "give INPUT=OUTPUT"),
     ],
@@ -122,13 +133,19 @@ def test_a_decoder_is_cut_between_layers_without_shipping_its_cache(tmp_path: Pa
     path = decoder(tmp_path / "decoder.onnx")
     bundle = tmp_path / "bundle"
     compiled = compile_model(path, bundle, ["layer0", "layer1"], state=["auto"], remember=False)
-    assert [[spec.name for spec in boundary.tensors] for boundary in compiled.manifest.boundaries] == [
+    assert [
+        [spec.name for spec in boundary.tensors] for boundary in compiled.manifest.boundaries
+    ] == [
         ["layer0"],
         ["layer1"],
     ]
-    states = [[f"{info.input}={info.output}" for info in segment.state] for segment in compiled.manifest.segments]
+    states = [
+        [f"{info.input}={info.output}" for info in segment.state]
+        for segment in compiled.manifest.segments
+    ]
     assert states == [
-        [f"past_key_values.{layer}.{kind}=present.{layer}.{kind}" for kind in ("key", "value")] for layer in range(3)
+        [f"past_key_values.{layer}.{kind}=present.{layer}.{kind}" for kind in ("key", "value")]
+        for layer in range(3)
     ]
     assert [info.name for info in compiled.manifest.inputs] == ["input_ids"]
     calls = [{"input_ids": np.array([[token]])} for token in (3, 1, 4, 1, 5, 9)]
@@ -145,7 +162,10 @@ def by_hand(path: Path, calls: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
     logits: list[np.ndarray] = []
     for call in calls:
         outputs = engine.run([(call | cache)[name] for name in engine.inputs])
-        cache = {name.replace("present", "past_key_values"): o for name, o in zip(engine.outputs, outputs, strict=True)}
+        cache = {
+            name.replace("present", "past_key_values"): o
+            for name, o in zip(engine.outputs, outputs, strict=True)
+        }
         logits.append(cache.pop("logits"))
     return logits
 
@@ -173,7 +193,10 @@ def test_a_state_begins_as_a_history_of_nothing_or_as_the_user_says():
 @pytest.mark.parametrize(
     ("dim", "reason"),
     [
-        ("heads=2", r"no input has that dimension; those that vary: h.0, h, batch, h.1, past_len, h.2"),
+        (
+            "heads=2",
+            r"no input has that dimension; those that vary: h.0, h, batch, h.1, past_len, h.2",
+        ),
         ("h.3=2", "no input has that dimension"),
         ("batch", "give SYMBOL=N, INPUT=N or INPUT.AXIS=N"),
         ("batch=-1", "give SYMBOL=N"),
@@ -187,12 +210,20 @@ def test_sizes_that_no_state_has_are_refused(dim: str, reason: str):
 def test_a_session_begins_with_the_sizes_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = decoder(tmp_path / "decoder.onnx", 2)
     words = ["compile", str(path), "-o", str(tmp_path / "bundle"), "--cut", "layer0"]
-    assert main([*words, "--state", "auto", *(f"--dim=past_key_values.{n}.key.2=1" for n in (0, 1))]) == 0
-    shapes = [info.shape for segment in Manifest.load(tmp_path / "bundle").segments for info in segment.state]
+    assert (
+        main([*words, "--state", "auto", *(f"--dim=past_key_values.{n}.key.2=1" for n in (0, 1))])
+        == 0
+    )
+    shapes = [
+        info.shape
+        for segment in Manifest.load(tmp_path / "bundle").segments
+        for info in segment.state
+    ]
     assert shapes == [(1, 2, 1, 8), (1, 2, 0, 8)] * 2
     assert main([*words, "--dim", "past=1"]) == 2
     assert (
-        "dim 'past=1': no input has that dimension; those that vary: past_key_values.0.key.2" in capsys.readouterr().err
+        "dim 'past=1': no input has that dimension; those that vary: past_key_values.0.key.2"
+        in capsys.readouterr().err
     )
 
 
@@ -217,7 +248,10 @@ def test_an_encoder_with_masks_has_a_cut_after_every_layer(tmp_path: Path):
     assert not without & {f"layer{layer}" for layer in range(2)}
     rng = np.random.default_rng(0)
     calls = [
-        {"input_ids": rng.integers(0, 50, (2, length)), "attention_mask": rng.integers(0, 2, (2, length))}
+        {
+            "input_ids": rng.integers(0, 50, (2, length)),
+            "attention_mask": rng.integers(0, 2, (2, length)),
+        }
         for length in (5, 9)
     ]
     engine = open_model(path)
@@ -231,7 +265,11 @@ def test_an_encoder_with_masks_has_a_cut_after_every_layer(tmp_path: Path):
 
 
 def _tensors(graph: Graph, recompute: Recompute | None) -> set[str]:
-    return {"+".join(map(_name, cut.tensors)) for cut in find_cuts(graph, 1, None, recompute) if cut.legal}
+    return {
+        "+".join(map(_name, cut.tensors))
+        for cut in find_cuts(graph, 1, None, recompute)
+        if cut.legal
+    }
 
 
 def _name(value: Value) -> str:
@@ -270,8 +308,16 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = decoder(tmp_path / "decoder.onnx", 2)
     assert main(["cuts", str(path), "--state", "auto", "--rematerialise", "--legal"]) == 0
     assert "state past_key_values.0.key=present.0.key was found" in capsys.readouterr().err
-    assert main(["compile", str(path), "-o", str(tmp_path / "b"), "--cut", "layer0", "--state", "auto"]) == 0
+    assert (
+        main(
+            ["compile", str(path), "-o", str(tmp_path / "b"), "--cut", "layer0", "--state", "auto"]
+        )
+        == 0
+    )
     assert main(["verify", str(tmp_path / "b"), "--model", str(path)]) == 0
     assert "bit-equal" in capsys.readouterr().out
-    assert main(["compile", str(path), "-o", str(tmp_path / "c"), "--cut", "layer0", "--state", "a=b"]) == 2
+    assert (
+        main(["compile", str(path), "-o", str(tmp_path / "c"), "--cut", "layer0", "--state", "a=b"])
+        == 2
+    )
     assert "state 'a=b'" in capsys.readouterr().err

@@ -20,7 +20,12 @@ from irsplit.codec_training.ranges import quantization
 from irsplit.codec_training.train import train_model
 from irsplit.profiles import level_speeds
 from irsplit.runtime.c import _native
-from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec, zstandard_parameters
+from irsplit.runtime.frame.descriptor import (
+    FrameSchema,
+    QuantizationSpec,
+    TensorSpec,
+    zstandard_parameters,
+)
 from irsplit.runtime.frame.rans_model import RansModel
 from irsplit.runtime.frame.reference.crc32c import crc32c
 from irsplit.runtime.frame.reference.frame import HEADER
@@ -30,7 +35,21 @@ from test_hostile_frames import with_crc
 from train import BATCH, LEARNING_RATE, SEED, Adam, shifted
 
 ROOT = Path(__file__).resolve().parents[1]
-TYPES = ("u8", "i8", "bool", "f32", "f16", "bf16", "i16", "u16", "i32", "u32", "i64", "u64", "f8e4m3fn")
+TYPES = (
+    "u8",
+    "i8",
+    "bool",
+    "f32",
+    "f16",
+    "bf16",
+    "i16",
+    "u16",
+    "i32",
+    "u32",
+    "i64",
+    "u64",
+    "f8e4m3fn",
+)
 
 
 def feature_map(seed: int, shape: tuple[int, ...], dtype: str) -> Array:
@@ -50,11 +69,15 @@ def feature_map(seed: int, shape: tuple[int, ...], dtype: str) -> Array:
     return np.clip(values * 20, 0, 127).astype(spec.storage)
 
 
-def trained(dtype: str, shape: tuple[int, ...], level: int, layout: str = "NHWC", **options: int) -> TensorSpec:
+def trained(
+    dtype: str, shape: tuple[int, ...], level: int, layout: str = "NHWC", **options: int
+) -> TensorSpec:
     samples = [feature_map(seed, shape, dtype) for seed in range(2)]
     if layout == "NCHW":
         samples = [np.ascontiguousarray(sample.transpose(0, 3, 1, 2)) for sample in samples]
-    return train(samples, TensorSpec("x", dtype, samples[0].shape), layout=layout, level=level, **options)
+    return train(
+        samples, TensorSpec("x", dtype, samples[0].shape), layout=layout, level=level, **options
+    )
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -69,32 +92,51 @@ def test_both_engines_give_the_same_bytes(dtype: str, layout: str, level: int) -
     native, reference = engines(boundary)
     coded = native.encode([array])
     assert coded == reference.encode([array])
-    assert decoded(native, boundary, coded) == decoded(reference, boundary, coded) == [array.tobytes()]
+    assert (
+        decoded(native, boundary, coded) == decoded(reference, boundary, coded) == [array.tobytes()]
+    )
 
 
 MODELS = {
-    (dtype, level): trained(dtype, (1, 5, 6, 9), level) for dtype in ("u8", "f32", "f16", "i32") for level in (0, 1, 2)
+    (dtype, level): trained(dtype, (1, 5, 6, 9), level)
+    for dtype in ("u8", "f32", "f16", "i32")
+    for level in (0, 1, 2)
 }
 
 
-@given(st.sampled_from(sorted(MODELS)), st.binary(min_size=1, max_size=40), st.integers(0, 7), st.integers(1, 8))
-def test_any_input_decodes_exactly(key: tuple[str, int], pattern: bytes, height: int, width: int) -> None:
+@given(
+    st.sampled_from(sorted(MODELS)),
+    st.binary(min_size=1, max_size=40),
+    st.integers(0, 7),
+    st.integers(1, 8),
+)
+def test_any_input_decodes_exactly(
+    key: tuple[str, int], pattern: bytes, height: int, width: int
+) -> None:
     """Nothing like the training data: NaN payloads, -0.0, values no table holds, empty, one pixel."""
     spec = replace(MODELS[key], shape=(None, None, None, 9), chunk=9 * 11)
     size = height * width * 9 * spec.storage.itemsize
-    array = np.frombuffer((pattern * (size // len(pattern) + 1))[:size], spec.storage).reshape(1, height, width, 9)
+    array = np.frombuffer((pattern * (size // len(pattern) + 1))[:size], spec.storage).reshape(
+        1, height, width, 9
+    )
     boundary = FrameSchema(0, "b", (spec,))
     native, reference = engines(boundary)
     coded = native.encode([array])
     assert coded == reference.encode([array])
-    assert decoded(native, boundary, coded) == decoded(reference, boundary, coded) == [array.tobytes()]
+    assert (
+        decoded(native, boundary, coded) == decoded(reference, boundary, coded) == [array.tobytes()]
+    )
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (1, 300), (1, 40, 12), (2, 3, 4, 2, 3), (1, 1, 1, 700), (3, 0, 4), (0,)])
+@pytest.mark.parametrize(
+    "shape", [(), (5,), (1, 300), (1, 40, 12), (2, 3, 4, 2, 3), (1, 1, 1, 700), (3, 0, 4), (0,)]
+)
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_any_rank(shape: tuple[int, ...], level: int) -> None:
     rng = np.random.default_rng(5)
-    make = [rng.binomial(40, 0.3, [max(dim, 1) for dim in shape]).astype(np.uint8) for _ in range(2)]
+    make = [
+        rng.binomial(40, 0.3, [max(dim, 1) for dim in shape]).astype(np.uint8) for _ in range(2)
+    ]
     symbolic = tuple(None if dim == 0 else dim for dim in shape)
     spec = train(make, TensorSpec("x", "u8", symbolic), level=level)
     array = rng.binomial(40, 0.3, shape).astype(np.uint8)
@@ -102,7 +144,9 @@ def test_any_rank(shape: tuple[int, ...], level: int) -> None:
     native, reference = engines(boundary)
     coded = native.encode([np.asarray(array)])
     assert coded == reference.encode([np.asarray(array)])
-    assert decoded(native, boundary, coded) == decoded(reference, boundary, coded) == [array.tobytes()]
+    assert (
+        decoded(native, boundary, coded) == decoded(reference, boundary, coded) == [array.tobytes()]
+    )
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -191,7 +235,10 @@ def test_descriptor_round_trip() -> None:
 @pytest.mark.parametrize("axis", [1, 2])
 def test_three_dims_are_positions_where_neighbours_are_alike(axis: int) -> None:
     """[N, C, L] and [N, T, features] of ONNX look the same but for their data."""
-    rows = np.cumsum(np.random.default_rng(axis).integers(-2, 3, (9, 240)), axis=1) + 30 * np.arange(9)[:, None]
+    rows = (
+        np.cumsum(np.random.default_rng(axis).integers(-2, 3, (9, 240)), axis=1)
+        + 30 * np.arange(9)[:, None]
+    )
     tensor = np.ascontiguousarray((rows if axis == 1 else rows.T)[None].astype(np.uint8))
     spec = TensorSpec("positions", "u8", tensor.shape)
     assert train_model([tensor], spec, layout="NCHW").channel_axis == axis
@@ -199,13 +246,20 @@ def test_three_dims_are_positions_where_neighbours_are_alike(axis: int) -> None:
     native, reference = engines(boundary)
     frame = native.encode([tensor])
     assert frame == reference.encode([tensor])
-    assert decoded(native, boundary, frame) == decoded(reference, boundary, frame) == [tensor.tobytes()]
+    assert (
+        decoded(native, boundary, frame)
+        == decoded(reference, boundary, frame)
+        == [tensor.tobytes()]
+    )
 
 
 def test_training_is_deterministic() -> None:
     samples = [feature_map(seed, (1, 12, 12, 70), "u8") for seed in range(3)]
     spec = TensorSpec("x", "u8", (1, 12, 12, 70))
-    assert train_model(samples, spec, level=2).to_bytes() == train_model(samples, spec, level=2).to_bytes()
+    assert (
+        train_model(samples, spec, level=2).to_bytes()
+        == train_model(samples, spec, level=2).to_bytes()
+    )
 
 
 def test_smaller_than_zstandard_on_feature_maps() -> None:
@@ -213,7 +267,10 @@ def test_smaller_than_zstandard_on_feature_maps() -> None:
     samples = [feature_map(seed, shape, "u8") for seed in range(4)]
     held = [feature_map(seed, shape, "u8") for seed in range(10, 12)]
     spec = TensorSpec("x", "u8", shape)
-    ours = [measure(str(level), train(samples, spec, level=level), held).size_bytes for level in (0, 1, 2)]
+    ours = [
+        measure(str(level), train(samples, spec, level=level), held).size_bytes
+        for level in (0, 1, 2)
+    ]
     assert ours[1] < 0.85 * measure("z", with_zstandard(samples, spec, level=19), held).size_bytes
     assert ours[2] <= ours[1] * 1.01 < ours[0]
 
@@ -226,15 +283,30 @@ def test_tables_survive_more_training() -> None:
     optimizer, generator = Adam(after), np.random.default_rng(5)
     for chosen in np.array_split(generator.permutation(512), 512 // BATCH):
         images = model_input(shifted(train_split.images[chosen], generator))
-        optimizer.step(after, loss_and_gradients(after, images, train_split.labels[chosen])[1], LEARNING_RATE)
+        optimizer.step(
+            after, loss_and_gradients(after, images, train_split.labels[chosen])[1], LEARNING_RATE
+        )
 
     def maps(parameters: dict[str, Any], split: Split, count: int) -> list[Array]:
-        return [activations(parameters, model_input(split.images[i : i + 1]))["down/relu"] for i in range(count)]
+        return [
+            activations(parameters, model_input(split.images[i : i + 1]))["down/relu"]
+            for i in range(count)
+        ]
 
-    old, own, held = maps(before, train_split, 32), maps(after, train_split, 32), maps(after, held_out, 32)
-    assert np.mean([np.abs(a - b).mean() / np.abs(a).mean() for a, b in zip(old, own, strict=True)]) > 0.03
+    old, own, held = (
+        maps(before, train_split, 32),
+        maps(after, train_split, 32),
+        maps(after, held_out, 32),
+    )
+    assert (
+        np.mean([np.abs(a - b).mean() / np.abs(a).mean() for a, b in zip(old, own, strict=True)])
+        > 0.03
+    )
     spec = TensorSpec("x", "f32", old[0].shape, quantization(old, 256))
-    sizes = [measure(name, train(samples, spec), held).size_bytes for name, samples in (("old", old), ("own", own))]
+    sizes = [
+        measure(name, train(samples, spec), held).size_bytes
+        for name, samples in (("old", old), ("own", own))
+    ]
     assert sizes[1] >= 0.97 * sizes[0]
 
 
@@ -252,8 +324,12 @@ def test_choice_of_a_codec() -> None:
 def words(seed: int, count: int) -> Array:
     """Text of few words, which repeats itself at all distances: what matches shrink and tables of symbols do not."""
     rng = np.random.default_rng(seed)
-    known = [np.random.default_rng(word).integers(0, 256, 3 + word % 7, np.uint8) for word in range(60)]
-    return np.concatenate([known[word] for word in rng.integers(0, 60, count)])[: 3 * count].reshape(1, -1)
+    known = [
+        np.random.default_rng(word).integers(0, 256, 3 + word % 7, np.uint8) for word in range(60)
+    ]
+    return np.concatenate([known[word] for word in rng.integers(0, 60, count)])[
+        : 3 * count
+    ].reshape(1, -1)
 
 
 def test_the_slowest_codec_is_chosen_where_it_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +340,9 @@ def test_the_slowest_codec_is_chosen_where_it_wins(monkeypatch: pytest.MonkeyPat
         choice = choose_codec(samples, spec, rate_bit_s=rate, speeds=speeds)
         assert choice.spec.parameters == zstandard_parameters(level), rate
         tried = SLOWEST in {one.name for one in choice.measured}
-        assert tried == (rate != 50e6), "encoding alone takes longer than another codec and the link"
+        assert tried == (rate != 50e6), (
+            "encoding alone takes longer than another codec and the link"
+        )
     monkeypatch.setattr("irsplit.codec_training.codec.SLOWEST_BYTES", samples[0].nbytes - 1)
     assert choose_codec(samples, spec, speeds=speeds).spec.parameters == zstandard_parameters(3)
 

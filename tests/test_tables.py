@@ -26,7 +26,9 @@ def test_a_row_is_a_line_and_a_column_of_unknowns_is_left_out() -> None:
         (8, ["1   one two three four five six seven"]),
     ],
 )
-def test_a_terminal_wraps_the_last_column(monkeypatch: pytest.MonkeyPatch, columns: int, lines: list[str]) -> None:
+def test_a_terminal_wraps_the_last_column(
+    monkeypatch: pytest.MonkeyPatch, columns: int, lines: list[str]
+) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdout", screen)

@@ -24,7 +24,10 @@ WORKFLOW = ".github/workflows/bundles.yml"
 def checkout(tmp_path: Path) -> Path:
     """The example as a repository of its own, and beside it the commands that the steps call."""
     shutil.copytree(ROOT / "examples" / "ci", tmp_path / "repository")
-    commands = {"irsplit": f'exec {sys.executable} -m irsplit "$@"', "pip": f'echo "$@" >> {tmp_path}/pip.log'}
+    commands = {
+        "irsplit": f'exec {sys.executable} -m irsplit "$@"',
+        "pip": f'echo "$@" >> {tmp_path}/pip.log',
+    }
     (tmp_path / "bin").mkdir()
     for name, text in commands.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -44,7 +47,9 @@ def run(checkout: Path, step: dict[str, Any]) -> str:
     path = f"{checkout.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)} | job(checkout)["env"]
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{step['run']}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -58,14 +63,24 @@ def events(checkout: Path) -> dict[str, list[str]]:
 
 
 def test_the_steps_run(checkout: Path) -> None:
-    said = {step.get("name", step["run"]): run(checkout, step) for step in steps(checkout) if "run" in step}
-    assert (checkout.parent / "pip.log").read_text() == f"install {job(checkout)['env']['IRSPLIT']}\n"
+    said = {
+        step.get("name", step["run"]): run(checkout, step)
+        for step in steps(checkout)
+        if "run" in step
+    }
+    assert (
+        checkout.parent / "pip.log"
+    ).read_text() == f"install {job(checkout)['env']['IRSPLIT']}\n"
     names = [target.name for target in BuildFile.load(checkout / "irsplit.toml").targets]
     assert events(checkout).keys() == set(names)
     assert all(each[0] == "start" and each[-1] == "done" for each in events(checkout).values())
     outcomes = said["Verify"].split("\n}\n")[:-1]
     assert [json.loads(outcome + "}")["holds"] for outcome in outcomes] == [True] * len(names)
-    kept = next(step["with"]["path"] for step in steps(checkout) if "upload-artifact" in step.get("uses", ""))
+    kept = next(
+        step["with"]["path"]
+        for step in steps(checkout)
+        if "upload-artifact" in step.get("uses", "")
+    )
     assert all(list(checkout.glob(pattern.rstrip("/"))) for pattern in kept.split())
     assert all((checkout / "build" / name / "report.html").is_file() for name in names)
 
@@ -77,7 +92,9 @@ def test_the_cache_is_keyed_by_all_that_bundles_are_made_of(checkout: Path) -> N
     patterns = re.findall("'([^']+)'", cache["key"])
     build = BuildFile.load(checkout / "irsplit.toml")
     assert cache["path"] == build.output.name
-    files = {os.path.relpath(file, checkout) for target in build.targets for file in build.inputs(target)}
+    files = {
+        os.path.relpath(file, checkout) for target in build.targets for file in build.inputs(target)
+    }
     assert len(files) > 2
     assert all(any(fnmatch(file, pattern) for pattern in patterns) for file in files)
     # What the cache brings back is looked at by digest: files of a checkout are as old as the checkout.
@@ -92,4 +109,8 @@ def test_the_projects_own_workflow_runs_what_is_there() -> None:
     assert os.access(ROOT / jobs["test"]["steps"][-1]["run"], os.X_OK)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     converters = {"test-torch", "test-tflite", "test-litert-torch", "test-tensorflow", "test-olive"}
-    assert set(jobs["converters"]["strategy"]["matrix"]["extra"]) == converters <= {*project["optional-dependencies"]}
+    assert (
+        set(jobs["converters"]["strategy"]["matrix"]["extra"])
+        == converters
+        <= {*project["optional-dependencies"]}
+    )

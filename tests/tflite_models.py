@@ -40,36 +40,52 @@ class Sketch:
         return self.model.subgraphs[-1]
 
     def subgraph(self, name: str) -> int:
-        self.model.subgraphs.append(schema.SubGraphT(name=name, tensors=[], operators=[], inputs=[], outputs=[]))
+        self.model.subgraphs.append(
+            schema.SubGraphT(name=name, tensors=[], operators=[], inputs=[], outputs=[])
+        )
         return len(self.model.subgraphs) - 1
 
-    def tensor(self, name: str, shape: tuple[int, ...] = (), element: str = "float32", **fields: Any) -> int:
-        tensor = schema.TensorT(name=name, shape=list(shape), type=ELEMENTS[element], hasRank=True, **fields)
+    def tensor(
+        self, name: str, shape: tuple[int, ...] = (), element: str = "float32", **fields: Any
+    ) -> int:
+        tensor = schema.TensorT(
+            name=name, shape=list(shape), type=ELEMENTS[element], hasRank=True, **fields
+        )
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
-    def input(self, name: str, shape: tuple[int, ...] = (), element: str = "float32", **fields: Any) -> int:
+    def input(
+        self, name: str, shape: tuple[int, ...] = (), element: str = "float32", **fields: Any
+    ) -> int:
         index = self.tensor(name, shape, element, **fields)
         self.graph.inputs.append(index)
         return index
 
     def constant(self, name: str, values: NDArray[Any], **fields: Any) -> int:
-        return self.tensor(name, values.shape, str(values.dtype), buffer=self.buffer(values.tobytes()), **fields)
+        return self.tensor(
+            name, values.shape, str(values.dtype), buffer=self.buffer(values.tobytes()), **fields
+        )
 
     def buffer(self, data: bytes) -> int:
         self.model.buffers.append(schema.BufferT(data=np.frombuffer(data, np.uint8)))
         return len(self.model.buffers) - 1
 
-    def operator(self, name: str, inputs: list[int], outputs: list[int], options: Any = None, **fields: Any) -> Any:
+    def operator(
+        self, name: str, inputs: list[int], outputs: list[int], options: Any = None, **fields: Any
+    ) -> Any:
         """Append an operator by its name in the schema; a name in lower case is that of a custom one."""
         custom = name == name.lower()
         if name not in self.codes:
-            number = schema.BuiltinOperator.CUSTOM if custom else getattr(schema.BuiltinOperator, name)
+            number = (
+                schema.BuiltinOperator.CUSTOM if custom else getattr(schema.BuiltinOperator, name)
+            )
             code = schema.OperatorCodeT(deprecatedBuiltinCode=min(number, 127), builtinCode=number)
             code.customCode = name if custom else None
             self.codes[name] = len(self.model.operatorCodes)
             self.model.operatorCodes.append(code)
-        operator = schema.OperatorT(opcodeIndex=self.codes[name], inputs=inputs, outputs=outputs, **fields)
+        operator = schema.OperatorT(
+            opcodeIndex=self.codes[name], inputs=inputs, outputs=outputs, **fields
+        )
         if options is not None:
             table = type(options).__name__[:-1]
             second = hasattr(schema.BuiltinOptions2, table)
@@ -79,7 +95,9 @@ class Sketch:
         self.graph.operators.append(operator)
         return operator
 
-    def then(self, name: str, inputs: list[int], result: str, shape: tuple[int, ...] = (), **rest: Any) -> int:
+    def then(
+        self, name: str, inputs: list[int], result: str, shape: tuple[int, ...] = (), **rest: Any
+    ) -> int:
         """Append an operator with one float result, which is made too."""
         output = self.tensor(result, shape)
         self.operator(name, inputs, [output], **rest)

@@ -34,9 +34,13 @@ def difference(left: Any, right: Any, where: str = "model") -> str | None:
     if isinstance(left, list):
         if len(left) != len(right):
             return f"{where}: {len(left)} and {len(right)} elements"
-        pairs = ((f"{where}[{index}]", *pair) for index, pair in enumerate(zip(left, right, strict=True)))
+        pairs = (
+            (f"{where}[{index}]", *pair) for index, pair in enumerate(zip(left, right, strict=True))
+        )
     elif hasattr(left, "__dict__"):
-        pairs = ((f"{where}.{name}", value, getattr(right, name)) for name, value in vars(left).items())
+        pairs = (
+            (f"{where}.{name}", value, getattr(right, name)) for name, value in vars(left).items()
+        )
     else:
         return None if left == right or left != left else f"{where}: {left!r} and {right!r}"
     found = (difference(a, b, name) for name, a, b in pairs)
@@ -47,7 +51,9 @@ def halves(model: Model, position: int | None = None) -> list[Graph]:
     """The engine graphs of the two segments at the legal cut of this position, by default the middle one."""
     plan = schedule(model.entry)
     cuts = [cut for cut in legal_cuts(plan, max_tensors=2) if position in (None, cut.position)]
-    return [engine_graph(part) for part in split(plan, [cuts[len(cuts) // 2]], ("device", "server"))]
+    return [
+        engine_graph(part) for part in split(plan, [cuts[len(cuts) // 2]], ("device", "server"))
+    ]
 
 
 def write(model: Model, graph: Graph, folder: Path, options: WriteOptions = WriteOptions()) -> Any:

@@ -30,13 +30,17 @@ class _Writer:
         return self.constant(np.array(values, np.int64))
 
     def weight(self, *shape: int) -> str:
-        return self.constant((self._rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32))
+        return self.constant(
+            (self._rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+        )
 
     def linear(self, x: str, width: int = WIDTH) -> str:
         return self.op("Add", self.op("MatMul", x, self.weight(WIDTH, width)), self.weight(width))
 
     def normalized(self, x: str, output: str) -> str:
-        return self.op("LayerNormalization", x, self.weight(WIDTH), self.weight(WIDTH), output=output, axis=-1)
+        return self.op(
+            "LayerNormalization", x, self.weight(WIDTH), self.weight(WIDTH), output=output, axis=-1
+        )
 
     def heads(self, x: str) -> str:
         """[batch, n, width] to [batch, heads, n, width / heads], with the shape computed as exporters do."""
@@ -49,15 +53,23 @@ class _Writer:
         """Of heads; back to [batch, n, width]."""
         scores = self.op("MatMul", q, self.op("Transpose", k, perm=[0, 1, 3, 2]))
         scores = scores if mask is None else self.op("Add", scores, mask)
-        mixed = self.op("Transpose", self.op("MatMul", self.op("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+        mixed = self.op(
+            "Transpose",
+            self.op("MatMul", self.op("Softmax", scores, axis=-1), v),
+            perm=[0, 2, 1, 3],
+        )
         return self.op("Reshape", mixed, self.ints(0, 0, WIDTH))
 
     def feed_forward(self, x: str, output: str) -> str:
-        return self.normalized(self.op("Add", x, self.linear(self.op("Tanh", self.linear(x)))), output)
+        return self.normalized(
+            self.op("Add", x, self.linear(self.op("Tanh", self.linear(x)))), output
+        )
 
     def save(self, path: Path, inputs: list[object], outputs: list[object]) -> Path:
         graph = helper.make_graph(self.nodes, path.stem, inputs, outputs, self.weights)
-        model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model: ModelProto = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        )
         checker.check_model(model)
         save(model, path)
         return path
@@ -68,9 +80,13 @@ def encoder(path: Path, layers: int = 3) -> Path:
     g = _Writer(layers)
     ids, masked = "input_ids", "attention_mask"
     count = g.op("Gather", g.op("Shape", ids), g.constant(np.array(1, np.int64)), axis=0)
-    positions = g.op("Range", g.constant(np.array(0, np.int64)), count, g.constant(np.array(1, np.int64)))
+    positions = g.op(
+        "Range", g.constant(np.array(0, np.int64)), count, g.constant(np.array(1, np.int64))
+    )
     position = g.op("Gather", g.weight(POSITIONS, WIDTH), positions)
-    x = g.normalized(g.op("Add", g.op("Gather", g.weight(VOCABULARY, WIDTH), ids), position), "embedded")
+    x = g.normalized(
+        g.op("Add", g.op("Gather", g.weight(VOCABULARY, WIDTH), ids), position), "embedded"
+    )
     wide = g.op("Cast", g.op("Unsqueeze", masked, g.ints(1, 2)), to=TensorProto.FLOAT)
     one, lowest = (g.constant(np.array(value, np.float32)) for value in (1.0, -10000.0))
     mask = g.op("Mul", g.op("Sub", one, wide), lowest)
@@ -79,7 +95,10 @@ def encoder(path: Path, layers: int = 3) -> Path:
         x = g.normalized(g.op("Add", x, g.linear(g.attention(q, k, v, mask))), f"attended{layer}")
         x = g.feed_forward(x, f"layer{layer}")
     g.op("MatMul", x, g.weight(WIDTH, 4), output="logits")
-    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in (ids, masked)]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+        for name in (ids, masked)
+    ]
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "sequence", 4])]
     return g.save(path, [*inputs], [*outputs])
 
@@ -95,7 +114,10 @@ def decoder(path: Path, layers: int = 3) -> Path:
         for kind in ("key", "value"):
             past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
             kept.append(g.op("Concat", past, g.heads(g.linear(x)), output=present, axis=2))
-            for name, where, size in ((past, inputs, "past_length"), (present, outputs, "total_length")):
+            for name, where, size in (
+                (past, inputs, "past_length"),
+                (present, outputs, "total_length"),
+            ):
                 shape = [1, HEADS, size, WIDTH // HEADS]
                 where.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         attended = g.attention(g.heads(g.linear(x)), kept[0], kept[1], None)

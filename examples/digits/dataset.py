@@ -33,7 +33,9 @@ def load_splits(seed: int) -> tuple[Split, Split]:
     flat, digits = load_digits(return_X_y=True)
     source = np.asarray(flat, np.float64).reshape(-1, SOURCE_SIZE, SOURCE_SIZE)
     labels = np.asarray(digits, np.int64)
-    train, held_out = train_test_split(np.arange(len(labels)), test_size=HELD_OUT, random_state=seed, stratify=labels)
+    train, held_out = train_test_split(
+        np.arange(len(labels)), test_size=HELD_OUT, random_state=seed, stratify=labels
+    )
     images = enlarge(source)
     return Split(images[train], labels[train]), Split(images[held_out], labels[held_out])
 
@@ -53,7 +55,9 @@ def model_input(images: Images) -> Array:
 
 def write_samples(folder: Path, train: Split, held_out: Split) -> None:
     """The held-out split, some training images to calibrate with, and one picture file a digit."""
-    np.savez_compressed(folder / "test_images.npz", images=held_out.images, labels=held_out.labels.astype(np.uint8))
+    np.savez_compressed(
+        folder / "test_images.npz", images=held_out.images, labels=held_out.labels.astype(np.uint8)
+    )
     np.savez_compressed(folder / "calibration_images.npz", images=train.images[:CALIBRATION])
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)

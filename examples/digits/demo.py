@@ -23,13 +23,19 @@ def main() -> None:
     images = np.load(HERE / "test_images.npz")
     pixels = (images["images"] / 255).astype(np.float32)
     calibration = (np.load(HERE / "calibration_images.npz")["images"] / 255).astype(np.float32)
-    print("model          boundary codec       cut after         input    raw     frame  accuracy whole -> split")
+    print(
+        "model          boundary codec       cut after         input    raw     frame  accuracy whole -> split"
+    )
     for name in ("digits.onnx", "digits.tflite"):
         axis = 1 if name.endswith(".onnx") else -1
         calls = [{"image": np.expand_dims(image, (0, axis))} for image in pixels]
         whole, _ = whole_model(HERE / name)
         expected, _ = run_whole(whole, calls, DEFAULT_OPTIONS)
-        for boundary, codec in (("lossless", "zstandard"), ("lossless", "static-rans"), ("int8", "static-rans")):
+        for boundary, codec in (
+            ("lossless", "zstandard"),
+            ("lossless", "static-rans"),
+            ("int8", "static-rans"),
+        ):
             folder = build / f"{name.replace('.', '-')}-{boundary}-{codec}"
             samples = [{"image": np.expand_dims(image, (0, axis))} for image in calibration]
             bundle = irsplit.compile_model(
@@ -48,7 +54,10 @@ def main() -> None:
 
 
 def accuracy(outputs: Sequence[Mapping[str, Any]], labels: Sequence[int]) -> str:
-    correct = sum(int(np.argmax(output["logits"]) == label) for output, label in zip(outputs, labels, strict=True))
+    correct = sum(
+        int(np.argmax(output["logits"]) == label)
+        for output, label in zip(outputs, labels, strict=True)
+    )
     return f"{correct}/{len(labels)}"
 
 

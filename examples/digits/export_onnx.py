@@ -25,11 +25,17 @@ OPSET = 17
 
 def onnx_bytes(parameters: Parameters) -> bytes:
     """The model file; the same parameters give the same bytes."""
-    constants = {name: np.ascontiguousarray(value) for name, value in _onnx_layout(parameters).items()}
+    constants = {
+        name: np.ascontiguousarray(value) for name, value in _onnx_layout(parameters).items()
+    }
     graph = helper.make_graph(
         _nodes(),
         "digits",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, IMAGE_SIZE, IMAGE_SIZE])],
+        [
+            helper.make_tensor_value_info(
+                "image", TensorProto.FLOAT, ["batch", 1, IMAGE_SIZE, IMAGE_SIZE]
+            )
+        ],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -69,7 +75,9 @@ def _layer_nodes(layer: Layer, tensor: str, size: int) -> tuple[list[NodeProto],
             first_nodes, hidden = _conv_nodes(first, tensor, size)
             second_nodes, branch = _conv_nodes(second, hidden, size)
             join = [
-                helper.make_node("Add", [tensor, branch], [f"{layer.name}/add"], f"{layer.name}/add"),
+                helper.make_node(
+                    "Add", [tensor, branch], [f"{layer.name}/add"], f"{layer.name}/add"
+                ),
                 helper.make_node("Relu", [f"{layer.name}/add"], [layer.result], layer.result),
             ]
             return [*first_nodes, *second_nodes, *join], layer.result, size
@@ -77,7 +85,9 @@ def _layer_nodes(layer: Layer, tensor: str, size: int) -> tuple[list[NodeProto],
             weights, bias = f"{layer.name}/weights", f"{layer.name}/bias"
             nodes = [
                 helper.make_node("Flatten", [tensor], ["flatten"], "flatten"),
-                helper.make_node("Gemm", ["flatten", weights, bias], ["logits"], layer.name, transB=1),
+                helper.make_node(
+                    "Gemm", ["flatten", weights, bias], ["logits"], layer.name, transB=1
+                ),
             ]
             return nodes, "logits", 1
 
@@ -125,4 +135,8 @@ def _kernel_size(layer: Conv | Dense) -> tuple[int, int]:
 
 
 def _stored_shape(layer: Conv | Dense) -> tuple[int, ...]:
-    return weights_shape(layer) if isinstance(layer, Dense) else (layer.outputs, layer.inputs, KERNEL, KERNEL)
+    return (
+        weights_shape(layer)
+        if isinstance(layer, Dense)
+        else (layer.outputs, layer.inputs, KERNEL, KERNEL)
+    )

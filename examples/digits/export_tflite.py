@@ -78,7 +78,9 @@ class Int8:
 
     def bias(self, layer: Conv | Dense, reads: str) -> Stored:
         scale = self.ranges[reads].scale * self._weight_scale(layer)
-        return np.rint(self.parameters[f"{layer.name}/bias"] / scale).astype(np.int32), Quantization(scale)
+        return np.rint(self.parameters[f"{layer.name}/bias"] / scale).astype(
+            np.int32
+        ), Quantization(scale)
 
     def _weight_scale(self, layer: Conv | Dense) -> Array:
         """One scale per output channel; a single one for a dense layer, which older engines demand."""
@@ -168,18 +170,26 @@ def _dense(model: TfliteModel, storage: Storage, layer: Dense, source: _Tensor) 
     flat = _activation(model, storage, "flatten", (layer.inputs,))
     shape = np.array([-1, layer.inputs], np.int32)
     reshape_inputs = [source.index, model.constant("flatten/shape", shape)]
-    model.operator("RESHAPE", storage.versions["RESHAPE"], reshape_inputs, flat.index, newShape=shape)
+    model.operator(
+        "RESHAPE", storage.versions["RESHAPE"], reshape_inputs, flat.index, newShape=shape
+    )
     logits = _activation(model, storage, "logits", (layer.outputs,))
     dense_inputs = [flat.index, *_constants(model, storage, layer, flat)]
-    model.operator("FULLY_CONNECTED", storage.versions["FULLY_CONNECTED"], dense_inputs, logits.index)
+    model.operator(
+        "FULLY_CONNECTED", storage.versions["FULLY_CONNECTED"], dense_inputs, logits.index
+    )
     return logits
 
 
 def _activation(model: TfliteModel, storage: Storage, name: str, shape: tuple[int, ...]) -> _Tensor:
-    return _Tensor(name, model.activation(name, storage.dtype, shape, storage.activation(name)), shape)
+    return _Tensor(
+        name, model.activation(name, storage.dtype, shape, storage.activation(name)), shape
+    )
 
 
-def _constants(model: TfliteModel, storage: Storage, layer: Conv | Dense, source: _Tensor) -> list[int]:
+def _constants(
+    model: TfliteModel, storage: Storage, layer: Conv | Dense, source: _Tensor
+) -> list[int]:
     """Weights and bias."""
     return [
         model.constant(f"{layer.name}/weights", *storage.weights(layer)),

@@ -108,7 +108,9 @@ def initial_parameters(generator: np.random.Generator) -> Parameters:
     for layer in weighted_layers():
         shape = weights_shape(layer)
         deviation = 0.0 if layer.name.endswith("/b") else np.sqrt(2.0 / np.prod(shape[1:]))
-        parameters[f"{layer.name}/weights"] = generator.normal(0.0, deviation, shape).astype(np.float32)
+        parameters[f"{layer.name}/weights"] = generator.normal(0.0, deviation, shape).astype(
+            np.float32
+        )
         parameters[f"{layer.name}/bias"] = np.zeros(layer.outputs, np.float32)
     return parameters
 
@@ -123,7 +125,9 @@ def activations(parameters: Parameters, images: Array) -> dict[str, Array]:
     return _run(parameters, images)[0]
 
 
-def loss_and_gradients(parameters: Parameters, images: Array, labels: NDArray[np.int64]) -> tuple[float, Gradients]:
+def loss_and_gradients(
+    parameters: Parameters, images: Array, labels: NDArray[np.int64]
+) -> tuple[float, Gradients]:
     """Mean cross-entropy over the batch, and its gradient for every parameter."""
     values, tape, gradients = _run(parameters, images)
     logits = values["logits"]
@@ -138,7 +142,9 @@ def loss_and_gradients(parameters: Parameters, images: Array, labels: NDArray[np
     return float(-log_probabilities[rows, labels].mean()), gradients
 
 
-def _run(parameters: Parameters, images: Array) -> tuple[dict[str, Array], list[Backward], Gradients]:
+def _run(
+    parameters: Parameters, images: Array
+) -> tuple[dict[str, Array], list[Backward], Gradients]:
     """Tensors by name, one backward step per layer of LAYERS, and the dictionary that those steps fill."""
     values = {"image": images}
     gradients: Gradients = {}
@@ -160,7 +166,11 @@ def _run(parameters: Parameters, images: Array) -> tuple[dict[str, Array], list[
 
 
 def _residual(
-    block: Residual, parameters: Parameters, gradients: Gradients, x: Array, values: dict[str, Array]
+    block: Residual,
+    parameters: Parameters,
+    gradients: Gradients,
+    x: Array,
+    values: dict[str, Array],
 ) -> tuple[Array, Backward]:
     first, second = block.convolutions
     hidden, backward_first = _conv(first, parameters, gradients, x)
@@ -175,12 +185,16 @@ def _residual(
     return y, backward
 
 
-def _conv(layer: Conv, parameters: Parameters, gradients: Gradients, x: Array) -> tuple[Array, Backward]:
+def _conv(
+    layer: Conv, parameters: Parameters, gradients: Gradients, x: Array
+) -> tuple[Array, Backward]:
     weights, bias = parameters[f"{layer.name}/weights"], parameters[f"{layer.name}/bias"]
     stride = layer.stride
     pad_rows, pad_columns = same_padding(x.shape[1], stride), same_padding(x.shape[2], stride)
     padded = np.pad(x, ((0, 0), pad_rows, pad_columns, (0, 0)))
-    windows = sliding_window_view(padded, (KERNEL, KERNEL), (1, 2))[:, ::stride, ::stride]  # N, H, W, C, KH, KW
+    windows = sliding_window_view(padded, (KERNEL, KERNEL), (1, 2))[
+        :, ::stride, ::stride
+    ]  # N, H, W, C, KH, KW
     count, height, width = windows.shape[:3]
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(count * height * width, -1)
     matrix = weights.reshape(layer.outputs, -1)
@@ -197,13 +211,19 @@ def _conv(layer: Conv, parameters: Parameters, gradients: Gradients, x: Array) -
         for row in range(KERNEL):
             for column in range(KERNEL):
                 stop_row, stop_column = row + stride * height, column + stride * width
-                dpadded[:, row:stop_row:stride, column:stop_column:stride] += dpatches[:, :, :, row, column]
-        return dpadded[:, pad_rows[0] : pad_rows[0] + x.shape[1], pad_columns[0] : pad_columns[0] + x.shape[2]]
+                dpadded[:, row:stop_row:stride, column:stop_column:stride] += dpatches[
+                    :, :, :, row, column
+                ]
+        return dpadded[
+            :, pad_rows[0] : pad_rows[0] + x.shape[1], pad_columns[0] : pad_columns[0] + x.shape[2]
+        ]
 
     return y, backward
 
 
-def _dense(layer: Dense, parameters: Parameters, gradients: Gradients, x: Array) -> tuple[Array, Backward]:
+def _dense(
+    layer: Dense, parameters: Parameters, gradients: Gradients, x: Array
+) -> tuple[Array, Backward]:
     weights, bias = parameters[f"{layer.name}/weights"], parameters[f"{layer.name}/bias"]
     flat = x.reshape(len(x), -1)
 

@@ -49,7 +49,11 @@ class TfliteModel:
     operators: list[Any] = field(default_factory=list[Any])
 
     def activation(
-        self, name: str, dtype: type[np.generic], shape: tuple[int, ...], quantization: Quantization | None = None
+        self,
+        name: str,
+        dtype: type[np.generic],
+        shape: tuple[int, ...],
+        quantization: Quantization | None = None,
     ) -> int:
         """A tensor computed at run time. `shape` is without the batch, which is 1 until the input is resized."""
         tensor = _tensor(name, np.dtype(dtype), (1, *shape), quantization)
@@ -57,13 +61,17 @@ class TfliteModel:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def constant(self, name: str, value: NDArray[np.generic], quantization: Quantization | None = None) -> int:
+    def constant(
+        self, name: str, value: NDArray[np.generic], quantization: Quantization | None = None
+    ) -> int:
         tensor = _tensor(name, value.dtype, value.shape, quantization)
         tensor.buffer = self._buffer(value.tobytes())
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def operator(self, operator: str, version: int, inputs: list[int], output: int, **options: Any) -> None:
+    def operator(
+        self, operator: str, version: int, inputs: list[int], output: int, **options: Any
+    ) -> None:
         """Append a builtin operator, by its name in the schema (CONV_2D); `options` are fields of its options table."""
         code = (getattr(schema.BuiltinOperator, operator), version)
         if code not in self.codes:
@@ -91,15 +99,21 @@ class TfliteModel:
         signature = schema.SignatureDefT(
             signatureKey="serving_default",
             subgraphIndex=0,
-            inputs=[schema.TensorMapT(name=name, tensorIndex=index) for name, index in inputs.items()],
-            outputs=[schema.TensorMapT(name=name, tensorIndex=index) for name, index in outputs.items()],
+            inputs=[
+                schema.TensorMapT(name=name, tensorIndex=index) for name, index in inputs.items()
+            ],
+            outputs=[
+                schema.TensorMapT(name=name, tensorIndex=index) for name, index in outputs.items()
+            ],
         )
         runtime = self._buffer(min_runtime.encode().ljust(MIN_RUNTIME_SIZE, b"\0"))
         model = schema.ModelT(
             version=SCHEMA_VERSION,
             description=self.name,
             operatorCodes=[
-                schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version)
+                schema.OperatorCodeT(
+                    deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version
+                )
                 for code, version in self.codes
             ],
             subgraphs=[subgraph],
@@ -124,18 +138,23 @@ OPTIONS = {
 }
 
 
-def _tensor(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], quantization: Quantization | None) -> Any:
+def _tensor(
+    name: str, dtype: np.dtype[Any], shape: tuple[int, ...], quantization: Quantization | None
+) -> Any:
     return schema.TensorT(
         name=name,
         type=TENSOR_TYPES[dtype],
         shape=np.array(shape, np.int32),
         hasRank=True,
-        quantization=schema.QuantizationParametersT() if quantization is None else _quantization(quantization),
+        quantization=schema.QuantizationParametersT()
+        if quantization is None
+        else _quantization(quantization),
     )
 
 
 def _quantization(quantization: Quantization) -> Any:
     scale = quantization.scale.reshape(-1)
     return schema.QuantizationParametersT(
-        scale=scale.astype(np.float32), zeroPoint=np.full(scale.size, quantization.zero_point, np.int64)
+        scale=scale.astype(np.float32),
+        zeroPoint=np.full(scale.size, quantization.zero_point, np.int64),
     )

@@ -45,14 +45,18 @@ class Adam:
 def shifted(images: Images, generator: np.random.Generator) -> Images:
     """Every image moved by its own random number of pixels, up to LARGEST_SHIFT each way."""
     size = images.shape[1]
-    padded = np.pad(images, ((0, 0), (LARGEST_SHIFT, LARGEST_SHIFT), (LARGEST_SHIFT, LARGEST_SHIFT)))
+    padded = np.pad(
+        images, ((0, 0), (LARGEST_SHIFT, LARGEST_SHIFT), (LARGEST_SHIFT, LARGEST_SHIFT))
+    )
     corners = generator.integers(0, 2 * LARGEST_SHIFT + 1, (len(images), 2))
     rows, columns = (corners[:, axis, None] + np.arange(size) for axis in (0, 1))
     return padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def accuracy(parameters: Parameters, split: Split) -> float:
-    return float((forward(parameters, model_input(split.images)).argmax(axis=1) == split.labels).mean())
+    return float(
+        (forward(parameters, model_input(split.images)).argmax(axis=1) == split.labels).mean()
+    )
 
 
 def train(train_split: Split, epochs: int, seed: int) -> Parameters:
@@ -66,7 +70,9 @@ def train(train_split: Split, epochs: int, seed: int) -> Parameters:
             images = model_input(shifted(train_split.images[chosen], generator))
             loss, gradients = loss_and_gradients(parameters, images, train_split.labels[chosen])
             progress = optimizer.steps / (epochs * batches)
-            optimizer.step(parameters, gradients, LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * progress)))
+            optimizer.step(
+                parameters, gradients, LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * progress))
+            )
             losses.append(loss)
         print(f"epoch {epoch + 1:2d}/{epochs}  loss {np.mean(losses):.4f}", flush=True)
     return parameters
@@ -75,19 +81,28 @@ def train(train_split: Split, epochs: int, seed: int) -> Parameters:
 def write_models(folder: Path, parameters: Parameters, calibration: Images) -> None:
     (folder / "digits.onnx").write_bytes(onnx_bytes(parameters))
     (folder / "digits.tflite").write_bytes(tflite_bytes(parameters))
-    (folder / "digits_int8.tflite").write_bytes(tflite_int8_bytes(parameters, model_input(calibration)))
+    (folder / "digits_int8.tflite").write_bytes(
+        tflite_int8_bytes(parameters, model_input(calibration))
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder to write to (default: here)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent,
+        help="folder to write to (default: here)",
+    )
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     train_split, held_out = load_splits(SEED)
     with threadpool_limits(1):
         parameters = train(train_split, options.epochs, SEED)
-        print(f"held-out accuracy {accuracy(parameters, held_out):.4f} of {len(held_out.labels)} images")
+        print(
+            f"held-out accuracy {accuracy(parameters, held_out):.4f} of {len(held_out.labels)} images"
+        )
         write_models(options.output, parameters, train_split.images[:CALIBRATION])
     write_samples(options.output, train_split, held_out)
 

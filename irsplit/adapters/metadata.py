@@ -51,9 +51,13 @@ def check_segment(path: Path) -> dict[str, str]:
     Raises BundleError, naming the tensor, when it does not: a pass that ran after the split changed it.
     """
     model = onnx.load(path, load_external_data=False)
-    properties = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(PREFIX)}
+    properties = {
+        entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(PREFIX)
+    }
     if f"{PREFIX}segment" not in properties:
-        raise BundleError(f"{path}: is no segment, its metadata has no {PREFIX}segment; split it again")
+        raise BundleError(
+            f"{path}: is no segment, its metadata has no {PREFIX}segment; split it again"
+        )
     entry = dialect_of(path).read(path).entry
     for boundary, values, verb in (
         (sent_boundary(properties), entry.outputs, "gives"),
@@ -64,7 +68,9 @@ def check_segment(path: Path) -> dict[str, str]:
     return properties
 
 
-def _check_values(path: Path, boundary: FrameSchema, values: Mapping[str, Value], verb: str) -> None:
+def _check_values(
+    path: Path, boundary: FrameSchema, values: Mapping[str, Value], verb: str
+) -> None:
     for spec in boundary.tensors:
         if spec.name not in values:
             # A value that passes a segment by on its way to a later one.
@@ -79,7 +85,10 @@ def _check_values(path: Path, boundary: FrameSchema, values: Mapping[str, Value]
 
 
 def _printed(boundary: FrameSchema) -> str:
-    tensors = [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in boundary.tensors]
+    tensors = [
+        {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+        for spec in boundary.tensors
+    ]
     descriptor = base64.b64encode(boundary.to_bytes()).decode()
     return json.dumps({"tensors": tensors, "descriptor": descriptor})
 
@@ -89,4 +98,6 @@ def _parsed(text: str) -> FrameSchema:
         data: dict[str, Any] = json.loads(text)
         return FrameSchema.from_bytes(base64.b64decode(data["descriptor"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"the boundary in the segment's metadata is damaged ({error}); split it again") from error
+        raise BundleError(
+            f"the boundary in the segment's metadata is damaged ({error}); split it again"
+        ) from error

@@ -30,10 +30,16 @@ class IrsplitSplit(Pass):
     def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:
         return {
             "cuts": PassConfigParam(
-                type_=list[str], default_value=[], description="Ids or tensor names; none: the smallest boundary."
+                type_=list[str],
+                default_value=[],
+                description="Ids or tensor names; none: the smallest boundary.",
             ),
-            "max_tensors": PassConfigParam(type_=int, default_value=1, description="Tensors that may cross at a cut."),
-            "codec": PassConfigParam(type_=str, default_value="zstandard", description="Lossless frame codec."),
+            "max_tensors": PassConfigParam(
+                type_=int, default_value=1, description="Tensors that may cross at a cut."
+            ),
+            "codec": PassConfigParam(
+                type_=str, default_value="zstandard", description="Lossless frame codec."
+            ),
         }
 
     def _run_for_config(
@@ -50,7 +56,9 @@ class IrsplitSplit(Pass):
             remember=False,
         )
         manifest = compiled.manifest
-        components = [_component(manifest, index, folder) for index in range(len(manifest.segments))]
+        components = [
+            _component(manifest, index, folder) for index in range(len(manifest.segments))
+        ]
         return CompositeModelHandler(components, [segment.name for segment in manifest.segments])
 
 
@@ -73,9 +81,12 @@ def _component(manifest: Manifest, index: int, folder: Path) -> ONNXModelHandler
     segment = manifest.segments[index]
     source = manifest.path(segment.file)
     target = folder / segment.name
-    shutil.copytree(source.parent, target, ignore=shutil.ignore_patterns("*.irsd"), dirs_exist_ok=True)
+    shutil.copytree(
+        source.parent, target, ignore=shutil.ignore_patterns("*.irsd"), dirs_exist_ok=True
+    )
     entries = [
-        onnx.StringStringEntryProto(key=key, value=text) for key, text in segment_properties(manifest, index).items()
+        onnx.StringStringEntryProto(key=key, value=text)
+        for key, text in segment_properties(manifest, index).items()
     ]
     # Messages of protobuf are merged by putting their bytes one after the other: no need to load the weights.
     with (target / source.name).open("ab") as file:

@@ -28,7 +28,9 @@ class SplitPass(PassBase):
     `cuts` and `options` are those of `irsplit.compile_model`. `compiled` is what it returned, after the pass ran.
     """
 
-    def __init__(self, folder: Path | str, cuts: Sequence[str] = (), *, name: str = "model", **options: Any) -> None:
+    def __init__(
+        self, folder: Path | str, cuts: Sequence[str] = (), *, name: str = "model", **options: Any
+    ) -> None:
         self.folder = Path(folder)
         self.cuts = tuple(cuts)
         self.name = name
@@ -54,7 +56,9 @@ class SegmentPass(FunctionalPass):
     Its metadata say what crosses (see `irsplit.adapters.metadata`); both sides come from passes with equal arguments.
     """
 
-    def __init__(self, place: str, cuts: Sequence[str] = (), *, name: str = "model", **options: Any) -> None:
+    def __init__(
+        self, place: str, cuts: Sequence[str] = (), *, name: str = "model", **options: Any
+    ) -> None:
         self.place = place
         self.cuts = tuple(cuts)
         self.name = name
@@ -62,10 +66,18 @@ class SegmentPass(FunctionalPass):
 
     def call(self, model: onnx_ir.Model) -> PassResult:
         with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-            manifest = compile_ir(model, Path(folder) / "bundle", self.cuts, name=self.name, **self.options).manifest
-            found = [index for index, segment in enumerate(manifest.segments) if segment.place == self.place]
+            manifest = compile_ir(
+                model, Path(folder) / "bundle", self.cuts, name=self.name, **self.options
+            ).manifest
+            found = [
+                index
+                for index, segment in enumerate(manifest.segments)
+                if segment.place == self.place
+            ]
             if len(found) != 1:
-                raise BundleError(f"{len(found)} segments run on the {self.place}; use SplitPass, which writes all")
+                raise BundleError(
+                    f"{len(found)} segments run on the {self.place}; use SplitPass, which writes all"
+                )
             segment = onnx_ir.load(manifest.path(manifest.segments[found[0]].file))
             onnx_ir.external_data.load_to_model(segment)  # the folder goes
             segment.metadata_props.update(segment_properties(manifest, found[0]))
@@ -73,7 +85,12 @@ class SegmentPass(FunctionalPass):
 
 
 def compile_ir(
-    model: onnx_ir.Model, folder: Path | str, cuts: Sequence[str] = (), *, name: str = "model", **options: Any
+    model: onnx_ir.Model,
+    folder: Path | str,
+    cuts: Sequence[str] = (),
+    *,
+    name: str = "model",
+    **options: Any,
 ) -> Compiled:
     """`irsplit.compile_model` for a model in memory.
 
@@ -87,7 +104,9 @@ def compile_ir(
 
 
 def _fits_inline(model: onnx_ir.Model) -> bool:
-    weights = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    weights = [
+        value.const_value for graph in model.graphs() for value in graph.initializers.values()
+    ]
     return all(not isinstance(weight, onnx_ir.ExternalTensor) for weight in weights) and (
         sum(weight.nbytes for weight in weights if weight is not None) < _INLINE_LIMIT
     )

@@ -63,7 +63,9 @@ class SplitModel:
     def _only(self, place: str) -> bytes:
         found = [segment for segment in self.segments if segment.place == place]
         if len(found) != 1:
-            raise BundleError(f"{len(found)} segments run on the {place}; take them from `segments`")
+            raise BundleError(
+                f"{len(found)} segments run on the {place}; take them from `segments`"
+            )
         return found[0].model
 
 
@@ -79,13 +81,17 @@ def split_bytes(
         source = Path(folder) / f"{Path(name).stem}{_extension(model)}"
         source.write_bytes(model)
         try:
-            compiled = compile_model(source, Path(folder) / "bundle", cuts, remember=False, **options)
+            compiled = compile_model(
+                source, Path(folder) / "bundle", cuts, remember=False, **options
+            )
         except IrsplitError as error:
             raise type(error)(str(error).replace(f"{folder}/", "")) from error
         manifest = compiled.manifest
         files = {_relative(path, manifest): path.read_bytes() for path in _files(manifest)}
     segments = [
-        SplitSegment(segment.name, segment.place, files[segment.file], segment.inputs, segment.outputs)
+        SplitSegment(
+            segment.name, segment.place, files[segment.file], segment.inputs, segment.outputs
+        )
         for segment in manifest.segments
     ]
     return SplitModel(

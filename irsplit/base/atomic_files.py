@@ -39,7 +39,9 @@ def new_folder(folder: Path, mark: str = MANIFEST) -> Generator[Path]:
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder}: is a file; give a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
-        raise BundleError(f"{folder}: holds other files (no {mark} is there); give a new or empty folder")
+        raise BundleError(
+            f"{folder}: holds other files (no {mark} is there); give a new or empty folder"
+        )
     with scratch_folder(folder) as build:
         yield build
         _replace(build, folder)
@@ -53,7 +55,9 @@ def scratch_folder(path: Path) -> Generator[Path]:
         _clear(path)
         build = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     except OSError as error:
-        raise BundleError(f"{path}: cannot be written: {error.strerror}; give a folder that you may write") from error
+        raise BundleError(
+            f"{path}: cannot be written: {error.strerror}; give a folder that you may write"
+        ) from error
     try:
         with _locked(build):
             build.chmod(0o755)
@@ -151,7 +155,9 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object], durable: bool =
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_prefix(path), delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=_prefix(path), delete=False
+        ) as file:
             temporary = Path(file.name)
             try:
                 with _locked(temporary):
@@ -164,7 +170,9 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object], durable: bool =
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise BundleError(f"{path}: cannot be written: {error.strerror}; give a file that you may write") from error
+        raise BundleError(
+            f"{path}: cannot be written: {error.strerror}; give a file that you may write"
+        ) from error
 
 
 def make_durable(folder: Path) -> None:

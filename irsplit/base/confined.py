@@ -93,13 +93,17 @@ class Confined:
             raise TimeUpError(f"it takes more than {bounds.seconds} s")
         if code == OUT_OF_MEMORY:
             raise ConfinedError(f"it needs more than {bounds.memory // 1_000_000} MB")
-        raise ConfinedError(f"it crashes ({signal.Signals(-code).name})" if code < 0 else f"it fails with {code}")
+        raise ConfinedError(
+            f"it crashes ({signal.Signals(-code).name})" if code < 0 else f"it fails with {code}"
+        )
 
     def _wait(self) -> int:
         process, self._process = self._process, 0
         try:
             return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        except ChildProcessError:  # a caller that ignores SIGCHLD is told nothing; an answer is whole or not there
+        except (
+            ChildProcessError
+        ):  # a caller that ignores SIGCHLD is told nothing; an answer is whole or not there
             return 0
 
 

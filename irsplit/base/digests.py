@@ -48,7 +48,10 @@ class Digests:
         return self._made[file]
 
     def _digest(self, path: Path) -> str:
-        digest, block = hashlib.sha256(), memoryview(bytearray(min(_BLOCK, path.stat().st_size + 1)))
+        digest, block = (
+            hashlib.sha256(),
+            memoryview(bytearray(min(_BLOCK, path.stat().st_size + 1))),
+        )
         with path.open("rb", buffering=0) as file:
             while (count := file.readinto(block)) and not self._stopped.is_set():
                 digest.update(block[:count])

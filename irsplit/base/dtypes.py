@@ -88,7 +88,11 @@ ALL: tuple[DType, ...] = (
 )  # fmt: skip
 BY_NAME: dict[str, DType] = {dtype.name: dtype for dtype in ALL}
 BY_CODE: dict[int, DType] = {dtype.code: dtype for dtype in ALL}
-_BY_LAYOUT = {dtype.layout: dtype for dtype in ALL if dtype.layout is not None and dtype.name[:2] not in ("bf", "f8")}
+_BY_LAYOUT = {
+    dtype.layout: dtype
+    for dtype in ALL
+    if dtype.layout is not None and dtype.name[:2] not in ("bf", "f8")
+}
 
 
 def from_numpy(array: "NDArray[np.generic]") -> DType | None:

@@ -18,7 +18,11 @@ def short(name: str, most: int = _SHORT) -> str:
     """
     if len(name) > most:
         name = f"{name[: most // 2]}...{name[-(most // 2) :]}"
-    return name if name.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return (
+        name
+        if name.isprintable()
+        else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    )
 
 
 class IrsplitError(Exception):

@@ -34,4 +34,6 @@ def _rows(array: np.ndarray) -> np.ndarray:
 def _same(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
     place = found.argmax(-1, keepdims=True)
     as_large = np.take_along_axis(expected, place, -1) == expected.max(-1, keepdims=True)
-    return (as_large | (place == expected.argmax(-1, keepdims=True))).ravel()  # NaN, the largest of all, equals nothing
+    return (
+        as_large | (place == expected.argmax(-1, keepdims=True))
+    ).ravel()  # NaN, the largest of all, equals nothing

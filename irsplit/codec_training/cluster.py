@@ -26,7 +26,10 @@ def cost_matrix(histograms: Counts, groups: Counts) -> Counts:
 
 def _seeds(histograms: Counts, most: int) -> Counts:
     """Far-away starting groups: each the histogram that the groups so far serve worst."""
-    own = -(histograms * np.log2(histograms / np.maximum(histograms.sum(1, keepdims=True), 1e-9) + _FLOOR)).sum(1)
+    own = -(
+        histograms
+        * np.log2(histograms / np.maximum(histograms.sum(1, keepdims=True), 1e-9) + _FLOOR)
+    ).sum(1)
     seeds = [histograms[int(np.argmax(histograms.sum(1)))]]
     loss = cost_matrix(histograms, seeds[0][None])[:, 0]
     while len(seeds) < most:

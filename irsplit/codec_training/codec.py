@@ -43,7 +43,12 @@ def train(
 
 def draft(samples: Sequence[Array], spec: TensorSpec, *, layout: str = "NHWC") -> TensorSpec:
     """About what `train` gives, for a tenth of its time: to know sizes before it is worth training."""
-    return replace(spec, codec="static-rans", parameters=draft_model(samples, spec, layout=layout).to_bytes(), chunk=0)
+    return replace(
+        spec,
+        codec="static-rans",
+        parameters=draft_model(samples, spec, layout=layout).to_bytes(),
+        chunk=0,
+    )
 
 
 def frame_bytes(spec: TensorSpec, samples: Sequence[Array]) -> int:
@@ -55,7 +60,9 @@ def frame_bytes(spec: TensorSpec, samples: Sequence[Array]) -> int:
 def held_out(samples: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     """Samples to fit to, and a quarter of them to measure on; of a single one, the same for both."""
     held = list(samples[3::4] or samples[-1:])
-    return [array for array in samples if not any(array is other for other in held)] or list(samples), held
+    return [array for array in samples if not any(array is other for other in held)] or list(
+        samples
+    ), held
 
 
 def with_zstandard(
@@ -63,12 +70,16 @@ def with_zstandard(
 ) -> TensorSpec:
     """The spec with codec zstandard; the dictionary is trained on `samples` and left out where that is impossible."""
     content = _dictionary(samples) if dictionary else b""
-    return replace(spec, codec="zstandard", parameters=zstandard_parameters(level, content), chunk=0)
+    return replace(
+        spec, codec="zstandard", parameters=zstandard_parameters(level, content), chunk=0
+    )
 
 
 def _dictionary(samples: Sequence[Array]) -> bytes:
     pieces: list[bytes | bytearray | memoryview] = [
-        data[at : at + 4096] for data in (sample.tobytes() for sample in samples) for at in range(0, len(data), 4096)
+        data[at : at + 4096]
+        for data in (sample.tobytes() for sample in samples)
+        for at in range(0, len(data), 4096)
     ]
     try:
         return zstandard.train_dictionary(_DICTIONARY_BYTES, pieces).as_bytes()
@@ -100,7 +111,9 @@ class CodecChoice:
 
     def size_bytes(self, name: str = "") -> int:
         """Mean frame of a candidate on the held-out samples, the chosen one by default."""
-        return round(next(one.size_bytes for one in self.measured if one.name == (name or self.name)))
+        return round(
+            next(one.size_bytes for one in self.measured if one.name == (name or self.name))
+        )
 
 
 _Recipe = Callable[[Sequence[Array], TensorSpec, str], TensorSpec]
@@ -115,7 +128,9 @@ def _recipes(spec: TensorSpec) -> dict[str, _Recipe]:
         "raw": lambda samples, spec, layout: replace(spec, codec="raw", parameters=b"", chunk=0),
         "zstandard-1": lambda samples, spec, layout: with_zstandard(samples, spec, level=1),
         "zstandard-3": lambda samples, spec, layout: with_zstandard(samples, spec, level=3),
-        "zstandard-dictionary": lambda samples, spec, layout: with_zstandard(samples, spec, dictionary=True),
+        "zstandard-dictionary": lambda samples, spec, layout: with_zstandard(
+            samples, spec, dictionary=True
+        ),
     }
     if supports(spec):
         recipes |= {f"static-rans-{name}": _static(level) for level, name in enumerate(LEVELS)}
@@ -135,7 +150,9 @@ def measure(name: str, spec: TensorSpec, samples: Sequence[Array]) -> MeasuredCo
         sizes.append(len(frame))
         encode_s += _fastest(lambda sample=sample: codec.encode([sample]))
         decode_s += _fastest(lambda frame=frame, out=out: codec.decode(memoryview(frame), [out]))
-    return MeasuredCodec(name, float(np.mean(sizes)), encode_s / len(samples), decode_s / len(samples))
+    return MeasuredCodec(
+        name, float(np.mean(sizes)), encode_s / len(samples), decode_s / len(samples)
+    )
 
 
 def _fastest(call: Callable[[], object]) -> float:
@@ -167,20 +184,30 @@ def choose_codec(
     recipes = _recipes(spec)
     measured: list[MeasuredCodec] = []
     for name, recipe in recipes.items():
-        if name != SLOWEST or _may_win(min(one.seconds(rate_bit_s) for one in measured), held, rate_bit_s, speeds):
+        if name != SLOWEST or _may_win(
+            min(one.seconds(rate_bit_s) for one in measured), held, rate_bit_s, speeds
+        ):
             measured.append(_measured(name, recipe(fitted, spec, layout), held, speeds))
     best = min(measured, key=lambda one: one.seconds(rate_bit_s))
     return CodecChoice(recipes[best.name](arrays, spec, layout), best.name, tuple(measured))
 
 
-def _may_win(best: float, held: Sequence[Array], rate_bit_s: float | None, speeds: CodecRates | None) -> bool:
+def _may_win(
+    best: float, held: Sequence[Array], rate_bit_s: float | None, speeds: CodecRates | None
+) -> bool:
     """Whether the slowest codec is worth trying: it may beat `best` if its encoding alone does not take longer."""
     if sum(array.nbytes for array in held) > SLOWEST_BYTES:
         return False
-    return rate_bit_s is None or speeds is None or _mean_bytes(held) / _speed(SLOWEST, "zstandard", speeds)[0] < best
+    return (
+        rate_bit_s is None
+        or speeds is None
+        or _mean_bytes(held) / _speed(SLOWEST, "zstandard", speeds)[0] < best
+    )
 
 
-def _measured(name: str, spec: TensorSpec, held: Sequence[Array], speeds: CodecRates | None) -> MeasuredCodec:
+def _measured(
+    name: str, spec: TensorSpec, held: Sequence[Array], speeds: CodecRates | None
+) -> MeasuredCodec:
     """With the times that speeds mean; a codec without them, such as raw, takes none."""
     if speeds is None:
         return measure(name, spec, held)

@@ -45,7 +45,8 @@ def c_header(boundary: FrameSchema, symbolic: int | None = None) -> str:
         lines += _tensor_lines(f"{prefix}_TENSOR{index}", spec, symbolic)
     lines += ["", f"static const unsigned char {name}_descriptor[{len(descriptor)}] = {{"]
     lines += [
-        "    " + ", ".join(f"{byte}" for byte in descriptor[at : at + 20]) + "," for at in range(0, len(descriptor), 20)
+        "    " + ", ".join(f"{byte}" for byte in descriptor[at : at + 20]) + ","
+        for at in range(0, len(descriptor), 20)
     ]
     return "\n".join([*lines, "};", "", "#endif", ""])
 

@@ -60,7 +60,9 @@ def requantization(
     if max(scales) == 1.0:
         return None
     lowest = -128 if samples[0].dtype == np.uint8 else 0
-    return QuantizationSpec(tuple(_through(zero, s) for s in scales), (lowest,) * len(scales), "i8", 8, axis)
+    return QuantizationSpec(
+        tuple(_through(zero, s) for s in scales), (lowest,) * len(scales), "i8", 8, axis
+    )
 
 
 def fewest_bits(levels: int) -> int:
@@ -72,7 +74,11 @@ def _parts(arrays: Sequence[Floats], axis: int | None) -> list[Floats]:
     """All values, or those of every index of an axis."""
     if axis is None:
         return [np.concatenate([array.ravel() for array in arrays])]
-    return list(np.concatenate([np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in arrays], 1))
+    return list(
+        np.concatenate(
+            [np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in arrays], 1
+        )
+    )
 
 
 def _through(zero: int, scale: float) -> float:
@@ -84,7 +90,10 @@ def _through(zero: int, scale: float) -> float:
 def signal_to_noise_db(samples: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> float:
     """10 log10 of the power of the samples over the power of their error; infinite without an error."""
     signal = sum(float(np.square(np.asarray(a, np.float64)).sum()) for a in samples)
-    noise = sum(float(np.square(np.asarray(a, np.float64) - b).sum()) for a, b in zip(samples, found, strict=True))
+    noise = sum(
+        float(np.square(np.asarray(a, np.float64) - b).sum())
+        for a, b in zip(samples, found, strict=True)
+    )
     return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
 
 
@@ -115,7 +124,9 @@ def _shrunk(values: Floats) -> list[Range]:
     """Ever smaller parts of the whole range that still leave few enough values outside."""
     low, high = _min_max(values, 256)
     ranges = [(low * float(shrink), high * float(shrink)) for shrink in _SHRINKS]
-    return [r for r in ranges if np.mean((values < r[0]) | (values > r[1])) <= _OUTLIERS_AT_MOST] or [(low, high)]
+    return [
+        r for r in ranges if np.mean((values < r[0]) | (values > r[1])) <= _OUTLIERS_AT_MOST
+    ] or [(low, high)]
 
 
 def _mse(values: Floats, levels: int) -> Range:

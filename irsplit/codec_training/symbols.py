@@ -22,12 +22,18 @@ def choose_elements(samples: Sequence[Array], spec: TensorSpec) -> Elements:
     if spec.quantization is not None or spec.storage.itemsize == 1:
         return Elements()
     if spec.dtype in MANTISSA_BITS:
-        bits = np.concatenate([sample.ravel().view(f"u{spec.storage.itemsize}") for sample in samples])
-        return _choose_float(bits.astype(np.int64), MANTISSA_BITS[spec.dtype], 8 * spec.storage.itemsize)
+        bits = np.concatenate(
+            [sample.ravel().view(f"u{spec.storage.itemsize}") for sample in samples]
+        )
+        return _choose_float(
+            bits.astype(np.int64), MANTISSA_BITS[spec.dtype], 8 * spec.storage.itemsize
+        )
     if spec.dtype in WIDE_INTEGERS:
         values = np.concatenate([sample.ravel() for sample in samples])
         return _choose_integer(int(values.min()), int(values.max()))
-    raise UnsupportedError(f"tensor {spec.name!r}: static-rans does not code elements of {spec.dtype}; use zstandard")
+    raise UnsupportedError(
+        f"tensor {spec.name!r}: static-rans does not code elements of {spec.dtype}; use zstandard"
+    )
 
 
 def supports(spec: TensorSpec) -> bool:

@@ -55,7 +55,12 @@ class ContextShape:
 
 
 PLAIN = (ContextShape(1, 1, 32), ContextShape(1, 1, 8), ContextShape(1, 1, 1))
-CONTEXTS = (ContextShape(1, 1, 16), ContextShape(3, 2, 16), ContextShape(6, 3, 32), ContextShape(12, 3, 32))
+CONTEXTS = (
+    ContextShape(1, 1, 16),
+    ContextShape(3, 2, 16),
+    ContextShape(6, 3, 32),
+    ContextShape(12, 3, 32),
+)
 
 
 class SymbolPlane(NamedTuple):
@@ -81,17 +86,25 @@ def channel_axis(spec: TensorSpec, layout: str) -> int:
     return axis
 
 
-def _planes(samples: Sequence[Array], spec: TensorSpec, axis: int, elements: Elements) -> list[SymbolPlane]:
+def _planes(
+    samples: Sequence[Array], spec: TensorSpec, axis: int, elements: Elements
+) -> list[SymbolPlane]:
     planes: list[SymbolPlane] = []
     for sample in samples:
-        wire = quantize(spec, sample)[0].reshape(sample.shape) if spec.quantization is not None else sample
+        wire = (
+            quantize(spec, sample)[0].reshape(sample.shape)
+            if spec.quantization is not None
+            else sample
+        )
         geo = geometry(sample.shape, axis)
         symbols = split(elements, spec, pixel_order(wire, geo)).symbols
         planes.append(SymbolPlane(symbols, geo))
     return planes
 
 
-def _channels_come_first(samples: Sequence[Array], spec: TensorSpec, planes: list[SymbolPlane]) -> bool:
+def _channels_come_first(
+    samples: Sequence[Array], spec: TensorSpec, planes: list[SymbolPlane]
+) -> bool:
     """Whether three dims are [N, C, L] rather than [N, T, features]: neighbours along the last axis differ less."""
     if len(spec.shape) != 3 or not 2 <= (spec.shape[1] or 0) <= MAX_CHANNELS:
         return False
@@ -127,7 +140,11 @@ def _thinned(planes: list[SymbolPlane], budget: int) -> list[SymbolPlane]:
         rows = geo.images * geo.height
         keep = max(1, int(rows * share))
         first = (rows - keep) // 2 * geo.width
-        thin.append(SymbolPlane(plane.symbols[first : first + keep * geo.width], geo._replace(images=1, height=rows)))
+        thin.append(
+            SymbolPlane(
+                plane.symbols[first : first + keep * geo.width], geo._replace(images=1, height=rows)
+            )
+        )
     return thin
 
 
@@ -144,7 +161,9 @@ def _fit_weights(planes: list[SymbolPlane], channels: int) -> NDArray[np.int8]:
         products += np.einsum("pci,pcj->cij", features, features)
         targets += np.einsum("pci,pc->ci", features, symbols[inner].astype(np.float64))
     ridge = np.trace(products.sum(0)) / max(1, channels) * 1e-4 * np.eye(4) + 1e-3 * np.eye(4)
-    shared = np.linalg.solve(products.sum(0) + ridge, targets.sum(0) + ridge @ np.array([0.5, 0.5, 0, 0]))
+    shared = np.linalg.solve(
+        products.sum(0) + ridge, targets.sum(0) + ridge @ np.array([0.5, 0.5, 0, 0])
+    )
     own = np.trace(products, axis1=1, axis2=2)[:, None, None] * 3e-4 * np.eye(4) + ridge
     fitted = np.linalg.solve(products + own, (targets + own @ shared)[..., None])[..., 0]
     return _rounded_weights(fitted)
@@ -184,7 +203,9 @@ def _fit_references(model: RansModel, planes: list[SymbolPlane]) -> RansModel:
     return replace(model, references=references, reference_weights=weights)
 
 
-def _predictions(model: RansModel, planes: list[SymbolPlane]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _predictions(
+    model: RansModel, planes: list[SymbolPlane]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Predictions of all symbols, and the activity around all pixels."""
     predictions: list[NDArray[np.int32]] = []
     activity: list[NDArray[np.int32]] = []
@@ -222,7 +243,9 @@ def _histograms(model: RansModel, planes: list[SymbolPlane]) -> Counts:
         prediction = refine(model, near, residuals)
         bins = np.searchsorted(np.array(model.bins, np.int64), prediction, "right")
         coded = (symbols - prediction) & 0xFF if model.residual else symbols.astype(np.int32)
-        context = (model.classes.astype(np.int64) * model.levels + levels[:, None]) * model.bin_count + bins
+        context = (
+            model.classes.astype(np.int64) * model.levels + levels[:, None]
+        ) * model.bin_count + bins
         counts += np.bincount((context * 256 + coded).ravel(), minlength=counts.size)
     return counts.reshape(-1, 256)
 
@@ -341,7 +364,11 @@ def _fit(start: RansModel, planes: list[SymbolPlane], candidate: Candidate) -> R
 
 
 def _quantile_cuts(values: NDArray[np.int32], parts: int) -> tuple[int, ...]:
-    cuts = {int(np.quantile(values, i / parts)) for i in range(1, parts)} if values.size else set[int]()
+    cuts = (
+        {int(np.quantile(values, i / parts)) for i in range(1, parts)}
+        if values.size
+        else set[int]()
+    )
     return tuple(sorted(cut for cut in cuts if cut > 0))
 
 
@@ -367,7 +394,9 @@ def _lanes(channels: int, symbols: int) -> int:
     return lanes
 
 
-def _start(spec: TensorSpec, axis: int, elements: Elements, planes: list[SymbolPlane], table_bits: int) -> RansModel:
+def _start(
+    spec: TensorSpec, axis: int, elements: Elements, planes: list[SymbolPlane], table_bits: int
+) -> RansModel:
     channels = planes[0].geometry.channels
     everything = np.concatenate([plane.symbols.ravel() for plane in planes])
     initial = int(np.median(everything)) if everything.size else 0
@@ -383,11 +412,20 @@ def _candidates(level: int, model: RansModel, pixels: int) -> list[Candidate]:
     if level == 0 or pixels < 2:
         return [Candidate(shape, False, False, "none") for shape in PLAIN]
     references = level == 2 and model.channels > model.lanes
-    return [Candidate(shape, residual, references, "linear") for shape in CONTEXTS for residual in (False, True)]
+    return [
+        Candidate(shape, residual, references, "linear")
+        for shape in CONTEXTS
+        for residual in (False, True)
+    ]
 
 
 def train_model(
-    samples: Sequence[Array], spec: TensorSpec, *, layout: str = "NHWC", level: int = 1, table_bits: int = 11
+    samples: Sequence[Array],
+    spec: TensorSpec,
+    *,
+    layout: str = "NHWC",
+    level: int = 1,
+    table_bits: int = 11,
 ) -> RansModel:
     """The best model of a level for tensors like `samples` (arrays of the spec's type and rank; one is enough)."""
     start, planes = _begun(samples, spec, layout, table_bits)
@@ -397,7 +435,9 @@ def train_model(
     if len(candidates) > 1:
         held = parts[_HOLD_OUT - 1 :: _HOLD_OUT] or parts[-1:]
         fitted = [part for part in parts if not any(part is other for other in held)] or parts
-        best = min(candidates, key=lambda candidate: coded_bits(_fit(start, fitted, candidate), held))
+        best = min(
+            candidates, key=lambda candidate: coded_bits(_fit(start, fitted, candidate), held)
+        )
     return _fit(start, parts, best)
 
 
@@ -408,10 +448,14 @@ def draft_model(samples: Sequence[Array], spec: TensorSpec, *, layout: str = "NH
     """
     start, planes = _begun(samples, spec, layout, 11)
     candidates = _candidates(1, start, len(planes[0].symbols))
-    return _fit(start, _thinned(planes, _DRAFT_BUDGET), DRAFT if DRAFT in candidates else candidates[0])
+    return _fit(
+        start, _thinned(planes, _DRAFT_BUDGET), DRAFT if DRAFT in candidates else candidates[0]
+    )
 
 
-def _begun(samples: Sequence[Array], spec: TensorSpec, layout: str, table_bits: int) -> tuple[RansModel, list[SymbolPlane]]:
+def _begun(
+    samples: Sequence[Array], spec: TensorSpec, layout: str, table_bits: int
+) -> tuple[RansModel, list[SymbolPlane]]:
     """A model that has learnt nothing yet, and what it can learn from."""
     if not samples or samples[0].size == 0:
         raise UnsupportedError(

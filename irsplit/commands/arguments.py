@@ -12,13 +12,19 @@ def positive(text: str) -> int:
 
 def add_link(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--link", default="wifi", help="by name or .toml, with changes: lte,rtt=70ms,up=2Mbit/s; default wifi"
+        "--link",
+        default="wifi",
+        help="by name or .toml, with changes: lte,rtt=70ms,up=2Mbit/s; default wifi",
     )
 
 
 def add_max_tensors(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--max-tensors", type=positive, default=1, metavar="K", help="allow frontiers of up to K tensors"
+        "--max-tensors",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="allow frontiers of up to K tensors",
     )
 
 

@@ -38,23 +38,45 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_link(parser)
     parser.add_argument(
-        "--slowdown", type=float, default=1.0, metavar="X", help="the device is X times slower than this machine"
+        "--slowdown",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="the device is X times slower than this machine",
     )
     add_cuts(parser)
     add_coding(parser)
     add_state(parser)
     parser.add_argument(
-        "--input", action="append", default=[], metavar="NAME=FILE", help="real inputs; default: made up"
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="real inputs; default: made up",
     )
     add_dims(parser)
     add_engine(parser)
-    parser.add_argument("--runs", type=int, default=30, help="rounds, of which the median counts; default 30")
+    parser.add_argument(
+        "--runs", type=int, default=30, help="rounds, of which the median counts; default 30"
+    )
     parser.add_argument("--warmup", type=int, default=3, help="rounds before those; default 3")
     parser.add_argument(
-        "--quick", action="store_true", help="measure in one process: several times faster, without memory"
+        "--quick",
+        action="store_true",
+        help="measure in one process: several times faster, without memory",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything; '-' prints it instead of tables")
-    parser.add_argument("--baseline", type=Path, metavar="OLD.json", help="an earlier run: say what has changed since")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write everything; '-' prints it instead of tables",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="OLD.json",
+        help="an earlier run: say what has changed since",
+    )
     parser.add_argument(
         "--fail-above",
         type=float,
@@ -99,38 +121,77 @@ def run(arguments: Namespace) -> int:
 
 def _check(arguments: Namespace) -> None:
     if min(arguments.threads, arguments.runs, arguments.warmup) < 1 or arguments.slowdown <= 0:
-        raise PlanError("--threads, --runs and --warmup must be at least 1, and --slowdown positive")
+        raise PlanError(
+            "--threads, --runs and --warmup must be at least 1, and --slowdown positive"
+        )
     if arguments.fail_above is not None and arguments.baseline is None:
-        raise PlanError("--fail-above compares with an earlier run; give it with --baseline OLD.json")
+        raise PlanError(
+            "--fail-above compares with an earlier run; give it with --baseline OLD.json"
+        )
 
 
 def _print(bench: Bench, *, made_up: bool) -> None:
-    threads = f"{bench.conditions['threads']} thread" + ("s" if bench.conditions["threads"] > 1 else "")
+    threads = f"{bench.conditions['threads']} thread" + (
+        "s" if bench.conditions["threads"] > 1 else ""
+    )
     print(f"{bench.machine}, {bench.cpus} CPUs; {bench.engine}, {threads}")
     memory = f", {size(bench.whole_peak_bytes)} of memory" if bench.whole_peak_bytes else ""
     print(f"{bench.model}: whole model {_time(bench.whole)}{memory}\n")
     over = f"over {bench.conditions['link']}"
-    head = ("cut", *PHASES[:2], "frame", *PHASES[2:], "over the whole", "memory: device", "server", over, "boundary")
+    head = (
+        "cut",
+        *PHASES[:2],
+        "frame",
+        *PHASES[2:],
+        "over the whole",
+        "memory: device",
+        "server",
+        over,
+        "boundary",
+    )
     best = min((cut.latency_ns for cut in bench.cuts), default=0)
     rows = [_row(cut, best=cut.latency_ns == best) for cut in bench.cuts]
     for case in bench.unsplit:
         sent = size(case.sent_bytes) if case.sent_bytes else ""
-        rows.append(("-", "", "", sent, "", "", "", "", "", human("latency", case.latency_ns), case.name))
+        rows.append(
+            ("-", "", "", sent, "", "", "", "", "", human("latency", case.latency_ns), case.name)
+        )
     print(table(head, rows))
     if bench.rejected:
         print()
-        print(table(("rejected", "why"), [(id, shorten(reason, 100)) for id, reason in bench.rejected.items()]))
+        print(
+            table(
+                ("rejected", "why"),
+                [(id, shorten(reason, 100)) for id, reason in bench.rejected.items()],
+            )
+        )
     if made_up:
-        print("note: the inputs were made up; frames of real ones may be smaller (--input)", file=sys.stderr)
+        print(
+            "note: the inputs were made up; frames of real ones may be smaller (--input)",
+            file=sys.stderr,
+        )
 
 
 def _row(cut: CutCost, *, best: bool) -> tuple[str, ...]:
-    device, encode, decode, server = (human("latency", cut.times[phase].median_ns) for phase in PHASES)
+    device, encode, decode, server = (
+        human("latency", cut.times[phase].median_ns) for phase in PHASES
+    )
     overhead = f"{100 * cut.overhead:+.1f} % ±{50 * cut.overhead_spread:.1f}"
     memory = (size(cut.device_peak_bytes or None), size(cut.server_peak_bytes or None))
     latency = human("latency", cut.latency_ns) + (" *" if best else "")
     name = shorten(cut.boundary, 24)
-    return (cut.id, device, encode, size(cut.frame_bytes), decode, server, overhead, *memory, latency, name)
+    return (
+        cut.id,
+        device,
+        encode,
+        size(cut.frame_bytes),
+        decode,
+        server,
+        overhead,
+        *memory,
+        latency,
+        name,
+    )
 
 
 def _time(timing: Timing) -> str:
@@ -156,9 +217,7 @@ def _compare(old: Bench, new: Bench, arguments: Namespace) -> int:
 def _changes(found: Comparison) -> str:
     beyond = found.beyond()
     cuts = {change.cut for change in found.changes}
-    same = (
-        f"{len(cuts) - len({change.cut for change in beyond})} of {len(cuts)} cuts changed by no more than their spread"
-    )
+    same = f"{len(cuts) - len({change.cut for change in beyond})} of {len(cuts)} cuts changed by no more than their spread"
     if not beyond:
         return same
     rows: Sequence[tuple[str, ...]] = [_change(change) for change in beyond]
@@ -167,5 +226,14 @@ def _changes(found: Comparison) -> str:
 
 def _change(change: Change) -> tuple[str, ...]:
     sizes = change.figure.endswith(("memory", "frame"))
-    then, now = (size(value) if sizes else human("latency", value) for value in (change.old, change.new))
-    return (change.cut, change.figure, then, now, f"{change.percent:+.1f} %", shorten(change.boundary, 40))
+    then, now = (
+        size(value) if sizes else human("latency", value) for value in (change.old, change.new)
+    )
+    return (
+        change.cut,
+        change.figure,
+        then,
+        now,
+        f"{change.percent:+.1f} %",
+        shorten(change.boundary, 40),
+    )

@@ -13,7 +13,12 @@ from irsplit.compilation.build import Target, read_targets
 from irsplit.compilation.depfile import write_depfile
 from irsplit.runtime.bundle.manifest import MANIFEST
 
-_SAID = {"fresh": "unchanged", "start": "compiling {model}", "done": "{bundle} ({seconds} s)", "error": "{text}"}
+_SAID = {
+    "fresh": "unchanged",
+    "start": "compiling {model}",
+    "done": "{bundle} ({seconds} s)",
+    "error": "{text}",
+}
 """What people read of an event; other events, such as remarks, have a text of their own."""
 _LAST = ("fresh", "done", "error")
 """Events after which a target is finished."""
@@ -38,7 +43,10 @@ def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
             if log.structured:
                 log.event(name, target=target, **event)
                 return
-            kind = {"error": "error: ", "remark": "warning: " if event.get("warning") else "note: "}.get(name, "")
+            kind = {
+                "error": "error: ",
+                "remark": "warning: " if event.get("warning") else "note: ",
+            }.get(name, "")
             say(f"{target}: {kind}{_SAID.get(name, '{text}').format(**event)}")
 
         flags = ["--werror"] if arguments.werror else []
@@ -48,7 +56,9 @@ def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
         return 2
     if arguments.depfile is not None:
         files = dict.fromkeys(file for target in targets for file in build.inputs(target))
-        write_depfile(arguments.depfile, build.bundle(targets[0]) / MANIFEST, [arguments.model, *files])
+        write_depfile(
+            arguments.depfile, build.bundle(targets[0]) / MANIFEST, [arguments.model, *files]
+        )
     if arguments.json:
         print_json({target.name: str(build.bundle(target)) for target in targets})
     return 0

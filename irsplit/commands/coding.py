@@ -21,7 +21,10 @@ def add_coding(parser: ArgumentParser) -> None:
         action="store_true",
         help="the segments quantize by operators of their own format: a host without irsplit's runtime exchanges int8",
     )
-    _add_calibration(parser, "inputs to calibrate a quantized boundary and a codec that learns, and to price cuts")
+    _add_calibration(
+        parser,
+        "inputs to calibrate a quantized boundary and a codec that learns, and to price cuts",
+    )
     parser.add_argument(
         "--codec",
         default="zstandard",
@@ -32,7 +35,14 @@ def add_coding(parser: ArgumentParser) -> None:
 
 def _add_calibration(parser: ArgumentParser, purpose: str) -> None:
     files = "files or folders of .npy, .npz, images, .wav"
-    parser.add_argument("--calibration", type=Path, nargs="+", default=[], metavar="FILE", help=f"{purpose}: {files}")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help=f"{purpose}: {files}",
+    )
 
 
 def add_pricing(parser: ArgumentParser) -> None:
@@ -48,4 +58,6 @@ def add_pricing(parser: ArgumentParser) -> None:
         metavar="TARGET",
         help="how floats and quantized integers cross, as for compile; default lossless",
     )
-    _add_calibration(parser, "inputs on which boundaries are measured in this codec, instead of published ratios")
+    _add_calibration(
+        parser, "inputs on which boundaries are measured in this codec, instead of published ratios"
+    )

@@ -28,9 +28,15 @@ irsplit compile examples/ci/irsplit.toml --jobs 2
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="an .onnx or .tflite file, or a build file (.toml)")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="the bundle's folder; a build file has its own"
+        "model", type=Path, help="an .onnx or .tflite file, or a build file (.toml)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="the bundle's folder; a build file has its own",
     )
     parser.add_argument(
         "--cut",
@@ -62,7 +68,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_coding(parser)
     add_state(parser)
-    add_dims(parser, "; a state begins with it (default 0 for a history: past, length, ...; else 1)")
+    add_dims(
+        parser, "; a state begins with it (default 0 for a history: past, length, ...; else 1)"
+    )
     parser.add_argument(
         "--pipeline",
         default="",
@@ -92,15 +100,28 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _add_build_arguments(parser: ArgumentParser) -> None:
     """For build pipelines."""
-    parser.add_argument("--werror", action="store_true", help="warnings are errors: nothing is written then")
-    parser.add_argument("--log-json", action="store_true", help="say what happens as JSON, one object a line")
     parser.add_argument(
-        "--depfile", type=Path, metavar="FILE.d", help="write what the bundle was made from, as make and ninja read it"
+        "--werror", action="store_true", help="warnings are errors: nothing is written then"
     )
     parser.add_argument(
-        "--target", action="append", default=[], metavar="NAME", help="of a build file: this target only; repeatable"
+        "--log-json", action="store_true", help="say what happens as JSON, one object a line"
     )
-    parser.add_argument("-j", "--jobs", type=int, default=0, metavar="N", help="of a build file: targets at a time")
+    parser.add_argument(
+        "--depfile",
+        type=Path,
+        metavar="FILE.d",
+        help="write what the bundle was made from, as make and ninja read it",
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of a build file: this target only; repeatable",
+    )
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=0, metavar="N", help="of a build file: targets at a time"
+    )
 
 
 _SAID_BY_PIPELINE = (
@@ -140,7 +161,11 @@ def _run_model(arguments: Namespace, log: Log) -> int:
     if arguments.output is None:
         raise BundleError("say where the bundle goes with -o DIR")
     begun = time.monotonic()
-    calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
+    calls = (
+        load_calls(arguments.calibration, whole_model(arguments.model)[1])
+        if arguments.calibration
+        else []
+    )
     with progress(shown=not arguments.log_json) as told:
         compiled = compile_model(
             arguments.model,
@@ -157,7 +182,9 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             rematerialise=arguments.rematerialise,
             autonomous=arguments.autonomous,
             adaptive=arguments.adaptive,
-            choose=chooser(arguments, arguments.codec, boundary_bits(arguments.boundary)) if arguments.device else None,
+            choose=chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
+            if arguments.device
+            else None,
             pipeline=arguments.pipeline,
             options=WriteOptions(arguments.external_over, arguments.share_weights),
             report=arguments.report,
@@ -170,7 +197,9 @@ def _run_model(arguments: Namespace, log: Log) -> int:
         files = [*compiled.source_files, *input_files(arguments.calibration), *_profiles(arguments)]
         write_depfile(arguments.depfile, arguments.output / MANIFEST, files)
     seconds = round(time.monotonic() - begun, 3)
-    log.event("done", bundle=str(arguments.output), digest=compiled.manifest.digest, seconds=seconds)
+    log.event(
+        "done", bundle=str(arguments.output), digest=compiled.manifest.digest, seconds=seconds
+    )
     manifest = compiled.manifest
     if arguments.json:
         print_json(manifest.raw)
@@ -203,13 +232,17 @@ def _refuse_useless(arguments: Namespace) -> None:
             )
         return
     if words := [given[name] for name in _OF_BUILD_FILES if name in given]:
-        raise ParseError(f"{', '.join(words)}: only for build files (.toml), and this is a model; leave it out")
+        raise ParseError(
+            f"{', '.join(words)}: only for build files (.toml), and this is a model; leave it out"
+        )
     if words := [given[name] for name in _SAID_BY_PIPELINE if name in given and arguments.pipeline]:
         raise ParseError(
             f"--pipeline says which passes run, and {', '.join(words)} would too; put the option into the pipeline"
         )
     if words := [given[name] for name in _OF_A_PLAN if name in given and not arguments.device]:
-        raise ParseError(f"{', '.join(words)}: only for a plan, which needs --device PROFILE; give it")
+        raise ParseError(
+            f"{', '.join(words)}: only for a plan, which needs --device PROFILE; give it"
+        )
 
 
 def _given(arguments: Namespace) -> dict[str, str]:

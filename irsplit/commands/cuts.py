@@ -34,7 +34,9 @@ def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     with working("looking at every position"):
         model = dialect.read(arguments.model)
-        context = prepared(model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise)
+        context = prepared(
+            model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise
+        )
         cuts = context.cuts(model, arguments.max_tensors)
     shown = [cut for cut in cuts if cut.legal or not arguments.legal]
     say_remarks(context.remarks)
@@ -43,7 +45,12 @@ def run(arguments: Namespace) -> int:
         return 0
     legal = sum(cut.legal for cut in cuts)
     if shown:
-        print(table(("id", "kind", "bytes", "weights", "MACs", "after", "boundary or reason"), [*map(_row, shown)]))
+        print(
+            table(
+                ("id", "kind", "bytes", "weights", "MACs", "after", "boundary or reason"),
+                [*map(_row, shown)],
+            )
+        )
     print(f"{legal} legal of {len(cuts)} positions")
     return 0
 
@@ -72,7 +79,12 @@ def _tensor(value: Value) -> dict[str, Any]:
     if not isinstance(value.type, TensorType):
         return {"name": value.name, "dtype": None, "shape": None, "bytes": None}
     shape = None if value.type.shape is None else list(value.type.shape)
-    return {"name": value.name, "dtype": value.type.dtype.name, "shape": shape, "bytes": value.type.size_bytes()}
+    return {
+        "name": value.name,
+        "dtype": value.type.dtype.name,
+        "shape": shape,
+        "bytes": value.type.size_bytes(),
+    }
 
 
 def _bytes(cut: Cut) -> str:
@@ -99,4 +111,12 @@ def _row(cut: Cut) -> tuple[str, ...]:
         if values
     )
     text = shorten(crossing, 80) + extras if cut.legal else str(cut.reason)
-    return (cut.id, cut.kind or "-", _bytes(cut), size(cut.weight_bytes), share, shorten(cut.after_name, 40), text)
+    return (
+        cut.id,
+        cut.kind or "-",
+        _bytes(cut),
+        size(cut.weight_bytes),
+        share,
+        shorten(cut.after_name, 40),
+        text,
+    )

@@ -18,13 +18,19 @@ irsplit delta build/old build/new -o build/update.irsd --place device
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("old", type=Path, help="the bundle that devices have")
     parser.add_argument("new", type=Path, help="the bundle that they shall have")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATCH", help="file to write")
-    parser.add_argument("--place", choices=PLACES, default="", help="only the files of this side; default: both")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="PATCH", help="file to write"
+    )
+    parser.add_argument(
+        "--place", choices=PLACES, default="", help="only the files of this side; default: both"
+    )
 
 
 def run(arguments: Namespace) -> int:
     with progress() as told:
-        report = write_delta(arguments.old, arguments.new, arguments.output, arguments.place, progress=told)
+        report = write_delta(
+            arguments.old, arguments.new, arguments.output, arguments.place, progress=told
+        )
     print(
         f"{arguments.output}  {size(report.patch_bytes)} for {size(report.new_bytes)} in {report.files} files, "
         f"{report.unchanged_files} of them unchanged"

@@ -32,9 +32,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="what shall run it: the server's side on an engine, or both sides on ONNX Runtime without irsplit",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write; Triton's model repository"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write; Triton's model repository",
     )
-    parser.add_argument("--name", default="", help="the engine's name for it; default: the bundle's name")
+    parser.add_argument(
+        "--name", default="", help="the engine's name for it; default: the bundle's name"
+    )
     parser.add_argument(
         "--replicas",
         type=int,
@@ -42,7 +49,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="at most (Triton: always) that many; default 4, and 1 for bundles with state",
     )
-    parser.add_argument("--image", default="irsplit:latest", help="KServe's container image; default irsplit:latest")
+    parser.add_argument(
+        "--image", default="irsplit:latest", help="KServe's container image; default irsplit:latest"
+    )
     add_engine(parser)
 
 

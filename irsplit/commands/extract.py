@@ -14,9 +14,13 @@ irsplit extract examples/digits/digits.tflite main -o build/main.tflite
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="a .tflite file of several signatures or subgraphs")
+    parser.add_argument(
+        "model", type=Path, help="a .tflite file of several signatures or subgraphs"
+    )
     parser.add_argument("entry", help="the signature or subgraph to keep, by name")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the model file to write")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the model file to write"
+    )
 
 
 def run(arguments: Namespace) -> int:

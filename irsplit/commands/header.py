@@ -20,10 +20,21 @@ irsplit header build/firmware --dim 1 -o build/boundary.h
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side")
-    parser.add_argument("--boundary", type=int, default=0, metavar="N", help="which one of several; default 0")
-    parser.add_argument("--dim", type=int, metavar="N", help="the size of dimensions that may vary, such as the batch")
-    parser.add_argument("-o", "--output", type=Path, metavar="boundary.h", help="write it there; default: print it")
+    parser.add_argument(
+        "bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side"
+    )
+    parser.add_argument(
+        "--boundary", type=int, default=0, metavar="N", help="which one of several; default 0"
+    )
+    parser.add_argument(
+        "--dim",
+        type=int,
+        metavar="N",
+        help="the size of dimensions that may vary, such as the batch",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="boundary.h", help="write it there; default: print it"
+    )
 
 
 def run(arguments: Namespace) -> int:

@@ -31,7 +31,12 @@ def model_dims(words: Sequence[str], path: Path) -> dict[str, int]:
 
 def bundle_dims(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str, int]:
     """Sizes of dimensions that may vary of a bundle's inputs, whose symbols it does not have."""
-    free = sorted((info.name, axis) for info in infos for axis, dim in enumerate(info.shape or ()) if dim is None)
+    free = sorted(
+        (info.name, axis)
+        for info in infos
+        for axis, dim in enumerate(info.shape or ())
+        if dim is None
+    )
     names = dict.fromkeys(name for name, _ in free)
     return parse_sizes(words, [*names, *(f"{name}.{axis}" for name, axis in free)])
 
@@ -44,6 +49,8 @@ def parse_inputs(words: Sequence[str], infos: Sequence[TensorInfo]) -> dict[str,
         # Tensor names may hold '=': the longest known name that fits wins.
         name = max((name for name in known if word.startswith(f"{name}=")), key=len, default=None)
         if name is None:
-            raise EngineError(f"--input {word}: give NAME=FILE with one of the inputs {', '.join(known)}")
+            raise EngineError(
+                f"--input {word}: give NAME=FILE with one of the inputs {', '.join(known)}"
+            )
         inputs[name] = load_input(word[len(name) + 1 :], known[name])
     return inputs

@@ -36,7 +36,9 @@ def run(arguments: Namespace) -> int:
         print_json(manifest.raw)
         return 0
     source = manifest.raw["source"]
-    print(f"bundle {manifest.name} ({manifest.digest[:16]}) of {source['file']}, {source['dialect']}")
+    print(
+        f"bundle {manifest.name} ({manifest.digest[:16]}) of {source['file']}, {source['dialect']}"
+    )
     print(f"pipeline {manifest.raw['pipeline']}\n")
     header = ("segment", "place", "file", "size", "inputs", "outputs")
     print(table(header, [_segment_row(manifest, index) for index in range(len(manifest.segments))]))
@@ -44,7 +46,9 @@ def run(arguments: Namespace) -> int:
         print(f"\n{boundary}")
         for spec in boundary.tensors:
             shape = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
-            print(f"  {short(spec.name)}: {spec.dtype}[{shape}], {_codec(spec)}, {_quantization(spec.quantization)}")
+            print(
+                f"  {short(spec.name)}: {spec.dtype}[{shape}], {_codec(spec)}, {_quantization(spec.quantization)}"
+            )
     return 0
 
 
@@ -58,7 +62,11 @@ def _quantization(found: QuantizationSpec | None) -> str:
     if found is None:
         return "not quantized"
     low, high = min(found.scales), max(found.scales)
-    scales = f"scale {low:.4g}" if low == high else f"{len(found.scales)} scales of {low:.4g} to {high:.4g}"
+    scales = (
+        f"scale {low:.4g}"
+        if low == high
+        else f"{len(found.scales)} scales of {low:.4g} to {high:.4g}"
+    )
     return f"{found.bits} bits, {scales}{', outliers exact' if found.outliers else ''}"
 
 

@@ -37,7 +37,10 @@ class Log:
 
     def remark(self, remark: Remark) -> None:
         if self.structured:
-            self.event("remark", **{"pass": remark.pass_name, "warning": remark.warning, "text": remark.text})
+            self.event(
+                "remark",
+                **{"pass": remark.pass_name, "warning": remark.warning, "text": remark.text},
+            )
         else:
             say(f"{'warning' if remark.warning else 'note'}: {remark.text}")
 

@@ -26,7 +26,9 @@ olive run --config workflow.json --package-config olive-irsplit.json
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json", help="write it there")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.json", help="write it there"
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -36,7 +38,9 @@ def run(arguments: Namespace) -> int:
         raise EngineError("Olive is not installed; install it with: pip install olive-ai")
     own = Path(spec.submodule_search_locations[0]) / "olive_config.json"
     config: dict[str, Any] = json.loads(own.read_text(encoding="utf-8"))
-    config["passes"] |= {name: {"module_path": f"{_MODULE}.{name}", **_ANYWHERE} for name in _PASSES}
+    config["passes"] |= {
+        name: {"module_path": f"{_MODULE}.{name}", **_ANYWHERE} for name in _PASSES
+    }
     text = json.dumps(config, indent=1) + "\n"
     write_file(arguments.output, lambda file: file.write(text.encode()))
     return 0

@@ -27,14 +27,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="TEXT",
         help="passes with their options, such as 'partition{cut=12},remove-unused'; see 'irsplit plugins'",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar=f"OUT{IR_TEXT}", help="write the text there")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar=f"OUT{IR_TEXT}", help="write the text there"
+    )
 
 
 def run(arguments: Namespace) -> int:
     model, context = _read(arguments.model)
     Pipeline.parse(arguments.pipeline).run(model, context)
     for remark in context.remarks:
-        print(f"{'warning' if remark.warning else 'note'}: {remark.pass_name}: {remark.text}", file=sys.stderr)
+        print(
+            f"{'warning' if remark.warning else 'note'}: {remark.pass_name}: {remark.text}",
+            file=sys.stderr,
+        )
     text = print_model(model)
     if arguments.output is None:
         print(text, end="")

@@ -20,14 +20,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     On a terminal the last column is wrapped; elsewhere a row is a line.
     """
-    known = [column for column in range(len(header)) if not rows or any(row[column] != "?" for row in rows)]
+    known = [
+        column
+        for column in range(len(header))
+        if not rows or any(row[column] != "?" for row in rows)
+    ]
     lines = [[line[column] for column in known] for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = sum(widths[:-1]) + 2 * len(widths[:-1])
-    begun = ["".join(f"{cell:{width}}  " for cell, width in zip(line[:-1], widths, strict=False)) for line in lines]
+    begun = [
+        "".join(f"{cell:{width}}  " for cell, width in zip(line[:-1], widths, strict=False))
+        for line in lines
+    ]
     columns = shutil.get_terminal_size().columns
     if not sys.stdout.isatty() or columns - left < _TOO_NARROW:
-        return "\n".join(f"{start}{line[-1]}".rstrip() for start, line in zip(begun, lines, strict=True))
+        return "\n".join(
+            f"{start}{line[-1]}".rstrip() for start, line in zip(begun, lines, strict=True)
+        )
     wrapper = textwrap.TextWrapper(columns, break_on_hyphens=False, break_long_words=False)
     wrapper.subsequent_indent = " " * (left if columns - left >= _NARROW else 4)
     found: list[str] = []
@@ -50,4 +59,8 @@ def size(count: int | None) -> str:
 
 
 def shorten(text: str, width: int = 60) -> str:
-    return text if len(text) <= width else f"{text[: width // 2 - 1]}...{text[len(text) - width // 2 + 2 :]}"
+    return (
+        text
+        if len(text) <= width
+        else f"{text[: width // 2 - 1]}...{text[len(text) - width // 2 + 2 :]}"
+    )

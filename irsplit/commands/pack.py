@@ -16,7 +16,12 @@ irsplit inspect build/packed/digits.device.irsb
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for NAME.device.irsb, NAME.server.irsb"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for NAME.device.irsb, NAME.server.irsb",
     )
 
 

@@ -42,11 +42,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     choose = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
-    calls = load_calls(arguments.calibration, whole_model(arguments.model)[1]) if arguments.calibration else []
+    calls = (
+        load_calls(arguments.calibration, whole_model(arguments.model)[1])
+        if arguments.calibration
+        else []
+    )
     with working("pricing cuts"):
         model = dialect.read(arguments.model)
         context = prepared(
-            model, dialect, arguments.state, arguments.dim, calls=calls, rematerialise=arguments.rematerialise
+            model,
+            dialect,
+            arguments.state,
+            arguments.dim,
+            calls=calls,
+            rematerialise=arguments.rematerialise,
         )
         context.observe = observer(dialect, calls) if calls else None
         choice = choose.choose(model, context)
@@ -84,9 +93,18 @@ def _ranking(choice: CutChoice, count: int) -> str:
         )
         for option in choice.ranked[:count]
     ]
-    rows = [*cuts, *(_Row(b.value, b.costs, b.allowed, "-", _SHORT.get(b.name, b.name)) for b in choice.baselines)]
+    rows = [
+        *cuts,
+        *(
+            _Row(b.value, b.costs, b.allowed, "-", _SHORT.get(b.name, b.name))
+            for b in choice.baselines
+        ),
+    ]
     units, columns = _columns(choice, rows)
-    codecs = [", ".join(dict.fromkeys(s.codec for s in row.costs.switches if s.to is Placement.SERVER)) for row in rows]
+    codecs = [
+        ", ".join(dict.fromkeys(s.codec for s in row.costs.switches if s.to is Placement.SERVER))
+        for row in rows
+    ]
     if len({codec for row, codec in zip(cuts, codecs, strict=False) if row.cut != "-"}) > 1:
         columns["codec"] = [codec or "-" for codec in codecs]
     marks = [row.cut if row.allowed else f"{row.cut} !" for row in rows]
@@ -94,7 +112,9 @@ def _ranking(choice: CutChoice, count: int) -> str:
     # Last names are as long as a line has room for, which those of the baselines always need.
     left = sum(2 + max(map(len, (head, *cells))) for head, cells in columns.items())
     columns["after"] = [shorten(row.after, max(_LEAST_ROOM, _LINE - left)) for row in rows]
-    told = [f"{', '.join(units)}{'; ! over a limit' if not all(row.allowed for row in rows) else ''}"]
+    told = [
+        f"{', '.join(units)}{'; ! over a limit' if not all(row.allowed for row in rows) else ''}"
+    ]
     return "\n".join([*told, table(tuple(columns), list(zip(*columns.values(), strict=True)))])
 
 
@@ -122,12 +142,18 @@ _MOST = 10_000
 def _columns(choice: CutChoice, rows: Sequence[_Row]) -> tuple[list[str], dict[str, list[str]]]:
     """In which units the figures are, and their columns by head; without those that are nothing but zeros."""
     objective = choice.goal.objective
-    times = {head: [sum(row.costs.terms[t] for t in terms) for row in rows] for head, terms in _TIMES.items()}
+    times = {
+        head: [sum(row.costs.terms[t] for t in terms) for row in rows]
+        for head, terms in _TIMES.items()
+    }
     metrics = {head: [row.costs.metrics[name] for row in rows] for head, name in _METRICS.items()}
     if not choice.chain.table.knows_energy:
         del metrics["energy"]
     values = [row.value for row in rows]
-    groups = [("times", "ns", times), *((head, unit(_METRICS[head]), {head: cells}) for head, cells in metrics.items())]
+    groups = [
+        ("times", "ns", times),
+        *((head, unit(_METRICS[head]), {head: cells}) for head, cells in metrics.items()),
+    ]
     if choice.goal.unit == "ns":
         times = {objective: values, **times}
         groups[0] = ("times", "ns", times)
@@ -138,10 +164,14 @@ def _columns(choice: CutChoice, rows: Sequence[_Row]) -> tuple[list[str], dict[s
     for name, kind, found in groups:
         most = max(value for cells in found.values() for value in cells)
         scales = _SCALES[kind]
-        scale = next((scale for scale, size in scales.items() if most < _MOST * size), [*scales][-1])
+        scale = next(
+            (scale for scale, size in scales.items() if most < _MOST * size), [*scales][-1]
+        )
         units[name] = scale
         columns |= {
-            head: [_figure(value / scales[scale]) for value in cells] for head, cells in found.items() if any(cells)
+            head: [_figure(value / scales[scale]) for value in cells]
+            for head, cells in found.items()
+            if any(cells)
         }
     return [f"{name} in {scale}" for name, scale in units.items()], columns
 

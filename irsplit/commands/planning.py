@@ -22,11 +22,19 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         "whole model, else tesla-k40",
     )
     add_link(parser)
-    parser.add_argument("--objective", default="latency", help=f"one of {', '.join(OBJECTIVES)}; default latency")
     parser.add_argument(
-        "--limit", action="append", default=[], metavar="METRIC=VALUE", help="such as memory=64MB or energy=2J"
+        "--objective", default="latency", help=f"one of {', '.join(OBJECTIVES)}; default latency"
     )
-    parser.add_argument("--rule", choices=RULES, default="exact", help="exact (default), or the policy of a paper")
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="METRIC=VALUE",
+        help="such as memory=64MB or energy=2J",
+    )
+    parser.add_argument(
+        "--rule", choices=RULES, default="exact", help="exact (default), or the policy of a paper"
+    )
     parser.add_argument(
         "--pattern",
         choices=PATTERNS,
@@ -34,7 +42,11 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         help="one cut (default), several for the client to choose from at run time, or any number to and fro",
     )
     parser.add_argument(
-        "--load", type=positive, default=100, metavar="PERCENT", help="server load; 100 (default) is idle"
+        "--load",
+        type=positive,
+        default=100,
+        metavar="PERCENT",
+        help="server load; 100 (default) is idle",
     )
 
 

@@ -21,6 +21,8 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         print_json([plugin.to_json() for plugin in found])
     else:
-        rows = [(p.kind, p.name, p.origin, p.value, shorten(p.problem or p.summary, 100)) for p in found]
+        rows = [
+            (p.kind, p.name, p.origin, p.value, shorten(p.problem or p.summary, 100)) for p in found
+        ]
         print(table(("kind", "name", "from", "object", "what it is"), rows))
     return 1 if any(plugin.problem for plugin in found) else 0

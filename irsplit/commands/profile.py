@@ -39,18 +39,29 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="an .onnx or .tflite file; or a bundle (folder or packed side), of which those segments are measured "
         "that are there, without the model",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the profile, .json")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the profile, .json"
+    )
     add_cuts(parser)
     add_engine(parser)
     parser.add_argument(
-        "--runs", type=int, default=15, help="runs of each part, of which the median counts; default 15"
+        "--runs",
+        type=int,
+        default=15,
+        help="runs of each part, of which the median counts; default 15",
     )
     parser.add_argument("--warmup", type=int, default=3, help="runs before those; default 3")
     parser.add_argument(
-        "--quick", action="store_true", help="measure in one process: ten times faster, memory is then a guess"
+        "--quick",
+        action="store_true",
+        help="measure in one process: ten times faster, memory is then a guess",
     )
     parser.add_argument(
-        "--input", action="append", default=[], metavar="NAME=FILE", help="real inputs; default: made up"
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="real inputs; default: made up",
     )
     parser.add_argument(
         "--fit",
@@ -90,7 +101,9 @@ def _profile_model(arguments: Namespace) -> None:
             progress=told,
         )
     _write(arguments.output, profile)
-    print(f"whole model: {human('latency', profile.whole.wall_ns)}, {human('memory', profile.whole.peak_bytes)}")
+    print(
+        f"whole model: {human('latency', profile.whole.wall_ns)}, {human('memory', profile.whole.peak_bytes)}"
+    )
     print(f"{len(profile.cuts)} cuts measured: {arguments.output}")
     if arguments.fit is not None:
         _fit(arguments, profile)
@@ -100,7 +113,9 @@ def _profile_bundle(arguments: Namespace) -> None:
     given = {"--fit": arguments.fit, "--max-tensors": arguments.max_tensors > 1}
     given["--no-rematerialise"] = not arguments.rematerialise
     if words := [word for word, value in given.items() if value]:
-        raise PlanError(f"{', '.join(words)}: only for a model, and {arguments.model} is a bundle; leave it out")
+        raise PlanError(
+            f"{', '.join(words)}: only for a model, and {arguments.model} is a bundle; leave it out"
+        )
     manifest = Manifest.load(arguments.model)
     effort = _effort(arguments, manifest.segments[0].format)
     infos = tensors_to_feed(manifest)
@@ -114,10 +129,16 @@ def _profile_bundle(arguments: Namespace) -> None:
         )
     _write(arguments.output, profile)
     for segment, load in zip(manifest.segments, profile.segments, strict=True):
-        found = f"{human('latency', load.wall_ns)}, {human('memory', load.peak_bytes)}" if load else "not here"
+        found = (
+            f"{human('latency', load.wall_ns)}, {human('memory', load.peak_bytes)}"
+            if load
+            else "not here"
+        )
         print(f"{segment.name}: {found}")
     count = sum(load is not None for load in profile.segments)
-    print(f"{count} of {len(profile.segments)} segments of {profile.model} measured: {arguments.output}")
+    print(
+        f"{count} of {len(profile.segments)} segments of {profile.model} measured: {arguments.output}"
+    )
 
 
 def _write(path: Path, profile: Measured) -> None:
@@ -129,7 +150,9 @@ def _fit(arguments: Namespace, profile: ModelProfile) -> None:
     dialect = dialect_of(arguments.model)
     model = dialect.read(arguments.model)
     context = prepared(model, dialect, rematerialise=arguments.rematerialise)
-    found = fit(chains(context.cuts(model, arguments.max_tensors))[0], dialect.macs, profile, dialect.summed)
+    found = fit(
+        chains(context.cuts(model, arguments.max_tensors))[0], dialect.macs, profile, dialect.summed
+    )
     text = device_toml(found, datetime.date.today())
     write_file(arguments.fit, lambda file: file.write(text.encode()))
     error = f"median error {100 * found.median_error:.0f} %, {100 * found.total_error:.0f} % in all"

@@ -27,11 +27,20 @@ def progress(*, shown: bool = True) -> Generator[Progress]:
         yield silent
         return
     console = consoles.Console(stderr=True)
-    columns = (rich.SpinnerColumn(), rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeElapsedColumn())
+    columns = (
+        rich.SpinnerColumn(),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+    )
     words = rich.TextColumn("{task.description}", markup=False)
-    with rich.Progress(*columns, words, console=console, transient=True, redirect_stdout=False) as bar:
+    with rich.Progress(
+        *columns, words, console=console, transient=True, redirect_stdout=False
+    ) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=what
+        )
 
 
 @contextmanager

@@ -32,14 +32,24 @@ irsplit report examples/digits/digits.onnx -o build/int8.html --boundary int8 --
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a model file, or a bundle, whose own options count unless given")
-    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default report.html")
+    parser.add_argument(
+        "path", type=Path, help="a model file, or a bundle, whose own options count unless given"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="default report.html"
+    )
     _add_conditions(parser)
     parser.set_defaults(**dict.fromkeys(vars(_defaults())))
     parser.add_argument(
-        "--input", action="append", default=[], metavar="NAME=FILE", help="a real input, to know what sending it costs"
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a real input, to know what sending it costs",
     )
-    parser.add_argument("--json", action="store_true", help="print the report's data instead of writing a page")
+    parser.add_argument(
+        "--json", action="store_true", help="print the report's data instead of writing a page"
+    )
 
 
 def _add_conditions(parser: ArgumentParser) -> None:
@@ -61,7 +71,11 @@ def _defaults() -> Namespace:
 def run(arguments: Namespace) -> int:
     bundle = Manifest.load(arguments.path) if is_bundle(arguments.path) else None
     path: Path = arguments.path if bundle is None else sources.find(bundle)
-    compiled = [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries] if bundle else []
+    compiled = (
+        [[spec.name for spec in boundary.tensors] for boundary in bundle.boundaries]
+        if bundle
+        else []
+    )
     dialect = dialect_of(path)
     infos = whole_model(path)[1]
     inputs = parse_inputs(arguments.input, infos)
@@ -98,7 +112,9 @@ def _as_asked(arguments: Namespace, assumed: Sequence[str]) -> tuple[Pipeline, C
     """What comes before the cuts, and the conditions to price them under."""
     options = _defaults()
     vars(options).update((name, getattr(arguments, name)) for name in _given(arguments))
-    before = preparation(options.state, options.dim, assumed=assumed, rematerialise=options.rematerialise)
+    before = preparation(
+        options.state, options.dim, assumed=assumed, rematerialise=options.rematerialise
+    )
     return before, chooser(options, options.codec, boundary_bits(options.boundary))
 
 
@@ -112,7 +128,11 @@ def _as_compiled(
         before = preparation_of(passes)
     if "boundary" in options:
         options.add("bits")
-    changes = {field.name: getattr(asked, field.name) for field in fields(ChooseCut) if field.name in options}
+    changes = {
+        field.name: getattr(asked, field.name)
+        for field in fields(ChooseCut)
+        if field.name in options
+    }
     return before, replace(conditions_of(passes), **changes)
 
 

@@ -24,7 +24,9 @@ irsplit run build/digits --input image=examples/digits/pictures/3.png -o build/o
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "bundle", type=Path, help="a folder that 'irsplit compile' wrote, or a packed side that has all segments"
+        "bundle",
+        type=Path,
+        help="a folder that 'irsplit compile' wrote, or a packed side that has all segments",
     )
     parser.add_argument(
         "--input",
@@ -34,7 +36,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="an input from .npy, an image or a .wav; once for every input",
     )
     add_engine(parser, threads=0)
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.npz", help="write the outputs by name")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.npz", help="write the outputs by name"
+    )
 
 
 def run(arguments: Namespace) -> int:

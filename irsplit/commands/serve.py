@@ -16,7 +16,9 @@ from irsplit.runtime.serving.server.served import Limits
 try:
     from irsplit.runtime.serving.server.server import Server, ServerOptions, serve
 except ImportError as missing:
-    raise ServeError(f"serving needs more packages ({missing}); pip install 'irsplit[serve]'") from missing
+    raise ServeError(
+        f"serving needs more packages ({missing}); pip install 'irsplit[serve]'"
+    ) from missing
 
 EXAMPLES = """
 irsplit serve build/digits
@@ -32,36 +34,78 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="[NAME=]BUNDLE",
         help="folders that 'irsplit compile' wrote, or packed sides; several of one name are versions of it",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1")
-    parser.add_argument("--port", type=int, default=8001, help="of gRPC; 0 takes a free one; default 8001")
-    parser.add_argument("--http-port", type=int, default=8000, help="of HTTP; 0 takes a free one; default 8000")
-    parser.add_argument("--no-http", action="store_true", help="serve gRPC only")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="requests at a time; default: CPUs")
     parser.add_argument(
-        "--queue", type=int, default=64, help="requests that may wait; the rest are refused; default 64"
+        "--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8001, help="of gRPC; 0 takes a free one; default 8001"
+    )
+    parser.add_argument(
+        "--http-port", type=int, default=8000, help="of HTTP; 0 takes a free one; default 8000"
+    )
+    parser.add_argument("--no-http", action="store_true", help="serve gRPC only")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="requests at a time; default: CPUs"
+    )
+    parser.add_argument(
+        "--queue",
+        type=int,
+        default=64,
+        help="requests that may wait; the rest are refused; default 64",
     )
     add_engine(parser)
     parser.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="run up to N waiting frames at once; default 1"
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run up to N waiting frames at once; default 1",
     )
     parser.add_argument(
-        "--batch-delay-ms", type=float, default=0.0, metavar="MS", help="wait so long for others; default 0"
+        "--batch-delay-ms",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="wait so long for others; default 0",
     )
-    parser.add_argument("--max-frame-bytes", type=int, default=64 << 20, help="largest frame; default 64 MiB")
-    parser.add_argument("--max-decoded-bytes", type=int, default=256 << 20, help="largest content; default 256 MiB")
     parser.add_argument(
-        "--max-held-bytes", type=int, default=1 << 30, help="all messages on their way at a time; default 1 GiB"
+        "--max-frame-bytes", type=int, default=64 << 20, help="largest frame; default 64 MiB"
     )
-    parser.add_argument("--max-sessions", type=int, default=256, help="sessions of stateful bundles; default 256")
-    parser.add_argument("--session-idle", type=float, default=300.0, metavar="S", help="until one expires; default 300")
+    parser.add_argument(
+        "--max-decoded-bytes", type=int, default=256 << 20, help="largest content; default 256 MiB"
+    )
+    parser.add_argument(
+        "--max-held-bytes",
+        type=int,
+        default=1 << 30,
+        help="all messages on their way at a time; default 1 GiB",
+    )
+    parser.add_argument(
+        "--max-sessions", type=int, default=256, help="sessions of stateful bundles; default 256"
+    )
+    parser.add_argument(
+        "--session-idle",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="until one expires; default 300",
+    )
     add_token(parser, "that clients must send")
     parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
     parser.add_argument("--tls-key", type=Path, help="its private key, PEM")
-    parser.add_argument("--insecure", action="store_true", help="listen beyond loopback without token and TLS")
     parser.add_argument(
-        "--grace", type=float, default=10.0, metavar="S", help="to finish when told to stop; default 10"
+        "--insecure", action="store_true", help="listen beyond loopback without token and TLS"
     )
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="to finish when told to stop; default 10",
+    )
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
+    )
 
 
 def run(arguments: Namespace) -> int:

@@ -10,7 +10,9 @@ TOKEN_VARIABLE = "IRSPLIT_TOKEN"
 
 
 def add_token(parser: ArgumentParser, purpose: str) -> None:
-    parser.add_argument("--token-file", type=Path, help=f"bearer token {purpose}; or the variable {TOKEN_VARIABLE}")
+    parser.add_argument(
+        "--token-file", type=Path, help=f"bearer token {purpose}; or the variable {TOKEN_VARIABLE}"
+    )
 
 
 def token_of(arguments: Namespace) -> str:

@@ -16,10 +16,16 @@ irsplit update build/digits --from https://server:8000 --name digits --token-fil
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "bundle", type=Path, help="the device's bundle or packed side; made with --name where there is none yet"
+        "bundle",
+        type=Path,
+        help="the device's bundle or packed side; made with --name where there is none yet",
     )
-    parser.add_argument("--from", required=True, dest="url", metavar="URL", help="the server's HTTP address")
-    parser.add_argument("--name", default="", help="the bundle's name at the server; default: its own")
+    parser.add_argument(
+        "--from", required=True, dest="url", metavar="URL", help="the server's HTTP address"
+    )
+    parser.add_argument(
+        "--name", default="", help="the bundle's name at the server; default: its own"
+    )
     parser.add_argument(
         "--timeout",
         type=float,
@@ -28,7 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="of the whole update; for so long a server that does not answer is asked again; default 600",
     )
     add_token(parser, "for the server")
-    parser.add_argument("--trusted", type=Path, help="certificates to trust, PEM; default: the system's")
+    parser.add_argument(
+        "--trusted", type=Path, help="certificates to trust, PEM; default: the system's"
+    )
 
 
 def run(arguments: Namespace) -> int:

@@ -20,7 +20,11 @@ irsplit verify build/digits --inputs examples/digits/pictures --json
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
-    parser.add_argument("--model", type=Path, help="the source model, when it is no longer where it was compiled from")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="the source model, when it is no longer where it was compiled from",
+    )
     parser.add_argument(
         "--input",
         action="append",
@@ -28,8 +32,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="an input of every call: .npy, an image, a .wav, or a number; the other inputs are made up",
     )
-    parser.add_argument("--inputs", type=Path, nargs="+", default=[], metavar="FILE", help="inputs of several calls")
-    parser.add_argument("--seed", type=int, default=0, help="for inputs that are made up; default 0")
+    parser.add_argument(
+        "--inputs", type=Path, nargs="+", default=[], metavar="FILE", help="inputs of several calls"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="for inputs that are made up; default 0"
+    )
     add_dims(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -58,12 +66,18 @@ def run(arguments: Namespace) -> int:
     for setting, outputs, tolerance in settings:
         equal = all(output.bit_equal for output in outputs)
         close = all(output.close(tolerance) for output in outputs)
-        within = f"close, within {tolerance:.2g} of the largest value" if outcome.lossless else "quantized"
+        within = (
+            f"close, within {tolerance:.2g} of the largest value"
+            if outcome.lossless
+            else "quantized"
+        )
         print(setting, "bit-equal" if equal else within if close else "differs")
         if not equal:
             print(_differences(outputs))
     frames = ", ".join(f"{size} B" for size in outcome.frame_bytes)
-    print(f"{outcome.calls} call{'s' if outcome.calls > 1 else ''}{_sizes(infos, outcome.shapes)}, frames of {frames}")
+    print(
+        f"{outcome.calls} call{'s' if outcome.calls > 1 else ''}{_sizes(infos, outcome.shapes)}, frames of {frames}"
+    )
     if not outcome.holds:
         print("FAILED: the bundle does not compute what its model computes")
     return 0 if outcome.holds else 1
@@ -74,7 +88,10 @@ def _sizes(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> 
     told = [
         f"{info.name} {list(shapes[info.name])}"
         for info in infos
-        if any(dim is None and size != 1 for dim, size in zip(info.shape or (), shapes[info.name], strict=False))
+        if any(
+            dim is None and size != 1
+            for dim, size in zip(info.shape or (), shapes[info.name], strict=False)
+        )
     ]
     return f" with {', '.join(told)}" if told else ""
 
@@ -82,7 +99,13 @@ def _sizes(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> 
 def _differences(outputs: Sequence[OutputDifference]) -> str:
     header = ("  output", "max error", "mean error", "largest value", "same argmax")
     rows = [
-        (f"  {o.name}", f"{o.max_error:.3g}", f"{o.mean_error:.3g}", f"{o.scale:.4g}", f"{100 * o.agreement:.1f} %")
+        (
+            f"  {o.name}",
+            f"{o.max_error:.3g}",
+            f"{o.mean_error:.3g}",
+            f"{o.scale:.4g}",
+            f"{100 * o.agreement:.1f} %",
+        )
         for o in outputs
     ]
     return table(header, rows)

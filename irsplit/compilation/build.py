@@ -62,11 +62,23 @@ class BuildFile:
             raise ParseError(f"{path}: is no TOML: {error}") from error
         unknown = sorted(set(data) - {"output", "defaults", "targets"})
         if unknown:
-            raise ParseError(f"{path}: unknown key '{unknown[0]}'; known keys: output, defaults, targets")
-        output, defaults, tables = data.get("output", "build"), data.get("defaults", {}), data.get("targets")
+            raise ParseError(
+                f"{path}: unknown key '{unknown[0]}'; known keys: output, defaults, targets"
+            )
+        output, defaults, tables = (
+            data.get("output", "build"),
+            data.get("defaults", {}),
+            data.get("targets"),
+        )
         if not isinstance(output, str) or not isinstance(defaults, dict):
-            raise ParseError(f"{path}: output is the name of a folder and defaults a table of options")
-        if not isinstance(tables, dict) or not tables or not all(isinstance(each, dict) for each in tables.values()):
+            raise ParseError(
+                f"{path}: output is the name of a folder and defaults a table of options"
+            )
+        if (
+            not isinstance(tables, dict)
+            or not tables
+            or not all(isinstance(each, dict) for each in tables.values())
+        ):
             raise ParseError(f"{path}: has no target; add a table [targets.NAME] with a model")
         targets = [_target(path, name, {**defaults, **table}) for name, table in tables.items()]
         return cls(path.parent, path.parent / output, tuple(targets))
@@ -86,14 +98,18 @@ class BuildFile:
         """What the bundle was made from when it was made last."""
         return [self.folder / file for file in _read_stamp(self._stamp(target)).get("files", {})]
 
-    def build(self, targets: Iterable[Target], jobs: int, report: Report, flags: Sequence[str] = ()) -> list[str]:
+    def build(
+        self, targets: Iterable[Target], jobs: int, report: Report, flags: Sequence[str] = ()
+    ) -> list[str]:
         """Make the bundles of the targets that are not fresh; the names of those that failed.
 
         `flags` are further words for every compilation, such as --werror.
         """
         self.output.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max(1, jobs)) as pool:
-            made = {target.name: pool.submit(self._make, target, report, flags) for target in targets}
+            made = {
+                target.name: pool.submit(self._make, target, report, flags) for target in targets
+            }
             return [name for name, code in made.items() if code.result()]
 
     def _make(self, target: Target, report: Report, flags: Sequence[str]) -> int:
@@ -105,7 +121,9 @@ class BuildFile:
         report(target.name, {"event": "start", "model": target.model})
         depfile = self.output.resolve() / f".{target.name}.d"
         output = ["-o", str(self.bundle(target).resolve()), "--log-json", "--depfile", str(depfile)]
-        code = _compile(self.folder, [target.model, *output, *words], lambda event: report(target.name, event))
+        code = _compile(
+            self.folder, [target.model, *output, *words], lambda event: report(target.name, event)
+        )
         if code:
             return code
         files = {str(path): _state(self.folder / path) for path in read_depfile(depfile)}
@@ -124,7 +142,9 @@ class BuildFile:
             stamp.get("key") == key
             and manifest.is_file()
             and stamp.get("manifest") == file_digest(manifest)
-            and all(_is_unchanged(self.folder / file, state) for file, state in stamp["files"].items())
+            and all(
+                _is_unchanged(self.folder / file, state) for file, state in stamp["files"].items()
+            )
         )
 
 
@@ -133,11 +153,19 @@ def _target(path: Path, name: str, options: dict[str, Any]) -> Target:
     if not isinstance(model, str):
         raise ParseError(f"{path}: target '{name}' has no model; add model = \"FILE\"")
     if "/" in name or name.startswith("."):
-        raise ParseError(f"{path}: target '{name}': the name is a folder's; use no '/' and no dot in front")
+        raise ParseError(
+            f"{path}: target '{name}': the name is a folder's; use no '/' and no dot in front"
+        )
     reserved = sorted({"output", "depfile", "json", "log-json", "werror"} & set(options))
     if reserved:
-        raise ParseError(f"{path}: target '{name}': '{reserved[0]}' is not for a target; give it on the command line")
-    words = [word for option, value in sorted(options.items()) for word in _words(path, name, option, value)]
+        raise ParseError(
+            f"{path}: target '{name}': '{reserved[0]}' is not for a target; give it on the command line"
+        )
+    words = [
+        word
+        for option, value in sorted(options.items())
+        for word in _words(path, name, option, value)
+    ]
     return Target(name, model, tuple(words))
 
 
@@ -154,15 +182,24 @@ def _words(path: Path, name: str, option: str, value: Any) -> list[str]:
         case [*items]:
             return [f"{flag}={item}" for item in items]
         case _:
-            raise ParseError(f"{path}: target '{name}': {option} must be text, a number, true or a list of those")
+            raise ParseError(
+                f"{path}: target '{name}': {option} must be text, a number, true or a list of those"
+            )
 
 
 def _compile(folder: Path, words: Sequence[str], report: Callable[[dict[str, Any]], None]) -> int:
     """Run `irsplit compile` in the build file's folder, so that names in bundles do not depend on where that lies."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    }
     command = [sys.executable, "-m", "irsplit", "compile", *words]
     with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -176,7 +213,11 @@ def _event(line: str) -> dict[str, Any]:
         event = json.loads(line)
     except ValueError:
         return {"event": "output", "text": line.rstrip("\n")}
-    return event if isinstance(event, dict) and "event" in event else {"event": "output", "text": line.rstrip("\n")}
+    return (
+        event
+        if isinstance(event, dict) and "event" in event
+        else {"event": "output", "text": line.rstrip("\n")}
+    )
 
 
 def _state(path: Path) -> list[Any]:

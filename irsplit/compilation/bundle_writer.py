@@ -68,7 +68,9 @@ def write_bundle(
             for index, crossing in enumerate(tensors)
         ]
         described: list[dict[str, Any]] = []
-        places = sorted({place for segment in segments for place in (segment.place, *segment.copies)})
+        places = sorted(
+            {place for segment in segments for place in (segment.place, *segment.copies)}
+        )
         for boundary in boundaries:
             paths = {place: f"{place}/boundary{boundary.index}.irsd" for place in places}
             for path in paths.values():
@@ -152,7 +154,10 @@ def _content_digest(
     content = {
         "files": files,
         "segments": [segment.to_json() for segment in segments],
-        "tensors": [[spec.to_json() | {"parameters": spec.parameters.hex()} for spec in each] for each in tensors],
+        "tensors": [
+            [spec.to_json() | {"parameters": spec.parameters.hex()} for spec in each]
+            for each in tensors
+        ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -169,7 +174,9 @@ def _boundary_json(boundary: FrameSchema, paths: dict[str, str]) -> dict[str, An
         "name": boundary.name,
         "digest": data["digest"],
         "descriptor": paths,
-        "tensors": [{key: tensor[key] for key in ("name", "dtype", "shape")} for tensor in data["tensors"]],
+        "tensors": [
+            {key: tensor[key] for key in ("name", "dtype", "shape")} for tensor in data["tensors"]
+        ],
         "quantization": [tensor["quantization"] for tensor in data["tensors"]],
         "codec": [tensor["codec"] for tensor in data["tensors"]],
     }
@@ -179,7 +186,9 @@ def edges(segment: Graph) -> tuple[tuple[str, ...], tuple[str, ...], tuple[State
     """Inputs and outputs of a segment's file by name, without the state, which comes behind both; and the state."""
     pairs, lowered = states(segment), engine_graph(segment)
     loaded, stored = {before for before, _ in pairs}, {after for _, after in pairs}
-    inputs = tuple(value.name for value in lowered.inputs if value.constant is None and value not in loaded)
+    inputs = tuple(
+        value.name for value in lowered.inputs if value.constant is None and value not in loaded
+    )
     passed = {value for node in segment.nodes if node.op == "irsplit.send" for value in node.inputs}
     outputs = [value.name for value in lowered.outputs if value not in stored or value in passed]
     return inputs, tuple(outputs), tuple(_state_info(before, after) for before, after in pairs)

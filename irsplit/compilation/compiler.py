@@ -104,15 +104,23 @@ def compile_model(
         entry = loaded.entry
         context = context_of(dialect)
         assumed = sizes_in(loaded, calls)
-        before = preparation(state, dim, assumed=assumed, rematerialise=rematerialise) if not pipeline else Pipeline(())
+        before = (
+            preparation(state, dim, assumed=assumed, rematerialise=rematerialise)
+            if not pipeline
+            else Pipeline(())
+        )
         before.run(loaded, context)
         if pipeline:
             after = Pipeline.parse(pipeline)
         elif cuts or choose is None:
             chosen = cuts or [_default_cut(loaded, context, max_tensors).id]
-            after = default_pipeline(chosen, boundary, max_tensors, places, codec, boundary_ops=boundary_ops)
+            after = default_pipeline(
+                chosen, boundary, max_tensors, places, codec, boundary_ops=boundary_ops
+            )
         else:
-            rest = default_pipeline((), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops)
+            rest = default_pipeline(
+                (), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops
+            )
             after = Pipeline((choose, *rest.passes))
         passes = Pipeline((*before.passes, *after.passes))
         if calls:
@@ -123,26 +131,36 @@ def compile_model(
         after.run(loaded, context, steps.begin)
         count = len(loaded.segments)
         if not count:
-            raise CutError(f"the pipeline '{passes}' leaves the model whole; put partition{{cut=ID}} into it")
+            raise CutError(
+                f"the pipeline '{passes}' leaves the model whole; put partition{{cut=ID}} into it"
+            )
         if adaptive and count < 3:
-            raise CutError("one cut leaves nothing to choose from; give several with --cut, or let --pattern several")
+            raise CutError(
+                "one cut leaves nothing to choose from; give several with --cut, or let --pattern several"
+            )
         if warnings_are_errors:
             _refuse_warnings(context.remarks)
         steps.begin("writing")
         page: dict[str, bytes] = {}
         if report:
-            page = _report(loaded, dialect, context, conditions_of(after, choose), source.name, calls)
+            page = _report(
+                loaded, dialect, context, conditions_of(after, choose), source.name, calls
+            )
 
         def origin() -> BundleSource:
             made_of = dict(zip(files, digests.of(files), strict=True))
             details = context.details | {
                 "provenance": provenance(loaded, made_of, passes),
-                "remarks": [{"pass": remark.pass_name, "text": remark.text} for remark in context.remarks],
+                "remarks": [
+                    {"pass": remark.pass_name, "text": remark.text} for remark in context.remarks
+                ],
             }
             return BundleSource(source.name, made_of[source], str(passes), details)
 
         carried = count if autonomous else count - 1 if adaptive else 0
-        manifest = write_bundle(loaded, dialect, entry, target, origin, digests, options, carried, page)
+        manifest = write_bundle(
+            loaded, dialect, entry, target, origin, digests, options, carried, page
+        )
     if remember:
         sources.remember(source, manifest.raw["source"]["sha256"])
     return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))
@@ -153,12 +171,17 @@ def _words(given: Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(map(str, given))
 
 
-def _checked(calibration: Inputs | Sequence[Inputs], entry: Graph, *, complete: bool) -> list[Inputs]:
+def _checked(
+    calibration: Inputs | Sequence[Inputs], entry: Graph, *, complete: bool
+) -> list[Inputs]:
     """Calibration calls, one alone as a mapping. Raises EngineError for one that does not fit the model's inputs, all
     of which it has to have when `complete`."""
     calls = [calibration] if isinstance(calibration, Mapping) else calibration
     infos = [tensor_info(value) for value in fed(entry)]
-    return [check_inputs([info for info in infos if complete or info.name in call], call) for call in calls]
+    return [
+        check_inputs([info for info in infos if complete or info.name in call], call)
+        for call in calls
+    ]
 
 
 def _report(
@@ -170,30 +193,49 @@ def _report(
     calibration: Sequence[Inputs],
 ) -> dict[str, bytes]:
     """The report of the partitioned `model` as files; none, with a remark, where none can be made."""
-    crossing = [[value.name for value in send.inputs if value is not None] for _, send in sends(model)]
+    crossing = [
+        [value.name for value in send.inputs if value is not None] for _, send in sends(model)
+    ]
     inputs = coded_inputs(calibration[0]) if calibration else {}
     try:
         data = report_data(
-            context.listed, dialect, conditions, title, inputs=inputs, compiled=crossing, ratios=context.ratios
+            context.listed,
+            dialect,
+            conditions,
+            title,
+            inputs=inputs,
+            compiled=crossing,
+            ratios=context.ratios,
         )
     except PlanError as error:
         context.remarks.append(Remark("report", f"no report: {error}"))
         return {}
-    return {"report.html": render(data).encode(), "report.json": (json.dumps(data, ensure_ascii=False) + "\n").encode()}
+    return {
+        "report.html": render(data).encode(),
+        "report.json": (json.dumps(data, ensure_ascii=False) + "\n").encode(),
+    }
 
 
 def preparation_of(pipeline: Pipeline) -> Pipeline:
     """The passes of a compilation that came before cuts were looked for."""
-    return Pipeline((*takewhile(lambda pass_: not isinstance(pass_, ChooseCut | Partition), pipeline.passes),))
+    return Pipeline(
+        (*takewhile(lambda pass_: not isinstance(pass_, ChooseCut | Partition), pipeline.passes),)
+    )
 
 
 def conditions_of(passes: Pipeline, choose: ChooseCut | None = None) -> ChooseCut:
     """What a report begins with: the machines and link that were asked for, cuts and boundary as they were made."""
-    chosen = choose or next((pass_ for pass_ in passes.passes if isinstance(pass_, ChooseCut)), ChooseCut())
+    chosen = choose or next(
+        (pass_ for pass_ in passes.passes if isinstance(pass_, ChooseCut)), ChooseCut()
+    )
     cut = next((pass_.max_tensors for pass_ in passes.passes if isinstance(pass_, Partition)), 1)
-    codec = next((pass_.codec for pass_ in passes.passes if isinstance(pass_, CompressBoundary)), "raw")
+    codec = next(
+        (pass_.codec for pass_ in passes.passes if isinstance(pass_, CompressBoundary)), "raw"
+    )
     bits = chosen.bits or bits_of(passes.passes)
-    return replace(chosen, codec=chosen.codec or codec, bits=bits, max_tensors=max(cut, chosen.max_tensors))
+    return replace(
+        chosen, codec=chosen.codec or codec, bits=bits, max_tensors=max(cut, chosen.max_tensors)
+    )
 
 
 def _refuse_warnings(remarks: Sequence[Remark]) -> None:
@@ -240,8 +282,12 @@ def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
     """
     legal = [cut for cut in cuts if cut.legal]
     if not legal:
-        reasons = f"; the first position: {cuts[0].reason}" if cuts else ": it has fewer than two nodes"
-        raise CutError(f"the model has no legal cut{reasons} (see 'irsplit cuts', or allow more with --max-tensors)")
+        reasons = (
+            f"; the first position: {cuts[0].reason}" if cuts else ": it has fewer than two nodes"
+        )
+        raise CutError(
+            f"the model has no legal cut{reasons} (see 'irsplit cuts', or allow more with --max-tensors)"
+        )
     best = min(reversed(legal), key=lambda cut: cut.estimated_bytes)
     inputs = estimated_bytes(fed(graph))
     if best.estimated_bytes >= inputs and not unsized(graph):
@@ -254,23 +300,33 @@ def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
 
 def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Inputs]) -> Mapping[str, Samples]:
     """What crosses the boundaries of a partitioned model over the calibration calls."""
-    wanted = list(dict.fromkeys(value.name for _, send in sends(model) for value in send.inputs if value))
+    wanted = list(
+        dict.fromkeys(value.name for _, send in sends(model) for value in send.inputs if value)
+    )
     return _recorded(model, model.segments, dialect, calls, wanted)
 
 
-def observer(dialect: Dialect, calls: Sequence[Inputs]) -> Callable[[Model, Sequence[Value], int], Mapping[str, Samples]]:
+def observer(
+    dialect: Dialect, calls: Sequence[Inputs]
+) -> Callable[[Model, Sequence[Value], int], Mapping[str, Samples]]:
     """What `Context.observe` is: it runs the model on `most` of the calls, evenly chosen, with values as outputs."""
 
     def observe(model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
         entry, names = model.entry, [value.name for value in values]
         inner = [value for value in values if value.producer is not None]
-        return _recorded(model, [replace(entry, outputs=inner)], dialect, calls[:: -(-len(calls) // most)], names)
+        return _recorded(
+            model, [replace(entry, outputs=inner)], dialect, calls[:: -(-len(calls) // most)], names
+        )
 
     return observe
 
 
 def _recorded(
-    model: Model, graphs: Sequence[Graph], dialect: Dialect, calls: Sequence[Inputs], wanted: Sequence[str]
+    model: Model,
+    graphs: Sequence[Graph],
+    dialect: Dialect,
+    calls: Sequence[Inputs],
+    wanted: Sequence[str],
 ) -> Mapping[str, Samples]:
     """Arrays of the wanted values over the calls, when the graphs run one after the other."""
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
@@ -283,7 +339,9 @@ def _recorded(
         return isolated(run_segments, files, list(calls), wanted)
 
 
-def _evaluate(model: Model, dialect: Dialect, entry: Graph, calls: Sequence[Inputs]) -> Sequence[Mapping[str, Any]]:
+def _evaluate(
+    model: Model, dialect: Dialect, entry: Graph, calls: Sequence[Inputs]
+) -> Sequence[Mapping[str, Any]]:
     """Outputs of every calibration call through the segments of a partitioned model and real frames."""
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         bundle = Path(folder) / "bundle"

@@ -39,10 +39,10 @@ from irsplit.runtime.bundle.patch_format import (
     PLANE_WINDOW_LOG,
     REST_BLOCK,
     VERSION,
+    BytePlane,
     Bytes,
     Contents,
     OldRest,
-    BytePlane,
     WeightSpan,
     coded,
     descriptor_of,
@@ -129,7 +129,10 @@ class _Making:
 
     def _derived(self, name: str) -> list[Any] | None:
         """A file that another one, or an old boundary, gives."""
-        twin = next((other for other in self.made if self.after.files[other] == self.after.files[name]), None)
+        twin = next(
+            (other for other in self.made if self.after.files[other] == self.after.files[name]),
+            None,
+        )
         if twin is not None:
             return ["as", twin]
         data = self.after.path(name)
@@ -145,7 +148,9 @@ class _Making:
                 sizes, count = self._add_rest(new, (), None)
                 return ["coded", 0, sizes, count, []]
             with _contents(self.before, name) as old:
-                spans = _spans(self._old_weights.get(name, ()), self._new_weights.get(name, ()), old, new)
+                spans = _spans(
+                    self._old_weights.get(name, ()), self._new_weights.get(name, ()), old, new
+                )
                 for span in spans:
                     if span.coding != "same":
                         self._add_planes(span, old, new)
@@ -156,7 +161,9 @@ class _Making:
         for a, b in _element_blocks(span, old, new):
             self.planes.add(span.width, coded(span.coding, a, b))
 
-    def _add_rest(self, new: Contents, spans: Sequence[WeightSpan], known: OldRest | None) -> tuple[list[int], int]:
+    def _add_rest(
+        self, new: Contents, spans: Sequence[WeightSpan], known: OldRest | None
+    ) -> tuple[list[int], int]:
         """Compressed sizes of the blocks of what is outside of the spans, and its size."""
         sizes: list[int] = []
         count = 0
@@ -178,7 +185,11 @@ class _Making:
         known = b"" if self.before is None else self.before.path(MANIFEST).read_bytes()
         words = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
         packed_header = compress_against(f"{words}\n{self._blanked(text)}".encode(), known)
-        old = bytes(NAME_SIZE) if self.before is None else bytes.fromhex(self.before.digest)[:NAME_SIZE]
+        old = (
+            bytes(NAME_SIZE)
+            if self.before is None
+            else bytes.fromhex(self.before.digest)[:NAME_SIZE]
+        )
         sha = hashlib.sha256(text).digest()
         file.write(HEAD.pack(MAGIC, VERSION, 0, old, sha, len(packed_header)))
         file.write(packed_header)
@@ -191,7 +202,9 @@ class _Making:
         """The new manifest without what the result tells. Raises BundleError when it could not be written again."""
         data: dict[str, Any] = json.loads(text)
         if manifest_text(data).encode() != text:
-            raise BundleError(f"{self.after.folder / MANIFEST}: was changed by hand; compile the bundle again")
+            raise BundleError(
+                f"{self.after.folder / MANIFEST}: was changed by hand; compile the bundle again"
+            )
         for name in self.made:
             data["files"][name] = ""
         for item in data["boundaries"]:
@@ -218,7 +231,9 @@ def _contents(manifest: Manifest, name: str) -> Generator[Contents]:
 def _weights(manifest: Manifest) -> Mapping[str, list[Weight]]:
     """The weights of every file of a bundle, data files beside a model too; none of what the dialect cannot read."""
     found: dict[str, list[Weight]] = {}
-    files = {file for segment in manifest.segments for file in (segment.file, *segment.copies.values())}
+    files = {
+        file for segment in manifest.segments for file in (segment.file, *segment.copies.values())
+    }
     for path in (manifest.folder / file for file in sorted(files)):
         try:
             model = dialect_of(path).read(path)
@@ -226,7 +241,12 @@ def _weights(manifest: Manifest) -> Mapping[str, list[Weight]]:
             continue
         for value in (value for graph in model.graphs for value in graph.constants):
             constant = value.constant
-            if constant is None or constant.encoding != "raw" or constant.buffer.path is None or not constant.length:
+            if (
+                constant is None
+                or constant.encoding != "raw"
+                or constant.buffer.path is None
+                or not constant.length
+            ):
                 continue
             storage = value.type.dtype.storage if isinstance(value.type, TensorType) else None
             width = 1 if storage is None or storage.itemsize not in KINDS else storage.itemsize
@@ -237,12 +257,19 @@ def _weights(manifest: Manifest) -> Mapping[str, list[Weight]]:
                 width,
                 storage is not None and storage.kind == "f",
             )
-            name = Path(constant.buffer.path).resolve().relative_to(manifest.folder.resolve()).as_posix()
+            name = (
+                Path(constant.buffer.path)
+                .resolve()
+                .relative_to(manifest.folder.resolve())
+                .as_posix()
+            )
             found.setdefault(name, []).append(weight)
     return found
 
 
-def _spans(old: Sequence[Weight], new: Sequence[Weight], old_file: Contents, new_file: Contents) -> list[WeightSpan]:
+def _spans(
+    old: Sequence[Weight], new: Sequence[Weight], old_file: Contents, new_file: Contents
+) -> list[WeightSpan]:
     """The weights that both have, by place in the new file, none inside of another; equal ones with what is equal
     around them."""
     known = {(weight.name, weight.length): weight for weight in old}
@@ -266,10 +293,15 @@ def _span(base: int, weight: Weight, old: Contents, new: Contents) -> WeightSpan
     if all(np.array_equal(a, b) for a, b in _element_blocks(span, old, new)):
         return replace(span, width=1)
     codings = ("xor", "floats" if weight.is_float else "integers")
-    return replace(span, coding=min(codings, key=lambda coding: _entropy(replace(span, coding=coding), old, new)))
+    return replace(
+        span,
+        coding=min(codings, key=lambda coding: _entropy(replace(span, coding=coding), old, new)),
+    )
 
 
-def _element_blocks(span: WeightSpan, old: Contents, new: Contents) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def _element_blocks(
+    span: WeightSpan, old: Contents, new: Contents
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     kind = KINDS[span.width]
     for offset in range(0, span.length, BLOCK):
         size = min(BLOCK, span.length - offset)
@@ -300,7 +332,9 @@ def _grown(spans: Sequence[WeightSpan], old: Contents, new: Contents) -> list[We
         end = spans[index + 1].new if index + 1 < len(spans) else new.size
         if span.coding == "same":
             count = _equal_before(span, old, new, min(span.new - begin, span.old))
-            span = replace(span, old=span.old - count, new=span.new - count, length=span.length + count)
+            span = replace(
+                span, old=span.old - count, new=span.new - count, length=span.length + count
+            )
             left = min(end - span.new, old.size - span.old) - span.length
             span = replace(span, length=span.length + _equal_behind(span, old, new, left))
         if grown and _continues(grown[-1], span):
@@ -319,7 +353,9 @@ def _equal_before(span: WeightSpan, old: Contents, new: Contents, limit: int) ->
     """How many bytes before a span are equal, of at most `limit`."""
     for offset in range(0, limit, BLOCK):
         size = min(BLOCK, limit - offset)
-        before, after = (f.read(at - offset - size, size) for f, at in ((old, span.old), (new, span.new)))
+        before, after = (
+            f.read(at - offset - size, size) for f, at in ((old, span.old), (new, span.new))
+        )
         count = _equal(before[::-1], after[::-1])
         if count < size:
             return offset + count

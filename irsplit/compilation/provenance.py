@@ -59,7 +59,11 @@ def _engine(dialect: str) -> str:
 
 def source_files(model: Model, source: Path) -> list[Path]:
     """The model file, and the data files beside it that hold weights."""
-    beside = {buffer.path for buffer in {c.buffer for c in _constants(model.graphs)} if buffer.path is not None}
+    beside = {
+        buffer.path
+        for buffer in {c.buffer for c in _constants(model.graphs)}
+        if buffer.path is not None
+    }
     known = source.resolve()
     return [source, *sorted(path for path in beside if path.resolve() != known)]
 
@@ -70,7 +74,11 @@ def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
     used = {(PASSES, pass_.name) for pass_ in pipeline.passes} | {(DIALECTS, model.dialect)}
     used |= {(CODECS, spec.codec) for _, send in sends(model) for spec in specs(send)}
     points = [point for group in (PASSES, DIALECTS, CODECS) for point in entry_points(group)]
-    names.update(point.dist.name for point in points if point.dist is not None and (point.group, point.name) in used)
+    names.update(
+        point.dist.name
+        for point in points
+        if point.dist is not None and (point.group, point.name) in used
+    )
     found = {name: _version(name) for name in names if name not in ("", "irsplit")}
     return {"irsplit": VERSION} | {name: text for name, text in sorted(found.items()) if text}
 
@@ -112,5 +120,9 @@ def _inner(node: Node) -> Iterator[Graph]:
 
 
 def _constants(graphs: Iterable[Graph]) -> list[Constant]:
-    values: Iterator[Value] = (value for graph in _reached(graphs) for value in (*graph.inputs, *graph.constants))
-    return [value.constant for value in values if value.constant is not None and value.constant.length]
+    values: Iterator[Value] = (
+        value for graph in _reached(graphs) for value in (*graph.inputs, *graph.constants)
+    )
+    return [
+        value.constant for value in values if value.constant is not None and value.constant.length
+    ]

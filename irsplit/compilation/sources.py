@@ -31,7 +31,9 @@ def find(manifest: Manifest, given: Path | None = None) -> Path:
         if not given.is_file():
             raise BundleError(f"{given}: no such file")
         if file_digest(given) != sha256:
-            raise BundleError(f"{given}: is not the model that {bundle} was compiled from; give {file}")
+            raise BundleError(
+                f"{given}: is not the model that {bundle} was compiled from; give {file}"
+            )
         _check_data(given, manifest)
         return given
     remembered = _index() / sha256
@@ -41,7 +43,9 @@ def find(manifest: Manifest, given: Path | None = None) -> Path:
         if candidate.is_file() and file_digest(candidate) == sha256:
             _check_data(candidate, manifest)
             return candidate
-    raise BundleError(f"{bundle}: its source model {file} is not where it was; say where with --model PATH")
+    raise BundleError(
+        f"{bundle}: its source model {file} is not where it was; say where with --model PATH"
+    )
 
 
 def _check_data(model: Path, manifest: Manifest) -> None:

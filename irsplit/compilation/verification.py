@@ -111,12 +111,25 @@ def verify_bundle(
         exact, frames = _compare(manifest, whole, calls, EXACT, steps)
     else:
         calls, (exact, frames) = first_taken(
-            lambda calls: _compare(manifest, whole, calls, EXACT, steps), infos, 3, seed=seed, dims=dims, given=fixed
+            lambda calls: _compare(manifest, whole, calls, EXACT, steps),
+            infos,
+            3,
+            seed=seed,
+            dims=dims,
+            given=fixed,
         )
-    optimized = _compare(manifest, whole, calls, DEFAULT_OPTIONS, steps)[0] if engine_defaults else ()
+    optimized = (
+        _compare(manifest, whole, calls, DEFAULT_OPTIONS, steps)[0] if engine_defaults else ()
+    )
     specs = [spec for boundary in manifest.boundaries for spec in boundary.tensors]
-    lossless = all(spec.quantization is None for spec in specs) and "boundary_ops" not in manifest.raw
-    tolerance = max((HALF_TOLERANCE.get(spec.dtype, 0.0) for spec in specs), default=0.0) if lossless else np.inf
+    lossless = (
+        all(spec.quantization is None for spec in specs) and "boundary_ops" not in manifest.raw
+    )
+    tolerance = (
+        max((HALF_TOLERANCE.get(spec.dtype, 0.0) for spec in specs), default=0.0)
+        if lossless
+        else np.inf
+    )
     holds = all(output.close(tolerance) and np.isfinite(output.max_error) for output in exact)
     means = tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*frames, strict=True))
     shapes = {name: np.shape(array) for name, array in calls[0].items()}
@@ -124,16 +137,24 @@ def verify_bundle(
 
 
 def _compare(
-    manifest: Manifest, whole: SegmentFile, calls: Sequence[Inputs], options: EngineOptions, steps: Steps
+    manifest: Manifest,
+    whole: SegmentFile,
+    calls: Sequence[Inputs],
+    options: EngineOptions,
+    steps: Steps,
 ) -> tuple[tuple[OutputDifference, ...], list[list[int]]]:
     setting = "engine defaults" if options.optimize else "optimisations off"
     steps.begin(f"whole model, {setting}")
     expected, optimized = isolated(run_whole, whole, calls, options)
-    options = replace(options, optimize=optimized)  # halves must not be run more exactly than the whole could be
+    options = replace(
+        options, optimize=optimized
+    )  # halves must not be run more exactly than the whole could be
     steps.begin(f"bundle, {setting}")
     found, frames = isolated(run_bundle, manifest.folder, calls, options)
     names = [info.name for info in manifest.outputs]
-    return tuple(compare(name, [c[name] for c in expected], [c.get(name) for c in found]) for name in names), frames
+    return tuple(
+        compare(name, [c[name] for c in expected], [c.get(name) for c in found]) for name in names
+    ), frames
 
 
 def compare(name: str, expected: Sequence[Any], found: Sequence[Any]) -> OutputDifference:

@@ -39,7 +39,9 @@ class Dialect(Protocol):
         """`entry` names the signature or graph that becomes the model's entry, where a file has several."""
         ...
 
-    def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]: ...
+    def write(
+        self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()
+    ) -> list[Path]: ...
 
     def array(self, value: Value) -> Any:
         """The elements of a constant as a numpy array (a copy or a view); for people and for shape arithmetic."""

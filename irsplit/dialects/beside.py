@@ -20,6 +20,12 @@ def file_beside(model: Path, name: str, what: str) -> tuple[Path, int]:
         if not path.is_file():
             raise ModelError(f"{where}, which is missing; put the file beside the model")
         return path, path.stat().st_size
-    except (OSError, ValueError, RuntimeError) as error:  # too long a name; a zero byte; links in a ring
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # too long a name; a zero byte; links in a ring
         reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{where}, which cannot be opened ({reason}); put the file beside the model") from error
+        raise ModelError(
+            f"{where}, which cannot be opened ({reason}); put the file beside the model"
+        ) from error

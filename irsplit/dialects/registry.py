@@ -16,13 +16,19 @@ def dialect(name: str) -> Dialect:
     """The dialect called `name`. Raises IrsplitError when none or several packages offer it, naming them."""
     points = {point.value: point for point in entry_points(ENTRY_POINTS) if point.name == name}
     if not points:
-        raise IrsplitError(f"there is no dialect '{name}'; installed dialects: {', '.join(_names())}")
+        raise IrsplitError(
+            f"there is no dialect '{name}'; installed dialects: {', '.join(_names())}"
+        )
     if len(points) > 1:
-        raise IrsplitError(f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one")
+        raise IrsplitError(
+            f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one"
+        )
     try:
         return next(iter(points.values())).load()
     except (ImportError, AttributeError) as error:
-        raise IrsplitError(f"the dialect '{name}' of {next(iter(points))} cannot be loaded: {error}") from error
+        raise IrsplitError(
+            f"the dialect '{name}' of {next(iter(points))} cannot be loaded: {error}"
+        ) from error
 
 
 def dialect_of(path: Path) -> Dialect:
@@ -39,7 +45,9 @@ def dialect_of(path: Path) -> Dialect:
     for name in sorted(names, key=lambda name: f".{name}" != path.suffix.lower()):
         if path.suffix.lower() in dialect(name).extensions:
             return dialect(name)
-    raise ModelError(f"{path}: unknown kind of model file '{path.suffix}'; irsplit reads {', '.join(names)}")
+    raise ModelError(
+        f"{path}: unknown kind of model file '{path.suffix}'; irsplit reads {', '.join(names)}"
+    )
 
 
 def read_model(path: Path | str) -> Model:

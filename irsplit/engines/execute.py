@@ -63,7 +63,9 @@ class BundleSegment:
         return Manifest.load(self.bundle).engine(self.index, options)
 
 
-def run_whole(file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions) -> tuple[list[dict[str, Any]], bool]:
+def run_whole(
+    file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions
+) -> tuple[list[dict[str, Any]], bool]:
     """Outputs of each call by name, one engine for all of them, so that state carries over; whether it optimised.
 
     What is in `file.state` is fed back from each call to the next.
@@ -73,7 +75,9 @@ def run_whole(file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions
     outputs: list[dict[str, Any]] = []
     for call in calls:
         known = {**call, **states.values}
-        outputs.append(dict(zip(file.outputs, engine.run([known[name] for name in file.inputs]), strict=True)))
+        outputs.append(
+            dict(zip(file.outputs, engine.run([known[name] for name in file.inputs]), strict=True))
+        )
         states.keep(outputs[-1])
     return outputs, engine.optimized
 
@@ -81,7 +85,10 @@ def run_whole(file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions
 def run_shapes(file: SegmentFile, call: Inputs) -> list[tuple[int, ...] | None]:
     """Shapes of the outputs of one call in the file's order; None for what is no tensor."""
     engine = open_engine(file.path, file.format, EXACT)
-    return [getattr(output, "shape", None) for output in engine.run([call[name] for name in file.inputs])]
+    return [
+        getattr(output, "shape", None)
+        for output in engine.run([call[name] for name in file.inputs])
+    ]
 
 
 def run_bundle(
@@ -97,7 +104,9 @@ def run_bundle(
     return outputs, frames
 
 
-def run_segments(files: Sequence[SegmentFile], calls: Sequence[Inputs], wanted: Sequence[str]) -> dict[str, list[Any]]:
+def run_segments(
+    files: Sequence[SegmentFile], calls: Sequence[Inputs], wanted: Sequence[str]
+) -> dict[str, list[Any]]:
     """Run the segments in order, passing everything on; the arrays of the `wanted` values over the calls."""
     engines = [file.open(EXACT) for file in files]
     found: dict[str, list[Any]] = {name: [] for name in wanted}

@@ -35,7 +35,11 @@ def tensor_info(value: Value) -> TensorInfo:
 
 
 def seeded_calls(
-    infos: Sequence[TensorInfo], count: int, seed: int = 0, dims: Mapping[str, int] | None = None, below: int = 10
+    infos: Sequence[TensorInfo],
+    count: int,
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    below: int = 10,
 ) -> list[Inputs]:
     """`count` calls of random inputs, the same for the same seed.
 
@@ -43,11 +47,15 @@ def seeded_calls(
     mostly indices). A dimension that may vary is 1, or what `dims` says for "<input>.<axis>" or "<input>" (all axes).
     """
     rng = np.random.default_rng(seed)
-    return [{info.name: _random(rng, info, dims or {}, below) for info in infos} for _ in range(count)]
+    return [
+        {info.name: _random(rng, info, dims or {}, below) for info in infos} for _ in range(count)
+    ]
 
 
 # The type is quoted because naming numpy.random imports it, which only made up inputs need.
-def _random(rng: "np.random.Generator", info: TensorInfo, dims: Mapping[str, int], below: int) -> NDArray[Any]:
+def _random(
+    rng: "np.random.Generator", info: TensorInfo, dims: Mapping[str, int], below: int
+) -> NDArray[Any]:
     shape = [
         dim if dim is not None else dims.get(f"{info.name}.{axis}", dims.get(info.name, 1))
         for axis, dim in enumerate(info.shape or ())
@@ -56,7 +64,9 @@ def _random(rng: "np.random.Generator", info: TensorInfo, dims: Mapping[str, int
     if info.dtype == "str":
         return np.full(shape, "text", dtype=object)
     if dtype is None or dtype.storage is None or info.dtype.startswith("c"):
-        raise UnsupportedError(f"input '{info.name}' of type {info.dtype} cannot be made up; give it with --input")
+        raise UnsupportedError(
+            f"input '{info.name}' of type {info.dtype} cannot be made up; give it with --input"
+        )
     if dtype.storage.kind == "f":
         return rng.random(shape).astype(dtype.storage)
     if info.dtype == "bf16":
@@ -70,7 +80,9 @@ def _random(rng: "np.random.Generator", info: TensorInfo, dims: Mapping[str, int
 
 def input_files(paths: Sequence[Path]) -> list[Path]:
     """The files that paths of inputs mean: a folder stands for the files in it."""
-    return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return [
+        file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+    ]
 
 
 def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Inputs]:
@@ -87,7 +99,9 @@ def load_calls(paths: Sequence[Path], infos: Sequence[TensorInfo]) -> list[Input
     for file in files:
         calls.extend(_calls_of(file, infos))
     if not calls:
-        raise EngineError(f"no inputs in {', '.join(map(str, paths))}; give .npy, .npz, images or .wav files")
+        raise EngineError(
+            f"no inputs in {', '.join(map(str, paths))}; give .npy, .npz, images or .wav files"
+        )
     return calls
 
 
@@ -106,7 +120,9 @@ def load_input(word: str, info: TensorInfo) -> NDArray[Any]:
         return image_array(path, info)
     if suffix == ".wav":
         return sound_array(path, info)
-    raise EngineError(f"{path}: unknown kind of input; give .npy, .wav or an image ({', '.join(IMAGES)})")
+    raise EngineError(
+        f"{path}: unknown kind of input; give .npy, .wav or an image ({', '.join(IMAGES)})"
+    )
 
 
 def _literal(word: str, info: TensorInfo) -> NDArray[Any]:
@@ -129,20 +145,30 @@ def image_array(path: Path, info: TensorInfo) -> NDArray[Any]:
     channels_last = len(shape) in (3, 4) and shape[-1] in (1, 3)
     channels_first = len(shape) in (3, 4) and shape[-3] in (1, 3)
     if not channels_last and not channels_first:
-        raise EngineError(f"{path}: input '{info.name}' of shape {shape} is no image; give an array (.npy)")
+        raise EngineError(
+            f"{path}: input '{info.name}' of shape {shape} is no image; give an array (.npy)"
+        )
     height, width, channels = shape[-3:] if channels_last else (shape[-2], shape[-1], shape[-3])
     try:
         with Image.open(path) as image:
             size = (width or image.width, height or image.height)
-            resized = image.convert("L" if channels == 1 else "RGB").resize(size, Image.Resampling.BILINEAR)
+            resized = image.convert("L" if channels == 1 else "RGB").resize(
+                size, Image.Resampling.BILINEAR
+            )
     except OSError as error:
         raise EngineError(f"{path}: cannot be read as an image: {error}") from error
     pixels = np.asarray(resized).reshape(size[1], size[0], channels or 3)
     pixels = pixels if channels_last else pixels.transpose(2, 0, 1)
     dtype = BY_NAME[info.dtype]
     assert dtype.storage is not None
-    values = pixels / 255 if dtype.is_float else pixels.astype(np.int16) - (128 if info.dtype == "i8" else 0)
-    return np.ascontiguousarray(values.astype(dtype.storage)).reshape((1,) * (len(shape) - 3) + pixels.shape)
+    values = (
+        pixels / 255
+        if dtype.is_float
+        else pixels.astype(np.int16) - (128 if info.dtype == "i8" else 0)
+    )
+    return np.ascontiguousarray(values.astype(dtype.storage)).reshape(
+        (1,) * (len(shape) - 3) + pixels.shape
+    )
 
 
 def sound_array(path: Path, info: TensorInfo) -> NDArray[Any]:
@@ -150,8 +176,12 @@ def sound_array(path: Path, info: TensorInfo) -> NDArray[Any]:
     try:
         with wave.open(str(path), "rb") as sound:
             if sound.getsampwidth() != 2:
-                raise EngineError(f"{path}: {8 * sound.getsampwidth()}-bit samples; convert it to 16-bit PCM")
-            samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")[:: sound.getnchannels()]
+                raise EngineError(
+                    f"{path}: {8 * sound.getsampwidth()}-bit samples; convert it to 16-bit PCM"
+                )
+            samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")[
+                :: sound.getnchannels()
+            ]
     except (wave.Error, EOFError) as error:
         raise EngineError(f"{path}: cannot be read as a wave file: {error}") from error
     shape = [dim if dim is not None else 1 for dim in info.shape or (len(samples),)]
@@ -170,12 +200,18 @@ def _calls_of(file: Path, infos: Sequence[TensorInfo]) -> list[Inputs]:
     elif len(infos) == 1:
         arrays = {infos[0].name: load_input(str(file), infos[0])}
     else:
-        raise EngineError(f"{file}: the model has {len(infos)} inputs; give .npz files with one array an input")
+        raise EngineError(
+            f"{file}: the model has {len(infos)} inputs; give .npz files with one array an input"
+        )
     wanted = {info.name: info for info in infos}
     if len(arrays) == len(wanted) == 1:
-        arrays = dict(zip(wanted, arrays.values(), strict=True))  # one input, one array: whatever it is called
+        arrays = dict(
+            zip(wanted, arrays.values(), strict=True)
+        )  # one input, one array: whatever it is called
     if set(arrays) != set(wanted):
-        raise EngineError(f"{file}: has {', '.join(arrays)}; give one array for each input: {', '.join(wanted)}")
+        raise EngineError(
+            f"{file}: has {', '.join(arrays)}; give one array for each input: {', '.join(wanted)}"
+        )
     rows = {name: _rows(array, wanted[name]) for name, array in arrays.items()}
     count = max(len(row) for row in rows.values())
     if any(len(row) not in (1, count) for row in rows.values()):

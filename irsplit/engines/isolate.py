@@ -33,11 +33,15 @@ def isolated(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
     dies of a signal, with the signal's name.
     """
     request = _request(function, args, kwargs)
-    done = subprocess.run([sys.executable, "-m", __name__], input=request, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", __name__], input=request, capture_output=True, check=False
+    )
     if done.returncode < 0:
         raise _crashed(-done.returncode, function.__name__)
     if done.returncode > 0:
-        raise RuntimeError(f"{function.__qualname__} failed in its process:\n{done.stderr.decode(errors='replace')}")
+        raise RuntimeError(
+            f"{function.__qualname__} failed in its process:\n{done.stderr.decode(errors='replace')}"
+        )
     return _result(pickle.loads(done.stdout))
 
 
@@ -106,12 +110,16 @@ def _serve_copies(answers: BinaryIO) -> None:
             answers.flush()
 
 
-def _answer_and_exit(request: tuple[str, str, Sequence[Any], dict[str, Any]], answers: BinaryIO) -> None:
+def _answer_and_exit(
+    request: tuple[str, str, Sequence[Any], dict[str, Any]], answers: BinaryIO
+) -> None:
     """In one piece, so that a copy which dies has said nothing; nothing of the copied process is torn down."""
     try:
         answer = _outcome(request)
     except BaseException:
-        answer = pickle.dumps(RuntimeError(f"{request[1]} failed in its process:\n{traceback.format_exc()}"))
+        answer = pickle.dumps(
+            RuntimeError(f"{request[1]} failed in its process:\n{traceback.format_exc()}")
+        )
     answers.write(answer)
     answers.flush()
     os._exit(0)
@@ -119,7 +127,9 @@ def _answer_and_exit(request: tuple[str, str, Sequence[Any], dict[str, Any]], an
 
 def _serve(modules: Sequence[str]) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an engine prints must not get between the answers' bytes
+    os.dup2(
+        sys.stderr.fileno(), sys.stdout.fileno()
+    )  # what an engine prints must not get between the answers' bytes
     for module in modules:
         importlib.import_module(module)
     with answers:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.engines.execute import Inputs, MeasurablePart, SegmentFile
-from irsplit.profiles.measured import MeasuredTransfer, Load
+from irsplit.profiles.measured import Load, MeasuredTransfer
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec, zstandard_parameters
 from irsplit.runtime.run.engines import EngineOptions, open_engine
@@ -53,19 +53,28 @@ def load_of(sweeps: Sequence[Runs]) -> Load:
     )
 
 
-def measure_part(part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int) -> tuple[Load, dict[str, Any]]:
+def measure_part(
+    part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int
+) -> tuple[Load, dict[str, Any]]:
     """Load of one part, and its outputs by name."""
     measured, outputs = run_part(part, call, options, warmup, runs)
     return load_of([measured]), outputs
 
 
-def rerun_part(part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int, sweeps: int) -> Runs:
+def rerun_part(
+    part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int, sweeps: int
+) -> Runs:
     """What `run_part` measures, without the outputs."""
     return run_part(part, call, options, warmup, runs, sweeps)[0]
 
 
 def run_part(
-    part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int, sweeps: int = 1
+    part: MeasurablePart,
+    call: Inputs,
+    options: EngineOptions,
+    warmup: int,
+    runs: int,
+    sweeps: int = 1,
 ) -> tuple[Runs, dict[str, Any]]:
     """Open a part and run it, and its outputs by name; of several `sweeps`, each has its share of the time."""
     _reset_peak()
@@ -108,7 +117,10 @@ class SplitRounds:
 
     @property
     def totals(self) -> list[int]:
-        return [sum(phases) for phases in zip(self.device, self.encode, self.decode, self.server, strict=True)]
+        return [
+            sum(phases)
+            for phases in zip(self.device, self.encode, self.decode, self.server, strict=True)
+        ]
 
 
 def measure_split(
@@ -176,10 +188,15 @@ def measure_server(bundle: Path, frame: bytes, options: EngineOptions) -> int:
     return max(0, _resident("VmHWM") - before)
 
 
-def measure_codecs(name: str, dtype: str, arrays: Sequence[NDArray[Any]], runs: int) -> tuple[MeasuredTransfer, ...]:
+def measure_codecs(
+    name: str, dtype: str, arrays: Sequence[NDArray[Any]], runs: int
+) -> tuple[MeasuredTransfer, ...]:
     """Every codec on samples of one tensor: mean size of a frame, median times."""
     shape = (None,) * arrays[0].ndim
-    specs = (TensorSpec(name, dtype, shape, None, codec, parameters) for codec, parameters in PARAMETERS.items())
+    specs = (
+        TensorSpec(name, dtype, shape, None, codec, parameters)
+        for codec, parameters in PARAMETERS.items()
+    )
     return tuple(measure_coding(spec, arrays, runs) for spec in specs)
 
 

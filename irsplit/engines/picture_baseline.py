@@ -39,7 +39,9 @@ def measure_picture(array: NDArray[Any]) -> tuple[MeasuredTransfer, ...]:
         Image.fromarray(pixels).save(file, format, **options)
         encoded = time.perf_counter_ns()
         Image.open(io.BytesIO(file.getvalue())).load()
-        found.append(MeasuredTransfer(name, file.tell(), encoded - start, time.perf_counter_ns() - encoded))
+        found.append(
+            MeasuredTransfer(name, file.tell(), encoded - start, time.perf_counter_ns() - encoded)
+        )
     return tuple(found)
 
 
@@ -65,4 +67,6 @@ def _pixels(array: NDArray[Any]) -> NDArray[np.uint8] | None:
         return np.ascontiguousarray(array)
     wide = array.astype(np.float64)
     low, high = float(wide.min()), float(wide.max())
-    return np.ascontiguousarray(np.rint((wide - low) * (255 / max(high - low, 1e-30))).astype(np.uint8))
+    return np.ascontiguousarray(
+        np.rint((wide - low) * (255 / max(high - low, 1e-30))).astype(np.uint8)
+    )

@@ -67,7 +67,9 @@ def _candidates(infos: Sequence[TensorInfo], dims: Mapping[str, int]) -> list[di
     candidates: list[dict[str, int]] = []
     for first, other in SIZES:
         sizes = {
-            f"{info.name}.{axis}": dims.get(f"{info.name}.{axis}", dims.get(info.name, other if axis else first))
+            f"{info.name}.{axis}": dims.get(
+                f"{info.name}.{axis}", dims.get(info.name, other if axis else first)
+            )
             for info in infos
             for axis, dim in enumerate(info.shape or ())
             if dim is None
@@ -79,4 +81,6 @@ def _candidates(infos: Sequence[TensorInfo], dims: Mapping[str, int]) -> list[di
 
 
 def _elements(info: TensorInfo, sizes: Mapping[str, int]) -> int:
-    return prod(sizes.get(f"{info.name}.{axis}", dim or 1) for axis, dim in enumerate(info.shape or ()))
+    return prod(
+        sizes.get(f"{info.name}.{axis}", dim or 1) for axis, dim in enumerate(info.shape or ())
+    )

@@ -58,7 +58,9 @@ def export_bundle(
         replicas = 1  # a session's state lies in the process that began it
     if replicas < 1:
         raise BundleError(f"{replicas} replicas: give at least 1")
-    return ENGINES[engine](manifest, folder, Deployment(name or manifest.name, replicas, image, options))
+    return ENGINES[engine](
+        manifest, folder, Deployment(name or manifest.name, replicas, image, options)
+    )
 
 
 def _ray_serve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
@@ -72,7 +74,9 @@ def _ray_serve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
 
 def _triton(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     if not re.fullmatch(r"[\w.-]+", service.name):
-        raise BundleError(f"'{service.name}' cannot be the name of a Triton model; give another with --name")
+        raise BundleError(
+            f"'{service.name}' cannot be the name of a Triton model; give another with --name"
+        )
     model = folder / service.name
     with new_folder(model, mark="config.pbtxt") as build:
         _copy_server_side(manifest, build / "1" / "bundle")
@@ -98,7 +102,9 @@ def _kserve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
 
 def _onnxruntime(manifest: Manifest, folder: Path, service: Deployment) -> Path:
     if service.options.providers or service.options.delegates:
-        raise BundleError("the host that loads these models says what runs them; leave --provider and --delegate out")
+        raise BundleError(
+            "the host that loads these models says what runs them; leave --provider and --delegate out"
+        )
     operators = library()
     with new_folder(folder, mark="models.json") as build:
         models = [model.to_json() for model in write_framed(manifest, build)]
@@ -106,7 +112,12 @@ def _onnxruntime(manifest: Manifest, folder: Path, service: Deployment) -> Path:
         shutil.copyfile(operators, build / shipped)
         shutil.copyfile(_CODE / "onnxruntime_run.py", build / "run.py")
         (build / "README.md").write_text(_onnxruntime_readme(service, shipped), encoding="utf-8")
-        description = {"name": service.name, "bundle": manifest.digest, "operators": shipped, "models": models}
+        description = {
+            "name": service.name,
+            "bundle": manifest.digest,
+            "operators": shipped,
+            "models": models,
+        }
         (build / "models.json").write_text(manifest_text(description), encoding="utf-8")
     return folder
 

@@ -43,7 +43,10 @@ class FramedModel:
             "place": self.place,
             "frame_input": self.frame_input,
             "frame_output": self.frame_output,
-            "state": [info.to_json() | {"dtype": str(dtypes.BY_NAME[info.dtype].storage)} for info in self.state],
+            "state": [
+                info.to_json() | {"dtype": str(dtypes.BY_NAME[info.dtype].storage)}
+                for info in self.state
+            ],
         }
 
 
@@ -57,7 +60,11 @@ def write_framed(manifest: Manifest, folder: Path) -> list[FramedModel]:
             )
     for boundary in manifest.boundaries:
         _check_codecs(manifest, boundary)
-    here = [(index, file) for index in range(len(manifest.segments)) if (file := manifest.file(index)) is not None]
+    here = [
+        (index, file)
+        for index in range(len(manifest.segments))
+        if (file := manifest.file(index)) is not None
+    ]
     return [_write(manifest, index, manifest.path(file), folder) for index, file in here]
 
 
@@ -93,7 +100,9 @@ class _Frames:
         self.input: str | None = None
         self.output: str | None = None
         self._values = {value.name: value for value in (*graph.inputs, *graph.outputs)}
-        self._taken = _names(graph) | {spec.name for boundary in manifest.boundaries for spec in boundary.tensors}
+        self._taken = _names(graph) | {
+            spec.name for boundary in manifest.boundaries for spec in boundary.tensors
+        }
         segment = manifest.segments[index]
         if index == 0:
             for info in manifest.inputs:
@@ -104,7 +113,9 @@ class _Frames:
         self._feed(results)
         if index < len(manifest.boundaries):
             results.insert(0, self._send(manifest.boundaries[index]))
-        graph.outputs = list(dict.fromkeys([*results, *(self._values[info.output] for info in segment.state)]))
+        graph.outputs = list(
+            dict.fromkeys([*results, *(self._values[info.output] for info in segment.state)])
+        )
 
     def _receive(self, boundary: FrameSchema) -> None:
         frame = self._frame(FRAME)
@@ -149,4 +160,10 @@ def _type(dtype: str, shape: Sequence[int | None] | None) -> TensorType:
 
 
 def _node(operator: str, inputs: list[Value], outputs: list[Value], boundary: FrameSchema) -> Node:
-    return Node(f"irsplit.{operator}", inputs, outputs, name=operator, attributes={"descriptor": boundary.to_bytes()})
+    return Node(
+        f"irsplit.{operator}",
+        inputs,
+        outputs,
+        name=operator,
+        attributes={"descriptor": boundary.to_bytes()},
+    )

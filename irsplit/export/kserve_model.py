@@ -24,15 +24,23 @@ HERE = Path(__file__).parent
 class BundleModel(kserve.Model):
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.service = service_of(HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json"))
+        self.service = service_of(
+            HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json")
+        )
         self.ready = True
 
     async def predict(
-        self, payload: InferRequest, headers: dict[str, str] | None = None, response_headers: Any = None
+        self,
+        payload: InferRequest,
+        headers: dict[str, str] | None = None,
+        response_headers: Any = None,
     ) -> InferResponse:
         parameters = to_http_parameters(payload.parameters or {})
         parameters.pop("binary_data_output", None)  # for KServe, not for us
-        tensors = [messages.WireTensor(t.name, t.datatype, tuple(t.shape), t.as_numpy().tobytes()) for t in payload.inputs]
+        tensors = [
+            messages.WireTensor(t.name, t.datatype, tuple(t.shape), t.as_numpy().tobytes())
+            for t in payload.inputs
+        ]
         wanted = tuple(output.name for output in payload.request_outputs or ())
         request = messages.InferRequest(self.name, "", tensors, payload.id, parameters, wanted)
         try:
@@ -42,7 +50,10 @@ class BundleModel(kserve.Model):
         return InferResponse(
             payload.id,
             self.name,
-            [InferOutput(tensor.name, list(tensor.shape), tensor.datatype) for tensor in response.outputs],
+            [
+                InferOutput(tensor.name, list(tensor.shape), tensor.datatype)
+                for tensor in response.outputs
+            ],
             response.version,
             raw_outputs=[bytes(tensor.data) for tensor in response.outputs],
             parameters=dict(response.parameters),

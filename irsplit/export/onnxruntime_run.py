@@ -23,10 +23,14 @@ def main(source: str, target: str) -> None:
     frame = None
     for model in chain["models"]:
         session: Any = onnxruntime.InferenceSession(str(HERE / model["file"]), options)
-        values = inputs | {state["input"]: np.zeros(state["shape"], state["dtype"]) for state in model["state"]}
+        values = inputs | {
+            state["input"]: np.zeros(state["shape"], state["dtype"]) for state in model["state"]
+        }
         values[model["frame_input"]] = frame
         names = [info.name for info in session.get_outputs()]
-        outputs = session.run(names, {info.name: values[info.name] for info in session.get_inputs()})
+        outputs = session.run(
+            names, {info.name: values[info.name] for info in session.get_inputs()}
+        )
         results.update(zip(names, outputs, strict=True))
         frame = results.pop(model["frame_output"], None)
     np.savez(target, **results)

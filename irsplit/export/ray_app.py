@@ -28,7 +28,9 @@ HERE = Path(__file__).parent
 @serve.deployment
 class Bundle:
     def __init__(self, name: str = "") -> None:
-        service = service_of(HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json"))
+        service = service_of(
+            HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json")
+        )
         limits = Limits()
         self.grpc = GrpcMethods(service)
         bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, service.metrics)

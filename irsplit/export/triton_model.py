@@ -14,7 +14,14 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from irsplit.runtime.run.engines import EngineOptions
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, WireTensor, frame_tensor, to_array
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    ServiceError,
+    WireTensor,
+    frame_tensor,
+    to_array,
+)
 from irsplit.runtime.serving.server.hosted import HostedBundle
 
 SEQUENCE_START, SEQUENCE_END = 1, 2
@@ -31,7 +38,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self.name = args["model_name"]
         here = Path(__file__).parent
-        self.bundle = HostedBundle(here / "bundle", self.name, EngineOptions.load(here / "engine.json"))
+        self.bundle = HostedBundle(
+            here / "bundle", self.name, EngineOptions.load(here / "engine.json")
+        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self.answer(request) for request in requests]
@@ -56,7 +65,9 @@ class TritonPythonModel:
             parameters["sequence_start"] = bool(request.flags() & SEQUENCE_START)
         if request.flags() & SEQUENCE_END:
             parameters["sequence_end"] = True
-        return InferRequest(self.name, "", [frame_tensor(frame.tobytes())], request.request_id(), parameters)
+        return InferRequest(
+            self.name, "", [frame_tensor(frame.tobytes())], request.request_id(), parameters
+        )
 
 
 def output(tensor: WireTensor) -> Any:

@@ -16,7 +16,10 @@ def callees_first(graphs: Sequence[Graph], where: str) -> list[Graph]:
     Raises ModelError, which begins with `where`, when a graph calls itself, directly or through others, or when calls
     are nested too deep.
     """
-    called = {graph: dict.fromkeys(callee for node in walk(graph) for callee in node.callees) for graph in graphs}
+    called = {
+        graph: dict.fromkeys(callee for node in walk(graph) for callee in node.callees)
+        for graph in graphs
+    }
     try:
         order = list(TopologicalSorter(called).static_order())
     except CycleError as error:
@@ -47,7 +50,9 @@ def graphs_inside(node: Node) -> list[Graph]:
         elif graph not in seen:
             seen.add(graph)
             pending.append((graph, True))
-            pending += [(each, False) for inner in graph.nodes for each in (*inner.graphs, *inner.callees)]
+            pending += [
+                (each, False) for inner in graph.nodes for each in (*inner.graphs, *inner.callees)
+            ]
     return order
 
 

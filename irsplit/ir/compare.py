@@ -26,7 +26,8 @@ def _graphs(left: Graph, right: Graph, same: dict[Value, Value]) -> bool:
 
 def _nodes(left: Node, right: Node, same: dict[Value, Value]) -> bool:
     return (
-        (left.op, left.name, left.states, left.random) == (right.op, right.name, right.states, right.random)
+        (left.op, left.name, left.states, left.random)
+        == (right.op, right.name, right.states, right.random)
         and _plain(left.attributes) == _plain(right.attributes)
         and _uses(left.inputs, right.inputs, same)
         and [graph.name for graph in left.callees] == [graph.name for graph in right.callees]
@@ -45,7 +46,9 @@ def _plain(attribute: object) -> object:
     return "NaN" if attribute != attribute else attribute
 
 
-def _definitions(left: Sequence[Value | None], right: Sequence[Value | None], same: dict[Value, Value]) -> bool:
+def _definitions(
+    left: Sequence[Value | None], right: Sequence[Value | None], same: dict[Value, Value]
+) -> bool:
     if len(left) != len(right):
         return False
     for a, b in zip(left, right, strict=True):
@@ -59,13 +62,19 @@ def _definitions(left: Sequence[Value | None], right: Sequence[Value | None], sa
     return True
 
 
-def _uses(left: Iterable[Value | None], right: Iterable[Value | None], same: dict[Value, Value]) -> bool:
+def _uses(
+    left: Iterable[Value | None], right: Iterable[Value | None], same: dict[Value, Value]
+) -> bool:
     return [value and same.get(value) for value in left] == list(right)
 
 
 def _constants(left: Constant | None, right: Constant | None) -> bool:
     if left is None or right is None:
         return left is right
-    if (left.buffer.name, left.length, left.encoding) != (right.buffer.name, right.length, right.encoding):
+    if (left.buffer.name, left.length, left.encoding) != (
+        right.buffer.name,
+        right.length,
+        right.encoding,
+    ):
         return False
     return left.offset == right.offset if left.buffer.name else left.view() == right.view()

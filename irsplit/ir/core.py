@@ -24,7 +24,9 @@ class Buffer:
 
     __slots__ = ("_view", "name", "path")
 
-    def __init__(self, name: str, path: Path | None = None, data: bytes | memoryview | None = None) -> None:
+    def __init__(
+        self, name: str, path: Path | None = None, data: bytes | memoryview | None = None
+    ) -> None:
         self.name = name
         self.path = path
         self._view = None if data is None else memoryview(data).cast("B")
@@ -41,7 +43,9 @@ class Buffer:
                 raise FileNotFoundError(f"the bytes of buffer '{self.name}' are not at hand")
             with self.path.open("rb") as file:
                 empty = file.seek(0, 2) == 0
-                self._view = memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                self._view = memoryview(
+                    b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                )
         return self._view
 
     def __repr__(self) -> str:
@@ -95,7 +99,12 @@ class Value:
     @property
     def uses(self) -> list[tuple["Node", int]]:
         """Every (node, operand index) that reads the value; graph outputs are not uses."""
-        return [(node, index) for node in self.readers for index, read in enumerate(node.inputs) if read is self]
+        return [
+            (node, index)
+            for node in self.readers
+            for index, read in enumerate(node.inputs)
+            if read is self
+        ]
 
     def __repr__(self) -> str:
         return f"%{short(self.name)}"

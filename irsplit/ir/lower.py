@@ -19,8 +19,12 @@ def engine_graph(segment: Graph) -> Graph:
     read = {value for node in nodes for value in operands(node)}
     produced = {value for node in nodes for value in node.outputs if value}.union(segment.constants)
     inputs = [value for value in (*segment.inputs, *received) if value in read]
-    outputs = [value for value in dict.fromkeys((*sent, *segment.outputs, *stored)) if value in produced]
-    return Graph(segment.name, inputs, outputs, nodes, list(segment.constants), segment.place, segment.native)
+    outputs = [
+        value for value in dict.fromkeys((*sent, *segment.outputs, *stored)) if value in produced
+    ]
+    return Graph(
+        segment.name, inputs, outputs, nodes, list(segment.constants), segment.place, segment.native
+    )
 
 
 def is_of_the_runtime(node: Node) -> bool:
@@ -31,7 +35,11 @@ def is_of_the_runtime(node: Node) -> bool:
 def states(graph: Graph) -> list[tuple[Value, Value]]:
     """What the graph loads and what it stores in its place, a pair for each state."""
     stored = {node.states: node.inputs[0] for node in graph.nodes if node.op == "irsplit.store"}
-    loaded = [(node.outputs[0], stored.get(node.states)) for node in graph.nodes if node.op == "irsplit.load"]
+    loaded = [
+        (node.outputs[0], stored.get(node.states))
+        for node in graph.nodes
+        if node.op == "irsplit.load"
+    ]
     return [(before, after) for before, after in loaded if before is not None and after is not None]
 
 

@@ -154,7 +154,9 @@ class _Parser:
         for node, callees in self.calls:
             missing = [name for name in callees if name not in self.graphs]
             if missing:
-                raise ParseError(f"{node} calls @{short(missing[0])}, which the text does not define")
+                raise ParseError(
+                    f"{node} calls @{short(missing[0])}, which the text does not define"
+                )
             node.callees = tuple(self.graphs[name] for name in callees)
         return Model(dialect, graphs)
 
@@ -166,7 +168,9 @@ class _Parser:
         self.expect("(")
         graph.inputs = self.listed(lambda: self.declaration(visible), ")")
         outputs = self.index_of_outputs()
-        place = self.name() if self.accept("on") else graph.name if graph.name in PLACES else NOWHERE
+        place = (
+            self.name() if self.accept("on") else graph.name if graph.name in PLACES else NOWHERE
+        )
         graph.place = None if place == NOWHERE else place
         self.expect("{")
         while not self.accept("}"):
@@ -277,7 +281,9 @@ class _Parser:
             if len(shape) > _MOST_DIMS:
                 self.fail(f"a tensor of {len(shape)} dimensions; {_MOST_DIMS} are the most")
         quantization = self.quantization() if self.accept("q") else None
-        return TensorType(dtype, shape, quantization, self.sizes() if self.accept("sized") else None)
+        return TensorType(
+            dtype, shape, quantization, self.sizes() if self.accept("sized") else None
+        )
 
     def sizes(self) -> tuple[int, ...]:
         self.expect("(")
@@ -296,7 +302,9 @@ class _Parser:
             self.expect("axis")
             axis = self.integer()
         self.expect(")")
-        return Quantization(tuple(scale for scale, _ in pairs), tuple(zero for _, zero in pairs), axis)
+        return Quantization(
+            tuple(scale for scale, _ in pairs), tuple(zero for _, zero in pairs), axis
+        )
 
     def scale_and_zero_point(self) -> tuple[float, int]:
         scale = self.number()
@@ -322,7 +330,9 @@ class _Parser:
         self.expect(":")
         length = self.integer()
         self.expect("]")
-        return Constant(self.buffers.setdefault(name, Buffer(name)), offset, length, self.encoding())
+        return Constant(
+            self.buffers.setdefault(name, Buffer(name)), offset, length, self.encoding()
+        )
 
     def hexadecimal(self) -> bytes:
         if len(self.token) % 2:

@@ -44,7 +44,9 @@ def around(graph: Graph, node: Node | None, context: int = 2) -> str:
     lines = [f"\n  in graph @{short(_name(graph.name))}:"]
     for index in range(max(0, position - context), min(len(graph.nodes), position + context + 1)):
         marker = ">" if index == position else " "
-        lines.append(f"  {marker} {index:3}  {short(print_node(graph.nodes[index]), _LONGEST_NOTE)}")
+        lines.append(
+            f"  {marker} {index:3}  {short(print_node(graph.nodes[index]), _LONGEST_NOTE)}"
+        )
     return "\n".join(lines)
 
 
@@ -68,7 +70,11 @@ def print_node(node: Node) -> str:
     if node.random:
         text += " random"
     if attributes:
-        text += " {" + ", ".join(f"{key}={_attribute(value)}" for key, value in attributes.items()) + "}"
+        text += (
+            " {"
+            + ", ".join(f"{key}={_attribute(value)}" for key, value in attributes.items())
+            + "}"
+        )
     return f"{text} : {types}" if types else text
 
 
@@ -118,7 +124,8 @@ def _constant(constant: Constant) -> str:
 
 def _quantization(quantization: Quantization) -> str:
     pairs = ", ".join(
-        f"{scale!r}:{zero_point}" for scale, zero_point in zip(quantization.scale, quantization.zero_point, strict=True)
+        f"{scale!r}:{zero_point}"
+        for scale, zero_point in zip(quantization.scale, quantization.zero_point, strict=True)
     )
     return f" q({pairs})" if quantization.axis is None else f" q({pairs}; axis {quantization.axis})"
 

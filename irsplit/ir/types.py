@@ -53,7 +53,9 @@ class TensorType:
         if dims is None:
             return 0
         bits = self.dtype.bits
-        for dim in dims:  # asked for a million times of a large graph, so without making `estimated_shape`
+        for dim in (
+            dims
+        ):  # asked for a million times of a large graph, so without making `estimated_shape`
             if isinstance(dim, int):
                 bits *= dim
         return (bits + 7) // 8

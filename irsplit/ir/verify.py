@@ -20,10 +20,14 @@ def verify(model: Model) -> None:
     _verify_segments(model)
 
 
-def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph], depth: int = 0) -> None:
+def _verify_graph(
+    graph: Graph, visible: set[Value], callable_graphs: set[Graph], depth: int = 0
+) -> None:
     """`visible`: what the graphs around this one have defined so far; the same set again when this returns."""
     if depth > DEEPEST_BODIES:
-        raise VerifyError(f"bodies are nested deeper than {DEEPEST_BODIES} in graph @{short(graph.name)}; flatten them")
+        raise VerifyError(
+            f"bodies are nested deeper than {DEEPEST_BODIES} in graph @{short(graph.name)}; flatten them"
+        )
     names: set[str] = set()
     defined = [*graph.inputs, *graph.constants]
     for value in defined:
@@ -32,7 +36,9 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
         names.add(value.name)
     for value in graph.constants:
         if value.constant is None:
-            raise VerifyError(f"constant {value} of graph @{short(graph.name)} has no bytes; give it a Constant")
+            raise VerifyError(
+                f"constant {value} of graph @{short(graph.name)} has no bytes; give it a Constant"
+            )
     visible.update(defined)
     for node in graph.nodes:
         for index, value in enumerate(node.inputs):
@@ -42,7 +48,9 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
             _verify_graph(body, visible, callable_graphs, depth + 1)
         for callee in node.callees:
             if callee not in callable_graphs:
-                raise VerifyError(f"{node} calls @{short(callee.name)}, which is not in the model{around(graph, node)}")
+                raise VerifyError(
+                    f"{node} calls @{short(callee.name)}, which is not in the model{around(graph, node)}"
+                )
         for value in node.outputs:
             if value is None:
                 continue
@@ -53,19 +61,29 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
             defined.append(value)
     for value in graph.outputs:
         if value not in visible:
-            raise VerifyError(f"output {value} of graph @{short(graph.name)} is not produced in it; add its producer")
+            raise VerifyError(
+                f"output {value} of graph @{short(graph.name)} is not produced in it; add its producer"
+            )
     visible.difference_update(defined)
 
 
 def _refuse_definition(value: Value, graph: Graph, node: Node | None) -> NoReturn:
     if value.producer is not node:
-        raise VerifyError(f"{value} names another producer than {node or 'the graph'}{around(graph, node)}")
-    raise VerifyError(f"{value} is defined twice in graph @{short(graph.name)}; rename one{around(graph, node)}")
+        raise VerifyError(
+            f"{value} names another producer than {node or 'the graph'}{around(graph, node)}"
+        )
+    raise VerifyError(
+        f"{value} is defined twice in graph @{short(graph.name)}; rename one{around(graph, node)}"
+    )
 
 
-def _refuse_use(index: int, value: Value, node: Node, graph: Graph, visible: set[Value]) -> NoReturn:
+def _refuse_use(
+    index: int, value: Value, node: Node, graph: Graph, visible: set[Value]
+) -> NoReturn:
     if value in visible:
-        raise VerifyError(f"{value} does not list its use by {node}; use set_inputs{around(graph, node)}")
+        raise VerifyError(
+            f"{value} does not list its use by {node}; use set_inputs{around(graph, node)}"
+        )
     raise VerifyError(
         f"input {index} ({value}) of {node} is used before it is produced; "
         f"insert the producer before this node{around(graph, node)}"
@@ -97,9 +115,13 @@ def _verify_receive(graph: Graph, node: Node, sender: Node | None) -> None:
         )
     types = [value.type for value in sender.inputs if value is not None]
     if types != [value.type for value in node.outputs if value is not None]:
-        raise VerifyError(f"boundary {boundary} is received with other types than sent{around(graph, node)}")
+        raise VerifyError(
+            f"boundary {boundary} is received with other types than sent{around(graph, node)}"
+        )
 
 
 def _verify_all_received(sent: dict[object, Node]) -> None:
     if sent:
-        raise VerifyError(f"boundary {next(iter(sent))} is sent, but the next segment does not receive it")
+        raise VerifyError(
+            f"boundary {next(iter(sent))} is sent, but the next segment does not receive it"
+        )

@@ -137,7 +137,11 @@ def bench_model(
     steps.begin("whole model")
     timing = (effort.engine, effort.warmup, effort.runs)
     (call,), (load, outputs) = first_taken(
-        lambda calls: effort.run(measure_part, whole, calls[0], *timing), infos, 1, dims=dims, given=call
+        lambda calls: effort.run(measure_part, whole, calls[0], *timing),
+        infos,
+        1,
+        dims=dims,
+        given=call,
     )
 
     def cost(cut: Cut) -> CutCost:
@@ -174,7 +178,9 @@ def bench_model(
         whole_peak_bytes=load.peak_bytes if effort.fresh else 0,
         unsplit=_unsplit(call, load.wall_ns, returned, link, slowdown, effort.runs),
         cuts=tuple(map(cost, chosen)),
-        rejected={cut.id: str(cut.reason) for cut in found if not cut.legal} if wanted == "all" else {},
+        rejected={cut.id: str(cut.reason) for cut in found if not cut.legal}
+        if wanted == "all"
+        else {},
     )
 
 
@@ -182,7 +188,9 @@ def _positions(path: Path, options: Mapping[str, Any]) -> list[Cut]:
     """Every position of the model, as `compile_model` would see it with these options."""
     dialect = dialect_of(path)
     model = dialect.read(path)
-    context = prepared(model, dialect, options.get("state", ()), rematerialise=options.get("rematerialise", True))
+    context = prepared(
+        model, dialect, options.get("state", ()), rematerialise=options.get("rematerialise", True)
+    )
     return list(context.cuts(model, options.get("max_tensors", 1)))
 
 
@@ -198,14 +206,22 @@ def _chosen(found: Sequence[Cut], wanted: str) -> list[Cut]:
     unknown = next((id for id in ids if id not in legal), None)
     if unknown is not None:
         reason = next((f": {cut.reason}" for cut in found if cut.id == unknown), "")
-        raise CutError(f"'{unknown}' is no legal cut{reason}; give all, legal, or ids of {', '.join(legal)}")
+        raise CutError(
+            f"'{unknown}' is no legal cut{reason}; give all, legal, or ids of {', '.join(legal)}"
+        )
     return [legal[id] for id in ids]
 
 
-def _cost(cut: Cut, rounds: SplitRounds, peaks: tuple[int, int], link: Link, slowdown: float) -> CutCost:
+def _cost(
+    cut: Cut, rounds: SplitRounds, peaks: tuple[int, int], link: Link, slowdown: float
+) -> CutCost:
     totals = rounds.totals
     overheads = [total / whole - 1 for total, whole in zip(totals, rounds.whole, strict=True)]
-    walls = {"whole": rounds.whole, **{phase: getattr(rounds, phase) for phase in PHASES}, "total": totals}
+    walls = {
+        "whole": rounds.whole,
+        **{phase: getattr(rounds, phase) for phase in PHASES},
+        "total": totals,
+    }
     times = {name: Timing.of(values) for name, values in walls.items()}
     near = times["device"].median_ns + times["encode"].median_ns
     far = times["decode"].median_ns + times["server"].median_ns
@@ -225,17 +241,26 @@ def _cost(cut: Cut, rounds: SplitRounds, peaks: tuple[int, int], link: Link, slo
     )
 
 
-def _unsplit(call: Inputs, whole_ns: int, returned: int, link: Link, slowdown: float, runs: int) -> tuple[Unsplit, ...]:
+def _unsplit(
+    call: Inputs, whole_ns: int, returned: int, link: Link, slowdown: float, runs: int
+) -> tuple[Unsplit, ...]:
     """Without coded inputs when one of them cannot be framed."""
     found = [Unsplit("device only", 0, round(whole_ns * slowdown))]
     dtypes = {name: from_numpy(array) for name, array in call.items()}
     if not all(dtype is not None and dtype.framable for dtype in dtypes.values()):
         return tuple(found)
-    codings = [measure_codecs(name, str(dtypes[name]), [array], runs) for name, array in call.items()]
-    for name, codec in (("server only, raw input", "raw"), ("server only, compressed input", "zstandard")):
+    codings = [
+        measure_codecs(name, str(dtypes[name]), [array], runs) for name, array in call.items()
+    ]
+    for name, codec in (
+        ("server only, raw input", "raw"),
+        ("server only, compressed input", "zstandard"),
+    ):
         ways = [way for coding in codings for way in coding if way.codec == codec]
         sent = sum(way.size_bytes for way in ways)
-        coding_ns = round(sum(way.encode_ns for way in ways) * slowdown) + sum(way.decode_ns for way in ways)
+        coding_ns = round(sum(way.encode_ns for way in ways) * slowdown) + sum(
+            way.decode_ns for way in ways
+        )
         found.append(Unsplit(name, sent, coding_ns + _round_trip(link, sent, returned) + whole_ns))
     return tuple(found)
 
@@ -255,7 +280,9 @@ def load_bench(path: Path) -> Bench:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("format", None) != FORMAT:
-            raise PlanError(f"{path}: this is not {FORMAT}; make one with 'irsplit bench MODEL --json {path}'")
+            raise PlanError(
+                f"{path}: this is not {FORMAT}; make one with 'irsplit bench MODEL --json {path}'"
+            )
         whole = Timing(**data.pop("whole"))
         unsplit = tuple(Unsplit(**each) for each in data.pop("unsplit"))
         cuts = tuple(_read_cut(each) for each in data.pop("cuts"))

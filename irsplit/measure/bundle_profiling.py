@@ -42,10 +42,17 @@ def profile_bundle(
     manifest.check_files()
     here = segments_here(manifest)
     if not here:
-        raise BundleError(f"{bundle}: none of its segments is here; copy the folder of a side whole")
-    sweeps = MeasuredRounds(manifest.segments[0].format, effort, Steps(progress, 1 + len(here) * len(effort.shares())))
+        raise BundleError(
+            f"{bundle}: none of its segments is here; copy the folder of a side whole"
+        )
+    sweeps = MeasuredRounds(
+        manifest.segments[0].format, effort, Steps(progress, 1 + len(here) * len(effort.shares()))
+    )
     values: dict[str, Any] = dict(call or {})
-    parts = {index: _first(sweeps, manifest, BundleSegment.of(manifest, index), values, dims) for index in here}
+    parts = {
+        index: _first(sweeps, manifest, BundleSegment.of(manifest, index), values, dims)
+        for index in here
+    }
     message = _message(sweeps, manifest, values)
     sweeps.again()
     source = manifest.raw["source"]
@@ -58,7 +65,9 @@ def profile_bundle(
         threads=effort.engine.threads,
         runs=effort.runs,
         boundaries=_crossing(manifest),
-        segments=tuple(parts[index].load if index in parts else None for index in range(len(manifest.segments))),
+        segments=tuple(
+            parts[index].load if index in parts else None for index in range(len(manifest.segments))
+        ),
         tensors=_codings(manifest, values, effort.runs),
         previews=picture_sizes(call or {}),
         message=message,
@@ -91,7 +100,11 @@ def _tensors(manifest: Manifest) -> dict[str, TensorInfo]:
 
 
 def _first(
-    sweeps: MeasuredRounds, manifest: Manifest, part: BundleSegment, values: dict[str, Any], dims: Mapping[str, int] | None
+    sweeps: MeasuredRounds,
+    manifest: Manifest,
+    part: BundleSegment,
+    values: dict[str, Any],
+    dims: Mapping[str, int] | None,
 ) -> MeasuredPart:
     """The first sweep of a segment; what it reads and gives joins the values."""
     known, name = _tensors(manifest), manifest.segments[part.index].name
@@ -110,29 +123,44 @@ def _message(sweeps: MeasuredRounds, manifest: Manifest, values: Mapping[str, An
     places = [segment.place for segment in manifest.segments]
     if places[:2] != ["device", "server"]:
         return NO_MESSAGE
-    both = len(places) == 2 and len(segments_here(manifest)) == 2 and isinstance(manifest.store, BundleFolder)
+    both = (
+        len(places) == 2
+        and len(segments_here(manifest)) == 2
+        and isinstance(manifest.store, BundleFolder)
+    )
     call = {info.name: values[info.name] for info in manifest.inputs if info.name in values}
     if manifest.file(0) is None or len(call) < len(manifest.inputs):
         return NO_MESSAGE
-    return sweeps.message(measure_message if both else measure_device_message, manifest.store.root, call)
+    return sweeps.message(
+        measure_message if both else measure_device_message, manifest.store.root, call
+    )
 
 
 def _crossing(manifest: Manifest) -> tuple[tuple[str, ...], ...]:
     """Names of the model's tensors that cross at each boundary; operators at a boundary send others in their place."""
     in_graph = manifest.raw.get("boundary_ops", [{}] * len(manifest.boundaries))
     return tuple(
-        tuple(described[spec.name]["of"] if spec.name in described else spec.name for spec in boundary.tensors)
+        tuple(
+            described[spec.name]["of"] if spec.name in described else spec.name
+            for spec in boundary.tensors
+        )
         for boundary, described in zip(manifest.boundaries, in_graph, strict=True)
     )
 
 
-def _codings(manifest: Manifest, values: Mapping[str, Any], runs: int) -> dict[str, tuple[MeasuredTransfer, ...]]:
+def _codings(
+    manifest: Manifest, values: Mapping[str, Any], runs: int
+) -> dict[str, tuple[MeasuredTransfer, ...]]:
     """What crosses, in the codecs of every profile and as its boundary has it; and the model's inputs."""
     found: dict[str, tuple[MeasuredTransfer, ...]] = {}
     for info in manifest.inputs:
         if info.name in values and info.dtype in BY_NAME and BY_NAME[info.dtype].framable:
-            found[info.name] = measure_codecs(info.name, info.dtype, [np.asarray(values[info.name])], runs)
-    for spec in (spec for boundary in manifest.boundaries for spec in boundary.tensors if spec.name in values):
+            found[info.name] = measure_codecs(
+                info.name, info.dtype, [np.asarray(values[info.name])], runs
+            )
+    for spec in (
+        spec for boundary in manifest.boundaries for spec in boundary.tensors if spec.name in values
+    ):
         array = np.asarray(values[spec.name])
         ways = found.get(spec.name) or measure_codecs(spec.name, spec.dtype, [array], runs)
         own = spec.quantization is not None or spec.codec not in PARAMETERS

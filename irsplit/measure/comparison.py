@@ -72,7 +72,9 @@ def _changes(old: CutCost, new: CutCost) -> Iterator[Change]:
     for side in ("device", "server"):
         then, now = (getattr(cut, f"{side}_peak_bytes") for cut in (old, new))
         if then and now:  # measured in both runs
-            yield Change(new.id, new.boundary, f"{side} memory", then, now, max(then // 20, _LIBRARIES))
+            yield Change(
+                new.id, new.boundary, f"{side} memory", then, now, max(then // 20, _LIBRARIES)
+            )
 
 
 def _conditions(old: Bench, new: Bench) -> Iterator[str]:

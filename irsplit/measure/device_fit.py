@@ -34,7 +34,9 @@ class DeviceFit:
     model: str
 
 
-def fit(parts: Stages, macs: Macs, profile: ModelProfile, summed: Summed | None = None) -> DeviceFit:
+def fit(
+    parts: Stages, macs: Macs, profile: ModelProfile, summed: Summed | None = None
+) -> DeviceFit:
     """Learn a machine's rates from the stretches of a measured model. Raises PlanError when there is too little.
 
     With `summed`, what the dialect knows of bodies and called graphs, the nodes inside are learned from, as they are
@@ -42,9 +44,12 @@ def fit(parts: Stages, macs: Macs, profile: ModelProfile, summed: Summed | None 
     """
     own = tuple(id for id in profile.cuts if id.isdecimal())
     if own != tuple(cut.id for cut in parts.cuts) or len(profile.stretches) < 2:
-        raise PlanError(f"profile of {profile.model!r} has too few stretches of this model to learn rates from")
+        raise PlanError(
+            f"profile of {profile.model!r} has too few stretches of this model to learn rates from"
+        )
     counts = np.array(
-        [features(parts.plan.nodes[start:stop], macs, summed) for start, stop in parts.bounds], dtype=np.float64
+        [features(parts.plan.nodes[start:stop], macs, summed) for start, stop in parts.bounds],
+        dtype=np.float64,
     )
     times = np.array([max(1, load.wall_ns) for load in profile.stretches], dtype=np.float64)
     scale = np.maximum(counts.max(axis=0), 1.0)
@@ -56,7 +61,14 @@ def fit(parts: Stages, macs: Macs, profile: ModelProfile, summed: Summed | None 
         for i, (name, cost) in enumerate(zip(FEATURES, costs, strict=True))
     }
     total = abs(float((counts @ costs).sum() / times.sum()) - 1)
-    return DeviceFit(learned, len(times), statistics.median(errors.tolist()), total, profile.machine, profile.model)
+    return DeviceFit(
+        learned,
+        len(times),
+        statistics.median(errors.tolist()),
+        total,
+        profile.machine,
+        profile.model,
+    )
 
 
 def features(nodes: Sequence[Node], macs: Macs, summed: Summed | None) -> list[int]:
@@ -81,9 +93,7 @@ def _feature(node: Node, feature: str, macs: Macs) -> int:
 
 def device_toml(found: DeviceFit, today: datetime.date) -> str:
     """The fit as a device profile that `--device FILE` reads."""
-    error = (
-        f"median error {100 * found.median_error:.0f} % of {found.parts} parts, {100 * found.total_error:.0f} % in all"
-    )
+    error = f"median error {100 * found.median_error:.0f} % of {found.parts} parts, {100 * found.total_error:.0f} % in all"
     rates = [_rate(name, found.costs[name], found.costs["conv"]) for name in OPERATOR_CLASSES]
     moved = found.costs["bytes"]
     speed = _FASTEST["bytes"] if not moved else min(_FASTEST["bytes"], round(1e9 / moved))

@@ -62,7 +62,11 @@ def machine() -> str:
     """This machine in words: system, architecture, processor."""
     info = Path("/proc/cpuinfo")
     models = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        [
+            line.partition(":")[2].strip()
+            for line in info.read_text().splitlines()
+            if "model name" in line
+        ]
         if info.exists()
         else []
     )
@@ -92,7 +96,9 @@ class MeasuredRounds:
     steps: Steps
     measured: list[MeasuredPart] = field(default_factory=list[MeasuredPart])
 
-    def first(self, name: str, part: MeasurablePart, values: Mapping[str, Any]) -> tuple[MeasuredPart, dict[str, Any]]:
+    def first(
+        self, name: str, part: MeasurablePart, values: Mapping[str, Any]
+    ) -> tuple[MeasuredPart, dict[str, Any]]:
         """The first sweep's runs of a part on those of the values that it reads, and its outputs by name."""
         self.steps.begin(name)
         needed = {input: values[input] for input in part.inputs}
@@ -106,7 +112,9 @@ class MeasuredRounds:
             for sweep in range(1, len(self.effort.shares())):
                 for each in self.measured:
                     self.steps.begin(each.name)
-                    each.sweeps.append(call(rerun_part, each.part, each.inputs, *self._timing(sweep)))
+                    each.sweeps.append(
+                        call(rerun_part, each.part, each.inputs, *self._timing(sweep))
+                    )
 
     def _timing(self, sweep: int) -> tuple[EngineOptions, int, int, int]:
         """Options of the engine, warm-up, runs of one sweep, and how many sweeps there are."""

@@ -47,7 +47,9 @@ def measure_message(bundle: Path, call: Inputs, options: EngineOptions, runs: in
     return Message(device_ns, exchange_ns, up_bytes, down_bytes)
 
 
-def measure_device_message(bundle: Path, call: Inputs, options: EngineOptions, runs: int) -> Message:
+def measure_device_message(
+    bundle: Path, call: Inputs, options: EngineOptions, runs: int
+) -> Message:
     """The device's part of a message, of a bundle whose first segment runs there and whose second does not."""
     return Message(_Near(bundle, call, options).device_ns(runs))
 
@@ -114,7 +116,9 @@ def _each_ns(call: Callable[[], object], clock: Callable[[], int]) -> float:
 def _exchange_ns(parts: _Parts, port: int, runs: int) -> int:
     """From the end of the device's part to the outputs, without link, codec and engine."""
     found: list[float] = []
-    with connect(_url(port), parts.bundle, name=_NAME, timeout_s=_PATIENCE_S, options=parts.options) as session:
+    with connect(
+        _url(port), parts.bundle, name=_NAME, timeout_s=_PATIENCE_S, options=parts.options
+    ) as session:
         for _ in range(max(runs, 2) + 1):
             started = session.start(parts.call)
             began = time.perf_counter_ns()
@@ -129,12 +133,16 @@ def _exchange_ns(parts: _Parts, port: int, runs: int) -> int:
 def _protocol_bytes(parts: _Parts, counter: "_Counter") -> tuple[int, int]:
     """Bytes on the wire beyond the frame and the raw results."""
     url = _url(counter.port)
-    with connect(url, parts.bundle, name=_NAME, timeout_s=_PATIENCE_S, options=parts.options) as session:
+    with connect(
+        url, parts.bundle, name=_NAME, timeout_s=_PATIENCE_S, options=parts.options
+    ) as session:
         session.infer(parts.call)
         before = tuple(counter.passed)
         for _ in range(_COUNTED):
             session.infer(parts.call)
-        up, down = ((now - then) // _COUNTED for now, then in zip(counter.passed, before, strict=True))
+        up, down = (
+            (now - then) // _COUNTED for now, then in zip(counter.passed, before, strict=True)
+        )
     return max(0, up - len(parts.frame)), max(0, down - parts.returned_bytes)
 
 
@@ -148,7 +156,17 @@ def _url(port: int) -> str:
 @contextlib.contextmanager
 def _serving(bundle: Path, options: EngineOptions) -> Generator[int]:
     """A server process for the bundle; yields its port."""
-    command = [sys.executable, "-m", "irsplit", "serve", "--port", "0", "--no-http", "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "irsplit",
+        "serve",
+        "--port",
+        "0",
+        "--no-http",
+        "--workers",
+        "1",
+    ]
     command += ["--threads", str(options.threads), "--log-level", "error", f"{_NAME}={bundle}"]
     command += [f"--provider={each}" for each in options.providers]
     command += [f"--delegate={each}" for each in options.delegates]
@@ -157,7 +175,9 @@ def _serving(bundle: Path, options: EngineOptions) -> Generator[int]:
             assert process.stdout is not None
             told = process.stdout.readline()
             if not told:
-                raise ServeError("the server that messages are measured with did not start; see what it said above")
+                raise ServeError(
+                    "the server that messages are measured with did not start; see what it said above"
+                )
             yield int(told.rsplit(":", 1)[1])
         finally:
             process.terminate()
@@ -190,7 +210,9 @@ class _Counter:
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets += [near, far]
                 for direction, pair in enumerate(((near, far), (far, near))):
-                    threading.Thread(target=self._pass, args=(direction, *pair), daemon=True).start()
+                    threading.Thread(
+                        target=self._pass, args=(direction, *pair), daemon=True
+                    ).start()
 
     def _pass(self, direction: int, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import split
 from irsplit.passes.planning.stages import chains
 from irsplit.passes.preparation import prepared
-from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile
+from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile
 from irsplit.runtime.bundle.manifest import file_digest
 
 
@@ -57,9 +57,17 @@ def profile_model(
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         stretches = 0 if plan.name else len(parts.cuts) + 1
         total = 1 + (1 + stretches + 2 * len(cuts)) * len(effort.shares())
-        bench = _Bench(dialect, model, plan, Path(folder), MeasuredRounds(dialect.name, effort, Steps(progress, total)))
+        bench = _Bench(
+            dialect,
+            model,
+            plan,
+            Path(folder),
+            MeasuredRounds(dialect.name, effort, Steps(progress, total)),
+        )
         (file,) = bench.parts((), "whole")
-        (inputs,), whole = first_taken(lambda calls: bench.first(file, calls[0]), infos, 1, dims=dims, given=call)
+        (inputs,), whole = first_taken(
+            lambda calls: bench.first(file, calls[0]), infos, 1, dims=dims, given=call
+        )
         values = dict(inputs)
         between = bench.parts(parts.cuts, "stretch") if stretches else ()
         own = [bench.kept(part, values) for part in between]
@@ -67,7 +75,14 @@ def profile_model(
         prefixes = [bench.kept(near, values) for near, _ in halves]
         suffixes = [bench.first(far, values) for _, far in halves]
         bundle, middle = bench.folder / "bundle", cuts[len(cuts) // 2]
-        compile_model(path, bundle, [middle.id], max_tensors=max_tensors, rematerialise=rematerialise, remember=False)
+        compile_model(
+            path,
+            bundle,
+            [middle.id],
+            max_tensors=max_tensors,
+            rematerialise=rematerialise,
+            remember=False,
+        )
         message = bench.sweeps.message(measure_message, bundle, inputs)
         bench.sweeps.again()
     crossing = dict.fromkeys(value for cut in cuts for value in cut.boundary)
@@ -81,7 +96,9 @@ def profile_model(
         cuts=tuple(cut.id for cut in cuts),
         whole=whole.load,
         stretches=tuple(part.load for part in own),
-        prefixes=tuple(_sending(part.load, cut, values) for part, cut in zip(prefixes, cuts, strict=True)),
+        prefixes=tuple(
+            _sending(part.load, cut, values) for part, cut in zip(prefixes, cuts, strict=True)
+        ),
         suffixes=tuple(part.load for part in suffixes),
         tensors={**_codings(crossing, values, effort), **_codings(plan.inputs, values, effort)},
         previews=picture_sizes(call or {}),
@@ -102,14 +119,19 @@ class _Bench:
     def parts(self, cuts: Sequence[Cut], name: str) -> list[SegmentFile]:
         """Files of the segments between some cuts."""
         places = ("device",) + ("server",) * len(cuts)
-        return [self._write(graph, f"{name}-{index}") for index, graph in enumerate(split(self.plan, cuts, places))]
+        return [
+            self._write(graph, f"{name}-{index}")
+            for index, graph in enumerate(split(self.plan, cuts, places))
+        ]
 
     def _write(self, graph: Graph, name: str) -> SegmentFile:
         lowered = engine_graph(graph)
         path = self.folder / f"{name}{self.dialect.extensions[0]}"
         self.dialect.write(self.model, lowered, path)
         inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
-        return SegmentFile(path, self.model.dialect, inputs, tuple(value.name for value in lowered.outputs))
+        return SegmentFile(
+            path, self.model.dialect, inputs, tuple(value.name for value in lowered.outputs)
+        )
 
     def first(self, file: SegmentFile, values: Mapping[str, Any]) -> MeasuredPart:
         return self.sweeps.first(file.path.stem, file, values)[0]
@@ -131,7 +153,9 @@ def _codings(
     crossing: Sequence[Value] | Mapping[Value, None], values: Mapping[str, Any], effort: Effort
 ) -> dict[str, tuple[MeasuredTransfer, ...]]:
     return {
-        value.name: measure_codecs(value.name, value.type.dtype.name, [np.asarray(values[value.name])], effort.runs)
+        value.name: measure_codecs(
+            value.name, value.type.dtype.name, [np.asarray(values[value.name])], effort.runs
+        )
         for value in crossing
         if isinstance(value.type, TensorType) and value.type.dtype.framable
     }

@@ -63,7 +63,9 @@ def _undecided(region: Search) -> int | None:
     """The middle of the groups on which the best placements of a region disagree."""
     free = ~(region.columns.pinned_device | region.columns.pinned_server)
     rivals = sorted(region.seen, key=region.goal.value)[:2] + region.seen[-2:]
-    differing = np.flatnonzero(free & (np.ptp(np.array([r.on_device for r in rivals], dtype=np.int8), axis=0) > 0))
+    differing = np.flatnonzero(
+        free & (np.ptp(np.array([r.on_device for r in rivals], dtype=np.int8), axis=0) > 0)
+    )
     if not differing.size:
         differing = np.flatnonzero(free)
     return int(differing[differing.size // 2]) if differing.size else None

@@ -59,7 +59,9 @@ def shortest_path(
     """The exact optimum on a chain, or None when no placement meets the limits."""
     count = columns.pinned_device.size
     table = _Chain(columns, goal, monotone)
-    labels: dict[tuple[int, int], list[_Label]] = {(0, DEVICE): [_Label((0,), table.zero, None, DEVICE, 0)]}
+    labels: dict[tuple[int, int], list[_Label]] = {
+        (0, DEVICE): [_Label((0,), table.zero, None, DEVICE, 0)]
+    }
     for start in range(count):
         for place in (DEVICE, SERVER):
             for label in labels.pop((start, place), []):
@@ -71,7 +73,11 @@ def shortest_path(
                     for stop in range(start + 1, count + 1) if blocks else (start + 1,):
                         if not table.allowed(next_place, start, stop):
                             break
-                        run = blocks(next_place, start, stop) if blocks else table.group(next_place, start)
+                        run = (
+                            blocks(next_place, start, stop)
+                            if blocks
+                            else table.group(next_place, start)
+                        )
                         table.extend(labels, label, next_place, start, stop, run)
     final = [*labels.get((count, DEVICE), []), *labels.get((count, SERVER), [])]
     if not final:
@@ -113,10 +119,18 @@ class _Chain:
 
     def over(self, terms: Ints) -> bool:
         rows = self.metric_rows[len(self.goal.metrics) :]
-        return any(int(terms[r].sum()) > limit for r, limit in zip(rows, self.ceilings, strict=True))
+        return any(
+            int(terms[r].sum()) > limit for r, limit in zip(rows, self.ceilings, strict=True)
+        )
 
     def extend(
-        self, labels: dict[tuple[int, int], list[_Label]], label: _Label, place: int, start: int, stop: int, run: Ints
+        self,
+        labels: dict[tuple[int, int], list[_Label]],
+        label: _Label,
+        place: int,
+        start: int,
+        stop: int,
+        run: Ints,
     ) -> None:
         """Add every label that running a block at a place makes of one label."""
         base = label.terms + run
@@ -127,14 +141,25 @@ class _Chain:
             base = base + self.columns.round_trip
             up = [t for t in self.made.get(start - 1, []) if self._read(t)]
         if (label.place, place) == (SERVER, DEVICE):
-            down = [t for t in self.made.get(start - 1, []) if self._read(t) and not self.columns.output[t]]
+            down = [
+                t
+                for t in self.made.get(start - 1, [])
+                if self._read(t) and not self.columns.output[t]
+            ]
         if place == SERVER:
-            down += [t for group in range(start, stop) for t in self.made.get(group, []) if self.columns.output[t]]
+            down += [
+                t
+                for group in range(start, stop)
+                for t in self.made.get(group, [])
+                if self.columns.output[t]
+            ]
         bucket = labels.setdefault((stop, place), [])
         for ups in product(*(_ways(self.columns.up, t) for t in up)):
             for downs in product(*(_ways(self.columns.down, t) for t in down)):
                 terms = base + sum((self.columns.up.terms[:, way] for _, way in ups), self.zero)
-                terms = terms + sum((self.columns.down.terms[:, way] for _, way in downs), self.zero)
+                terms = terms + sum(
+                    (self.columns.down.terms[:, way] for _, way in downs), self.zero
+                )
                 if not self.over(terms):
                     _keep(bucket, _Label(self.key(terms), terms, label, place, stop, ups, downs))
 
@@ -150,7 +175,9 @@ def _keep(bucket: list[_Label], label: _Label) -> None:
     """Keep a label unless another is at least as good everywhere; drop those it beats."""
     if any(all(a <= b for a, b in zip(other.key, label.key, strict=True)) for other in bucket):
         return
-    bucket[:] = [o for o in bucket if not all(a <= b for a, b in zip(label.key, o.key, strict=True))]
+    bucket[:] = [
+        o for o in bucket if not all(a <= b for a, b in zip(label.key, o.key, strict=True))
+    ]
     bucket.append(label)
 
 

@@ -81,7 +81,11 @@ def unit(metric: str) -> str:
 def metric_terms(weights: Mapping[str, int]) -> Ints:
     """Weight of every term when the metrics are added with these weights."""
     return np.array(
-        [sum(weight for metric, weight in weights.items() if term in METRICS[metric]) for term in TERMS], dtype=np.int64
+        [
+            sum(weight for metric, weight in weights.items() if term in METRICS[metric])
+            for term in TERMS
+        ],
+        dtype=np.int64,
     )
 
 
@@ -148,7 +152,9 @@ class CostTable:
             raise PlanError(f"cost table {self.name!r} has no groups; a plan needs at least one")
         for value, what in ((self.active_uw, "active_uw"), (self.idle_uw, "idle_uw")):
             if value < 0:
-                raise PlanError(f"cost table {self.name!r}: {what} is {value}; it must not be negative")
+                raise PlanError(
+                    f"cost table {self.name!r}: {what} is {value}; it must not be negative"
+                )
         if self.server_load_percent <= 0:
             raise PlanError(f"cost table {self.name!r}: server_load_percent must be positive")
         if min(asdict(self.message).values()) < 0:
@@ -156,14 +162,24 @@ class CostTable:
         for tensor in self.tensors:
             self._check_tensor(tensor)
         for group in self.groups:
-            figures = (group.device_ns, group.server_ns, group.device_nj, group.weight_bytes, group.working_bytes)
+            figures = (
+                group.device_ns,
+                group.server_ns,
+                group.device_nj,
+                group.weight_bytes,
+                group.working_bytes,
+            )
             if min(figures) < 0:
-                raise PlanError(f"cost table {self.name!r}: group {group.name!r} has a negative cost: {group}")
+                raise PlanError(
+                    f"cost table {self.name!r}: group {group.name!r} has a negative cost: {group}"
+                )
 
     def _check_tensor(self, tensor: CostTensor) -> None:
         where = f"cost table {self.name!r}: tensor {tensor.name!r}"
         first = -1 if tensor.producer is None else tensor.producer
-        if tensor.consumers and not first < min(tensor.consumers) <= max(tensor.consumers) < len(self.groups):
+        if tensor.consumers and not first < min(tensor.consumers) <= max(tensor.consumers) < len(
+            self.groups
+        ):
             raise PlanError(
                 f"{where} is read by groups {tensor.consumers} but made by {tensor.producer}; sort the groups"
             )
@@ -224,7 +240,9 @@ class CostColumns:
         start = self.ptr[:-1][filled]
         cheapest = np.minimum.reduceat(priced, start)
         width = (self.ptr[1:] - self.ptr[:-1])[filled]
-        positions = np.where(priced == np.repeat(cheapest, width), np.arange(priced.size), priced.size)
+        positions = np.where(
+            priced == np.repeat(cheapest, width), np.arange(priced.size), priced.size
+        )
         cost[filled], choice[filled] = cheapest, np.minimum.reduceat(positions, start)
         return cost, choice
 
@@ -302,7 +320,10 @@ def round_trip_terms(table: CostTable) -> Ints:
     message, one = table.message, np.ones(1, dtype=np.int64)
     waited = one * (table.link.rtt_ns + message.exchange_ns)
     up, down = one * message.up_bytes, one * message.down_bytes
-    up_ns, down_ns = link_ns(up, table.link.up_goodput_bit_s), link_ns(down, table.link.down_goodput_bit_s)
+    up_ns, down_ns = (
+        link_ns(up, table.link.up_goodput_bit_s),
+        link_ns(down, table.link.down_goodput_bit_s),
+    )
     return _matrix(
         1,
         message_ns=waited,
@@ -353,9 +374,13 @@ def _columns(table: CostTable) -> Columns:
         ),
         server=_matrix(len(groups), server_ns=served, idle_nj=energy_nj(table.idle_uw, served)),
         up=_crossings([tensor.up for tensor in tensors], lambda ways: upload_terms(table, ways)),
-        down=_crossings([tensor.down for tensor in tensors], lambda ways: download_terms(table, ways)),
+        down=_crossings(
+            [tensor.down for tensor in tensors], lambda ways: download_terms(table, ways)
+        ),
         round_trip=round_trip_terms(table),
-        producer=np.array([-1 if t.producer is None else t.producer for t in tensors], dtype=np.int64),
+        producer=np.array(
+            [-1 if t.producer is None else t.producer for t in tensors], dtype=np.int64
+        ),
         consumer_ptr=np.concatenate([np.zeros(1, np.int64), np.cumsum(ends)]),
         consumer=np.array([c for t in tensors for c in t.consumers], dtype=np.int64),
         output=np.array([t.output for t in tensors], dtype=np.bool_),
@@ -364,7 +389,9 @@ def _columns(table: CostTable) -> Columns:
     )
 
 
-def _crossings(ways: Sequence[tuple[TransferOption, ...]], terms: Callable[[Sequence[TransferOption]], Ints]) -> CostColumns:
+def _crossings(
+    ways: Sequence[tuple[TransferOption, ...]], terms: Callable[[Sequence[TransferOption]], Ints]
+) -> CostColumns:
     ptr = np.cumsum([0, *map(len, ways)], dtype=np.int64)
     matrix = terms([coded for options in ways for coded in options])
     return CostColumns(ptr, matrix, np.arange(matrix.shape[1]))
@@ -395,5 +422,8 @@ def _group(data: dict[str, Any]) -> StageCost:
 
 
 def _tensor(data: dict[str, Any]) -> CostTensor:
-    ways = {key: tuple(TransferOption(**coded) for coded in data.pop(key)) for key in ("up", "down", "preview")}
+    ways = {
+        key: tuple(TransferOption(**coded) for coded in data.pop(key))
+        for key in ("up", "down", "preview")
+    }
     return CostTensor(consumers=tuple(data.pop("consumers")), **ways, **data)

@@ -17,7 +17,9 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _BITS = 30  # scipy adds capacities in int32
-_COARSE_BITS = 24  # of a round when the last digits are not asked for: noise that goes long ways is left out
+_COARSE_BITS = (
+    24  # of a round when the last digits are not asked for: noise that goes long ways is left out
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0
 
 
 def _push(network: Topology, capacity: NDArray[np.int32]) -> tuple[int, NDArray[np.int32]]:
-    graph = csr_array((capacity, network.indices, network.indptr), shape=(network.nodes, network.nodes))
+    graph = csr_array(
+        (capacity, network.indices, network.indptr), shape=(network.nodes, network.nodes)
+    )
     result = maximum_flow(graph, network.source, network.sink)
     assert result.flow.data.size == network.indices.size, "the solver keeps the rows it was given"
     return int(result.flow_value), result.flow.data
@@ -112,7 +116,9 @@ def _reachable(network: Topology, open_arcs: Mask, start: int) -> Mask:
     counts = np.concatenate([[0], np.cumsum(open_arcs)])
     indptr = counts[network.indptr].astype(np.int32)
     indices = network.indices[open_arcs]
-    graph = csr_array((np.ones(indices.size, np.int8), indices, indptr), shape=(network.nodes, network.nodes))
+    graph = csr_array(
+        (np.ones(indices.size, np.int8), indices, indptr), shape=(network.nodes, network.nodes)
+    )
     reached = np.zeros(network.nodes, dtype=np.bool_)
     reached[breadth_first_order(graph, start, return_predecessors=False)] = True
     return reached

@@ -8,7 +8,10 @@ from irsplit.planner.cost import METRICS, STAGES, UNITS, unit
 from irsplit.planner.placement import Solution
 
 # `throughput` is the period of the pipeline: the time of its slowest stage.
-OBJECTIVES: dict[str, tuple[str, ...]] = {**{metric: (metric,) for metric in METRICS}, "throughput": STAGES}
+OBJECTIVES: dict[str, tuple[str, ...]] = {
+    **{metric: (metric,) for metric in METRICS},
+    "throughput": STAGES,
+}
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,18 @@ class Goal:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise PlanError(f"unknown objective {self.objective!r}; known objectives: {', '.join(OBJECTIVES)}")
+            raise PlanError(
+                f"unknown objective {self.objective!r}; known objectives: {', '.join(OBJECTIVES)}"
+            )
         for name, limit in self.limits.items():
             if name not in METRICS:
-                raise PlanError(f"unknown limit {name!r}; limits can be set on: {', '.join(METRICS)}")
+                raise PlanError(
+                    f"unknown limit {name!r}; limits can be set on: {', '.join(METRICS)}"
+                )
             if limit < 0:
-                raise PlanError(f"limit {name}={limit} is negative; give a size, time or energy of at least 0")
+                raise PlanError(
+                    f"limit {name}={limit} is negative; give a size, time or energy of at least 0"
+                )
 
     @property
     def metrics(self) -> tuple[str, ...]:

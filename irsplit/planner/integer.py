@@ -74,7 +74,9 @@ class _Layout:
         return self.working + 3
 
 
-def solve_exactly(columns: Columns, goal: Goal, *, monotone: bool, seconds: float) -> tuple[Solution | None, int]:
+def solve_exactly(
+    columns: Columns, goal: Goal, *, monotone: bool, seconds: float
+) -> tuple[Solution | None, int]:
     """The best allowed solution and a proved bound, to the solver's tolerance of 1e-6; (None, bound) without one."""
     solution, bound = _solve(columns, goal, monotone, seconds, 1.0)
     if solution is not None and not solution.meets(goal.limits):
@@ -83,8 +85,12 @@ def solve_exactly(columns: Columns, goal: Goal, *, monotone: bool, seconds: floa
     return solution, bound
 
 
-def _solve(columns: Columns, goal: Goal, monotone: bool, seconds: float, tighten: float) -> tuple[Solution | None, int]:
-    layout = _Layout(columns.pinned_device.size, columns.up.terms.shape[1], columns.down.terms.shape[1])
+def _solve(
+    columns: Columns, goal: Goal, monotone: bool, seconds: float, tighten: float
+) -> tuple[Solution | None, int]:
+    layout = _Layout(
+        columns.pinned_device.size, columns.up.terms.shape[1], columns.down.terms.shape[1]
+    )
     rows = _Rows()
     _crossing_rows(columns, layout, rows, monotone)
     _envelope_rows(columns, layout, rows)
@@ -155,7 +161,9 @@ def _crossing_rows(columns: Columns, layout: _Layout, rows: _Rows, monotone: boo
     maker, reader = columns.producer[tensor], columns.consumer
     inner = maker >= 0
     first_way = layout.groups
-    row = rows.new(np.where(inner, 0.0, 1.0))  # ways up - x_maker + x_reader >= 0; the maker of an input is 1
+    row = rows.new(
+        np.where(inner, 0.0, 1.0)
+    )  # ways up - x_maker + x_reader >= 0; the maker of an input is 1
     position, way = _ways_per_row(columns.up, tensor)
     rows.put(row[position], first_way + way, 1.0)
     rows.put(row[inner], maker[inner], -1.0)

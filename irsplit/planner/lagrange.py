@@ -21,7 +21,9 @@ from irsplit.planner.network import Network, Relaxed
 from irsplit.planner.placement import Solution, evaluate
 from irsplit.planner.repair import exchange, improve, shifted
 
-_PRECISION = 1 << 52  # of a weighted total: fine enough for multipliers, small enough for two rounds of flow
+_PRECISION = (
+    1 << 52
+)  # of a weighted total: fine enough for multipliers, small enough for two rounds of flow
 _ROUNDS = 60
 _FINER = 20  # times finer than the tolerance: the cuts, and the multipliers
 _WALKS = 2
@@ -69,11 +71,16 @@ class Search:
     def prices(self) -> list[float]:
         """What a unit of each limited metric was worth when the bound was proved, in the objective's unit."""
         count = len(self.goal.metrics)
-        return [multiplier / max(1, sum(self.multipliers[:count])) for multiplier in self.multipliers[count:]]
+        return [
+            multiplier / max(1, sum(self.multipliers[:count]))
+            for multiplier in self.multipliers[count:]
+        ]
 
     def priced(self, solution: Solution) -> int:
         """What a solution costs under the multipliers that proved the bound."""
-        return sum(m * figure for m, figure in zip(self.multipliers, self.point(solution), strict=True))
+        return sum(
+            m * figure for m, figure in zip(self.multipliers, self.point(solution), strict=True)
+        )
 
     def price(self, weights: dict[str, int]) -> Relaxed:
         """One minimum cut; both its extreme placements are evaluated and offered."""
@@ -81,7 +88,9 @@ class Search:
         if relaxed.value is None:
             raise Impossible
         sides = (
-            [relaxed.smallest] if (relaxed.smallest == relaxed.largest).all() else [relaxed.smallest, relaxed.largest]
+            [relaxed.smallest]
+            if (relaxed.smallest == relaxed.largest).all()
+            else [relaxed.smallest, relaxed.largest]
         )
         for side in sides:
             solution = evaluate(self.columns, side, relaxed.up_choice, relaxed.down_choice)
@@ -106,7 +115,10 @@ class Search:
         value = self.price(weights).value
         assert value is not None
         count = len(self.goal.metrics)
-        slack = value - sum(m * limit for m, limit in zip(multipliers[count:], self.goal.limits.values(), strict=True))
+        slack = value - sum(
+            m * limit
+            for m, limit in zip(multipliers[count:], self.goal.limits.values(), strict=True)
+        )
         scale = sum(multipliers[:count])
         if scale == 0 and slack > 0:
             raise Impossible
@@ -114,7 +126,9 @@ class Search:
             self.bound, self.multipliers = max(self.bound, -(-slack // scale)), multipliers
 
 
-def search(columns: Columns, network: Network, goal: Goal, tolerance: float, parent: "Search | None" = None) -> Search:
+def search(
+    columns: Columns, network: Network, goal: Goal, tolerance: float, parent: "Search | None" = None
+) -> Search:
     """The best allowed placement found, with its proved bound. Raises Impossible if there is none.
 
     A `parent` is the search of a larger region: its best solution ends this one early, its multipliers and the
@@ -143,7 +157,9 @@ def search(columns: Columns, network: Network, goal: Goal, tolerance: float, par
 
 
 def _inside(columns: Columns, on_device: Mask) -> bool:
-    return not ((columns.pinned_device & ~on_device).any() or (columns.pinned_server & on_device).any())
+    return not (
+        (columns.pinned_device & ~on_device).any() or (columns.pinned_server & on_device).any()
+    )
 
 
 def _cutting_planes(state: Search, tolerance: float) -> None:
@@ -182,7 +198,9 @@ def _master(state: Search) -> tuple[float, list[float]]:
     cost[0] = -1.0
     simplex = np.array([[0.0] + [1.0] * count + [0.0] * len(limits)])
     bounds = [(None, None)] + [(0.0, 1.0)] * count + [(0.0, 1e6)] * len(limits)
-    found = linprog(cost, A_ub=rows, b_ub=np.zeros(len(points)), A_eq=simplex, b_eq=[1.0], bounds=bounds)
+    found = linprog(
+        cost, A_ub=rows, b_ub=np.zeros(len(points)), A_eq=simplex, b_eq=[1.0], bounds=bounds
+    )
     assert found.status == 0, found.message
     multipliers: NDArray[np.float64] = found.x[1:] / scale * scale[0]
     return float(found.x[0] * scale[0]), [max(0.0, float(m)) for m in multipliers]
@@ -195,7 +213,9 @@ def _repair(state: Search) -> None:
             return
         before = state.best
         rivals = sorted(state.seen, key=state.priced)
-        best = improve(state.columns, state.goal, before, rivals[:_RIVALS], monotone=state.network.monotone)
+        best = improve(
+            state.columns, state.goal, before, rivals[:_RIVALS], monotone=state.network.monotone
+        )
         moves = [*rivals[:_SOURCES], *shifted(state.columns, best, _LAYERS)]
         state.best = exchange(state.columns, state.goal, best, moves, state.bound, state.prices)
         if state.best is before:

@@ -115,7 +115,10 @@ def build(columns: Columns, *, monotone: bool) -> Network:
     arcs.add(source, visit)
     if columns.round_trip.any():
         walls.add(visit, every)
-    tail, head = np.concatenate([*arcs.tails, *walls.tails]), np.concatenate([*arcs.heads, *walls.heads])
+    tail, head = (
+        np.concatenate([*arcs.tails, *walls.tails]),
+        np.concatenate([*arcs.heads, *walls.heads]),
+    )
     shape = topology(arcs.nodes, source, sink, tail, head)
     return Network(shape, uploads, downloads, steps, infinite=walls.count(), monotone=monotone)
 
@@ -132,11 +135,15 @@ def _gadgets(columns: Columns, arcs: _Arcs, chosen: Ints) -> tuple[Ints, Ints, I
     Returns that node per chosen tensor, and (gadget, reader) per reader of those that got a gadget.
     """
     readers = np.diff(columns.consumer_ptr)[chosen]
-    near = columns.consumer[np.minimum(columns.consumer_ptr[chosen], max(columns.consumer.size - 1, 0))].copy()
+    near = columns.consumer[
+        np.minimum(columns.consumer_ptr[chosen], max(columns.consumer.size - 1, 0))
+    ].copy()
     shared = readers > 1
     near[shared] = arcs.new_nodes(int(shared.sum()))
     width = readers[shared]
-    starts = np.repeat(columns.consumer_ptr[chosen[shared]] - np.concatenate([[0], np.cumsum(width)[:-1]]), width)
+    starts = np.repeat(
+        columns.consumer_ptr[chosen[shared]] - np.concatenate([[0], np.cumsum(width)[:-1]]), width
+    )
     return near, np.repeat(near[shared], width), columns.consumer[starts + np.arange(width.sum())]
 
 
@@ -154,7 +161,9 @@ def _uploads(columns: Columns, arcs: _Arcs, walls: _Arcs, source: int) -> Ints:
 
 def _downloads(columns: Columns, arcs: _Arcs, walls: _Arcs, source: int, monotone: bool) -> Ints:
     inner = columns.producer >= 0
-    wanted = np.flatnonzero(inner & columns.output)  # the device reads it anyway: paid whenever its maker is away
+    wanted = np.flatnonzero(
+        inner & columns.output
+    )  # the device reads it anyway: paid whenever its maker is away
     back = np.diff(columns.consumer_ptr) > 0
     shared = np.flatnonzero(inner & ~columns.output & back & (not monotone))
     near = gadget = reader = shared

@@ -30,7 +30,9 @@ class Solution:
 
 def crossing(columns: Columns, on_device: Mask) -> tuple[Mask, Mask]:
     """Which tensors are uploaded and which are downloaded under a placement."""
-    made_here = np.append(on_device, True)[columns.producer]  # -1 picks the appended True: inputs start on the device
+    made_here = np.append(on_device, True)[
+        columns.producer
+    ]  # -1 picks the appended True: inputs start on the device
     devices = np.concatenate([[0], np.cumsum(on_device[columns.consumer])])
     here = devices[columns.consumer_ptr[1:]] - devices[columns.consumer_ptr[:-1]]
     there = np.diff(columns.consumer_ptr) - here
@@ -60,7 +62,9 @@ def stages(columns: Columns, on_device: Mask) -> NDArray[np.int64]:
         return stage
     earliest = stage.tolist()
     here = on_device.tolist()
-    order = np.argsort(consumer, kind="stable")  # groups are sorted, so producers are final before they are read
+    order = np.argsort(
+        consumer, kind="stable"
+    )  # groups are sorted, so producers are final before they are read
     for made, read in zip(producer[order].tolist(), consumer[order].tolist(), strict=True):
         step = earliest[made] + (here[made] != here[read])
         if step > earliest[read]:
@@ -103,7 +107,9 @@ def sweep(columns: Columns, base: Mask, order: Ints, up_choice: Ints, down_choic
     A step at which a tensor crosses that cannot is marked by a term of -1 in `message_ns`.
     """
     steps = order.size + 1
-    position = np.where(base, 0, steps)  # first step at which a group is on the device; `steps`: never
+    position = np.where(
+        base, 0, steps
+    )  # first step at which a group is on the device; `steps`: never
     position[order] = np.arange(1, steps)
     made = np.append(position, 0)[columns.producer]
     first, last = _segment_extremes(position[columns.consumer], columns.consumer_ptr, steps)
@@ -113,7 +119,12 @@ def sweep(columns: Columns, base: Mask, order: Ints, up_choice: Ints, down_choic
     stuck = np.zeros((1, steps + 1), dtype=np.int64)
     for ways, choice, start, stop in (
         (columns.up, up_choice, made, last),  # producer here, some reader still there
-        (columns.down, down_choice, np.where(columns.output, 0, first), np.where(columns.producer < 0, 0, made)),
+        (
+            columns.down,
+            down_choice,
+            np.where(columns.output, 0, first),
+            np.where(columns.producer < 0, 0, made),
+        ),
     ):
         _cross(deltas, stuck, ways, choice, start, stop)
     terms = np.cumsum(deltas, axis=1)[:, :steps]
@@ -147,10 +158,17 @@ def _spread(deltas: Ints, costs: Ints, start: Ints, stop: Ints) -> None:
             np.subtract.at(row, np.minimum(stop[paid], width - 1), cost)
 
 
-def _cross(deltas: Ints, stuck: Ints, ways: CostColumns, choice: Ints, start: Ints, stop: Ints) -> None:
+def _cross(
+    deltas: Ints, stuck: Ints, ways: CostColumns, choice: Ints, start: Ints, stop: Ints
+) -> None:
     possible = choice >= 0
     _spread(deltas, ways.terms[:, choice[possible]], start[possible], stop[possible])
-    _spread(stuck, np.ones((1, int((~possible).sum())), dtype=np.int64), start[~possible], stop[~possible])
+    _spread(
+        stuck,
+        np.ones((1, int((~possible).sum())), dtype=np.int64),
+        start[~possible],
+        stop[~possible],
+    )
 
 
 def stuck_steps(swept: Sweep) -> Mask:

@@ -70,10 +70,16 @@ def ushakov_rule(
     k = _deepest([prefix.cpu for prefix in prefixes], cpu_max)
     sent = [prefix.sent_bytes for prefix in prefixes]
     q = max(
-        (level for level, size in enumerate(sent, 1) if size <= sent_max), key=lambda i: (sent[i - 1], -i), default=0
+        (level for level, size in enumerate(sent, 1) if size <= sent_max),
+        key=lambda i: (sent[i - 1], -i),
+        default=0,
     )
     levels = {"memory": j, "cpu": k, "link": q}
-    values = {"memory": [p.memory_bytes for p in prefixes], "cpu": [p.cpu for p in prefixes], "link": sent}
+    values = {
+        "memory": [p.memory_bytes for p in prefixes],
+        "cpu": [p.cpu for p in prefixes],
+        "link": sent,
+    }
     maxima = {"memory": memory_max, "cpu": cpu_max, "link": sent_max}
     relaxed = _relaxed(levels, values, maxima) if fuzzy else None
     chosen = dict(levels) if relaxed is None else {**levels, relaxed[0]: relaxed[1]}
@@ -81,9 +87,18 @@ def ushakov_rule(
     tolerance = dict.fromkeys(maxima, 100)
     if relaxed is not None:
         tolerance[relaxed[0]] += OVERSHOOT_PERCENT
-    over = [name for name in maxima if g and values[name][g - 1] * 100 > maxima[name] * tolerance[name]]
+    over = [
+        name for name in maxima if g and values[name][g - 1] * 100 > maxima[name] * tolerance[name]
+    ]
     broken = over if g else [name for name in maxima if not chosen[name]]
-    return UshakovCut(chosen["memory"], chosen["cpu"], chosen["link"], g, relaxed[0] if relaxed else None, (*broken,))
+    return UshakovCut(
+        chosen["memory"],
+        chosen["cpu"],
+        chosen["link"],
+        g,
+        relaxed[0] if relaxed else None,
+        (*broken,),
+    )
 
 
 def _deepest(loads: Sequence[int], most: int) -> int:
@@ -106,8 +121,15 @@ def _relaxed(
 def prefixes(table: CostTable) -> tuple[Prefix, ...]:
     """The load of every prefix of a table's order, as U8 measures it; traffic is what its end sends."""
     swept = _sweep(table, "bytes")
-    memory, device, sent = swept.metric("memory"), swept.metric("device"), swept.terms[TERMS.index("up_bytes")]
-    return tuple(Prefix(int(memory[i]), int(device[i]), int(sent[i])) for i in range(1, len(table.groups) + 1))
+    memory, device, sent = (
+        swept.metric("memory"),
+        swept.metric("device"),
+        swept.terms[TERMS.index("up_bytes")],
+    )
+    return tuple(
+        Prefix(int(memory[i]), int(device[i]), int(sent[i]))
+        for i in range(1, len(table.groups) + 1)
+    )
 
 
 def ushakov(
@@ -160,10 +182,14 @@ def jointdnn(
 
 def _path(policy: str, table: CostTable, goal: Goal, blocks: BlockCost | None) -> PolicyChoice:
     if not is_chain(table.columns):
-        raise PlanError(f"policy {policy} plans chains; merge the groups of {table.name!r} between its legal cuts")
+        raise PlanError(
+            f"policy {policy} plans chains; merge the groups of {table.name!r} between its legal cuts"
+        )
     found = shortest_path(table.columns, goal, blocks=blocks)
     if found is None:
-        raise PlanError(f"policy {policy}: no path keeps the limits ({goal.limits_text()}); relax one of them")
+        raise PlanError(
+            f"policy {policy}: no path keeps the limits ({goal.limits_text()}); relax one of them"
+        )
     return _named(policy, table, goal, found.solution)
 
 
@@ -173,17 +199,25 @@ def _sweep(table: CostTable, objective: str) -> Sweep:
     weights = metric_terms(dict.fromkeys(Goal(objective, {}).metrics, 1))
     nothing = np.zeros(len(table.groups), dtype=np.bool_)
     return sweep(
-        columns, nothing, np.arange(len(table.groups)), columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+        columns,
+        nothing,
+        np.arange(len(table.groups)),
+        columns.up.fold(weights)[1],
+        columns.down.fold(weights)[1],
     )
 
 
 def _choice(policy: str, table: CostTable, goal: Goal, on_device: Mask) -> PolicyChoice:
     columns = table.columns
     weights = metric_terms(dict.fromkeys(goal.metrics, 1))
-    solution = evaluate(columns, on_device, columns.up.fold(weights)[1], columns.down.fold(weights)[1])
+    solution = evaluate(
+        columns, on_device, columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+    )
     return _named(policy, table, goal, solution)
 
 
 def _named(policy: str, table: CostTable, goal: Goal, solution: Solution) -> PolicyChoice:
-    places = tuple(Placement.DEVICE if here else Placement.SERVER for here in solution.on_device.tolist())
+    places = tuple(
+        Placement.DEVICE if here else Placement.SERVER for here in solution.on_device.tolist()
+    )
     return PolicyChoice(policy, places, goal.value(solution), describe(table, solution))

@@ -33,7 +33,9 @@ def probe(columns: Columns, limits: Mapping[str, int], *, monotone: bool) -> Col
     """The same table with the choices removed that no placement within the limits can make."""
     if not limits:
         return columns
-    closures = _Closures(columns) if monotone and columns.pinned_device.size <= _LARGEST_CLOSURE else None
+    closures = (
+        _Closures(columns) if monotone and columns.pinned_device.size <= _LARGEST_CLOSURE else None
+    )
     away, stay = columns.pinned_server.copy(), columns.pinned_device.copy()
     up, down = _all_kept(columns.up), _all_kept(columns.down)
     for name, limit in limits.items():
@@ -54,12 +56,18 @@ def probe(columns: Columns, limits: Mapping[str, int], *, monotone: bool) -> Col
 
 
 def _least(columns: Columns, rows: list[int], closures: "_Closures | None") -> _Least:
-    working = columns.device[_WORKING] if _WORKING in rows else np.zeros_like(columns.device[_WORKING])
+    working = (
+        columns.device[_WORKING] if _WORKING in rows else np.zeros_like(columns.device[_WORKING])
+    )
     device, server = columns.device[rows].sum(axis=0) - working, columns.server[rows].sum(axis=0)
     least = np.minimum(device, server)
     if closures is None:
         return _Least(int(least.sum()), device - least + working, server - least)
-    return _Least(int(least.sum()), closures.ancestors(device - least) + working, closures.descendants(server - least))
+    return _Least(
+        int(least.sum()),
+        closures.ancestors(device - least) + working,
+        closures.descendants(server - least),
+    )
 
 
 def _along(columns: Columns, least: _Least, monotone: bool) -> Ints:
@@ -68,7 +76,9 @@ def _along(columns: Columns, least: _Least, monotone: bool) -> Ints:
     there = np.zeros_like(here)
     filled = np.flatnonzero(np.diff(columns.consumer_ptr) > 0)
     if monotone and filled.size:
-        there[filled] = np.minimum.reduceat(least.server[columns.consumer], columns.consumer_ptr[:-1][filled])
+        there[filled] = np.minimum.reduceat(
+            least.server[columns.consumer], columns.consumer_ptr[:-1][filled]
+        )
     return np.repeat(here + there, np.diff(columns.up.ptr))
 
 

@@ -35,16 +35,27 @@ def rank_cuts(table: CostTable, goal: Goal) -> tuple[Ranked, ...]:
     objective, or, where that breaks a limit, the limited metric. Linear but for the sorting.
     """
     crossing = _Crossing(table)
-    ways = [_Way(table, crossing, names) for names in (goal.metrics, *((name,) for name in goal.limits))]
-    values = np.array([np.max([way.swept.metric(name) for name in goal.metrics], axis=0) for way in ways])
+    ways = [
+        _Way(table, crossing, names) for names in (goal.metrics, *((name,) for name in goal.limits))
+    ]
+    values = np.array(
+        [np.max([way.swept.metric(name) for name in goal.metrics], axis=0) for way in ways]
+    )
     allowed = np.array([way.meets(goal.limits) for way in ways])
     best = np.lexsort((values, ~allowed), axis=0)[0]
     steps = np.flatnonzero(_permitted(table.columns) & ~stuck_steps(ways[0].swept))
     found = [
-        Ranked(count, int(values[best[count], count]), bool(allowed[best[count], count]), ways[best[count]])
+        Ranked(
+            count,
+            int(values[best[count], count]),
+            bool(allowed[best[count], count]),
+            ways[best[count]],
+        )
         for count in steps.tolist()
     ]
-    return tuple(sorted(found, key=lambda ranked: (not ranked.allowed, ranked.value, ranked.groups)))
+    return tuple(
+        sorted(found, key=lambda ranked: (not ranked.allowed, ranked.value, ranked.groups))
+    )
 
 
 def best_cut(tables: Sequence[CostTable], ranked: Sequence[Ranked], goal: Goal) -> Ranked:
@@ -103,12 +114,18 @@ class _Crossing:
 
     @cached_property
     def up(self) -> list[list[int]]:
-        read = ((index, tensor) for index, tensor in enumerate(self._table.tensors) if tensor.consumers)
-        return self._at((index, _made(tensor.producer), max(tensor.consumers) + 1) for index, tensor in read)
+        read = (
+            (index, tensor) for index, tensor in enumerate(self._table.tensors) if tensor.consumers
+        )
+        return self._at(
+            (index, _made(tensor.producer), max(tensor.consumers) + 1) for index, tensor in read
+        )
 
     @cached_property
     def down(self) -> list[list[int]]:
-        outputs = ((index, tensor) for index, tensor in enumerate(self._table.tensors) if tensor.output)
+        outputs = (
+            (index, tensor) for index, tensor in enumerate(self._table.tensors) if tensor.output
+        )
         return self._at((index, 0, _made(tensor.producer)) for index, tensor in outputs)
 
     def _at(self, spans: Iterable[tuple[int, int, int]]) -> list[list[int]]:
@@ -133,12 +150,18 @@ class _Way:
         self._table, self._crossing = table, crossing
         self._up, self._down = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
         every = np.arange(len(table.groups))
-        self.swept: Sweep = sweep(columns, np.zeros(every.size, dtype=np.bool_), every, self._up, self._down)
+        self.swept: Sweep = sweep(
+            columns, np.zeros(every.size, dtype=np.bool_), every, self._up, self._down
+        )
 
     def meets(self, limits: Mapping[str, int]) -> Mask:
         """For every cut, whether the limits hold."""
         held = [self.swept.metric(name) <= limit for name, limit in limits.items()]
-        return np.logical_and.reduce(held) if held else np.ones(self.swept.terms.shape[1], dtype=np.bool_)
+        return (
+            np.logical_and.reduce(held)
+            if held
+            else np.ones(self.swept.terms.shape[1], dtype=np.bool_)
+        )
 
     def costs(self, groups: int) -> Costs:
         """Terms, metrics and crossing tensors of one cut."""

@@ -25,19 +25,32 @@ _TRIES = 8  # with a little less room each, since needs are rounded to shelves
 _MOVES = 2_000  # that a knapsack chooses from
 
 
-def improve(columns: Columns, goal: Goal, best: Solution, rivals: Sequence[Solution], *, monotone: bool) -> Solution:
+def improve(
+    columns: Columns, goal: Goal, best: Solution, rivals: Sequence[Solution], *, monotone: bool
+) -> Solution:
     """The best of what lies between an allowed solution and its rivals, or the solution itself."""
     for rival in rivals:
         here, there = best.on_device, rival.on_device
-        walks = ((here & there, here & ~there), (here & there, there & ~here), (here, there & ~here))
+        walks = (
+            (here & there, here & ~there),
+            (here & there, there & ~here),
+            (here, there & ~here),
+        )
         for base, wanted in (*walks, (there, here & ~there)):
             if wanted.any():
-                best = _best(columns, goal, best, rival, _steps(columns, goal, base, wanted, rival, monotone))
+                best = _best(
+                    columns, goal, best, rival, _steps(columns, goal, base, wanted, rival, monotone)
+                )
     return best
 
 
 def exchange(
-    columns: Columns, goal: Goal, best: Solution, rivals: Sequence[Solution], bound: int, prices: Sequence[float]
+    columns: Columns,
+    goal: Goal,
+    best: Solution,
+    rivals: Sequence[Solution],
+    bound: int,
+    prices: Sequence[float],
 ) -> Solution:
     """The best selection of moves towards several rivals at once, for one metric; or the solution itself.
 
@@ -73,7 +86,9 @@ def exchange(
     return _best(columns, goal, best, best, placements())
 
 
-def _best(columns: Columns, goal: Goal, best: Solution, ways: Solution, placements: Iterator[Mask]) -> Solution:
+def _best(
+    columns: Columns, goal: Goal, best: Solution, ways: Solution, placements: Iterator[Mask]
+) -> Solution:
     for on_device in placements:
         up, down = crossing(columns, on_device)
         if (ways.up_choice[up] < 0).any() or (ways.down_choice[down] < 0).any():
@@ -92,7 +107,10 @@ def shifted(columns: Columns, solution: Solution, layers: int) -> list[Solution]
     maker = np.repeat(columns.producer, np.diff(columns.consumer_ptr))
     maker, reader = maker[maker >= 0], columns.consumer[maker >= 0]
     found: list[Solution] = []
-    sides = ((maker, reader, True, columns.pinned_server), (reader, maker, False, columns.pinned_device))
+    sides = (
+        (maker, reader, True, columns.pinned_server),
+        (reader, maker, False, columns.pinned_device),
+    )
     for before, after, further, pinned in sides:
         on_device = solution.on_device
         for _ in range(layers):
@@ -103,7 +121,9 @@ def shifted(columns: Columns, solution: Solution, layers: int) -> list[Solution]
     return found
 
 
-def _steps(columns: Columns, goal: Goal, base: Mask, wanted: Mask, ways: Solution, monotone: bool) -> Iterator[Mask]:
+def _steps(
+    columns: Columns, goal: Goal, base: Mask, wanted: Mask, ways: Solution, monotone: bool
+) -> Iterator[Mask]:
     """Placements between `base` and `base` with all wanted groups on the device.
 
     Steps are prefixes in topological order inside a part: monotone if both ends of the walk are.
@@ -125,7 +145,9 @@ def _best_step(goal: Goal, swept: Sweep) -> Iterator[Mask]:
     for name, limit in goal.limits.items():
         allowed &= swept.metric(name) <= limit
     if allowed.any():
-        yield swept.placement(int(np.argmin(np.where(allowed, _value(goal, swept), np.iinfo(np.int64).max))))
+        yield swept.placement(
+            int(np.argmin(np.where(allowed, _value(goal, swept), np.iinfo(np.int64).max)))
+        )
 
 
 def _best_pair(goal: Goal, front: Sweep, back: Sweep) -> Iterator[Mask]:
@@ -136,11 +158,15 @@ def _best_pair(goal: Goal, front: Sweep, back: Sweep) -> Iterator[Mask]:
     room = limit - int(ahead[0])
     value, other = (_value(goal, swept) for swept in (front, back))
     used, spent = (metric[:half] - metric[0] for metric in (ahead, behind))
-    gained = np.where(stuck_steps(back)[:half], np.iinfo(np.int64).max // 2, other[:half] - other[0])
+    gained = np.where(
+        stuck_steps(back)[:half], np.iinfo(np.int64).max // 2, other[:half] - other[0]
+    )
     order = np.argsort(spent, kind="stable")
     lowest = np.minimum.accumulate(gained[order])
     fitting = np.searchsorted(spent[order], room - used, side="right") - 1
-    total = np.where(fitting >= 0, value[:half] + lowest[np.maximum(fitting, 0)], np.iinfo(np.int64).max)
+    total = np.where(
+        fitting >= 0, value[:half] + lowest[np.maximum(fitting, 0)], np.iinfo(np.int64).max
+    )
     total[stuck_steps(front)[:half]] = np.iinfo(np.int64).max
     first = int(np.argmin(total))
     if fitting[first] < 0:
@@ -196,7 +222,10 @@ def _knapsack(costs: Floats, needs: Floats, clusters: Ints, room: float) -> Iter
     for cluster in range(found.size):
         after = np.full(shelves + 1, np.inf)
         members = np.flatnonzero(inverse == cluster).tolist()
-        for move, cost, need in ((-1, 0.0, 0.0), *((move, costs[move], needs[move]) for move in members)):
+        for move, cost, need in (
+            (-1, 0.0, 0.0),
+            *((move, costs[move], needs[move]) for move in members),
+        ):
             width = round((need - floor[cluster]) * scale)
             if width <= shelves:
                 candidate = least[: shelves + 1 - width] + cost
@@ -204,12 +233,16 @@ def _knapsack(costs: Floats, needs: Floats, clusters: Ints, room: float) -> Iter
                 after[width:][better] = candidate[better]
                 choice[cluster, width:][better] = move
         least = after
-    for left in np.unique(np.linspace(shelves, max(0, 2 * _SHELVES - shelves), _TRIES).astype(int))[::-1].tolist():
+    for left in np.unique(np.linspace(shelves, max(0, 2 * _SHELVES - shelves), _TRIES).astype(int))[
+        ::-1
+    ].tolist():
         if np.isfinite(least[left]):
             yield _selected(choice, needs, floor, scale, left)
 
 
-def _selected(choice: NDArray[np.int32], needs: Floats, floor: Floats, scale: float, shelf: int) -> Ints:
+def _selected(
+    choice: NDArray[np.int32], needs: Floats, floor: Floats, scale: float, shelf: int
+) -> Ints:
     """The moves that led to a shelf, cluster by cluster."""
     selection: list[int] = []
     for cluster in range(len(choice) - 1, -1, -1):
@@ -228,7 +261,8 @@ def _parts(columns: Columns, wanted: Mask) -> list[Ints]:
     inside = (touches >= 0) & wanted[touches]
     count = groups + columns.producer.size
     graph = coo_array(
-        (np.ones(int(inside.sum()), np.int8), (touches[inside], groups + touched[inside])), shape=(count, count)
+        (np.ones(int(inside.sum()), np.int8), (touches[inside], groups + touched[inside])),
+        shape=(count, count),
     )
     labels = connected_components(graph, directed=False)[1][:groups]
     members = np.flatnonzero(wanted)

@@ -8,11 +8,11 @@ import numpy as np
 from irsplit.planner.cost import (
     METRICS,
     TERMS,
-    TransferOption,
     CostTable,
+    CostTensor,
     Ints,
     Placement,
-    CostTensor,
+    TransferOption,
     metric_terms,
     upload_terms,
 )
@@ -80,7 +80,9 @@ class Plan:
 def describe(table: CostTable, solution: Solution) -> Costs:
     """Terms, metrics and crossing tensors of a solution."""
     columns = table.columns
-    up, down = (np.flatnonzero(crossed).tolist() for crossed in crossing(columns, solution.on_device))
+    up, down = (
+        np.flatnonzero(crossed).tolist() for crossed in crossing(columns, solution.on_device)
+    )
     return Costs(
         pattern=pattern(columns, solution.on_device),
         round_trips=solution.round_trips,
@@ -96,10 +98,15 @@ def figures(terms: Ints) -> dict[str, dict[str, int]]:
     return {"terms": named, "metrics": metrics}
 
 
-def switches(table: CostTable, up: tuple[Sequence[int], Ints], down: tuple[Sequence[int], Ints]) -> tuple[Switch, ...]:
+def switches(
+    table: CostTable, up: tuple[Sequence[int], Ints], down: tuple[Sequence[int], Ints]
+) -> tuple[Switch, ...]:
     """Tensors that are sent up and down, by index, each beside the way chosen for every tensor."""
     found: list[Switch] = []
-    for (crossed, choice), ways, to in ((up, table.columns.up, Placement.SERVER), (down, table.columns.down, Placement.DEVICE)):
+    for (crossed, choice), ways, to in (
+        (up, table.columns.up, Placement.SERVER),
+        (down, table.columns.down, Placement.DEVICE),
+    ):
         for index in crossed:
             tensor = table.tensors[index]
             options = tensor.up if to is Placement.SERVER else tensor.down
@@ -126,11 +133,18 @@ def _raw(tensor: CostTensor) -> tuple[TransferOption, ...]:
 
 
 def _packed(tensor: CostTensor) -> tuple[TransferOption, ...]:
-    return tuple(coded for coded in (*tensor.up, *tensor.preview) if coded.codec != "raw") or tensor.up
+    return (
+        tuple(coded for coded in (*tensor.up, *tensor.preview) if coded.codec != "raw") or tensor.up
+    )
 
 
 def _baseline(
-    name: str, table: CostTable, goal: Goal, ways: Callable[[CostTensor], tuple[TransferOption, ...]], *, on_device: bool
+    name: str,
+    table: CostTable,
+    goal: Goal,
+    ways: Callable[[CostTensor], tuple[TransferOption, ...]],
+    *,
+    on_device: bool,
 ) -> Baseline | None:
     """Everything at one place; graph inputs are sent in the best of their `ways`, which need not be in the table."""
     columns = table.columns
@@ -148,8 +162,12 @@ def _baseline(
         options = ways(tensor)
         priced = upload_terms(table, options)
         best = int(np.argmin(weights @ priced))
-        solution = replace(solution, terms=solution.terms + priced[:, best] - columns.up.terms[:, up_choice[index]])
-        sent.append(Switch(tensor.name, Placement.SERVER, options[best].codec, options[best].size_bytes))
+        solution = replace(
+            solution, terms=solution.terms + priced[:, best] - columns.up.terms[:, up_choice[index]]
+        )
+        sent.append(
+            Switch(tensor.name, Placement.SERVER, options[best].codec, options[best].size_bytes)
+        )
     if sent:
         back = tuple(switch for switch in costs.switches if switch.to is Placement.DEVICE)
         costs = replace(costs, **figures(solution.terms), switches=(*sent, *back))

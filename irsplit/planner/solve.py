@@ -15,7 +15,9 @@ from irsplit.planner.placement import Solution
 from irsplit.planner.probe import probe
 from irsplit.planner.result import Plan, baselines, describe
 
-_LARGE = 2_000  # groups; above it branch and bound is kept short and a gap of `_CLOSE` is good enough
+_LARGE = (
+    2_000  # groups; above it branch and bound is kept short and a gap of `_CLOSE` is good enough
+)
 _CLOSE = 9e-4
 _REGIONS = 200
 _REGIONS_LARGE = 6
@@ -46,7 +48,9 @@ def plan(
         path = chain.shortest_path(columns, goal, monotone=monotone)
         if path is None:
             raise _why_not(columns, goal, build(columns, monotone=monotone))
-        return _report(table, goal, monotone, path.solution, goal.value(path.solution), "shortest path")
+        return _report(
+            table, goal, monotone, path.solution, goal.value(path.solution), "shortest path"
+        )
     network = build(columns, monotone=monotone)
     try:
         probed, best, bound = _search(columns, network, goal, monotone)
@@ -63,12 +67,16 @@ def plan(
             f"no placement within {goal.limits_text()} was found; relax a limit, or ask for the exact plan"
         )
     in_table = replace(
-        best, up_choice=probed.up.in_table(best.up_choice), down_choice=probed.down.in_table(best.down_choice)
+        best,
+        up_choice=probed.up.in_table(best.up_choice),
+        down_choice=probed.down.in_table(best.down_choice),
     )
     return _report(table, goal, monotone, in_table, min(bound, goal.value(best)), solver)
 
 
-def _search(columns: Columns, network: Network, goal: Goal, monotone: bool) -> tuple[Columns, Solution | None, int]:
+def _search(
+    columns: Columns, network: Network, goal: Goal, monotone: bool
+) -> tuple[Columns, Solution | None, int]:
     """The probed table, the best solution in it and the bound.
 
     Plans of several round trips, whose number a cut cannot see, are also compared with monotone ones.
@@ -91,17 +99,23 @@ def _search(columns: Columns, network: Network, goal: Goal, monotone: bool) -> t
 def _why_not(columns: Columns, goal: Goal, network: Network) -> PlanError:
     """What stands in the way when nothing is allowed: the pins, one limit, or the limits together."""
     if network.solve(columns, metric_terms({})).value is None:
-        return PlanError("no placement obeys the pins: a pinned group would need a tensor that cannot cross")
+        return PlanError(
+            "no placement obeys the pins: a pinned group would need a tensor that cannot cross"
+        )
     for name, limit in goal.limits.items():
         least = network.solve(columns, metric_terms({name: 1})).value
         if least is not None and least > limit:
             return PlanError(
                 f"limit {name}={human(name, limit)} cannot be met: every placement needs at least {human(name, least)}"
             )
-    return PlanError(f"no placement meets all limits together ({goal.limits_text()}); relax one of them")
+    return PlanError(
+        f"no placement meets all limits together ({goal.limits_text()}); relax one of them"
+    )
 
 
-def _report(table: CostTable, goal: Goal, monotone: bool, best: Solution, bound: int, solver: str) -> Plan:
+def _report(
+    table: CostTable, goal: Goal, monotone: bool, best: Solution, bound: int, solver: str
+) -> Plan:
     value = goal.value(best)
     return Plan(
         table=table.name,
@@ -109,7 +123,9 @@ def _report(table: CostTable, goal: Goal, monotone: bool, best: Solution, bound:
         unit=goal.unit,
         limits=dict(goal.limits),
         monotone=monotone,
-        places=tuple(Placement.DEVICE if here else Placement.SERVER for here in best.on_device.tolist()),
+        places=tuple(
+            Placement.DEVICE if here else Placement.SERVER for here in best.on_device.tolist()
+        ),
         value=value,
         bound=bound,
         gap=(value - bound) / value if value else 0.0,

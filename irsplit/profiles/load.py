@@ -61,9 +61,14 @@ _DEVICE_FIELDS = {
     "idle_power": _Field("power"),
     "memory": _Field("size"),
 }
-_CODEC_FIELDS = {name: _Field("bytes rate", required=True, least=None) for name in ("encode", "decode")}
+_CODEC_FIELDS = {
+    name: _Field("bytes rate", required=True, least=None) for name in ("encode", "decode")
+}
 _ESTIMATE_FIELDS = {
-    **{name: _Field("ratio", required=True, least=None) for name in ("eight_bits", "f32", "f16", "bf16")},
+    **{
+        name: _Field("ratio", required=True, least=None)
+        for name in ("eight_bits", "f32", "f16", "bf16")
+    },
     **_CODEC_FIELDS,
 }
 _LINK_OVERRIDES = {
@@ -117,7 +122,9 @@ def codec_estimates() -> dict[str, CodecEstimate]:
 def level_speeds() -> dict[str, CodecSpeed]:
     """Of levels of these codecs that are faster or slower than their codec, as in `zstandard-19`."""
     path = _find("codecs", "codecs")
-    return {name: _codec(path, f"levels.{name}", entry) for name, entry in _read(path)["levels"].items()}
+    return {
+        name: _codec(path, f"levels.{name}", entry) for name, entry in _read(path)["levels"].items()
+    }
 
 
 @cache
@@ -135,12 +142,18 @@ def _find(name: str, kind: str) -> Path:
     if name == THIS_MACHINE:
         path = Path(f"{name}.toml")
         if not path.exists():
-            raise PlanError(f"{path} is not here; measure it: irsplit profile MODEL -o MODEL.json --fit {path}")
+            raise PlanError(
+                f"{path} is not here; measure it: irsplit profile MODEL -o MODEL.json --fit {path}"
+            )
     if path.parent == FOLDER and not path.exists():
-        raise PlanError(f"unknown {kind} {name!r}; known: {', '.join(names(kind))}, or give a .toml file")
+        raise PlanError(
+            f"unknown {kind} {name!r}; known: {', '.join(names(kind))}, or give a .toml file"
+        )
     found = _read(path).get("kind")
     if found != kind:
-        raise PlanError(f"{path.name}: kind is {found!r}; a profile of kind {kind!r} is wanted here")
+        raise PlanError(
+            f"{path.name}: kind is {found!r}; a profile of kind {kind!r} is wanted here"
+        )
     return path
 
 
@@ -200,16 +213,25 @@ def _values(path: Path, fields: Mapping[str, _Field]) -> dict[str, Fraction]:
     return _fields(path, "values", _read(path).get("values", {}), fields)
 
 
-def _fields(path: Path, table: str, entries: object, fields: Mapping[str, _Field]) -> dict[str, Fraction]:
+def _fields(
+    path: Path, table: str, entries: object, fields: Mapping[str, _Field]
+) -> dict[str, Fraction]:
     if not isinstance(entries, dict):
         raise PlanError(f"{path.name}: {table} must be a table of values")
     for name in entries:
         if name not in fields:
-            raise PlanError(f"{path.name}: {table}.{name} is not a field of this profile; fields: {', '.join(fields)}")
+            raise PlanError(
+                f"{path.name}: {table}.{name} is not a field of this profile; fields: {', '.join(fields)}"
+            )
     for name, field in fields.items():
         if field.required and name not in entries:
-            raise PlanError(f"{path.name}: {table}.{name} is missing; add it with value, unit and source")
-    return {name: _value(path, f"{table}.{name}", entry, fields[name]) for name, entry in entries.items()}
+            raise PlanError(
+                f"{path.name}: {table}.{name} is missing; add it with value, unit and source"
+            )
+    return {
+        name: _value(path, f"{table}.{name}", entry, fields[name])
+        for name, entry in entries.items()
+    }
 
 
 def _value(path: Path, where: str, entry: object, field: _Field) -> Fraction:
@@ -217,8 +239,14 @@ def _value(path: Path, where: str, entry: object, field: _Field) -> Fraction:
         raise PlanError(f"{path.name}: {where} must be {{ value = ..., unit = ..., source = ... }}")
     value, unit, source = entry["value"], entry["unit"], entry["source"]
     if source not in _read(path).get("sources", {}):
-        raise PlanError(f"{path.name}: {where} cites source {source!r}; describe it under [sources.{source}]")
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not Decimal(value).is_finite():
+        raise PlanError(
+            f"{path.name}: {where} cites source {source!r}; describe it under [sources.{source}]"
+        )
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | Decimal)
+        or not Decimal(value).is_finite()
+    ):
         raise PlanError(f"{path.name}: {where} is {value!r}; give a finite number")
     try:
         number = convert(value, str(unit), field.dimension)
@@ -247,5 +275,7 @@ def _changed(found: Link, change: str, text: str) -> Link:
     except ValueError as error:
         raise PlanError(f"link {text!r}: {key}: {error}") from error
     if number < (1 if dimension == "rate" else 0) or (dimension == "part" and number > 999_999):
-        raise PlanError(f"link {text!r}: {change!r} is out of range; rates must be positive, the rest not negative")
+        raise PlanError(
+            f"link {text!r}: {change!r} is out of range; rates must be positive, the rest not negative"
+        )
     return replace(found, **{attribute: number})

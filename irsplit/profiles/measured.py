@@ -59,8 +59,12 @@ class Measured(ABC):
     engine: str
     threads: int
     runs: int
-    tensors: dict[str, tuple[MeasuredTransfer, ...]] = field(default_factory=dict[str, tuple[MeasuredTransfer, ...]])
-    previews: dict[str, tuple[MeasuredTransfer, ...]] = field(default_factory=dict[str, tuple[MeasuredTransfer, ...]])
+    tensors: dict[str, tuple[MeasuredTransfer, ...]] = field(
+        default_factory=dict[str, tuple[MeasuredTransfer, ...]]
+    )
+    previews: dict[str, tuple[MeasuredTransfer, ...]] = field(
+        default_factory=dict[str, tuple[MeasuredTransfer, ...]]
+    )
     """Graph inputs as pictures, which may change them: only the baseline with a compressed input uses these."""
     message: Message = NO_MESSAGE
 
@@ -77,7 +81,11 @@ class Measured(ABC):
             return replace(one, wall_ns=wall, cpu_ns=cpu, spread_ns=spread)
 
         def coding(one: MeasuredTransfer) -> MeasuredTransfer:
-            return replace(one, encode_ns=round(one.encode_ns * factor), decode_ns=round(one.decode_ns * factor))
+            return replace(
+                one,
+                encode_ns=round(one.encode_ns * factor),
+                decode_ns=round(one.decode_ns * factor),
+            )
 
         return replace(
             self.with_loads(load),
@@ -99,7 +107,9 @@ class Measured(ABC):
             for way in ways:
                 if raw and way.bits == bits:
                     found = (raw, way.encode_ns, way.decode_ns)
-                    totals[way.codec] = [before + now for before, now in zip(totals[way.codec], found, strict=True)]
+                    totals[way.codec] = [
+                        before + now for before, now in zip(totals[way.codec], found, strict=True)
+                    ]
         return {
             codec: CodecSpeed(*(max(1, size * 10**9 // max(1, time)) for time in times))
             for codec, (size, *times) in totals.items()
@@ -143,7 +153,9 @@ class BundleProfile(Measured):
     segments: tuple[Load | None, ...]
 
     def with_loads(self, change: Callable[[Load], Load]) -> Self:
-        return replace(self, segments=tuple(load if load is None else change(load) for load in self.segments))
+        return replace(
+            self, segments=tuple(load if load is None else change(load) for load in self.segments)
+        )
 
 
 def to_json(profile: Measured) -> str:
@@ -168,14 +180,20 @@ def load_profile(text: str) -> ModelProfile | BundleProfile:
         read = _READERS.get(data.pop("format", None))
         if read is None:
             known = " or ".join(_READERS)
-            raise PlanError(f"{path}: this is not {known}; make one with 'irsplit profile MODEL -o {path}'")
+            raise PlanError(
+                f"{path}: this is not {known}; make one with 'irsplit profile MODEL -o {path}'"
+            )
         profile = read(data)
     except OSError as error:
         raise PlanError(f"{path}: cannot read this profile: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanError(f"{path}: damaged profile ({error}); make it again with 'irsplit profile'") from error
+        raise PlanError(
+            f"{path}: damaged profile ({error}); make it again with 'irsplit profile'"
+        ) from error
     for change in changes:
-        profile = profile.by_cpu() if change == "clock=cpu" else profile.slower(_slowdown(change, text))
+        profile = (
+            profile.by_cpu() if change == "clock=cpu" else profile.slower(_slowdown(change, text))
+        )
     return profile
 
 
@@ -193,7 +211,10 @@ def _slowdown(change: str, text: str) -> Decimal:
 
 
 def _model_profile(data: dict[str, Any]) -> ModelProfile:
-    loads = {key: tuple(Load(**load) for load in data.pop(key)) for key in ("stretches", "prefixes", "suffixes")}
+    loads = {
+        key: tuple(Load(**load) for load in data.pop(key))
+        for key in ("stretches", "prefixes", "suffixes")
+    }
     whole, cuts = Load(**data.pop("whole")), tuple(data.pop("cuts"))
     profile = ModelProfile(whole=whole, cuts=cuts, **loads, **_common(data))
     own = sum(id.isdecimal() for id in cuts)
@@ -222,7 +243,10 @@ _READERS = {FORMAT: _model_profile, BUNDLE_FORMAT: _bundle_profile}
 def _common(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of every profile, and those left in `data`."""
     tensors, previews = (
-        {name: tuple(MeasuredTransfer(**coding) for coding in found) for name, found in data.pop(key).items()}
+        {
+            name: tuple(MeasuredTransfer(**coding) for coding in found)
+            for name, found in data.pop(key).items()
+        }
         for key in ("tensors", "previews")
     )
     message = Message(**data.pop("message", {}))

@@ -10,18 +10,41 @@ UNITS: dict[str, tuple[str, Fraction]] = {
         unit: ("rate", Fraction(f))
         for unit, f in (("bit/s", 1), ("kbit/s", 10**3), ("Mbit/s", 10**6), ("Gbit/s", 10**9))
     },
-    **{unit: ("time", Fraction(f)) for unit, f in (("ns", 1), ("us", 10**3), ("ms", 10**6), ("s", 10**9))},
+    **{
+        unit: ("time", Fraction(f))
+        for unit, f in (("ns", 1), ("us", 10**3), ("ms", 10**6), ("s", 10**9))
+    },
     **{unit: ("part", Fraction(f)) for unit, f in (("ppm", 1), ("%", 10**4))},
     **{unit: ("power", Fraction(f)) for unit, f in (("uW", 1), ("mW", 10**3), ("W", 10**6))},
-    **{unit: ("energy", Fraction(f)) for unit, f in (("nJ", 1), ("uJ", 10**3), ("mJ", 10**6), ("J", 10**9))},
-    **{unit: ("size", Fraction(f)) for unit, f in (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9))},
+    **{
+        unit: ("energy", Fraction(f))
+        for unit, f in (("nJ", 1), ("uJ", 10**3), ("mJ", 10**6), ("J", 10**9))
+    },
+    **{
+        unit: ("size", Fraction(f))
+        for unit, f in (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9))
+    },
     **{unit: ("size", Fraction(f)) for unit, f in (("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30))},
-    **{unit: ("bytes rate", Fraction(f)) for unit, f in (("B/s", 1), ("MB/s", 10**6), ("GB/s", 10**9))},
-    **{unit: ("work rate", Fraction(f)) for unit, f in (("MMAC/s", 10**6), ("GMAC/s", 10**9), ("TMAC/s", 10**12))},
+    **{
+        unit: ("bytes rate", Fraction(f))
+        for unit, f in (("B/s", 1), ("MB/s", 10**6), ("GB/s", 10**9))
+    },
+    **{
+        unit: ("work rate", Fraction(f))
+        for unit, f in (("MMAC/s", 10**6), ("GMAC/s", 10**9), ("TMAC/s", 10**12))
+    },
     "times": ("ratio", Fraction(1)),
     "mW/Mbit/s": ("power per rate", Fraction(1000)),  # base: uW per Mbit/s
 }
-BASES = {"rate": "bit/s", "time": "ns", "part": "ppm", "power": "uW", "energy": "nJ", "size": "B", "bytes rate": "B/s"}
+BASES = {
+    "rate": "bit/s",
+    "time": "ns",
+    "part": "ppm",
+    "power": "uW",
+    "energy": "nJ",
+    "size": "B",
+    "bytes rate": "B/s",
+}
 
 _QUANTITY = re.compile(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z%/]*)\s*")
 
@@ -29,7 +52,9 @@ _QUANTITY = re.compile(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z%/]*)\s
 def convert(value: Decimal | int, unit: str, dimension: str) -> Fraction:
     """A number in the base unit of its dimension. Raises ValueError, saying which units fit."""
     if unit not in UNITS or UNITS[unit][0] != dimension:
-        raise ValueError(f"unit {unit!r} is not a unit of {dimension}; write one of: {', '.join(of(dimension))}")
+        raise ValueError(
+            f"unit {unit!r} is not a unit of {dimension}; write one of: {', '.join(of(dimension))}"
+        )
     return Fraction(value) * UNITS[unit][1]
 
 
@@ -41,7 +66,9 @@ def parse(text: str, dimension: str) -> int:
     """`64MB`, `20 ms`, `5.85Mbit/s` as an integer in the base unit. Raises ValueError with a text for the user."""
     found = _QUANTITY.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is not a number with a unit; write for example 20{of(dimension)[0]}")
+        raise ValueError(
+            f"{text!r} is not a number with a unit; write for example 20{of(dimension)[0]}"
+        )
     try:
         return round(convert(Decimal(found[1]), found[2], dimension))
     except InvalidOperation as error:

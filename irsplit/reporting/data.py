@@ -19,7 +19,7 @@ from irsplit.passes.choose_cut import OBJECTIVES, ChooseCut
 from irsplit.passes.planning.devices import default_server
 from irsplit.passes.planning.ratios import Ratios
 from irsplit.passes.planning.stages import Macs, Stages, chains
-from irsplit.planner.cost import TransferOption, CostTable, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, TransferOption
 from irsplit.profiles.measured import is_measured
 
 FORMAT = "irsplit-report/3"
@@ -68,7 +68,9 @@ def report_data(
         "dialect": dialect.name,
         "objective": OBJECTIVES.get(conditions.objective, conditions.objective),
         "device": _machine(conditions.device),
-        "server": _machine(conditions.server) if conditions.server else _default_server(conditions.device),
+        "server": _machine(conditions.server)
+        if conditions.server
+        else _default_server(conditions.device),
         "codec": conditions.codec,
         "bits": conditions.bits,
         "open": "" if is_measured(conditions.device) else unsized_note(parts.plan.graph),
@@ -102,7 +104,9 @@ def _sizes(conditions: ChooseCut, parts: Stages, ratios: Ratios | None) -> Sizes
     """What every tensor that may cross takes in every width and codec; measured in the width of the ratios."""
     found: Sizes = {}
     for bits in WIDTHS:
-        for name, ways in replace(conditions, codec="auto", bits=bits).codings(parts, ratios).items():
+        for name, ways in (
+            replace(conditions, codec="auto", bits=bits).codings(parts, ratios).items()
+        ):
             for way in ways:
                 found.setdefault((bits, way.codec), {})[name] = way.size_bytes
     return found
@@ -153,7 +157,9 @@ def _groups(table: CostTable, parts: Stages, macs: Macs) -> list[dict[str, Any]]
         described.append(
             {
                 "nodes": len(nodes),
-                "operators": [[name, count] for name, count in operators.most_common(OPERATORS_LISTED)],
+                "operators": [
+                    [name, count] for name, count in operators.most_common(OPERATORS_LISTED)
+                ],
                 "kinds": len(operators),
                 "macs": sum(map(macs, nodes)),
                 "device_ns": group.device_ns,
@@ -177,12 +183,22 @@ class _Tensors:
         for node in parts.plan.nodes:
             values.update((value.name, value) for value in node.outputs if value is not None)
         for tensor in table.tensors:
-            self._add(tensor, values[tensor.name], inputs.get(tensor.name, ()) if tensor.producer is None else ())
+            self._add(
+                tensor,
+                values[tensor.name],
+                inputs.get(tensor.name, ()) if tensor.producer is None else (),
+            )
 
     def numbers(self, values: Sequence[Value]) -> list[int]:
         for value in values:
             if value.name not in self._numbers:
-                self._add(CostTensor(value.name, None, (), (TransferOption("raw", estimated_bytes([value])),), ()), value, ())
+                self._add(
+                    CostTensor(
+                        value.name, None, (), (TransferOption("raw", estimated_bytes([value])),), ()
+                    ),
+                    value,
+                    (),
+                )
         return [self._numbers[value.name] for value in values]
 
     def _add(self, tensor: CostTensor, value: Value, coded: Sequence[TransferOption]) -> None:
@@ -200,7 +216,9 @@ class _Tensors:
                 "producer": tensor.producer,
                 "output": tensor.output,
                 "ways": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in ways],
-                "preview": [[way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in pictures],
+                "preview": [
+                    [way.codec, way.size_bytes, way.encode_ns, way.decode_ns] for way in pictures
+                ],
             }
         )
 

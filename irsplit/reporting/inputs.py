@@ -17,5 +17,9 @@ def coded_inputs(call: Inputs) -> dict[str, tuple[TransferOption, ...]]:
         dtype = from_numpy(array)
         if dtype is not None and dtype.framable:
             codings = (*measure_codecs(name, dtype.name, [array], 1), *measure_picture(array))
-            found[name] = tuple(TransferOption(coding.codec, coding.size_bytes) for coding in codings if coding.codec != "raw")
+            found[name] = tuple(
+                TransferOption(coding.codec, coding.size_bytes)
+                for coding in codings
+                if coding.codec != "raw"
+            )
     return found

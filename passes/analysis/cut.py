@@ -59,7 +59,9 @@ class Cut:
     @property
     def after_name(self) -> str:
         """The name of the node before the cut; without one, that of its first result, or its operator."""
-        return self.after.name or next((v.name for v in self.after.outputs if v is not None), self.after.op)
+        return self.after.name or next(
+            (v.name for v in self.after.outputs if v is not None), self.after.op
+        )
 
     @property
     def boundary(self) -> tuple[Value, ...]:
@@ -68,7 +70,9 @@ class Cut:
 
     def size_bytes(self) -> int | None:
         """Raw bytes of the boundary; None when a dimension is open."""
-        sizes = [value.type.size_bytes() for value in self.boundary if isinstance(value.type, TensorType)]
+        sizes = [
+            value.type.size_bytes() for value in self.boundary if isinstance(value.type, TensorType)
+        ]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(self.boundary) else None
 

@@ -27,7 +27,15 @@ from irsplit.ir import Graph, Node, Value, operands, without_collector
 from irsplit.passes.analysis.cut import Cut, CutKind
 from irsplit.passes.analysis.live_values import LiveValues
 from irsplit.passes.analysis.orders import orders
-from irsplit.passes.analysis.reasons import Branches, SplitStates, crowded, framable, independent, repeated, unframable
+from irsplit.passes.analysis.reasons import (
+    Branches,
+    SplitStates,
+    crowded,
+    framable,
+    independent,
+    repeated,
+    unframable,
+)
 from irsplit.passes.analysis.recompute import Recompute, size_bytes
 from irsplit.passes.analysis.schedule import Schedule, schedule
 from irsplit.runtime.frame.limits import MAX_TENSORS
@@ -54,7 +62,12 @@ def find_cuts(
     cuts = _positions(plan, max_tensors, macs, recompute)
     if max_tensors == 1:
         return cuts
-    others = [cut for order in orders(plan) for cut in _positions(order, max_tensors, macs, recompute) if cut.legal]
+    others = [
+        cut
+        for order in orders(plan)
+        for cut in _positions(order, max_tensors, macs, recompute)
+        if cut.legal
+    ]
     return sorted([*cuts, *_better_ones(cuts, others)], key=lambda cut: cut.position)
 
 
@@ -74,7 +87,10 @@ def _better_ones(cuts: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
 
 
 def _positions(
-    plan: Schedule, max_tensors: int, macs: Callable[[Node], int] | None, recompute: Recompute | None
+    plan: Schedule,
+    max_tensors: int,
+    macs: Callable[[Node], int] | None,
+    recompute: Recompute | None,
 ) -> list[Cut]:
     weights = _near_weights(plan)
     shares = _macs_shares(plan, macs)
@@ -85,7 +101,13 @@ def _positions(
     for position, boundary in enumerate(boundaries, 1):
         kind: CutKind | None = None
         if boundary.explain is None:
-            kind = "frontier" if boundary.crossing > 1 else "open" if boundary.forwards or boundary.early else "strict"
+            kind = (
+                "frontier"
+                if boundary.crossing > 1
+                else "open"
+                if boundary.forwards or boundary.early
+                else "strict"
+            )
         cuts.append(
             Cut(
                 plan,
@@ -106,7 +128,9 @@ def _positions(
     return cuts
 
 
-def legal_cuts(graph: Graph | Schedule, max_tensors: int = 1, recompute: Recompute | None = None) -> list[Cut]:
+def legal_cuts(
+    graph: Graph | Schedule, max_tensors: int = 1, recompute: Recompute | None = None
+) -> list[Cut]:
     return [cut for cut in find_cuts(graph, max_tensors, recompute=recompute) if cut.legal]
 
 
@@ -119,9 +143,13 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
     matches = _named(cuts, name) or _named(cuts, wanted)
     if not matches:
         known = ", ".join(cut.id for cut in cuts if cut.legal) or "none"
-        near = get_close_matches(wanted, ["+".join(value.name for value in cut.tensors) for cut in cuts if cut.legal])
+        near = get_close_matches(
+            wanted, ["+".join(value.name for value in cut.tensors) for cut in cuts if cut.legal]
+        )
         hint = f"did you mean {short(near[0])}? " if near else ""
-        raise CutError(f"there is no cut '{short(name)}'; {hint}legal cuts by id: {known} (see 'irsplit cuts')")
+        raise CutError(
+            f"there is no cut '{short(name)}'; {hint}legal cuts by id: {known} (see 'irsplit cuts')"
+        )
     # A tensor can be the only one to cross at several positions: raw inputs may be read in between.
     cut = next((cut for cut in matches if cut.legal), matches[0])
     if not cut.legal:
@@ -131,9 +159,13 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
 
 def _named(cuts: Sequence[Cut], name: str) -> list[Cut]:
     matches = [cut for cut in cuts if cut.id == name]
-    matches = matches or [cut for cut in cuts if "+".join(value.name for value in cut.tensors) == name]
+    matches = matches or [
+        cut for cut in cuts if "+".join(value.name for value in cut.tensors) == name
+    ]
     # A tensor that never crosses alone: the position behind its node, for the reason.
-    return matches or [cut for cut in cuts if any(value and value.name == name for value in cut.after.outputs)]
+    return matches or [
+        cut for cut in cuts if any(value and value.name == name for value in cut.after.outputs)
+    ]
 
 
 class _Boundary(NamedTuple):
@@ -149,7 +181,9 @@ class _Boundary(NamedTuple):
     explain: Callable[[Cut], str] | None
 
 
-def _boundaries(plan: Schedule, max_tensors: int, recompute: Recompute | None) -> Iterator[_Boundary]:
+def _boundaries(
+    plan: Schedule, max_tensors: int, recompute: Recompute | None
+) -> Iterator[_Boundary]:
     """The boundary at every position."""
     sweep = _Sweep(plan, max_tensors, recompute)
     for _ in range(1, len(plan.nodes)):
@@ -179,7 +213,9 @@ class _Sweep:
         self._position = 0
         self._crossing = LiveValues(plan, recompute)
         self._outputs: set[Value | None] = set(plan.graph.outputs)
-        self._unread = dict.fromkeys(value for value in plan.inputs if value in self._crossing.last_read)
+        self._unread = dict.fromkeys(
+            value for value in plan.inputs if value in self._crossing.last_read
+        )
         self._forwards = tuple(self._unread)
         self._early = tuple(value for value in plan.inputs if value in self._outputs)
         self._states = SplitStates(plan)
@@ -196,7 +232,9 @@ class _Sweep:
         self._position += 1
         self._crossing.produce(node.outputs, self._position)
         if not self._outputs.isdisjoint(node.outputs):
-            self._early += tuple(value for value in node.outputs if value is not None and value in self._outputs)
+            self._early += tuple(
+                value for value in node.outputs if value is not None and value in self._outputs
+            )
         for value in self._plan.reads[index]:
             last = self._crossing.last_read.get(value) == index
             if last and not self._crossing.retire(value, self._position):
@@ -223,10 +261,16 @@ class _Sweep:
             return _Boundary(some, len(values), (), (), self._forwards, self._early, explain)
         sent, forwards = tuple(values), self._crossing.forwards(recomputed, self._forwards)
         explain = self._objection(sent, tuple(shapes), forwards, bool(shapes or recomputed))
-        return _Boundary(sent, len(sent), tuple(shapes), tuple(recomputed), forwards, self._early, explain)
+        return _Boundary(
+            sent, len(sent), tuple(shapes), tuple(recomputed), forwards, self._early, explain
+        )
 
     def _objection(
-        self, sent: tuple[Value, ...], shapes: tuple[Value, ...], forwards: tuple[Value, ...], recomputes: bool
+        self,
+        sent: tuple[Value, ...],
+        shapes: tuple[Value, ...],
+        forwards: tuple[Value, ...],
+        recomputes: bool,
     ) -> Callable[[Cut], str] | None:
         """What words the reason why the current position is not legal; None when it is."""
         if self._open_states:
@@ -238,7 +282,11 @@ class _Sweep:
         if len(sent) + len(shapes) + len(forwards) > MAX_TENSORS:
             return crowded
         position, *before = self._legal
-        if recomputes and before == [sent, len(self._early)] and set(self._legal_forwards).issubset(forwards):
+        if (
+            recomputes
+            and before == [sent, len(self._early)]
+            and set(self._legal_forwards).issubset(forwards)
+        ):
             return partial(repeated, position)
         self._legal, self._legal_forwards = (self._position, sent, len(self._early)), forwards
         return None

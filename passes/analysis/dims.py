@@ -80,11 +80,18 @@ def unsized(graph: Graph) -> list[str]:
 
     Estimates count them as 1, and mean little where there are any.
     """
-    dims = open_dims(value for value in fed(graph) if isinstance(value.type, TensorType) and not value.type.assumed)
+    dims = open_dims(
+        value
+        for value in fed(graph)
+        if isinstance(value.type, TensorType) and not value.type.assumed
+    )
     return [dim.name for dim in dims if dim.axis]
 
 
 def unsized_note(graph: Graph) -> str:
     """What there is to say of estimates where `unsized` names dimensions; else nothing."""
     left = ", ".join(unsized(graph))
-    return left and f"{left} are open and count as 1 in all estimates; say how large they are with --dim"
+    return (
+        left
+        and f"{left} are open and count as 1 in all estimates; say how large they are with --dim"
+    )

@@ -25,7 +25,10 @@ class DominatorTree:
         self._parent[vertex] = parent
         self._depth[vertex] = self._depth[parent] + 1
         jump = self._jump[parent]
-        even = self._depth[parent] - self._depth[jump] == self._depth[jump] - self._depth[self._jump[jump]]
+        even = (
+            self._depth[parent] - self._depth[jump]
+            == self._depth[jump] - self._depth[self._jump[jump]]
+        )
         self._jump[vertex] = self._jump[jump] if even else parent
 
     def meet(self, a: int, b: int) -> int | None:

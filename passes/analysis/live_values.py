@@ -59,7 +59,9 @@ class LiveValues:
         return self._drop(value)
 
     def _leave_shapes(self, value: Value | None, position: int) -> None:
-        self.shapes.update((shape, None) for index, shape in self._shape_reads.get(value, ()) if index >= position)
+        self.shapes.update(
+            (shape, None) for index, shape in self._shape_reads.get(value, ()) if index >= position
+        )
 
     def _drop(self, value: Value) -> bool:
         return any(group.pop(value, self) is None for group in self.groups)
@@ -71,7 +73,9 @@ class LiveValues:
             return self.shapes
         return self.recomputed if position <= self._until.from_inputs(value) else self.sent
 
-    def forwards(self, recomputed: Mapping[Value, None], unread: Sequence[Value]) -> tuple[Value, ...]:
+    def forwards(
+        self, recomputed: Mapping[Value, None], unread: Sequence[Value]
+    ) -> tuple[Value, ...]:
         """Graph inputs that must travel: those still to be read, and those that values are recomputed from."""
         if not recomputed:
             return tuple(unread)

@@ -13,7 +13,9 @@ from irsplit.engines.synthetic_inputs import first_taken
 from irsplit.ir import Model, TensorType, Value, fed
 
 
-def observed_shapes(dialect: Dialect, model: Model, sizes: Mapping[str, int]) -> dict[Value, tuple[int, ...]]:
+def observed_shapes(
+    dialect: Dialect, model: Model, sizes: Mapping[str, int]
+) -> dict[Value, tuple[int, ...]]:
     """Shapes of the tensors of the entry whose types leave some dimension open, inputs among them.
 
     `sizes` of open dimensions of inputs are by "<input>.<axis>"; the others are those that the engine takes. Raises
@@ -28,7 +30,9 @@ def observed_shapes(dialect: Dialect, model: Model, sizes: Mapping[str, int]) ->
         dialect.write(model, replace(entry, outputs=outputs), path)
         file = SegmentFile(path, model.dialect, tuple(value.name for value in inputs), ())
         infos = [tensor_info(value) for value in inputs]
-        calls, shapes = first_taken(lambda calls: isolated(run_shapes, file, calls[0]), infos, 1, dims=sizes)
+        calls, shapes = first_taken(
+            lambda calls: isolated(run_shapes, file, calls[0]), infos, 1, dims=sizes
+        )
     found = dict(zip(outputs, shapes, strict=True))
     found.update((value, calls[0][value.name].shape) for value in inputs)
     return {value: shape for value, shape in found.items() if shape is not None and _is_open(value)}

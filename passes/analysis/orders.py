@@ -21,7 +21,10 @@ def orders(plan: Schedule) -> list[Schedule]:
     """Orders beside that of `plan`; the name of each ends the ids of its cuts."""
     flow = _Flow(plan)
     size = flow.sizes
-    count = [bytes + (_TENSOR if produced else 0) for bytes, produced in zip(size, flow.produced, strict=True)]
+    count = [
+        bytes + (_TENSOR if produced else 0)
+        for bytes, produced in zip(size, flow.produced, strict=True)
+    ]
     named = {
         "f": _forwards(flow, size),
         "b": _backwards(flow, size),

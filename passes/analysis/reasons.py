@@ -23,7 +23,10 @@ def framable(value: Value) -> bool:
     """Whether a frame can carry the value: element type of fixed layout, known rank."""
     type = value.type
     return (
-        isinstance(type, TensorType) and type.dtype.framable and type.shape is not None and len(type.shape) <= MAX_RANK
+        isinstance(type, TensorType)
+        and type.dtype.framable
+        and type.shape is not None
+        and len(type.shape) <= MAX_RANK
     )
 
 
@@ -64,7 +67,9 @@ class SplitStates:
                 self.spans[state] = (self.spans.get(state, (index, index))[0], index)
 
     def split(self, cut: Cut) -> str:
-        state, (first, last) = next(item for item in self.spans.items() if item[1][0] < cut.position <= item[1][1])
+        state, (first, last) = next(
+            item for item in self.spans.items() if item[1][0] < cut.position <= item[1][1]
+        )
         near, far = called(self.plan.nodes[first]), called(self.plan.nodes[last])
         return f"state '{short(state)}' would be split: {near} and {far} share it and must stay together"
 
@@ -97,7 +102,9 @@ class Branches:
 
     def _origin(self, oldest: Value, newest: Value) -> str:
         """Where two branches come from that no node forked."""
-        source = next((value.producer for value in (oldest, newest) if not self.fed[self.vertex[value]]), None)
+        source = next(
+            (value.producer for value in (oldest, newest) if not self.fed[self.vertex[value]]), None
+        )
         return "forks at the graph inputs" if source is None else f"begins at {called(source)}"
 
     @cached_property
@@ -107,7 +114,9 @@ class Branches:
     @cached_property
     def vertex(self) -> dict[Value | None, int]:
         """For each runtime value, where it comes from."""
-        vertex: dict[Value | None, int] = {value: index for index, value in enumerate(self.plan.inputs)}
+        vertex: dict[Value | None, int] = {
+            value: index for index, value in enumerate(self.plan.inputs)
+        }
         for index, node in enumerate(self.plan.nodes, self.base):
             for value in node.outputs:
                 vertex[value] = index
@@ -144,12 +153,19 @@ class Branches:
         """Of the paths to the outputs: what leads to none (states that are written) hangs below the root."""
         tree = DominatorTree(self.count)
         outputs: set[Value | None] = set(self.plan.graph.outputs)
-        produced = [*((value,) for value in self.plan.inputs), *(node.outputs for node in self.plan.nodes)]
+        produced = [
+            *((value,) for value in self.plan.inputs),
+            *(node.outputs for node in self.plan.nodes),
+        ]
         reaching = [False] * self.count
         for vertex in range(self.count - 1, -1, -1):
             values = produced[vertex]
             ends = not outputs.isdisjoint(values)
-            below = [] if ends else [v for value in values for v in self.readers.get(value, ()) if reaching[v]]
+            below = (
+                []
+                if ends
+                else [v for value in values for v in self.readers.get(value, ()) if reaching[v]]
+            )
             reaching[vertex] = ends or bool(below)
             tree.attach(vertex, below)
         return tree

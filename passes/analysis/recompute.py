@@ -44,7 +44,9 @@ class Recompute:
 class Recomputable:
     """For every value of a schedule, the last position at which the far side can recompute it."""
 
-    def __init__(self, plan: Schedule, last_read: dict[Value | None, int], rules: Recompute | None) -> None:
+    def __init__(
+        self, plan: Schedule, last_read: dict[Value | None, int], rules: Recompute | None
+    ) -> None:
         self._reads: dict[Value, tuple[Value, ...]] = {}
         """What the nodes behind recomputable values read."""
         self._from_crossing: dict[Value, float] = {}
@@ -65,7 +67,9 @@ class Recomputable:
             depth[result] = chain
             self._reads[result] = read
             for until in (self._from_crossing, self._from_inputs):
-                until[result] = min(max(last_read.get(value, -1), until.get(value, -1)) for value in read)
+                until[result] = min(
+                    max(last_read.get(value, -1), until.get(value, -1)) for value in read
+                )
             if rules.is_tiny(result) and (rules.is_shape(node) or self._shapes.issuperset(read)):
                 self._shapes.add(result)
 
@@ -99,13 +103,19 @@ class Recomputable:
 def _is_clonable(node: Node, frees: Iterable[Value], rules: Recompute) -> bool:
     if node.random or node.states or node.graphs or node.callees or len(node.outputs) != 1:
         return False
-    return rules.is_cheap(node) and all(size_bytes(value) <= rules.constant_bytes for value in frees)
+    return rules.is_cheap(node) and all(
+        size_bytes(value) <= rules.constant_bytes for value in frees
+    )
 
 
 def _is_small(value: Value, rules: Recompute) -> bool:
     """Of inputs whose size varies, only masks, indices and the like: integers of few dimensions."""
     type = value.type
-    if not isinstance(type, TensorType) or type.shape is None or size_bytes(value) > rules.input_bytes:
+    if (
+        not isinstance(type, TensorType)
+        or type.shape is None
+        or size_bytes(value) > rules.input_bytes
+    ):
         return False
     return type.is_static or (not type.dtype.is_float and len(type.shape) <= 2)
 

@@ -52,13 +52,21 @@ def schedule(graph: Graph) -> Schedule:
         if read or node.random or node.states:
             nodes.append(node)
             reads.append(read)
-            frees.append(tuple([value for value in needed if value not in runtime]) if len(read) < len(needed) else ())
+            frees.append(
+                tuple([value for value in needed if value not in runtime])
+                if len(read) < len(needed)
+                else ()
+            )
             runtime.update(node.outputs)
     plan = Schedule(graph, tuple(nodes), tuple(reads), tuple(frees), inputs)
     live = _live(plan)
     if len(live) < len(nodes):
         plan = plan.reordered(live)
-    return plan.reordered(_relaxed(plan)) if any(node.random or node.states for node in plan.nodes) else plan
+    return (
+        plan.reordered(_relaxed(plan))
+        if any(node.random or node.states for node in plan.nodes)
+        else plan
+    )
 
 
 def predecessors(plan: Schedule) -> list[list[int]]:
@@ -101,7 +109,11 @@ def _relaxed(plan: Schedule) -> list[int]:
             for other in waited:
                 sinks[other].append(index)
     order: dict[int, None] = {}
-    first = [index for index in range(len(before)) if fed[index] and not waiting[index] and not reaching[index]]
+    first = [
+        index
+        for index in range(len(before))
+        if fed[index] and not waiting[index] and not reaching[index]
+    ]
     then = [index for index in range(len(before)) if fed[index] and reaching[index]]
     for start in (*first, *then, *range(len(before))):
         stack = [start]

@@ -37,7 +37,9 @@ def block_costs(
         if place == DEVICE:
             return _replaced(terms, device_ns=near(start, stop))
         served = far(start, stop) * table.server_load_percent // 100
-        return _replaced(terms, server_ns=served, idle_nj=int(energy_nj(table.idle_uw, np.array([served]))[0]))
+        return _replaced(
+            terms, server_ns=served, idle_nj=int(energy_nj(table.idle_uw, np.array([served]))[0])
+        )
 
     return cost
 
@@ -56,7 +58,9 @@ def _times(parts: Stages, side: Device | Measured, each: list[int]) -> _Times:
     count = len(each)
     known: dict[tuple[int, int], int] = {}
     if len(side.stretches) == count:
-        known.update(((index, index + 1), load.wall_ns) for index, load in enumerate(side.stretches))
+        known.update(
+            ((index, index + 1), load.wall_ns) for index, load in enumerate(side.stretches)
+        )
     for cut, load in enumerate(halves_of(parts, side, before=True), 1):
         known[0, cut] = load.wall_ns
     for cut, load in enumerate(halves_of(parts, side, before=False), 1):

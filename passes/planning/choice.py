@@ -11,7 +11,12 @@ from irsplit.passes.planning.stages import Stages
 from irsplit.planner import Baseline, Goal, Ranked, best_cut, human, rank_cuts
 from irsplit.planner.cost import CostTable, Placement
 from irsplit.planner.result import baselines
-from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY, SERVER_ONLY, cut_costs, worth_having
+from irsplit.runtime.serving.client.cut_selection import (
+    DEVICE_ONLY,
+    SERVER_ONLY,
+    cut_costs,
+    worth_having,
+)
 
 SEVERAL = 4
 """Cuts at most to choose from at run time: every segment more costs an engine call and what it could have fused."""
@@ -123,7 +128,9 @@ def options_of(priced: Sequence[PricedStages], goal: Goal) -> tuple[Option, ...]
         for row in rank_cuts(chain.table, goal):
             option = Option(chain, row)
             found.setdefault(option.label, option)
-    return tuple(sorted(found.values(), key=lambda option: (not option.row.allowed, option.row.value)))
+    return tuple(
+        sorted(found.values(), key=lambda option: (not option.row.allowed, option.row.value))
+    )
 
 
 def prefix(count: int, groups: int) -> tuple[Placement, ...]:
@@ -131,19 +138,29 @@ def prefix(count: int, groups: int) -> tuple[Placement, ...]:
     return (Placement.DEVICE,) * groups + (Placement.SERVER,) * (count - groups)
 
 
-def choice_of(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: Decision, warnings: Sequence[str]) -> CutChoice:
+def choice_of(
+    rule: str, goal: Goal, ranked: tuple[Option, ...], decision: Decision, warnings: Sequence[str]
+) -> CutChoice:
     """Cuts where the place changes; when it never does, the best allowed split, if there is one."""
     chain, places, value, bound = decision.chain, decision.places, decision.value, decision.bound
     notes = (*warnings, *decision.notes)
     changes = [index for index in range(1, len(places)) if places[index - 1] != places[index]]
     compared = baselines(chain.table, goal)
     if decision.refusal:
-        return CutChoice(rule, goal, chain, ranked, compared, (), (), value, bound, notes, decision.refusal)
+        return CutChoice(
+            rule, goal, chain, ranked, compared, (), (), value, bound, notes, decision.refusal
+        )
     if not changes:
         only = f"everything on the {places[0]} is best: {goal.objective} {human(goal.objective, value)}"
-        split = next((option for option in ranked if option.row.allowed and option.cut is not None), None)
+        split = next(
+            (option for option in ranked if option.row.allowed and option.cut is not None), None
+        )
         if split is None:
-            why = f"no cut keeps {goal.limits_text()}; loosen a limit" if goal.limits else "no cut can be made"
+            why = (
+                f"no cut keeps {goal.limits_text()}; loosen a limit"
+                if goal.limits
+                else "no cut can be made"
+            )
             said = f"no split is allowed: {why}; {only}"
             return CutChoice(rule, goal, chain, ranked, compared, (), (), value, bound, notes, said)
         notes = (*notes, f"no split pays: {only}")
@@ -153,21 +170,31 @@ def choice_of(rule: str, goal: Goal, ranked: tuple[Option, ...], decision: Decis
     cuts = tuple(chain.parts.cuts[index - 1] for index in changes)
     segments = tuple(str(places[index]) for index in (0, *changes))
     said = _said(goal, chain, cuts, value, compared, segments)
-    return CutChoice(rule, goal, chain, ranked, compared, cuts, segments, value, bound, (*notes, said))
+    return CutChoice(
+        rule, goal, chain, ranked, compared, cuts, segments, value, bound, (*notes, said)
+    )
 
 
-def choice_of_several(priced: Sequence[PricedStages], goal: Goal, ranked: tuple[Option, ...]) -> CutChoice:
+def choice_of_several(
+    priced: Sequence[PricedStages], goal: Goal, ranked: tuple[Option, ...]
+) -> CutChoice:
     """Cuts for a client to choose from, each the best for some link: those of the chain that the best option is of."""
     best_cut([chain.table for chain in priced], [option.row for option in ranked], goal)
     chain = ranked[0].chain
     kept = {cut.id for cut in chain.parts.cuts} | {DEVICE_ONLY, SERVER_ONLY}
-    allowed = {option.label: option for option in ranked if option.row.allowed and option.label in kept}
+    allowed = {
+        option.label: option for option in ranked if option.row.allowed and option.label in kept
+    }
     rows = [{"cut": name, "terms": option.row.costs.terms} for name, option in allowed.items()]
-    chosen = [allowed[cost.cut] for cost in worth_having(cut_costs({"choice": {"ranked": rows}}), SEVERAL)]
+    chosen = [
+        allowed[cost.cut] for cost in worth_having(cut_costs({"choice": {"ranked": rows}}), SEVERAL)
+    ]
     compared = baselines(chain.table, goal)
     if not chosen:
         why = f"no split is allowed: no cut keeps {goal.limits_text()}; loosen a limit; only one side alone keeps it"
-        return CutChoice("exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (), why)
+        return CutChoice(
+            "exact", goal, chain, ranked, compared, (), (), ranked[0].row.value, 0, (), why
+        )
     cuts = tuple(cut for cut in chain.parts.cuts if cut.id in {option.label for option in chosen})
     places = (str(Placement.DEVICE), *(str(Placement.SERVER) for _ in cuts))
     value = min(option.row.value for option in chosen)
@@ -186,6 +213,8 @@ def _said(
     """`places` of the segments are told where they are more than two, all of which one call runs."""
     where = ", ".join(f"{cut.id} (after {short(cut.after_name)})" for cut in cuts)
     where += f", on {', '.join(places)}" if len(places) > 2 else ""
-    said = [f"cut {where}: {goal.objective} {human(goal.objective, value)} over {chain.table.link.name}"]
+    said = [
+        f"cut {where}: {goal.objective} {human(goal.objective, value)} over {chain.table.link.name}"
+    ]
     said += [f"{b.name}: {human(goal.objective, b.value)}" for b in compared]
     return "; ".join(said)

@@ -6,7 +6,14 @@ from dataclasses import replace
 from irsplit.passes.planning.segment_times import segment_times
 from irsplit.passes.planning.stages import Macs, Stages, Summed, estimated, estimated_ns, measured
 from irsplit.profiles import NO_MESSAGE, CodecSpeed, Device, Message, device
-from irsplit.profiles.measured import BundleProfile, MeasuredTransfer, Measured, ModelProfile, is_measured, load_profile
+from irsplit.profiles.measured import (
+    BundleProfile,
+    Measured,
+    MeasuredTransfer,
+    ModelProfile,
+    is_measured,
+    load_profile,
+)
 
 DEFAULT_DEVICE = "pixel-2"
 DEFAULT_SERVER = "tesla-k40"
@@ -38,7 +45,9 @@ def times_on(
     summed: Summed | None,
 ) -> tuple[list[int], list[int]]:
     """Times of the stretches on the device and on the server, in nanoseconds."""
-    guesses = iter(estimated(parts, macs, [side for side in (here, there) if isinstance(side, Device)], summed))
+    guesses = iter(
+        estimated(parts, macs, [side for side in (here, there) if isinstance(side, Device)], summed)
+    )
     typical = device(DEFAULT_DEVICE)
 
     def times(side: DeviceSource, *, before: bool) -> list[int]:
@@ -46,7 +55,9 @@ def times_on(
             return next(guesses)
         if isinstance(side, ModelProfile):
             return measured(parts, side, before=before)
-        return segment_times(parts, side, lambda node: estimated_ns([node], macs, [typical], summed)[0])
+        return segment_times(
+            parts, side, lambda node: estimated_ns([node], macs, [typical], summed)[0]
+        )
 
     return times(here, before=True), times(there, before=False)
 
@@ -58,13 +69,20 @@ def message_between(here: DeviceSource, there: DeviceSource) -> Message:
     return replace(exchange, device_ns=here.message.device_ns if isinstance(here, Measured) else 0)
 
 
-def codings_between(here: DeviceSource, there: DeviceSource) -> Mapping[str, tuple[MeasuredTransfer, ...]]:
+def codings_between(
+    here: DeviceSource, there: DeviceSource
+) -> Mapping[str, tuple[MeasuredTransfer, ...]]:
     """Ways to send tensors as the device was measured to encode and the server to decode them, by tensor."""
     if not isinstance(here, ModelProfile):
         return {}
     if not isinstance(there, Measured):
         return here.tensors
-    decoded = {(name, c.codec): c.decode_ns for name, found in there.tensors.items() for c in found if not c.bits}
+    decoded = {
+        (name, c.codec): c.decode_ns
+        for name, found in there.tensors.items()
+        for c in found
+        if not c.bits
+    }
     return {
         name: tuple(replace(c, decode_ns=decoded.get((name, c.codec), c.decode_ns)) for c in found)
         for name, found in here.tensors.items()

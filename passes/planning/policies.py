@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from irsplit import planner
 from irsplit.base.errors import PlanError
 from irsplit.passes.planning.blocks import block_costs
-from irsplit.passes.planning.choice import PricedStages, Decision, Option, prefix
+from irsplit.passes.planning.choice import Decision, Option, PricedStages, prefix
 from irsplit.passes.planning.devices import DeviceSource
 from irsplit.planner import Goal, best_cut, human, policies
 
@@ -36,7 +36,11 @@ def any_pattern(priced: Sequence[PricedStages], goal: Goal) -> Decision:
 
 
 def of_paper(
-    rule: str, chain: PricedStages, goal: Goal, machines: tuple[DeviceSource, DeviceSource], ranked: Sequence[Option]
+    rule: str,
+    chain: PricedStages,
+    goal: Goal,
+    machines: tuple[DeviceSource, DeviceSource],
+    ranked: Sequence[Option],
 ) -> Decision:
     """By a paper's policy, which knows of one order of the model only. Raises PlanError for limits that it has not."""
     if rule == "ushakov":
@@ -45,21 +49,38 @@ def of_paper(
         return _jointdnn(chain, goal, *machines, ranked)
     if goal.limits:
         raise PlanError(f"rule {rule} has no limits; leave them out, or use rule exact")
-    policy = {"neurosurgeon": policies.neurosurgeon, "dads": policies.dads, "collabdnn": policies.collabdnn}
+    policy = {
+        "neurosurgeon": policies.neurosurgeon,
+        "dads": policies.dads,
+        "collabdnn": policies.collabdnn,
+    }
     found = policy[rule](chain.table, goal.objective)
     return Decision(chain, found.places, found.value)
 
 
-def _jointdnn(chain: PricedStages, goal: Goal, here: DeviceSource, there: DeviceSource, ranked: Sequence[Option]) -> Decision:
+def _jointdnn(
+    chain: PricedStages,
+    goal: Goal,
+    here: DeviceSource,
+    there: DeviceSource,
+    ranked: Sequence[Option],
+) -> Decision:
     known = ("energy", "server", "latency")
     unknown = [name for name in goal.limits if name not in known]
     if unknown:
-        raise PlanError(f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(known)}")
+        raise PlanError(
+            f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(known)}"
+        )
     battery, cloud, qos = (goal.limits.get(name) for name in known)
     blocks = block_costs(chain.parts, chain.table, here, there)
     try:
         found = policies.jointdnn(
-            chain.table, goal.objective, blocks=blocks, battery_nj=battery, cloud_ns=cloud, qos_ns=qos
+            chain.table,
+            goal.objective,
+            blocks=blocks,
+            battery_nj=battery,
+            cloud_ns=cloud,
+            qos_ns=qos,
         )
     except PlanError:
         best_cut([chain.table], [option.row for option in ranked], goal)  # says which limit binds
@@ -74,7 +95,9 @@ _LIMITS_OF_USHAKOV = {"memory": "memory", "cpu": "device", "link": "bytes"}
 def _ushakov(chain: PricedStages, goal: Goal) -> Decision:
     missing = [name for name in _LIMITS_OF_USHAKOV.values() if name not in goal.limits]
     if missing:
-        raise PlanError(f"rule ushakov needs the limits memory, device and bytes; {', '.join(missing)} missing")
+        raise PlanError(
+            f"rule ushakov needs the limits memory, device and bytes; {', '.join(missing)} missing"
+        )
     found, rule = policies.ushakov(
         chain.table,
         goal.objective,
@@ -84,7 +107,9 @@ def _ushakov(chain: PricedStages, goal: Goal) -> Decision:
     )
     text = f"rule ushakov: j={rule.j} k={rule.k} q={rule.q} g={rule.g}"
     text += f", bound of {_LIMITS_OF_USHAKOV[rule.fuzzy]} relaxed" if rule.fuzzy else ""
-    return Decision(chain, found.places, found.value, notes=(text,), refusal=_refusal_of(rule, goal, text))
+    return Decision(
+        chain, found.places, found.value, notes=(text,), refusal=_refusal_of(rule, goal, text)
+    )
 
 
 def _refusal_of(rule: policies.UshakovCut, goal: Goal, text: str) -> str:
@@ -94,6 +119,4 @@ def _refusal_of(rule: policies.UshakovCut, goal: Goal, text: str) -> str:
     names = [_LIMITS_OF_USHAKOV[name] for name in rule.broken]
     broken = " and ".join(f"{name}={human(name, goal.limits[name])}" for name in names)
     level = f"level {rule.g} breaks" if rule.g else "not even the first level keeps"
-    return (
-        f"no split is allowed: {text}, and {level} {broken}; loosen a limit, or take rule exact, which keeps them all"
-    )
+    return f"no split is allowed: {text}, and {level} {broken}; loosen a limit, or take rule exact, which keeps them all"

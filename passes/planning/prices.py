@@ -17,7 +17,9 @@ Speeds = Mapping[str, CodecSpeed]
 Codings = Mapping[str, tuple[MeasuredTransfer, ...]]
 
 
-def codings(parts: Stages, codec: str, bits: int, here: Speeds, there: Speeds, measured: Codings) -> Codings:
+def codings(
+    parts: Stages, codec: str, bits: int, here: Speeds, there: Speeds, measured: Codings
+) -> Codings:
     """Ways to send every boundary tensor and input: those of `codec`, a name or `auto` for the best of all.
 
     `bits` is the width to which floats are quantized at the boundary, 0 when they are not; what was measured is of
@@ -28,12 +30,18 @@ def codings(parts: Stages, codec: str, bits: int, here: Speeds, there: Speeds, m
     found: dict[str, tuple[MeasuredTransfer, ...]] = {}
     for value in crossing:
         narrowed = bits if dtype_name(value) in _FLOATS else 0
-        known = {} if narrowed else {coding.codec: coding for coding in measured.get(value.name, ())}
-        found[value.name] = tuple(known.get(name) or estimate(value, name, narrowed, here, there) for name in wanted)
+        known = (
+            {} if narrowed else {coding.codec: coding for coding in measured.get(value.name, ())}
+        )
+        found[value.name] = tuple(
+            known.get(name) or estimate(value, name, narrowed, here, there) for name in wanted
+        )
     for value in parts.plan.inputs:
         known = {coding.codec: coding for coding in measured.get(value.name, ())}
         names = dict.fromkeys((*_OF_INPUTS, *wanted))
-        found[value.name] = tuple(known.get(name) or estimate(value, name, 0, here, there) for name in names)
+        found[value.name] = tuple(
+            known.get(name) or estimate(value, name, 0, here, there) for name in names
+        )
     return found
 
 

@@ -47,7 +47,10 @@ class Ratios:
     def applied(self, parts: Stages, published: Codings) -> Codings:
         """The ways to send every boundary tensor and input, with measured sizes in place of the published ones."""
         values = (*crossing_values(parts), *parts.plan.inputs)
-        return {value.name: tuple(self._applied(value, way) for way in published[value.name]) for value in values}
+        return {
+            value.name: tuple(self._applied(value, way) for way in published[value.name])
+            for value in values
+        }
 
     def _applied(self, value: Value, way: MeasuredTransfer) -> MeasuredTransfer:
         size = self.sizes.get((value.name, way.codec))

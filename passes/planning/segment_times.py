@@ -9,7 +9,9 @@ from irsplit.passes.planning.stages import Stages
 from irsplit.profiles.measured import BundleProfile
 
 
-def segment_times(parts: Stages, profile: BundleProfile, estimate: Callable[[Node], int]) -> list[int]:
+def segment_times(
+    parts: Stages, profile: BundleProfile, estimate: Callable[[Node], int]
+) -> list[int]:
     """Time of every stretch, in nanoseconds.
 
     A segment's time is shared among its nodes as `estimate` has them on any machine; segments that were not measured
@@ -17,15 +19,23 @@ def segment_times(parts: Stages, profile: BundleProfile, estimate: Callable[[Nod
     other cuts.
     """
     near = [set(cut.order.nodes[: cut.position]) for cut in measured_cuts(parts, profile)]
-    nodes = [(sum(node not in side for side in near), 1 + estimate(node)) for node in parts.plan.nodes]
-    estimates = [sum(own for home, own in nodes if home == index) for index in range(len(profile.segments))]
+    nodes = [
+        (sum(node not in side for side in near), 1 + estimate(node)) for node in parts.plan.nodes
+    ]
+    estimates = [
+        sum(own for home, own in nodes if home == index) for index in range(len(profile.segments))
+    ]
     times = _completed(profile, estimates)
     done, passed, found = [0] * len(times), 0, list[int]()
     for start, stop in parts.bounds:
         for home, own in nodes[start:stop]:
             done[home] += own
         # Rounded as sums, so that those at the bundle's cuts are what was measured.
-        now = sum(time * part // whole for time, part, whole in zip(times, done, estimates, strict=True) if whole)
+        now = sum(
+            time * part // whole
+            for time, part, whole in zip(times, done, estimates, strict=True)
+            if whole
+        )
         found.append(now - passed)
         passed = now
     return found
@@ -33,7 +43,11 @@ def segment_times(parts: Stages, profile: BundleProfile, estimate: Callable[[Nod
 
 def _completed(profile: BundleProfile, estimates: list[int]) -> list[int]:
     """Times of all segments, those that were not measured by their estimates."""
-    known = [(load.wall_ns, own) for load, own in zip(profile.segments, estimates, strict=True) if load is not None]
+    known = [
+        (load.wall_ns, own)
+        for load, own in zip(profile.segments, estimates, strict=True)
+        if load is not None
+    ]
     time, own = (sum(column) for column in zip(*known, strict=True))
     return [
         load.wall_ns if load is not None else time * other // max(1, own)

@@ -12,16 +12,26 @@ from irsplit.ir import Node, TensorType, Value, operands
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import parts_of
-from irsplit.planner.cost import TransferOption, CostTable, StageCost, CostTensor
+from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
 from irsplit.profiles import NO_MESSAGE, Device, Link, Message
-from irsplit.profiles.measured import MeasuredTransfer, Load, ModelProfile
+from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile
 
 Macs = Callable[[Node], int]
 Summed = Callable[[Node, Callable[[Node], int]], int]
 
 # Operators by name, without dialect; a convolution with one input channel a group is depthwise.
 _CONVOLUTIONS = ("conv", "transposeconv")
-_MATMULS = ("gemm", "matmul", "fullyconnected", "batchmatmul", "lstm", "gru", "rnn", "svdf", "attention")
+_MATMULS = (
+    "gemm",
+    "matmul",
+    "fullyconnected",
+    "batchmatmul",
+    "lstm",
+    "gru",
+    "rnn",
+    "svdf",
+    "attention",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,9 @@ def chains(cuts: Sequence[Cut]) -> list[Stages]:
     legal = tuple(cut for cut in cuts if cut.legal)
     if not legal:
         reason = f"; the first position: {cuts[0].reason}" if cuts else ""
-        raise PlanError(f"the model has no legal cut to choose from{reason}; allow more with --max-tensors")
+        raise PlanError(
+            f"the model has no legal cut to choose from{reason}; allow more with --max-tensors"
+        )
     plan = next(cut.order for cut in cuts if not cut.order.name)
     own = [cut for cut in legal if cut.order is plan]
     found = [Stages(plan, tuple(own), legal)] if own else []
@@ -108,7 +120,9 @@ def _one_channel_a_group(node: Node) -> bool:
 
 def moved_bytes(node: Node) -> int:
     """Bytes that a node reads and writes, weights included."""
-    return estimated_bytes(operands(node)) + estimated_bytes(v for v in node.outputs if v is not None)
+    return estimated_bytes(operands(node)) + estimated_bytes(
+        v for v in node.outputs if v is not None
+    )
 
 
 def working_bytes(nodes: Sequence[Node]) -> int:
@@ -126,12 +140,19 @@ def estimated(
 ) -> list[list[int]]:
     """Time of every stretch on each of the devices, from their rates."""
     nodes = parts.plan.nodes
-    times = [estimated_ns(nodes[start:stop], macs, devices, summed) for start, stop in parts.bounds] if devices else []
+    times = (
+        [estimated_ns(nodes[start:stop], macs, devices, summed) for start, stop in parts.bounds]
+        if devices
+        else []
+    )
     return [[*column] for column in zip(*times, strict=True)]
 
 
 def estimated_ns(
-    nodes: Iterable[Node], macs: Macs | None, devices: Sequence[Device], summed: Summed | None = None
+    nodes: Iterable[Node],
+    macs: Macs | None,
+    devices: Sequence[Device],
+    summed: Summed | None = None,
 ) -> list[int]:
     """Time of some nodes on each of the devices: by operator class, for multiply-adds where there are some, for bytes
     moved otherwise.
@@ -147,7 +168,9 @@ def estimated_ns(
         own = work(node)
         for index, device in enumerate(devices):
             if summed is not None and (node.graphs or node.callees):
-                totals[index] += summed(node, lambda inner, rates=device: rates.time_ns(*work(inner)))
+                totals[index] += summed(
+                    node, lambda inner, rates=device: rates.time_ns(*work(inner))
+                )
             else:
                 totals[index] += device.time_ns(*own)
     return totals
@@ -163,7 +186,9 @@ def measured(parts: Stages, profile: ModelProfile, *, before: bool) -> list[int]
     halves = halves_of(parts, profile, before=before)
     if not halves:
         if len(profile.stretches) != len(parts.bounds):
-            raise PlanError(f"profile of {profile.model!r} holds no times; make it again with 'irsplit profile'")
+            raise PlanError(
+                f"profile of {profile.model!r} holds no times; make it again with 'irsplit profile'"
+            )
         return [load.wall_ns for load in profile.stretches]
     walls = [0, *(half.wall_ns for half in halves), profile.whole.wall_ns] if before else []
     walls = walls or [0, *(half.wall_ns for half in reversed(halves)), profile.whole.wall_ns]
@@ -182,7 +207,9 @@ def halves_of(parts: Stages, profile: ModelProfile, *, before: bool) -> list[Loa
             "cuts; measure it again with 'irsplit profile' and the same --max-tensors and --rematerialise"
         )
     for cut in parts.cuts:
-        _check_boundary(cut, profile, profile.prefixes[index[cut.id]].output_bytes if profile.prefixes else 0)
+        _check_boundary(
+            cut, profile, profile.prefixes[index[cut.id]].output_bytes if profile.prefixes else 0
+        )
     halves = profile.prefixes if before else profile.suffixes
     return [halves[index[id]] for id in ids] if halves else []
 
@@ -192,11 +219,24 @@ def _check_boundary(cut: Cut, profile: ModelProfile, sent_bytes: int) -> None:
 
     Weights are not looked at: a model that was trained again has the same times.
     """
-    framed = [value for value in cut.boundary if isinstance(value.type, TensorType) and value.type.dtype.framable]
-    missing = next((value.name for value in framed if profile.tensors and value.name not in profile.tensors), None)
+    framed = [
+        value
+        for value in cut.boundary
+        if isinstance(value.type, TensorType) and value.type.dtype.framable
+    ]
+    missing = next(
+        (value.name for value in framed if profile.tensors and value.name not in profile.tensors),
+        None,
+    )
     size = cut.size_bytes()
     why = f"it has no tensor {missing!r}" if missing is not None else ""
-    if not why and sent_bytes and size is not None and size != sent_bytes and all(map(_has_bytes, framed)):
+    if (
+        not why
+        and sent_bytes
+        and size is not None
+        and size != sent_bytes
+        and all(map(_has_bytes, framed))
+    ):
         why = f"it sends {sent_bytes} bytes there, and this one {size}"
     if why:
         raise PlanError(
@@ -250,7 +290,11 @@ def cost_table(
             last = index + 1 < len(memory)
             held, working = (memory[index + 1] - memory[index] if last else held), 0
         spent = watts[0] * device_ns[index] // 10**6
-        groups.append(StageCost(f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working))
+        groups.append(
+            StageCost(
+                f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working
+            )
+        )
     tensors = _tensors(parts, codings or {}, previews or {})
     return CostTable(name, tuple(groups), tensors, link, *watts, message=message)
 
@@ -278,7 +322,9 @@ def _tensors(
     first stretch whose end it crosses, and read last in the one behind the last cut that it crosses.
     """
     plan = parts.plan
-    stretch = [index for index, (start, stop) in enumerate(parts.bounds) for _ in range(start, stop)]
+    stretch = [
+        index for index, (start, stop) in enumerate(parts.bounds) for _ in range(start, stop)
+    ]
     crossed: dict[Value, list[int]] = {}
     for index, cut in enumerate(parts.cuts):
         for value in cut.boundary:
@@ -305,7 +351,9 @@ def _tensors(
     return tuple(tensors)
 
 
-def _consumers(producer: int | None, readers: Iterable[int], crosses: Sequence[int] | None) -> tuple[int, ...]:
+def _consumers(
+    producer: int | None, readers: Iterable[int], crosses: Sequence[int] | None
+) -> tuple[int, ...]:
     """The stretches that need the value sent, ascending, when it crosses the ends of the stretches `crosses`."""
     if producer is None:
         return tuple(sorted({*readers, *(() if crosses is None else (crosses[-1] + 1,))}))
@@ -316,14 +364,22 @@ def _consumers(producer: int | None, readers: Iterable[int], crosses: Sequence[i
 
 
 def _ways(value: Value, codings: Sequence[MeasuredTransfer]) -> tuple[TransferOption, ...]:
-    if not isinstance(value.type, TensorType) or not value.type.dtype.framable or value.type.shape is None:
+    if (
+        not isinstance(value.type, TensorType)
+        or not value.type.dtype.framable
+        or value.type.shape is None
+    ):
         return ()
     return _coded(codings) or (TransferOption("raw", estimated_bytes([value])),)
 
 
 def _as_it_is(value: Value) -> tuple[TransferOption, ...]:
     """Results return without a frame, whatever is known of their shapes; nothing is what an unknown one counts."""
-    return (TransferOption("raw", estimated_bytes([value])),) if isinstance(value.type, TensorType) else ()
+    return (
+        (TransferOption("raw", estimated_bytes([value])),)
+        if isinstance(value.type, TensorType)
+        else ()
+    )
 
 
 def _coded(codings: Sequence[MeasuredTransfer]) -> tuple[TransferOption, ...]:

@@ -28,7 +28,11 @@ class TensorInfo:
     shape: tuple[int | None, ...] | None
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": None if self.shape is None else list(self.shape),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TensorInfo":
@@ -113,7 +117,9 @@ class Manifest:
             data = json.loads(_read(store, MANIFEST))
             version = data["format_version"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{path}: damaged manifest ({error}); compile the bundle again") from error
+            raise BundleError(
+                f"{path}: damaged manifest ({error}); compile the bundle again"
+            ) from error
         if version != FORMAT_VERSION:
             raise BundleError(
                 f"{path}: format version {version}, this release reads {FORMAT_VERSION}; compile the bundle again"
@@ -121,7 +127,9 @@ class Manifest:
         try:
             return cls._from_json(store, data)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{path}: damaged manifest ({error!r}); compile the bundle again") from error
+            raise BundleError(
+                f"{path}: damaged manifest ({error!r}); compile the bundle again"
+            ) from error
 
     @classmethod
     def _from_json(cls, store: Store, data: dict[str, Any]) -> "Manifest":
@@ -161,7 +169,10 @@ class Manifest:
     def file(self, index: int) -> str | None:
         """The file of a segment that is here: its own, or the copy of an autonomous bundle; None without one."""
         segment = self.segments[index]
-        return next((file for file in (segment.file, *segment.copies.values()) if self.store.holds(file)), None)
+        return next(
+            (file for file in (segment.file, *segment.copies.values()) if self.store.holds(file)),
+            None,
+        )
 
     def engine(self, index: int, options: EngineOptions) -> Engine:
         """An engine with a segment. Raises BundleError when its file is not here or no longer this build's."""
@@ -179,7 +190,9 @@ class Manifest:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
             if digest != expected:
                 path = self.store.root / file
-                raise BundleError(f"{path}: changed since it was compiled; copy or compile the bundle again")
+                raise BundleError(
+                    f"{path}: changed since it was compiled; copy or compile the bundle again"
+                )
 
 
 def manifest_text(data: dict[str, Any]) -> str:
@@ -203,4 +216,6 @@ def _read_boundary(store: Store, data: dict[str, Any]) -> FrameSchema:
     for name in data["descriptor"].values():
         if store.holds(name):
             return FrameSchema.from_bytes(_read(store, name))
-    raise BundleError(f"{store.root}: no descriptor of boundary {data['index']}; copy the folder of this side whole")
+    raise BundleError(
+        f"{store.root}: no descriptor of boundary {data['index']}; copy the folder of this side whole"
+    )

@@ -34,7 +34,9 @@ def write_packed(manifest: Manifest, names: Sequence[str], file: IO[bytes]) -> N
 def _padding(offset: int, info: zipfile.ZipInfo) -> bytes:
     """The extra field behind which a member whose header lies at `offset` begins at a multiple of ALIGNMENT."""
     smallest = _PADDING.to_bytes(2, "little") + bytes(2) + ALIGNMENT.to_bytes(2, "little")
-    zip64 = 20 if info.file_size * 1.05 > zipfile.ZIP64_LIMIT else 0  # zipfile's own field, written before ours
+    zip64 = (
+        20 if info.file_size * 1.05 > zipfile.ZIP64_LIMIT else 0
+    )  # zipfile's own field, written before ours
     head = LOCAL_HEAD.size + len(info.filename.encode()) + zip64 + len(smallest)
     zeros = -(offset + head) % ALIGNMENT
     return smallest[:2] + (2 + zeros).to_bytes(2, "little") + smallest[4:] + bytes(zeros)

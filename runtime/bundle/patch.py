@@ -33,10 +33,10 @@ from irsplit.runtime.bundle.patch_format import (
     NAME_SIZE,
     REST_BLOCK,
     Block,
+    BytePlane,
     Contents,
     Head,
     OldRest,
-    BytePlane,
     PlaneReader,
     WeightSpan,
     blocks_of,
@@ -53,7 +53,9 @@ from irsplit.runtime.bundle.store import is_packed
 from irsplit.runtime.frame.descriptor import FrameSchema
 
 
-def apply_delta(old: Path | None, patch: Path, new: Path, *, progress: Progress = silent) -> Manifest:
+def apply_delta(
+    old: Path | None, patch: Path, new: Path, *, progress: Progress = silent
+) -> Manifest:
     """As `apply_patch`, for a patch in a file."""
     try:
         with patch.open("rb") as file:
@@ -62,7 +64,9 @@ def apply_delta(old: Path | None, patch: Path, new: Path, *, progress: Progress 
         raise BundleError(f"{patch}: {error.strerror}") from error
 
 
-def apply_patch(old: Path | None, file: BinaryIO, patch: str, new: Path, *, progress: Progress = silent) -> Manifest:
+def apply_patch(
+    old: Path | None, file: BinaryIO, patch: str, new: Path, *, progress: Progress = silent
+) -> Manifest:
     """Make bundle `new` of bundle `old` and a patch; it appears whole or not at all, even when the power fails.
 
     Either may be a packed side, by its name. `patch` is what errors call it. A patch that holds the whole build needs
@@ -72,13 +76,22 @@ def apply_patch(old: Path | None, file: BinaryIO, patch: str, new: Path, *, prog
     before = Manifest.load(old) if old is not None and head.old else None
     mine = "" if before is None else before.digest[: 2 * NAME_SIZE]
     if head.old != mine:
-        raise BundleError(f"{patch}: is for build {head.old}, {old} is {mine or 'none'}; get another patch")
+        raise BundleError(
+            f"{patch}: is for build {head.old}, {old} is {mine or 'none'}; get another patch"
+        )
     try:
         with _new_packed(new) if is_packed(new) else new_folder(new) as build:
             _Rebuild(before, file, head, build).run(progress)
             make_durable(build)
         make_durable_name(new)
-    except (KeyError, TypeError, ValueError, IndexError, struct.error, zstandard.ZstdError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        struct.error,
+        zstandard.ZstdError,
+    ) as error:
         raise BundleError(f"{patch}: impossible contents ({error}); get it again") from error
     return Manifest.load(new)
 
@@ -91,7 +104,9 @@ def _new_packed(path: Path) -> Generator[Path]:
         manifest = Manifest.load(build)
         names = [name for name in manifest.files if manifest.store.holds(name)]
         if len({name.partition("/")[0] for name in names}) != 1:
-            raise BundleError(f"{path}: the patch makes both sides; make one with --place, or give a folder")
+            raise BundleError(
+                f"{path}: the patch makes both sides; make one with --place, or give a folder"
+            )
         write_file(path, lambda file: write_packed(manifest, names, file), durable=True)
 
 
@@ -108,11 +123,20 @@ class _Rebuild:
         self._header: dict[str, Any] = json.loads(words)
         self._manifest: dict[str, Any] = json.loads(manifest)
         self._files: dict[str, str] = self._manifest["files"]
-        rests = [size for recipe in self._header["made"].values() if recipe[0] == "coded" for size in recipe[2]]
+        rests = [
+            size
+            for recipe in self._header["made"].values()
+            if recipe[0] == "coded"
+            for size in recipe[2]
+        ]
         self._rests = sections(file, HEAD.size + head.header_size, rests)
         planes = [BytePlane(*row) for row in self._header["planes"]]
-        coded = sections(file, HEAD.size + head.header_size + sum(rests), [plane.size for plane in planes])
-        self._planes = {(p.width, p.index): PlaneReader(s, p.bits) for p, s in zip(planes, coded, strict=True)}
+        coded = sections(
+            file, HEAD.size + head.header_size + sum(rests), [plane.size for plane in planes]
+        )
+        self._planes = {
+            (p.width, p.index): PlaneReader(s, p.bits) for p, s in zip(planes, coded, strict=True)
+        }
 
     def run(self, progress: Progress) -> None:
         names = [name for name in self._files if name.startswith(self._header["place"])]
@@ -121,13 +145,19 @@ class _Rebuild:
             steps.begin(name)
             self._make(name)
         for item in self._manifest["boundaries"]:
-            found = next(path for name in item["descriptor"].values() if (path := self._build / name).is_file())
+            found = next(
+                path
+                for name in item["descriptor"].values()
+                if (path := self._build / name).is_file()
+            )
             item["digest"] = FrameSchema.from_bytes(found.read_bytes()).digest.hex()
         text = manifest_text(self._manifest).encode()
         if hashlib.sha256(text).hexdigest() != self._head.manifest:
             if self._before is not None:
                 self._before.check_files()
-            raise BundleError("the result is not the build that the patch was made for; get the patch again")
+            raise BundleError(
+                "the result is not the build that the patch was made for; get the patch again"
+            )
         (self._build / MANIFEST).write_bytes(text)
 
     def _make(self, name: str) -> None:
@@ -142,7 +172,9 @@ class _Rebuild:
                 digest.update(block)
                 file.write(block)
         if recipe is None and digest.hexdigest() != self._files[name]:
-            raise BundleError(f"{name}: differs from what the patch was made for; check the old bundle")
+            raise BundleError(
+                f"{name}: differs from what the patch was made for; check the old bundle"
+            )
         self._files[name] = digest.hexdigest()
 
     def _copied(self, name: str) -> Iterator[Block]:
@@ -178,7 +210,9 @@ class _Rebuild:
         """A file by its recipe in the patch."""
         return self._coded(name if has_old else "", len(rests), rest_size, unpacked(spans))
 
-    def _coded(self, base: str, rests: int, rest_size: int, spans: Sequence[WeightSpan]) -> Iterator[Block]:
+    def _coded(
+        self, base: str, rests: int, rest_size: int, spans: Sequence[WeightSpan]
+    ) -> Iterator[Block]:
         """The new file in order: spans, and between them the other bytes."""
         size = 0 if self._before is None or not base else self._before.store.size(base)
         new_size = rest_size + sum(span.length for span in spans)
@@ -191,7 +225,12 @@ class _Rebuild:
             yield from self._coded_from(Contents(old, size), rests, rest_size, new_size, spans)
 
     def _coded_from(
-        self, old: Contents | None, rests: int, rest_size: int, new_size: int, spans: Sequence[WeightSpan]
+        self,
+        old: Contents | None,
+        rests: int,
+        rest_size: int,
+        new_size: int,
+        spans: Sequence[WeightSpan],
     ) -> Iterator[Block]:
         others = _Bytes(self._rest_blocks(old, rests, rest_size, spans))
         end = 0
@@ -210,9 +249,13 @@ class _Rebuild:
         coded = np.empty((count, span.width), np.uint8)
         for index in range(span.width):
             coded[:, index] = self._planes[span.width, index].take(count)
-        return restored(span.coding, np.frombuffer(before, kind), coded.reshape(-1).view(kind)).tobytes()
+        return restored(
+            span.coding, np.frombuffer(before, kind), coded.reshape(-1).view(kind)
+        ).tobytes()
 
-    def _rest_blocks(self, old: Contents | None, count: int, size: int, spans: Sequence[WeightSpan]) -> Iterator[Block]:
+    def _rest_blocks(
+        self, old: Contents | None, count: int, size: int, spans: Sequence[WeightSpan]
+    ) -> Iterator[Block]:
         known = None if old is None else OldRest(old, spans)
         if count != -(-size // REST_BLOCK):
             raise ValueError(f"{count} blocks for {size} bytes")

@@ -195,7 +195,9 @@ def unpacked(numbers: Sequence[int]) -> list[WeightSpan]:
 
 def fits(span: WeightSpan, size: int) -> bool:
     whole = span.length % span.width == 0 if span.width in KINDS else False
-    return whole and span.length > 0 and 0 <= span.old <= size - span.length and span.coding in CODINGS
+    return (
+        whole and span.length > 0 and 0 <= span.old <= size - span.length and span.coding in CODINGS
+    )
 
 
 def coded(coding: str, old: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
@@ -204,7 +206,9 @@ def coded(coding: str, old: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
         return old ^ new
     a, b = (ordered(old), ordered(new)) if coding == "floats" else (old, new)
     d = b - a
-    return (d << np.array(1, d.dtype)) ^ (np.array(0, d.dtype) - (d >> np.array(8 * d.itemsize - 1, d.dtype)))
+    return (d << np.array(1, d.dtype)) ^ (
+        np.array(0, d.dtype) - (d >> np.array(8 * d.itemsize - 1, d.dtype))
+    )
 
 
 def restored(coding: str, old: NDArray[Any], difference: NDArray[Any]) -> NDArray[Any]:
@@ -286,11 +290,19 @@ def expand(data: bytes, known: bytes, size: int) -> bytes:
     return decompressor(known).decompress(data, max_output_size=size)
 
 
-def decompressor(known: bytes = b"", max_window_size: int = _WINDOW_LIMIT) -> zstandard.ZstdDecompressor:
+def decompressor(
+    known: bytes = b"", max_window_size: int = _WINDOW_LIMIT
+) -> zstandard.ZstdDecompressor:
     return zstandard.ZstdDecompressor(
-        dict_data=dictionary(known), max_window_size=max_window_size, format=zstandard.FORMAT_ZSTD1_MAGICLESS
+        dict_data=dictionary(known),
+        max_window_size=max_window_size,
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
     )
 
 
 def dictionary(known: bytes) -> zstandard.ZstdCompressionDict | None:
-    return zstandard.ZstdCompressionDict(known, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if known else None
+    return (
+        zstandard.ZstdCompressionDict(known, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        if known
+        else None
+    )

@@ -62,7 +62,9 @@ class Store(Protocol):
 def open_store(bundle: Path) -> Store:
     """The files of a bundle's folder or of a packed side. Raises BundleError for what is neither."""
     if not bundle.exists():
-        raise BundleError(f"{bundle}: no such bundle; make one with 'irsplit compile MODEL -o {bundle}'")
+        raise BundleError(
+            f"{bundle}: no such bundle; make one with 'irsplit compile MODEL -o {bundle}'"
+        )
     return PackedSide(bundle) if is_packed(bundle) else BundleFolder(bundle)
 
 
@@ -80,16 +82,22 @@ class BundleFolder:
     def __init__(self, folder: Path) -> None:
         self.root = folder
         if not (folder / MANIFEST).is_file():
-            raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}; make one with 'irsplit compile'")
+            raise BundleError(
+                f"{folder}: not a bundle, it has no {MANIFEST}; make one with 'irsplit compile'"
+            )
         self._identity = self._identify()
 
     def path(self, file: str) -> Path:
         """Raises BundleError for a file outside of the folder or one that is missing."""
         path = self.root / file
         if not path.resolve().is_relative_to(self.root.resolve()):
-            raise BundleError(f"{self.root / MANIFEST}: '{file}' is outside of the bundle; compile it again")
+            raise BundleError(
+                f"{self.root / MANIFEST}: '{file}' is outside of the bundle; compile it again"
+            )
         if not path.is_file():
-            raise BundleError(f"{path}: missing from the bundle; copy the folder of this side whole")
+            raise BundleError(
+                f"{path}: missing from the bundle; copy the folder of this side whole"
+            )
         return path
 
     def holds(self, file: str) -> bool:
@@ -134,22 +142,38 @@ class PackedSide:
                 f"{path}: is no packed side of a bundle ({error}); make it with 'irsplit pack'"
             ) from error
         if len(self._members) != count or MANIFEST not in self._members:
-            raise BundleError(f"{path}: is no packed side, its names are not a bundle's; make it with 'irsplit pack'")
+            raise BundleError(
+                f"{path}: is no packed side, its names are not a bundle's; make it with 'irsplit pack'"
+            )
 
     def _member(self, info: zipfile.ZipInfo) -> memoryview:
         """The bytes of a member. Raises ValueError for one that `irsplit pack` does not write."""
         name = PurePosixPath(info.filename)
-        if str(name) != info.filename or name.is_absolute() or ".." in name.parts or "\\" in info.filename:
+        if (
+            str(name) != info.filename
+            or name.is_absolute()
+            or ".." in name.parts
+            or "\\" in info.filename
+        ):
             raise ValueError(f"'{info.filename}' is no name of a file in it")
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.compress_size != info.file_size:
+        if (
+            info.compress_type != zipfile.ZIP_STORED
+            or info.flag_bits & 1
+            or info.compress_size != info.file_size
+        ):
             raise ValueError(f"'{info.filename}' is compressed or encrypted")
         magic, *_, name_size, extra_size = LOCAL_HEAD.unpack_from(self._data, info.header_offset)
         start = info.header_offset + LOCAL_HEAD.size
         begin = start + name_size + extra_size
-        if magic != _LOCAL_MAGIC or bytes(self._data[start : start + name_size]) != info.filename.encode():
+        if (
+            magic != _LOCAL_MAGIC
+            or bytes(self._data[start : start + name_size]) != info.filename.encode()
+        ):
             raise ValueError(f"'{info.filename}' is not where the directory says")
         if begin % ALIGNMENT or info.file_size > len(self._data) - begin:
-            raise ValueError(f"'{info.filename}' is not at a multiple of {ALIGNMENT} bytes, or ends too late")
+            raise ValueError(
+                f"'{info.filename}' is not at a multiple of {ALIGNMENT} bytes, or ends too late"
+            )
         return self._data[begin : begin + info.file_size]
 
     def holds(self, file: str) -> bool:
@@ -172,7 +196,9 @@ class PackedSide:
 
     def _view(self, file: str) -> memoryview:
         if file not in self._members:
-            raise BundleError(f"{self.root}: '{file}' is not in this side; give the other one, or the bundle's folder")
+            raise BundleError(
+                f"{self.root}: '{file}' is not in this side; give the other one, or the bundle's folder"
+            )
         return self._members[file]
 
 

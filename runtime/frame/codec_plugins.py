@@ -46,12 +46,18 @@ def plugin_codecs() -> dict[str, PluginCodec]:
         try:
             codec: PluginCodec = point.load()
         except (ImportError, AttributeError) as error:
-            raise IrsplitError(f"the codec '{name}' of {origin} cannot be loaded: {error}") from error
+            raise IrsplitError(
+                f"the codec '{name}' of {origin} cannot be loaded: {error}"
+            ) from error
         if not FIRST_CODE <= codec.code <= LAST_CODE:
-            raise IrsplitError(f"the codec '{name}' of {origin} has code {codec.code}; use {FIRST_CODE} to {LAST_CODE}")
+            raise IrsplitError(
+                f"the codec '{name}' of {origin} has code {codec.code}; use {FIRST_CODE} to {LAST_CODE}"
+            )
         for taken in (name, codec.code):
             if taken in origins:
-                raise IrsplitError(f"two codecs have the name or code '{taken}': {origins[taken]} and {origin}")
+                raise IrsplitError(
+                    f"two codecs have the name or code '{taken}': {origins[taken]} and {origin}"
+                )
             origins[taken] = origin
         codecs[name] = codec
     return codecs

@@ -30,7 +30,9 @@ class _Zstandard:
             # a content size in the payload would override max_output_size
             if zstandard.frame_content_size(payload) not in (-1, size):
                 raise ValueError("another content size")
-            return self._decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
+            return self._decompressor.decompress(
+                payload, max_output_size=size, allow_extra_data=False
+            )
         except zstandard.ZstdError as error:
             raise ValueError(str(error)) from error
 
@@ -40,14 +42,18 @@ class _Local(threading.local):
 
     def __init__(self, spec: TensorSpec) -> None:
         foreign = spec.codec not in CODECS
-        self.coder: Coder = (plugin_codecs()[spec.codec].open if foreign else _Zstandard)(spec.parameters)
+        self.coder: Coder = (plugin_codecs()[spec.codec].open if foreign else _Zstandard)(
+            spec.parameters
+        )
 
 
 class Hooks:
     """compress and decompress as the C core calls them. Thread-safe."""
 
     def __init__(self, boundary: FrameSchema) -> None:
-        self._locals = [None if spec.codec in BUILT_IN else _Local(spec) for spec in boundary.tensors]
+        self._locals = [
+            None if spec.codec in BUILT_IN else _Local(spec) for spec in boundary.tensors
+        ]
 
     def compress(self, tensor: int, source: Bytes) -> bytes:
         return self._coder(tensor).compress(source)

@@ -77,15 +77,21 @@ class QuantizationSpec:
         object.__setattr__(self, "scales", tuple(float(np.float32(scale)) for scale in self.scales))
         object.__setattr__(self, "zero_points", tuple(int(zero) for zero in self.zero_points))
         if self.dtype not in ("i8", "u8") or not 2 <= self.bits <= 8:
-            raise ValueError(f"quantization to {self.bits} bits of {self.dtype}: use 2 to 8 bits of i8 or u8")
+            raise ValueError(
+                f"quantization to {self.bits} bits of {self.dtype}: use 2 to 8 bits of i8 or u8"
+            )
         if len(self.scales) != len(self.zero_points) or not self.scales:
-            raise ValueError(f"{len(self.scales)} scales for {len(self.zero_points)} zero points; give one each")
+            raise ValueError(
+                f"{len(self.scales)} scales for {len(self.zero_points)} zero points; give one each"
+            )
         for scale in self.scales:
             if not np.finfo(np.float32).tiny <= scale < np.inf:
                 raise ValueError(f"scale {scale} is not a positive, finite, normal float32")
         for zero in self.zero_points:
             if not self.low <= zero <= self.high:
-                raise ValueError(f"zero point {zero} outside of the integers' range {self.low}..{self.high}")
+                raise ValueError(
+                    f"zero point {zero} outside of the integers' range {self.low}..{self.high}"
+                )
 
     @property
     def low(self) -> int:
@@ -135,18 +141,28 @@ class TensorSpec:
     def __post_init__(self) -> None:
         where = f"boundary tensor {self.name!r}"
         if self.dtype not in _STORAGES:
-            raise UnsupportedError(f"{where}: elements of type {self.dtype} cannot be framed; cut elsewhere")
+            raise UnsupportedError(
+                f"{where}: elements of type {self.dtype} cannot be framed; cut elsewhere"
+            )
         if len(self.shape) > MAX_RANK:
-            raise UnsupportedError(f"{where}: rank {len(self.shape)} is above {MAX_RANK}; cut elsewhere")
+            raise UnsupportedError(
+                f"{where}: rank {len(self.shape)} is above {MAX_RANK}; cut elsewhere"
+            )
         size = self.storage.itemsize
         for dim in self.shape:
             size *= max(dim or 1, 1)
             if (dim is not None and not 0 <= dim < SYMBOLIC) or size > _SIZE_LIMIT:
-                raise UnsupportedError(f"{where}: shape {self.shape} does not fit a frame; cut elsewhere")
+                raise UnsupportedError(
+                    f"{where}: shape {self.shape} does not fit a frame; cut elsewhere"
+                )
         if len(self.name.encode()) > _NAME_LIMIT:
-            raise UnsupportedError(f"{where}: the name is longer than {_NAME_LIMIT} bytes; rename the tensor")
+            raise UnsupportedError(
+                f"{where}: the name is longer than {_NAME_LIMIT} bytes; rename the tensor"
+            )
         if self.codec not in CODECS and self.codec not in plugin_codecs():
-            raise UnsupportedError(f"{where}: unknown codec {self.codec!r}; known codecs: {', '.join(codec_names())}")
+            raise UnsupportedError(
+                f"{where}: unknown codec {self.codec!r}; known codecs: {', '.join(codec_names())}"
+            )
         self._check_quantization(where)
         self._check_codec(where)
 
@@ -155,11 +171,19 @@ class TensorSpec:
         if q is None:
             return
         if self.dtype not in _QUANTIZABLE:
-            raise UnsupportedError(f"{where}: {self.dtype} cannot be quantized; only {', '.join(_QUANTIZABLE)} can")
-        if q.axis is not None and not (0 <= q.axis < len(self.shape) and self.shape[q.axis] is not None):
-            raise UnsupportedError(f"{where}: axis {q.axis} of the scales is not a static axis of shape {self.shape}")
+            raise UnsupportedError(
+                f"{where}: {self.dtype} cannot be quantized; only {', '.join(_QUANTIZABLE)} can"
+            )
+        if q.axis is not None and not (
+            0 <= q.axis < len(self.shape) and self.shape[q.axis] is not None
+        ):
+            raise UnsupportedError(
+                f"{where}: axis {q.axis} of the scales is not a static axis of shape {self.shape}"
+            )
         if len(q.scales) != (1 if q.axis is None else self.shape[q.axis]):
-            raise UnsupportedError(f"{where}: {len(q.scales)} scales do not match axis {q.axis} of shape {self.shape}")
+            raise UnsupportedError(
+                f"{where}: {len(q.scales)} scales do not match axis {q.axis} of shape {self.shape}"
+            )
 
     def _check_codec(self, where: str) -> None:
         if self.codec == "zstandard" and not self.parameters:
@@ -169,11 +193,17 @@ class TensorSpec:
         elif self.codec != "raw" and self.chunk == 0:
             object.__setattr__(self, "chunk", _DEFAULT_CHUNK_BYTES // self.wire_size)
         if self.codec == "raw" and (self.chunk or self.parameters):
-            raise UnsupportedError(f"{where}: raw tensors have neither chunks nor codec parameters; leave them out")
+            raise UnsupportedError(
+                f"{where}: raw tensors have neither chunks nor codec parameters; leave them out"
+            )
         if len(self.parameters) > _PARAMETERS_LIMIT:
-            raise UnsupportedError(f"{where}: codec parameters of {len(self.parameters)} bytes; the limit is 1 MiB")
+            raise UnsupportedError(
+                f"{where}: codec parameters of {len(self.parameters)} bytes; the limit is 1 MiB"
+            )
         if not 0 <= self.chunk <= _CHUNK_BYTES_LIMIT // self.wire_size:
-            raise UnsupportedError(f"{where}: chunks of {self.chunk} elements are above 1 GiB; use smaller ones")
+            raise UnsupportedError(
+                f"{where}: chunks of {self.chunk} elements are above 1 GiB; use smaller ones"
+            )
 
     def _check_model(self, where: str) -> None:
         try:
@@ -182,13 +212,19 @@ class TensorSpec:
             raise UnsupportedError(f"{where}: {error}; train the model again") from error
         axis, channels = model.channel_axis, model.channels
         if axis != FLAT and (axis >= len(self.shape) or self.shape[axis] != channels):
-            raise UnsupportedError(f"{where}: a model of {channels} channels on axis {axis} for shape {self.shape}")
+            raise UnsupportedError(
+                f"{where}: a model of {channels} channels on axis {axis} for shape {self.shape}"
+            )
         if not self._has_elements(model.elements):
-            raise UnsupportedError(f"{where}: a model of {model.elements.kind} elements for {self.dtype}")
+            raise UnsupportedError(
+                f"{where}: a model of {model.elements.kind} elements for {self.dtype}"
+            )
         if self.chunk == 0:
             object.__setattr__(self, "chunk", max(1, _DEFAULT_PART // channels) * channels)
         if self.chunk % channels:
-            raise UnsupportedError(f"{where}: chunks of {self.chunk} elements do not hold whole pixels of {channels}")
+            raise UnsupportedError(
+                f"{where}: chunks of {self.chunk} elements do not hold whole pixels of {channels}"
+            )
 
     def _has_elements(self, elements: Elements) -> bool:
         quantized = self.quantization is not None
@@ -198,7 +234,12 @@ class TensorSpec:
             return not quantized and self.dtype in WIDE_INTEGERS
         mantissa, width = MANTISSA_BITS.get(self.dtype, -1), 8 * self.storage.itemsize
         in_range = elements.keep <= 7 and elements.zero <= 254 and 0 <= elements.base < 65536
-        return not quantized and elements.keep + elements.tail <= mantissa and in_range and elements.top < 1 << width
+        return (
+            not quantized
+            and elements.keep + elements.tail <= mantissa
+            and in_range
+            and elements.top < 1 << width
+        )
 
     @property
     def storage(self) -> np.dtype[np.generic]:
@@ -236,7 +277,9 @@ class FrameSchema:
                 f"boundary {self.name!r}: {len(self.tensors)} tensors; a frame carries 1 to {MAX_TENSORS}"
             )
         if len(self.bundle_digest) != BUNDLE_DIGEST_SIZE:
-            raise ValueError(f"bundle digest of {len(self.bundle_digest)} bytes; give the 32 bytes of a SHA-256")
+            raise ValueError(
+                f"bundle digest of {len(self.bundle_digest)} bytes; give the 32 bytes of a SHA-256"
+            )
         if not 0 <= self.index < 1 << 32 or len(self.name.encode()) > _NAME_LIMIT:
             raise ValueError(f"boundary {self.index} {self.name!r}: index or name too large")
 
@@ -264,9 +307,13 @@ class FrameSchema:
         try:
             boundary = _unpack(descriptor)
         except (struct.error, ValueError, UnsupportedError) as error:
-            raise BundleError(f"damaged boundary descriptor: {error}; compile the bundle again") from error
+            raise BundleError(
+                f"damaged boundary descriptor: {error}; compile the bundle again"
+            ) from error
         if boundary.to_bytes() != descriptor:
-            raise BundleError("damaged boundary descriptor: its digest does not match; compile the bundle again")
+            raise BundleError(
+                "damaged boundary descriptor: its digest does not match; compile the bundle again"
+            )
         return boundary
 
     @property
@@ -296,14 +343,29 @@ def _pack_tensor(spec: TensorSpec) -> bytes:
     code = dtypes.BY_NAME[spec.dtype].code
     parts = [
         _RECORD.pack(
-            code, len(spec.shape), quantized, codec_code(spec.codec), len(name), 0, len(spec.parameters), spec.chunk
+            code,
+            len(spec.shape),
+            quantized,
+            codec_code(spec.codec),
+            len(name),
+            0,
+            len(spec.parameters),
+            spec.chunk,
         ),
-        struct.pack(f"<{len(spec.shape)}I", *(SYMBOLIC if dim is None else dim for dim in spec.shape)),
+        struct.pack(
+            f"<{len(spec.shape)}I", *(SYMBOLIC if dim is None else dim for dim in spec.shape)
+        ),
     ]
     if (q := spec.quantization) is not None:
         axis = 0xFF if q.axis is None else q.axis
-        parts.append(_QUANTIZATION.pack(dtypes.BY_NAME[q.dtype].code, q.bits, q.outliers, axis, len(q.scales)))
-        parts += [_STEP.pack(scale, zero) for scale, zero in zip(q.scales, q.zero_points, strict=True)]
+        parts.append(
+            _QUANTIZATION.pack(
+                dtypes.BY_NAME[q.dtype].code, q.bits, q.outliers, axis, len(q.scales)
+            )
+        )
+        parts += [
+            _STEP.pack(scale, zero) for scale, zero in zip(q.scales, q.zero_points, strict=True)
+        ]
     return b"".join([*parts, _padded(name), _padded(spec.parameters)])
 
 
@@ -312,7 +374,9 @@ def _pack(boundary: FrameSchema, digest: bytes) -> bytes:
     body = _padded(name) + b"".join(_pack_tensor(tensor) for tensor in boundary.tensors)
     size = _HEAD.size + len(body) + 4
     count, bundle_digest = len(boundary.tensors), boundary.bundle_digest
-    head = _HEAD.pack(b"IRSD", _VERSION, 0, count, size, boundary.index, digest, bundle_digest, len(name), 0, 0)
+    head = _HEAD.pack(
+        b"IRSD", _VERSION, 0, count, size, boundary.index, digest, bundle_digest, len(name), 0, 0
+    )
     return head + body
 
 
@@ -374,11 +438,15 @@ def _unpack(descriptor: bytes) -> FrameSchema:
     if magic != b"IRSD":
         raise ValueError("it does not begin with IRSD")
     if version != _VERSION or flags:
-        raise ValueError(f"format version {version}, flags {flags}; this release reads version {_VERSION}")
+        raise ValueError(
+            f"format version {version}, flags {flags}; this release reads version {_VERSION}"
+        )
     if size != len(descriptor):
         raise ValueError(f"it says {size} bytes and has {len(descriptor)}")
     if crc32c(descriptor[:-4]) != int.from_bytes(descriptor[-4:], "little"):
         raise ValueError("checksum mismatch")
     reader = _Reader(descriptor[:-4], _HEAD.size)
     name = reader.take_padded(name_size).decode()
-    return FrameSchema(index, name, tuple(_unpack_tensor(reader) for _ in range(count)), bundle_digest)
+    return FrameSchema(
+        index, name, tuple(_unpack_tensor(reader) for _ in range(count)), bundle_digest
+    )

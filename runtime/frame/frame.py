@@ -92,12 +92,16 @@ def native_available() -> bool:
 @functools.lru_cache(maxsize=64)
 def open_codec(boundary: FrameSchema, engine: str | None = None) -> Codec:
     """The codec of a boundary, kept for further frames. `engine`: native, reference, or None to choose. Thread-safe."""
-    engine = engine or os.environ.get("IRSPLIT_CODEC") or ("reference" if _native is None else "native")
+    engine = (
+        engine or os.environ.get("IRSPLIT_CODEC") or ("reference" if _native is None else "native")
+    )
     if engine == "native":
         return NativeCodec(boundary)
     if engine == "reference":
         return reference.ReferenceCodec(boundary)
-    raise UnsupportedError(f"unknown codec engine {engine!r}; use IRSPLIT_CODEC=native or IRSPLIT_CODEC=reference")
+    raise UnsupportedError(
+        f"unknown codec engine {engine!r}; use IRSPLIT_CODEC=native or IRSPLIT_CODEC=reference"
+    )
 
 
 def _prepared(boundary: FrameSchema, spec: TensorSpec, array: Array) -> Array:
@@ -106,13 +110,17 @@ def _prepared(boundary: FrameSchema, spec: TensorSpec, array: Array) -> Array:
     if array.dtype.name == _EXTENSION_NAMES.get(spec.dtype):
         array = array.view(spec.storage)
     if array.dtype.newbyteorder("<") != spec.storage:
-        raise FrameError(f"{where}: array of {array.dtype.name} for elements of {spec.dtype}; give {spec.storage.name}")
+        raise FrameError(
+            f"{where}: array of {array.dtype.name} for elements of {spec.dtype}; give {spec.storage.name}"
+        )
     matches = array.ndim == len(spec.shape) and all(
         dim in (None, size) for dim, size in zip(spec.shape, array.shape, strict=True)
     )
     if not matches:
         expected = tuple("?" if dim is None else dim for dim in spec.shape)
-        raise FrameError(f"{where}: array of shape {array.shape} for {expected}; feed what the bundle was made for")
+        raise FrameError(
+            f"{where}: array of shape {array.shape} for {expected}; feed what the bundle was made for"
+        )
     return np.require(array, spec.storage, "C")
 
 
@@ -121,7 +129,9 @@ def encode(boundary: FrameSchema, tensors: Sequence[Array]) -> bytes:
     specs = boundary.tensors
     if len(tensors) != len(specs):
         names = ", ".join(repr(spec.name) for spec in specs)
-        raise FrameError(f"{boundary}: {len(tensors)} arrays for {len(specs)} tensors; give {names} in this order")
+        raise FrameError(
+            f"{boundary}: {len(tensors)} arrays for {len(specs)} tensors; give {names} in this order"
+        )
     arrays = [_prepared(boundary, spec, array) for spec, array in zip(specs, tensors, strict=True)]
     try:
         return open_codec(boundary).encode(arrays)
@@ -149,14 +159,20 @@ def frame_sizes(boundary: FrameSchema, symbolic: int = 0) -> FrameSizes:
     """Sizes a firmware has to provide, with `symbolic` for every symbolic dim. Needs the C extension."""
     codec = NativeCodec(boundary)
     shapes = [[symbolic if dim is None else dim for dim in spec.shape] for spec in boundary.tensors]
-    arrays: list[Array] = [np.empty(shape, spec.storage) for shape, spec in zip(shapes, boundary.tensors, strict=True)]
+    arrays: list[Array] = [
+        np.empty(shape, spec.storage) for shape, spec in zip(shapes, boundary.tensors, strict=True)
+    ]
     return FrameSizes(*codec.sizes(arrays))
 
 
 def frame_size(header: Bytes) -> int:
     """Size of a whole frame from its first HEADER_SIZE bytes. Check it against a limit of yours before reading on."""
     try:
-        return reference.frame_size(memoryview(header)) if _native is None else _native.frame_size(header)
+        return (
+            reference.frame_size(memoryview(header))
+            if _native is None
+            else _native.frame_size(header)
+        )
     except StatusError as error:
         raise FrameError(f"frame header: {_REASONS[error.status]}") from error
 
@@ -184,7 +200,11 @@ def decode(
         codec = open_codec(boundary)
         # static shapes need no look at the frame; decoding checks all of it anyway
         shapes = codec.shapes(data) if boundary.symbol_count else _static_shapes(boundary)
-        arrays = _allocated(boundary, shapes, max_bytes) if out is None else _checked(boundary, shapes, out)
+        arrays = (
+            _allocated(boundary, shapes, max_bytes)
+            if out is None
+            else _checked(boundary, shapes, out)
+        )
         codec.decode(data, arrays)
     except StatusError as error:
         raise FrameError(_decode_reason(boundary, data, error.status)) from error
@@ -202,7 +222,9 @@ def _decode_reason(boundary: FrameSchema, frame: memoryview, status: Status) -> 
             f"frame of another boundary ({other}) given to {boundary}; "
             "both sides need the same build of the same bundle, and frames of several cuts must not be mixed up"
         )
-    return f"frame of {len(frame)} bytes for {boundary}: {_REASONS.get(status, status.name.lower())}"
+    return (
+        f"frame of {len(frame)} bytes for {boundary}: {_REASONS.get(status, status.name.lower())}"
+    )
 
 
 def _allocated(boundary: FrameSchema, shapes: list[tuple[int, ...]], max_bytes: int) -> list[Array]:
@@ -213,16 +235,28 @@ def _allocated(boundary: FrameSchema, shapes: list[tuple[int, ...]], max_bytes: 
             size *= dim
         total += size
     if total > max_bytes:
-        raise FrameError(f"frame for {boundary} decodes to {total} bytes, above max_bytes={max_bytes}; raise the limit")
-    return [np.empty(shape, spec.storage) for spec, shape in zip(boundary.tensors, shapes, strict=True)]
+        raise FrameError(
+            f"frame for {boundary} decodes to {total} bytes, above max_bytes={max_bytes}; raise the limit"
+        )
+    return [
+        np.empty(shape, spec.storage) for spec, shape in zip(boundary.tensors, shapes, strict=True)
+    ]
 
 
-def _checked(boundary: FrameSchema, shapes: list[tuple[int, ...]], out: Sequence[Array]) -> list[Array]:
+def _checked(
+    boundary: FrameSchema, shapes: list[tuple[int, ...]], out: Sequence[Array]
+) -> list[Array]:
     if len(out) != len(shapes):
-        raise FrameError(f"{boundary}: {len(out)} output arrays for {len(shapes)} tensors; give one for each")
+        raise FrameError(
+            f"{boundary}: {len(out)} output arrays for {len(shapes)} tensors; give one for each"
+        )
     for spec, shape, array in zip(boundary.tensors, shapes, out, strict=True):
         flags = array.flags
-        if array.dtype != spec.storage or array.shape != shape or not (flags.c_contiguous and flags.writeable):
+        if (
+            array.dtype != spec.storage
+            or array.shape != shape
+            or not (flags.c_contiguous and flags.writeable)
+        ):
             raise FrameError(
                 f"{boundary}, tensor {spec.name!r}: output array of {array.dtype.name}{array.shape}; give a writable, "
                 f"C-contiguous {spec.storage.name} array of shape {shape}"

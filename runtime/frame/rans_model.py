@@ -209,7 +209,11 @@ def _unpack_frequencies(data: bytes, tables: int, table_bits: int) -> NDArray[np
                 position += 1
                 if frequency == 0:
                     break
-        if position > ESCAPE or total == 0 or (total == 1 << table_bits and np.any(table[:ESCAPE] == 0)):
+        if (
+            position > ESCAPE
+            or total == 0
+            or (total == 1 << table_bits and np.any(table[:ESCAPE] == 0))
+        ):
             raise ValueError("a frequency table of static-rans leaves no room for the escape")
         table[ESCAPE] = (1 << table_bits) - total
     if len(bits.left) >= 8 or "1" in bits.left:
@@ -244,24 +248,49 @@ def _require(condition: bool, what: str) -> None:
 def _unpack(data: bytes) -> RansModel:
     fields = _Fields(data)
     head = _HEAD.unpack(fields.take("u1", _HEAD.size).tobytes())
-    axis, form, table_bits, lanes_log2, bins, levels, tables, kind, classes, initial, reserved, channels = head
-    keep, tail, zero, reserved_too, top, base = _ELEMENTS.unpack(fields.take("u1", _ELEMENTS.size).tobytes())
+    (
+        axis,
+        form,
+        table_bits,
+        lanes_log2,
+        bins,
+        levels,
+        tables,
+        kind,
+        classes,
+        initial,
+        reserved,
+        channels,
+    ) = head
+    keep, tail, zero, reserved_too, top, base = _ELEMENTS.unpack(
+        fields.take("u1", _ELEMENTS.size).tobytes()
+    )
     _require(form < 16 and reserved == reserved_too == 0, "unknown flags")
     _require(8 <= table_bits <= 11 and lanes_log2 <= 5, "table bits or lanes out of range")
-    _require(1 <= bins <= 16 and 1 <= levels <= 8 and 1 <= tables <= 64, "bins, levels or tables out of range")
-    _require(kind < len(_KINDS) and 1 <= channels <= MAX_CHANNELS, "elements or channels out of range")
+    _require(
+        1 <= bins <= 16 and 1 <= levels <= 8 and 1 <= tables <= 64,
+        "bins, levels or tables out of range",
+    )
+    _require(
+        kind < len(_KINDS) and 1 <= channels <= MAX_CHANNELS, "elements or channels out of range"
+    )
     _require(1 <= classes <= min(channels, 256), "classes out of range")
     _require(axis != FLAT or channels == 1, "several channels in flat geometry")
     _require(
-        _KINDS[kind] != "bytes" or (keep, tail, zero, top, base) == (0, 0, 0, 0, 0), "bits of elements out of range"
+        _KINDS[kind] != "bytes" or (keep, tail, zero, top, base) == (0, 0, 0, 0, 0),
+        "bits of elements out of range",
     )
     _require(
-        _KINDS[kind] != "integer" or (keep <= 32 and (tail, zero, top) == (0, 0, 0)), "bits of elements out of range"
+        _KINDS[kind] != "integer" or (keep <= 32 and (tail, zero, top) == (0, 0, 0)),
+        "bits of elements out of range",
     )
     lanes, predictor = 1 << lanes_log2, PREDICTORS[form >> 1 & 3]
     activity = fields.take("<u4", levels - 1).astype(np.int64)
     thresholds = fields.take("u1", bins - 1).astype(np.int64)
-    _require(bool(np.all(np.diff(activity) > 0)) and bool(np.all(np.diff(thresholds) > 0)), "thresholds do not rise")
+    _require(
+        bool(np.all(np.diff(activity) > 0)) and bool(np.all(np.diff(thresholds) > 0)),
+        "thresholds do not rise",
+    )
     rows = {"none": 0, "med": 0, "shared": 1, "linear": channels}[predictor]
     weights = fields.take("i1", 4 * rows).reshape(rows, 4).astype(np.int8)
     sums = np.abs(weights.astype(np.int32)).reshape(rows, 2, 2).sum(2)
@@ -270,14 +299,27 @@ def _unpack(data: bytes) -> RansModel:
     if form & 8:
         _require(channels > lanes, "references without a second group of channels")
         later = channels - lanes
-        references, reference_weights = np.zeros((channels, 2), np.uint16), np.zeros((channels, 2), np.int8)
+        references, reference_weights = (
+            np.zeros((channels, 2), np.uint16),
+            np.zeros((channels, 2), np.int8),
+        )
         references[lanes:] = fields.take("<u2", 2 * later).reshape(later, 2)
         reference_weights[lanes:] = fields.take("i1", 2 * later).reshape(later, 2)
         first = np.arange(channels) // lanes * lanes
-        _require(bool(np.all(references[lanes:] < first[lanes:, None])), "a reference is not an earlier channel")
+        _require(
+            bool(np.all(references[lanes:] < first[lanes:, None])),
+            "a reference is not an earlier channel",
+        )
     class_of = fields.take("u1", channels) if classes > 1 else np.zeros(channels, np.uint8)
-    contexts = fields.take("u1", classes * levels * bins) if tables > 1 else np.zeros(classes * levels * bins, np.uint8)
-    _require(bool(np.all(class_of < classes)) and bool(np.all(contexts < tables)), "a class or table does not exist")
+    contexts = (
+        fields.take("u1", classes * levels * bins)
+        if tables > 1
+        else np.zeros(classes * levels * bins, np.uint8)
+    )
+    _require(
+        bool(np.all(class_of < classes)) and bool(np.all(contexts < tables)),
+        "a class or table does not exist",
+    )
     return RansModel(
         axis, channels, Elements(_KINDS[kind], keep, tail, zero, top, base), predictor, bool(form & 1), initial,
         table_bits, lanes, tuple(activity.tolist()), tuple(thresholds.tolist()), weights, references, reference_weights,
@@ -364,7 +406,9 @@ def model_chunk(model: RansModel, symbols: Symbols, first: int, geo: Geometry) -
     base = predict(model, neighbours(symbols, first, geo, model.initial))
     residuals = symbols.astype(np.int32) - base
     levels = np.searchsorted(
-        np.array(model.activity, np.int64), surroundings(np.abs(residuals).sum(-1), first, geo), "right"
+        np.array(model.activity, np.int64),
+        surroundings(np.abs(residuals).sum(-1), first, geo),
+        "right",
     )
     prediction = refine(model, base, residuals)
     bins = np.searchsorted(np.array(model.bins, np.int64), prediction, "right")

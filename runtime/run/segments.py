@@ -53,7 +53,9 @@ class SegmentRunner:
     def fresh(self) -> "SegmentRunner":
         """The same segments with states of their own; engines without state are shared."""
         other = SegmentRunner(self.manifest, self.place, self._options, self._clock)
-        other._engines = {i: e for i, e in self._engines.items() if not self.manifest.segments[i].stateful}
+        other._engines = {
+            i: e for i, e in self._engines.items() if not self.manifest.segments[i].stateful
+        }
         return other
 
     def open(self, start: int, stop: int) -> None:
@@ -84,6 +86,8 @@ def encode(boundary: FrameSchema, values: Mapping[str, Any]) -> bytes:
     return framing.encode(boundary, [values[spec.name] for spec in boundary.tensors])
 
 
-def decode(boundary: FrameSchema, frame: framing.Bytes, max_bytes: int = framing.DEFAULT_MAX_BYTES) -> dict[str, Any]:
+def decode(
+    boundary: FrameSchema, frame: framing.Bytes, max_bytes: int = framing.DEFAULT_MAX_BYTES
+) -> dict[str, Any]:
     arrays = framing.decode(boundary, frame, max_bytes=max_bytes)
     return {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}

@@ -43,7 +43,9 @@ class Session:
     is no bundle, EngineError when an engine refuses a segment. Not for several threads at once.
     """
 
-    def __init__(self, bundle: Path | str, places: Sequence[str], options: EngineOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self, bundle: Path | str, places: Sequence[str], options: EngineOptions = DEFAULT_OPTIONS
+    ) -> None:
         self.manifest = Manifest.load(bundle)
         self._here = [segment.place in places for segment in self.manifest.segments]
         self._engines: dict[int, Engine] = {}
@@ -70,7 +72,9 @@ class Session:
         """
         if not self._here[0]:
             first = self.manifest.segments[0]
-            raise BundleError(f"bundle '{self.manifest.name}' starts on the {first.place}; start it there")
+            raise BundleError(
+                f"bundle '{self.manifest.name}' starts on the {first.place}; start it there"
+            )
         return self._advance(0, check_inputs(self.manifest.inputs, inputs), {})
 
     def resume(self, frame: bytes) -> Frame | dict[str, Any]:
@@ -82,7 +86,9 @@ class Session:
         boundary = self._boundary_of(frame)
         index = boundary.index + 1
         if not self._here[index]:
-            raise FrameError(f"{boundary} is resumed on the {self.manifest.segments[index].place}, not here")
+            raise FrameError(
+                f"{boundary} is resumed on the {self.manifest.segments[index].place}, not here"
+            )
         arrays = framing.decode(boundary, frame)
         values = {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}
         return self._advance(index, values, getattr(frame, "results", {}))
@@ -98,7 +104,9 @@ class Session:
             f"({self.manifest.digest[: 2 * DIGEST_SIZE]}) has {known}; use the same build on both sides"
         )
 
-    def _advance(self, index: int, values: Arrays, results: Mapping[str, Any]) -> Frame | dict[str, Any]:
+    def _advance(
+        self, index: int, values: Arrays, results: Mapping[str, Any]
+    ) -> Frame | dict[str, Any]:
         """Run segments from `index` on while they are here."""
         values, results = dict(values), dict(results)
         while True:
@@ -108,9 +116,15 @@ class Session:
             if index == len(self._here) or self._pauses_before(index):
                 break
         if index == len(self._here):
-            return {info.name: results[info.name] for info in self.manifest.outputs if info.name in results}
+            return {
+                info.name: results[info.name]
+                for info in self.manifest.outputs
+                if info.name in results
+            }
         boundary = self.boundaries[index - 1]
-        return Frame(framing.encode(boundary, [values[spec.name] for spec in boundary.tensors]), results)
+        return Frame(
+            framing.encode(boundary, [values[spec.name] for spec in boundary.tensors]), results
+        )
 
     def _pauses_before(self, index: int) -> bool:
         """Whether a frame leaves this session before segment `index`."""
@@ -133,7 +147,9 @@ class DeviceSession(Session):
         """As `Session.start`: the frame for the server."""
         outcome = super().start(inputs)
         if not isinstance(outcome, Frame):
-            raise BundleError(f"bundle '{self.manifest.name}' ends on the device, without a frame; use LocalSession")
+            raise BundleError(
+                f"bundle '{self.manifest.name}' ends on the device, without a frame; use LocalSession"
+            )
         return outcome
 
 
@@ -178,18 +194,24 @@ class LocalSession(Session):
 def check_inputs(expected: Sequence[TensorInfo], inputs: Arrays) -> dict[str, NDArray[Any]]:
     """The inputs as arrays of the right types. Raises EngineError that names what is missing, unknown or wrong."""
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise EngineError(f"inputs are a {type(inputs).__name__}; give arrays by name: {_example(expected)}")
+        raise EngineError(
+            f"inputs are a {type(inputs).__name__}; give arrays by name: {_example(expected)}"
+        )
     known = {info.name for info in expected}
     for name in inputs:
         if name not in known:
-            raise EngineError(f"the model has no input '{name}'; its inputs: {', '.join(sorted(known))}")
+            raise EngineError(
+                f"the model has no input '{name}'; its inputs: {', '.join(sorted(known))}"
+            )
     arrays: dict[str, NDArray[Any]] = {}
     for info in expected:
         if info.name not in inputs:
             raise EngineError(f"input '{info.name}' is missing; give {_described(info)}")
         array = np.asarray(inputs[info.name])
         if not _fits(info, array):
-            raise EngineError(f"input '{info.name}' is {array.dtype}{list(array.shape)}; give {_described(info)}")
+            raise EngineError(
+                f"input '{info.name}' is {array.dtype}{list(array.shape)}; give {_described(info)}"
+            )
         arrays[info.name] = array
     return arrays
 

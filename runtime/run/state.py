@@ -22,7 +22,12 @@ class StateInfo:
     shape: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"input": self.input, "output": self.output, "dtype": self.dtype, "shape": list(self.shape)}
+        return {
+            "input": self.input,
+            "output": self.output,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "StateInfo":
@@ -43,7 +48,9 @@ class StateValues:
         for info in self._infos:
             dtype = BY_NAME.get(info.dtype)
             if dtype is None or dtype.storage is None:
-                raise BundleError(f"state '{info.input}' of type {info.dtype} cannot be kept; leave it an input")
+                raise BundleError(
+                    f"state '{info.input}' of type {info.dtype} cannot be kept; leave it an input"
+                )
             self.values[info.input] = np.zeros(info.shape, dtype.storage)
 
     def keep(self, outputs: Mapping[str, Any]) -> None:

@@ -14,12 +14,17 @@ DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 
 
 def host(module: str, extra: str) -> Any:
-    return pytest.importorskip(module, reason=f"{module.upper()} IS NOT INSTALLED: pip install 'irsplit[{extra}]'")
+    return pytest.importorskip(
+        module, reason=f"{module.upper()} IS NOT INSTALLED: pip install 'irsplit[{extra}]'"
+    )
 
 
 def pictures(count: int) -> np.ndarray:
     """[count, 1, 16, 16, 1], each a batch of one."""
-    return np.load(DIGITS / "test_images.npz")["images"][:count, None, :, :, None].astype(np.float32) / 255
+    return (
+        np.load(DIGITS / "test_images.npz")["images"][:count, None, :, :, None].astype(np.float32)
+        / 255
+    )
 
 
 @pytest.mark.parametrize("recipe", ["dynamic_wi8_afp32", "weight_only_wi8_afp32", "static_wi8_ai8"])
@@ -37,9 +42,13 @@ quantized = host.quantize(host.calibrate(calls) if host.need_calibration else No
 open({str(tmp_path / "whole.tflite")!r}, "wb").write(quantized)
 irsplit.split_bytes(quantized, ["bottleneck/relu"]).save({str(tmp_path / "bundle")!r})
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "whole.tflite").stat().st_size < (DIGITS / "digits.tflite").stat().st_size / 2
+    assert (tmp_path / "whole.tflite").stat().st_size < (
+        DIGITS / "digits.tflite"
+    ).stat().st_size / 2
     assert irsplit.verify_bundle(tmp_path / "bundle", tmp_path / "whole.tflite").bit_equal
 
 
@@ -60,10 +69,14 @@ irsplit.split_bytes(whole).save({str(tmp_path / "bundle")!r})
 picture = tf.constant({pictures(1)[0, 0].tolist()!r})[None]
 network(picture).numpy().tofile({str(tmp_path / "expected")!r})
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     name = irsplit.LocalSession(tmp_path / "bundle").manifest.inputs[0].name
-    assert irsplit.verify_bundle(tmp_path / "bundle", tmp_path / "whole.tflite", fixed={name: pictures(1)[0]}).bit_equal
+    assert irsplit.verify_bundle(
+        tmp_path / "bundle", tmp_path / "whole.tflite", fixed={name: pictures(1)[0]}
+    ).bit_equal
     (found,) = irsplit.LocalSession(tmp_path / "bundle").run({name: pictures(1)[0]}).values()
     expected = np.fromfile(tmp_path / "expected", np.float32)
     np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-4, atol=1e-5)
@@ -90,19 +103,34 @@ open({str(tmp_path / "whole.tflite")!r}, "wb").write(whole)
 irsplit.split_bytes(whole).save({str(tmp_path / "bundle")!r})
 network(picture).detach().numpy().tofile({str(tmp_path / "expected")!r})
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
-    call = {irsplit.LocalSession(tmp_path / "bundle").manifest.inputs[0].name: pictures(1)[0].reshape(1, 1, 16, 16)}
-    assert irsplit.verify_bundle(tmp_path / "bundle", tmp_path / "whole.tflite", fixed=call).bit_equal
+    call = {
+        irsplit.LocalSession(tmp_path / "bundle").manifest.inputs[0].name: pictures(1)[0].reshape(
+            1, 1, 16, 16
+        )
+    }
+    assert irsplit.verify_bundle(
+        tmp_path / "bundle", tmp_path / "whole.tflite", fixed=call
+    ).bit_equal
     (found,) = irsplit.LocalSession(tmp_path / "bundle").run(call).values()
-    np.testing.assert_allclose(np.ravel(found), np.fromfile(tmp_path / "expected", np.float32), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.ravel(found), np.fromfile(tmp_path / "expected", np.float32), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_tf2onnx(tmp_path: Path) -> None:
     host("tf2onnx", "test-tensorflow")
     host("tensorflow", "test-tensorflow")
     words = ["--tflite", DIGITS / "digits.tflite", "--output", tmp_path / "digits.onnx"]
-    subprocess.run([sys.executable, "-m", "tf2onnx.convert", *words], capture_output=True, timeout=300, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "tf2onnx.convert", *words],
+        capture_output=True,
+        timeout=300,
+        check=True,
+    )
     irsplit.compile_model(tmp_path / "digits.onnx", tmp_path / "bundle")
     calls = [{"image": picture} for picture in pictures(4)]
     assert irsplit.verify_bundle(tmp_path / "bundle", calls=calls).bit_equal

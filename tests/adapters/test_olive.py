@@ -14,7 +14,8 @@ import pytest
 from irsplit.adapters.metadata import check_segment, received_boundary, sent_boundary
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("olive") is None, reason="OLIVE IS NOT INSTALLED: pip install 'irsplit[test-olive]'"
+    importlib.util.find_spec("olive") is None,
+    reason="OLIVE IS NOT INSTALLED: pip install 'irsplit[test-olive]'",
 )
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,12 +23,22 @@ DIGITS = ROOT / "examples" / "digits"
 
 
 def olive(folder: Path, passes: dict[str, dict[str, object]]) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(folder), "OLIVE_DISABLE_TELEMETRY": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(folder),
+        "OLIVE_DISABLE_TELEMETRY": "1",
+    }
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", *map(str, words)]
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
         )
 
     assert run("irsplit", "olive-config", "-o", folder / "package.json").returncode == 0
@@ -39,7 +50,14 @@ def olive(folder: Path, passes: dict[str, dict[str, object]]) -> subprocess.Comp
         "evaluate_input_model": False,
     }
     (folder / "workflow.json").write_text(json.dumps(workflow))
-    return run("olive", "run", "--config", folder / "workflow.json", "--package-config", folder / "package.json")
+    return run(
+        "olive",
+        "run",
+        "--config",
+        folder / "workflow.json",
+        "--package-config",
+        folder / "package.json",
+    )
 
 
 SPLIT = {"type": "IrsplitSplit", "cuts": ["bottleneck/relu"]}
@@ -48,7 +66,9 @@ SPLIT = {"type": "IrsplitSplit", "cuts": ["bottleneck/relu"]}
 def test_a_composite_model(tmp_path: Path) -> None:
     done = olive(tmp_path, {"split": SPLIT, "check": {"type": "IrsplitCheck"}})
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {check_segment(path)["irsplit.segment"]: path for path in (tmp_path / "out").rglob("*.onnx")}
+    found = {
+        check_segment(path)["irsplit.segment"]: path for path in (tmp_path / "out").rglob("*.onnx")
+    }
     assert set(found) == {"device", "server"}, done.stdout + done.stderr
     device, server = found["device"], found["server"]
     assert sent_boundary(check_segment(device)) == received_boundary(check_segment(server))
@@ -62,4 +82,7 @@ def test_a_composite_model(tmp_path: Path) -> None:
 def test_a_later_pass_that_changes_what_crosses(tmp_path: Path) -> None:
     half = {"type": "OnnxFloatToFloat16", "keep_io_types": False}
     done = olive(tmp_path, {"split": SPLIT, "half": half, "check": {"type": "IrsplitCheck"}})
-    assert "as f32, but the segment gives f16: a pass after the split changed it" in done.stdout + done.stderr
+    assert (
+        "as f32, but the segment gives f16: a pass after the split changed it"
+        in done.stdout + done.stderr
+    )

@@ -32,16 +32,22 @@ def ort(model: bytes, array: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, {session.get_inputs()[0].name: array})[0])
 
 
-@pytest.mark.parametrize(("file", "axis", "run"), [("digits.tflite", -1, litert), ("digits.onnx", 1, ort)])
+@pytest.mark.parametrize(
+    ("file", "axis", "run"), [("digits.tflite", -1, litert), ("digits.onnx", 1, ort)]
+)
 def test_halves_compute_the_whole(file: str, axis: int, run: object) -> None:
     assert callable(run)
     whole = (EXAMPLE / file).read_bytes()
     split = irsplit.split_bytes(whole, ["bottleneck/relu"])
     assert [segment.place for segment in split.segments] == ["device", "server"]
     assert split.segments[0].outputs == split.segments[1].inputs == ("bottleneck/relu",)
-    assert [tensor.name for tensor in FrameSchema.from_bytes(split.boundaries[0]).tensors] == ["bottleneck/relu"]
+    assert [tensor.name for tensor in FrameSchema.from_bytes(split.boundaries[0]).tensors] == [
+        "bottleneck/relu"
+    ]
     for image in images(axis):
-        np.testing.assert_allclose(run(split.server, run(split.device, image)), run(whole, image), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            run(split.server, run(split.device, image)), run(whole, image), rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("file", ["digits.onnx", "digits.tflite"])
@@ -51,18 +57,28 @@ def test_the_bundle_is_that_of_the_file(file: str, tmp_path: Path) -> None:
     assert split.save(tmp_path / "saved").digest == compiled.manifest.digest
     for path in (tmp_path / "compiled").rglob("*"):
         if path.is_file():
-            assert split.files[path.relative_to(tmp_path / "compiled").as_posix()] == path.read_bytes()
-    frame = irsplit.DeviceSession(tmp_path / "saved").start({"image": images(1 if "onnx" in file else -1)[0]})
+            assert (
+                split.files[path.relative_to(tmp_path / "compiled").as_posix()] == path.read_bytes()
+            )
+    frame = irsplit.DeviceSession(tmp_path / "saved").start(
+        {"image": images(1 if "onnx" in file else -1)[0]}
+    )
     assert irsplit.ServerSession(tmp_path / "compiled").resume(frame)["logits"].shape == (1, 10)
 
 
 def test_options_are_those_of_compile(tmp_path: Path) -> None:
     model = (EXAMPLE / "digits.tflite").read_bytes()
     calls = [{"image": image} for image in images(-1)]
-    split = irsplit.split_bytes(model, ["down/relu", "expand/relu"], boundary="int8", calibration=calls)
+    split = irsplit.split_bytes(
+        model, ["down/relu", "expand/relu"], boundary="int8", calibration=calls
+    )
     assert [segment.name for segment in split.segments] == ["segment0", "segment1", "segment2"]
-    assert all(FrameSchema.from_bytes(b).tensors[0].quantization is not None for b in split.boundaries)
-    with pytest.raises(BundleError, match="2 segments run on the server; take them from `segments`"):
+    assert all(
+        FrameSchema.from_bytes(b).tensors[0].quantization is not None for b in split.boundaries
+    )
+    with pytest.raises(
+        BundleError, match="2 segments run on the server; take them from `segments`"
+    ):
         _ = split.server
 
 

@@ -13,7 +13,9 @@ from irsplit.measure.device_fit import FEATURES, features
 from irsplit.passes.planning.stages import estimated_ns
 from irsplit.profiles import Device
 
-DEVICE = Device("d", {"conv": 10**9, "depthwise": 10**9, "matmul": 10**9}, bytes_s=10**9, overhead_ns=1000)
+DEVICE = Device(
+    "d", {"conv": 10**9, "depthwise": 10**9, "matmul": 10**9}, bytes_s=10**9, overhead_ns=1000
+)
 
 
 def tensor(name: str, shape: tuple[int, ...] = (4, 4)) -> object:
@@ -38,19 +40,29 @@ def read(folder: Path, node: object, constants: dict[str, np.ndarray]) -> Node:
 
 
 def test_the_dearest_branch_counts(tmp_path: Path):
-    branches = {"then_branch": branch("t", ["Relu", "MatMul"]), "else_branch": branch("e", ["Relu"])}
+    branches = {
+        "then_branch": branch("t", ["Relu", "MatMul"]),
+        "else_branch": branch("e", ["Relu"]),
+    }
     node = read(tmp_path, helper.make_node("If", ["c"], ["y"], **branches), {"c": np.array(True)})
     assert ONNX.summed(node, lambda node: 1) == 2
     assert estimated_ns([node], ONNX.macs, [DEVICE], ONNX.summed) == [2 * 1000 + 128 + 64]
     assert ONNX.macs(node) == 64
     counted = dict(zip(FEATURES, features([node], ONNX.macs, ONNX.summed), strict=True))
-    assert counted == {"conv": 0, "depthwise": 0, "matmul": 64, "bytes": 128, "operators": 2}, "what a fit learns from"
+    assert counted == {"conv": 0, "depthwise": 0, "matmul": 64, "bytes": 128, "operators": 2}, (
+        "what a fit learns from"
+    )
 
 
 @pytest.mark.parametrize(("trips", "runs"), [(np.array(5, np.int64), 5), (None, 1)])
-def test_a_loop_runs_as_often_as_is_written_down(tmp_path: Path, trips: np.ndarray | None, runs: int):
+def test_a_loop_runs_as_often_as_is_written_down(
+    tmp_path: Path, trips: np.ndarray | None, runs: int
+):
     body = helper.make_graph(
-        [helper.make_node("Identity", ["b"], ["more"]), helper.make_node("MatMul", ["s", "s"], ["t"])],
+        [
+            helper.make_node("Identity", ["b"], ["more"]),
+            helper.make_node("MatMul", ["s", "s"], ["t"]),
+        ],
         "body",
         [
             helper.make_tensor_value_info("i", TensorProto.INT64, ()),
@@ -61,7 +73,9 @@ def test_a_loop_runs_as_often_as_is_written_down(tmp_path: Path, trips: np.ndarr
     )
     constants = {"c": np.array(True), **({} if trips is None else {"n": trips})}
     node = read(
-        tmp_path, helper.make_node("Loop", ["n" if "n" in constants else "", "c", "x"], ["y"], body=body), constants
+        tmp_path,
+        helper.make_node("Loop", ["n" if "n" in constants else "", "c", "x"], ["y"], body=body),
+        constants,
     )
     assert ONNX.summed(node, lambda node: 1) == 2 * runs
     assert ONNX.macs(node) == 64 * runs
@@ -82,7 +96,10 @@ def test_called_graphs_of_tflite():
         return Node(op, [], [Value("v")], callees=callees)
 
     small = Graph("small", nodes=[Node("tflite.RELU", [], [Value("a")])])
-    large = Graph("large", nodes=[Node("tflite.RELU", [], [Value("b")]), calling("tflite.WHILE", small, small)])
+    large = Graph(
+        "large",
+        nodes=[Node("tflite.RELU", [], [Value("b")]), calling("tflite.WHILE", small, small)],
+    )
     large.nodes.append(calling("tflite.CALL", large))
     assert summed(calling("tflite.IF", small, large), lambda node: 1) == 3
     assert summed(calling("tflite.WHILE", small, large), lambda node: 1) == 4

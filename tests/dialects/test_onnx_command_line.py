@@ -18,14 +18,23 @@ SIZE = 64
 def source(tmp_path: Path) -> Path:
     """Two matrix products whose weights lie in source.onnx.data."""
     weights = [
-        numpy_helper.from_array(np.full((SIZE, SIZE), value, np.float32), name) for name, value in (("a", 1), ("b", 2))
+        numpy_helper.from_array(np.full((SIZE, SIZE), value, np.float32), name)
+        for name, value in (("a", 1), ("b", 2))
     ]
-    nodes = [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("MatMul", ["h", "b"], ["y"])]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, SIZE]) for name in ("x", "h", "y")]
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"]),
+        helper.make_node("MatMul", ["h", "b"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, SIZE])
+        for name in ("x", "h", "y")
+    ]
     graph = helper.make_graph(nodes, "net", [ends[0]], [ends[2]], weights, value_info=[ends[1]])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path = tmp_path / "source.onnx"
-    onnx.save(model, path, save_as_external_data=True, location="source.onnx.data", size_threshold=0)
+    onnx.save(
+        model, path, save_as_external_data=True, location="source.onnx.data", size_threshold=0
+    )
     return path
 
 
@@ -34,7 +43,10 @@ def compile_with(source: Path, *options: str) -> dict[str, list[str]]:
     bundle = source.with_name("bundle")
     assert main(["compile", str(source), "-o", str(bundle), "--cut", "h", *options]) == 0
     assert main(["verify", str(bundle)]) == 0
-    return {place: sorted(path.name for path in (bundle / place).glob("*.onnx*")) for place in ("device", "server")}
+    return {
+        place: sorted(path.name for path in (bundle / place).glob("*.onnx*"))
+        for place in ("device", "server")
+    }
 
 
 def test_weights_are_inline_by_default(source: Path):
@@ -62,7 +74,9 @@ def test_the_bundle_knows_the_weights_of_its_source(
 
     manifest = json.loads((source.parent / "bundle" / "manifest.json").read_text())
     files = {entry["file"]: entry["sha256"] for entry in manifest["provenance"]["source_files"]}
-    assert files == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (source, data)}
+    assert files == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (source, data)
+    }
 
     changed = bytes(len(data.read_bytes()))
     data.unlink()  # the bundle may have a link to it
@@ -72,7 +86,9 @@ def test_the_bundle_knows_the_weights_of_its_source(
 
 
 @pytest.mark.parametrize("dtype", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2"])
-def test_types_that_numpy_has_not_cross(dtype: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_types_that_numpy_has_not_cross(
+    dtype: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """Out of the engine and into it: the type is the boundary's, an input's and an output's."""
     code = TensorProto.DataType.Value(dtype)
     nodes = [

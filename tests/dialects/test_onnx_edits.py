@@ -25,9 +25,13 @@ def read(path: Path, nodes: list[onnx.NodeProto]) -> Model:
         numpy_helper.from_array(np.float32(10), "w"),
         numpy_helper.from_array(np.array(True), "c"),
     ]
-    graph = helper.make_graph(nodes, "net", [info("x")], [info("y")], weights, value_info=[info("h")])
+    graph = helper.make_graph(
+        nodes, "net", [info("x")], [info("y")], weights, value_info=[info("h")]
+    )
     imports = [helper.make_opsetid("", 17)]
-    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
+    )
     return ONNX.read(path)
 
 
@@ -41,7 +45,8 @@ def run(model: Model, path: Path) -> Any:
 
 def test_a_node_and_a_constant_that_a_pass_makes(tmp_path: Path):
     model = read(
-        tmp_path / "m.onnx", [helper.make_node("Add", ["x", "w"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
+        tmp_path / "m.onnx",
+        [helper.make_node("Add", ["x", "w"], ["h"]), helper.make_node("Neg", ["h"], ["y"])],
     )
     (add, negate), entry = model.entry.nodes, model.entry
     two = Value("two", TensorType(F32, ()), Constant.of(np.float32(2).tobytes()))
@@ -59,24 +64,42 @@ def test_a_node_and_a_constant_that_a_pass_makes(tmp_path: Path):
 
 
 def test_attributes_of_every_kind(tmp_path: Path):
-    model = read(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("Neg", ["h"], ["y"])])
-    attributes = {"i": -3, "f": 0.25, "s": "word", "ints": [1, -2], "floats": [0.5, 1.5], "strings": ["a", "b"]}
+    model = read(
+        tmp_path / "m.onnx",
+        [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("Neg", ["h"], ["y"])],
+    )
+    attributes = {
+        "i": -3,
+        "f": 0.25,
+        "s": "word",
+        "ints": [1, -2],
+        "floats": [0.5, 1.5],
+        "strings": ["a", "b"],
+    }
     source = model.entry.inputs[0]
-    model.entry.nodes.append(Node("com.example.Odd", [source], [Value("odd")], attributes=dict(attributes)))
+    model.entry.nodes.append(
+        Node("com.example.Odd", [source], [Value("odd")], attributes=dict(attributes))
+    )
 
     ONNX.write(model, model.entry, tmp_path / "out.onnx")
 
     whole = onnx.load(tmp_path / "out.onnx")
-    assert [(entry.domain, entry.version) for entry in whole.opset_import] == [("", 17), ("com.example", 1)]
+    assert [(entry.domain, entry.version) for entry in whole.opset_import] == [
+        ("", 17),
+        ("com.example", 1),
+    ]
     written = whole.graph.node[-1]
-    found = {attribute.name: helper.get_attribute_value(attribute) for attribute in written.attribute}
+    found = {
+        attribute.name: helper.get_attribute_value(attribute) for attribute in written.attribute
+    }
     assert (written.domain, written.op_type) == ("com.example", "Odd")
     assert found == {**attributes, "s": b"word", "strings": [b"a", b"b"]}
 
 
 def test_a_renamed_value(tmp_path: Path):
     model = read(
-        tmp_path / "m.onnx", [helper.make_node("Add", ["x", "w"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
+        tmp_path / "m.onnx",
+        [helper.make_node("Add", ["x", "w"], ["h"]), helper.make_node("Neg", ["h"], ["y"])],
     )
     (value,) = model.entry.nodes[0].outputs
     assert value is not None
@@ -90,21 +113,30 @@ def test_a_renamed_value(tmp_path: Path):
 
 def test_another_type(tmp_path: Path):
     model = read(
-        tmp_path / "m.onnx", [helper.make_node("Add", ["x", "w"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
+        tmp_path / "m.onnx",
+        [helper.make_node("Add", ["x", "w"], ["h"]), helper.make_node("Neg", ["h"], ["y"])],
     )
-    for value in (*model.entry.inputs, *model.entry.outputs, *(node.outputs[0] for node in model.entry.nodes)):
+    for value in (
+        *model.entry.inputs,
+        *model.entry.outputs,
+        *(node.outputs[0] for node in model.entry.nodes),
+    ):
         assert value is not None
         value.type = TensorType(F32, ("batch", 2))
 
     assert run(model, tmp_path / "out.onnx") == [[-8.0, -14.0]]
     written = onnx.load(tmp_path / "out.onnx").graph
-    dims = [value.type.tensor_type.shape.dim[0].dim_param for value in (*written.input, *written.value_info)]
+    dims = [
+        value.type.tensor_type.shape.dim[0].dim_param
+        for value in (*written.input, *written.value_info)
+    ]
     assert dims == ["batch", "batch"]
 
 
 def test_other_contents_of_a_constant(tmp_path: Path):
     model = read(
-        tmp_path / "m.onnx", [helper.make_node("Add", ["x", "w"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
+        tmp_path / "m.onnx",
+        [helper.make_node("Add", ["x", "w"], ["h"]), helper.make_node("Neg", ["h"], ["y"])],
     )
     weight = next(value for value in model.entry.constants if value.name == "w")
     weight.constant = Constant.of(np.float32(100).tobytes())
@@ -115,10 +147,14 @@ def test_other_contents_of_a_constant(tmp_path: Path):
 def test_an_edited_body_and_what_is_beside_it(tmp_path: Path):
     """One branch gets another node; the other one, the node's name and its documentation stay as they are."""
     branches = [
-        helper.make_graph([helper.make_node(op, ["x"], [op])], f"branch{op}", [], [info(op)], doc_string="kept")
+        helper.make_graph(
+            [helper.make_node(op, ["x"], [op])], f"branch{op}", [], [info(op)], doc_string="kept"
+        )
         for op in ("Abs", "Relu")
     ]
-    choice = helper.make_node("If", ["c"], ["h"], "choice", then_branch=branches[0], else_branch=branches[1])
+    choice = helper.make_node(
+        "If", ["c"], ["h"], "choice", then_branch=branches[0], else_branch=branches[1]
+    )
     model = read(tmp_path / "m.onnx", [choice, helper.make_node("Add", ["h", "w"], ["y"])])
     body = next(graph for graph in model.entry.nodes[0].graphs if graph.name == "branchAbs")
     (result,) = body.outputs

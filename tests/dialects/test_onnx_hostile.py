@@ -16,7 +16,10 @@ from irsplit.dialects.onnx import ONNX
 
 def small_model() -> onnx.ModelProto:
     weight = numpy_helper.from_array(np.arange(32, dtype=np.float32).reshape(8, 4), "w")
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], "first"), helper.make_node("Relu", ["h"], ["y"], "second")]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "first"),
+        helper.make_node("Relu", ["h"], ["y"], "second"),
+    ]
     source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
     return helper.make_model(helper.make_graph(nodes, "net", [source], [result], [weight]))
@@ -128,7 +131,9 @@ def test_functions_that_call_each_other_are_refused(tmp_path: Path):
         model.functions.append(helper.make_function("local", name, ["a"], ["b"], [call], imports))
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
 
-    assert "a graph calls itself: 'local.One' <- 'local.Two' <- 'local.One'" in refusal(tmp_path / "model.onnx")
+    assert "a graph calls itself: 'local.One' <- 'local.Two' <- 'local.One'" in refusal(
+        tmp_path / "model.onnx"
+    )
 
 
 def external_model(path: Path, **entries: str) -> None:
@@ -145,13 +150,19 @@ def external_model(path: Path, **entries: str) -> None:
     ("entries", "said"),
     [
         ({}, "names no file"),
-        ({"location": "absent.bin"}, "'absent.bin', which is missing; put the file beside the model"),
+        (
+            {"location": "absent.bin"},
+            "'absent.bin', which is missing; put the file beside the model",
+        ),
         ({"location": "../outside.bin"}, "outside the model's folder"),
         ({"location": "/etc/passwd"}, "outside the model's folder"),
         ({"location": "link.bin"}, "outside the model's folder"),
         ({"location": "w.bin", "offset": "64"}, "ends at byte 192 of 'w.bin', which has 128 bytes"),
         ({"location": "w.bin", "length": "100"}, "needs 128 bytes, but says it has 100"),
-        ({"location": "w.bin", "offset": "-4"}, "offset '-4' of weight 'w' is not a number of bytes"),
+        (
+            {"location": "w.bin", "offset": "-4"},
+            "offset '-4' of weight 'w' is not a number of bytes",
+        ),
     ],
 )
 def test_external_data_out_of_reach_is_refused(entries: dict[str, str], said: str, tmp_path: Path):
@@ -171,10 +182,16 @@ def test_external_data_out_of_reach_is_refused(entries: dict[str, str], said: st
     [
         ("Constant", "t.bin", "weight 'c' lies in 't.bin', which is missing"),
         ("Constant", "../t.bin", "weight 'c' lies in '../t.bin', outside the model's folder"),
-        ("ConstantOfShape", "t.bin", "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)"),
+        (
+            "ConstantOfShape",
+            "t.bin",
+            "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)",
+        ),
     ],
 )
-def test_tensor_attributes_in_other_files_that_cannot_be_read(op: str, location: str, said: str, tmp_path: Path):
+def test_tensor_attributes_in_other_files_that_cannot_be_read(
+    op: str, location: str, said: str, tmp_path: Path
+):
     tensor = TensorProto(data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
     for padding in (0, 10_000):
@@ -191,7 +208,9 @@ def test_bytes_that_reading_left_alone_are_refused_when_looked_at(tmp_path: Path
     """An attribute cut short: the node is copied as it is, but its multiply-accumulates cannot be counted."""
     model = small_model()
     model.graph.node[0].CopyFrom(helper.make_node("Gemm", ["x", "w"], ["h"], "first", transA=1))
-    content = model.SerializeToString().replace(b"transA\x18\x01\xa0\x01\x02", b"transA\x1a\x7f\xa0\x01\x02")
+    content = model.SerializeToString().replace(
+        b"transA\x18\x01\xa0\x01\x02", b"transA\x1a\x7f\xa0\x01\x02"
+    )
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     node = ONNX.read(path).entry.nodes[0]
@@ -210,14 +229,24 @@ def test_the_source_is_never_overwritten(tmp_path: Path):
     assert onnx.load(path) == small_model()
 
 
-def test_a_model_that_the_engine_refuses_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_model_that_the_engine_refuses_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     """Shapes that contradict each other leave types open: the engine is asked, and what it says is passed on."""
     ends = {"a": [3, 4], "b": [4, 1], "y": [3, 1]}
-    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends.items()}
-    nodes = [helper.make_node("Add", ["a", "b"], ["c"], "sum"), helper.make_node("MatMul", ["c", "b"], ["y"])]
+    infos = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in ends.items()
+    }
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["c"], "sum"),
+        helper.make_node("MatMul", ["c", "b"], ["y"]),
+    ]
     graph = helper.make_graph(nodes, "net", [infos["a"], infos["b"]], [infos["y"]])
     path = tmp_path / "torn.onnx"
-    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    onnx.save(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path
+    )
     assert len(ONNX.read(path).entry.nodes) == 2
     assert "torn.onnx: onnxruntime refuses this model: " in caplog.text
     assert "Incompatible dimensions" in caplog.text

@@ -47,7 +47,9 @@ def test_old_models_that_do_not_list_an_initializer_stay_so(tmp_path: Path):
     graph = helper.make_graph(nodes, "net", ends[:2], ends[2:], weights)
     path, written = tmp_path / "m.onnx", tmp_path / "written.onnx"
     imports = [helper.make_opsetid("", 8)]
-    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=3).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=imports, ir_version=3).SerializeToString()
+    )
     read = ONNX.read(path)
 
     ONNX.write(read, read.entry, written)

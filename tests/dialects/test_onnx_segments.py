@@ -76,7 +76,8 @@ def parts(path: Path, max_tensors: int = 1, cut: str | None = None) -> list[tupl
 def written(model: Model, folder: Path, options: WriteOptions = WriteOptions()) -> list[Path]:
     folder.mkdir(exist_ok=True)
     return [
-        ONNX.write(model, engine_graph(graph), folder / f"{graph.name}.onnx", options)[0] for graph in model.segments
+        ONNX.write(model, engine_graph(graph), folder / f"{graph.name}.onnx", options)[0]
+        for graph in model.segments
     ]
 
 
@@ -84,12 +85,17 @@ def chain(paths: Sequence[Path], values: Mapping[str, Array]) -> dict[str, Array
     known = dict(values)
     for path in paths:
         engine = open_model(path)
-        known.update(zip(engine.outputs, engine.run([known[name] for name in engine.inputs]), strict=True))
+        known.update(
+            zip(engine.outputs, engine.run([known[name] for name in engine.inputs]), strict=True)
+        )
     return known
 
 
 def check(
-    proto: onnx.ModelProto, folder: Path, max_tensors: int = 1, options: WriteOptions = WriteOptions()
+    proto: onnx.ModelProto,
+    folder: Path,
+    max_tensors: int = 1,
+    options: WriteOptions = WriteOptions(),
 ) -> dict[str, list[onnx.ModelProto]]:
     """Split at every legal cut and compare with the whole; the halves by what crosses."""
     source = folder / "source.onnx"
@@ -101,7 +107,9 @@ def check(
         paths = written(model, folder / "halves", options)
         result = chain(paths, values)
         outputs = [value.name for value in proto.graph.output]
-        assert same_bits([result[output] for output in outputs], [whole[output] for output in outputs]), name
+        assert same_bits(
+            [result[output] for output in outputs], [whole[output] for output in outputs]
+        ), name
         halves[name] = [onnx.load(path) for path in paths]
     return halves
 
@@ -128,8 +136,12 @@ def test_each_half_has_the_weights_and_types_that_it_uses(tmp_path: Path):
 
 def test_a_body_keeps_what_it_captures_on_its_side(tmp_path: Path):
     """`early` is read only inside the branches, one of which is nested, and both name their inner value alike."""
-    inner = helper.make_graph([helper.make_node("Add", ["early", "w"], ["t"])], "inner", [], [info("t")])
-    other = helper.make_graph([helper.make_node("Identity", ["early"], ["o"])], "other", [], [info("o")])
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["early", "w"], ["t"])], "inner", [], [info("t")]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Identity", ["early"], ["o"])], "other", [], [info("o")]
+    )
     nested = helper.make_node("If", ["c"], ["t"], then_branch=inner, else_branch=other)
     branches = [
         helper.make_graph([nested], "then", [], [info("t")]),
@@ -171,14 +183,22 @@ def test_functions_follow_their_calls(tmp_path: Path):
         helper.make_node("If", ["c"], ["g"], then_branch=branches[0], else_branch=branches[1]),
         helper.make_node("Relu", ["g"], ["y"]),
     ]
-    proto = model_of(nodes, [weight("c", True, np.bool_)], functions=functions, domains=["local", "com.microsoft"])
+    proto = model_of(
+        nodes,
+        [weight("c", True, np.bool_)],
+        functions=functions,
+        domains=["local", "com.microsoft"],
+    )
 
     halves = check(proto, tmp_path)
 
     def used(half: onnx.ModelProto) -> tuple[list[str], list[str]]:
         return names(half.functions), [entry.domain for entry in half.opset_import]
 
-    assert [used(half) for half in halves["h"]] == [(["Relu"], ["", "local"]), (["Inner", "Outer"], ["", "local"])]
+    assert [used(half) for half in halves["h"]] == [
+        (["Relu"], ["", "local"]),
+        (["Inner", "Outer"], ["", "local"]),
+    ]
     assert used(halves["g"][1]) == ([], [""])
 
 
@@ -186,7 +206,9 @@ def test_old_models_list_initializers_as_inputs_and_new_ones_keep_defaults(tmp_p
     nodes = [helper.make_node("Mul", ["x", "a"], ["h"]), helper.make_node("Add", ["h", "b"], ["y"])]
     weights = [weight("a", [1, 2, 3]), weight("b", [4, 5, 6])]
     for version in (3, 8):
-        proto = model_of(nodes, weights, [info("x"), info("a", [3]), info("b", [3])], ir_version=version)
+        proto = model_of(
+            nodes, weights, [info("x"), info("a", [3]), info("b", [3])], ir_version=version
+        )
         proto.opset_import[0].version = 8
 
         device, server = check(proto, tmp_path)["h"]
@@ -247,8 +269,13 @@ def test_quantization_annotations_follow_their_tensor_and_bring_their_parameters
     assert names(device.graph.initializer) == names(server.graph.initializer) == ["h_scale"]
 
 
-def test_metadata_travels_and_training_information_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    first, second = helper.make_node("Relu", ["x"], ["h"], "one"), helper.make_node("Neg", ["h"], ["y"], "two")
+def test_metadata_travels_and_training_information_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    first, second = (
+        helper.make_node("Relu", ["x"], ["h"], "one"),
+        helper.make_node("Neg", ["h"], ["y"], "two"),
+    )
     first.metadata_props.add(key="origin", value="here")
     second.doc_string = "the last one"
     proto = model_of([first, second])
@@ -288,11 +315,17 @@ def test_nodes_out_of_order_are_sorted_in_segments(tmp_path: Path):
 
     device, server = check(model_of(nodes), tmp_path)["h"]
 
-    assert [node.op_type for node in (*device.graph.node, *server.graph.node)] == ["Relu", "Abs", "Neg"]
+    assert [node.op_type for node in (*device.graph.node, *server.graph.node)] == [
+        "Relu",
+        "Abs",
+        "Neg",
+    ]
 
 
 def test_sparse_weights(tmp_path: Path):
-    sparse = helper.make_sparse_tensor(weight("w", [2.0, 3.0]), weight("places", [1, 5], np.int64), [2, 3])
+    sparse = helper.make_sparse_tensor(
+        weight("w", [2.0, 3.0]), weight("places", [1, 5], np.int64), [2, 3]
+    )
     nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Add", ["h", "w"], ["y"])]
     proto = model_of(nodes)
     proto.graph.sparse_initializer.append(sparse)
@@ -323,13 +356,19 @@ DTYPES = [
 ]
 
 
-@pytest.mark.parametrize(("dtype", "values"), DTYPES, ids=[TensorProto.DataType.Name(dtype) for dtype, _ in DTYPES])
+@pytest.mark.parametrize(
+    ("dtype", "values"), DTYPES, ids=[TensorProto.DataType.Name(dtype) for dtype, _ in DTYPES]
+)
 @pytest.mark.parametrize("raw", [False, True], ids=["typed", "raw"])
 def test_elements_of_any_type_and_storage(dtype: int, values: list[Any], raw: bool, tmp_path: Path):
     tensor = helper.make_tensor("w", dtype, [3], values)
     if raw and dtype != TensorProto.STRING:
         tensor = numpy_helper.from_array(numpy_helper.to_array(tensor), "w")
-    proto = model_of([helper.make_node("Relu", ["x"], ["y"])], [tensor], outputs=[info("y"), info("w", [3], dtype)])
+    proto = model_of(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        [tensor],
+        outputs=[info("y"), info("w", [3], dtype)],
+    )
     source = tmp_path / "source.onnx"
     source.write_bytes(proto.SerializeToString())
     read = ONNX.read(source)
@@ -339,7 +378,11 @@ def test_elements_of_any_type_and_storage(dtype: int, values: list[Any], raw: bo
     assert (tmp_path / "out.onnx").read_bytes() == source.read_bytes()
     expected = numpy_helper.to_array(tensor)
     found = ONNX.array(read.entry.constants[0])
-    assert found.tobytes() == expected.tobytes() if dtype != TensorProto.STRING else found.tolist() == expected.tolist()
+    assert (
+        found.tobytes() == expected.tobytes()
+        if dtype != TensorProto.STRING
+        else found.tolist() == expected.tolist()
+    )
 
 
 def external(folder: Path) -> onnx.ModelProto:
@@ -349,8 +392,14 @@ def external(folder: Path) -> onnx.ModelProto:
     (folder / "weights.bin").write_bytes(second.tobytes() + bytes(7) + first.tobytes())
     (folder / "sub" / "more.bin").write_bytes(bytes(3) + third.tobytes() + bytes(5))
     weights: list[onnx.TensorProto] = []
-    for name, location, offset in (("a", "weights.bin", 31), ("b", "weights.bin", 0), ("c", "sub/more.bin", 3)):
-        tensor = TensorProto(name=name, data_type=FLOAT, dims=[2, 3], data_location=TensorProto.EXTERNAL)
+    for name, location, offset in (
+        ("a", "weights.bin", 31),
+        ("b", "weights.bin", 0),
+        ("c", "sub/more.bin", 3),
+    ):
+        tensor = TensorProto(
+            name=name, data_type=FLOAT, dims=[2, 3], data_location=TensorProto.EXTERNAL
+        )
         tensor.external_data.add(key="location", value=location)
         tensor.external_data.add(key="offset", value=str(offset))
         tensor.external_data.add(key="length", value="24")
@@ -367,8 +416,13 @@ def test_external_weights_come_inline_when_they_fit(tmp_path: Path):
     halves = check(external(tmp_path), tmp_path)
 
     assert list(halves) == ["h", "g"]
-    assert all(tensor.HasField("raw_data") for half in halves["h"] for tensor in half.graph.initializer)
-    assert sorted(path.name for path in (tmp_path / "halves").iterdir()) == ["device.onnx", "server.onnx"]
+    assert all(
+        tensor.HasField("raw_data") for half in halves["h"] for tensor in half.graph.initializer
+    )
+    assert sorted(path.name for path in (tmp_path / "halves").iterdir()) == [
+        "device.onnx",
+        "server.onnx",
+    ]
 
 
 @pytest.mark.parametrize("in_body", [False, True])
@@ -377,14 +431,19 @@ def test_constant_nodes_may_have_their_elements_in_other_files(in_body: bool, tm
     proto = external(tmp_path)
     first, second, third = proto.graph.initializer
     third.name = ""
-    last = [helper.make_node("Constant", [], ["c"], value=third), helper.make_node("Sub", ["g", "c"], ["y"])]
+    last = [
+        helper.make_node("Constant", [], ["c"], value=third),
+        helper.make_node("Sub", ["g", "c"], ["y"]),
+    ]
     if in_body:
         last[1].output[0] = "inner"
         body = helper.make_graph(last, "body", [], [info("inner")])
         last = [helper.make_node("If", ["yes"], ["y"], then_branch=body, else_branch=body)]
     nodes = [helper.make_node("Constant", [], ["b"], value=second), *proto.graph.node[:2], *last]
     source = tmp_path / "source.onnx"
-    source.write_bytes(model_of(nodes, [first, numpy_helper.from_array(np.array(True), "yes")]).SerializeToString())
+    source.write_bytes(
+        model_of(nodes, [first, numpy_helper.from_array(np.array(True), "yes")]).SerializeToString()
+    )
     external_data_helper.load_external_data_for_model(proto, str(tmp_path))
     third.name = "c"
     (tmp_path / "plain.onnx").write_bytes(proto.SerializeToString())
@@ -398,7 +457,9 @@ def test_constant_nodes_may_have_their_elements_in_other_files(in_body: bool, tm
         if not in_body:  # engines refuse linked files of bodies
             shared = written(model, tmp_path / f"{name}_shared", WriteOptions(share_weights=True))
             assert same_bits([chain(shared, feed(proto))["y"]], [expected])
-            assert (tmp_path / f"{name}_shared" / "sub" / "more.bin").samefile(tmp_path / "sub" / "more.bin")
+            assert (tmp_path / f"{name}_shared" / "sub" / "more.bin").samefile(
+                tmp_path / "sub" / "more.bin"
+            )
 
 
 def test_weights_go_beside_the_model_over_the_limit(tmp_path: Path):
@@ -455,7 +516,9 @@ def test_data_files_of_the_source_are_never_overwritten(tmp_path: Path):
     source.write_bytes(proto.SerializeToString())
     read = ONNX.read(source)
 
-    with pytest.raises(UnsupportedError, match="cannot overwrite the file that the model is read from"):
+    with pytest.raises(
+        UnsupportedError, match="cannot overwrite the file that the model is read from"
+    ):
         ONNX.write(read, read.entry, tmp_path / "weights.bin")
 
 

@@ -34,7 +34,9 @@ def read(
         nodes, "net", [info("x", shape)], [helper.make_empty_tensor_value_info("y")], initializers
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
+    )
     return ONNX.read(path)
 
 
@@ -54,7 +56,11 @@ def test_the_rank_of_every_value_of_the_corpus_is_known(model: corpus.CorpusMode
 
 def test_the_onnx_package_may_be_imported_after_its_inference(tmp_path: Path):
     """Inference loads an extension of the package alone; here the two meet in the order that nothing else tests."""
-    read(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])], [2, 3])
+    read(
+        tmp_path / "m.onnx",
+        [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
+        [2, 3],
+    )
     code = """
 from pathlib import Path
 from irsplit.dialects.onnx import ONNX
@@ -66,7 +72,9 @@ whole = onnx.load("m.onnx")
 onnx.checker.check_model(onnx.shape_inference.infer_shapes(whole, strict_mode=True))
 print(*(value.type.shape for value in model.entry.values()))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "(2, 3) (2, 3) (2, 3)\n"
 
 
@@ -91,7 +99,9 @@ def test_shapes_that_the_graph_computes_are_followed(tmp_path: Path):
 def test_inference_does_not_need_the_weights(tmp_path: Path):
     weight = numpy_helper.from_array(np.zeros((512, 64), np.float32), "w")
     nodes = [
-        helper.make_node("Constant", [], ["big"], value=numpy_helper.from_array(np.zeros((64, 8), np.float32))),
+        helper.make_node(
+            "Constant", [], ["big"], value=numpy_helper.from_array(np.zeros((64, 8), np.float32))
+        ),
         helper.make_node("MatMul", ["x", "w"], ["h"]),
         helper.make_node("MatMul", ["h", "big"], ["y"]),
     ]
@@ -117,12 +127,19 @@ def test_operators_dropped_from_onnx_have_stand_ins(tmp_path: Path):
         helper.make_node("Crop", ["h"], ["y"], border=[1, 2, 3, 4]),
     ]
 
-    assert types(read(tmp_path / "m.onnx", nodes, [1, 3, 20, 20], opset=7))["y"] == TensorType(F32, (1, 3, 14, 16))
+    assert types(read(tmp_path / "m.onnx", nodes, [1, 3, 20, 20], opset=7))["y"] == TensorType(
+        F32, (1, 3, 14, 16)
+    )
 
 
 def test_the_engine_types_its_own_operators(tmp_path: Path):
-    scale, zero = numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.uint8(3), "z")
-    quantized = helper.make_node("QLinearSigmoid", ["q", "s", "z", "s", "z"], ["r"], domain="com.microsoft")
+    scale, zero = (
+        numpy_helper.from_array(np.float32(0.1), "s"),
+        numpy_helper.from_array(np.uint8(3), "z"),
+    )
+    quantized = helper.make_node(
+        "QLinearSigmoid", ["q", "s", "z", "s", "z"], ["r"], domain="com.microsoft"
+    )
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         quantized,
@@ -136,10 +153,16 @@ def test_the_engine_types_its_own_operators(tmp_path: Path):
 
 
 def test_a_rank_that_depends_on_what_the_inputs_hold_is_not_known(tmp_path: Path):
-    nodes = [helper.make_node("ReduceSum", ["x", "axes"], ["h"], keepdims=0), helper.make_node("Log", ["h"], ["y"])]
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["h"], keepdims=0),
+        helper.make_node("Log", ["h"], ["y"]),
+    ]
     inputs = [info("x", [3, 4, 5]), info("axes", [2], TensorProto.INT64)]
     graph = helper.make_graph(nodes, "net", inputs, [helper.make_empty_tensor_value_info("y")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8),
+        tmp_path / "m.onnx",
+    )
 
     found = types(ONNX.read(tmp_path / "m.onnx"))["h"]
 
@@ -153,7 +176,10 @@ def test_a_rank_that_depends_on_that_of_an_input_is_not_known(tmp_path: Path):
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
         [helper.make_empty_tensor_value_info("y")],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8),
+        tmp_path / "m.onnx",
+    )
 
     found = types(ONNX.read(tmp_path / "m.onnx"))["h"]
 
@@ -161,7 +187,10 @@ def test_a_rank_that_depends_on_that_of_an_input_is_not_known(tmp_path: Path):
 
 
 def test_what_nobody_knows_stays_unknown(tmp_path: Path):
-    nodes = [helper.make_node("Mystery", ["x"], ["h"], domain="com.example"), helper.make_node("Relu", ["h"], ["y"])]
+    nodes = [
+        helper.make_node("Mystery", ["x"], ["h"], domain="com.example"),
+        helper.make_node("Relu", ["h"], ["y"]),
+    ]
 
     model = read(tmp_path / "m.onnx", nodes, [2, 3])
 
@@ -171,7 +200,11 @@ def test_what_nobody_knows_stays_unknown(tmp_path: Path):
 
 def test_inferred_types_are_not_written_into_an_untouched_model(tmp_path: Path):
     path = tmp_path / "m.onnx"
-    model = read(path, [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Abs", ["h"], ["y"])], [2, 3])
+    model = read(
+        path,
+        [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Abs", ["h"], ["y"])],
+        [2, 3],
+    )
 
     ONNX.write(model, model.entry, tmp_path / "out.onnx")
 

@@ -36,11 +36,17 @@ class Case(NamedTuple):
 
 def stored() -> list[Case]:
     """Models in the wheel's files, with their first set of inputs where there is one."""
-    return [Case(str(path.relative_to(DATA)), path, stored_inputs(path)) for path in sorted(DATA.rglob("*.onnx"))]
+    return [
+        Case(str(path.relative_to(DATA)), path, stored_inputs(path))
+        for path in sorted(DATA.rglob("*.onnx"))
+    ]
 
 
 def stored_inputs(path: Path) -> list[Any]:
-    files = sorted((path.parent / "test_data_set_0").glob("input_*.pb"), key=lambda file: int(file.stem.split("_")[1]))
+    files = sorted(
+        (path.parent / "test_data_set_0").glob("input_*.pb"),
+        key=lambda file: int(file.stem.split("_")[1]),
+    )
     return [numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes())) for file in files]
 
 
@@ -85,10 +91,18 @@ def check_halves(case: Case, engine: Engine, folder: Path) -> int:
         for part in split(plan, [cut], ("device", "server")):
             path = ONNX.write(model, engine_graph(part), folder / f"{part.name}.onnx")[0]
             half = open_model(path)
-            known.update(zip(half.outputs, half.run([known[name] for name in half.inputs]), strict=True))
+            known.update(
+                zip(half.outputs, half.run([known[name] for name in half.inputs]), strict=True)
+            )
         for name, expected in zip(engine.outputs, whole, strict=True):
-            tolerance = 4 * HALF_ULP if "float16" in case.name or "fp16" in case.name or MIXED in case.name else 0
-            np.testing.assert_allclose(known[name], expected, rtol=tolerance, atol=tolerance, err_msg=case.name)
+            tolerance = (
+                4 * HALF_ULP
+                if "float16" in case.name or "fp16" in case.name or MIXED in case.name
+                else 0
+            )
+            np.testing.assert_allclose(
+                known[name], expected, rtol=tolerance, atol=tolerance, err_msg=case.name
+            )
     return len(ends_and_middle(legal))
 
 
@@ -97,7 +111,11 @@ def nodes(case: Case) -> int:
 
 
 def ends_and_middle(legal: Sequence[Cut]) -> list[Cut]:
-    return list({cut.position: cut for cut in (legal[0], legal[len(legal) // 2], legal[-1])}.values()) if legal else []
+    return (
+        list({cut.position: cut for cut in (legal[0], legal[len(legal) // 2], legal[-1])}.values())
+        if legal
+        else []
+    )
 
 
 def runnable(cases: Sequence[Case]) -> Iterator[tuple[Case, Engine]]:
@@ -106,7 +124,9 @@ def runnable(cases: Sequence[Case]) -> Iterator[tuple[Case, Engine]]:
         try:
             engine = open_model(case.path)
             engine.run(case.inputs)
-        except Exception:  # what onnxruntime does not run says nothing about us; the count below must stay high
+        except (
+            Exception
+        ):  # what onnxruntime does not run says nothing about us; the count below must stay high
             continue
         yield case, engine
 

@@ -42,7 +42,10 @@ def test_hostile_models_are_refused_by_name_or_carried(model: CorpusModel, tmp_p
         (b"this is a text, not a model", "no TFLite model"),
         (b"\x08\0\0\0TFL3", "it refers to byte 8, beyond the end of the file"),
         (b"\xff\xff\xff\xffTFL3" + bytes(64), "beyond the end of the file"),
-        (b"\x08\0\0\0TFL3\xff\xff\xff\x7f" + bytes(64), "vtable of a Model table lies outside the file"),
+        (
+            b"\x08\0\0\0TFL3\xff\xff\xff\x7f" + bytes(64),
+            "vtable of a Model table lies outside the file",
+        ),
         (b"\x08\0\0\0TFL3\0\0\0\0" + bytes(64), "vtable of a Model table is malformed"),
     ],
 )
@@ -99,7 +102,9 @@ def test_offsets_to_anywhere_are_refused_or_carried(seed: int, tmp_path: Path):
     for _ in range(200):
         data = bytearray(source)
         position = 4 * generator.randrange(len(data) // 4)
-        struct.pack_into("<I", data, position, generator.choice((0, 4, len(data), generator.randrange(1 << 32))))
+        struct.pack_into(
+            "<I", data, position, generator.choice((0, 4, len(data), generator.randrange(1 << 32)))
+        )
         path.write_bytes(data)
         try:
             model = TFLITE.read(path)
@@ -151,10 +156,14 @@ def test_subgraph_that_calls_itself_is_refused(tmp_path: Path):
     sketch = Sketch()
     sketch.subgraph("main")
     choice, x = sketch.input("choice", (), "bool"), sketch.input("x", (1, 2))
-    sketch.graph.outputs.append(sketch.then("IF", [choice, x], "y", (1, 2), options=schema.IfOptionsT(1, 1)))
+    sketch.graph.outputs.append(
+        sketch.then("IF", [choice, x], "y", (1, 2), options=schema.IfOptionsT(1, 1))
+    )
     sketch.subgraph("branch")
     x = sketch.input("x", (1, 2))
-    sketch.graph.outputs.append(sketch.then("IF", [x, x], "y", (1, 2), options=schema.IfOptionsT(0, 1)))
+    sketch.graph.outputs.append(
+        sketch.then("IF", [x, x], "y", (1, 2), options=schema.IfOptionsT(0, 1))
+    )
     with pytest.raises(ModelError, match=r"a graph calls itself: '(main|branch)' <- "):
         TFLITE.read(sketch.save(tmp_path / "ring.tflite"))
 

@@ -15,7 +15,9 @@ from corpus import CorpusModel
 from irsplit.dialects.tflite import TFLITE
 from irsplit.passes.analysis.cuts import legal_cuts
 
-micro = pytest.importorskip("tflite_micro", reason="pip install tflite-micro to run segments on TFLite Micro")
+micro = pytest.importorskip(
+    "tflite_micro", reason="pip install tflite-micro to run segments on TFLite Micro"
+)
 
 ARENA_BYTES = 4 << 20
 CUTS_PER_MODEL = 6
@@ -65,7 +67,8 @@ def assert_halves_are_the_whole(path: Path, calls: list[list[Any]], folder: Path
 
 
 @pytest.mark.parametrize(
-    "model", corpus.cases(model for model in corpus.models("models", "micro") if model.name in NAMES)
+    "model",
+    corpus.cases(model for model in corpus.models("models", "micro") if model.name in NAMES),
 )
 def test_halves_are_the_whole(model: CorpusModel, tmp_path: Path):
     calls = corpus.feeds(model, calls=4 if model.stateful else 1)

@@ -25,7 +25,9 @@ from tflite_models import Sketch
         ("string", b"\2\0\0\0\x10\0\0\0\x12\0\0\0\x13\0\0\0abc", (2,), [b"ab", b"c"]),
     ],
 )
-def test_constants_as_arrays(element: str, data: bytes, shape: tuple[int, ...], expected: Any, tmp_path: Path):
+def test_constants_as_arrays(
+    element: str, data: bytes, shape: tuple[int, ...], expected: Any, tmp_path: Path
+):
     sketch = Sketch()
     sketch.subgraph("main")
     constant = sketch.tensor("c", shape, element, buffer=sketch.buffer(data))

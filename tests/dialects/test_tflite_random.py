@@ -45,10 +45,15 @@ def sketches(draw: st.DrawFn) -> Sketch:
     for index in range(draw(st.integers(2, 10))):
         name = draw(st.sampled_from(sorted(OPTIONS)))
         # Recent values first, so that graphs are long rather than wide.
-        reads = [values[-1 - draw(st.integers(0, min(3, len(values) - 1)))] for _ in range(1 if name in UNARY else 2)]
+        reads = [
+            values[-1 - draw(st.integers(0, min(3, len(values) - 1)))]
+            for _ in range(1 if name in UNARY else 2)
+        ]
         repeated = draw(st.booleans())
         results.append(
-            sketch.then(name, reads, "same" if repeated else f"value{index}", SHAPE, options=OPTIONS[name]())
+            sketch.then(
+                name, reads, "same" if repeated else f"value{index}", SHAPE, options=OPTIONS[name]()
+            )
         )
         values.append(results[-1])
     early = draw(st.lists(st.sampled_from(results), max_size=2, unique=True))
@@ -64,7 +69,9 @@ def test_halves_of_random_models_are_the_whole(sketch: Sketch, max_tensors: int)
         path = sketch.save(folder / "whole.tflite")
         model = TFLITE.read(path)
         plan = schedule(model.entry)
-        values = [np.float32([[index - 1.25, 0.1, 3e38]]) for index in range(len(model.entry.inputs))]
+        values = [
+            np.float32([[index - 1.25, 0.1, 3e38]]) for index in range(len(model.entry.inputs))
+        ]
         expected = open_model(path).run(values)
         for cut in legal_cuts(plan, max_tensors)[:MAX_CUTS]:
             known = dict(zip((value.name for value in model.entry.inputs), values, strict=True))

@@ -38,14 +38,20 @@ def test_untouched_model_is_written_back_equal(path: Path, tmp_path: Path):
     model = TFLITE.read(path)
     verify(model)
     (written,) = TFLITE.write(model, model.entry, tmp_path / path.name)
-    assert tflite_objects.difference(tflite_objects.load(path), tflite_objects.load(written)) is None
+    assert (
+        tflite_objects.difference(tflite_objects.load(path), tflite_objects.load(written)) is None
+    )
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_weights_behind_the_flatbuffer_are_the_same_model(path: Path, tmp_path: Path):
     model = TFLITE.read(path)
-    (written,) = TFLITE.write(model, model.entry, tmp_path / "outside.tflite", WriteOptions(external_over=0))
-    assert tflite_objects.difference(tflite_objects.load(path), tflite_objects.load(written)) is None
+    (written,) = TFLITE.write(
+        model, model.entry, tmp_path / "outside.tflite", WriteOptions(external_over=0)
+    )
+    assert (
+        tflite_objects.difference(tflite_objects.load(path), tflite_objects.load(written)) is None
+    )
     again = TFLITE.read(written)
     (inside,) = TFLITE.write(again, again.entry, tmp_path / "inside.tflite")
     assert tflite_objects.difference(tflite_objects.load(path), tflite_objects.load(inside)) is None
@@ -63,9 +69,13 @@ def test_untouched_model_gives_the_same_outputs(model: CorpusModel, tmp_path: Pa
     read = TFLITE.read(model.path)
     calls = corpus.feeds(model, calls=3 if model.stateful else 1)
     (inside,) = TFLITE.write(read, read.entry, tmp_path / "inside.tflite")
-    (outside,) = TFLITE.write(read, read.entry, tmp_path / "outside.tflite", WriteOptions(external_over=0))
+    (outside,) = TFLITE.write(
+        read, read.entry, tmp_path / "outside.tflite", WriteOptions(external_over=0)
+    )
     optimized = model.needs_delegate
-    source, *copies = (open_model(path, optimized=optimized) for path in (model.path, inside, outside))
+    source, *copies = (
+        open_model(path, optimized=optimized) for path in (model.path, inside, outside)
+    )
     for values in calls:
         expected = source.run(values)
         assert all(same_bits(copy.run(values), expected) for copy in copies)
@@ -105,7 +115,10 @@ def test_written_fields_are_aligned(path: Path, tmp_path: Path):
     model = TFLITE.read(path)
     files = [TFLITE.write(model, model.entry, tmp_path / path.name)[0]]
     if legal_cuts(model.entry):
-        files += [TFLITE.write(model, graph, tmp_path / graph.name)[0] for graph in tflite_objects.halves(model)]
+        files += [
+            TFLITE.write(model, graph, tmp_path / graph.name)[0]
+            for graph in tflite_objects.halves(model)
+        ]
     assert [text for file in files for text in misaligned(TFLITE.read(file).native.table)] == []
 
 
@@ -128,7 +141,9 @@ def test_reading_imports_no_engine():
 
 def test_same_bytes_every_time(tmp_path: Path):
     model = TFLITE.read(EXAMPLES[0])
-    first, second = (TFLITE.write(model, model.entry, tmp_path / name)[0].read_bytes() for name in ("a", "b"))
+    first, second = (
+        TFLITE.write(model, model.entry, tmp_path / name)[0].read_bytes() for name in ("a", "b")
+    )
     assert first == second
 
 
@@ -148,7 +163,9 @@ def test_what_somebody_appended_stays(tmp_path: Path):
     model = TFLITE.read(path)
     (written,) = TFLITE.write(model, model.entry, tmp_path / "written.tflite")
     assert written.read_bytes().endswith(b"signature of somebody")
-    (segment,) = TFLITE.write(model, replace(model.entry, place="device"), tmp_path / "segment.tflite")
+    (segment,) = TFLITE.write(
+        model, replace(model.entry, place="device"), tmp_path / "segment.tflite"
+    )
     assert not segment.read_bytes().endswith(b"signature of somebody")
 
 
@@ -160,7 +177,9 @@ def test_associated_files_move_with_the_model(tmp_path: Path):
         archive.writestr("vocabulary.txt", "a b c", zipfile.ZIP_DEFLATED)
     model = TFLITE.read(path)
     model.graphs[0].name = "renamed"
-    (written,) = TFLITE.write(model, model.entry, tmp_path / "written.tflite", WriteOptions(external_over=0))
+    (written,) = TFLITE.write(
+        model, model.entry, tmp_path / "written.tflite", WriteOptions(external_over=0)
+    )
     with zipfile.ZipFile(written) as archive:
         assert archive.testzip() is None
         assert archive.read("labels.txt") == b"zero\none\n"

@@ -29,7 +29,10 @@ def segments(model: Model, position: int | None = None) -> list[Graph]:
 
 
 def write(model: Model, graphs: list[Graph], folder: Path, **options: int) -> list[Path]:
-    return [TFLITE.write(model, graph, folder / f"{graph.name}.tflite", WriteOptions(**options))[0] for graph in graphs]
+    return [
+        TFLITE.write(model, graph, folder / f"{graph.name}.tflite", WriteOptions(**options))[0]
+        for graph in graphs
+    ]
 
 
 def oracle(path: Path) -> tflite.Model:
@@ -56,7 +59,9 @@ def test_halves_are_the_whole(model: CorpusModel, external_over: int | None, tmp
             for graph, engine in zip(graphs, engines, strict=True):
                 outputs = engine.run([known[value.name] for value in graph.inputs])
                 known.update(zip((value.name for value in graph.outputs), outputs, strict=True))
-            assert same_bits([known[value.name] for value in read.entry.outputs], results), f"cut {cut.id}"
+            assert same_bits([known[value.name] for value in read.entry.outputs], results), (
+                f"cut {cut.id}"
+            )
 
 
 @pytest.mark.parametrize("model", corpus.cases(model for model in MODELS if model.entry["n_cuts"]))
@@ -65,7 +70,9 @@ def test_segments_hold_nothing_unused(model: CorpusModel, tmp_path: Path):
     for path in write(read, segments(read), tmp_path):
         file = oracle(path)
         graphs = [file.Subgraphs(index) for index in range(file.SubgraphsLength())]
-        operators = [graph.Operators(index) for graph in graphs for index in range(graph.OperatorsLength())]
+        operators = [
+            graph.Operators(index) for graph in graphs for index in range(graph.OperatorsLength())
+        ]
         assert {item.OpcodeIndex() for item in operators} == set(range(file.OperatorCodesLength()))
         buffers = {file.Metadata(index).Buffer() for index in range(file.MetadataLength())} | {0}
         for graph in graphs:
@@ -77,7 +84,9 @@ def test_segments_hold_nothing_unused(model: CorpusModel, tmp_path: Path):
             for item in own:
                 used |= {int(item.Inputs(index)) for index in range(item.InputsLength())}
                 used |= {int(item.Outputs(index)) for index in range(item.OutputsLength())}
-                used |= {int(item.Intermediates(index)) for index in range(item.IntermediatesLength())}
+                used |= {
+                    int(item.Intermediates(index)) for index in range(item.IntermediatesLength())
+                }
             assert used - {-1} == set(range(len(tensors)))
         assert buffers == set(range(file.BuffersLength()))
         assert file.Buffers(0).DataLength() == 0
@@ -88,10 +97,14 @@ def test_signature_runner_runs_segments(model: CorpusModel, tmp_path: Path):
     if model.needs_delegate or any(
         isinstance(dim, int) and dim < 0 for _, _, dims in model.entry["inputs"] for dim in dims
     ):
-        pytest.skip("a signature runner of this model needs the default delegate, or sizes of dynamic inputs")
+        pytest.skip(
+            "a signature runner of this model needs the default delegate, or sizes of dynamic inputs"
+        )
     read = TFLITE.read(model.path)
     graphs = segments(read)
-    known = dict(zip((value.name for value in read.entry.inputs), corpus.feeds(model)[0], strict=True))
+    known = dict(
+        zip((value.name for value in read.entry.inputs), corpus.feeds(model)[0], strict=True)
+    )
     for graph, path in zip(graphs, write(read, graphs, tmp_path), strict=True):
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         engine = Interpreter(str(path), experimental_op_resolver_type=plain, num_threads=1)
@@ -99,8 +112,13 @@ def test_signature_runner_runs_segments(model: CorpusModel, tmp_path: Path):
         runner = engine.get_signature_runner(key)
         names = [details["name"] for details in runner.get_input_details().values()]
         assert sorted(names) == sorted(value.name for value in graph.inputs)
-        outputs = runner(**{key: known[details["name"]] for key, details in runner.get_input_details().items()})
-        known.update((details["name"], outputs[key]) for key, details in runner.get_output_details().items())
+        outputs = runner(
+            **{key: known[details["name"]] for key, details in runner.get_input_details().items()}
+        )
+        known.update(
+            (details["name"], outputs[key]) for key, details in runner.get_output_details().items()
+        )
     assert same_bits(
-        [known[value.name] for value in read.entry.outputs], open_model(model.path).run(corpus.feeds(model)[0])
+        [known[value.name] for value in read.entry.outputs],
+        open_model(model.path).run(corpus.feeds(model)[0]),
     )

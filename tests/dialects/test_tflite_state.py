@@ -23,12 +23,16 @@ ONE = np.ones((1, 2), np.float32)
 
 def handle(sketch: Sketch, name: str) -> int:
     index = sketch.tensor(f"{name}_handle", (), "resource")
-    sketch.operator("VAR_HANDLE", [], [index], schema.VarHandleOptionsT(container="", sharedName=name))
+    sketch.operator(
+        "VAR_HANDLE", [], [index], schema.VarHandleOptionsT(container="", sharedName=name)
+    )
     return index
 
 
 def assign(sketch: Sketch, name: str, value: int) -> None:
-    sketch.operator("ASSIGN_VARIABLE", [handle(sketch, name), value], [], schema.AssignVariableOptionsT())
+    sketch.operator(
+        "ASSIGN_VARIABLE", [handle(sketch, name), value], [], schema.AssignVariableOptionsT()
+    )
 
 
 def accumulate(sketch: Sketch, name: str, value: int) -> int:
@@ -70,7 +74,9 @@ def finish(sketch: Sketch, output: int, path: Path) -> Model:
 def states(model: Model) -> dict[str, set[str]]:
     """The states of the nodes of the entry graph by what the node produces, or by its operation."""
     return {
-        node.outputs[0].name if node.outputs and node.outputs[0] else f"{node.op} {node.states}": set(node.states)
+        node.outputs[0].name
+        if node.outputs and node.outputs[0]
+        else f"{node.op} {node.states}": set(node.states)
         for node in model.entry.nodes
     }
 
@@ -126,7 +132,9 @@ def test_variable_written_by_its_initialiser_alone_ties_nothing(tmp_path: Path):
     sketch = initialised("scale", "unused")
     x = sketch.input("x", (1, 2))
     first = add(sketch, [x, read(sketch, "scale")], "first")
-    model = finish(sketch, add(sketch, [first, read(sketch, "scale")], "second"), tmp_path / "constant.tflite")
+    model = finish(
+        sketch, add(sketch, [first, read(sketch, "scale")], "second"), tmp_path / "constant.tflite"
+    )
     assert set().union(*states(model).values()) == set()
     graphs = halves(model, "first")
     run_both(model, tmp_path / "constant.tflite", graphs, tmp_path)
@@ -177,7 +185,9 @@ def test_resources_are_followed_into_loops(tmp_path: Path):
         sketch.operator("custom_step", [value], [made])
         sketch.graph.outputs.append(made)
         if name == "body":
-            sketch.operator("ASSIGN_VARIABLE", [variable, made], [], schema.AssignVariableOptionsT())
+            sketch.operator(
+                "ASSIGN_VARIABLE", [variable, made], [], schema.AssignVariableOptionsT()
+            )
             sketch.graph.outputs.append(variable)
     model = TFLITE.read(sketch.save(tmp_path / "loop.tflite"))
     assert states(model)["result"] == {"counter"}
@@ -204,7 +214,9 @@ def test_random_operators_are_never_cloned(tmp_path: Path):
     sketch = Sketch()
     sketch.subgraph("main")
     shape = sketch.constant("shape", np.array([1, 2], np.int32))
-    noise = sketch.then("RANDOM_UNIFORM", [shape], "noise", (1, 2), options=schema.RandomOptionsT(seed=1))
+    noise = sketch.then(
+        "RANDOM_UNIFORM", [shape], "noise", (1, 2), options=schema.RandomOptionsT(seed=1)
+    )
     sketch.graph.outputs.append(add(sketch, [sketch.input("x", (1, 2)), noise], "sum"))
     model = TFLITE.read(sketch.save(tmp_path / "random.tflite"))
     assert [node.random for node in model.entry.nodes] == [True, False]
@@ -214,7 +226,11 @@ def _kin(nodes: list[Node], start: set[Node], *, forward: bool) -> set[Node]:
     """The nodes that `start` depends on, or that depend on it."""
     found = set(start)
     for node in nodes if forward else reversed(nodes):
-        producers = {value.producer for value in node.inputs if value is not None and value.producer is not None}
+        producers = {
+            value.producer
+            for value in node.inputs
+            if value is not None and value.producer is not None
+        }
         if forward and producers & found:
             found.add(node)
         if not forward and node in found:
@@ -223,18 +239,25 @@ def _kin(nodes: list[Node], start: set[Node], *, forward: bool) -> set[Node]:
 
 
 @pytest.mark.parametrize(
-    "model", corpus.cases(model for model in corpus.load("models") if "n_cuts_state_consistent" in model.entry)
+    "model",
+    corpus.cases(
+        model for model in corpus.load("models") if "n_cuts_state_consistent" in model.entry
+    ),
 )
 def test_states_agree_with_the_manifest(model: CorpusModel):
     """A strict cut is consistent there when no state is touched both before and after its tensor."""
     entry = TFLITE.read(model.path).entry
     assert len({state for node in entry.nodes for state in node.states}) == model.entry["n_states"]
     consistent = 0
-    values = {value.name: value for node in entry.nodes for value in node.outputs if value is not None}
+    values = {
+        value.name: value for node in entry.nodes for value in node.outputs if value is not None
+    }
     for name in model.strict_cuts:
         producer = values[name].producer
         assert producer is not None
         near = _kin(entry.nodes, {producer}, forward=False)
         far = _kin(entry.nodes, {node for node, _ in values[name].uses}, forward=True)
-        consistent += not {s for node in near for s in node.states} & {s for node in far for s in node.states}
+        consistent += not {s for node in near for s in node.states} & {
+            s for node in far for s in node.states
+        }
     assert consistent == model.entry["n_cuts_state_consistent"]

@@ -133,7 +133,13 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
     pending = [value]
     while pending:
         holder = pending.pop()
-        keys = list(holder) if isinstance(holder, dict) else range(len(holder)) if isinstance(holder, list) else ()
+        keys = (
+            list(holder)
+            if isinstance(holder, dict)
+            else range(len(holder))
+            if isinstance(holder, list)
+            else ()
+        )
         for key in keys:
             found.append((holder, key))
             pending.append(holder[key])

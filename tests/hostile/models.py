@@ -81,7 +81,9 @@ def _rebuilt(message: bytes, random: Random) -> bytes:
         case 3 if field.key & 7 == VARINT:
             replaced = key + varint(random.choice(WIDE_EDGES))
         case 4:
-            odd = random.choice((b"", b"\0", b"\xff\xfe", b"../../x", b"x" * 3000, "é\x1b[2J\n".encode()))
+            odd = random.choice(
+                (b"", b"\0", b"\xff\xfe", b"../../x", b"x" * 3000, "é\x1b[2J\n".encode())
+            )
             replaced = key + varint(len(odd)) + odd
         case _:
             changed = _rebuilt(payload, random) if inner else damaged(payload, random)
@@ -136,7 +138,11 @@ def _files(format: str) -> list[bytes]:
     """The example and, where there is a corpus, its small models and those that no engine opens."""
     sources = [EXAMPLES / f"digits.{format}"]
     sources += [model.path for section in ("micro", "hostile") for model in corpus.load(section)]
-    return [path.read_bytes() for path in sources if path.suffix == f".{format}" and 0 < path.stat().st_size < LARGEST]
+    return [
+        path.read_bytes()
+        for path in sources
+        if path.suffix == f".{format}" and 0 < path.stat().st_size < LARGEST
+    ]
 
 
 # -- readers ------------------------------------------------------------------------------------------------------
@@ -226,8 +232,12 @@ def bodies_and_functions() -> bytes:
         numpy_helper.from_array(np.ones((2, 4), np.float32), "w"),
         helper.make_tensor("v", FLOAT, [4, 2], [1.0] * 8),
     ]
-    graph = helper.make_graph(nodes, "net", [_info("x")], [helper.make_empty_tensor_value_info("y")], weights)
-    return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10).SerializeToString()
+    graph = helper.make_graph(
+        nodes, "net", [_info("x")], [helper.make_empty_tensor_value_info("y")], weights
+    )
+    return helper.make_model(
+        graph, functions=functions, opset_imports=opsets, ir_version=10
+    ).SerializeToString()
 
 
 def _info(name: str) -> onnx.ValueInfoProto:
@@ -240,16 +250,22 @@ def net(
     functions: tuple[onnx.FunctionProto, ...] = (),
 ) -> bytes:
     """A model from the input x: f32[2,4] to the output y, of which nothing is said."""
-    graph = helper.make_graph(nodes, "net", [_info("x")], [helper.make_empty_tensor_value_info("y")], weights)
+    graph = helper.make_graph(
+        nodes, "net", [_info("x")], [helper.make_empty_tensor_value_info("y")], weights
+    )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
-    return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10).SerializeToString()
+    return helper.make_model(
+        graph, functions=functions, opset_imports=opsets, ir_version=10
+    ).SerializeToString()
 
 
 def huge_shape() -> bytes:
     """A shape of 2^40 elements, which ONNX's inference writes down one by one."""
     size = numpy_helper.from_array(np.array([2**40]), "n")
     nodes = [
-        helper.make_node("ConstantOfShape", ["n"], ["ends"], value=numpy_helper.from_array(np.array([1]))),
+        helper.make_node(
+            "ConstantOfShape", ["n"], ["ends"], value=numpy_helper.from_array(np.array([1]))
+        ),
         helper.make_node("Slice", ["x", "ends", "ends"], ["y"]),
     ]
     return net(nodes, (size,))
@@ -258,7 +274,9 @@ def huge_shape() -> bytes:
 def doubled_shape() -> bytes:
     """A shape that is put behind itself, over and over: inference writes it down each time."""
     nodes = [helper.make_node("Shape", ["x"], ["d0"])]
-    nodes += [helper.make_node("Concat", [f"d{i}", f"d{i}"], [f"d{i + 1}"], axis=0) for i in range(40)]
+    nodes += [
+        helper.make_node("Concat", [f"d{i}", f"d{i}"], [f"d{i + 1}"], axis=0) for i in range(40)
+    ]
     return net([*nodes, helper.make_node("Slice", ["x", "d40", "d40"], ["y"])])
 
 
@@ -269,7 +287,9 @@ def call_chain(depth: int, calls: int = 1) -> bytes:
     for level in range(depth):
         names = ["a", *(f"m{i}" for i in range(calls - 1)), "b"]
         op, domain = (f"F{level + 1}", "local") if level + 1 < depth else ("Relu", "")
-        nodes = [helper.make_node(op, [names[i]], [names[i + 1]], domain=domain) for i in range(calls)]
+        nodes = [
+            helper.make_node(op, [names[i]], [names[i + 1]], domain=domain) for i in range(calls)
+        ]
         functions.append(helper.make_function("local", f"F{level}", ["a"], ["b"], nodes, opsets))
     return net([helper.make_node("F0", ["x"], ["y"], domain="local")], functions=tuple(functions))
 
@@ -294,7 +314,9 @@ def many_dims(count: int, *, as_weight: bool) -> bytes:
         [helper.make_tensor_value_info("x", FLOAT, [7] * count)],
         [helper.make_empty_tensor_value_info("y")],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
 
 
 def nested_bodies(depth: int) -> bytes:
@@ -350,7 +372,8 @@ def long_names(length: int, branches: int = 20) -> bytes:
     """Values and nodes with names of many letters, and branches that are pending, so that reasons speak of them."""
     nodes = [helper.make_node("Relu", ["x"], ["a" * length], "n" * length)]
     nodes += [
-        helper.make_node("Relu", ["x" if not i else f"h{i - 1}"], [f"h{i}"], f"{i}" * 50) for i in range(branches)
+        helper.make_node("Relu", ["x" if not i else f"h{i - 1}"], [f"h{i}"], f"{i}" * 50)
+        for i in range(branches)
     ]
     return net([*nodes, helper.make_node("Add", [f"h{branches - 1}", "a" * length], ["y"])])
 
@@ -377,7 +400,9 @@ def subgraph_chain(depth: int, path: Path, *, resource: bool = False) -> Path:
             sketch.operator("VAR_HANDLE", [], [handle], schema.VarHandleOptionsT(sharedName="v"))
             operands.append(handle)
         if level + 1 < depth:
-            y = sketch.then("CALL", operands, "y", (1, 2), options=schema.CallOptionsT(subgraph=level + 1))
+            y = sketch.then(
+                "CALL", operands, "y", (1, 2), options=schema.CallOptionsT(subgraph=level + 1)
+            )
         else:
             y = sketch.then("ABS", [x], "y", (1, 2), options=schema.AbsOptionsT())
         sketch.graph.outputs.append(y)
@@ -392,7 +417,9 @@ def external_buffer(name: str, path: Path) -> Path:
     sketch.subgraph("main")
     x = sketch.input("x", (1, 2))
     w = sketch.tensor("w", (1, 2), externalBuffer=1)
-    sketch.graph.outputs.append(sketch.then("ADD", [x, w], "y", (1, 2), options=schema.AddOptionsT()))
+    sketch.graph.outputs.append(
+        sketch.then("ADD", [x, w], "y", (1, 2), options=schema.AddOptionsT())
+    )
     return sketch.save(path)
 
 

@@ -41,8 +41,12 @@ def test_mutants_are_refused_in_one_line_or_read(target: Target, tmp_path: Path)
 # -- types ----------------------------------------------------------------------------------------------------------
 
 
-SHAPES = "model.onnx: shapes that the model computes are not known: to infer them it needs more than "
-TYPES = "model.onnx: types that the file does not say are not known: to infer them it takes more than "
+SHAPES = (
+    "model.onnx: shapes that the model computes are not known: to infer them it needs more than "
+)
+TYPES = (
+    "model.onnx: types that the file does not say are not known: to infer them it takes more than "
+)
 
 
 @pytest.mark.parametrize(
@@ -141,14 +145,18 @@ def test_900_functions_that_call_the_next_are_walked(tmp_path: Path) -> None:
 def test_deeper_calls_are_refused(levels: int, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(models.call_chain(levels))
 
-    with pytest.raises(ModelError, match=r"graphs call each other more than 1000 deep, up to 'local\.F"):
+    with pytest.raises(
+        ModelError, match=r"graphs call each other more than 1000 deep, up to 'local\.F"
+    ):
         ONNX.read(tmp_path / "model.onnx")
 
 
 def test_subgraphs_that_call_deeper_are_refused(tmp_path: Path) -> None:
     path = models.subgraph_chain(1001, tmp_path / "model.tflite")
 
-    with pytest.raises(ModelError, match="more than 1000 deep, up to 'level0'; no engine runs that"):
+    with pytest.raises(
+        ModelError, match="more than 1000 deep, up to 'level0'; no engine runs that"
+    ):
         TFLITE.read(path)
 
 
@@ -203,7 +211,9 @@ def test_a_tensor_has_as_many_dimensions_as_engines_take(tmp_path: Path) -> None
 # -- names and numbers ----------------------------------------------------------------------------------------------
 
 
-def test_reasons_say_the_ends_of_a_long_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reasons_say_the_ends_of_a_long_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(models.long_names(2_000_000))
 
@@ -216,7 +226,9 @@ def test_reasons_say_the_ends_of_a_long_name(tmp_path: Path, capsys: pytest.Capt
         assert len(capsys.readouterr().out) < 100_000
     assert main(["cuts", str(path), "--json"]) == 0
     assert any(
-        tensor["name"] == "a" * 2_000_000 for cut in json.loads(capsys.readouterr().out) for tensor in cut["tensors"]
+        tensor["name"] == "a" * 2_000_000
+        for cut in json.loads(capsys.readouterr().out)
+        for tensor in cut["tensors"]
     )
 
 
@@ -233,17 +245,34 @@ def test_a_name_stays_on_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ({"location": "a\0b"}, r"lies in 'a\x00b', which cannot be opened (embedded null byte); put the file beside"),
-        ({"location": "n" * 300}, "nnn', which cannot be opened (File name too long); put the file beside"),
+        (
+            {"location": "a\0b"},
+            r"lies in 'a\x00b', which cannot be opened (embedded null byte); put the file beside",
+        ),
+        (
+            {"location": "n" * 300},
+            "nnn', which cannot be opened (File name too long); put the file beside",
+        ),
         ({"location": "ring"}, "lies in 'ring', which cannot be opened ("),
         ({"location": "ring/w.bin"}, "lies in 'ring/w.bin', which cannot be opened ("),
         ({"location": "pipe"}, "lies in 'pipe', which is missing"),
-        ({"location": "w.bin", "offset": "9" * 5000}, "999' of weight 'w' is not a number of bytes"),
-        ({"location": "w.bin", "length": "9" * 5000}, "999' of weight 'w' is not a number of bytes"),
-        ({"location": "w.bin", "offset": "-1"}, "offset '-1' of weight 'w' is not a number of bytes"),
+        (
+            {"location": "w.bin", "offset": "9" * 5000},
+            "999' of weight 'w' is not a number of bytes",
+        ),
+        (
+            {"location": "w.bin", "length": "9" * 5000},
+            "999' of weight 'w' is not a number of bytes",
+        ),
+        (
+            {"location": "w.bin", "offset": "-1"},
+            "offset '-1' of weight 'w' is not a number of bytes",
+        ),
     ],
 )
-def test_external_data_that_no_file_can_hold(entries: dict[str, str], said: str, tmp_path: Path) -> None:
+def test_external_data_that_no_file_can_hold(
+    entries: dict[str, str], said: str, tmp_path: Path
+) -> None:
     (tmp_path / "ring").symlink_to(tmp_path / "ring")
     (tmp_path / "w.bin").write_bytes(bytes(32))
     os.mkfifo(tmp_path / "pipe")
@@ -263,12 +292,16 @@ def test_external_buffers_that_no_file_can_hold(name: str, tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe")
     path = models.external_buffer(name, tmp_path / "model.tflite")
 
-    with pytest.raises(ModelError, match=r"tensor 1 of subgraph 'main' lies in '.*; put the file beside the model$"):
+    with pytest.raises(
+        ModelError, match=r"tensor 1 of subgraph 'main' lies in '.*; put the file beside the model$"
+    ):
         TFLITE.read(path)
 
 
 @pytest.mark.parametrize("extension", ["onnx", "tflite"])
-def test_a_model_that_is_no_file(extension: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_is_no_file(
+    extension: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     os.mkfifo(tmp_path / f"pipe.{extension}")
     (tmp_path / f"ring.{extension}").symlink_to(tmp_path / f"ring.{extension}")
     for name in (f"{'n' * 300}.{extension}", f"pipe.{extension}", f"ring.{extension}"):
@@ -303,9 +336,13 @@ def test_words_of_a_text_that_are_none(
     assert len(error) < 500
 
 
-def test_sizes_beyond_64_bits_are_no_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sizes_beyond_64_bits_are_no_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = models.huge_dims(tmp_path / "model.tflite")
 
     assert main(["plan", str(path), "--device", "pixel-2", "--link", "lte"]) == 2
 
-    assert capsys.readouterr().err.startswith("error: the model moves more than 2^63 bytes, or takes as many nano")
+    assert capsys.readouterr().err.startswith(
+        "error: the model moves more than 2^63 bytes, or takes as many nano"
+    )

@@ -65,12 +65,21 @@ def test_models_that_differ_are_not_equal(old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("graph @m() {\n  %a = test.op(%b) : f32[1]\n}", "line 2, column 16: %b is not defined before its use"),
-        ("graph @m() {\n  %a = test.op() : f33[1]\n}", "line 2, column 20: unknown element type 'f33'"),
+        (
+            "graph @m() {\n  %a = test.op(%b) : f32[1]\n}",
+            "line 2, column 16: %b is not defined before its use",
+        ),
+        (
+            "graph @m() {\n  %a = test.op() : f33[1]\n}",
+            "line 2, column 20: unknown element type 'f33'",
+        ),
         ("graph @m() {", "line 1, column 13: expected a name, found 'the end'"),
         ("graph @m(%a: f32[1] = 0x0) {}", "even number of hexadecimal digits"),
         ("graph @m() { ~ }", "unexpected character '~'"),
-        ("graph @m() { test.op() calls @gone }", "test.op calls @gone, which the text does not define"),
+        (
+            "graph @m() { test.op() calls @gone }",
+            "test.op calls @gone, which the text does not define",
+        ),
     ],
 )
 def test_what_does_not_parse_says_where(text: str, message: str) -> None:
@@ -80,7 +89,9 @@ def test_what_does_not_parse_says_where(text: str, message: str) -> None:
 
 
 def test_verify_shows_the_graph_around_the_node() -> None:
-    model = parse_model("graph @main(%x: f32[1]) -> (%b) { %a = t.A(%x) : f32[1] %b = t.B(%a) : f32[1] }")
+    model = parse_model(
+        "graph @main(%x: f32[1]) -> (%b) { %a = t.A(%x) : f32[1] %b = t.B(%a) : f32[1] }"
+    )
     model.entry.nodes.reverse()
     with pytest.raises(VerifyError) as error:
         verify(model)

@@ -35,7 +35,10 @@ def calls() -> dict[str, list[Arrays]]:
     """Inputs of 32 calls, by format."""
     pixels = (np.load(DIGITS / "test_images.npz")["images"][:32] / 255).astype(np.float32)
     axes = {"onnx": 1, "tflite": -1}
-    return {name: [{"image": np.expand_dims(image, (0, axis))} for image in pixels] for name, axis in axes.items()}
+    return {
+        name: [{"image": np.expand_dims(image, (0, axis))} for image in pixels]
+        for name, axis in axes.items()
+    }
 
 
 class _Records(logging.Handler):

@@ -31,7 +31,9 @@ class Running:
     checked: bool
 
 
-def ray_serve(bundles: dict[str, Path], folder: Path) -> "contextlib.AbstractContextManager[Running]":
+def ray_serve(
+    bundles: dict[str, Path], folder: Path
+) -> "contextlib.AbstractContextManager[Running]":
     ((name, bundle),) = bundles.items()
     export_bundle(bundle, "ray-serve", folder / "app", name, replicas=2)
     running = _running(checked=True)
@@ -55,7 +57,9 @@ def triton(bundles: dict[str, Path], folder: Path) -> "contextlib.AbstractContex
     backend = folder / "backends" / "python"
     shutil.copytree(installed / "tritonserver" / "backends" / "python", backend)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = installed / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
+    stub = (
+        installed / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
+    )
     if not stub.is_file():
         pytest.skip(f"PYTRITON HAS NO STUB FOR PYTHON {version}: Triton was not tried")
     shutil.copy(stub, backend)
@@ -64,7 +68,9 @@ def triton(bundles: dict[str, Path], folder: Path) -> "contextlib.AbstractContex
     command = [str(installed / "tritonserver" / "bin" / "tritonserver"), "--allow-metrics=false"]
     command += [f"--model-repository={folder / 'models'}", f"--backend-directory={backend.parent}"]
     command += [f"--http-port={ports['http']}", f"--grpc-port={ports['grpc']}"]
-    return _engine(command, folder, running, LD_LIBRARY_PATH=str(installed.parent / "nvidia_pytriton.libs"))
+    return _engine(
+        command, folder, running, LD_LIBRARY_PATH=str(installed.parent / "nvidia_pytriton.libs")
+    )
 
 
 def kserve(bundles: dict[str, Path], folder: Path) -> "contextlib.AbstractContextManager[Running]":
@@ -77,7 +83,9 @@ def kserve(bundles: dict[str, Path], folder: Path) -> "contextlib.AbstractContex
     return _engine(command, folder / "service", running)
 
 
-ENGINES: dict[str, tuple[str, Callable[[dict[str, Path], Path], "contextlib.AbstractContextManager[Running]"]]] = {
+ENGINES: dict[
+    str, tuple[str, Callable[[dict[str, Path], Path], "contextlib.AbstractContextManager[Running]"]]
+] = {
     "ray-serve": ("ray", ray_serve),
     "triton": ("pytriton", triton),
     "kserve": ("kserve", kserve),
@@ -93,13 +101,20 @@ def skip_without(name: str) -> None:
 
 def _running(checked: bool) -> Running:
     with contextlib.ExitStack() as stack:
-        sockets = {scheme: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for scheme in ("grpc", "http")}
+        sockets = {
+            scheme: stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for scheme in ("grpc", "http")
+        }
         ports = {scheme: listener.getsockname()[1] for scheme, listener in sockets.items()}
-    return Running({scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in ports.items()}, checked)
+    return Running(
+        {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in ports.items()}, checked
+    )
 
 
 @contextlib.contextmanager
-def _engine(command: Sequence[str], folder: Path, running: Running, **variables: str) -> Generator[Running]:
+def _engine(
+    command: Sequence[str], folder: Path, running: Running, **variables: str
+) -> Generator[Running]:
     """Run the engine until the block ends. Its own files go to a folder with a short name: Ray has sockets there."""
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as home:
         environment = os.environ | {
@@ -113,7 +128,12 @@ def _engine(command: Sequence[str], folder: Path, running: Running, **variables:
         log = Path(home) / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         try:
             _wait(process, running, log)

@@ -27,9 +27,13 @@ def counting_model(path: Path, *, shown: bool = False) -> Path:
     sketch.model.subgraphs.reverse()
     sketch.operator("CALL_ONCE", [], [], schema.CallOnceOptionsT(initSubgraphIndex=1))
     cut = sketch.then("ABS", [sketch.input("x", SHAPE)], "cut", SHAPE, options=schema.AbsOptionsT())
-    total = sketch.then("READ_VARIABLE", [_handle(sketch)], "total", SHAPE, options=schema.ReadVariableOptionsT())
+    total = sketch.then(
+        "READ_VARIABLE", [_handle(sketch)], "total", SHAPE, options=schema.ReadVariableOptionsT()
+    )
     count = sketch.then("ADD", [cut, total], "count", SHAPE, options=schema.AddOptionsT())
-    sketch.operator("ASSIGN_VARIABLE", [_handle(sketch), count], [], schema.AssignVariableOptionsT())
+    sketch.operator(
+        "ASSIGN_VARIABLE", [_handle(sketch), count], [], schema.AssignVariableOptionsT()
+    )
     if shown:
         count = sketch.then("ABS", [count], "shown", SHAPE, options=schema.AbsOptionsT())
     sketch.graph.outputs.append(count)
@@ -39,5 +43,7 @@ def counting_model(path: Path, *, shown: bool = False) -> Path:
 
 def _handle(sketch: Sketch) -> int:
     index = sketch.tensor("handle", (), "resource")
-    sketch.operator("VAR_HANDLE", [], [index], schema.VarHandleOptionsT(container="", sharedName="total"))
+    sketch.operator(
+        "VAR_HANDLE", [], [index], schema.VarHandleOptionsT(container="", sharedName="total")
+    )
     return index

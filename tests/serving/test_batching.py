@@ -16,7 +16,13 @@ import irsplit
 import irsplit.runtime
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import EngineOptions
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, frame_tensor, to_array
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    ServiceError,
+    frame_tensor,
+    to_array,
+)
 from irsplit.runtime.serving.server.batching import Batching, Collector
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
@@ -24,7 +30,9 @@ from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 Nodes = Sequence[onnx.NodeProto]
 
 
-def bundle(folder: Path, nodes: Nodes, shape: Sequence[str | int], dtype: int = TensorProto.FLOAT) -> Path:
+def bundle(
+    folder: Path, nodes: Nodes, shape: Sequence[str | int], dtype: int = TensorProto.FLOAT
+) -> Path:
     """A bundle whose device gives `cut`, of the input's type and shape, and whose server gives `y`."""
     x = helper.make_tensor_value_info("x", dtype, shape)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", None][: len(shape)])
@@ -83,7 +91,11 @@ def test_every_frame_gets_its_own_rows(tmp_path):
     folder = bundle(tmp_path, DOUBLED, ["rows", "columns"])
     hosted = served(folder)
     hosted.allow_batches()
-    inputs = [np.full((rows, columns), rows + columns, np.float32) for rows in (1, 3, 2) for columns in (2, 4)]
+    inputs = [
+        np.full((rows, columns), rows + columns, np.float32)
+        for rows in (1, 3, 2)
+        for columns in (2, 4)
+    ]
     answers = hosted.infer_together([request_of(folder, x) for x in inputs])
     for x, answer in zip(inputs, answers, strict=True):
         np.testing.assert_array_equal(to_array(answer.outputs[0]), -2 * x)
@@ -94,7 +106,9 @@ def test_damaged_frame_and_failing_row_fail_alone(tmp_path):
     hosted = served(folder)
     hosted.allow_batches()
     requests = [request_of(folder, np.array([index])) for index in (1, 99, 3)]
-    requests.append(InferRequest("model", "", [frame_tensor(bytes(requests[0].inputs[0].data)[:-1])]))
+    requests.append(
+        InferRequest("model", "", [frame_tensor(bytes(requests[0].inputs[0].data)[:-1])])
+    )
     first, outside, last, damaged = hosted.infer_together(requests)
     np.testing.assert_array_equal(to_array(first.outputs[0]), [[2, 3]])
     np.testing.assert_array_equal(to_array(last.outputs[0]), [[6, 7]])
@@ -120,7 +134,9 @@ def test_concurrent_callers_share_runs(name, calls, request):
                     answer = session.infer(calls[name][index])
                     found = answer.outputs["logits"]
                     # Kernels of another batch size may round differently.
-                    if answer.path != "server" or not np.allclose(found, expected[index], rtol=1e-5, atol=1e-5):
+                    if answer.path != "server" or not np.allclose(
+                        found, expected[index], rtol=1e-5, atol=1e-5
+                    ):
                         wrong.append(index)
 
             threads = [threading.Thread(target=caller, args=(offset,)) for offset in range(8)]
@@ -129,13 +145,20 @@ def test_concurrent_callers_share_runs(name, calls, request):
             for thread in threads:
                 thread.join()
         assert not wrong
-        assert batch_runs(server) == (len(expected), pytest.approx(len(expected) // 8, abs=len(expected) // 4))
+        assert batch_runs(server) == (
+            len(expected),
+            pytest.approx(len(expected) // 8, abs=len(expected) // 4),
+        )
 
 
 def batch_runs(server: Server) -> tuple[float, float]:
     """Frames that ran in batches, and runs."""
     (metric,) = server.service.metrics.batch.collect()
-    values = {sample.name.rpartition("_")[2]: sample.value for sample in metric.samples if "bucket" not in sample.name}
+    values = {
+        sample.name.rpartition("_")[2]: sample.value
+        for sample in metric.samples
+        if "bucket" not in sample.name
+    }
     return values["sum"], values["count"]
 
 
@@ -156,7 +179,14 @@ class Recorder:
 def test_full_batch_does_not_wait():
     async def main() -> None:
         recorder = Recorder(Batching(3, delay_s=3600))
-        assert await asyncio.gather(*(recorder.collector.submit("a", job) for job in range(6))) == [0, 1, 2, 3, 4, 5]
+        assert await asyncio.gather(*(recorder.collector.submit("a", job) for job in range(6))) == [
+            0,
+            1,
+            2,
+            3,
+            4,
+            5,
+        ]
         assert recorder.runs == [[0, 1, 2], [3, 4, 5]]
 
     asyncio.run(main())
@@ -166,7 +196,10 @@ def test_jobs_gather_while_others_have_their_turn():
     async def main() -> None:
         recorder = Recorder(Batching(8, delay_s=0))
         await recorder.turn.acquire()
-        waiting = [asyncio.create_task(recorder.collector.submit(key, job)) for job, key in enumerate("aab")]
+        waiting = [
+            asyncio.create_task(recorder.collector.submit(key, job))
+            for job, key in enumerate("aab")
+        ]
         await asyncio.sleep(0.05)
         assert recorder.runs == []
         late = asyncio.create_task(recorder.collector.submit("a", 3))
@@ -185,7 +218,9 @@ def test_error_is_one_jobs_own():
     async def main() -> None:
         recorder = Recorder(Batching(2, delay_s=3600))
         good, bad = await asyncio.gather(
-            recorder.collector.submit("a", 7), recorder.collector.submit("a", -7), return_exceptions=True
+            recorder.collector.submit("a", 7),
+            recorder.collector.submit("a", -7),
+            return_exceptions=True,
         )
         assert good == 7
         assert isinstance(bad, ValueError)

@@ -16,7 +16,13 @@ from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.run.segments import SegmentRunner
 from irsplit.runtime.serving.client.link_estimate import Average, Least, LinkEstimate, expected
 from irsplit.runtime.serving.client.retry import RetryPolicy
-from irsplit.runtime.serving.client.switching import DEFAULT_POLICY, Answered, CutSwitcher, SwitchingPolicy, stops
+from irsplit.runtime.serving.client.switching import (
+    DEFAULT_POLICY,
+    Answered,
+    CutSwitcher,
+    SwitchingPolicy,
+    stops,
+)
 from irsplit.runtime.serving.client.transport import TransportError
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
@@ -170,10 +176,18 @@ def opened(folder: Path, **conditions: Any) -> Opened:
     for name, value in conditions.items():
         setattr(world, name, value)
     session = irsplit.runtime.RemoteSession(
-        folder, world, patience=PATIENCE, checked=False, clock=world.clock, timeout_s=30.0, policy=SwitchingPolicy()
+        folder,
+        world,
+        patience=PATIENCE,
+        checked=False,
+        clock=world.clock,
+        timeout_s=30.0,
+        policy=SwitchingPolicy(),
     )
     session._scout._beside = lambda work: work()
-    session._device._engines = {i: Slow(engine, world) for i, engine in session._device._engines.items()}
+    session._device._engines = {
+        i: Slow(engine, world) for i, engine in session._device._engines.items()
+    }
     return session, world
 
 
@@ -196,7 +210,9 @@ def test_first_call_of_a_bundle_without_prices_measures_every_part(bundles, call
 
 
 def test_every_cut_gives_the_same_answer(bundles, calls, kind):
-    expected_outputs = [irsplit.LocalSession(bundles[kind]).run(call)["logits"] for call in calls[kind][:4]]
+    expected_outputs = [
+        irsplit.LocalSession(bundles[kind]).run(call)["logits"] for call in calls[kind][:4]
+    ]
     manifest = Manifest.load(bundles[kind])
     world = World(ServedBundle(manifest, manifest.name, Limits(), EngineOptions()))
     for name in NAMES:
@@ -212,7 +228,10 @@ def test_every_cut_gives_the_same_answer(bundles, calls, kind):
 
 def test_the_cut_follows_the_link(bundles, calls):
     """A good link: as little as possible here. A bad one: the smallest frame. None: alone. And back."""
-    call, output = calls["onnx"][0], irsplit.LocalSession(bundles["onnx"]).run(calls["onnx"][0])["logits"]
+    call, output = (
+        calls["onnx"][0],
+        irsplit.LocalSession(bundles["onnx"]).run(calls["onnx"][0])["logits"],
+    )
     session, world = opened(bundles["onnx"], rate_bit_s=1e9, rtt_s=0.001)
     with session:
         assert set(settle(session, call)[-20:]) == {"down/relu"}
@@ -284,13 +303,17 @@ def priced(device_ms: float, server_ms: float, sizes: tuple[int, ...], rate: int
     return {"cuts": [str(stop) for stop in range(1, count)], "load": 100, "ranked": rows}
 
 
-def planned(device_ms: float, sizes: tuple[int, ...], rate: int, policy: SwitchingPolicy = DEFAULT_POLICY) -> CutSwitcher:
+def planned(
+    device_ms: float, sizes: tuple[int, ...], rate: int, policy: SwitchingPolicy = DEFAULT_POLICY
+) -> CutSwitcher:
     """A chooser among all stops of equal segments, each 1 ms on the server."""
     count = len(sizes) + 1
     return CutSwitcher(count, range(1, count + 1), priced(device_ms, 1, sizes, rate), policy)
 
 
-def call(chooser: CutSwitcher, now: float, rate: float, sizes: tuple[int, ...]) -> tuple[int, float]:
+def call(
+    chooser: CutSwitcher, now: float, rate: float, sizes: tuple[int, ...]
+) -> tuple[int, float]:
     """One call over an exact link without latency, 100 ms a segment; the stop and the time when it is done."""
     stop = chooser.choose(now)
     now += 0.1 * stop
@@ -368,13 +391,22 @@ def test_adaptive_without_autonomy(tmp_path, calls):
 
 def test_the_planner_picks_cuts_that_serve_different_links(tmp_path):
     choose = ChooseCut(device="pixel-2", link="wifi", pattern="several")
-    compiled = irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "bundle", choose=choose, autonomous=True)
+    compiled = irsplit.compile_model(
+        DIGITS / "digits.onnx", tmp_path / "bundle", choose=choose, autonomous=True
+    )
     manifest = compiled.manifest
     assert len(manifest.boundaries) >= 2
-    assert [segment.place for segment in manifest.segments] == ["device", *["server"] * len(manifest.boundaries)]
+    assert [segment.place for segment in manifest.segments] == [
+        "device",
+        *["server"] * len(manifest.boundaries),
+    ]
     sizes = [8 * np.prod(boundary.tensors[0].shape[1:]) for boundary in manifest.boundaries]
     assert sorted(sizes, reverse=True) == sizes, "a later cut that sends more is never better"
-    chooser = CutSwitcher(len(manifest.segments), stops(manifest, SegmentRunner(manifest, "device")), manifest.raw["choice"])
+    chooser = CutSwitcher(
+        len(manifest.segments),
+        stops(manifest, SegmentRunner(manifest, "device")),
+        manifest.raw["choice"],
+    )
     assert chooser.costs()
 
 
@@ -389,7 +421,9 @@ def test_over_real_connections_every_cut_gives_the_same_answer(scheme, bundles, 
                 for call in calls[kind][:8]:
                     answer = session.infer(call)
                     assert answer.cut in ([name] if name else NAMES)
-                    np.testing.assert_array_equal(answer.outputs["logits"], local.run(call)["logits"])
+                    np.testing.assert_array_equal(
+                        answer.outputs["logits"], local.run(call)["logits"]
+                    )
                     if answer.path == "server":
                         assert name in ("", server_cut(bundles[kind], answer.boundary))
                 link = session.metrics()

@@ -18,11 +18,19 @@ from irsplit.base.errors import DeadlineError, RemoteError, SessionLostError
 from irsplit.runtime.serving.client import session as client
 from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.client.transport import TransportError
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError, frame_tensor
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+    frame_tensor,
+)
 from irsplit.runtime.serving.server.served import Limits
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
-HASTY = RetryPolicy(attempts=3, backoff_s=0.01, breaker_failures=2, probe_s=0.05, longest_probe_s=0.2)
+HASTY = RetryPolicy(
+    attempts=3, backoff_s=0.01, breaker_failures=2, probe_s=0.05, longest_probe_s=0.2
+)
 
 
 ONE = np.ones((1, 2), np.float32)
@@ -33,7 +41,10 @@ def options(**changes: Any) -> ServerOptions:
 
 
 def urls(server: Server) -> dict[str, str]:
-    return {"grpc": f"grpc://127.0.0.1:{server.port}", "http": f"http://127.0.0.1:{server.http_port}"}
+    return {
+        "grpc": f"grpc://127.0.0.1:{server.port}",
+        "http": f"http://127.0.0.1:{server.http_port}",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +70,12 @@ def test_answers_are_those_of_one_process(scheme, name, server, calls, request):
     with irsplit.runtime.connect(urls(server)[scheme], folder, name=name) as session:
         for call in calls[name]:
             answer = session.infer(call)
-            assert (answer.path, answer.boundary, answer.attempts, answer.reason) == ("server", 0, 1, "")
+            assert (answer.path, answer.boundary, answer.attempts, answer.reason) == (
+                "server",
+                0,
+                1,
+                "",
+            )
             np.testing.assert_array_equal(answer.outputs["logits"], local.run(call)["logits"])
 
 
@@ -73,7 +89,9 @@ def test_concurrent_callers_get_their_own_answers(scheme, server, calls, onnx_bu
         def caller(offset: int) -> None:
             for index in range(offset, len(expected), 4):
                 answer = session.infer(calls["onnx"][index])
-                if answer.path != "server" or not np.array_equal(answer.outputs["logits"], expected[index]):
+                if answer.path != "server" or not np.array_equal(
+                    answer.outputs["logits"], expected[index]
+                ):
                     wrong.append(index)
 
         threads = [threading.Thread(target=caller, args=(offset,)) for offset in range(4)]
@@ -97,7 +115,9 @@ def test_stream_keeps_order_and_bounds_what_is_under_way(server, calls, onnx_bun
     with irsplit.runtime.connect(urls(server)["grpc"], onnx_bundle, name="onnx") as session:
         for index, answer in enumerate(session.stream(source(), depth=3)):
             assert taken <= index + 3
-            np.testing.assert_array_equal(answer.outputs["logits"], local.run(calls["onnx"][index])["logits"])
+            np.testing.assert_array_equal(
+                answer.outputs["logits"], local.run(calls["onnx"][index])["logits"]
+            )
     assert taken == len(calls["onnx"])
 
 
@@ -140,7 +160,9 @@ def test_link_that_is_cut_is_found_again(scheme, server, calls, onnx_bundle):
             assert session.infer(call).path == "server"
             proxy.cut()
             assert session.infer(call).path == "device"
-            _until(lambda: session.infer(call, timeout_s=1.0).path == "device" and not session.link_up)
+            _until(
+                lambda: session.infer(call, timeout_s=1.0).path == "device" and not session.link_up
+            )
             proxy.mend()
             _until(lambda: session.link_up)
             assert session.infer(call).path == "server"
@@ -187,7 +209,9 @@ class Nameless:
 
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         response = self.inner.infer(request, timeout_s)
-        parameters = {key.replace("checksum", "checksul"): value for key, value in response.parameters.items()}
+        parameters = {
+            key.replace("checksum", "checksul"): value for key, value in response.parameters.items()
+        }
         (output,) = response.outputs
         damaged = replace(output, data=bytes([output.data[0] ^ 1]) + bytes(output.data[1:]))
         return replace(response, parameters=parameters, outputs=[damaged])
@@ -195,7 +219,9 @@ class Nameless:
 
 def test_answer_without_its_checksum_is_not_believed(server, calls, onnx_bundle):
     expected = irsplit.LocalSession(onnx_bundle).run(calls["onnx"][0])["logits"]
-    with irsplit.runtime.connect(urls(server)["grpc"], onnx_bundle, name="onnx", patience=HASTY) as session:
+    with irsplit.runtime.connect(
+        urls(server)["grpc"], onnx_bundle, name="onnx", patience=HASTY
+    ) as session:
         session._exchanger._transport = Nameless(session._exchanger._transport)
         answer = session.infer(calls["onnx"][0])
         assert (answer.path, "checksum" in answer.reason) == ("device", True)
@@ -205,7 +231,9 @@ def test_answer_without_its_checksum_is_not_believed(server, calls, onnx_bundle)
 def test_overloaded_server_is_told_from_a_dead_one(calls, onnx_bundle):
     with serving([f"onnx={onnx_bundle}"], options(workers=1, queue=0)) as server:
         server.service._busy = 1  # as if a long request were running
-        with irsplit.runtime.connect(urls(server)["grpc"], onnx_bundle, name="onnx", patience=HASTY) as session:
+        with irsplit.runtime.connect(
+            urls(server)["grpc"], onnx_bundle, name="onnx", patience=HASTY
+        ) as session:
             answer = session.infer(calls["onnx"][0])
             assert (answer.path, "RESOURCE_EXHAUSTED" in answer.reason) == ("device", True)
         server.service._busy = 0
@@ -256,15 +284,20 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_a_refusal_comes_in_the_words_of_the_server(scheme, server, lone_bundle, calls):
     with (
-        irsplit.runtime.connect(urls(server)[scheme], lone_bundle, name="nothing", patience=HASTY) as session,
-        pytest.raises(RemoteError, match=r"\((NOT_FOUND: )?no bundle 'nothing' here; bundles: onnx, tflite\)"),
+        irsplit.runtime.connect(
+            urls(server)[scheme], lone_bundle, name="nothing", patience=HASTY
+        ) as session,
+        pytest.raises(
+            RemoteError, match=r"\((NOT_FOUND: )?no bundle 'nothing' here; bundles: onnx, tflite\)"
+        ),
     ):
         session.infer(calls["onnx"][0])
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 @pytest.mark.parametrize(
-    ("host", "remedy"), [("127.0.0.1:9", "nobody listens there; give"), ("no.such.invalid:9", "no such host; give")]
+    ("host", "remedy"),
+    [("127.0.0.1:9", "nobody listens there; give"), ("no.such.invalid:9", "no such host; give")],
 )
 def test_what_to_do_about_an_address_that_is_none(scheme, host, remedy, lone_bundle, calls):
     with (
@@ -282,7 +315,9 @@ def counted(session: Any) -> float:
 
 def test_stateful_steps_run_once_although_answers_are_lost(counter):
     with serving([f"counter={counter}"], options()) as server:
-        session = irsplit.runtime.connect(urls(server)["grpc"], counter, name="counter", patience=HASTY)
+        session = irsplit.runtime.connect(
+            urls(server)["grpc"], counter, name="counter", patience=HASTY
+        )
         exchanger = session._exchanger
         exchanger._transport = Forgetful(exchanger._transport, lambda count: count % 2 == 1)
         with session:
@@ -303,10 +338,14 @@ def test_sessions_do_not_share_state(counter):
 
 def test_a_server_without_state_asks_for_no_session(tmp_path):
     """The device counts; the server's segment may be run for anybody, in any order."""
-    irsplit.compile_model(counting_model(tmp_path / "counter.tflite", shown=True), tmp_path / "bundle", ["count"])
+    irsplit.compile_model(
+        counting_model(tmp_path / "counter.tflite", shown=True), tmp_path / "bundle", ["count"]
+    )
     with (
         serving([f"counter={tmp_path / 'bundle'}"], options()) as server,
-        irsplit.runtime.connect(urls(server)["grpc"], tmp_path / "bundle", name="counter") as session,
+        irsplit.runtime.connect(
+            urls(server)["grpc"], tmp_path / "bundle", name="counter"
+        ) as session,
     ):
         answers = [session.infer({"x": ONE}) for _ in range(3)]
     assert [(answer.path, float(answer.outputs["shown"][0, 0])) for answer in answers] == [
@@ -320,8 +359,12 @@ def test_a_server_without_state_asks_for_no_session(tmp_path):
 def test_a_stream_that_is_over_leaves_nothing_at_the_server(scheme, counter, tmp_path):
     """Also of the older of two versions, which no frame tells in that request."""
     later = tmp_path / "later"
-    irsplit.compile_model(counting_model(tmp_path / "counter.tflite"), later, ["cut"], autonomous=True)
-    with serving([f"counter={counter}", f"counter={later}"], options(limits=Limits(sessions=1))) as server:
+    irsplit.compile_model(
+        counting_model(tmp_path / "counter.tflite"), later, ["cut"], autonomous=True
+    )
+    with serving(
+        [f"counter={counter}", f"counter={later}"], options(limits=Limits(sessions=1))
+    ) as server:
         sequences = next(iter(server.service.bundles["counter"].values())).sequences
         with irsplit.runtime.connect(urls(server)[scheme], counter, name="counter") as session:
             assert [counted(session), counted(session), len(sequences)] == [1, 2, 1]
@@ -339,7 +382,9 @@ def test_closing_does_not_wait_for_a_server_that_does_not_answer(counter, monkey
         raise TransportError(None, "no answer")
 
     with serving([f"counter={counter}"], options()) as server:
-        session = irsplit.runtime.connect(urls(server)["grpc"], counter, name="counter", patience=HASTY)
+        session = irsplit.runtime.connect(
+            urls(server)["grpc"], counter, name="counter", patience=HASTY
+        )
         assert counted(session) == 1
         monkeypatch.setattr(session._exchanger._transport, "infer", never)
         session.close()
@@ -364,7 +409,9 @@ def test_lost_state_is_an_error_until_reset(counter):
 def test_stateful_stream_stays_on_the_device_once_it_began_there(counter, tmp_path):
     model = counting_model(tmp_path / "counter.tflite")
     irsplit.compile_model(model, tmp_path / "bundle", ["cut"], autonomous=True)
-    with irsplit.runtime.connect("http://127.0.0.1:9", tmp_path / "bundle", patience=HASTY) as session:
+    with irsplit.runtime.connect(
+        "http://127.0.0.1:9", tmp_path / "bundle", patience=HASTY
+    ) as session:
         answers = [session.infer({"x": ONE}) for _ in range(3)]
     assert [(answer.path, float(answer.outputs["count"][0, 0])) for answer in answers] == [
         ("device", 1),
@@ -380,14 +427,21 @@ def test_server_refuses_steps_out_of_order(counter):
         frame = frame_tensor(bytes(device.start({"x": ONE})))
 
         def step(**parameters: Any) -> Any:
-            return bundle.infer(InferRequest("counter", "", [frame], parameters=parameters)).outputs[0].data
+            return (
+                bundle.infer(InferRequest("counter", "", [frame], parameters=parameters))
+                .outputs[0]
+                .data
+            )
 
         with pytest.raises(ServiceError, match="sequence_id"):
             step()
         first = step(sequence_id="a", sequence_step=0, sequence_start=True)
         assert step(sequence_id="a", sequence_step=0, sequence_start=True) == first
         assert step(sequence_id="a", sequence_step=1) != first
-        for parameters in ({"sequence_id": "a", "sequence_step": 5}, {"sequence_id": "b", "sequence_step": 1}):
+        for parameters in (
+            {"sequence_id": "a", "sequence_step": 5},
+            {"sequence_id": "b", "sequence_step": 1},
+        ):
             with pytest.raises(ServiceError, match="session") as caught:
                 step(**parameters)
             assert caught.value.code is Code.SESSION_LOST

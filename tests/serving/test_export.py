@@ -44,14 +44,18 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=list(ENGINES))
 def engine(request, lone_bundle, tmp_path_factory) -> Iterator[Running]:
     skip_without(request.param)
-    with ENGINES[request.param][1]({"digits": lone_bundle}, tmp_path_factory.mktemp("engine")) as running:
+    with ENGINES[request.param][1](
+        {"digits": lone_bundle}, tmp_path_factory.mktemp("engine")
+    ) as running:
         yield running
 
 
 def test_our_client_gets_what_one_process_computes(engine, lone_bundle, calls):
     local = irsplit.LocalSession(lone_bundle)
     for url in engine.urls.values():
-        with irsplit.runtime.connect(url, lone_bundle, name="digits", timeout_s=30, checked=engine.checked) as session:
+        with irsplit.runtime.connect(
+            url, lone_bundle, name="digits", timeout_s=30, checked=engine.checked
+        ) as session:
             for call in calls["onnx"][:8]:
                 answer = session.infer(call)
                 assert (answer.path, answer.attempts) == ("server", 1)
@@ -62,7 +66,9 @@ def test_stock_client_is_answered_and_refused(engine, lone_bundle, calls):
     frame = bytes(irsplit.DeviceSession(lone_bundle).start(calls["onnx"][0]))
     with InferenceServerClient(engine.urls["grpc"].removeprefix("grpc://")) as client:
         expected = irsplit.LocalSession(lone_bundle).run(calls["onnx"][0])["logits"]
-        np.testing.assert_array_equal(client.infer("digits", [_tensor(frame)]).as_numpy("logits"), expected)
+        np.testing.assert_array_equal(
+            client.infer("digits", [_tensor(frame)]).as_numpy("logits"), expected
+        )
         metadata = client.get_model_metadata("digits")
         assert metadata.name == "digits"
         with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*(?s:.*)CRC"):
@@ -83,7 +89,9 @@ def test_triton_keeps_sessions_and_runs_tflite(tflite_bundle, counter, calls, tm
         with irsplit.runtime.connect(url, tflite_bundle, timeout_s=30, checked=False) as session:
             answer = session.infer(calls["tflite"][0])
             assert answer.path == "server"
-            np.testing.assert_array_equal(answer.outputs["logits"], local.run(calls["tflite"][0])["logits"])
+            np.testing.assert_array_equal(
+                answer.outputs["logits"], local.run(calls["tflite"][0])["logits"]
+            )
         one = {"x": np.ones((1, 2), np.float32)}
         local = irsplit.LocalSession(counter)
         expected = [next(iter(local.run(one).values())) for _ in range(3)]
@@ -91,7 +99,10 @@ def test_triton_keeps_sessions_and_runs_tflite(tflite_bundle, counter, calls, tm
             irsplit.runtime.connect(url, counter, timeout_s=30, checked=False) as first,
             irsplit.runtime.connect(url, counter, timeout_s=30, checked=False) as second,
         ):
-            found = [[next(iter(session.infer(one).outputs.values())) for _ in range(3)] for session in (first, second)]
+            found = [
+                [next(iter(session.infer(one).outputs.values())) for _ in range(3)]
+                for session in (first, second)
+            ]
             np.testing.assert_array_equal(found, [expected, expected])
             next(first._steps)  # a step that the server has not seen
             with pytest.raises(SessionLostError):
@@ -101,13 +112,17 @@ def test_triton_keeps_sessions_and_runs_tflite(tflite_bundle, counter, calls, tm
 def test_triton_reads_the_configuration(counter, lone_bundle, tmp_path):
     for bundle, count in ((lone_bundle, 4), (counter, 1)):
         model = export_bundle(bundle, "triton", tmp_path)
-        config = text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+        config = text_format.Parse(
+            (model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
+        )
         assert (config.name, config.backend, config.max_batch_size) == (model.name, "python", 0)
         assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [
             ("frame", model_config_pb2.TYPE_UINT8, [-1])
         ]
         assert [group.count for group in config.instance_group] == [count]
-    config = text_format.Parse((tmp_path / "digits" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config = text_format.Parse(
+        (tmp_path / "digits" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
+    )
     assert [(t.name, t.data_type, list(t.dims)) for t in config.output] == [
         ("logits", model_config_pb2.TYPE_FP32, [-1, 10])
     ]
@@ -132,11 +147,15 @@ print(service["apiVersion"], service["kind"], service["metadata"], container["ar
 
 def test_kserve_knows_every_field_of_the_service(lone_bundle, tmp_path):
     skip_without("kserve")
-    folder = export_bundle(lone_bundle, "kserve", tmp_path / "service", image="registry.example/digits:1")
+    folder = export_bundle(
+        lone_bundle, "kserve", tmp_path / "service", image="registry.example/digits:1"
+    )
     text = (folder / "inference_service.yaml").read_text()
     # A process of its own: KServe's and Triton's clients register the same protobuf messages.
     command = [sys.executable, "-c", UNKNOWN_FIELDS]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.stdout.splitlines() == [
         "[]",
         f"{KSERVE_API} InferenceService {{'name': 'digits'}} ['--model_name=digits'] registry.example/digits:1",
@@ -144,7 +163,11 @@ def test_kserve_knows_every_field_of_the_service(lone_bundle, tmp_path):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
@@ -181,7 +204,9 @@ def test_other_files_are_not_replaced(lone_bundle, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_accelerators_and_threads_are_in_a_file_that_the_engine_reads(lone_bundle, tmp_path, monkeypatch, capsys):
+def test_accelerators_and_threads_are_in_a_file_that_the_engine_reads(
+    lone_bundle, tmp_path, monkeypatch, capsys
+):
     words = ["export", str(lone_bundle), "--to", "triton", "-o", str(tmp_path), "--threads", "2"]
     assert main([*words, "--provider", "quantum,device_id=0"]) == 0
     version = tmp_path / "digits" / "1"
@@ -192,13 +217,18 @@ def test_accelerators_and_threads_are_in_a_file_that_the_engine_reads(lone_bundl
     with pytest.raises(EngineError, match="no provider 'quantum'"):
         model.initialize({"model_name": "digits"})
     (version / "engine.json").write_text('{"thread": 1}')
-    with pytest.raises(EngineError, match=r"engine.json: no options of an engine .*'thread'.*; give \{\"threads\": 1"):
+    with pytest.raises(
+        EngineError,
+        match=r"engine.json: no options of an engine .*'thread'.*; give \{\"threads\": 1",
+    ):
         model.initialize({"model_name": "digits"})
     assert main([*words, "--delegate", "libedgetpu.so.1"]) == 2
     assert "is for LiteRT, and this runs on onnxruntime" in capsys.readouterr().err
 
 
 def test_bundle_without_a_servers_side_is_refused(tmp_path):
-    irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "b", ["bottleneck/relu"], places=("device", "device"))
+    irsplit.compile_model(
+        DIGITS / "digits.onnx", tmp_path / "b", ["bottleneck/relu"], places=("device", "device")
+    )
     with pytest.raises(BundleError, match="no segment runs on the server"):
         export_bundle(tmp_path / "b", "triton", tmp_path / "out")

@@ -51,7 +51,10 @@ def test_who_finds_no_room_waits_for_it_in_turn():
             async with first:
                 await first.take(6)
             first.hold(8)
-            others = [asyncio.create_task(taker(name, size)) for name, size in (("large", 9), ("small", 2))]
+            others = [
+                asyncio.create_task(taker(name, size))
+                for name, size in (("large", 9), ("small", 2))
+            ]
             await asyncio.sleep(0)
             assert order == []
         await asyncio.gather(*others)
@@ -112,8 +115,12 @@ def stuck_over_grpc(server: Server) -> socket.socket:
     return connection
 
 
-@pytest.mark.parametrize(("scheme", "stuck"), [("http", stuck_over_http), ("grpc", stuck_over_grpc)])
-def test_bodies_that_never_end_do_not_keep_others_out(scheme, stuck, onnx_bundle: Path, calls, monkeypatch):
+@pytest.mark.parametrize(
+    ("scheme", "stuck"), [("http", stuck_over_http), ("grpc", stuck_over_grpc)]
+)
+def test_bodies_that_never_end_do_not_keep_others_out(
+    scheme, stuck, onnx_bundle: Path, calls, monkeypatch
+):
     """Each door has room for four or five of the twelve; a second later there is some for those who go on."""
     monkeypatch.setattr(bodies, "PATIENCE_S", 0.05)
     call = calls["onnx"][0]
@@ -157,12 +164,16 @@ def test_a_request_is_not_read_before_its_token(onnx_bundle):
             answer += connection.recv(1 << 16)
 
 
-def test_grpc_clients_that_read_no_answers_hold_little_and_are_dropped(onnx_bundle, calls, monkeypatch):
+def test_grpc_clients_that_read_no_answers_hold_little_and_are_dropped(
+    onnx_bundle, calls, monkeypatch
+):
     """Of a hundred answers as many stay as a connection may ask for; all are gone when it is too old."""
     monkeypatch.setattr(grpc_server, "AGE_S", 1.0)
     monkeypatch.setattr(grpc_server, "AGE_GRACE_S", 0.1)
     frame = bytes(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))
-    request = protobuf.request_to_message(InferRequest("onnx", "", [frame_tensor(frame)])).SerializeToString()
+    request = protobuf.request_to_message(
+        InferRequest("onnx", "", [frame_tensor(frame)])
+    ).SerializeToString()
     options = ServerOptions(port=0, http_port=0, workers=1, queue=3)
     with (
         serving([f"onnx={onnx_bundle}"], options) as server,

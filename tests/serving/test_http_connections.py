@@ -45,7 +45,9 @@ def said(server: Server, data: bytes, until: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_a_connection_ends_when_the_client_wants_it(version, server):
-    answer = said(server, b"GET /v2/health/live HTTP/" + version + b"\r\nhost: x\r\nconnection: close\r\n\r\n")
+    answer = said(
+        server, b"GET /v2/health/live HTTP/" + version + b"\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"connection: close" in answer
 
@@ -88,7 +90,11 @@ def test_quiet_clients_are_let_go_and_a_long_computation_is_not(onnx_bundle, cal
     goes_on = threading.Event()
 
     async def large(door: HttpFrontend, scope: Any, receive: Any) -> Any:
-        return (200, {}, bytes(1 << 26)) if scope["path"] == "/large" else await answer(door, scope, receive)
+        return (
+            (200, {}, bytes(1 << 26))
+            if scope["path"] == "/large"
+            else await answer(door, scope, receive)
+        )
 
     def slow(bundle: ServedBundle, request: Any) -> Any:
         assert goes_on.wait(20)
@@ -109,7 +115,9 @@ def test_quiet_clients_are_let_go_and_a_long_computation_is_not(onnx_bundle, cal
         stack.enter_context(connected(server)).sendall(b"GET /large HTTP/1.1\r\n\r\n")
         client = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=30)
         body = b'{"inputs": [{"name": "frame", "datatype": "UINT8", "shape": [%d], "data": %s}]}'
-        client.request("POST", "/v2/models/onnx/infer", body % (len(frame), str(list(frame)).encode()))
+        client.request(
+            "POST", "/v2/models/onnx/infer", body % (len(frame), str(list(frame)).encode())
+        )
         for connection in quiet:
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(1) == b""

@@ -14,7 +14,9 @@ from irsplit.profiles import Link, link
 MS = 10**6
 
 
-def deliveries(over: Link, count: int, every_s: float = 1.0, seed: int = 1) -> list[Delivery | None]:
+def deliveries(
+    over: Link, count: int, every_s: float = 1.0, seed: int = 1
+) -> list[Delivery | None]:
     channel = Channel(over, Random(seed))
     return [channel.send(1000, index * every_s) for index in range(count)]
 
@@ -25,7 +27,9 @@ def test_same_seed_same_fate():
 
 
 def test_losses_damage_and_delay_are_as_common_as_said():
-    over = replace(PERFECT, rtt_ns=200 * MS, jitter_ns=20 * MS, loss_ppm=100_000, corruption_ppm=50_000)
+    over = replace(
+        PERFECT, rtt_ns=200 * MS, jitter_ns=20 * MS, loss_ppm=100_000, corruption_ppm=50_000
+    )
     fates = deliveries(over, 20_000)
     arrived = [(fate, index) for index, fate in enumerate(fates) if fate is not None]
     assert 1 - len(arrived) / len(fates) == pytest.approx(0.1, abs=0.01)
@@ -64,4 +68,7 @@ def test_reordered_packets_overtake_each_other():
 def test_trace_files(tmp_path: Path):
     lines = [{"at_s": 0, "link": "wifi"}, {"at_s": 9.5, "link": "3g,rtt=70ms,loss=30%"}]
     (tmp_path / "trace").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    assert read_trace(tmp_path / "trace") == [(0.0, link("wifi")), (9.5, link("3g,rtt=70ms,loss=30%"))]
+    assert read_trace(tmp_path / "trace") == [
+        (0.0, link("wifi")),
+        (9.5, link("3g,rtt=70ms,loss=30%")),
+    ]

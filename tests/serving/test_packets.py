@@ -12,13 +12,19 @@ from irsplit.profiles import link
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits" / "digits.onnx"
 
 if refusal():
-    pytest.skip(f"NO PACKET-LEVEL LINK HERE: {refusal()}; kernel TCP was not tried", allow_module_level=True)
+    pytest.skip(
+        f"NO PACKET-LEVEL LINK HERE: {refusal()}; kernel TCP was not tried", allow_module_level=True
+    )
 
 
 @pytest.mark.parametrize("control", controls())
 def test_bytes_arrive_although_packets_are_lost(control: str):
     data = random.Random(1).randbytes(300_000)
-    with linked(link("wifi,up=20Mbit/s,down=20Mbit/s,rtt=10ms,loss=3%"), control) as (near, far, relay):
+    with linked(link("wifi,up=20Mbit/s,down=20Mbit/s,rtt=10ms,loss=3%"), control) as (
+        near,
+        far,
+        relay,
+    ):
         found = transfer(near, far, data)
     assert found.received == data
     assert found.control == control

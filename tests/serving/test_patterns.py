@@ -25,7 +25,9 @@ PATTERNS = {
 
 
 def compiled(folder: Path, kind: str, places: tuple[str, ...], **options: Any) -> Path:
-    irsplit.compile_model(DIGITS / f"digits.{kind}", folder, CUTS[: len(places) - 1], places=places, **options)
+    irsplit.compile_model(
+        DIGITS / f"digits.{kind}", folder, CUTS[: len(places) - 1], places=places, **options
+    )
     return folder
 
 
@@ -39,8 +41,12 @@ def test_answers_are_those_of_one_process(name, kind, scheme, calls, tmp_path):
     with serving([f"digits={folder}"], ServerOptions(port=0, http_port=0)) as server:
         url = f"{scheme}://127.0.0.1:{server.port if scheme == 'grpc' else server.http_port}"
         with irsplit.runtime.connect(url, folder, name="digits") as session:
-            for call, answer in zip(calls[kind][:8], session.stream(calls[kind][:8], depth=3), strict=True):
-                trips = sum(place == "server" and before == "device" for before, place in pairwise(places))
+            for call, answer in zip(
+                calls[kind][:8], session.stream(calls[kind][:8], depth=3), strict=True
+            ):
+                trips = sum(
+                    place == "server" and before == "device" for before, place in pairwise(places)
+                )
                 assert (answer.path, answer.attempts) == ("server", trips)
                 np.testing.assert_array_equal(answer.outputs["logits"], local.run(call)["logits"])
 
@@ -76,4 +82,6 @@ def test_a_link_that_is_lost_between_two_visits(answers, autonomous, calls, tmp_
             answer = session.infer(call)
     assert (answer.path, answer.boundary) == ("device", 0 if answers else None)
     assert "the link is gone" in answer.reason
-    np.testing.assert_array_equal(answer.outputs["logits"], irsplit.LocalSession(folder).run(call)["logits"])
+    np.testing.assert_array_equal(
+        answer.outputs["logits"], irsplit.LocalSession(folder).run(call)["logits"]
+    )

@@ -25,7 +25,14 @@ from irsplit.runtime.serving.protocol.http_messages import (
     response_from_body,
     response_to_body,
 )
-from irsplit.runtime.serving.protocol.messages import Code, InferResponse, ServiceError, WireTensor, to_array, to_bytes
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferResponse,
+    ServiceError,
+    WireTensor,
+    to_array,
+    to_bytes,
+)
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
@@ -51,7 +58,11 @@ def logits(onnx_bundle: Path, calls: Any) -> Any:
 
 
 def ask(
-    server: Server, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    server: Server,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body."""
     connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=10)
@@ -64,7 +75,12 @@ def ask(
 
 
 def as_json(frame: bytes, **changes: Any) -> dict[str, Any]:
-    return {"name": "frame", "datatype": "UINT8", "shape": [len(frame)], "data": list(frame)} | changes
+    return {
+        "name": "frame",
+        "datatype": "UINT8",
+        "shape": [len(frame)],
+        "data": list(frame),
+    } | changes
 
 
 def request(*inputs: dict[str, Any], **fields: Any) -> bytes:
@@ -81,8 +97,16 @@ NO_REQUESTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"outputs": [{}]}, "no 'name'"),
     ({}, {"outputs": [{"name": "nothing"}]}, "'nothing' is not made here; outputs: logits"),
     ({}, {"outputs": [{"name": "frame"}]}, "'frame' is not made here"),
-    ({}, {"outputs": [{"name": "logits", "parameters": {"classification": 2}}]}, "extension classification"),
-    ({}, {"outputs": [{"name": "logits", "parameters": {"shared_memory_region": "r"}}]}, "extension shared memory"),
+    (
+        {},
+        {"outputs": [{"name": "logits", "parameters": {"classification": 2}}]},
+        "extension classification",
+    ),
+    (
+        {},
+        {"outputs": [{"name": "logits", "parameters": {"shared_memory_region": "r"}}]},
+        "extension shared memory",
+    ),
     ({}, {"inputs": None}, "no 'inputs'"),
     ({"parameters": {"shared_memory_region": "r"}}, {}, "extension shared memory"),
     ({"data": [0.5]}, {}, "type float is no UINT8"),
@@ -104,9 +128,17 @@ NO_REQUESTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"datatype": "INT16"}, {}, "send UINT8[n]"),
     ({"datatype": None}, {}, "no 'datatype'"),
     ({"name": 7}, {}, "'name' is a number, not a string"),
-    ({"name": "image", "datatype": "FP32", "shape": [0, 1 << 62, 16, 1 << 62], "data": []}, {}, "too big"),
+    (
+        {"name": "image", "datatype": "FP32", "shape": [0, 1 << 62, 16, 1 << 62], "data": []},
+        {},
+        "too big",
+    ),
     ({"name": "image", "datatype": "FP32", "shape": [0, 1 << 80], "data": []}, {}, "dimension"),
-    ({"name": "image", "datatype": "FP32", "shape": [1], "data": [1e300]}, {}, "does not fit into FP32"),
+    (
+        {"name": "image", "datatype": "FP32", "shape": [1], "data": [1e300]},
+        {},
+        "does not fit into FP32",
+    ),
     ({"name": "x" * 100_000, "datatype": "FP32", "shape": [0], "data": []}, {}, "..."),
 ]
 
@@ -136,13 +168,19 @@ def forms(frame: bytes) -> dict[str, tuple[Any, dict[str, str]]]:
     return {
         "JSON": (plain, {}),
         "nested elements": (request(as_json(frame, data=[[[byte] for byte in frame]])), {}),
-        "null for what may be missing": (request(as_json(frame, parameters=None), id=None, outputs=None), {}),
+        "null for what may be missing": (
+            request(as_json(frame, parameters=None), id=None, outputs=None),
+            {},
+        ),
         "binary": (head + frame, behind),
         "in chunks": (iter([plain[:7], plain[7:8], plain[8:]]), {"Transfer-Encoding": "chunked"}),
         "gzip": (gzip.compress(plain), {"Content-Encoding": "gzip"}),
         "deflate": (zlib.compress(plain), {"Content-Encoding": "deflate"}),
         "binary in gzip": (gzip.compress(head + frame), {"Content-Encoding": "GZIP", **behind}),
-        "an output asked for twice": (request(as_json(frame), outputs=[{"name": "logits"}] * 2), {}),
+        "an output asked for twice": (
+            request(as_json(frame), outputs=[{"name": "logits"}] * 2),
+            {},
+        ),
     }
 
 
@@ -173,13 +211,17 @@ def test_bodies_that_do_not_decompress_are_refused(coding, body, status, server)
 def test_json_that_would_fill_the_memory_is_not_read():
     """Small lists: 3 bytes each on the way, 64 in memory. Tensors behind it may be as large as a frame."""
     lists = (
-        json.dumps({"inputs": [as_json(b"", data=[[]])]}).encode().replace(b"[[]]", b"[" + b"[]," * 2_000_000 + b"[]]")
+        json.dumps({"inputs": [as_json(b"", data=[[]])]})
+        .encode()
+        .replace(b"[[]]", b"[" + b"[]," * 2_000_000 + b"[]]")
     )
     with pytest.raises(ServiceError, match="send tensors as binary data") as caught:
         request_from_body("m", "", {}, lists)
     assert caught.value.code is Code.TOO_LARGE
     large = bytes(8 << 20)
-    head = request(as_json(b"", shape=[len(large)], data=None, parameters={"binary_data_size": len(large)}))
+    head = request(
+        as_json(b"", shape=[len(large)], data=None, parameters={"binary_data_size": len(large)})
+    )
     found, _ = request_from_body("m", "", {HEADER_LENGTH: str(len(head))}, head + large)
     assert found.inputs[0].data == large
 
@@ -239,12 +281,20 @@ def test_each_output_comes_in_the_form_it_was_asked_for():
 
 def test_elements_that_come_one_by_one_are_those_of_the_datatype_exactly():
     assert to_bytes("UINT64", [(1 << 64) - 1, 0]) == bytes([255] * 8 + [0] * 8)
-    assert to_bytes("INT64", [[-1], [(1 << 53) + 1]]) == np.array([-1, (1 << 53) + 1], "<i8").tobytes()
+    assert (
+        to_bytes("INT64", [[-1], [(1 << 53) + 1]]) == np.array([-1, (1 << 53) + 1], "<i8").tobytes()
+    )
     assert to_bytes("FP16", [1, 0.5]) == np.array([1, 0.5], "<f2").tobytes()
     assert to_bytes("BOOL", [True, False]) == b"\1\0"
     assert to_bytes("BYTES", ["é", b"\0"]) == b"\2\0\0\0\xc3\xa9\1\0\0\0\0"
     assert to_bytes("FP32", []) == b""
-    for datatype, values in [("BOOL", [1]), ("BYTES", [1]), ("BF16", [1.5]), ("FP16", [1e6]), ("INT8", [[1], [2, 3]])]:
+    for datatype, values in [
+        ("BOOL", [1]),
+        ("BYTES", [1]),
+        ("BF16", [1.5]),
+        ("FP16", [1e6]),
+        ("INT8", [[1], [2, 3]]),
+    ]:
         with pytest.raises(ValueError, match=datatype):
             to_bytes(datatype, values)
 
@@ -288,20 +338,28 @@ def test_elements_may_come_in_fields_of_their_own_over_grpc(server, frame, logit
     ],
 )
 def test_grpc_tensors_that_are_none_are_refused_with_the_reason(tensor, raw, reason, server, frame):
-    error = grpc_infer(server, inputs=[grpc_tensor(frame) | tensor], raw_input_contents=[frame] * raw)
+    error = grpc_infer(
+        server, inputs=[grpc_tensor(frame) | tensor], raw_input_contents=[frame] * raw
+    )
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert reason in error.details()
 
 
 def test_more_elements_than_are_sensible_one_by_one_are_refused():
-    contents = protobuf.message("InferTensorContents").FromString(b"\x22\x80\x80\x80\x04" + bytes(1 << 23))
+    contents = protobuf.message("InferTensorContents").FromString(
+        b"\x22\x80\x80\x80\x04" + bytes(1 << 23)
+    )
     message = protobuf.message("ModelInferRequest")(inputs=[grpc_tensor(b"", contents=contents)])
-    with pytest.raises(ValueError, match=r"8388608 elements in uint_contents, the limit is 4194304; send them raw"):
+    with pytest.raises(
+        ValueError, match=r"8388608 elements in uint_contents, the limit is 4194304; send them raw"
+    ):
         protobuf.request_from_message(message)
 
 
 def stock(door: Any, server: Server) -> Any:
-    return door.InferenceServerClient(f"127.0.0.1:{server.port if door is tritonclient.grpc else server.http_port}")
+    return door.InferenceServerClient(
+        f"127.0.0.1:{server.port if door is tritonclient.grpc else server.http_port}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,15 +377,29 @@ def stock(door: Any, server: Server) -> Any:
         (tritonclient.http, {}, {}, {"request_compression_algorithm": "deflate"}),
         (tritonclient.grpc, {}, {}, {"compression_algorithm": "gzip"}),
         (tritonclient.grpc, {}, {}, {"compression_algorithm": "deflate"}),
-        (tritonclient.http, {}, {}, {"request_id": "7", "priority": 1, "parameters": {"a": 1, "b": "c", "d": True}}),
-        (tritonclient.grpc, {}, {}, {"request_id": "7", "priority": 1, "parameters": {"a": 1, "b": "c", "d": True}}),
+        (
+            tritonclient.http,
+            {},
+            {},
+            {"request_id": "7", "priority": 1, "parameters": {"a": 1, "b": "c", "d": True}},
+        ),
+        (
+            tritonclient.grpc,
+            {},
+            {},
+            {"request_id": "7", "priority": 1, "parameters": {"a": 1, "b": "c", "d": True}},
+        ),
     ],
 )
-def test_all_that_a_stock_client_can_say_is_understood(door, sent, asked, options, server, frame, logits):
+def test_all_that_a_stock_client_can_say_is_understood(
+    door, sent, asked, options, server, frame, logits
+):
     tensor = door.InferInput("frame", [len(frame)], "UINT8")
     tensor.set_data_from_numpy(np.frombuffer(frame, np.uint8), **sent)
     client = stock(door, server)
-    answer = client.infer("onnx", [tensor], outputs=[door.InferRequestedOutput("logits", **asked)], **options)
+    answer = client.infer(
+        "onnx", [tensor], outputs=[door.InferRequestedOutput("logits", **asked)], **options
+    )
     np.testing.assert_array_equal(answer.as_numpy("logits"), logits)
     response = answer.get_response()
     found = response.get("id", "") if isinstance(response, dict) else response.id
@@ -353,7 +425,9 @@ def test_a_stock_client_is_told_what_is_not_here(door, server, frame):
     client.close()
 
 
-def test_a_fault_of_the_server_is_told_in_the_protocols_form_and_logged(server, frame, monkeypatch, server_log):
+def test_a_fault_of_the_server_is_told_in_the_protocols_form_and_logged(
+    server, frame, monkeypatch, server_log
+):
     def broken(*_: Any) -> Any:
         raise RuntimeError("of all things")
 
@@ -363,4 +437,6 @@ def test_a_fault_of_the_server_is_told_in_the_protocols_form_and_logged(server, 
     error = grpc_infer(server, inputs=[grpc_tensor(frame)], raw_input_contents=[frame])
     assert error.code() == grpc.StatusCode.INTERNAL
     assert "of all things" not in text.decode() + error.details()
-    assert [str(record.exc_info[1]) for record in server_log if record.exc_info] == ["of all things"] * 2
+    assert [str(record.exc_info[1]) for record in server_log if record.exc_info] == [
+        "of all things"
+    ] * 2

@@ -41,9 +41,29 @@ def identity(folder: Path, host: str = "localhost") -> Identity:
     if shutil.which("openssl") is None:
         pytest.skip("OPENSSL NOT INSTALLED: TLS was not tried")
     made = Identity(folder / "certificate.pem", folder / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-keyout", str(made.key), "-out", str(made.certificate), "-days", "2", "-subj", f"/CN={host}"]
-    subprocess.run([*command, "-addext", f"subjectAltName=DNS:{host}"], check=True, capture_output=True)
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    command += [
+        "-keyout",
+        str(made.key),
+        "-out",
+        str(made.certificate),
+        "-days",
+        "2",
+        "-subj",
+        f"/CN={host}",
+    ]
+    subprocess.run(
+        [*command, "-addext", f"subjectAltName=DNS:{host}"], check=True, capture_output=True
+    )
     return made
 
 
@@ -67,8 +87,28 @@ def expired_identity(folder: Path) -> Identity:
     (folder / "index").touch()
     (folder / "config").write_text(EXPIRED)
     ask = ["openssl", "req", "-new", "-key", "key.pem", "-out", "request", "-subj", "/CN=localhost"]
-    sign = ["openssl", "ca", "-selfsign", "-batch", "-config", "config", "-keyfile", "key.pem", "-in", "request"]
-    sign += ["-out", "certificate.pem", "-startdate", "20200101000000Z", "-enddate", "20200102000000Z", "-md", "sha256"]
+    sign = [
+        "openssl",
+        "ca",
+        "-selfsign",
+        "-batch",
+        "-config",
+        "config",
+        "-keyfile",
+        "key.pem",
+        "-in",
+        "request",
+    ]
+    sign += [
+        "-out",
+        "certificate.pem",
+        "-startdate",
+        "20200101000000Z",
+        "-enddate",
+        "20200102000000Z",
+        "-md",
+        "sha256",
+    ]
     for command in ([*ask, "-addext", "subjectAltName=DNS:localhost"], [*sign, "-notext"]):
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return made
@@ -109,17 +149,25 @@ def test_answers_over_tls_with_the_token(scheme, server, mine, bundle, calls):
         url(server, scheme), bundle, name="digits", token=TOKEN, trusted=mine.certificate
     ) as session:
         for call in calls["onnx"][:4]:
-            np.testing.assert_array_equal(session.infer(call).outputs["logits"], local.run(call)["logits"])
+            np.testing.assert_array_equal(
+                session.infer(call).outputs["logits"], local.run(call)["logits"]
+            )
 
 
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])
 @pytest.mark.parametrize(
-    ("token", "message"), [("", "token is missing or wrong"), ("guess", "token is missing or wrong")]
+    ("token", "message"),
+    [("", "token is missing or wrong"), ("guess", "token is missing or wrong")],
 )
 def test_nobody_gets_in_without_the_token(scheme, token, message, server, mine, bundle, calls):
     with (
         irsplit.runtime.connect(
-            url(server, scheme), bundle, name="digits", token=token, trusted=mine.certificate, patience=ONCE
+            url(server, scheme),
+            bundle,
+            name="digits",
+            token=token,
+            trusted=mine.certificate,
+            patience=ONCE,
         ) as session,
         pytest.raises(RemoteError, match="token is missing or wrong"),
     ):
@@ -131,7 +179,12 @@ def test_server_of_somebody_else_gets_nothing(scheme, server, bundle, calls, tmp
     other = identity(tmp_path)
     with (
         irsplit.runtime.connect(
-            url(server, scheme), bundle, name="digits", token=TOKEN, trusted=other.certificate, patience=ONCE
+            url(server, scheme),
+            bundle,
+            name="digits",
+            token=TOKEN,
+            trusted=other.certificate,
+            patience=ONCE,
         ) as session,
         pytest.raises(RemoteError, match=r"(?i)certificate|handshake|ssl"),
     ):
@@ -141,7 +194,9 @@ def test_server_of_somebody_else_gets_nothing(scheme, server, bundle, calls, tmp
 def failure(address: str, bundle: Path, call: Any, **access: Any) -> str:
     """What a client says that gets no answer: one line."""
     with (
-        irsplit.runtime.connect(address, bundle, name="digits", timeout_s=20, patience=ONCE, **access) as session,
+        irsplit.runtime.connect(
+            address, bundle, name="digits", timeout_s=20, patience=ONCE, **access
+        ) as session,
         pytest.raises(RemoteError) as caught,
     ):
         session.infer(call)
@@ -162,7 +217,9 @@ def logged(server_log: list[logging.LogRecord], event: str) -> bool:
 @pytest.mark.parametrize(("scheme", "hint"), [("grpc", "give grpcs://"), ("http", "give https://")])
 def test_plain_text_is_not_answered(scheme, hint, server, bundle, calls, server_log):
     assert hint in failure(url(server, scheme), bundle, calls["onnx"][0], token=TOKEN)
-    assert scheme == "grpc" or logged(server_log, "TLS handshake failed")  # gRPC has a log of its own
+    assert scheme == "grpc" or logged(
+        server_log, "TLS handshake failed"
+    )  # gRPC has a log of its own
 
 
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])
@@ -186,8 +243,12 @@ def test_certificates_of_another_name_or_time_are_not_believed(
 
 
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])
-def test_a_certificate_that_signed_itself_is_believed_only_when_it_was_given(scheme, server, bundle, calls):
-    assert "give it as a certificate to trust" in failure(url(server, scheme), bundle, calls["onnx"][0])
+def test_a_certificate_that_signed_itself_is_believed_only_when_it_was_given(
+    scheme, server, bundle, calls
+):
+    assert "give it as a certificate to trust" in failure(
+        url(server, scheme), bundle, calls["onnx"][0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +270,11 @@ def test_a_client_that_took_another_door_is_told_so(scheme, hint, mine, bundle, 
 @pytest.mark.parametrize(
     ("address", "access", "reason"),
     [
-        ("grpcs://localhost:1", {"trusted": Path("nothing.pem")}, "nothing.pem: no certificates to trust"),
+        (
+            "grpcs://localhost:1",
+            {"trusted": Path("nothing.pem")},
+            "nothing.pem: no certificates to trust",
+        ),
         ("https://localhost:1", {"trusted": Path(__file__)}, "no certificates to trust"),
         ("http://localhost:1", {"token": "with\nnewline"}, "visible ASCII"),
         ("http://localhost:port", {}, "no address of a server"),
@@ -225,30 +290,41 @@ def test_what_cannot_connect_is_refused_before_the_first_call(address, access, r
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])
 def test_who_is_not_let_in_is_logged(scheme, server, mine, bundle, calls, server_log):
     access = {"token": "guess", "trusted": mine.certificate}
-    assert "token is missing or wrong" in failure(url(server, scheme), bundle, calls["onnx"][0], **access)
+    assert "token is missing or wrong" in failure(
+        url(server, scheme), bundle, calls["onnx"][0], **access
+    )
     assert logged(server_log, "not let in")
 
 
 def test_the_word_bearer_is_written_as_one_likes(server, mine):
     context = ssl.create_default_context(cafile=str(mine.certificate))
     for authorization, status in ((f"bearer  {TOKEN}", 200), (f"Basic {TOKEN}", 401), (TOKEN, 401)):
-        connection = http.client.HTTPSConnection("localhost", server.http_port, timeout=20, context=context)
+        connection = http.client.HTTPSConnection(
+            "localhost", server.http_port, timeout=20, context=context
+        )
         connection.request("GET", "/v2", headers={"authorization": authorization})
         answer = connection.getresponse()
-        assert (answer.status, answer.getheader("www-authenticate")) == (status, None if status == 200 else "Bearer")
+        assert (answer.status, answer.getheader("www-authenticate")) == (
+            status,
+            None if status == 200 else "Bearer",
+        )
         connection.close()
 
 
 def test_updates_over_tls(server, mine, bundle, tmp_path):
     asked = {"name": "digits", "trusted": mine.certificate}
     done = irsplit.runtime.update(url(server, "https"), tmp_path / "device", token=TOKEN, **asked)
-    assert (tmp_path / "device" / "device" / "model.onnx").read_bytes() == (bundle / "device/model.onnx").read_bytes()
+    assert (tmp_path / "device" / "device" / "model.onnx").read_bytes() == (
+        bundle / "device/model.onnx"
+    ).read_bytes()
     assert done.changed
     with pytest.raises(RemoteError, match="token"):
         irsplit.runtime.update(url(server, "https"), tmp_path / "other", **asked)
 
 
-@pytest.mark.parametrize(("certificate", "key"), [("missing", "key"), ("text", "key"), ("certificate", "text")])
+@pytest.mark.parametrize(
+    ("certificate", "key"), [("missing", "key"), ("text", "key"), ("certificate", "text")]
+)
 def test_certificates_that_are_none_are_refused(certificate, key, mine, tmp_path):
     (tmp_path / "text").write_text("no PEM")
     files = {
@@ -270,15 +346,21 @@ def test_certificates_that_are_none_are_refused(certificate, key, mine, tmp_path
     ],
     ids=["nothing", "token alone", "TLS alone"],
 )
-def test_command_does_not_listen_to_other_machines_unprotected(words, mine, bundle, capsys, monkeypatch):
+def test_command_does_not_listen_to_other_machines_unprotected(
+    words, mine, bundle, capsys, monkeypatch
+):
     monkeypatch.chdir(mine.certificate.parent)
     Path("token").write_text(TOKEN)
     assert main(["serve", str(bundle), "--host", "0.0.0.0", *words]) == 2
     assert "--insecure" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["serve", "bundle"], ["update", "bundle", "--from", "http://localhost:1"]])
-@pytest.mark.parametrize(("contents", "reason"), [(None, "No such file"), (b" \n", "no token"), (b"\xff", "no text")])
+@pytest.mark.parametrize(
+    "command", [["serve", "bundle"], ["update", "bundle", "--from", "http://localhost:1"]]
+)
+@pytest.mark.parametrize(
+    ("contents", "reason"), [(None, "No such file"), (b" \n", "no token"), (b"\xff", "no text")]
+)
 def test_token_files_without_a_token_are_refused(command, contents, reason, tmp_path, capsys):
     path = tmp_path / "token"
     if contents is not None:
@@ -309,11 +391,15 @@ def test_a_method_whose_name_is_no_text_does_not_end_the_server(bundle, calls):
     """One such request ends a server of grpc.aio."""
     with (
         serving([f"digits={bundle}"], ServerOptions(port=0, http_port=None)) as server,
-        irsplit.runtime.connect(f"grpc://localhost:{server.port}", bundle, name="digits") as session,
+        irsplit.runtime.connect(
+            f"grpc://localhost:{server.port}", bundle, name="digits"
+        ) as session,
     ):
         for _ in range(3):
             with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
-                connection.sendall(PREFACE + request(b"/inf\xeerence.GRPCInferenceService/ServerReady"))
+                connection.sendall(
+                    PREFACE + request(b"/inf\xeerence.GRPCInferenceService/ServerReady")
+                )
                 connection.settimeout(0.5)
                 with contextlib.suppress(OSError):
                     while connection.recv(4096):
@@ -326,8 +412,16 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0
 
 def request(path: bytes) -> bytes:
     """An empty gRPC request in HTTP/2, its header fields as literals."""
-    fields = {b":method": b"POST", b":scheme": b"http", b":path": path, b":authority": b"x", b"te": b"trailers"}
+    fields = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": path,
+        b":authority": b"x",
+        b"te": b"trailers",
+    }
     fields[b"content-type"] = b"application/grpc"
-    block = b"".join(bytes([0, len(key)]) + key + bytes([len(value)]) + value for key, value in fields.items())
+    block = b"".join(
+        bytes([0, len(key)]) + key + bytes([len(value)]) + value for key, value in fields.items()
+    )
     head = len(block).to_bytes(3, "big") + bytes([1, 4, 0, 0, 0, 1]) + block
     return head + bytes([0, 0, 5, 0, 1, 0, 0, 0, 1]) + bytes(5)

@@ -28,7 +28,14 @@ class Clients:
         fresh: Callable[[], Any] = Counting
         self.sequences = Sequences[Any](fresh, limit, 10.0, lambda: self.now)
 
-    def ask(self, name: str, item: int, number: int | None = None, start: bool = False, end: bool = False) -> Any:
+    def ask(
+        self,
+        name: str,
+        item: int,
+        number: int | None = None,
+        start: bool = False,
+        end: bool = False,
+    ) -> Any:
         def call(segments: Any) -> Any:
             if item < 0:
                 raise ValueError("it cannot be run")
@@ -65,7 +72,11 @@ def test_two_clients_that_number_their_steps_never_share_a_session_unawares():
 
 def test_steps_without_numbers_follow_each_other_and_a_start_begins_anew():
     clients = Clients()
-    assert [clients.ask("a", 1, start=True), clients.ask("a", 1), clients.ask("a", 2)] == [(1,), (1, 1), (1, 1, 2)]
+    assert [clients.ask("a", 1, start=True), clients.ask("a", 1), clients.ask("a", 2)] == [
+        (1,),
+        (1, 1),
+        (1, 1, 2),
+    ]
     assert "with a number" in clients.refused("a", 2, 3)
     assert "with a number" in clients.refused("a", 2, 0, start=True)
     assert clients.ask("a", 3, start=True) == (3,)

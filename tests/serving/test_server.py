@@ -25,7 +25,12 @@ from grpc_calls import model_infer
 import irsplit
 from irsplit.base.errors import BundleError, ServeError
 from irsplit.runtime.serving.protocol import protobuf
-from irsplit.runtime.serving.protocol.messages import InferRequest, InferResponse, WireTensor, frame_tensor
+from irsplit.runtime.serving.protocol.messages import (
+    InferRequest,
+    InferResponse,
+    WireTensor,
+    frame_tensor,
+)
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, load_bundles, serving
 from irsplit.runtime.serving.server.service import Service
@@ -36,7 +41,9 @@ ANY_PORT = {"port": 0, "http_port": 0}
 
 @pytest.fixture(scope="module")
 def server(onnx_bundle: Path, tflite_bundle: Path) -> Iterator[Server]:
-    with serving([f"onnx={onnx_bundle}", f"tflite={tflite_bundle}"], ServerOptions(**ANY_PORT)) as server:
+    with serving(
+        [f"onnx={onnx_bundle}", f"tflite={tflite_bundle}"], ServerOptions(**ANY_PORT)
+    ) as server:
         yield server
 
 
@@ -65,7 +72,9 @@ def test_stock_client_gets_what_one_process_computes(door, name, server, calls, 
 
 
 @pytest.mark.parametrize("door", [tritonclient.grpc, tritonclient.http])
-def test_stock_client_sends_the_models_own_inputs_when_the_server_has_both_sides(door, server, calls, onnx_bundle):
+def test_stock_client_sends_the_models_own_inputs_when_the_server_has_both_sides(
+    door, server, calls, onnx_bundle
+):
     image = calls["onnx"][0]["image"]
     tensor = door.InferInput("image", list(image.shape), "FP32")
     tensor.set_data_from_numpy(image)
@@ -84,8 +93,12 @@ def test_health_and_metadata(door, server):
     metadata = client.get_model_metadata("tflite")
     described = metadata if isinstance(metadata, dict) else json.loads(_to_json(metadata))
     assert described["platform"] == "irsplit_tflite"
-    assert [(tensor["name"], tensor["datatype"]) for tensor in described["inputs"]] == [("frame", "UINT8")]
-    assert [(tensor["name"], tensor["datatype"]) for tensor in described["outputs"]] == [("logits", "FP32")]
+    assert [(tensor["name"], tensor["datatype"]) for tensor in described["inputs"]] == [
+        ("frame", "UINT8")
+    ]
+    assert [(tensor["name"], tensor["datatype"]) for tensor in described["outputs"]] == [
+        ("logits", "FP32")
+    ]
     client.close()
 
 
@@ -94,14 +107,20 @@ def _to_json(message: Any) -> str:
         return [{"name": item.name, "datatype": item.datatype} for item in items]
 
     return json.dumps(
-        {"platform": message.platform, "inputs": tensors(message.inputs), "outputs": tensors(message.outputs)}
+        {
+            "platform": message.platform,
+            "inputs": tensors(message.inputs),
+            "outputs": tensors(message.outputs),
+        }
     )
 
 
 def test_frames_find_their_version(onnx_bundle, tmp_path, calls):
     other = tmp_path / "later-cut"
     irsplit.compile_model(
-        Path(__file__).parent.parent.parent / "examples" / "digits" / "digits.onnx", other, ["block2/relu"]
+        Path(__file__).parent.parent.parent / "examples" / "digits" / "digits.onnx",
+        other,
+        ["block2/relu"],
     )
     with serving([f"digits={onnx_bundle}", f"digits={other}"], ServerOptions(**ANY_PORT)) as server:
         client = triton(tritonclient.grpc, server)
@@ -109,8 +128,13 @@ def test_frames_find_their_version(onnx_bundle, tmp_path, calls):
             call = calls["onnx"][0]
             frame = irsplit.DeviceSession(folder).start(call)
             answer = client.infer("digits", [frame_input(tritonclient.grpc, frame)])
-            assert answer.get_response().model_version == irsplit.DeviceSession(folder).manifest.digest[:16]
-            np.testing.assert_array_equal(answer.as_numpy("logits"), irsplit.LocalSession(folder).run(call)["logits"])
+            assert (
+                answer.get_response().model_version
+                == irsplit.DeviceSession(folder).manifest.digest[:16]
+            )
+            np.testing.assert_array_equal(
+                answer.as_numpy("logits"), irsplit.LocalSession(folder).run(call)["logits"]
+            )
         client.close()
 
 
@@ -124,7 +148,10 @@ def _raw_infer(server: Server, request: InferRequest) -> grpc.StatusCode:
     [
         (lambda frame: frame, grpc.StatusCode.OK),
         (lambda frame: frame[:-1], grpc.StatusCode.INVALID_ARGUMENT),
-        (lambda frame: frame[:30] + bytes([frame[30] ^ 1]) + frame[31:], grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            lambda frame: frame[:30] + bytes([frame[30] ^ 1]) + frame[31:],
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
         (lambda frame: b"", grpc.StatusCode.INVALID_ARGUMENT),
         (lambda frame: b"garbage" * 100, grpc.StatusCode.INVALID_ARGUMENT),
     ],
@@ -141,19 +168,38 @@ def test_requests_that_fit_nothing_are_refused(server, onnx_bundle, tflite_bundl
     cases = [
         (InferRequest("nobody", "", [frame_tensor(frame)]), status.NOT_FOUND),
         (InferRequest("onnx", "", [frame_tensor(frame)]), status.FAILED_PRECONDITION),
-        (InferRequest("onnx", "0123456789abcdef", [frame_tensor(frame)]), status.FAILED_PRECONDITION),
-        (InferRequest("onnx", "", [WireTensor("frame", "INT8", (len(frame),), frame)]), status.INVALID_ARGUMENT),
-        (InferRequest("onnx", "", [WireTensor("frame", "UINT8", (7,), frame)]), status.INVALID_ARGUMENT),
-        (InferRequest("onnx", "", [WireTensor("other", "UINT8", (1,), b"1")]), status.INVALID_ARGUMENT),
-        (InferRequest("onnx", "", [WireTensor("image", "FP32", (1, 1, 16, 15), bytes(960))]), status.INVALID_ARGUMENT),
+        (
+            InferRequest("onnx", "0123456789abcdef", [frame_tensor(frame)]),
+            status.FAILED_PRECONDITION,
+        ),
+        (
+            InferRequest("onnx", "", [WireTensor("frame", "INT8", (len(frame),), frame)]),
+            status.INVALID_ARGUMENT,
+        ),
+        (
+            InferRequest("onnx", "", [WireTensor("frame", "UINT8", (7,), frame)]),
+            status.INVALID_ARGUMENT,
+        ),
+        (
+            InferRequest("onnx", "", [WireTensor("other", "UINT8", (1,), b"1")]),
+            status.INVALID_ARGUMENT,
+        ),
+        (
+            InferRequest("onnx", "", [WireTensor("image", "FP32", (1, 1, 16, 15), bytes(960))]),
+            status.INVALID_ARGUMENT,
+        ),
         (InferRequest("onnx", "", []), status.INVALID_ARGUMENT),
     ]
     assert [_raw_infer(server, request) for request, _ in cases] == [code for _, code in cases]
 
 
-def _http(server: Server, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Any:
+def _http(
+    server: Server, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> Any:
     """Status and body of a plain HTTP request."""
-    request = urllib.request.Request(f"http://127.0.0.1:{server.http_port}{path}", body, headers or {})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.http_port}{path}", body, headers or {}
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
@@ -197,12 +243,21 @@ def test_oversized_requests_are_refused_before_they_are_read(onnx_bundle, calls)
     frame = bytes(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))
     with serving([f"onnx={onnx_bundle}"], options) as server:
         too_large = bytes(1001)
-        assert _raw_infer(server, InferRequest("onnx", "", [frame_tensor(too_large)])) == grpc.StatusCode.OUT_OF_RANGE
+        assert (
+            _raw_infer(server, InferRequest("onnx", "", [frame_tensor(too_large)]))
+            == grpc.StatusCode.OUT_OF_RANGE
+        )
         huge = bytes(1 << 20)
-        assert _raw_infer(server, InferRequest("onnx", "", [frame_tensor(huge)])) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (
+            _raw_infer(server, InferRequest("onnx", "", [frame_tensor(huge)]))
+            == grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
         assert _announced(server, len(huge)) == 413
         # 256 bytes of tensor behind a small frame: over the limit of what it may decode to
-        assert _raw_infer(server, InferRequest("onnx", "", [frame_tensor(frame)])) == grpc.StatusCode.INVALID_ARGUMENT
+        assert (
+            _raw_infer(server, InferRequest("onnx", "", [frame_tensor(frame)]))
+            == grpc.StatusCode.INVALID_ARGUMENT
+        )
 
 
 def _announced(server: Server, size: int) -> int:
@@ -220,17 +275,24 @@ def test_token_is_asked_at_both_doors(onnx_bundle):
     with serving([f"onnx={onnx_bundle}"], ServerOptions(**ANY_PORT, token=TOKEN)) as server:
         right, wrong = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": "Bearer guess"}
         assert _http(server, "/v2/health/live")[0] == 200
-        assert [_http(server, "/v2/models/onnx", headers=headers)[0] for headers in ({}, wrong, right)] == [
+        assert [
+            _http(server, "/v2/models/onnx", headers=headers)[0] for headers in ({}, wrong, right)
+        ] == [
             401,
             401,
             200,
         ]
-        assert [_http(server, "/metrics", headers=headers)[0] for headers in ({}, wrong, right)] == [401, 401, 200]
+        assert [
+            _http(server, "/metrics", headers=headers)[0] for headers in ({}, wrong, right)
+        ] == [401, 401, 200]
         client = triton(tritonclient.grpc, server)
         assert client.is_server_live()
         with pytest.raises(tritonclient.utils.InferenceServerException, match="UNAUTHENTICATED"):
             client.get_model_metadata("onnx")
-        assert client.get_model_metadata("onnx", headers={"authorization": f"Bearer {TOKEN}"}).name == "onnx"
+        assert (
+            client.get_model_metadata("onnx", headers={"authorization": f"Bearer {TOKEN}"}).name
+            == "onnx"
+        )
         client.close()
 
 
@@ -246,7 +308,9 @@ def test_a_port_that_is_taken_is_refused_with_the_reason(door, option, onnx_bund
     with socket.create_server(("127.0.0.1", 0)) as taken:
         options = ServerOptions(**ANY_PORT | {door: taken.getsockname()[1]})
         with (
-            pytest.raises(ServeError, match=f"Address already in use; give another {option} or --host"),
+            pytest.raises(
+                ServeError, match=f"Address already in use; give another {option} or --host"
+            ),
             serving([f"onnx={onnx_bundle}"], options),
         ):
             pass
@@ -282,14 +346,27 @@ def test_same_bundle_twice_or_without_a_server_side_is_refused(onnx_bundle, tmp_
 
 def test_command_serves_until_told_to_stop(onnx_bundle, calls):
     ports = ["--port", "0", "--http-port", "0"]
-    command = [sys.executable, "-m", "irsplit", "serve", *ports, "--log-level", "debug", f"digits={onnx_bundle}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "irsplit",
+        "serve",
+        *ports,
+        "--log-level",
+        "debug",
+        f"digits={onnx_bundle}",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         grpc_url = next(word for word in line.split() if word.startswith("grpc://"))
         client = tritonclient.grpc.InferenceServerClient(grpc_url.removeprefix("grpc://"))
         frame = irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0])
-        assert client.infer("digits", [frame_input(tritonclient.grpc, frame)]).as_numpy("logits").shape == (1, 10)
+        assert client.infer("digits", [frame_input(tritonclient.grpc, frame)]).as_numpy(
+            "logits"
+        ).shape == (1, 10)
         client.close()
         process.terminate()
         _, log = process.communicate(timeout=300)
@@ -308,12 +385,16 @@ def test_drain_answers_what_runs_and_refuses_what_comes(onnx_bundle, calls, monk
         return infer(bundle, request)
 
     monkeypatch.setattr(ServedBundle, "infer", slow)
-    request = InferRequest("onnx", "", [frame_tensor(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))])
+    request = InferRequest(
+        "onnx", "", [frame_tensor(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))]
+    )
     with serving([f"onnx={onnx_bundle}"], ServerOptions(**ANY_PORT, grace_s=60)) as server:
         caller = threading.Thread(target=lambda: codes.append(_raw_infer(server, request)))
         caller.start()
         assert began.wait(60)
-        stopping = threading.Thread(target=lambda: (_refused(server, request, codes), goes_on.set()))
+        stopping = threading.Thread(
+            target=lambda: (_refused(server, request, codes), goes_on.set())
+        )
         stopping.start()
     caller.join()
     stopping.join()
@@ -327,7 +408,9 @@ def _refused(server: Server, request: InferRequest, codes: list[grpc.StatusCode]
     codes.append(_raw_infer(server, request))
 
 
-def test_short_requests_run_where_they_came_in_and_long_ones_on_threads(onnx_bundle, calls, monkeypatch):
+def test_short_requests_run_where_they_came_in_and_long_ones_on_threads(
+    onnx_bundle, calls, monkeypatch
+):
     frame = frame_tensor(bytes(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0])))
     threads: list[str] = []
     inner = ServedBundle.infer

@@ -7,7 +7,12 @@ from benchmarks.soak import page, rows
 
 def test_every_answer_is_right_and_none_is_lost(tmp_path: Path):
     found = list(rows(tmp_path, 1.0, clients=(1, 4), plain_s=0.2))
-    assert [(row.kind, row.clients) for row in found] == [("onnx", 1), ("onnx", 4), ("tflite", 1), ("tflite", 4)]
+    assert [(row.kind, row.clients) for row in found] == [
+        ("onnx", 1),
+        ("onnx", 4),
+        ("tflite", 1),
+        ("tflite", 4),
+    ]
     for row in found:
         assert (row.wrong, row.lost) == (0, 0)
         assert row.calls > 20

@@ -31,7 +31,9 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder, places = tmp_path_factory.mktemp("decoder"), PLACES[request.param]
     path = decoder(folder / "decoder.onnx", len(places))
     cuts = [f"layer{index}" for index in range(len(places) - 1)]
-    irsplit.compile_model(path, folder / "bundle", cuts, places=places, state=["auto"], remember=False)
+    irsplit.compile_model(
+        path, folder / "bundle", cuts, places=places, state=["auto"], remember=False
+    )
     return folder / "bundle"
 
 
@@ -65,8 +67,12 @@ def test_both_halves_keep_their_cache_and_sessions_keep_theirs_apart(bundle, exp
 def test_a_server_that_was_restarted_is_an_error_and_then_a_new_stream(bundle, expected):
     with serving([f"decoder={bundle}"], options()) as server:
         port = server.port
-        session = irsplit.runtime.connect(f"grpc://127.0.0.1:{port}", bundle, name="decoder", patience=HASTY)
-        assert same_bits([session.infer(call).outputs["logits"] for call in TOKENS[:3]], expected[:3])
+        session = irsplit.runtime.connect(
+            f"grpc://127.0.0.1:{port}", bundle, name="decoder", patience=HASTY
+        )
+        assert same_bits(
+            [session.infer(call).outputs["logits"] for call in TOKENS[:3]], expected[:3]
+        )
     with session, serving([f"decoder={bundle}"], options(port=port)):
         for _ in range(2):
             with pytest.raises(SessionLostError, match="reset"):
@@ -80,7 +86,9 @@ def command(bundle: Path, port: str = "0") -> Iterator[tuple[subprocess.Popen[st
     """A server in a process of its own, and its port."""
     words = ["--port", port, "--no-http", "--batch", "8", "--max-sessions", "2"]
     line = [sys.executable, "-m", "irsplit", "serve", f"decoder={bundle}", *words]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
         assert process.stdout is not None
         yield process, process.stdout.readline().strip().rpartition(":")[2]
         process.kill()
@@ -93,7 +101,9 @@ def test_clients_of_one_session_id_and_a_server_that_was_killed(bundle, expected
         process, port = stack.enter_context(command(bundle))
         one, thief, other, late = (
             stack.enter_context(
-                irsplit.runtime.connect(f"grpc://127.0.0.1:{port}", bundle, name="decoder", patience=HASTY)
+                irsplit.runtime.connect(
+                    f"grpc://127.0.0.1:{port}", bundle, name="decoder", patience=HASTY
+                )
             )
             for _ in range(4)
         )
@@ -111,7 +121,8 @@ def test_clients_of_one_session_id_and_a_server_that_was_killed(bundle, expected
         stack.enter_context(command(bundle, port))
         for session in (one, other):
             with pytest.raises(
-                SessionLostError, match="does not know it: it expired, ended, or the server was restarted"
+                SessionLostError,
+                match="does not know it: it expired, ended, or the server was restarted",
             ):
                 session.infer(TOKENS[4])
             session.reset()
@@ -132,7 +143,9 @@ def test_the_next_call_begins_while_this_one_is_finished(finishing):
     def finish(index: int) -> tuple[int, bool]:
         return index, begun[index + 1].wait(timeout=60)
 
-    assert list(pipelined(range(count), start, finish, 3, finishing)) == [(index, True) for index in range(count)]
+    assert list(pipelined(range(count), start, finish, 3, finishing)) == [
+        (index, True) for index in range(count)
+    ]
 
 
 def test_a_failure_comes_in_its_place_and_nothing_is_begun_after_it():

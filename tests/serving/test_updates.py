@@ -63,7 +63,9 @@ def test_old_build_gets_a_patch_and_then_nothing(server, builds, tmp_path):
     done = irsplit.runtime.update(url(server), device, token=TOKEN)
     assert (done.changed, done.new) == (True, Manifest.load(builds["new"]).digest)
     assert contents(device) == device_side(builds["new"])
-    assert irsplit.runtime.update(url(server), device, token=TOKEN) == irsplit.runtime.Update(done.new, done.new, 0)
+    assert irsplit.runtime.update(url(server), device, token=TOKEN) == irsplit.runtime.Update(
+        done.new, done.new, 0
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["device"]
 
 
@@ -72,7 +74,9 @@ def test_a_packed_side_stays_one(server, builds, tmp_path):
     expected, _ = pack_bundle(builds["new"], tmp_path / "new")
     done = irsplit.runtime.update(url(server), device, token=TOKEN)
     assert device.read_bytes() == expected.read_bytes()
-    assert irsplit.runtime.update(url(server), device, token=TOKEN) == irsplit.runtime.Update(done.new, done.new, 0)
+    assert irsplit.runtime.update(url(server), device, token=TOKEN) == irsplit.runtime.Update(
+        done.new, done.new, 0
+    )
     irsplit.runtime.update(url(server), tmp_path / "first.irsb", name="digits", token=TOKEN)
     assert (tmp_path / "first.irsb").read_bytes() == expected.read_bytes()
 
@@ -85,10 +89,16 @@ def test_a_file_that_is_no_bundle_is_refused(server, tmp_path):
 
 @pytest.mark.parametrize("has", ["nothing", "a build that the server has not"])
 def test_others_get_the_whole_build(has, server, builds, tmp_path):
-    device = tmp_path / "device" if has == "nothing" else device_with(builds["other"], tmp_path / "device")
+    device = (
+        tmp_path / "device"
+        if has == "nothing"
+        else device_with(builds["other"], tmp_path / "device")
+    )
     done = irsplit.runtime.update(url(server), device, name="digits", token=TOKEN)
     assert contents(device) == device_side(builds["new"])
-    patch = irsplit.runtime.update(url(server), device_with(builds["old"], tmp_path / "second"), token=TOKEN)
+    patch = irsplit.runtime.update(
+        url(server), device_with(builds["old"], tmp_path / "second"), token=TOKEN
+    )
     assert patch.received_bytes < done.received_bytes
 
 
@@ -117,7 +127,9 @@ def test_link_that_breaks_costs_only_the_piece_under_way(server, builds, tmp_pat
 
     monkeypatch.setattr(HttpTransport, "get", get)
     with Proxy(server.http_port).running() as proxy:
-        done = irsplit.runtime.update(f"http://127.0.0.1:{proxy.port}", device, token=TOKEN, timeout_s=60)
+        done = irsplit.runtime.update(
+            f"http://127.0.0.1:{proxy.port}", device, token=TOKEN, timeout_s=60
+        )
     assert done.changed
     assert contents(device) == device_side(builds["new"])
     assert pieces == sorted(pieces)
@@ -131,7 +143,11 @@ def test_link_that_breaks_costs_only_the_piece_under_way(server, builds, tmp_pat
         ({"name": "nobody"}, RemoteError, "update: no bundle 'nobody'"),
         ({"place": "moon"}, RemoteError, "no place 'moon'"),
         ({"url": "grpc://127.0.0.1:1"}, RemoteError, "over HTTP"),
-        ({"url": "http://127.0.0.1:9", "timeout_s": 0.3}, DeadlineError, "in time .*refused; nobody listens there"),
+        (
+            {"url": "http://127.0.0.1:9", "timeout_s": 0.3},
+            DeadlineError,
+            "in time .*refused; nobody listens there",
+        ),
     ],
 )
 def test_refusals_leave_the_old_build(changes, error, message, server, builds, tmp_path):
@@ -150,8 +166,12 @@ def test_new_device_must_say_what_it_wants(server, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_told(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BundleError, match=r"cannot be written: .*; give a place with room, that you may write"):
-        irsplit.runtime.update(url(server), tmp_path / "file" / "device", name="digits", token=TOKEN)
+    with pytest.raises(
+        BundleError, match=r"cannot be written: .*; give a place with room, that you may write"
+    ):
+        irsplit.runtime.update(
+            url(server), tmp_path / "file" / "device", name="digits", token=TOKEN
+        )
 
 
 def test_server_with_its_own_side_alone_hands_out_nothing(builds, tmp_path):
@@ -175,7 +195,10 @@ def test_command(server, builds, tmp_path, capsys, monkeypatch):
 
 
 def test_command_says_at_once_that_nobody_answers(builds, capsys):
-    assert main(["update", str(builds["old"]), "--from", "http://127.0.0.1:9", "--timeout", "0.6"]) == 2
+    assert (
+        main(["update", str(builds["old"]), "--from", "http://127.0.0.1:9", "--timeout", "0.6"])
+        == 2
+    )
     note, error = capsys.readouterr().err.splitlines()
     assert note.startswith("note: http://127.0.0.1:9: ConnectionRefusedError")
     assert "nobody listens there" in note
@@ -192,5 +215,7 @@ print(sorted({"onnx", "tflite", "flatbuffers", "grpc", "prometheus_client", "goo
 
 
 def test_device_needs_neither_dialects_nor_grpc():
-    done = subprocess.run([sys.executable, "-c", NOT_NEEDED], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_NEEDED], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"

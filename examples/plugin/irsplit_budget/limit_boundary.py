@@ -29,5 +29,9 @@ class LimitBoundary:
                     "cut elsewhere or raise the limit"
                 )
             if 10 * sent > 8 * self.size_bytes:
-                context.remark(self, f"segment @{graph.name} sends {sent} of {self.size_bytes} bytes", warning=True)
+                context.remark(
+                    self,
+                    f"segment @{graph.name} sends {sent} of {self.size_bytes} bytes",
+                    warning=True,
+                )
         return False

@@ -45,6 +45,10 @@ def test_codec() -> None:
     payload = XZ.compress(data)
     assert len(payload) < len(data) // 20
     assert XZ.decompress(payload, len(data)) == data
-    for size, damaged in ((len(data) - 1, payload), (len(data), b"\xff" + payload[1:]), (len(data), payload + b"x")):
+    for size, damaged in (
+        (len(data) - 1, payload),
+        (len(data), b"\xff" + payload[1:]),
+        (len(data), payload + b"x"),
+    ):
         with pytest.raises(ValueError):
             XZ.decompress(damaged, size)

@@ -23,10 +23,14 @@ class OnnxDialect:
 
     def read(self, path: Path, entry: str | None = None) -> Model:
         if entry is not None:
-            raise UnsupportedError(f"{path}: an ONNX model has one graph to enter; leave '{entry}' out")
+            raise UnsupportedError(
+                f"{path}: an ONNX model has one graph to enter; leave '{entry}' out"
+            )
         return read_model(path)
 
-    def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]:
+    def write(
+        self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()
+    ) -> list[Path]:
         return write_model(model, graph, path, options)
 
     def array(self, value: Value) -> Any:

@@ -59,7 +59,9 @@ class _Maker:
         if self.is_linear:
             self.linear("QuantizeLinear", wide, self.stored)
             return
-        scaled = self.node("Div", (wide, self.spread("scale", self.affine.scale)), self.inner("scaled"))
+        scaled = self.node(
+            "Div", (wide, self.spread("scale", self.affine.scale)), self.inner("scaled")
+        )
         # half a step up, and down to the integer below: the nearest one
         halves = [zero + 0.5 for zero in self.affine.zero_point]
         moved = self.node("Add", (scaled, self.spread("half", halves)), self.inner("moved"))
@@ -91,21 +93,34 @@ class _Maker:
         storage = _type(self.stored).dtype.storage
         low, high = (-128, 127) if storage == np.int8 else (0, 255)
         if self.opset < _CLIP_BY_INPUTS:
-            return self.node("Clip", (value,), self.inner("clipped"), {"min": float(low), "max": float(high)})
-        ends = [self.constant(name, [end], dtypes.F32, ()) for name, end in (("low", low), ("high", high))]
+            return self.node(
+                "Clip", (value,), self.inner("clipped"), {"min": float(low), "max": float(high)}
+            )
+        ends = [
+            self.constant(name, [end], dtypes.F32, ())
+            for name, end in (("low", low), ("high", high))
+        ]
         return self.node("Clip", (value, *ends), self.inner("clipped"))
 
     def cast(self, source: Value, target: Value) -> Value:
-        return self.node("Cast", (source,), target, {"to": schema.ELEMENT_CODES[_type(target).dtype]})
+        return self.node(
+            "Cast", (source,), target, {"to": schema.ELEMENT_CODES[_type(target).dtype]}
+        )
 
     def node(
-        self, op: str, inputs: Sequence[Value], output: Value, attributes: dict[str, Attribute] | None = None
+        self,
+        op: str,
+        inputs: Sequence[Value],
+        output: Value,
+        attributes: dict[str, Attribute] | None = None,
     ) -> Value:
         self.nodes.append(Node(f"onnx.{op}", inputs, (output,), attributes=attributes))
         return output
 
     def inner(self, suffix: str) -> Value:
-        return Value(f"{self.stored.name}_{suffix}", TensorType(dtypes.F32, _type(self.stored).shape))
+        return Value(
+            f"{self.stored.name}_{suffix}", TensorType(dtypes.F32, _type(self.stored).shape)
+        )
 
     def spread(self, suffix: str, numbers: Sequence[float]) -> Value:
         """One number, or one a channel with the shape that broadcasting wants."""
@@ -113,7 +128,9 @@ class _Maker:
         dims = () if axis is None else (len(numbers), *(1,) * (rank - 1 - axis))
         return self.constant(suffix, numbers, dtypes.F32, dims)
 
-    def constant(self, suffix: str, numbers: Sequence[float], dtype: DType, dims: tuple[int, ...]) -> Value:
+    def constant(
+        self, suffix: str, numbers: Sequence[float], dtype: DType, dims: tuple[int, ...]
+    ) -> Value:
         data = Constant.of(np.array(numbers, dtype.storage).tobytes())
         self.constants.append(Value(f"{self.stored.name}_{suffix}", TensorType(dtype, dims), data))
         return self.constants[-1]

@@ -44,7 +44,10 @@ class BlockWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for source in self._sources.values():
             source.close()
@@ -82,7 +85,9 @@ class BlockWriter:
         """Copy within the kernel, where a file system may even share the blocks; through memory where it refuses."""
         while start < stop:
             try:
-                copied = os.copy_file_range(source, self._file.fileno(), stop - start, offset_src=start)
+                copied = os.copy_file_range(
+                    source, self._file.fileno(), stop - start, offset_src=start
+                )
             except OSError:
                 self._copy_blocks(source, start, stop)
                 return
@@ -102,7 +107,9 @@ class BlockWriter:
 
     def _advance(self, start: int, copied: int, stop: int) -> int:
         if not copied:
-            raise EOFError(f"the source ends {stop - start} bytes early; it was changed while it was read")
+            raise EOFError(
+                f"the source ends {stop - start} bytes early; it was changed while it was read"
+            )
         self.position += copied
         return start + copied
 
@@ -126,7 +133,9 @@ def share(source: Path, target: Path) -> None:
         if not _reflink(source, target):
             try:
                 os.link(source, target)
-                _log.warning("%s is hard-linked, not copied; onnx.load refuses it while links exist", source)
+                _log.warning(
+                    "%s is hard-linked, not copied; onnx.load refuses it while links exist", source
+                )
             except OSError:
                 shutil.copyfile(source, target)
 

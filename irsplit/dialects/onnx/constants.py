@@ -18,7 +18,9 @@ def constant_array(value: Value) -> Any:
     node = value.producer
     if value.constant is not None:
         with late_reading(f"constant {value}"):
-            return array_of(value.type, value.constant) if isinstance(value.type, TensorType) else None
+            return (
+                array_of(value.type, value.constant) if isinstance(value.type, TensorType) else None
+            )
     if node is None or node.op != "onnx.Constant":
         return None
     tensor = attribute_tensor(node, "value")

@@ -43,15 +43,26 @@ def answer(request: bytes) -> bytes:
 def _observed(session: Any, names: list[str]) -> dict[str, Any]:
     """Shapes of these outputs when the model runs: as many nulls as there are dimensions, or null."""
     on_ones, on_counts = _ranks(session, names, np.ones), _ranks(session, names, _counts)
-    agreed = [one if other in (one, None) else None for one, other in zip(on_ones, on_counts, strict=True)]
-    return {name: None if rank is None else [None] * rank for name, rank in zip(names, agreed, strict=True)}
+    agreed = [
+        one if other in (one, None) else None for one, other in zip(on_ones, on_counts, strict=True)
+    ]
+    return {
+        name: None if rank is None else [None] * rank
+        for name, rank in zip(names, agreed, strict=True)
+    }
 
 
-def _ranks(session: Any, names: list[str], fill: Callable[[list[int], Any], Any]) -> list[int | None]:
+def _ranks(
+    session: Any, names: list[str], fill: Callable[[list[int], Any], Any]
+) -> list[int | None]:
     """Numbers of dimensions in one run on inputs that are filled so."""
     try:
-        results = session.run(names, {value.name: _filled(value, fill) for value in session.get_inputs()})
-    except Exception:  # whatever an engine or an odd input raises, the answer is that nothing is known
+        results = session.run(
+            names, {value.name: _filled(value, fill) for value in session.get_inputs()}
+        )
+    except (
+        Exception
+    ):  # whatever an engine or an odd input raises, the answer is that nothing is known
         return [None] * len(names)
     return [len(result.shape) if hasattr(result, "shape") else None for result in results]
 

@@ -23,9 +23,13 @@ class DataFiles:
         location = entries.get("location", "")
         buffer, available = self._open(tensor, location)
         offset = self._number(tensor, entries, "offset", 0)
-        length = self._number(tensor, entries, "length", available - offset if size is None else size)
+        length = self._number(
+            tensor, entries, "length", available - offset if size is None else size
+        )
         if size is not None and length != size:
-            raise ModelError(f"{self._model}: weight '{short(tensor)}' needs {size} bytes, but says it has {length}")
+            raise ModelError(
+                f"{self._model}: weight '{short(tensor)}' needs {size} bytes, but says it has {length}"
+            )
         if offset + length > available or offset > available:
             raise ModelError(
                 f"{self._model}: weight '{short(tensor)}' ends at byte {offset + length} of '{short(location)}', which "
@@ -37,7 +41,9 @@ class DataFiles:
         if location in self._buffers:
             return self._buffers[location]
         if not location:
-            raise ModelError(f"{self._model}: weight '{short(tensor)}' is external, but names no file")
+            raise ModelError(
+                f"{self._model}: weight '{short(tensor)}' is external, but names no file"
+            )
         path, available = file_beside(self._model, location, f"weight '{short(tensor)}'")
         self._buffers[location] = Buffer(location, path), available
         return self._buffers[location]

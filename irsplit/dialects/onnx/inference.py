@@ -36,7 +36,9 @@ def infer_types(model: Model, inference: Inference) -> None:
     harmless = True
     if any(not _is_complete(value.type) for graph in graphs for value in graph.values()):
         harmless = _ask_onnx(model, inference)
-    unranked = [value for value in model.entry.values() if value.producer and not _is_ranked(value.type)]
+    unranked = [
+        value for value in model.entry.values() if value.producer and not _is_ranked(value.type)
+    ]
     if unranked and harmless:
         _sharpen(unranked, _ask_engine(model, unranked))
     for graph in graphs:
@@ -55,11 +57,18 @@ def _sharper(said: Type | None, inferred: Type | None) -> Type | None:
     """The inferred type where the file says nothing; where both say something, dimensions that only one knows."""
     if said is None or inferred is None:
         return said or inferred
-    if not isinstance(said, TensorType) or not isinstance(inferred, TensorType) or said.dtype != inferred.dtype:
+    if (
+        not isinstance(said, TensorType)
+        or not isinstance(inferred, TensorType)
+        or said.dtype != inferred.dtype
+    ):
         return said
     if said.shape is None or inferred.shape is None or len(said.shape) != len(inferred.shape):
         return inferred if said.shape is None else said
-    return TensorType(said.dtype, tuple(b if a is None else a for a, b in zip(said.shape, inferred.shape, strict=True)))
+    return TensorType(
+        said.dtype,
+        tuple(b if a is None else a for a, b in zip(said.shape, inferred.shape, strict=True)),
+    )
 
 
 def _sharpen(values: Iterable[Value], types: Mapping[str, Type | None]) -> None:
@@ -80,7 +89,9 @@ def _ask_onnx(model: Model, inference: Inference) -> bool:
         _log.info("%s: ONNX cannot infer types: %s", name, error)
         return True
     except ConfinedError as error:
-        _log.warning("%s: types that the file does not say are not known: to infer them %s", name, error)
+        _log.warning(
+            "%s: types that the file does not say are not known: to infer them %s", name, error
+        )
         return False
     for field in fields(inferred, 0, len(inferred)):
         if field.key == schema.MODEL_GRAPH:
@@ -101,7 +112,9 @@ def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: ProtoF
             # A Constant node of a body that was read as a weight has no node in the IR.
             node = nodes.get(position)
             if node is not None and node.graphs:
-                for body, inner in zip(node.graphs, body_messages(data, ProtoField(*found)), strict=True):
+                for body, inner in zip(
+                    node.graphs, body_messages(data, ProtoField(*found)), strict=True
+                ):
                     _learn(body, {each.native.position: each for each in body.nodes}, data, inner)
             position += 1
     _sharpen(graph.values(), types)
@@ -113,10 +126,13 @@ def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
     skeleton = Skeleton(model, wanted, stubs=False).model()
     if skeleton.size > _MOST_BYTES:
         return {}
-    weights = sum(value.constant.length for value in model.entry.values() if value.constant is not None)
+    weights = sum(
+        value.constant.length for value in model.entry.values() if value.constant is not None
+    )
     memory, seconds = bounds_for(skeleton.size)
     bounds = Bounds(
-        memory + _ENGINE_MEMORY + _COPIES * weights, seconds + _ENGINE_SECONDS + weights // _WEIGHTS_A_SECOND
+        memory + _ENGINE_MEMORY + _COPIES * weights,
+        seconds + _ENGINE_SECONDS + weights // _WEIGHTS_A_SECOND,
     )
     unranked = [value.name for value in model.entry.inputs if not _is_ranked(value.type)]
     try:
@@ -129,14 +145,22 @@ def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
         return {}
     said = json.loads(answer)
     if "refused" in said:
-        _log.warning("%s: onnxruntime refuses this model: %s", name, said["refused"].strip().rpartition("\n")[2])
+        _log.warning(
+            "%s: onnxruntime refuses this model: %s",
+            name,
+            said["refused"].strip().rpartition("\n")[2],
+        )
         return {}
     return {value: _engine_type(type, shape) for value, type, shape in said["types"]}
 
 
 def _engine_type(text: str, shape: list[int | str | None] | None) -> Type:
     dtype = _ENGINE_TYPES.get(text)
-    return OpaqueType(text) if dtype is None else TensorType(dtype, None if shape is None else tuple(shape))
+    return (
+        OpaqueType(text)
+        if dtype is None
+        else TensorType(dtype, None if shape is None else tuple(shape))
+    )
 
 
 _ENGINE_TYPES = {

@@ -69,7 +69,9 @@ def _repetitions(shapes: Shapes) -> int:
 
 def _convolution(weight: int) -> Callable[[Shapes], int]:
     """Each result element sums over the weight's input channels and window: the weight is [M, C/group, window...]."""
-    return lambda shapes: prod(shapes.output(0)) * prod(shapes.input(weight)[1:]) if shapes.output(0) else 0
+    return lambda shapes: (
+        prod(shapes.output(0)) * prod(shapes.input(weight)[1:]) if shapes.output(0) else 0
+    )
 
 
 def _transposed_convolution(shapes: Shapes) -> int:
@@ -114,7 +116,9 @@ def _attention(keys: int, past: int | None = None) -> Callable[[Shapes], int]:
 def _projected_attention(shapes: Shapes) -> int:
     """Contrib attention with its own projection: input [batch, sequence, size], weight [size, 3 * hidden]."""
     source, weight = shapes.input(0), shapes.input(1)
-    return prod(source) * _at(weight, 1) + 2 * prod(source[:2]) * _at(source, 1) * (_at(weight, 1) // 3)
+    return prod(source) * _at(weight, 1) + 2 * prod(source[:2]) * _at(source, 1) * (
+        _at(weight, 1) // 3
+    )
 
 
 def _einsum(shapes: Shapes) -> int:

@@ -63,7 +63,9 @@ class Inference:
             raise
         except ConfinedError as error:
             self.followed = False
-            _log.warning("%s: shapes that the model computes are not known: to infer them %s", name, error)
+            _log.warning(
+                "%s: shapes that the model computes are not known: to infer them %s", name, error
+            )
             with _started(_LEFT) as process:
                 answer = process.answer(model, bounds)
         if answer[:1] == b"\0":

@@ -19,7 +19,9 @@ _loaded: "dict[str, Any]" = {}
 def load(path: str, _: str) -> None:
     """Load the extension module at this path."""
     loader = ExtensionFileLoader(_EXTENSION, path)
-    extension = sys.modules[_EXTENSION] = loader.create_module(ModuleSpec(_EXTENSION, loader, origin=path))
+    extension = sys.modules[_EXTENSION] = loader.create_module(
+        ModuleSpec(_EXTENSION, loader, origin=path)
+    )
     loader.exec_module(extension)
     _loaded[_EXTENSION] = extension
 
@@ -27,7 +29,12 @@ def load(path: str, _: str) -> None:
 def answer(model: bytes, _: str, follow: str) -> bytes:
     """`follow`, when it says anything, follows the elements of shapes too."""
     onnx = _loaded[_EXTENSION]
-    errors = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError)
+    errors = (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        RuntimeError,
+        ValueError,
+    )
     try:
         return onnx.shape_inference.infer_shapes(model, False, False, bool(follow))
     except errors as error:

@@ -11,7 +11,14 @@ _PREFIX = "onnx"
 
 _RANDOM = frozenset(
     "onnx." + name
-    for name in ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+    for name in (
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    )
 ) | frozenset(
     {
         "com.microsoft.BiasDropout",
@@ -36,7 +43,9 @@ _SMALL_SUMS = """
     ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
     ReduceSum ReduceSumSquare
 """
-_CHEAP = frozenset(f"onnx.{name}" for names in (_MOVES, _ELEMENTWISE, _SMALL_SUMS) for name in names.split())
+_CHEAP = frozenset(
+    f"onnx.{name}" for names in (_MOVES, _ELEMENTWISE, _SMALL_SUMS) for name in names.split()
+)
 
 _PURE_DOMAINS = ("onnx.", "ai.onnx.", "com.microsoft.", "com.ms.")
 """Domains whose operators are functions of their operands; operators of others may be anything."""

@@ -14,7 +14,10 @@ def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node
     if _is_sorted(nodes):
         return nodes
     position = {node: index for index, node in enumerate(nodes)}
-    sources = [{position[value.producer] for value in operands(node) if value.producer in position} for node in nodes]
+    sources = [
+        {position[value.producer] for value in operands(node) if value.producer in position}
+        for node in nodes
+    ]
     readers: list[list[int]] = [[] for _ in nodes]
     for index, before in enumerate(sources):
         for source in before:

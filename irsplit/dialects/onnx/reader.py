@@ -11,10 +11,24 @@ from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.inference import infer_types
 from irsplit.dialects.onnx.native import Inference
 from irsplit.dialects.onnx.order import in_order
-from irsplit.dialects.onnx.source import Annotation, FunctionKey, SourceGraph, SourceModel, SourceNode
+from irsplit.dialects.onnx.source import (
+    Annotation,
+    FunctionKey,
+    SourceGraph,
+    SourceModel,
+    SourceNode,
+)
 from irsplit.dialects.onnx.tensors import OnnxTensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import Data, ProtoField, WireError, fields, read_int, read_text, scan
+from irsplit.dialects.onnx.wire import (
+    Data,
+    ProtoField,
+    WireError,
+    fields,
+    read_int,
+    read_text,
+    scan,
+)
 from irsplit.ir import (
     DEEPEST_BODIES,
     Buffer,
@@ -57,7 +71,9 @@ def read_model(path: Path) -> Model:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path") from error
     except (MemoryError, RecursionError) as error:
-        raise ModelError(f"{path}: too large or too deep to be read; no engine reads it either") from error
+        raise ModelError(
+            f"{path}: too large or too deep to be read; no engine reads it either"
+        ) from error
     except UnicodeDecodeError as error:
         raise ModelError(
             f"{path}: a name is not UTF-8 ({error.reason}); the file is damaged, fetch it again"
@@ -105,7 +121,9 @@ class _Reader:
         found = fields(self.data, 0, len(self.data))
         graphs = [field for field in found if field.key == schema.MODEL_GRAPH]
         versions = [
-            read_int(self.data, field.start, field.stop) for field in found if field.key == schema.MODEL_IR_VERSION
+            read_int(self.data, field.start, field.stop)
+            for field in found
+            if field.key == schema.MODEL_IR_VERSION
         ]
         if not graphs or not versions or versions[-1] < 1:
             missing = "graph" if not graphs else "IR version"
@@ -113,7 +131,9 @@ class _Reader:
                 f"{self.path}: not an ONNX model: it has no {missing}; give a file that holds a ModelProto"
             )
         if len(graphs) > 1:
-            raise ModelError(f"{self.path}: the model has {len(graphs)} graphs instead of one; export it again")
+            raise ModelError(
+                f"{self.path}: the model has {len(graphs)} graphs instead of one; export it again"
+            )
         opsets = dict(self.opset(field) for field in found if field.key == schema.MODEL_OPSET)
         definitions = [field for field in found if field.key == schema.MODEL_FUNCTION]
         for message in definitions:
@@ -159,7 +179,9 @@ class _Reader:
                     pass
         key = (operators.plain_domain(domain), name, overload)
         if key in self.functions:
-            raise ModelError(f"{self.path}: function '{short(domain)}.{short(name)}' is defined twice; remove one")
+            raise ModelError(
+                f"{self.path}: function '{short(domain)}.{short(name)}' is defined twice; remove one"
+            )
         self.functions[key] = Graph(".".join(part for part in key if part))
 
     def fill_function(self, message: ProtoField, graph: Graph) -> None:
@@ -176,7 +198,11 @@ class _Reader:
                     nodes.append(field)
                     continue
                 case schema.FUNCTION_INPUT:
-                    graph.inputs.append(self.define(Value(read_text(self.data, field.start, field.stop)), scope, graph))
+                    graph.inputs.append(
+                        self.define(
+                            Value(read_text(self.data, field.start, field.stop)), scope, graph
+                        )
+                    )
                 case schema.FUNCTION_OUTPUT:
                     outputs.append(read_text(self.data, field.start, field.stop))
                 case schema.FUNCTION_VALUE_INFO:
@@ -215,7 +241,9 @@ class _Reader:
 
     def graph(self, message: ProtoField, outer: list[dict[str, Value]]) -> Graph:
         if len(outer) > DEEPEST_BODIES:
-            raise ModelError(f"{self.path}: bodies are nested deeper than {DEEPEST_BODIES}; the file is damaged")
+            raise ModelError(
+                f"{self.path}: bodies are nested deeper than {DEEPEST_BODIES}; the file is damaged"
+            )
         graph, source = Graph(""), SourceGraph()
         graph.native = source
         found = fields(self.data, message.start, message.stop)
@@ -254,16 +282,26 @@ class _Reader:
         scope: dict[str, Value] = {}
         for name in inputs:
             tensor = tensors.pop(name, None)
-            value = Value(name, source.types[name]) if tensor is None else Value(name, tensor.type, tensor.constant)
+            value = (
+                Value(name, source.types[name])
+                if tensor is None
+                else Value(name, tensor.type, tensor.constant)
+            )
             graph.inputs.append(self.define(value, scope, graph))
         for tensor in tensors.values():
-            graph.constants.append(self.define(Value(tensor.name, tensor.type, tensor.constant), scope, graph))
+            graph.constants.append(
+                self.define(Value(tensor.name, tensor.type, tensor.constant), scope, graph)
+            )
         self.fill(graph, source, nodes, outputs, [*outer, scope])
         return graph
 
     def add_tensor(self, tensors: dict[str, OnnxTensor], tensor: OnnxTensor) -> None:
         if not tensor.name or tensor.name in tensors:
-            what = f"two initializers are named '{short(tensor.name)}'" if tensor.name else "an initializer has no name"
+            what = (
+                f"two initializers are named '{short(tensor.name)}'"
+                if tensor.name
+                else "an initializer has no name"
+            )
             raise ModelError(f"{self.path}: {what}; give each a name of its own")
         tensors[tensor.name] = tensor
 
@@ -313,14 +351,20 @@ class _Reader:
         heads = [self.head(message) for message in messages]
         for head in heads:
             if head.weight is not None:
-                tensor = read_tensor(self.buffer, head.weight.start, head.weight.stop, self.files, head.outputs[0])
+                tensor = read_tensor(
+                    self.buffer, head.weight.start, head.weight.stop, self.files, head.outputs[0]
+                )
                 value = Value(head.outputs[0], tensor.type, tensor.constant)
                 graph.constants.append(self.define(value, scope, graph))
                 continue
             for name in head.outputs:
                 if name:
                     self.define(Value(name, source.types.get(name)), scope, graph)
-        nodes = [self.node(index, head, scopes) for index, head in enumerate(heads) if head.weight is None]
+        nodes = [
+            self.node(index, head, scopes)
+            for index, head in enumerate(heads)
+            if head.weight is None
+        ]
         source.node_count = len(nodes)
         graph.nodes = in_order(nodes, lambda node: self.cycle(node, graph))
         graph.outputs = [self.resolve(name, scopes, graph) for name in outputs]
@@ -365,16 +409,27 @@ class _Reader:
                 "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)"
             )
         weight = external[0] if external else None
-        return _Head(message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes, weight)
+        return _Head(
+            message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes, weight
+        )
 
     def node(self, index: int, head: _Head, scopes: list[dict[str, Value]]) -> Node:
         scope = scopes[-1]
         operator = operators.name(head.domain, head.op)
-        function = self.functions.get((head.domain, head.op, head.overload)) if self.functions else None
-        bodies = [self.graph(body, scopes) for attribute in head.attributes for body in self.bodies(*attribute)]
+        function = (
+            self.functions.get((head.domain, head.op, head.overload)) if self.functions else None
+        )
+        bodies = [
+            self.graph(body, scopes)
+            for attribute in head.attributes
+            for body in self.bodies(*attribute)
+        ]
         node = Node(
             operator,
-            [(scope.get(name) or self.resolve(name, scopes, head)) if name else None for name in head.inputs],
+            [
+                (scope.get(name) or self.resolve(name, scopes, head)) if name else None
+                for name in head.inputs
+            ],
             [scope[name] if name else None for name in head.outputs],
             name=head.name,
             graphs=bodies,
@@ -386,7 +441,11 @@ class _Reader:
 
     def bodies(self, start: int, stop: int) -> list[ProtoField]:
         """The graphs in the attribute at data[start:stop]."""
-        return [field for field in fields(self.data, start, stop) if field.key in schema.ATTRIBUTE_BODIES]
+        return [
+            field
+            for field in fields(self.data, start, stop)
+            if field.key in schema.ATTRIBUTE_BODIES
+        ]
 
     def external_tensors(self, start: int, stop: int) -> list[ProtoField]:
         """The tensors of the attribute at data[start:stop] that lie in other files."""
@@ -407,7 +466,9 @@ class _Reader:
             who = f"the output of graph '{short(reader.name)}'"
         else:
             who = f"{short(operators.name(reader.domain, reader.op))} '{short(reader.name)}'"
-        raise ModelError(f"{self.path}: {who} reads '{short(name)}', which nothing produces; the model is incomplete")
+        raise ModelError(
+            f"{self.path}: {who} reads '{short(name)}', which nothing produces; the model is incomplete"
+        )
 
     def cycle(self, node: Node, graph: Graph) -> ModelError:
         return ModelError(

@@ -30,7 +30,11 @@ class Skeleton(ModelWriter):
 
     def constants(self, graph: Graph, source: SourceGraph) -> list[Value]:
         constants = super().constants(graph, source)
-        return constants if graph is not self.entry else [value for value in constants if not _is_left_out(value)]
+        return (
+            constants
+            if graph is not self.entry
+            else [value for value in constants if not _is_left_out(value)]
+        )
 
     def inputs(self, graph: Graph, source: SourceGraph) -> list[Value]:
         inputs = super().inputs(graph, source)
@@ -39,7 +43,11 @@ class Skeleton(ModelWriter):
         return list(dict.fromkeys((*inputs, *filter(_is_left_out, graph.constants))))
 
     def outputs(self, graph: Graph) -> list[Value]:
-        return list(dict.fromkeys((*graph.outputs, *self.results))) if graph is self.entry else graph.outputs
+        return (
+            list(dict.fromkeys((*graph.outputs, *self.results)))
+            if graph is self.entry
+            else graph.outputs
+        )
 
     def nodes(self, message: ProtoMessage, key: int, graph: Graph, source: SourceGraph) -> None:
         for node in graph.nodes:
@@ -48,14 +56,21 @@ class Skeleton(ModelWriter):
             if known is not None:
                 message.message(key, known(node))
             elif self.stubs and native.message.stop - native.message.start >= _SLIM_FROM:
-                message.message(key, _slim(ProtoSpan(native.buffer, native.message.start, native.message.stop), "node"))
+                message.message(
+                    key,
+                    _slim(
+                        ProtoSpan(native.buffer, native.message.start, native.message.stop), "node"
+                    ),
+                )
             else:
                 message.span(native.buffer, native.message.head, native.message.stop)
 
 
 def _is_left_out(value: Value) -> bool:
     constant = value.constant
-    return constant is not None and (constant.length >= _LARGEST_SHAPE or constant.encoding == SPARSE)
+    return constant is not None and (
+        constant.length >= _LARGEST_SHAPE or constant.encoding == SPARSE
+    )
 
 
 def _same(node: Node) -> ProtoMessage:
@@ -66,7 +81,9 @@ def _same(node: Node) -> ProtoMessage:
 def _crop(node: Node) -> ProtoMessage:
     """The experimental Crop takes a border (left, top, right, bottom) off the last two of four axes."""
     border = read_attributes(node).get("border")
-    left, top, right, bottom = border if isinstance(border, list) and len(border) == 4 else (0, 0, 0, 0)
+    left, top, right, bottom = (
+        border if isinstance(border, list) and len(border) == 4 else (0, 0, 0, 0)
+    )
     ends = [-size if isinstance(size, int) and size else 2**31 - 1 for size in (bottom, right)]
     return _message("Slice", node, starts=[top, left], ends=ends, axes=[2, 3])
 
@@ -74,7 +91,9 @@ def _crop(node: Node) -> ProtoMessage:
 def _message(operator: str, node: Node, **attributes: Attribute) -> ProtoMessage:
     message = ProtoMessage()
     message.texts(schema.NODE_INPUT, [value.name for value in node.inputs[:1] if value is not None])
-    message.texts(schema.NODE_OUTPUT, [value.name for value in node.outputs[:1] if value is not None])
+    message.texts(
+        schema.NODE_OUTPUT, [value.name for value in node.outputs[:1] if value is not None]
+    )
     message.text(schema.NODE_OP, operator)
     for name, value in attributes.items():
         message.message(schema.NODE_ATTRIBUTE, attribute_message(name, value))
@@ -110,7 +129,10 @@ def _slim(span: ProtoSpan, kind: str) -> ProtoMessage:
     message, children = ProtoMessage(), _CHILDREN[kind]
     for field in fields(span.buffer.view, span.start, span.stop):
         if field.key in children and field.stop - field.start >= SMALLEST_EXTERNAL:
-            message.message(field.key, _slim(ProtoSpan(span.buffer, field.start, field.stop), children[field.key]))
+            message.message(
+                field.key,
+                _slim(ProtoSpan(span.buffer, field.start, field.stop), children[field.key]),
+            )
         else:
             message.span(span.buffer, field.head, field.stop)
     return message

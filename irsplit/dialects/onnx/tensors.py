@@ -38,7 +38,9 @@ class OnnxTensor(NamedTuple):
     constant: Constant
 
 
-def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles, called: str = "") -> OnnxTensor:
+def read_tensor(
+    buffer: Buffer, start: int, stop: int, files: DataFiles, called: str = ""
+) -> OnnxTensor:
     """The tensor at buffer[start:stop], `called` so where it has no name of its own.
 
     Raises ModelError for external data out of reach, WireError for bad sizes.
@@ -75,7 +77,9 @@ def read_tensor(buffer: Buffer, start: int, stop: int, files: DataFiles, called:
         return OnnxTensor(name, type, Constant(buffer, start, stop - start, TENSOR))
     begin, end = raw
     if size is not None and end - begin != size:
-        raise WireError(begin, f"tensor '{short(name)}' needs {size} bytes of data, but has {end - begin}")
+        raise WireError(
+            begin, f"tensor '{short(name)}' needs {size} bytes of data, but has {end - begin}"
+        )
     return OnnxTensor(name, type, Constant(buffer, begin, end - begin))
 
 
@@ -99,7 +103,9 @@ def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Onnx
 
 def _check_dims(dims: list[int], name: str, start: int) -> None:
     if len(dims) > MOST_DIMS:
-        raise WireError(start, f"tensor '{short(name)}' has {len(dims)} dimensions; {MOST_DIMS} are the most")
+        raise WireError(
+            start, f"tensor '{short(name)}' has {len(dims)} dimensions; {MOST_DIMS} are the most"
+        )
     if any(dim < 0 for dim in dims):
         raise WireError(start, f"tensor '{short(name)}' has a negative dimension: {min(dims)}")
 
@@ -138,7 +144,9 @@ def tensor_array(message: memoryview) -> Any:
 def _dense(sparse: "onnx.SparseTensorProto") -> Any:
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     if prod(sparse.dims) * values.dtype.itemsize > _MOST_BYTES:
-        raise ValueError(f"{prod(sparse.dims)} elements of a sparse tensor are too many to write out")
+        raise ValueError(
+            f"{prod(sparse.dims)} elements of a sparse tensor are too many to write out"
+        )
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if indices.ndim == 1:
         dense.reshape(-1)[indices] = values

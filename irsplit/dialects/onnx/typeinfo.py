@@ -3,7 +3,16 @@
 from functools import lru_cache
 
 from irsplit.dialects.onnx import schema
-from irsplit.dialects.onnx.wire import Data, ProtoField, ProtoMessage, WireError, fields, read_int, read_text, scan
+from irsplit.dialects.onnx.wire import (
+    Data,
+    ProtoField,
+    ProtoMessage,
+    WireError,
+    fields,
+    read_int,
+    read_text,
+    scan,
+)
 from irsplit.ir import Dim, OpaqueType, TensorType, Type
 
 MOST_DIMS = 255
@@ -20,7 +29,9 @@ def element_type(code: int, shape: tuple[Dim, ...] | None) -> Type:
     return OpaqueType(f"tensor(type {code})") if dtype is None else TensorType(dtype, shape)
 
 
-def read_info(data: Data, start: int, stop: int, shared: dict[bytes, Type | None]) -> tuple[str, Type | None]:
+def read_info(
+    data: Data, start: int, stop: int, shared: dict[bytes, Type | None]
+) -> tuple[str, Type | None]:
     """Name and type of the ValueInfoProto at data[start:stop]; types spelled alike are read once, into `shared`."""
     name, type = "", None
     for key, _, begin, end in scan(data, start, stop):
@@ -42,7 +53,9 @@ def read_type(data: Data, start: int, stop: int, depth: int = 0) -> Type | None:
         if field.key == schema.TYPE_TENSOR:
             return _tensor(data, field)
         if field.key in _NESTED:
-            return OpaqueType(f"{_NESTED[field.key]}({_inner(data, field, schema.NESTED_TYPE, depth)})")
+            return OpaqueType(
+                f"{_NESTED[field.key]}({_inner(data, field, schema.NESTED_TYPE, depth)})"
+            )
         if field.key == schema.TYPE_MAP:
             return OpaqueType(f"map({_inner(data, field, schema.MAP_VALUE, depth)})")
         if field.key == schema.TYPE_SPARSE:

@@ -69,7 +69,9 @@ class Weights:
     def _place(self, constant: Constant) -> int:
         key = (constant.buffer, constant.offset, constant.length)
         if key not in self._places:
-            alignment = next(alignment for size, alignment in _ALIGNMENTS if constant.length >= size)
+            alignment = next(
+                alignment for size, alignment in _ALIGNMENTS if constant.length >= size
+            )
             self._places[key] = self._end + -self._end % alignment
             self._end = self._places[key] + constant.length
         return self._places[key]
@@ -99,12 +101,18 @@ def header(value: Value, origin: SourceSpan) -> ProtoMessage:
     constant, type = value.constant, value.type
     assert constant is not None
     if constant.encoding in (TENSOR, SPARSE):
-        raise UnsupportedError(f"constant {value} has elements in ONNX's own encoding, but lost its TensorProto")
+        raise UnsupportedError(
+            f"constant {value} has elements in ONNX's own encoding, but lost its TensorProto"
+        )
     message = ProtoMessage()
     if origin is not None:
         _copy_header(message, origin)
         return message
-    if not isinstance(type, TensorType) or type.shape is None or type.dtype not in schema.ELEMENT_CODES:
+    if (
+        not isinstance(type, TensorType)
+        or type.shape is None
+        or type.dtype not in schema.ELEMENT_CODES
+    ):
         raise UnsupportedError(f"constant {value} has no type that ONNX knows")
     for dim in type.shape:
         assert isinstance(dim, int)

@@ -70,7 +70,10 @@ def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, in
         else:
             raise WireError(base + head, f"wire type {wire} is not used by ONNX")
         if position > stop:
-            raise WireError(base + head, f"field {key >> 3} needs {position - stop} more bytes than its message has")
+            raise WireError(
+                base + head,
+                f"field {key >> 3} needs {position - stop} more bytes than its message has",
+            )
         if key < 8:
             raise WireError(base + head, "field number 0 does not exist")
         found.append((key, head, begin, position))
@@ -192,5 +195,6 @@ class ProtoMessage:
     def tobytes(self) -> "bytes":
         """The message in memory; for small ones."""
         return b"".join(
-            part.buffer.view[part.start : part.stop] if isinstance(part, ProtoSpan) else part for part in self.parts
+            part.buffer.view[part.start : part.stop] if isinstance(part, ProtoSpan) else part
+            for part in self.parts
         )

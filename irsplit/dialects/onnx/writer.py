@@ -49,12 +49,17 @@ def _inline_limit(model: Model, graph: Graph, options: WriteOptions) -> int:
     if options.external_over is not None:
         return min(options.external_over, schema.SIZE_LIMIT)
     buffers = {value.constant.buffer for value in graph.values() if value.constant is not None}
-    beside = any(buffer.path is not None and buffer is not model.native.buffer for buffer in buffers)
+    beside = any(
+        buffer.path is not None and buffer is not model.native.buffer for buffer in buffers
+    )
     return _LARGE if beside else schema.SIZE_LIMIT
 
 
 def _refuse_overwriting(targets: list[Path], source: Buffer, graph: Graph) -> None:
-    buffers = {source, *(value.constant.buffer for value in graph.values() if value.constant is not None)}
+    buffers = {
+        source,
+        *(value.constant.buffer for value in graph.values() if value.constant is not None),
+    }
     for path in targets:
         for buffer in buffers:
             if buffer.path is not None and path.exists() and path.samefile(buffer.path):
@@ -93,7 +98,8 @@ class ModelWriter:
                     pass
                 case schema.MODEL_TRAINING if self.is_segment:
                     _log.warning(
-                        "%s: training information stays with the whole model; segments do not get it", buffer.name
+                        "%s: training information stays with the whole model; segments do not get it",
+                        buffer.name,
                     )
                 case _:
                     message.span(buffer, field.head, field.stop)
@@ -166,7 +172,12 @@ class ModelWriter:
                     for value in constants:
                         if value.constant and value.constant.encoding == SPARSE:
                             constant = value.constant
-                            message.payload(key, constant.buffer, constant.offset, constant.offset + constant.length)
+                            message.payload(
+                                key,
+                                constant.buffer,
+                                constant.offset,
+                                constant.offset + constant.length,
+                            )
                 case schema.GRAPH_INPUT:
                     self.infos(message, key, self.inputs(graph, source), source, source.inputs)
                 case schema.GRAPH_OUTPUT:
@@ -175,7 +186,9 @@ class ModelWriter:
                     self.value_infos(message, graph, source)
                 case schema.GRAPH_ANNOTATION:
                     for annotation in self.annotations(graph, source):
-                        message.span(self.source.buffer, annotation.message.head, annotation.message.stop)
+                        message.span(
+                            self.source.buffer, annotation.message.head, annotation.message.stop
+                        )
                 case _:
                     self.rest(message, key, source)
         return message
@@ -185,12 +198,20 @@ class ModelWriter:
             field = source.initializers[value.name]
             message.span(self.source.buffer, field.head, field.stop)
         else:
-            message.message(schema.GRAPH_INITIALIZER, self.weights.tensor(value, self.origin(value, source)))
+            message.message(
+                schema.GRAPH_INITIALIZER, self.weights.tensor(value, self.origin(value, source))
+            )
 
     def constants(self, graph: Graph, source: SourceGraph) -> list[Value]:
         """Constants and defaults in the source's order, new ones last."""
-        given = {value.name: value for value in (*graph.constants, *graph.inputs) if value.constant is not None}
-        known = [given.pop(name) for name in (*source.initializers, *source.sparse) if name in given]
+        given = {
+            value.name: value
+            for value in (*graph.constants, *graph.inputs)
+            if value.constant is not None
+        }
+        known = [
+            given.pop(name) for name in (*source.initializers, *source.sparse) if name in given
+        ]
         return [*known, *given.values()]
 
     def origin(self, value: Value, source: SourceGraph) -> ProtoSpan | None:
@@ -208,7 +229,12 @@ class ModelWriter:
         return graph.outputs
 
     def infos(
-        self, message: ProtoMessage, key: int, values: Iterable[Value], source: SourceGraph, declared: Mapping[str, ProtoField]
+        self,
+        message: ProtoMessage,
+        key: int,
+        values: Iterable[Value],
+        source: SourceGraph,
+        declared: Mapping[str, ProtoField],
     ) -> None:
         """Graph inputs or outputs: as the source declared them, or with the type that is known now."""
         for value in values:
@@ -259,7 +285,9 @@ class ModelWriter:
         names = {value.name for value in graph.values()} if source.annotations else set[str]()
         whole = not self.is_segment
         return [
-            each for each in source.annotations if each.tensor in names or (whole and each.tensor not in source.types)
+            each
+            for each in source.annotations
+            if each.tensor in names or (whole and each.tensor not in source.types)
         ]
 
     def parameters(self, graph: Graph, source: SourceGraph) -> list[ProtoField]:
@@ -267,7 +295,11 @@ class ModelWriter:
         annotations = self.annotations(graph, source)
         names = {value.name for value in graph.values()} if annotations else set[str]()
         wanted = dict.fromkeys(name for annotation in annotations for name in annotation.parameters)
-        return [source.initializers[name] for name in wanted if name in source.initializers and name not in names]
+        return [
+            source.initializers[name]
+            for name in wanted
+            if name in source.initializers and name not in names
+        ]
 
     def rest(self, message: ProtoMessage, key: int, source: SourceGraph) -> None:
         for field in source.rest:
@@ -301,12 +333,15 @@ class ModelWriter:
             return False
         constants = self.constants(graph, source)
         return (
-            source.node_count == len({node.native.position for node in graph.nodes if self.is_untouched(node)})
+            source.node_count
+            == len({node.native.position for node in graph.nodes if self.is_untouched(node)})
             and source.node_count == len(graph.nodes)
             and source.input_names == _names(graph.inputs)
             and source.output_names == _names(graph.outputs)
             and all(value.type == source.types.get(value.name) for value in graph.values())
-            and all(self.weights.is_verbatim(value, self.origin(value, source)) for value in constants)
+            and all(
+                self.weights.is_verbatim(value, self.origin(value, source)) for value in constants
+            )
             and len(constants) == len(source.initializers) + len(source.sparse)
         )
 
@@ -326,7 +361,9 @@ class ModelWriter:
                 message.span(buffer, field.head, field.stop)
         return message
 
-    def attribute(self, buffer: Buffer, message: ProtoField, bodies: Iterator[Graph]) -> ProtoMessage:
+    def attribute(
+        self, buffer: Buffer, message: ProtoField, bodies: Iterator[Graph]
+    ) -> ProtoMessage:
         rebuilt = ProtoMessage()
         for field in fields(buffer.view, message.start, message.stop):
             if field.key in schema.ATTRIBUTE_BODIES:
@@ -361,7 +398,11 @@ def _names(values: Iterable[Value | None]) -> tuple[str, ...]:
 
 def _unknown_results(graph: Graph) -> list[Value]:
     """What nodes that passes made give, where no inference knows their operators; outputs of the graph have types."""
-    made = [node for node in graph.nodes if not isinstance(node.native, SourceNode) and operators.is_unknown(node.op)]
+    made = [
+        node
+        for node in graph.nodes
+        if not isinstance(node.native, SourceNode) and operators.is_unknown(node.op)
+    ]
     results = [value for node in made for value in node.outputs if value is not None]
     return [value for value in results if value not in graph.outputs]
 
@@ -369,6 +410,10 @@ def _unknown_results(graph: Graph) -> list[Value]:
 def _source_order(nodes: list[Node], source: SourceGraph) -> list[Node]:
     """The order of the source, which need not be topological, when these are exactly its nodes."""
     indices = [node.native.position for node in nodes if isinstance(node.native, SourceNode)]
-    if len(indices) != len(nodes) or len(indices) != source.node_count or len(set(indices)) != len(indices):
+    if (
+        len(indices) != len(nodes)
+        or len(indices) != source.node_count
+        or len(set(indices)) != len(indices)
+    ):
         return nodes
     return sorted(nodes, key=lambda node: node.native.position)

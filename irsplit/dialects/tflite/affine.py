@@ -13,10 +13,16 @@ def affine(model: Model, source: Value, target: Value) -> tuple[list[Value], lis
     into = _quantization(target)
     stored, real = (into, source) if into is not None else (_quantization(source), target)
     if not isinstance(real.type, TensorType) or real.type.dtype != dtypes.F32:
-        raise UnsupportedError(f"{real}: QUANTIZE takes f32 alone; leave quantization to the runtime")
+        raise UnsupportedError(
+            f"{real}: QUANTIZE takes f32 alone; leave quantization to the runtime"
+        )
     if stored is not None and stored.axis is not None:
-        raise UnsupportedError(f"{real}: QUANTIZE has one scale for all channels; leave per-channel out")
-    return [], [Node("tflite.DEQUANTIZE" if into is None else "tflite.QUANTIZE", (source,), (target,))]
+        raise UnsupportedError(
+            f"{real}: QUANTIZE has one scale for all channels; leave per-channel out"
+        )
+    return [], [
+        Node("tflite.DEQUANTIZE" if into is None else "tflite.QUANTIZE", (source,), (target,))
+    ]
 
 
 def _quantization(value: Value) -> Quantization | None:

@@ -24,14 +24,20 @@ def array(value: Value) -> "NDArray[Any]":
     """
     constant, type = value.constant, value.type
     if constant is None or not isinstance(type, TensorType) or type.shape is None:
-        raise UnsupportedError(f"{value} is no constant tensor; it has no elements before the model runs")
+        raise UnsupportedError(
+            f"{value} is no constant tensor; it has no elements before the model runs"
+        )
     if constant.encoding != "raw":
-        raise UnsupportedError(f"{value} is stored as {constant.encoding}; run the model to see its elements")
+        raise UnsupportedError(
+            f"{value} is stored as {constant.encoding}; run the model to see its elements"
+        )
     shape = tuple(dim if isinstance(dim, int) else -1 for dim in type.shape)
     try:
         return _decode(constant.view(), type).reshape(shape)
     except ValueError as error:
-        raise ModelError(f"{value} of type {type.dtype}{list(shape)} holds {constant.length} bytes: {error}") from error
+        raise ModelError(
+            f"{value} of type {type.dtype}{list(shape)} holds {constant.length} bytes: {error}"
+        ) from error
 
 
 def _decode(data: memoryview, type: TensorType) -> "NDArray[Any]":

@@ -17,9 +17,9 @@ from irsplit.dialects.tflite.flatbuffer import (
     UOFFSET,
     VOFFSET,
     VTABLE_HEADER,
-    TableField,
     Layout,
     Table,
+    TableField,
     elements,
     layout,
     target,
@@ -49,7 +49,17 @@ class Edit:
 
 
 FieldValue = (
-    int | float | str | bytes | Payload | Table | Edit | Sequence[int] | Sequence[float] | Sequence[Table | Edit] | None
+    int
+    | float
+    | str
+    | bytes
+    | Payload
+    | Table
+    | Edit
+    | Sequence[int]
+    | Sequence[float]
+    | Sequence[Table | Edit]
+    | None
 )
 """An integer or float for a scalar, text, the elements of a vector, a table; bytes for a vector of bytes."""
 
@@ -85,7 +95,9 @@ class Builder:
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return self.placed[-1].offset + self.placed[-1].span.length if self.placed else len(self.out)
+        return (
+            self.placed[-1].offset + self.placed[-1].span.length if self.placed else len(self.out)
+        )
 
     def _table(self, item: Table | Edit) -> int:
         return self._copy(item) if isinstance(item, Table) else self._write(item)
@@ -94,7 +106,12 @@ class Builder:
         source, shape, position = table.source, table.shape, table.position
         start = self._inline(shape.vtable, source.data[position : position + shape.size], position)
         for offset, spec in shape.references:
-            self._point(start, offset, spec, self._copy_reference(table, spec, source.follow(position + offset)))
+            self._point(
+                start,
+                offset,
+                spec,
+                self._copy_reference(table, spec, source.follow(position + offset)),
+            )
         return start
 
     def _copy_reference(self, table: Table, spec: TableField, position: int) -> int | None:
@@ -126,14 +143,18 @@ class Builder:
         source = item.source
         body, offsets, phase = bytearray(OFFSET_SIZE), [0] * len(item.layout.slots), 0
         if source is not None:
-            body = bytearray(source.source.data[source.position : source.position + source.shape.size])
+            body = bytearray(
+                source.source.data[source.position : source.position + source.shape.size]
+            )
             offsets, phase = list(source.shape.offsets), source.position
         for name, value in item.fields.items():
             _set_inline(body, offsets, phase, item.layout.fields[name], value)
         while offsets and not offsets[-1]:
             offsets.pop()
         length = VTABLE_HEADER + 2 * len(offsets)
-        start = self._inline(pack(f"<{2 + len(offsets)}H", length, len(body), *offsets), body, phase)
+        start = self._inline(
+            pack(f"<{2 + len(offsets)}H", length, len(body), *offsets), body, phase
+        )
         for spec, offset in zip(item.layout.slots, offsets, strict=False):
             if spec is None or not offset:
                 continue
@@ -159,7 +180,9 @@ class Builder:
         assert isinstance(value, Sequence), f"{spec.name} cannot be {value!r}"
         if spec.kind == "tables":
             return self._offsets(value, self._table)
-        return self._vector(pack(f"<{len(value)}{spec.code.format[-1]}", *value), len(value), spec.code.size)
+        return self._vector(
+            pack(f"<{len(value)}{spec.code.format[-1]}", *value), len(value), spec.code.size
+        )
 
     def _inline(self, vtable: bytes, body: bytes | bytearray | memoryview, phase: int) -> int:
         """Append the fields of a table at a place congruent to `phase`."""
@@ -218,7 +241,9 @@ class Builder:
         """Give every payload its place: vectors first, because their offsets reach 2 GB only; equal spans share one."""
         end = len(self.out)
         places: dict[tuple[bool, int, int, int], int] = {}
-        for position, spec, payload in sorted(self._deferred, key=lambda entry: entry[1].kind == "scalar"):
+        for position, spec, payload in sorted(
+            self._deferred, key=lambda entry: entry[1].kind == "scalar"
+        ):
             span, counted = payload.span, spec.kind != "scalar"
             key = counted, id(span.buffer), span.offset, span.length
             if key not in places:
@@ -232,7 +257,9 @@ class Builder:
                 SCALARS["u64"].pack_into(self.out, position, places[key])
 
 
-def _set_inline(body: bytearray, offsets: list[int], phase: int, spec: TableField, value: FieldValue) -> None:
+def _set_inline(
+    body: bytearray, offsets: list[int], phase: int, spec: TableField, value: FieldValue
+) -> None:
     """Set a field in the bytes of a table at `phase`: a scalar by value, anything else by making room for an offset."""
     plain = spec.kind == "scalar" and isinstance(value, int | float)
     if value is None:

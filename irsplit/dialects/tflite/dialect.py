@@ -23,7 +23,9 @@ class TfliteDialect:
         """`entry` names the signature or subgraph to split, by default the first subgraph."""
         return read_model(path, entry)
 
-    def write(self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()) -> list[Path]:
+    def write(
+        self, model: Model, graph: Graph, path: Path, options: WriteOptions = WriteOptions()
+    ) -> list[Path]:
         return write_model(model, graph, path, options)
 
     def array(self, value: Value) -> Any:

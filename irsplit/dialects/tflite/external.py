@@ -29,8 +29,14 @@ class ExternalBuffers:
         table = self._buffers.get(id)
         group = -1 if table is None else table.integer("group")
         if table is None or not 0 <= group < len(self._groups):
-            what = f"external buffer {id}" if table is None else f"group {group} of external buffer {id}"
-            raise ModelError(f"{self._path}: {where} names {what}, which the model does not have; convert it again")
+            what = (
+                f"external buffer {id}"
+                if table is None
+                else f"group {group} of external buffer {id}"
+            )
+            raise ModelError(
+                f"{self._path}: {where} names {what}, which the model does not have; convert it again"
+            )
         packing = table.text("packing") or ""
         if packing not in PLAIN:
             raise UnsupportedError(

@@ -18,7 +18,9 @@ DIRECT_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 19
 
 
-def write_file(path: Path, tables: bytes | bytearray, placed: Sequence[Placed], trailer: bytes = b"") -> None:
+def write_file(
+    path: Path, tables: bytes | bytearray, placed: Sequence[Placed], trailer: bytes = b""
+) -> None:
     """Write tables, payloads and trailer; the file appears whole or not at all."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -61,6 +63,8 @@ class _Sources:
         while left:
             count = file.readinto(self._block[:left])
             if not count:
-                raise ModelError(f"{path}: ends before byte {span.offset + span.length}; it changed while it was read")
+                raise ModelError(
+                    f"{path}: ends before byte {span.offset + span.length}; it changed while it was read"
+                )
             out.write(self._block[:count])
             left -= count

@@ -83,7 +83,9 @@ def _field(slot: int, word: str) -> TableField:
     code = SCALARS.get(target, UOFFSET)
     value = 0 if not default else {"True": 1, "False": 0}.get(default) or float(default)
     number = value if target in ("f32", "f64") else int(value)
-    return TableField(name, slot, _kind_of(target, vector=kind.startswith("[")), target, code, number)
+    return TableField(
+        name, slot, _kind_of(target, vector=kind.startswith("[")), target, code, number
+    )
 
 
 def _kind_of(target: str, *, vector: bool) -> FieldKind:
@@ -114,17 +116,24 @@ class Flatbuffer:
         """The root table. Raises ModelError when the file does not carry the identifier."""
         if bytes(self.data[4:8]) != identifier:
             word = identifier.decode()
-            raise ModelError(f"{self.name}: no TFLite model: bytes 4 to 7 are not '{word}'; give a .tflite file")
+            raise ModelError(
+                f"{self.name}: no TFLite model: bytes 4 to 7 are not '{word}'; give a .tflite file"
+            )
         return Table(self, layout(table), self.follow(0))
 
     def fail(self, position: int, what: str) -> NoReturn:
-        raise ModelError(f"{self.name}: damaged at byte {position}: {what}; copy or convert the model again")
+        raise ModelError(
+            f"{self.name}: damaged at byte {position}: {what}; copy or convert the model again"
+        )
 
     def follow(self, position: int) -> int:
         """The position that the offset at `position` refers to."""
         target = position + self.unsigned(position)
         if target + OFFSET_SIZE > self.size:
-            self.fail(position, f"it refers to byte {target}, beyond the end of the file ({self.size} bytes)")
+            self.fail(
+                position,
+                f"it refers to byte {target}, beyond the end of the file ({self.size} bytes)",
+            )
         return target
 
     def unsigned(self, position: int) -> int:
@@ -137,7 +146,10 @@ class Flatbuffer:
         count = self.unsigned(position)
         start = position + OFFSET_SIZE
         if count * element_width > self.size - start:
-            self.fail(position, f"a vector of {count} elements runs beyond the end of the file ({self.size} bytes)")
+            self.fail(
+                position,
+                f"a vector of {count} elements runs beyond the end of the file ({self.size} bytes)",
+            )
         return start, count
 
     def text(self, position: int) -> str:
@@ -161,16 +173,28 @@ class Flatbuffer:
         if shape is None:
             shape = self._shapes[key] = self._read_shape(layout, vtable)
         if position + shape.size > self.size:
-            self.fail(position, f"a {layout.name} table of {shape.size} bytes runs beyond the end of the file")
+            self.fail(
+                position,
+                f"a {layout.name} table of {shape.size} bytes runs beyond the end of the file",
+            )
         return shape
 
     def _read_shape(self, layout: Layout, position: int) -> TableShape:
         if position < 0 or position + VTABLE_HEADER > self.size:
-            self.fail(position, f"the vtable of a {layout.name} table lies outside the file ({self.size} bytes)")
-        length, size = unpack_from("<HH", self.data, position)
-        if length < VTABLE_HEADER or length % 2 or position + length > self.size or size < OFFSET_SIZE:
             self.fail(
-                position, f"the vtable of a {layout.name} table is malformed (length {length}, table size {size})"
+                position,
+                f"the vtable of a {layout.name} table lies outside the file ({self.size} bytes)",
+            )
+        length, size = unpack_from("<HH", self.data, position)
+        if (
+            length < VTABLE_HEADER
+            or length % 2
+            or position + length > self.size
+            or size < OFFSET_SIZE
+        ):
+            self.fail(
+                position,
+                f"the vtable of a {layout.name} table is malformed (length {length}, table size {size})",
             )
         raw = bytes(self.data[position : position + length])
         offsets: tuple[int, ...] = unpack_from(f"<{length // 2 - 2}H", raw, VTABLE_HEADER)
@@ -183,13 +207,18 @@ class Flatbuffer:
                 self._refuse_unknown(layout, slot, offset, offsets, size)
                 continue
             if offset < OFFSET_SIZE or offset + field.width > size:
-                self.fail(position, f"field '{field.name}' lies outside its {layout.name} table of {size} bytes")
+                self.fail(
+                    position,
+                    f"field '{field.name}' lies outside its {layout.name} table of {size} bytes",
+                )
             if field.kind != "scalar":
                 references.append((offset, field))
         padded = offsets + (0,) * (len(layout.slots) - len(offsets))
         return TableShape(raw, size, padded, tuple(references))
 
-    def _refuse_unknown(self, layout: Layout, slot: int, offset: int, offsets: tuple[int, ...], size: int) -> None:
+    def _refuse_unknown(
+        self, layout: Layout, slot: int, offset: int, offsets: tuple[int, ...], size: int
+    ) -> None:
         """A field that the schema does not know is kept when it can only be a scalar: what it refers to would be lost.
 
         Offsets are four bytes wide and aligned; a field with less room, or at an odd place, is none.
@@ -225,7 +254,11 @@ class Table:
     def integer(self, name: str) -> int:
         field = self.layout.fields[name]
         offset = self.shape.offsets[field.slot]
-        return field.code.unpack_from(self.source.data, self.position + offset)[0] if offset else int(field.default)
+        return (
+            field.code.unpack_from(self.source.data, self.position + offset)[0]
+            if offset
+            else int(field.default)
+        )
 
     def text(self, name: str) -> str | None:
         position = self.refers_to(name)

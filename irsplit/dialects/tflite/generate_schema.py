@@ -46,7 +46,11 @@ def render(source: str) -> str:
     """The text of schema.py for the text of LiteRT's generated module."""
     classes = dict(_classes(source))
     unions = {name for body in classes.values() for _, name in _UNION.findall(body)}
-    tables = {name: _fields(name, classes) for name in sorted(classes) if "__slots__ = ['_tab']" in classes[name]}
+    tables = {
+        name: _fields(name, classes)
+        for name in sorted(classes)
+        if "__slots__ = ['_tab']" in classes[name]
+    }
     members = {name: _members(classes[name]) for name in sorted({*unions, *ENUMS})}
     return HEADER + "\n\n".join(
         [
@@ -81,7 +85,9 @@ def _fields(table: str, classes: dict[str, str]) -> list[str]:
         kind = unions[name.lower()] if "_tab.Union(" in body else _kind(body)
         default = re.findall(r"^        return (.+)$", body, re.MULTILINE)[-1]
         plain = indexed or default in ("0", "0.0", "False", "None")
-        text = f"{_snake(name)}:{f'[{kind}]' if indexed else kind}" + ("" if plain else f"={default}")
+        text = f"{_snake(name)}:{f'[{kind}]' if indexed else kind}" + (
+            "" if plain else f"={default}"
+        )
         slots[int(slot[1]) // 2 - 2] = text
     return [slots.get(index, "-") for index in range(max(slots, default=-1) + 1)]
 

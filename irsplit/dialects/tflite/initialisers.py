@@ -26,7 +26,15 @@ def with_initialisers(graph: Graph) -> Graph:
         callees = [_share(callee, touched, resources) for callee in node.callees]
         if any(callee.nodes for callee in callees):
             calls.append(Node(node.op, (), (), name=node.name, callees=callees, native=node.native))
-    return Graph(graph.name, graph.inputs, graph.outputs, [*calls, *nodes], graph.constants, graph.place, graph.native)
+    return Graph(
+        graph.name,
+        graph.inputs,
+        graph.outputs,
+        [*calls, *nodes],
+        graph.constants,
+        graph.place,
+        graph.native,
+    )
 
 
 def _share(graph: Graph, touched: set[str], resources: Resources) -> Graph:
@@ -35,7 +43,11 @@ def _share(graph: Graph, touched: set[str], resources: Resources) -> Graph:
     Kept whole when it does more than compute and assign: what it calls or what a custom operator does is not known.
     """
     if any(node.callees or node.op.startswith("tflite.custom.") for node in graph.nodes):
-        return graph if touched.intersection(resources.touched_in(graph)) else Graph(graph.name, native=graph.native)
+        return (
+            graph
+            if touched.intersection(resources.touched_in(graph))
+            else Graph(graph.name, native=graph.native)
+        )
     wanted = set(touched)
     kept: list[Node] = []
     while True:
@@ -47,7 +59,9 @@ def _share(graph: Graph, touched: set[str], resources: Resources) -> Graph:
         wanted |= read
     if len(kept) == len(graph.nodes):
         return graph
-    return Graph(graph.name, graph.inputs, graph.outputs, kept, graph.constants, native=graph.native)
+    return Graph(
+        graph.name, graph.inputs, graph.outputs, kept, graph.constants, native=graph.native
+    )
 
 
 def _backward_slice(graph: Graph, effects: list[Node]) -> list[Node]:

@@ -63,7 +63,9 @@ class Tensors:
             tensors.append(NumberedTensor(native, value))
         riders = dict.fromkeys(_riders(graph, taken, whole=whole))
         tensors.extend(NumberedTensor(native, None) for native in riders if native not in taken)
-        self.tensors = sorted(tensors, key=lambda tensor: 1 << 32 if tensor.native is None else tensor.native.index)
+        self.tensors = sorted(
+            tensors, key=lambda tensor: 1 << 32 if tensor.native is None else tensor.native.index
+        )
         for number, tensor in enumerate(self.tensors):
             if tensor.value is not None:
                 self.of_value[tensor.value] = number
@@ -76,7 +78,9 @@ class Tensors:
 class Numbering:
     """The numbers of everything that graphs of one model file share."""
 
-    def __init__(self, model: ModelNative, graphs: Sequence[Graph], metadata: Iterable[int], *, whole: bool) -> None:
+    def __init__(
+        self, model: ModelNative, graphs: Sequence[Graph], metadata: Iterable[int], *, whole: bool
+    ) -> None:
         self.whole = whole
         self.graphs = {graph: number for number, graph in enumerate(graphs)}
         self.tensors = {graph: Tensors(graph, whole=whole) for graph in graphs}
@@ -90,7 +94,9 @@ class Numbering:
         if whole and not model.buffers:
             used.pop(0, None)  # a model may do without any buffer, the empty one included
         self.buffers = _numbers(used, range(len(model.buffers)) if whole else (0,))
-        codes: dict[CodeKey, None] = {code_key(node): None for graph in graphs for node in graph.nodes}
+        codes: dict[CodeKey, None] = {
+            code_key(node): None for graph in graphs for node in graph.nodes
+        }
         self.codes = _numbers(codes, range(len(model.codes)) if whole else ())
 
     def buffer(self, tensor: NumberedTensor) -> int:
@@ -109,7 +115,10 @@ def _numbers(used: "Iterable[_Key]", first: Iterable[int]) -> "dict[_Key | int, 
     """New numbers: those of `first`, then those of the source in its order, then what passes brought."""
     found = list(used)
     source = sorted({*first, *(key for key in found if isinstance(key, int))})
-    return {key: number for number, key in enumerate([*source, *(key for key in found if not isinstance(key, int))])}
+    return {
+        key: number
+        for number, key in enumerate([*source, *(key for key in found if not isinstance(key, int))])
+    }
 
 
 def _values(graph: Graph, *, whole: bool) -> Iterator[Value]:
@@ -129,7 +138,11 @@ def _riders(graph: Graph, taken: Iterable[TensorNative], *, whole: bool) -> Iter
         yield from subgraph.tensors
         return
     scratch = [
-        native for node in graph.nodes if node.native is not None for native in node.native.intermediates if native
+        native
+        for node in graph.nodes
+        if node.native is not None
+        for native in node.native.intermediates
+        if native
     ]
     yield from scratch
     for native in (*taken, *scratch):

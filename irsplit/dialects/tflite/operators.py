@@ -15,7 +15,11 @@ CALLS: dict[str, tuple[str, ...]] = {
     name: found
     for name, text in TABLES.items()
     if name.endswith("Options")
-    and (found := tuple(field for field in (word.split(":")[0] for word in text.split()) if "subgraph" in field))
+    and (
+        found := tuple(
+            field for field in (word.split(":")[0] for word in text.split()) if "subgraph" in field
+        )
+    )
 }
 
 RANDOM = frozenset({"tflite.RANDOM_UNIFORM", "tflite.RANDOM_STANDARD_NORMAL", "tflite.MULTINOMIAL"})
@@ -123,7 +127,9 @@ def _recurrent(node: Node) -> int:
     sequence = _shape(node.inputs, 0)
     weights = [value for value in node.inputs[1:] if value is not None and not _is_state(value)]
     matrices = [value.type for value in weights if isinstance(value.type, TensorType)]
-    return prod(sequence[:-1]) * sum(type.elements(1) or 0 for type in matrices if len(type.shape or ()) == 2)
+    return prod(sequence[:-1]) * sum(
+        type.elements(1) or 0 for type in matrices if len(type.shape or ()) == 2
+    )
 
 
 def _is_state(value: Value) -> bool:

@@ -9,7 +9,13 @@ from irsplit.base.errors import ModelError, UnsupportedError, short
 from irsplit.dialects.tflite.external import ExternalBuffers
 from irsplit.dialects.tflite.flatbuffer import Flatbuffer, Table
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative, TensorNative
-from irsplit.dialects.tflite.operators import CALLS, CODES_BY_NUMBER, RANDOM, is_foreign, may_be_unset
+from irsplit.dialects.tflite.operators import (
+    CALLS,
+    CODES_BY_NUMBER,
+    RANDOM,
+    is_foreign,
+    may_be_unset,
+)
 from irsplit.dialects.tflite.states import CALL_ONCE, VARIABLE, find_states
 from irsplit.dialects.tflite.tensors import tensor_type
 from irsplit.ir import Buffer, Constant, Graph, Model, Node, TensorType, Value, callees_first
@@ -43,10 +49,20 @@ def read_model(path: Path, entry: str | None = None) -> Model:
 
 def _move_to_front(model: Model, entry: str, name: str) -> None:
     signatures = model.native.table.tables("signature_defs")
-    indices = {signature.text("signature_key"): signature.integer("subgraph_index") for signature in signatures}
-    chosen = [graph for graph in model.graphs if graph.native.index == indices.get(entry) or graph.name == entry]
+    indices = {
+        signature.text("signature_key"): signature.integer("subgraph_index")
+        for signature in signatures
+    }
+    chosen = [
+        graph
+        for graph in model.graphs
+        if graph.native.index == indices.get(entry) or graph.name == entry
+    ]
     if not chosen:
-        known = short(", ".join(dict.fromkeys([*map(str, indices), *(graph.name for graph in model.graphs)])), 1000)
+        known = short(
+            ", ".join(dict.fromkeys([*map(str, indices), *(graph.name for graph in model.graphs)])),
+            1000,
+        )
         raise ModelError(f"{name}: no signature or subgraph is named '{entry}'; known: {known}")
     model.graphs.remove(chosen[0])
     model.graphs.insert(0, chosen[0])
@@ -61,12 +77,16 @@ class _Reader:
         self.root = source.root("Model", IDENTIFIER)
         version = self.root.integer("version")
         if version != VERSION:
-            raise UnsupportedError(f"{source.name}: TFLite schema version {version}; irsplit reads version {VERSION}")
+            raise UnsupportedError(
+                f"{source.name}: TFLite schema version {version}; irsplit reads version {VERSION}"
+            )
         self.external = ExternalBuffers(Path(source.name), self.root)
         self.codes = tuple(self.root.tables("operator_codes"))
         self.operations = [_operation(code) for code in self.codes]
         self.buffers = tuple(self.root.tables("buffers"))
-        self.contents = tuple(self._content(index, table) for index, table in enumerate(self.buffers))
+        self.contents = tuple(
+            self._content(index, table) for index, table in enumerate(self.buffers)
+        )
 
     def model(self) -> Model:
         tables = self.root.tables("subgraphs")
@@ -79,7 +99,10 @@ class _Reader:
             _SubgraphReader(self, graphs, graph, table, index).read()
         callees_first(graphs, self.source.name)
         unknown = {
-            node.op.removeprefix("tflite.custom.") for graph in graphs for node in graph.nodes if is_foreign(node.op)
+            node.op.removeprefix("tflite.custom.")
+            for graph in graphs
+            for node in graph.nodes
+            if is_foreign(node.op)
         }
         if unknown:
             _log.warning(
@@ -104,7 +127,9 @@ class _Reader:
 
 
 class _SubgraphReader:
-    def __init__(self, reader: _Reader, graphs: Sequence[Graph], graph: Graph, table: Table, index: int) -> None:
+    def __init__(
+        self, reader: _Reader, graphs: Sequence[Graph], graph: Graph, table: Table, index: int
+    ) -> None:
         self.reader = reader
         self.graphs = graphs
         self.graph = graph
@@ -123,7 +148,9 @@ class _SubgraphReader:
         graph = self.graph
         for index in self.table.numbers("inputs"):
             if self._in_range(index, "its inputs") and self.values[index] is not None:
-                raise UnsupportedError(f"{self.where} lists tensor {index} twice among its inputs; list it once")
+                raise UnsupportedError(
+                    f"{self.where} lists tensor {index} twice among its inputs; list it once"
+                )
             graph.inputs.append(self._define(index, self.tensors[index].constant))
         for index, table in enumerate(self.table.tables("operators")):
             graph.nodes.append(self._node(index, table))
@@ -143,7 +170,8 @@ class _SubgraphReader:
         content = self.reader.contents[buffer] if buffer else None
         if table.integer("external_buffer"):
             content = self.reader.external.constant(
-                table.integer("external_buffer"), f"tensor {index} of subgraph '{short(self.graph.name)}'"
+                table.integer("external_buffer"),
+                f"tensor {index} of subgraph '{short(self.graph.name)}'",
             )
         if content is not None and table.has("sparsity"):
             content = replace(content, encoding=SPARSE)
@@ -154,8 +182,12 @@ class _SubgraphReader:
             quantization = tensor.table.table("quantization")
             details = None if quantization is None else quantization.table("details")
             if details is not None and details.layout.name in BLOCK_QUANTIZATIONS:
-                indices = [details.integer(name) for name in ("scales", "zero_points") if details.has(name)]
-                tensor.companions.extend(self.tensors[index] for index in indices if 0 <= index < len(self.tensors))
+                indices = [
+                    details.integer(name) for name in ("scales", "zero_points") if details.has(name)
+                ]
+                tensor.companions.extend(
+                    self.tensors[index] for index in indices if 0 <= index < len(self.tensors)
+                )
 
     def _node(self, index: int, table: Table) -> Node:
         code = table.integer("opcode_index")
@@ -166,13 +198,19 @@ class _SubgraphReader:
             )
         op = self.reader.operations[code]
         where = f"operator {index} ({short(op.removeprefix('tflite.'))})"
-        inputs = [self._operand(op, place, tensor, where) for place, tensor in enumerate(table.numbers("inputs"))]
+        inputs = [
+            self._operand(op, place, tensor, where)
+            for place, tensor in enumerate(table.numbers("inputs"))
+        ]
         outputs: list[Value | None] = []
         for tensor in table.numbers("outputs"):
             self._in_range(tensor, where, optional=True)
             outputs.append(None if tensor < 0 else self._result(tensor, op))
         intermediates = table.numbers("intermediates")
-        scratch = tuple(self.tensors[i] if self._in_range(i, where, optional=True) else None for i in intermediates)
+        scratch = tuple(
+            self.tensors[i] if self._in_range(i, where, optional=True) else None
+            for i in intermediates
+        )
         return Node(
             op,
             inputs,
@@ -183,7 +221,9 @@ class _SubgraphReader:
         )
 
     def _large_options(self, table: Table, where: str) -> Constant | None:
-        start, length = (table.integer(f"large_custom_options_{name}") for name in ("offset", "size"))
+        start, length = (
+            table.integer(f"large_custom_options_{name}") for name in ("offset", "size")
+        )
         if start + length > self.reader.source.size:
             raise ModelError(
                 f"{self.where}: the options of {where} lie at bytes {start} to {start + length}, beyond the end of the "
@@ -201,7 +241,9 @@ class _SubgraphReader:
         tensor = self.tensors[index]
         if self.values[index] is not None:
             self.names[index] = self.unique_names.unique(self.names[index])
-        value = self.values[index] = Value(self.names[index], tensor_type(tensor.table), constant, tensor)
+        value = self.values[index] = Value(
+            self.names[index], tensor_type(tensor.table), constant, tensor
+        )
         return value
 
     def _result(self, index: int, op: str) -> Value:
@@ -263,7 +305,11 @@ def _operation(code: Table) -> str:
     """The operation of an operator code: the number is in either of two fields, the larger one counts."""
     number = max(code.integer("deprecated_builtin_code"), code.integer("builtin_code"))
     name = CODES_BY_NUMBER.get(number, f"BUILTIN_{number}")
-    return f"tflite.custom.{code.text('custom_code') or 'unnamed'}" if name == "CUSTOM" else f"tflite.{name}"
+    return (
+        f"tflite.custom.{code.text('custom_code') or 'unnamed'}"
+        if name == "CUSTOM"
+        else f"tflite.{name}"
+    )
 
 
 class _Names:

@@ -24,7 +24,11 @@ def find_states(model: Model) -> None:
             if node.op == CALL_ONCE or node.op in HANDLES:
                 continue
             touched = [name for name in resources.touched_by(node) if name in mutable]
-            variables = [f"tensor {value.name}" for value in node.inputs if value is not None and _is_variable(value)]
+            variables = [
+                f"tensor {value.name}"
+                for value in node.inputs
+                if value is not None and _is_variable(value)
+            ]
             node.states = tuple(dict.fromkeys([*touched, *variables]))
     for graph in model.graphs:
         for node in graph.nodes:
@@ -103,7 +107,9 @@ class Resources:
         """Name the resource values of a graph and what it passes to others; whether anything was new."""
         fresh = False
         for node in graph.nodes:
-            passed = dict.fromkeys([_handle_name(node)] if node.op in HANDLES else self._operands(node))
+            passed = dict.fromkeys(
+                [_handle_name(node)] if node.op in HANDLES else self._operands(node)
+            )
             if not passed:
                 continue
             received = [value for callee in node.callees for value in callee.inputs]
@@ -121,11 +127,16 @@ def _handle_name(node: Node) -> str:
         return node.op
     if node.op == "tflite.HASHTABLE":
         return f"hashtable {options.integer('table_id')}"
-    return "/".join(part for part in (options.text("container"), options.text("shared_name")) if part)
+    return "/".join(
+        part for part in (options.text("container"), options.text("shared_name")) if part
+    )
 
 
 def _is_resource(value: Value) -> bool:
-    return isinstance(value.type, TensorType) and value.type.dtype in (dtypes.RESOURCE, dtypes.VARIANT)
+    return isinstance(value.type, TensorType) and value.type.dtype in (
+        dtypes.RESOURCE,
+        dtypes.VARIANT,
+    )
 
 
 def _is_variable(value: Value) -> bool:
@@ -140,6 +151,8 @@ def _tie_written_operands(node: Node) -> None:
     for value, written in zip(node.inputs, flags, strict=False):
         if not written or value is None or _is_variable(value):
             continue
-        tied = [user for user, _ in value.uses] + ([] if value.producer is None else [value.producer])
+        tied = [user for user, _ in value.uses] + (
+            [] if value.producer is None else [value.producer]
+        )
         for user in dict.fromkeys(tied):
             user.states = tuple(dict.fromkeys([*user.states, f"tensor {value.name}"]))

@@ -16,18 +16,32 @@ def new_operator_code(op: str) -> Edit:
     name = op.removeprefix("tflite.")
     if name.startswith(CUSTOM):
         number = NUMBERS["CUSTOM"]
-        return new("OperatorCode", deprecated_builtin_code=number, builtin_code=number, custom_code=name[len(CUSTOM) :])
+        return new(
+            "OperatorCode",
+            deprecated_builtin_code=number,
+            builtin_code=number,
+            custom_code=name[len(CUSTOM) :],
+        )
     if name not in NUMBERS:
-        raise UnsupportedError(f"{short(op)} is no operator of TFLite; lower it to operators of TFLite before writing")
+        raise UnsupportedError(
+            f"{short(op)} is no operator of TFLite; lower it to operators of TFLite before writing"
+        )
     number = NUMBERS[name]
-    return new("OperatorCode", deprecated_builtin_code=min(number, DEPRECATED_MAXIMUM), builtin_code=number, version=1)
+    return new(
+        "OperatorCode",
+        deprecated_builtin_code=min(number, DEPRECATED_MAXIMUM),
+        builtin_code=number,
+        version=1,
+    )
 
 
 def new_tensor(value: Value, buffer: int) -> Edit:
     """The tensor of a value, from its type."""
     type = value.type
     if not isinstance(type, TensorType) or type.dtype not in TYPE_NUMBERS or type.shape is None:
-        raise UnsupportedError(f"{value} of type {type} has no tensor type in TFLite; give it a known one")
+        raise UnsupportedError(
+            f"{value} of type {type} has no tensor type in TFLite; give it a known one"
+        )
     fields: dict[str, FieldValue] = {
         "shape": [dim if isinstance(dim, int) else 1 for dim in type.shape],
         "type": TYPE_NUMBERS[type.dtype],

@@ -59,4 +59,6 @@ def _quantization(table: Table) -> Quantization | None:
         zero_point *= len(scale)
     if len(zero_point) != len(scale):
         return None
-    return Quantization(scale, zero_point, quantization.integer("quantized_dimension") if len(scale) > 1 else None)
+    return Quantization(
+        scale, zero_point, quantization.integer("quantized_dimension") if len(scale) > 1 else None
+    )

@@ -7,7 +7,14 @@ from the file's start and change when the archive moves.
 from collections.abc import Iterable
 from struct import Struct
 
-from irsplit.dialects.tflite.flatbuffer import TableField, Flatbuffer, Table, elements, layout, target
+from irsplit.dialects.tflite.flatbuffer import (
+    Flatbuffer,
+    Table,
+    TableField,
+    elements,
+    layout,
+    target,
+)
 from irsplit.ir import Buffer, Constant
 
 END_SIGNATURE, ENTRY_SIGNATURE = b"PK\x05\x06", b"PK\x01\x02"
@@ -41,7 +48,9 @@ def relocated(trailer: Constant, start: int) -> bytes:
         return bytes(data)
     moved = start - trailer.offset
     for position, local in entries:
-        data[position + OFFSET_IN_ENTRY : position + ENTRY.size] = (local + moved).to_bytes(4, "little")
+        data[position + OFFSET_IN_ENTRY : position + ENTRY.size] = (local + moved).to_bytes(
+            4, "little"
+        )
     data[end + OFFSET_IN_END : end + OFFSET_IN_END + 4] = (offset + moved).to_bytes(4, "little")
     return bytes(data)
 
@@ -87,9 +96,13 @@ def _reach(table: Table, spec: TableField, position: int) -> tuple[list[Table], 
     start, count = source.vector(position, spec.element_width)
     end = start + count * spec.element_width
     if spec.kind == "texts":
-        return [], max([end, *(_end_of_text(source, place) for place in elements(source, position))])
+        return [], max(
+            [end, *(_end_of_text(source, place) for place in elements(source, position))]
+        )
     if spec.kind == "tables":
-        return [Table(source, layout(spec.target), place) for place in elements(source, position)], end
+        return [
+            Table(source, layout(spec.target), place) for place in elements(source, position)
+        ], end
     return [], end
 
 

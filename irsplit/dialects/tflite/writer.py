@@ -10,7 +10,14 @@ from irsplit.dialects.tflite.file import write_file
 from irsplit.dialects.tflite.flatbuffer import Table
 from irsplit.dialects.tflite.initialisers import has_initialisers, with_initialisers
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative
-from irsplit.dialects.tflite.numbering import BufferKey, CodeKey, Numbering, NumberedTensor, Tensors, code_key
+from irsplit.dialects.tflite.numbering import (
+    BufferKey,
+    CodeKey,
+    NumberedTensor,
+    Numbering,
+    Tensors,
+    code_key,
+)
 from irsplit.dialects.tflite.operators import CALLS
 from irsplit.dialects.tflite.reader import IDENTIFIER
 from irsplit.dialects.tflite.states import called_graphs
@@ -42,14 +49,23 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, builder.out, builder.placed, rest)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {error.strerror}; check the folder and its free space") from error
+        raise ModelError(
+            f"{path}: cannot be written: {error.strerror}; check the folder and its free space"
+        ) from error
     return [path]
 
 
 def _trailer(model: Model) -> Constant | None:
     native: ModelNative = model.native
-    options = (node.native.large_options for graph in model.graphs for node in graph.nodes if node.native is not None)
-    return find_trailer(native.table, [span for span in (*native.contents, *options) if span is not None])
+    options = (
+        node.native.large_options
+        for graph in model.graphs
+        for node in graph.nodes
+        if node.native is not None
+    )
+    return find_trailer(
+        native.table, [span for span in (*native.contents, *options) if span is not None]
+    )
 
 
 def _graphs(model: Model, graph: Graph) -> list[Graph]:
@@ -77,8 +93,16 @@ class _Writer:
         ]
         attached = [table.integer("buffer") for table in self.metadata]
         self.numbers = Numbering(self.native, self.graphs, attached, whole=self.whole)
-        weights = sum(constant.length for constant in map(self.numbers.constants.get, self.numbers.buffers) if constant)
-        limit = INLINE_LIMIT if options.external_over is None else min(options.external_over, INLINE_LIMIT)
+        weights = sum(
+            constant.length
+            for constant in map(self.numbers.constants.get, self.numbers.buffers)
+            if constant
+        )
+        limit = (
+            INLINE_LIMIT
+            if options.external_over is None
+            else min(options.external_over, INLINE_LIMIT)
+        )
         # Engines look for metadata inside the flatbuffer only.
         self.inline = set(attached if weights > limit else self.numbers.buffers)
 
@@ -93,14 +117,20 @@ class _Writer:
         if self.native.table.has("external_buffers"):
             fields |= {"external_buffers": None, "external_buffer_groups": None}
         legacy = self.native.table.numbers("metadata_buffer")
-        fields["metadata_buffer"] = [self.numbers.buffers[key] for key in legacy if key in self.numbers.buffers]
+        fields["metadata_buffer"] = [
+            self.numbers.buffers[key] for key in legacy if key in self.numbers.buffers
+        ]
         return _edit_vectors(self.native.table, fields)
 
     def _operator_code(self, key: CodeKey) -> Table | Edit:
         return self.native.codes[key] if isinstance(key, int) else new_operator_code(key)
 
     def _buffer(self, key: BufferKey) -> Table | Edit:
-        source = self.native.buffers[key] if isinstance(key, int) and key < len(self.native.buffers) else None
+        source = (
+            self.native.buffers[key]
+            if isinstance(key, int) and key < len(self.native.buffers)
+            else None
+        )
         constant = self.numbers.constants.get(key)
         if key == 0 and constant is not None and not self.whole:
             return new("Buffer")
@@ -136,7 +166,9 @@ class _Writer:
             assert tensor.value is not None, "a tensor comes from the source or from a value"
             return new_tensor(tensor.value, buffer)
         table = tensor.native.table
-        fields: dict[str, FieldValue] = {} if buffer == table.integer("buffer") else {"buffer": buffer}
+        fields: dict[str, FieldValue] = (
+            {} if buffer == table.integer("buffer") else {"buffer": buffer}
+        )
         if tensor.native.is_external:
             fields["external_buffer"] = None
         if tensor.native.companions:
@@ -150,9 +182,16 @@ class _Writer:
         details = None if quantization is None else quantization.table("details")
         if quantization is None or details is None:
             return None
-        companions = {companion.index: tensors.of_native[companion] for companion in tensor.native.companions}
-        numbers = {name: details.integer(name) for name in ("scales", "zero_points") if details.has(name)}
-        return edit(quantization, details=edit(details, **{name: companions.get(n, n) for name, n in numbers.items()}))
+        companions = {
+            companion.index: tensors.of_native[companion] for companion in tensor.native.companions
+        }
+        numbers = {
+            name: details.integer(name) for name in ("scales", "zero_points") if details.has(name)
+        }
+        return edit(
+            quantization,
+            details=edit(details, **{name: companions.get(n, n) for name, n in numbers.items()}),
+        )
 
     def _operator(self, node: Node, tensors: Tensors) -> Table | Edit:
         native: OperatorNative | None = node.native
@@ -164,7 +203,9 @@ class _Writer:
         if native is None:
             return new("Operator", **fields)
         if native.intermediates:
-            fields["intermediates"] = [-1 if item is None else tensors.of_native[item] for item in native.intermediates]
+            fields["intermediates"] = [
+                -1 if item is None else tensors.of_native[item] for item in native.intermediates
+            ]
         if node.callees:
             fields.update(self._calls(node, native.table))
         if native.large_options is not None:
@@ -180,8 +221,14 @@ class _Writer:
             changed: dict[str, FieldValue] = {}
             for name in CALLS.get(options.layout.name, ()) if options is not None else ():
                 assert options is not None
-                count = len(options.numbers(name)) if options.layout.fields[name].kind == "numbers" else None
-                changed[name] = numbers.pop(0) if count is None else [numbers.pop(0) for _ in range(count)]
+                count = (
+                    len(options.numbers(name))
+                    if options.layout.fields[name].kind == "numbers"
+                    else None
+                )
+                changed[name] = (
+                    numbers.pop(0) if count is None else [numbers.pop(0) for _ in range(count)]
+                )
             if options is not None and changed:
                 fields[union] = edit(options, **changed)
         return fields
@@ -192,14 +239,24 @@ class _Writer:
         source = self.native.table.tables("signature_defs")
         if self.whole:
             return [signature for table in source for signature in self._whole_signature(table)]
-        own = [table for table in source if table.integer("subgraph_index") == self.entry.native.index]
+        own = [
+            table for table in source if table.integer("subgraph_index") == self.entry.native.index
+        ]
         tensors = self.numbers.tensors[self.entry]
         return [
             new(
                 "SignatureDef",
-                signature_key=table.text("signature_key") if table is not None else DEFAULT_SIGNATURE,
-                inputs=_tensor_maps(self.entry.inputs, tensors, table.tables("inputs") if table is not None else ()),
-                outputs=_tensor_maps(self.entry.outputs, tensors, table.tables("outputs") if table is not None else ()),
+                signature_key=table.text("signature_key")
+                if table is not None
+                else DEFAULT_SIGNATURE,
+                inputs=_tensor_maps(
+                    self.entry.inputs, tensors, table.tables("inputs") if table is not None else ()
+                ),
+                outputs=_tensor_maps(
+                    self.entry.outputs,
+                    tensors,
+                    table.tables("outputs") if table is not None else (),
+                ),
                 subgraph_index=self.numbers.graphs[self.entry],
             )
             for table in own or [None]

@@ -31,7 +31,9 @@ def pixel_order(array: NDArray[np.generic], geo: Geometry) -> NDArray[np.generic
     return array.reshape(-1, geo.channels)
 
 
-def tensor_order(pixels: NDArray[np.generic], geo: Geometry, shape: tuple[int, ...]) -> NDArray[np.generic]:
+def tensor_order(
+    pixels: NDArray[np.generic], geo: Geometry, shape: tuple[int, ...]
+) -> NDArray[np.generic]:
     """The inverse of `pixel_order`."""
     if geo.planar:
         planes = pixels.reshape(geo.images, geo.height * geo.width, geo.channels)
@@ -53,7 +55,9 @@ def split(elements: Elements, spec: TensorSpec, values: NDArray[np.generic]) -> 
         flip = np.uint8(0x80 if is_signed_byte(spec) else 0)
         zeros = np.zeros(values.shape, np.int64)
         return Split(values.view(np.uint8) ^ flip, zeros, zeros.view(np.uint64))
-    symbols, rest, rest_bits = (_split_float if elements.kind == "float" else _split_integer)(elements, spec, values)
+    symbols, rest, rest_bits = (_split_float if elements.kind == "float" else _split_integer)(
+        elements, spec, values
+    )
     whole = _unsigned(values)
     raw = symbols == RAW
     sizes = np.where(raw, 8 * values.dtype.itemsize, rest_bits)
@@ -104,7 +108,11 @@ def join(e: Elements, spec: TensorSpec, symbols: Symbols, rest: memoryview) -> N
         plain = np.where(special, 0, MANTISSA_BITS[spec.dtype] - e.keep - e.tail)
     low = unpack_bits(np.where(raw, width, plain), rest)
     if e.kind == "integer":
-        bits = (s.astype(np.uint64) << np.uint64(e.keep)) + low + np.uint64(e.base & 0xFFFFFFFFFFFFFFFF)
+        bits = (
+            (s.astype(np.uint64) << np.uint64(e.keep))
+            + low
+            + np.uint64(e.base & 0xFFFFFFFFFFFFFFFF)
+        )
     else:
         bits = _join_float(e, spec, s, low)
     return np.where(raw, low, bits).astype(f"<u{spec.storage.itemsize}").view(spec.storage)
@@ -114,7 +122,11 @@ def _join_float(e: Elements, spec: TensorSpec, s: NDArray[np.int64], low: _Words
     mantissa, width = MANTISSA_BITS[spec.dtype], 8 * spec.storage.itemsize
     negative = s < e.zero
     step = np.where(negative, e.zero - 1 - s, s - e.zero - 1) + e.base
-    bits = step << (mantissa - e.keep) | low.astype(np.int64) << e.tail | negative.astype(np.int64) << (width - 1)
+    bits = (
+        step << (mantissa - e.keep)
+        | low.astype(np.int64) << e.tail
+        | negative.astype(np.int64) << (width - 1)
+    )
     bits = np.where((s == TOP) & (e.top != 0), e.top, np.where(s == e.zero, 0, bits))
     return bits.astype(np.uint64)
 

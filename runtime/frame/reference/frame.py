@@ -14,7 +14,13 @@ from irsplit.runtime.frame.codecs import Hooks
 from irsplit.runtime.frame.descriptor import SYMBOLIC, FrameSchema, TensorSpec
 from irsplit.runtime.frame.rans_model import Geometry, RansModel, geometry
 from irsplit.runtime.frame.reference.crc32c import crc32c
-from irsplit.runtime.frame.reference.elements import join, pack_bits, pixel_order, split, tensor_order
+from irsplit.runtime.frame.reference.elements import (
+    join,
+    pack_bits,
+    pixel_order,
+    split,
+    tensor_order,
+)
 from irsplit.runtime.frame.reference.quantize import dequantize, outlier_limit, quantize
 from irsplit.runtime.frame.reference.static_rans import decode_chunk, encode_chunk
 from irsplit.runtime.frame.status import Status, StatusError
@@ -96,7 +102,8 @@ class ReferenceCodec:
         self._boundary = boundary
         self._hooks = Hooks(boundary)
         self._models = [
-            RansModel.from_bytes(spec.parameters) if spec.codec == "static-rans" else None for spec in boundary.tensors
+            RansModel.from_bytes(spec.parameters) if spec.codec == "static-rans" else None
+            for spec in boundary.tensors
         ]
 
     def encode(self, arrays: Sequence[Array]) -> bytes:
@@ -115,7 +122,9 @@ class ReferenceCodec:
         size = len(body) + _TRAILER_SIZE
         header = HEADER.pack(b"IRSF", _VERSION, 0, 0, self._boundary.digest[:8], size)
         check = _header_check(header)
-        body[: HEADER.size] = HEADER.pack(b"IRSF", _VERSION, 0, check, self._boundary.digest[:8], size)
+        body[: HEADER.size] = HEADER.pack(
+            b"IRSF", _VERSION, 0, check, self._boundary.digest[:8], size
+        )
         return bytes(body) + struct.pack("<I", crc32c(body))
 
     def _write_section(self, index: int, spec: TensorSpec, array: Array, body: bytearray) -> None:
@@ -140,7 +149,9 @@ class ReferenceCodec:
             else:
                 body += struct.pack("<I", len(chunk) | _STORED) + chunk
 
-    def _zstandard_chunks(self, index: int, spec: TensorSpec, array: Array) -> Iterator[tuple[bytes, bytes]]:
+    def _zstandard_chunks(
+        self, index: int, spec: TensorSpec, array: Array
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Chunks as they are and coded."""
         data, size = array.tobytes(), spec.chunk * spec.wire_size
         for start in range(0, len(data), size):
@@ -202,7 +213,9 @@ class ReferenceCodec:
         if spec.dtype == "bool" and array.size and array.view(np.uint8).max() > 1:
             raise StatusError(Status.CORRUPT)
 
-    def _read_data(self, index: int, spec: TensorSpec, size: int, reader: _Reader) -> bytes | memoryview:
+    def _read_data(
+        self, index: int, spec: TensorSpec, size: int, reader: _Reader
+    ) -> bytes | memoryview:
         if spec.codec == "raw":
             if any(reader.take(-reader.offset % min(spec.wire_size, 8))):
                 raise StatusError(Status.CORRUPT)
@@ -215,7 +228,9 @@ class ReferenceCodec:
         return bytes(data)
 
 
-def _static_chunks(model: RansModel, spec: TensorSpec, array: Array) -> Iterator[tuple[bytes, bytes]]:
+def _static_chunks(
+    model: RansModel, spec: TensorSpec, array: Array
+) -> Iterator[tuple[bytes, bytes]]:
     """Chunks as they are, in pixel order, and coded."""
     geo = geometry(array.shape, model.channel_axis)
     pixels = pixel_order(array, geo) if array.size else array.reshape(0, model.channels)
@@ -248,7 +263,9 @@ def _read_static(model: RansModel, spec: TensorSpec, shape: Shape, reader: _Read
     return tensor_order(pixels, geo, shape).tobytes()
 
 
-def _decode_part(model: RansModel, spec: TensorSpec, payload: memoryview, count: int, first: int, geo: Geometry) -> Array:
+def _decode_part(
+    model: RansModel, spec: TensorSpec, payload: memoryview, count: int, first: int, geo: Geometry
+) -> Array:
     bits = memoryview(b"")
     if model.elements.kind != "bytes":
         size = int.from_bytes(payload[:4], "little")

@@ -22,7 +22,9 @@ def _to_float(spec: TensorSpec, array: NDArray[np.generic]) -> _Floats:
 def _from_float(spec: TensorSpec, values: _Floats) -> NDArray[np.generic]:
     if spec.dtype == "bf16":
         bits = values.view(np.uint32)
-        return ((bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+        return (
+            (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+        ).astype(np.uint16)
     if spec.dtype in ("i8", "u8"):
         low = -128 if spec.dtype == "i8" else 0
         return np.rint(np.clip(values, low, low + 255)).astype(spec.storage)
@@ -35,10 +37,14 @@ def _steps(q: QuantizationSpec, rank: int) -> tuple[_Floats, _Floats]:
     shape = [1] * rank
     if q.axis is not None:
         shape[q.axis] = len(q.scales)
-    return np.array(q.scales, np.float32).reshape(shape), np.array(q.zero_points, np.float32).reshape(shape)
+    return np.array(q.scales, np.float32).reshape(shape), np.array(
+        q.zero_points, np.float32
+    ).reshape(shape)
 
 
-def quantize(spec: TensorSpec, array: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+def quantize(
+    spec: TensorSpec, array: NDArray[np.generic]
+) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
     """Integers of the whole tensor as bytes in row-major order, and the flat indices of the outliers that travel."""
     q = spec.quantization
     assert q is not None
@@ -46,7 +52,9 @@ def quantize(spec: TensorSpec, array: NDArray[np.generic]) -> tuple[NDArray[np.u
     low, high = np.float32(q.low) - zeros, np.float32(q.high) - zeros
     with np.errstate(all="ignore"):
         values = _to_float(spec, array) / scales
-        integers = np.rint(np.clip(np.where(np.isnan(values), np.float32(0), values), low, high)) + zeros
+        integers = (
+            np.rint(np.clip(np.where(np.isnan(values), np.float32(0), values), low, high)) + zeros
+        )
         rounded = np.rint(np.clip(values, low - 1, high + 1))
     outliers = np.empty(0, np.intp)
     if q.outliers:
@@ -55,7 +63,9 @@ def quantize(spec: TensorSpec, array: NDArray[np.generic]) -> tuple[NDArray[np.u
     return integers.astype(np.int32).astype(np.uint8).ravel(), outliers
 
 
-def dequantize(spec: TensorSpec, integers: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.generic]:
+def dequantize(
+    spec: TensorSpec, integers: NDArray[np.uint8], shape: tuple[int, ...]
+) -> NDArray[np.generic]:
     """The tensor without its outliers."""
     q = spec.quantization
     assert q is not None

@@ -7,7 +7,16 @@ states, the words in the order in which decoding takes them, and the escaped sym
 import numpy as np
 from numpy.typing import NDArray
 
-from irsplit.runtime.frame.rans_model import ESCAPE, Geometry, RansModel, Neighbours, Symbols, model_chunk, predict, refine
+from irsplit.runtime.frame.rans_model import (
+    ESCAPE,
+    Geometry,
+    Neighbours,
+    RansModel,
+    Symbols,
+    model_chunk,
+    predict,
+    refine,
+)
 from irsplit.runtime.frame.status import Status, StatusError
 
 _LOW = 1 << 15
@@ -34,7 +43,9 @@ def encode_chunk(model: RansModel, symbols: Symbols, first: int, geo: Geometry) 
             words.append(state & 0xFFFF)
             state >>= 16
         states[lane] = (state // frequency << bits) + state % frequency + starts[table][symbol]
-    return np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes() + bytes(escapes)
+    return (
+        np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes() + bytes(escapes)
+    )
 
 
 def _starts(model: RansModel) -> NDArray[np.int64]:
@@ -87,14 +98,20 @@ def _decode_symbol(tables: _Tables, table: int, lane: int, stream: _Stream) -> i
     state = stream.states[lane]
     slot = state & (1 << tables.bits) - 1
     symbol = tables.symbols[table][slot]
-    state = tables.frequencies[table][symbol] * (state >> tables.bits) + slot - tables.starts[table][symbol]
+    state = (
+        tables.frequencies[table][symbol] * (state >> tables.bits)
+        + slot
+        - tables.starts[table][symbol]
+    )
     if state < _LOW:
         state = state << 16 | stream.word()
     stream.states[lane] = state
     return stream.escape() if symbol == ESCAPE else symbol
 
 
-def decode_chunk(model: RansModel, payload: memoryview, count: int, first: int, geo: Geometry) -> Symbols:
+def decode_chunk(
+    model: RansModel, payload: memoryview, count: int, first: int, geo: Geometry
+) -> Symbols:
     """The inverse of `encode_chunk`: `count` pixels, [count, channels]. Raises StatusError(CORRUPT)."""
     stream, tables = _Stream(payload, model.lanes), _Tables(model)
     symbols = np.zeros((count, model.channels), np.uint8)
@@ -103,7 +120,9 @@ def decode_chunk(model: RansModel, payload: memoryview, count: int, first: int, 
         places = _places(pixel, first, geo)
         near = Neighbours(*(_row(model, symbols, place) for place in places))
         base = predict(model, near)
-        around = sum(int(sums[place]) for place in (places[0], places[1], places[3]) if place is not None)
+        around = sum(
+            int(sums[place]) for place in (places[0], places[1], places[3]) if place is not None
+        )
         level = int(np.searchsorted(np.array(model.activity, np.int64), around, "right"))
         _decode_pixel(model, tables, stream, base, level, symbols[pixel])
         sums[pixel] = np.abs(symbols[pixel].astype(np.int64) - base).sum()
@@ -113,7 +132,12 @@ def decode_chunk(model: RansModel, payload: memoryview, count: int, first: int, 
 
 
 def _decode_pixel(
-    model: RansModel, tables: _Tables, stream: _Stream, base: NDArray[np.int32], level: int, pixel: Symbols
+    model: RansModel,
+    tables: _Tables,
+    stream: _Stream,
+    base: NDArray[np.int32],
+    level: int,
+    pixel: Symbols,
 ) -> None:
     residuals = np.zeros(model.channels, np.int32)
     for group in range(0, model.channels, model.lanes):
@@ -132,7 +156,9 @@ def _row(model: RansModel, symbols: Symbols, place: int | None) -> NDArray[np.in
     return symbols[place].astype(np.int32)
 
 
-def _places(pixel: int, first: int, geo: Geometry) -> tuple[int | None, int | None, int | None, int | None]:
+def _places(
+    pixel: int, first: int, geo: Geometry
+) -> tuple[int | None, int | None, int | None, int | None]:
     """Pixels within the chunk that stand for west, north, north-west and north-east, as in `neighbours`."""
     x, y = (first + pixel) % geo.width, (first + pixel) // geo.width % geo.height
     has_north = y > 0 and pixel >= geo.width

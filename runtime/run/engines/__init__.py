@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from irsplit.base.errors import EngineError
 
-MODULES = {"onnx": "irsplit.runtime.run.engines.ort", "tflite": "irsplit.runtime.run.engines.litert"}
+MODULES = {
+    "onnx": "irsplit.runtime.run.engines.ort",
+    "tflite": "irsplit.runtime.run.engines.litert",
+}
 """Format of a segment file to the module with its `open_engine`."""
 
 
@@ -60,7 +63,8 @@ class EngineOptions:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             providers, delegates = (
-                tuple(map(Accelerator.parse, found.pop(key, []))) for key in ("providers", "delegates")
+                tuple(map(Accelerator.parse, found.pop(key, [])))
+                for key in ("providers", "delegates")
             )
             return cls(providers=providers, delegates=delegates, **found)
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -114,5 +118,7 @@ def open_engine(file: ModelFile, format: str, options: EngineOptions = DEFAULT_O
     try:
         module = importlib.import_module(MODULES[format])
     except ImportError as error:
-        raise EngineError(f"{file.name} needs an engine that is not installed: {error}; install it") from error
+        raise EngineError(
+            f"{file.name} needs an engine that is not installed: {error}; install it"
+        ) from error
     return module.open_engine(file, options)

@@ -67,7 +67,9 @@ class LitertEngine:
         plain, delegated = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN
         resolver = delegated if self.optimized else plain
         if self._identify() != self._identity:
-            raise EngineError(f"{self._path}: was replaced while it was in use; open the bundle again")
+            raise EngineError(
+                f"{self._path}: was replaced while it was in use; open the bundle again"
+            )
         try:
             return Interpreter(
                 None if self._path is None else str(self._path),
@@ -105,7 +107,9 @@ class LitertEngine:
                 self._interpreter.invoke()
                 return [np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs]
             except (RuntimeError, ValueError) as error:
-                raise EngineError(f"{self._name}: LiteRT failed: {str(error).splitlines()[0]}") from error
+                raise EngineError(
+                    f"{self._name}: LiteRT failed: {str(error).splitlines()[0]}"
+                ) from error
 
     def _resize(self, inputs: Sequence[NDArray[Any]]) -> None:
         """Fit dynamic inputs; only when a shape changed, because allocating anew clears variable tensors."""
@@ -120,7 +124,10 @@ class LitertEngine:
 
     def reset(self) -> None:
         with self._lock:
-            self._interpreter, self._shapes = self._opened(), None  # reset_all_variables() leaves resource variables
+            self._interpreter, self._shapes = (
+                self._opened(),
+                None,
+            )  # reset_all_variables() leaves resource variables
 
 
 def _delegate(accelerator: Accelerator) -> Delegate:
@@ -130,7 +137,9 @@ def _delegate(accelerator: Accelerator) -> Delegate:
         return load_delegate(accelerator.name, dict(accelerator.options))
     except (AttributeError, OSError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())
-        raise EngineError(f"LiteRT cannot load the delegate '{accelerator.name}': {why}; give its library") from error
+        raise EngineError(
+            f"LiteRT cannot load the delegate '{accelerator.name}': {why}; give its library"
+        ) from error
 
 
 def open_engine(file: ModelFile, options: EngineOptions) -> Engine:

@@ -34,22 +34,34 @@ class OrtEngine:
         self._options.intra_op_num_threads = options.threads
         self._options.log_severity_level = 4  # what it would log arrives as an exception
         if not options.optimize:
-            self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            self._options.graph_optimization_level = (
+                onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            )
         self._session = self._open(file, _providers(options.providers))
         self._inputs = [(value.name, value.type) for value in self._session.get_inputs()]
-        self._gives_arrays = all(value.type not in _AS_INTEGERS for value in self._session.get_outputs())
+        self._gives_arrays = all(
+            value.type not in _AS_INTEGERS for value in self._session.get_outputs()
+        )
 
     def _open(self, file: ModelFile, providers: _Providers) -> Any:
         # onnxruntime's errors share no base class below Exception.
         try:
             opened = self._mapped(file) if isinstance(file, MappedModel) else str(file)
-            session: Any = onnxruntime.InferenceSession(opened, self._options, providers=providers, enable_fallback=0)
+            session: Any = onnxruntime.InferenceSession(
+                opened, self._options, providers=providers, enable_fallback=0
+            )
         except Exception as error:
-            raise ModelRefusedError(f"{self._name}: onnxruntime refuses it: {_first_line(error)}") from error
+            raise ModelRefusedError(
+                f"{self._name}: onnxruntime refuses it: {_first_line(error)}"
+            ) from error
         if missing := [name for name, _ in providers if name not in session.get_providers()]:
             named = ", ".join(missing)
-            raise EngineError(f"{self._name}: onnxruntime cannot start {named}: its libraries or hardware are not here")
-        session._model_bytes = None  # kept to fall back on other providers, and as large as the model
+            raise EngineError(
+                f"{self._name}: onnxruntime cannot start {named}: its libraries or hardware are not here"
+            )
+        session._model_bytes = (
+            None  # kept to fall back on other providers, and as large as the model
+        )
         return session
 
     def _mapped(self, file: MappedModel) -> bytes:
@@ -62,16 +74,26 @@ class OrtEngine:
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
         fed = zip(self._inputs, inputs, strict=True)
         try:
-            values = {name: _typed(array, type) if type in _AS_INTEGERS else array for (name, type), array in fed}
-            outputs = self._session.run(None, values) if self._gives_arrays else self._run_typed(values)
+            values = {
+                name: _typed(array, type) if type in _AS_INTEGERS else array
+                for (name, type), array in fed
+            }
+            outputs = (
+                self._session.run(None, values) if self._gives_arrays else self._run_typed(values)
+            )
         except Exception as error:
             raise EngineError(f"{self._name}: onnxruntime failed: {_first_line(error)}") from error
-        return [np.asarray(output) if isinstance(output, np.generic) else output for output in outputs]
+        return [
+            np.asarray(output) if isinstance(output, np.generic) else output for output in outputs
+        ]
 
     def _run_typed(self, values: Mapping[str, Any]) -> list[Any]:
         """As `run` of a session, where arrays come out that numpy has no type for."""
         made = onnxruntime.OrtValue.ortvalue_from_numpy
-        typed = {name: made(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
+        typed = {
+            name: made(value) if isinstance(value, np.ndarray) else value
+            for name, value in values.items()
+        }
         return [_array(value) for value in self._session.run_with_ort_values(None, typed)]
 
     def reset(self) -> None:
@@ -84,7 +106,9 @@ def open_engine(file: ModelFile, options: EngineOptions) -> Engine:
 
 def _providers(wanted: Sequence[Accelerator]) -> _Providers:
     """The wanted ones, and the CPU behind them. Raises EngineError for one that this onnxruntime was built without."""
-    known = {name.removesuffix(_SUFFIX).lower(): name for name in onnxruntime.get_available_providers()}
+    known = {
+        name.removesuffix(_SUFFIX).lower(): name for name in onnxruntime.get_available_providers()
+    }
     found: _Providers = []
     for accelerator in wanted:
         name = known.get(accelerator.name.removesuffix(_SUFFIX).lower())
@@ -99,7 +123,9 @@ def _providers(wanted: Sequence[Accelerator]) -> _Providers:
 
 def _typed(array: NDArray[Any], type: str) -> Any:
     code, storage = _AS_INTEGERS[type]
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array.view(storage)), code)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+        np.ascontiguousarray(array.view(storage)), code
+    )
 
 
 def _array(value: Any) -> Any:

@@ -56,7 +56,9 @@ def cut_costs(manifest: Mapping[str, Any]) -> tuple[CutEstimate, ...]:
     """
     choice = manifest.get("choice")
     if choice is None:
-        raise BundleError("the bundle has no priced cuts; compile it with --device and --link instead of --cut")
+        raise BundleError(
+            "the bundle has no priced cuts; compile it with --device and --link instead of --cut"
+        )
     load = choice.get("load", 100) / 100
     return tuple(_cost(row["cut"], row["terms"], load) for row in choice["ranked"])
 
@@ -71,10 +73,15 @@ def _cost(cut: str, terms: Mapping[str, int], load: float) -> CutEstimate:
     )
 
 
-def fastest(costs: Sequence[CutEstimate], now: Conditions, among: Iterable[str] | None = None) -> CutEstimate:
+def fastest(
+    costs: Sequence[CutEstimate], now: Conditions, among: Iterable[str] | None = None
+) -> CutEstimate:
     """The cut with the least latency now, of those named in `among` (the cuts that the bundle really has)."""
     allowed = None if among is None else set(among)
-    return min((c for c in costs if allowed is None or c.cut in allowed), key=lambda cost: cost.latency_ns(now))
+    return min(
+        (c for c in costs if allowed is None or c.cut in allowed),
+        key=lambda cost: cost.latency_ns(now),
+    )
 
 
 _RATES_BIT_S = tuple(1 << power for power in range(14, 31))
@@ -93,7 +100,8 @@ def worth_having(costs: Sequence[CutEstimate], at_most: int) -> tuple[CutEstimat
     best = [fastest(split, now).latency_ns(now) for now in links] if split else []
     # how many times longer than with the best split, for every cut and link
     excess = {
-        cost: [cost.latency_ns(now) / max(least, 1) for now, least in zip(links, best, strict=True)] for cost in split
+        cost: [cost.latency_ns(now) / max(least, 1) for now, least in zip(links, best, strict=True)]
+        for cost in split
     }
     chosen: list[CutEstimate] = []
     reached = [float("inf")] * len(links)

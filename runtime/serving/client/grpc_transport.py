@@ -23,7 +23,11 @@ _OPTIONS = [
 ]
 
 # INTERNAL and UNKNOWN come from a server of ours with a trailer that says more; without it the bytes were damaged.
-_CODES = {getattr(grpc.StatusCode, code.grpc): code for code in Code if code not in (Code.DRAINING, Code.INTERNAL)}
+_CODES = {
+    getattr(grpc.StatusCode, code.grpc): code
+    for code in Code
+    if code not in (Code.DRAINING, Code.INTERNAL)
+}
 
 
 class GrpcTransport:
@@ -35,7 +39,10 @@ class GrpcTransport:
         if url.scheme == "grpcs":
             trusted = None if access.trusted is None else access.trusted.read_bytes()
             self._credentials = grpc.ssl_channel_credentials(trusted)
-        given = {"authorization": access.token and f"Bearer {access.token}", "application": access.application}
+        given = {
+            "authorization": access.token and f"Bearer {access.token}",
+            "application": access.application,
+        }
         self._metadata = tuple((key, value) for key, value in given.items() if value)
         self._lock = threading.Lock()
         self._channel: Any = None
@@ -45,13 +52,17 @@ class GrpcTransport:
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         call = self._connected()
         try:
-            message = call(protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata)
+            message = call(
+                protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata
+            )
             if message is None:  # what gRPC gives for an answer that does not parse
                 raise TransportError(None, "the answer is damaged")
             return protobuf.response_from_message(message)
         except grpc.RpcError as error:
             raise self._failed(call, error) from error
-        except ValueError as error:  # closed by another thread whose request failed, or contents that do not match
+        except (
+            ValueError
+        ) as error:  # closed by another thread whose request failed, or contents that do not match
             raise TransportError(None, str(error)) from error
 
     def ready(self, timeout_s: float) -> bool:
@@ -80,7 +91,9 @@ class GrpcTransport:
             response_deserializer=protobuf.message(f"{method}Response").FromString,
         )
         try:
-            return ask(protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata)
+            return ask(
+                protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata
+            )
         except (grpc.RpcError, ValueError):
             return None
 

@@ -48,7 +48,11 @@ def expected(parts: Iterable[Average]) -> list[float] | None:
     None when a part has neither.
     """
     parts = list(parts)
-    both = [(part.value, part.price) for part in parts if part.value is not None and part.price is not None]
+    both = [
+        (part.value, part.price)
+        for part in parts
+        if part.value is not None and part.price is not None
+    ]
     priced = sum(price for _, price in both)
     factor = sum(value for value, _ in both) / priced if priced else 1.0
     found: list[float] = []

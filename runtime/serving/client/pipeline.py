@@ -23,7 +23,10 @@ def pipelined(
     nothing that was not begun before it is begun after it.
     """
     under_way = deque[Future[_Answer]]()
-    first, second = ThreadPoolExecutor(1, "irsplit-start"), ThreadPoolExecutor(finishing, "irsplit-finish")
+    first, second = (
+        ThreadPoolExecutor(1, "irsplit-start"),
+        ThreadPoolExecutor(finishing, "irsplit-finish"),
+    )
 
     def both(call: _Call) -> Future[_Answer]:
         begun = first.submit(start, call)

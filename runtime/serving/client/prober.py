@@ -22,7 +22,12 @@ class LinkProber:
     """Sends for one session. Nothing is sent but while calls come, and beside the calls one thing at a time."""
 
     def __init__(
-        self, manifest: Manifest, chooser: CutSwitcher, exchanger: RetryingClient, request: Request, clock: Callable[[], float]
+        self,
+        manifest: Manifest,
+        chooser: CutSwitcher,
+        exchanger: RetryingClient,
+        request: Request,
+        clock: Callable[[], float],
     ) -> None:
         self._boundaries = manifest.boundaries
         self._count = len(manifest.segments)
@@ -73,7 +78,10 @@ class LinkProber:
                     self.framed(each, stretch.values)
         if not self._exchanger.breaker.closed:
             return  # a dead link is left to the circuit's probes
-        if now - self._tried >= policy.trial_s and (trial := self._chooser.trial(stop, now)) is not None:
+        if (
+            now - self._tried >= policy.trial_s
+            and (trial := self._chooser.trial(stop, now)) is not None
+        ):
             self._tried = now
             self._beside(lambda: self._try(trial, stretch.values))
         elif (

@@ -60,13 +60,19 @@ class RetryingClient:
     """
 
     def __init__(
-        self, transport: Transport, patience: RetryPolicy, checked: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        transport: Transport,
+        patience: RetryPolicy,
+        checked: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
         self._checked = checked
         self._clock = clock
         self._patience = patience
-        self.breaker = Breaker(patience.breaker_failures, patience.probe_s, patience.longest_probe_s)
+        self.breaker = Breaker(
+            patience.breaker_failures, patience.probe_s, patience.longest_probe_s
+        )
         self._random = random.Random()
         self._closed = threading.Event()
         self._prober: threading.Thread | None = None
@@ -130,7 +136,10 @@ class RetryingClient:
         """Raise TransportError for an answer that is not the server's to this request, byte for byte."""
         given = response.parameters.get(CHECKSUM)
         if given is None and self._checked:
-            raise TransportError(None, "the answer has no checksum; for a server that is not irsplit's, checked=False")
+            raise TransportError(
+                None,
+                "the answer has no checksum; for a server that is not irsplit's, checked=False",
+            )
         expected = message_checksum([response.id], response.parameters, response.outputs)
         if response.id != request.id or given not in (None, expected):
             raise TransportError(None, "the answer's bytes changed on the way (checksum differs)")
@@ -144,7 +153,9 @@ class RetryingClient:
             return
         with self._lock:
             if self._prober is None or not self._prober.is_alive():
-                self._prober = threading.Thread(target=self._probe, name="irsplit-probe", daemon=True)
+                self._prober = threading.Thread(
+                    target=self._probe, name="irsplit-probe", daemon=True
+                )
                 self._prober.start()
 
     def _probe(self) -> None:

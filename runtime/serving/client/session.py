@@ -15,18 +15,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.base.errors import BundleError, DeadlineError, FrameError, RemoteError, SessionLostError
+from irsplit.base.errors import (
+    BundleError,
+    DeadlineError,
+    FrameError,
+    RemoteError,
+    SessionLostError,
+)
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.run.segments import SegmentRunner, decode, encode
 from irsplit.runtime.run.session import Arrays, check_inputs
-from irsplit.runtime.serving.client.answers import Answer, ClientMetrics, CallCounter
+from irsplit.runtime.serving.client.answers import Answer, CallCounter, ClientMetrics
 from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY
 from irsplit.runtime.serving.client.pipeline import pipelined
 from irsplit.runtime.serving.client.prober import LinkProber
-from irsplit.runtime.serving.client.retry import DEFAULT_PATIENCE, Exchange, ExchangeFailed, RetryingClient, RetryPolicy
-from irsplit.runtime.serving.client.switching import DEFAULT_POLICY, CutSwitcher, SwitchingPolicy, stops
+from irsplit.runtime.serving.client.retry import (
+    DEFAULT_PATIENCE,
+    Exchange,
+    ExchangeFailed,
+    RetryingClient,
+    RetryPolicy,
+)
+from irsplit.runtime.serving.client.switching import (
+    DEFAULT_POLICY,
+    CutSwitcher,
+    SwitchingPolicy,
+    stops,
+)
 from irsplit.runtime.serving.client.transport import Credentials, Transport, open_transport
 from irsplit.runtime.serving.protocol.messages import (
     FRAME,
@@ -89,7 +106,9 @@ class RemoteSession:
         self._count = len(self.manifest.segments)
         places = [segment.place for segment in self.manifest.segments]
         if places[0] != "device" or not self._device.has(0, 1):
-            raise BundleError(f"bundle '{self.manifest.name}' starts on the {places[0]}; start it there")
+            raise BundleError(
+                f"bundle '{self.manifest.name}' starts on the {places[0]}; start it there"
+            )
         self.autonomous = self._device.has(0)
         """Whether the device can do everything alone."""
         self._stateful = self._device.stateful(0, self._count)
@@ -98,7 +117,9 @@ class RemoteSession:
         self._device.open(0, self._first_stop if self._chooser is None else self._chooser.stops[-1])
         self._scout = None
         if self._chooser is not None:
-            self._scout = LinkProber(self.manifest, self._chooser, self._exchanger, self._request, clock)
+            self._scout = LinkProber(
+                self.manifest, self._chooser, self._exchanger, self._request, clock
+            )
         self._tally = CallCounter()
         self._turn = threading.Lock()
         self._rest_s: float | None = None
@@ -115,15 +136,24 @@ class RemoteSession:
             return None
         several = sum(stop < self._count for stop in among) > 1
         planned_to_and_fro = self._first_stop not in among
-        if self._stateful or planned_to_and_fro or len(among) < 2 or not (several or policy is not None):
+        if (
+            self._stateful
+            or planned_to_and_fro
+            or len(among) < 2
+            or not (several or policy is not None)
+        ):
             return None
-        return CutSwitcher(self._count, among, self.manifest.raw.get("choice"), policy or DEFAULT_POLICY)
+        return CutSwitcher(
+            self._count, among, self.manifest.raw.get("choice"), policy or DEFAULT_POLICY
+        )
 
     def _stop_named(self, cut: str, among: Sequence[int]) -> int:
         names = {self._cut_name(stop): stop for stop in (self._first_stop, *among)}
         if cut not in names:
             known = ", ".join(f"'{name}'" for name in names)
-            raise BundleError(f"bundle '{self.manifest.name}' cannot be run with cut '{cut}'; its cuts: {known}")
+            raise BundleError(
+                f"bundle '{self.manifest.name}' cannot be run with cut '{cut}'; its cuts: {known}"
+            )
         return names[cut]
 
     def _cut_name(self, stop: int) -> str:
@@ -170,19 +200,25 @@ class RemoteSession:
         with self._turn:
             return self.finish(self.start(inputs, timeout_s))
 
-    def stream(self, calls: Iterable[Arrays], depth: int = 4, timeout_s: float | None = None) -> Iterator[Answer]:
+    def stream(
+        self, calls: Iterable[Arrays], depth: int = 4, timeout_s: float | None = None
+    ) -> Iterator[Answer]:
         """Answers to successive calls in their order, the device computing ahead of link and server.
 
         At most `depth` calls are under way, so that neither frames nor answers pile up. A call that fails raises where
         its answer would have come.
         """
         network = 1 if self._stateful else depth
-        return pipelined(calls, lambda inputs: self.start(inputs, timeout_s), self.finish, depth, network)
+        return pipelined(
+            calls, lambda inputs: self.start(inputs, timeout_s), self.finish, depth, network
+        )
 
     def start(self, inputs: Arrays, timeout_s: float | None = None) -> Started:
         """The device's first part of a call; `finish` does the rest."""
         if self._lost:
-            raise SessionLostError(f"the stream's state is lost ({self._lost}); call reset() and start it again")
+            raise SessionLostError(
+                f"the stream's state is lost ({self._lost}); call reset() and start it again"
+            )
         began = self._clock()
         arrays = check_inputs(self.manifest.inputs, inputs)
         deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
@@ -198,7 +234,9 @@ class RemoteSession:
     def finish(self, started: Started) -> Answer:
         """Send the frame and merge what comes back with what is here; or go on here."""
         if self._lost:
-            raise SessionLostError(f"the stream's state is lost ({self._lost}); call reset() and start it again")
+            raise SessionLostError(
+                f"the stream's state is lost ({self._lost}); call reset() and start it again"
+            )
         index, values, results = started.stop, dict(started.values), dict(started.results)
         attempts, frame_bytes, sent = 0, 0, None
         reason = "" if self._side != "device" else "the stream began on the device"
@@ -218,7 +256,11 @@ class RemoteSession:
                 values = self._here(boundary, frame, values)
                 stop = self._count
             else:
-                attempts, frame_bytes, sent = attempts + exchange.attempts, frame_bytes + len(frame), boundary.index
+                attempts, frame_bytes, sent = (
+                    attempts + exchange.attempts,
+                    frame_bytes + len(frame),
+                    boundary.index,
+                )
                 stop = self._stop(index)
             if stop > index:
                 resumed = self._clock()
@@ -228,7 +270,9 @@ class RemoteSession:
                 self._note_rest(self._clock() - resumed, bool(reason))
         if self._stateful:
             self._side = "device" if reason or sent is None else "server"
-        outputs = {info.name: results[info.name] for info in self.manifest.outputs if info.name in results}
+        outputs = {
+            info.name: results[info.name] for info in self.manifest.outputs if info.name in results
+        }
         path = "device" if reason or sent is None else "server"
         reason = reason or (_ALONE if sent is None else "")
         seconds = self._clock() - started.began
@@ -265,7 +309,9 @@ class RemoteSession:
     def _stop(self, index: int) -> int:
         """Behind the last segment from `index` on that is the device's."""
         segments = self.manifest.segments
-        return next((i for i in range(index, self._count) if segments[i].place != "device"), self._count)
+        return next(
+            (i for i in range(index, self._count) if segments[i].place != "device"), self._count
+        )
 
     def _framed(self, index: int, values: Mapping[str, Any]) -> bytes:
         if self._scout is None:
@@ -283,7 +329,11 @@ class RemoteSession:
         parameters: dict[str, Parameter] = {}
         if self._device.stateful(index, self._count):
             step, self._at_server = next(self._steps), True
-            parameters = {"sequence_id": self._sequence, "sequence_step": step, "sequence_start": step == 0}
+            parameters = {
+                "sequence_id": self._sequence,
+                "sequence_step": step,
+                "sequence_start": step == 0,
+            }
         # No version: the frame names its build, and an engine that hosts the bundle may number versions its own way.
         return InferRequest(self.name, "", [frame_tensor(frame)], uuid.uuid4().hex, parameters)
 
@@ -297,12 +347,18 @@ class RemoteSession:
         try:
             for tensor in exchange.response.outputs:
                 if tensor.name == FRAME:
-                    after = next(i for i in range(index, self._count) if self.manifest.segments[i].place == "device")
+                    after = next(
+                        i
+                        for i in range(index, self._count)
+                        if self.manifest.segments[i].place == "device"
+                    )
                     values = decode(self.manifest.boundaries[after - 1], tensor.data)
                 else:
                     arrays[tensor.name] = to_array(tensor)
         except (ServiceError, FrameError) as error:
-            raise ExchangeFailed(None, f"the answer makes no sense: {error}", exchange.attempts) from error
+            raise ExchangeFailed(
+                None, f"the answer makes no sense: {error}", exchange.attempts
+            ) from error
         return values, {**results, **arrays}, after
 
     def _check_fallback(self, failure: ExchangeFailed, index: int) -> None:
@@ -314,14 +370,18 @@ class RemoteSession:
         if self._stateful:
             self._lost = str(failure)
         if failure.code is Code.SESSION_LOST or (self._stateful and not first):
-            raise SessionLostError(f"{self.name}: {failure}; call reset() and start the stream again") from failure
+            raise SessionLostError(
+                f"{self.name}: {failure}; call reset() and start the stream again"
+            ) from failure
         kind = DeadlineError if failure.code is Code.DEADLINE else RemoteError
         raise kind(
             f"{self.name}: no answer after {failure.attempts} attempts ({failure}); "
             "a bundle compiled with --autonomous would finish on the device"
         ) from failure
 
-    def _here(self, boundary: FrameSchema, frame: bytes, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _here(
+        self, boundary: FrameSchema, frame: bytes, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         """What the server would have read: a quantized boundary gives the same answer on both paths."""
         quantized = any(spec.quantization is not None for spec in boundary.tensors)
         return decode(boundary, frame) if quantized else values

@@ -14,8 +14,20 @@ from typing import Any
 
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.segments import SegmentRunner
-from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY, Conditions, CutEstimate, cut_costs, fastest
-from irsplit.runtime.serving.client.link_estimate import SMALL_BYTES, Average, LinkEstimate, Sending, expected
+from irsplit.runtime.serving.client.cut_selection import (
+    DEVICE_ONLY,
+    Conditions,
+    CutEstimate,
+    cut_costs,
+    fastest,
+)
+from irsplit.runtime.serving.client.link_estimate import (
+    SMALL_BYTES,
+    Average,
+    LinkEstimate,
+    Sending,
+    expected,
+)
 
 _ANY_RATE_BIT_S = 10**9
 """Assumed as long as no frame was large enough to tell the rate."""
@@ -65,7 +77,9 @@ class Answered:
 def stops(manifest: Manifest, device: SegmentRunner) -> tuple[int, ...]:
     """The stops that device and server can do, ascending: what follows a stop all runs on the server, or nothing."""
     count = len(manifest.segments)
-    served = [segment.place == "server" or "server" in segment.copies for segment in manifest.segments]
+    served = [
+        segment.place == "server" or "server" in segment.copies for segment in manifest.segments
+    ]
     found = [stop for stop in range(1, count) if device.has(0, stop) and all(served[stop:])]
     return (*found, count) if device.has(0) else tuple(found)
 
@@ -74,7 +88,11 @@ class CutSwitcher:
     """Measures and chooses. Thread-safe."""
 
     def __init__(
-        self, count: int, among: Sequence[int], choice: Mapping[str, Any] | None = None, policy: SwitchingPolicy = DEFAULT_POLICY
+        self,
+        count: int,
+        among: Sequence[int],
+        choice: Mapping[str, Any] | None = None,
+        policy: SwitchingPolicy = DEFAULT_POLICY,
     ) -> None:
         """`count` segments, the stops that can be done, and what the manifest says of the planner's choice."""
         prices = _NO_PRICES if choice is None else _prices(choice)
@@ -85,8 +103,12 @@ class CutSwitcher:
         self._count = count
         self._lock = threading.Lock()
         self._planned = prices.link
-        self._device = {index: Average(prices.device_s.get(index)) for index in range(self.stops[-1])}
-        self._server = {index: Average(prices.server_s.get(index)) for index in range(self.stops[0], count)}
+        self._device = {
+            index: Average(prices.device_s.get(index)) for index in range(self.stops[-1])
+        }
+        self._server = {
+            index: Average(prices.server_s.get(index)) for index in range(self.stops[0], count)
+        }
         self._encode = {stop: Average(0.0) for stop in self.stops}
         self._up = {stop: Average(prices.up_bytes.get(stop)) for stop in self.stops if stop < count}
         self._down = Average(prices.down_bytes)
@@ -103,7 +125,9 @@ class CutSwitcher:
     @property
     def device_known(self) -> bool:
         """Whether every segment and frame of the device has a measurement or a price."""
-        return expected(self._device.values()) is not None and expected(self._up.values()) is not None
+        return (
+            expected(self._device.values()) is not None and expected(self._up.values()) is not None
+        )
 
     def choose(self, now: float) -> int:
         """The stop for a call that begins now."""
@@ -131,7 +155,10 @@ class CutSwitcher:
         if stop == self._count:
             return int(fastest(costs, self.conditions()).cut)
         unlimited = replace(self.conditions(), up_bit_s=_ANY_RATE_BIT_S, down_bit_s=_ANY_RATE_BIT_S)
-        if self.link.rate_age_s(now) < self.policy.trial_s or int(fastest(costs, unlimited).cut) == stop:
+        if (
+            self.link.rate_age_s(now) < self.policy.trial_s
+            or int(fastest(costs, unlimited).cut) == stop
+        ):
             return None
         larger = [cost for cost in costs if int(cost.cut) < stop and cost.up_bytes > SMALL_BYTES]
         return int(min(larger, key=lambda cost: cost.up_bytes).cut) if larger else None
@@ -154,8 +181,14 @@ class CutSwitcher:
         for stop, up_bytes in zip(self._up, up, strict=True):
             here = sum(device[:stop]) + (self._encode[stop].value or 0.0)
             there = sum(server[stop - first :])
-            found.append(CutEstimate(str(stop), _ns(here), _ns(there), round(up_bytes), round(down[0])))
-        alone = [CutEstimate(str(self._count), _ns(sum(device)), 0, 0, 0)] if self.stops[-1] == self._count else []
+            found.append(
+                CutEstimate(str(stop), _ns(here), _ns(there), round(up_bytes), round(down[0]))
+            )
+        alone = (
+            [CutEstimate(str(self._count), _ns(sum(device)), 0, 0, 0)]
+            if self.stops[-1] == self._count
+            else []
+        )
         return (*found, *alone)
 
     def computed(self, seconds: Mapping[int, float], now: float) -> None:
@@ -171,7 +204,9 @@ class CutSwitcher:
             self._encode[stop].add(seconds, now)
 
     def answered(self, sending: Sending, told: Answered, now: float) -> None:
-        self.link.delivered(sending, told.up_bytes + told.down_bytes, told.seconds - told.service_s, now)
+        self.link.delivered(
+            sending, told.up_bytes + told.down_bytes, told.seconds - told.service_s, now
+        )
         segments = told.segments_s
         with self._lock:
             self._down.add(told.down_bytes, now)
@@ -218,7 +253,11 @@ def _prices(choice: Mapping[str, Any]) -> _Prices:
 
 def _planned_link(terms: Mapping[str, int]) -> Conditions:
     """The link that a frame was priced with."""
-    rate = 8 * terms["up_bytes"] * 10**9 // terms["uplink_ns"] if terms["uplink_ns"] else _ANY_RATE_BIT_S
+    rate = (
+        8 * terms["up_bytes"] * 10**9 // terms["uplink_ns"]
+        if terms["uplink_ns"]
+        else _ANY_RATE_BIT_S
+    )
     return Conditions(max(rate, 1), max(rate, 1), terms["message_ns"])
 
 

@@ -14,7 +14,12 @@ from urllib.parse import SplitResult, quote, urlsplit
 from irsplit.base.errors import RemoteError
 from irsplit.runtime.serving.protocol.bearer import is_token
 from irsplit.runtime.serving.protocol.http_messages import request_to_body, response_from_body
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+)
 
 REPEATABLE = (Code.DRAINING, Code.OVERLOADED, Code.DEADLINE, Code.INTERNAL, Code.INVALID)
 """Refusals that another attempt may not meet; INVALID, because bytes may have been damaged on the way."""
@@ -46,13 +51,17 @@ class Credentials:
     def __post_init__(self) -> None:
         """Raise RemoteError for a token that no header carries, or a file without certificates."""
         if not is_token(self.token):
-            raise RemoteError("a token is of visible ASCII characters; give the one that the server has")
+            raise RemoteError(
+                "a token is of visible ASCII characters; give the one that the server has"
+            )
         if self.trusted is None:
             return
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.trusted)
         except OSError as error:  # ssl.SSLError is one
-            raise RemoteError(f"{self.trusted}: no certificates to trust ({error}); give a PEM file") from error
+            raise RemoteError(
+                f"{self.trusted}: no certificates to trust ({error}); give a PEM file"
+            ) from error
 
 
 class TransportError(Exception):
@@ -98,7 +107,9 @@ class HttpTransport:
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._tls: ssl.SSLContext | None = None
         if url.scheme == "https":
-            self._tls = ssl.create_default_context(cafile=None if access.trusted is None else str(access.trusted))
+            self._tls = ssl.create_default_context(
+                cafile=None if access.trusted is None else str(access.trusted)
+            )
         self._headers = {"authorization": f"Bearer {access.token}"} if access.token else {}
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
@@ -129,7 +140,9 @@ class HttpTransport:
         except TransportError:
             return False
 
-    def get(self, path: str, headers: dict[str, str], timeout_s: float) -> tuple[int, dict[str, str], bytes]:
+    def get(
+        self, path: str, headers: dict[str, str], timeout_s: float
+    ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body. Raises TransportError when there is no answer."""
         return self._ask("GET", path, headers, b"", timeout_s)
 
@@ -179,7 +192,9 @@ class HttpTransport:
 
 def hinted(text: str) -> str:
     """An error of a link in one line, with what to do about it where that is known."""
-    text = "".join(sign if sign.isprintable() else " " for sign in text)  # it may quote what came in
+    text = "".join(
+        sign if sign.isprintable() else " " for sign in text
+    )  # it may quote what came in
     hint = next((hint for words, hint in _HINTS if words in text.lower()), None)
     return text if hint is None else f"{text}; {hint}"
 
@@ -203,7 +218,9 @@ def split_url(url: str) -> SplitResult:
         parts = urlsplit(url)
         if parts.hostname and parts.port != 0:
             return parts
-    raise RemoteError(f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://")
+    raise RemoteError(
+        f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://"
+    )
 
 
 def open_transport(url: str, access: Credentials) -> Transport:
@@ -216,5 +233,7 @@ def open_transport(url: str, access: Credentials) -> Transport:
     try:
         module = importlib.import_module("irsplit.runtime.serving.client.grpc_transport")
     except ImportError as error:
-        raise RemoteError(f"{url} needs gRPC ({error}); pip install 'irsplit[serve]', or use http://") from error
+        raise RemoteError(
+            f"{url} needs gRPC ({error}); pip install 'irsplit[serve]', or use http://"
+        ) from error
     return module.GrpcTransport(parts, access)

@@ -17,7 +17,13 @@ from irsplit.base.errors import BundleError, DeadlineError, RemoteError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.patch import apply_patch
 from irsplit.runtime.bundle.store import PACKED, is_packed
-from irsplit.runtime.serving.client.transport import Credentials, HttpTransport, TransportError, reason_of, split_url
+from irsplit.runtime.serving.client.transport import (
+    Credentials,
+    HttpTransport,
+    TransportError,
+    reason_of,
+    split_url,
+)
 from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
 
 _PIECE_BYTES = 256 << 10
@@ -61,9 +67,13 @@ def update(
     """
     parts, folder = split_url(url), Path(bundle)
     if parts.scheme not in ("http", "https"):
-        raise RemoteError(f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT")
+        raise RemoteError(
+            f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT"
+        )
     if folder.is_file() and not is_packed(folder):
-        raise BundleError(f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})")
+        raise BundleError(
+            f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})"
+        )
     there = folder if is_packed(folder) else folder / MANIFEST
     before = Manifest.load(folder) if there.is_file() else None
     if before is None and not name:
@@ -72,7 +82,9 @@ def update(
     wanted = name or (before.name if before is not None else "")
     query = f"have={digest}&place={_place(before) if place is None else place}"
     transport = HttpTransport(parts, Credentials(token, trusted))
-    download = _Download(transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying)
+    download = _Download(
+        transport, f"/v2/models/{quote(wanted, safe='')}/update?{query}", timeout_s, retrying
+    )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder.parent) as file:
@@ -80,7 +92,9 @@ def update(
                 return Update(digest, digest, 0)
             received = file.tell()
             file.seek(0)
-            after = apply_patch(folder if before is not None else None, file, f"the patch of {url}", folder)
+            after = apply_patch(
+                folder if before is not None else None, file, f"the patch of {url}", folder
+            )
             return Update(digest, after.digest, received)
     except OSError as error:
         text = f"{folder}: cannot be written: {error.strerror or error}; give a place with room, that you may write"
@@ -100,7 +114,9 @@ def _place(manifest: Manifest | None) -> str:
 class _Download:
     """A file in pieces; one that does not arrive is asked for again, until time is up."""
 
-    def __init__(self, transport: HttpTransport, path: str, timeout_s: float, retrying: Retrying | None) -> None:
+    def __init__(
+        self, transport: HttpTransport, path: str, timeout_s: float, retrying: Retrying | None
+    ) -> None:
         self._transport = transport
         self._path = path
         self._deadline = time.monotonic() + timeout_s
@@ -134,7 +150,9 @@ class _Download:
             wanted = {"range": f"bytes={start}-{start + _PIECE_BYTES - 1}"}
             try:
                 status, headers, body = self._transport.get(self._path, wanted, min(left, _PIECE_S))
-                if status == 204 or (status == 206 and headers.get(PIECE_CHECKSUM) == piece_checksum(headers, body)):
+                if status == 204 or (
+                    status == 206 and headers.get(PIECE_CHECKSUM) == piece_checksum(headers, body)
+                ):
                     return status, headers, body
                 if status not in (206, 429, 503):
                     raise RemoteError(f"the server hands out no update: {reason_of(body)}")

@@ -28,7 +28,9 @@ PIECE_CHECKSUM = "irsplit-checksum"
 """Header of a piece of a patch."""
 
 
-def message_checksum(words: Sequence[str], parameters: Parameters, tensors: Sequence[WireTensor]) -> int:
+def message_checksum(
+    words: Sequence[str], parameters: Parameters, tensors: Sequence[WireTensor]
+) -> int:
     """CRC-32C of `words`, of all parameters but the checksum itself, and of the tensors."""
     named = sorted((key, value) for key, value in parameters.items() if key != CHECKSUM)
     described = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in tensors]
@@ -42,8 +44,12 @@ def check(request: InferRequest) -> None:
     given = request.parameters.get(CHECKSUM)
     if given is None:
         return
-    if given != message_checksum([request.model, request.version, request.id], request.parameters, request.inputs):
-        raise ServiceError(Code.INVALID, "the request's bytes changed on the way (checksum differs); send it again")
+    if given != message_checksum(
+        [request.model, request.version, request.id], request.parameters, request.inputs
+    ):
+        raise ServiceError(
+            Code.INVALID, "the request's bytes changed on the way (checksum differs); send it again"
+        )
 
 
 def signed(request: InferRequest, response: InferResponse) -> InferResponse:

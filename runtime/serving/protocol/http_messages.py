@@ -57,7 +57,9 @@ def expanded(coding: str, body: bytes | bytearray, limit: int) -> bytes | bytear
         return body
     window = _CODINGS.get(coding.lower())
     if window is None:
-        raise ServiceError(Code.INVALID, f"content-encoding '{coding}' is unknown; known: {', '.join(_CODINGS)}")
+        raise ServiceError(
+            Code.INVALID, f"content-encoding '{coding}' is unknown; known: {', '.join(_CODINGS)}"
+        )
     decoder = zlib.decompressobj(window)
     try:
         data = decoder.decompress(body, limit + 1)
@@ -79,7 +81,9 @@ def request_from_body(
         parameters = _parameters(head)
         binary = _optional(parameters, "binary_data_output", False)
         parameters.pop("binary_data_output", None)
-        outputs = {_required(item, "name", str): _parameters(item) for item in _objects(head, "outputs")}
+        outputs = {
+            _required(item, "name", str): _parameters(item) for item in _objects(head, "outputs")
+        }
         for name, asked in outputs.items():
             with _told_of(f"output '{name}'"):
                 check_parameters(asked)
@@ -87,7 +91,9 @@ def request_from_body(
         if head.get("inputs") is None:
             raise ValueError("it has no 'inputs'")
         inputs = _tensors(_objects(head, "inputs"), rest)
-        request = InferRequest(model, version, inputs, _optional(head, "id", ""), parameters, tuple(outputs))
+        request = InferRequest(
+            model, version, inputs, _optional(head, "id", ""), parameters, tuple(outputs)
+        )
         return request, Form(binary, named)
     except (ValueError, OverflowError) as error:
         raise ServiceError(Code.INVALID, f"not an inference request: {error}") from error
@@ -95,7 +101,9 @@ def request_from_body(
 
 def request_to_body(request: InferRequest) -> tuple[dict[str, str], bytes]:
     parameters = {**request.parameters, "binary_data_output": True}
-    return _body({"id": request.id, "parameters": parameters}, "inputs", request.inputs, Form(binary=True))
+    return _body(
+        {"id": request.id, "parameters": parameters}, "inputs", request.inputs, Form(binary=True)
+    )
 
 
 def response_to_body(response: InferResponse, form: Form) -> tuple[dict[str, str], bytes]:
@@ -200,15 +208,23 @@ def _objects(item: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def _parameters(item: Mapping[str, Any]) -> dict[str, Parameter]:
     found = _optional(item, "parameters", dict[str, Any]())
     for key, value in found.items():
-        if not isinstance(value, bool | int | float | str) or (type(value) is int and value not in _INTEGERS):
+        if not isinstance(value, bool | int | float | str) or (
+            type(value) is int and value not in _INTEGERS
+        ):
             raise ValueError(f"parameter '{key}' is no boolean, string or number of 64 bits")
     return found
 
 
-def _body(head: dict[str, Any], key: str, tensors: Sequence[WireTensor], form: Form) -> tuple[dict[str, str], bytes]:
+def _body(
+    head: dict[str, Any], key: str, tensors: Sequence[WireTensor], form: Form
+) -> tuple[dict[str, str], bytes]:
     described, binary = list[dict[str, Any]](), list[bytes | memoryview]()
     for tensor in tensors:
-        item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        item: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": list(tensor.shape),
+        }
         if form.is_binary(tensor.name):
             item["parameters"] = {_BINARY_SIZE: len(tensor.data)}
             binary.append(tensor.data)

@@ -33,7 +33,13 @@ NUMPY: dict[str, np.dtype[Any]] = {
 _MOST_DIMS = 32
 """Of a tensor; numpy has no more everywhere."""
 _TEXT_LENGTH = 1000
-_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "S": {str, bytes}}
+_TYPES: dict[str, set[type]] = {
+    "b": {bool},
+    "i": {int},
+    "u": {int},
+    "f": {int, float},
+    "S": {str, bytes},
+}
 """By numpy's kind of type: what its elements are where they come one by one."""
 
 UNSERVED = {"shared_memory_region": "shared memory", "classification": "classification"}
@@ -139,16 +145,16 @@ def to_tensor(info: TensorInfo, value: Any) -> WireTensor:
     """An output as the engine gave it. Raises ServiceError for what the protocol cannot carry."""
     datatype = DATATYPES.get(info.dtype)
     if datatype is None or not isinstance(value, np.ndarray):
-        text = (
-            f"output '{info.name}' of type {info.dtype} does not fit the protocol; cut so that it stays on the device"
-        )
+        text = f"output '{info.name}' of type {info.dtype} does not fit the protocol; cut so that it stays on the device"
         raise ServiceError(Code.INVALID, text)
     array: NDArray[Any] = value
     if datatype == "BYTES":
         items = [item if isinstance(item, bytes) else str(item) for item in array.ravel().tolist()]
         return WireTensor(info.name, datatype, array.shape, _pack_strings(items))
     stored = np.ascontiguousarray(array).view(NUMPY[datatype]) if datatype == "BF16" else array
-    return WireTensor(info.name, datatype, array.shape, np.asarray(stored, NUMPY[datatype]).tobytes())
+    return WireTensor(
+        info.name, datatype, array.shape, np.asarray(stored, NUMPY[datatype]).tobytes()
+    )
 
 
 def to_array(tensor: WireTensor) -> NDArray[Any]:
@@ -164,7 +170,9 @@ def to_array(tensor: WireTensor) -> NDArray[Any]:
             raise ValueError(f"{len(tensor.data)} bytes for {tensor.datatype}{list(tensor.shape)}")
         if len(elements) != count:
             raise ValueError(f"{len(elements)} elements for {list(tensor.shape)}")
-        return elements.reshape(tensor.shape)  # one without elements may still have a dimension that is too large
+        return elements.reshape(
+            tensor.shape
+        )  # one without elements may still have a dimension that is too large
     except ValueError as error:
         raise ServiceError(Code.INVALID, f"tensor '{tensor.name}': {error}") from error
 
@@ -202,7 +210,11 @@ def to_bytes(datatype: str, values: Sequence[Any]) -> bytes:
         return _pack_strings(elements)
     try:
         with np.errstate(over="raise"):
-            return np.array(elements, np.float64 if dtype.kind == "f" else dtype).astype(dtype).tobytes()
+            return (
+                np.array(elements, np.float64 if dtype.kind == "f" else dtype)
+                .astype(dtype)
+                .tobytes()
+            )
     except ArithmeticError as error:
         raise ValueError(f"an element does not fit into {datatype}") from error
 

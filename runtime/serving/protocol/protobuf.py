@@ -94,7 +94,9 @@ _TYPES = {
 
 
 def _file() -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(name="open_inference_v2.proto", package="inference", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="open_inference_v2.proto", package="inference", syntax="proto3"
+    )
     for name, fields in _FIELDS.items():
         message = file.message_type.add(name=name)
         if name in _ONEOF:
@@ -136,7 +138,12 @@ _CONTENTS = {
 _MOST_ELEMENTS = 1 << 22
 """In such a field: as Python's objects they take 16 times what a byte takes on the way."""
 
-_PARAMETER_FIELDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+_PARAMETER_FIELDS = {
+    bool: "bool_param",
+    int: "int64_param",
+    float: "double_param",
+    str: "string_param",
+}
 
 
 def request_to_message(request: InferRequest) -> Any:
@@ -145,7 +152,9 @@ def request_to_message(request: InferRequest) -> Any:
         model_version=request.version,
         id=request.id,
         parameters=_entries(request.parameters),
-        inputs=[_InferTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in request.inputs],
+        inputs=[
+            _InferTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in request.inputs
+        ],
         raw_input_contents=[bytes(t.data) for t in request.inputs],
     )
 
@@ -157,7 +166,12 @@ def request_from_message(message: Any) -> InferRequest:
         check_parameters(entry.key for entry in output.parameters)
     outputs = tuple(output.name for output in message.outputs)
     return InferRequest(
-        message.model_name, message.model_version, inputs, message.id, _parameters(message.parameters), outputs
+        message.model_name,
+        message.model_version,
+        inputs,
+        message.id,
+        _parameters(message.parameters),
+        outputs,
     )
 
 
@@ -167,7 +181,9 @@ def response_to_message(response: InferResponse) -> Any:
         model_version=response.version,
         id=response.id,
         parameters=_entries(response.parameters),
-        outputs=[_InferTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in response.outputs],
+        outputs=[
+            _InferTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in response.outputs
+        ],
         raw_output_contents=[bytes(t.data) for t in response.outputs],
     )
 
@@ -176,15 +192,24 @@ def response_from_message(message: Any) -> InferResponse:
     """Raises ValueError for tensors that are none."""
     outputs = _tensors(message.outputs, message.raw_output_contents)
     return InferResponse(
-        message.model_name, message.model_version, outputs, message.id, _parameters(message.parameters)
+        message.model_name,
+        message.model_version,
+        outputs,
+        message.id,
+        _parameters(message.parameters),
     )
 
 
 def _tensors(tensors: Any, raw: Any) -> list[WireTensor]:
     """Tensors whose elements are all raw, or all in fields of their own."""
     if raw and len(raw) != len(tensors):
-        raise ValueError(f"{len(tensors)} tensors and {len(raw)} raw contents; send every tensor raw, or none")
-    return [_tensor(tensor, data) for tensor, data in zip(tensors, raw or [None] * len(tensors), strict=True)]
+        raise ValueError(
+            f"{len(tensors)} tensors and {len(raw)} raw contents; send every tensor raw, or none"
+        )
+    return [
+        _tensor(tensor, data)
+        for tensor, data in zip(tensors, raw or [None] * len(tensors), strict=True)
+    ]
 
 
 def _tensor(tensor: Any, raw: bytes | None) -> WireTensor:
@@ -201,14 +226,20 @@ def _tensor(tensor: Any, raw: bytes | None) -> WireTensor:
 def _elements(tensor: Any) -> bytes:
     kind = _CONTENTS.get(tensor.datatype)
     if kind is None:
-        raise ValueError(f"there is no field for elements of datatype '{tensor.datatype}'; send them raw")
+        raise ValueError(
+            f"there is no field for elements of datatype '{tensor.datatype}'; send them raw"
+        )
     field = f"{kind}_contents"
-    other = next((each.name for each, _ in tensor.contents.ListFields() if each.name != field), None)
+    other = next(
+        (each.name for each, _ in tensor.contents.ListFields() if each.name != field), None
+    )
     if other is not None:
         raise ValueError(f"{tensor.datatype} goes into {field}, not {other}")
     elements = getattr(tensor.contents, field)
     if len(elements) > _MOST_ELEMENTS:
-        raise ValueError(f"{len(elements)} elements in {field}, the limit is {_MOST_ELEMENTS}; send them raw")
+        raise ValueError(
+            f"{len(elements)} elements in {field}, the limit is {_MOST_ELEMENTS}; send them raw"
+        )
     return to_bytes(tensor.datatype, elements)
 
 
@@ -221,4 +252,6 @@ def _entries(parameters: Parameters) -> list[Any]:
 
 def _parameters(entries: Any) -> dict[str, Parameter]:
     chosen = {entry.key: (entry.value, entry.value.WhichOneof("choice")) for entry in entries}
-    return {key: getattr(value, field) for key, (value, field) in chosen.items() if field is not None}
+    return {
+        key: getattr(value, field) for key, (value, field) in chosen.items() if field is not None
+    }

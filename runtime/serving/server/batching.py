@@ -39,13 +39,20 @@ def joined(parts: Sequence[Values]) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def parted(values: Values, rows: Sequence[int], names: Sequence[str]) -> list[dict[str, NDArray[Any]]]:
+def parted(
+    values: Values, rows: Sequence[int], names: Sequence[str]
+) -> list[dict[str, NDArray[Any]]]:
     """The rows of each part. Raises ValueError when a value has another number of rows."""
     for name in names:
         if values[name].shape[:1] != (sum(rows),):
-            raise ValueError(f"'{name}' of shape {list(values[name].shape)} has no row for each of {sum(rows)}")
+            raise ValueError(
+                f"'{name}' of shape {list(values[name].shape)} has no row for each of {sum(rows)}"
+            )
     ends = list(accumulate(rows))
-    return [{name: values[name][end - count : end] for name in names} for count, end in zip(rows, ends, strict=True)]
+    return [
+        {name: values[name][end - count : end] for name in names}
+        for count, end in zip(rows, ends, strict=True)
+    ]
 
 
 def alike(values: Values) -> Hashable:
@@ -62,7 +69,9 @@ def mixed_rows(boundary: FrameSchema, run: Callable[[Values], Values], names: Se
     if unknown is not None:
         return f"'{unknown}' has elements that cannot be made up"
     random = np.random.default_rng(0)
-    parts = [{spec.name: _sample(spec, rows, random) for spec in boundary.tensors} for rows in (1, 2)]
+    parts = [
+        {spec.name: _sample(spec, rows, random) for spec in boundary.tensors} for rows in (1, 2)
+    ]
     alone = [run(part) for part in parts]
     try:
         together = parted(run(joined(parts)), (1, 2), names)

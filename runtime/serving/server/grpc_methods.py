@@ -10,7 +10,14 @@ from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, ServiceError, timeout_s
 from irsplit.runtime.serving.server.service import ServerInfo, Service
 
-METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+METHODS = (
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    "ModelInfer",
+)
 
 OPEN = ("ServerLive", "ServerReady")
 """Methods that need no token: a load balancer asks them."""
@@ -79,10 +86,16 @@ class GrpcMethods:
 
 def add_to_server(servicer: Any, server: Any) -> None:
     """Register the methods of a servicer that takes and gives bytes: Ray Serve's `grpc_servicer_functions`."""
-    handlers = {name: grpc.unary_unary_rpc_method_handler(getattr(servicer, name)) for name in METHODS}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),))
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(getattr(servicer, name)) for name in METHODS
+    }
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),)
+    )
 
 
 def _tensor_metadata(info: TensorInfo) -> Any:
     shape = [-1 if dim is None else dim for dim in info.shape or ()]
-    return protobuf.message("TensorMetadata")(name=info.name, datatype=DATATYPES[info.dtype], shape=shape)
+    return protobuf.message("TensorMetadata")(
+        name=info.name, datatype=DATATYPES[info.dtype], shape=shape
+    )

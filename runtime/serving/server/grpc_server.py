@@ -82,7 +82,9 @@ class GrpcFrontend:
                 await self._server.wait_for_termination()
             if self._stopping:
                 return
-            event(_LOG, logging.WARNING, "gRPC ended by a request, listening again", port=self._port)
+            event(
+                _LOG, logging.WARNING, "gRPC ended by a request, listening again", port=self._port
+            )
             self._server, _ = await self._listen(self._port)
 
     def _handler(self, name: str) -> Any:
@@ -121,4 +123,11 @@ class GrpcFrontend:
 
 
 def _authorization(context: Any) -> str:
-    return next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+    return next(
+        (
+            str(value)
+            for key, value in context.invocation_metadata() or ()
+            if key == "authorization"
+        ),
+        "",
+    )

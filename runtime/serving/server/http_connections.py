@@ -33,7 +33,9 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         self._head_bytes += len(data)
-        super().data_received(data)  # sets it back when a head is complete or a piece of a body has come
+        super().data_received(
+            data
+        )  # sets it back when a head is complete or a piece of a body has come
         if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"More than {HEAD_BYTES} bytes of headers.")
 
@@ -42,7 +44,9 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_headers_complete()
         # uvicorn keeps all requests that it finds in what has arrived, thousands.
         if len(self.pipeline) > REQUESTS_AHEAD:
-            raise ValueError("too many requests ahead of their answers")  # the parser stops: status 400, and the end
+            raise ValueError(
+                "too many requests ahead of their answers"
+            )  # the parser stops: status 400, and the end
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0

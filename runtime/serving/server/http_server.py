@@ -10,7 +10,11 @@ from urllib.parse import parse_qs
 from irsplit.runtime.bundle.manifest import TensorInfo
 from irsplit.runtime.serving.protocol.bearer import check_bearer
 from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
-from irsplit.runtime.serving.protocol.http_messages import expanded, request_from_body, response_to_body
+from irsplit.runtime.serving.protocol.http_messages import (
+    expanded,
+    request_from_body,
+    response_to_body,
+)
 from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, ServiceError, timeout_s
 from irsplit.runtime.serving.server.logs import event
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget, Reservation
@@ -18,7 +22,9 @@ from irsplit.runtime.serving.server.patches import PatchMaker
 from irsplit.runtime.serving.server.service import ServerInfo, Service
 
 _LOG = logging.getLogger("irsplit.serve")
-_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready|/update)?")
+_MODEL = re.compile(
+    r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready|/update)?"
+)
 _JSON = {"content-type": "application/json"}
 _REFUSED = {
     Code.UNAUTHENTICATED: {"www-authenticate": "Bearer"},
@@ -38,7 +44,9 @@ _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class HttpFrontend:
-    def __init__(self, service: Service, bodies: MemoryBudget, token: str, updates: PatchMaker | None = None) -> None:
+    def __init__(
+        self, service: Service, bodies: MemoryBudget, token: str, updates: PatchMaker | None = None
+    ) -> None:
         self._service = service
         self._bodies = bodies
         self._updates = updates
@@ -47,7 +55,11 @@ class HttpFrontend:
             "/v2": self._metadata,
             "/v2/health/live": lambda: (200, _JSON, b""),
             "/v2/health/ready": lambda: (200 if service.ready else 503, _JSON, b""),
-            "/metrics": lambda: (200, {"content-type": "text/plain; version=0.0.4"}, service.metrics.text()),
+            "/metrics": lambda: (
+                200,
+                {"content-type": "text/plain; version=0.0.4"},
+                service.metrics.text(),
+            ),
         }
 
     async def __call__(self, scope: dict[str, Any], receive: _Receive, send: _Send) -> None:
@@ -73,7 +85,9 @@ class HttpFrontend:
             return _refused(error.code, error.text, **_REFUSED.get(error.code, {}))
 
     async def _answer(self, scope: dict[str, Any], receive: _Receive) -> _Answer:
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
         # A host may have put us behind a prefix of its own.
         path = str(scope["path"]).removeprefix(scope.get("root_path", "")).rstrip("/")
         if not path.startswith("/v2/health/"):
@@ -81,16 +95,22 @@ class HttpFrontend:
         match = _MODEL.fullmatch(path)
         if match is not None and match["what"] == "/infer":
             if scope["method"] != "POST":
-                return _refused(Code.WRONG_METHOD, f"{scope['method']} {path}: send POST", allow="POST")
+                return _refused(
+                    Code.WRONG_METHOD, f"{scope['method']} {path}: send POST", allow="POST"
+                )
             return await self._infer(match["name"], match["version"] or "", headers, receive)
         if match is None and path not in self._plain:
             raise ServiceError(Code.NOT_FOUND, f"no such path: {path}")
         if scope["method"] not in ("GET", "HEAD"):
-            return _refused(Code.WRONG_METHOD, f"{scope['method']} {path}: send GET", allow="GET, HEAD")
+            return _refused(
+                Code.WRONG_METHOD, f"{scope['method']} {path}: send GET", allow="GET, HEAD"
+            )
         if match is None:
             return self._plain[path]()
         if match["what"] == "/update":
-            return await self._update(match["name"], parse_qs(scope["query_string"].decode("latin-1")), headers)
+            return await self._update(
+                match["name"], parse_qs(scope["query_string"].decode("latin-1")), headers
+            )
         return self._model(match["name"], match["version"] or "", match["what"] == "/ready")
 
     def _model(self, name: str, version: str, readiness: bool) -> _Answer:
@@ -106,7 +126,9 @@ class HttpFrontend:
         }
         return 200, _JSON, json.dumps(described).encode()
 
-    async def _infer(self, name: str, version: str, headers: Mapping[str, str], receive: _Receive) -> _Answer:
+    async def _infer(
+        self, name: str, version: str, headers: Mapping[str, str], receive: _Receive
+    ) -> _Answer:
         with self._bodies.share() as share:
             async with share:
                 body = await self._body(headers, receive, share)
@@ -116,7 +138,9 @@ class HttpFrontend:
             response = await self._service.infer(request, timeout_s(request))
         return (200, *response_to_body(response, form))
 
-    async def _update(self, name: str, query: Mapping[str, list[str]], headers: Mapping[str, str]) -> _Answer:
+    async def _update(
+        self, name: str, query: Mapping[str, list[str]], headers: Mapping[str, str]
+    ) -> _Answer:
         """What makes the latest build of the device's: nothing, or a piece of a patch."""
         if self._updates is None:
             raise ServiceError(Code.NOT_FOUND, "updates are not handed out here")
@@ -129,7 +153,9 @@ class HttpFrontend:
         first = int(match[1]) if match else 0
         last = min(int(match[2]) if match else total - 1, first + _PIECE_BYTES - 1, total - 1)
         if first > last:
-            raise ServiceError(Code.INVALID, f"the patch has {total} bytes, none from {first} to {last}")
+            raise ServiceError(
+                Code.INVALID, f"the patch has {total} bytes, none from {first} to {last}"
+            )
         with patch.open("rb") as file:
             file.seek(first)
             piece = file.read(last - first + 1)
@@ -137,7 +163,9 @@ class HttpFrontend:
         described[PIECE_CHECKSUM] = piece_checksum(described, piece)
         return 206, {"content-type": "application/octet-stream", **described}, piece
 
-    async def _body(self, headers: Mapping[str, str], receive: _Receive, share: Reservation) -> bytearray:
+    async def _body(
+        self, headers: Mapping[str, str], receive: _Receive, share: Reservation
+    ) -> bytearray:
         """The request's body; refused by its announced size, and cut short by what really comes."""
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._bodies.largest:
@@ -156,11 +184,17 @@ class HttpFrontend:
         return body
 
     def _too_large(self, size: int) -> ServiceError:
-        return ServiceError(Code.TOO_LARGE, f"body of {size} bytes or more; the limit is {self._bodies.largest}")
+        return ServiceError(
+            Code.TOO_LARGE, f"body of {size} bytes or more; the limit is {self._bodies.largest}"
+        )
 
     def _metadata(self) -> _Answer:
         info = ServerInfo()
-        described = {"name": info.name, "version": info.version, "extensions": list(info.extensions)}
+        described = {
+            "name": info.name,
+            "version": info.version,
+            "extensions": list(info.extensions),
+        }
         return 200, _JSON, json.dumps(described).encode()
 
 
@@ -168,7 +202,9 @@ async def _sent(body: bytes, send: _Send) -> None:
     """Send a body, piece by piece as it is read."""
     for start in range(0, len(body) or 1, _SENT_BYTES):
         stop = start + _SENT_BYTES
-        await send({"type": "http.response.body", "body": body[start:stop], "more_body": stop < len(body)})
+        await send(
+            {"type": "http.response.body", "body": body[start:stop], "more_body": stop < len(body)}
+        )
 
 
 def _refused(code: Code, text: str, **headers: str) -> _Answer:

@@ -8,7 +8,14 @@ from typing import Any
 _FIELDS = "irsplit_fields"
 
 
-def event(logger: logging.Logger, level: int, name: str, *, error: BaseException | None = None, **fields: Any) -> None:
+def event(
+    logger: logging.Logger,
+    level: int,
+    name: str,
+    *,
+    error: BaseException | None = None,
+    **fields: Any,
+) -> None:
     """Log what happened, with its facts as fields, and the trace of an error that is a fault of ours."""
     if logger.isEnabledFor(level):
         logger.log(level, name, extra={_FIELDS: fields}, exc_info=error)

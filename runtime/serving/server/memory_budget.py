@@ -88,7 +88,9 @@ class MemoryBudget:
             self._line.popleft()
         if self._line and self._moving and self._timer is None and self._leaving is None:
             oldest, since = next(iter(self._moving.items()))
-            self._timer = asyncio.get_running_loop().call_at(since + PATIENCE_S, self._push_out, oldest)
+            self._timer = asyncio.get_running_loop().call_at(
+                since + PATIENCE_S, self._push_out, oldest
+            )
 
     def _push_out(self, share: "Reservation") -> None:
         self._timer = None

@@ -18,28 +18,55 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         labels = ("model", "version")
-        self.requests = Counter("irsplit_requests", "Requests by outcome.", (*labels, "code"), registry=self.registry)
+        self.requests = Counter(
+            "irsplit_requests", "Requests by outcome.", (*labels, "code"), registry=self.registry
+        )
         self.seconds = Histogram(
-            "irsplit_request_seconds", "From arrival to answer.", labels, buckets=_SECONDS, registry=self.registry
+            "irsplit_request_seconds",
+            "From arrival to answer.",
+            labels,
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.compute = Histogram(
-            "irsplit_compute_seconds", "In the engines.", labels, buckets=_SECONDS, registry=self.registry
+            "irsplit_compute_seconds",
+            "In the engines.",
+            labels,
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.batch = Histogram(
-            "irsplit_batch_frames", "Frames of one run.", labels, buckets=_FRAMES, registry=self.registry
+            "irsplit_batch_frames",
+            "Frames of one run.",
+            labels,
+            buckets=_FRAMES,
+            registry=self.registry,
         )
         self.boundary = Counter(
-            "irsplit_resumed", "Answers by boundary resumed from.", (*labels, "boundary"), registry=self.registry
+            "irsplit_resumed",
+            "Answers by boundary resumed from.",
+            (*labels, "boundary"),
+            registry=self.registry,
         )
-        self.received = Counter("irsplit_received_bytes", "Bytes of tensors in.", labels, registry=self.registry)
-        self.sent = Counter("irsplit_sent_bytes", "Bytes of tensors out.", labels, registry=self.registry)
+        self.received = Counter(
+            "irsplit_received_bytes", "Bytes of tensors in.", labels, registry=self.registry
+        )
+        self.sent = Counter(
+            "irsplit_sent_bytes", "Bytes of tensors out.", labels, registry=self.registry
+        )
         self.waiting = Gauge("irsplit_waiting", "Requests in the queue.", registry=self.registry)
         self.running = Gauge("irsplit_running", "Requests in the engines.", registry=self.registry)
-        self.held = Gauge("irsplit_held_bytes", "Of messages on their way in or out.", registry=self.registry)
-        self.pushed_out = Counter(
-            "irsplit_pushed_out", "Messages that took too long while others needed their room.", registry=self.registry
+        self.held = Gauge(
+            "irsplit_held_bytes", "Of messages on their way in or out.", registry=self.registry
         )
-        self.sessions = Gauge("irsplit_sessions", "Sessions of stateful bundles.", registry=self.registry)
+        self.pushed_out = Counter(
+            "irsplit_pushed_out",
+            "Messages that took too long while others needed their room.",
+            registry=self.registry,
+        )
+        self.sessions = Gauge(
+            "irsplit_sessions", "Sessions of stateful bundles.", registry=self.registry
+        )
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
         """The child of a metric with these labels. Their own look-up takes longer than counting does."""

@@ -34,7 +34,9 @@ class PatchMaker:
         """
         latest = self._service.find(name)
         if place and place not in PLACES:
-            raise ServiceError(Code.INVALID, f"no place '{place}'; give device or server, or neither for both")
+            raise ServiceError(
+                Code.INVALID, f"no place '{place}'; give device or server, or neither for both"
+            )
         if digest == latest.manifest.digest:
             return None
         versions = self._service.bundles[name].values()
@@ -42,7 +44,9 @@ class PatchMaker:
         key = f"{'none' if old is None else old.version}-{latest.version}-{place or 'both'}"
         if key not in self._patches:
             path = Path(self._folder.name) / f"{name}-{key}"
-            call = asyncio.get_running_loop().run_in_executor(self._thread, self._made, old, latest, path, place)
+            call = asyncio.get_running_loop().run_in_executor(
+                self._thread, self._made, old, latest, path, place
+            )
             self._patches[key] = call
         try:
             return await asyncio.shield(self._patches[key])

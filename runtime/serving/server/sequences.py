@@ -72,11 +72,16 @@ class Sequences(Generic[_Answer]):
             wanted = sequence.step + 1
             if step.number == sequence.step and sequence.answer is not None:
                 if step.contents != sequence.contents:
-                    raise _lost(name, f"step {step.number} came before with other contents, from another client")
+                    raise _lost(
+                        name,
+                        f"step {step.number} came before with other contents, from another client",
+                    )
                 return sequence.answer
             if step.number not in (None, wanted):
                 remedy = "start another one" if step.start else "start it again"
-                raise _lost(name, f"step {step.number} was asked, but {wanted} is the next one", remedy)
+                raise _lost(
+                    name, f"step {step.number} was asked, but {wanted} is the next one", remedy
+                )
             if self._sequences.get(name) is not sequence:
                 raise _lost(name, "a step before this one failed, or it ended")
             try:
@@ -109,13 +114,20 @@ class Sequences(Generic[_Answer]):
         """Forget what nobody has used for `expiry_s`."""
         oldest = self._clock() - self._expiry_s
         with self._lock:
-            idle = [name for name, s in self._sequences.items() if s.used < oldest and not s.lock.locked()]
+            idle = [
+                name
+                for name, s in self._sequences.items()
+                if s.used < oldest and not s.lock.locked()
+            ]
             for name in idle:
                 del self._sequences[name]
 
     def _begin(self, name: str, step: Step) -> Sequence[_Answer]:
         if step.number not in (None, 0):
-            raise ServiceError(Code.INVALID, f"session '{name}': it starts with step {step.number}; start with step 0")
+            raise ServiceError(
+                Code.INVALID,
+                f"session '{name}': it starts with step {step.number}; start with step 0",
+            )
         self.expire()
         with self._lock:
             known = self._sequences.get(name)
@@ -133,14 +145,20 @@ class Sequences(Generic[_Answer]):
         self.expire()
         with self._lock:
             if name not in self._sequences:
-                raise _lost(name, "the server does not know it: it expired, ended, or the server was restarted")
+                raise _lost(
+                    name,
+                    "the server does not know it: it expired, ended, or the server was restarted",
+                )
             return self._sequences[name]
 
 
 def _check_numbered(name: str, sequence: Sequence[_Answer], step: Step) -> None:
     if sequence.numbered != (step.number is not None):
         without = "without" if sequence.numbered else "with"
-        raise _lost(name, f"a step {without} a number was asked, unlike those before: another client has this session")
+        raise _lost(
+            name,
+            f"a step {without} a number was asked, unlike those before: another client has this session",
+        )
 
 
 def _lost(name: str, why: str, remedy: str = "start it again") -> ServiceError:

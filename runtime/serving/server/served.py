@@ -8,7 +8,7 @@ from irsplit.base.errors import BundleError, EngineError, FrameError
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import EngineOptions
-from irsplit.runtime.run.segments import SegmentRunner, SegmentRun, decode, encode
+from irsplit.runtime.run.segments import SegmentRun, SegmentRunner, decode, encode
 from irsplit.runtime.run.session import check_inputs
 from irsplit.runtime.serving.protocol.checksum import message_checksum
 from irsplit.runtime.serving.protocol.messages import (
@@ -61,7 +61,9 @@ class ServedBundle:
     `version` is the beginning of the bundle's digest: both sides have the same build exactly when they agree on it.
     """
 
-    def __init__(self, manifest: Manifest, name: str, limits: Limits, options: EngineOptions) -> None:
+    def __init__(
+        self, manifest: Manifest, name: str, limits: Limits, options: EngineOptions
+    ) -> None:
         self.manifest = manifest
         self.name = name
         self.version = manifest.digest[:16]
@@ -72,7 +74,9 @@ class ServedBundle:
         count = len(manifest.segments)
         mine = [index for index in range(count) if self.segments.has(index, index + 1)]
         if not mine:
-            raise BundleError(f"{manifest.store.root}: no segment runs on the server; run it with 'irsplit run'")
+            raise BundleError(
+                f"{manifest.store.root}: no segment runs on the server; run it with 'irsplit run'"
+            )
         self._whole = all(manifest.file(index) is not None for index in range(count))
         self._stops = [self._find_stop(start) for start in range(count)]
         self._infos = {info.name: info for info in manifest.outputs}
@@ -82,7 +86,9 @@ class ServedBundle:
         self.inputs = [TensorInfo(FRAME, "u8", (None,))]
         self.outputs = answer_tensors(manifest)
         self._joinable: set[int] = set()
-        self.sequences = Sequences[InferResponse](self.segments.fresh, limits.sessions, limits.session_idle_s)
+        self.sequences = Sequences[InferResponse](
+            self.segments.fresh, limits.sessions, limits.session_idle_s
+        )
 
     def owns(self, request: InferRequest) -> bool:
         """Whether the frame of a request, or the session that it ends, belongs to this bundle."""
@@ -107,7 +113,11 @@ class ServedBundle:
                 continue
             names = self._needed(start, stop)
             try:
-                reason = "it has state" if self.stateful else mixed_rows(boundary, self._values_of(start, stop), names)
+                reason = (
+                    "it has state"
+                    if self.stateful
+                    else mixed_rows(boundary, self._values_of(start, stop), names)
+                )
             except EngineError as error:
                 reason = f"the engine refuses rows that were made up: {error}"
             if reason:
@@ -135,9 +145,7 @@ class ServedBundle:
             return self._run(self.segments, task)  # what the device keeps is its own
         session, step = _step_of(request)
         if session in ("", "0"):
-            text = (
-                f"bundle '{self.name}' keeps state between calls; send sequence_id, and sequence_start with the first"
-            )
+            text = f"bundle '{self.name}' keeps state between calls; send sequence_id, and sequence_start with the first"
             raise ServiceError(Code.INVALID, text)
         answer = self.sequences.run(session, step, lambda segments: self._run(segments, task))
         return replace(answer, id=request.id)
@@ -151,7 +159,9 @@ class ServedBundle:
         made = self._made(start)
         unknown = next((name for name in request.outputs if name not in made), None)
         if unknown is not None:
-            raise ServiceError(Code.INVALID, f"'{unknown}' is not made here; outputs: {', '.join(made)}")
+            raise ServiceError(
+                Code.INVALID, f"'{unknown}' is not made here; outputs: {', '.join(made)}"
+            )
         return _Task(request.id, start, values, tuple(dict.fromkeys(request.outputs or made)))
 
     def _made(self, start: int) -> list[str]:
@@ -166,9 +176,7 @@ class ServedBundle:
             return self._model_inputs(request)
         frame = _frame_of(request)
         if len(frame) > self.limits.frame_bytes:
-            text = (
-                f"frame of {len(frame)} bytes, the limit is {self.limits.frame_bytes}; raise it with --max-frame-bytes"
-            )
+            text = f"frame of {len(frame)} bytes, the limit is {self.limits.frame_bytes}; raise it with --max-frame-bytes"
             raise ServiceError(Code.TOO_LARGE, text)
         try:
             head = framing.frame_digest(frame)
@@ -199,7 +207,9 @@ class ServedBundle:
         except EngineError as error:
             raise ServiceError(Code.INVALID, str(error)) from error
 
-    def infer_together(self, requests: Sequence[InferRequest]) -> list[InferResponse | ServiceError]:
+    def infer_together(
+        self, requests: Sequence[InferRequest]
+    ) -> list[InferResponse | ServiceError]:
         """As `infer` for frames of one boundary, in as few runs as shapes allow; an error is one request's own."""
         answers: dict[int, InferResponse | ServiceError] = {}
         groups: dict[Hashable, list[tuple[int, _Task]]] = {}
@@ -214,12 +224,16 @@ class ServedBundle:
             stretches = self._run_together(group[0][1].start, [task.values for _, task in group])
             for (index, task), stretch in zip(group, stretches, strict=True):
                 try:
-                    answers[index] = self._answer(task, stretch or self._compute(self.segments, task))
+                    answers[index] = self._answer(
+                        task, stretch or self._compute(self.segments, task)
+                    )
                 except ServiceError as error:
                     answers[index] = error
         return [answers[index] for index in range(len(requests))]
 
-    def _run_together(self, start: int, parts: Sequence[Mapping[str, Any]]) -> Sequence[SegmentRun | None]:
+    def _run_together(
+        self, start: int, parts: Sequence[Mapping[str, Any]]
+    ) -> Sequence[SegmentRun | None]:
         """The stretch of each part, all from one run; None for each when they must run alone."""
         if len(parts) == 1:
             return [None]
@@ -228,8 +242,13 @@ class ServedBundle:
             stretch = self.segments.run(start, self._stop(start), joined(parts))
             values = parted(stretch.values, rows, self._needed(start, self._stop(start)))
         except (EngineError, ValueError):
-            return [None] * len(parts)  # one of them may be at fault, or their rows: alone, each gets its own answer
-        return [SegmentRun(part, {n: part[n] for n in stretch.results}, stretch.seconds) for part in values]
+            return [None] * len(
+                parts
+            )  # one of them may be at fault, or their rows: alone, each gets its own answer
+        return [
+            SegmentRun(part, {n: part[n] for n in stretch.results}, stretch.seconds)
+            for part in values
+        ]
 
     def _needed(self, start: int, stop: int) -> list[str]:
         """Values that answers are made of: results, and what crosses next."""
@@ -250,12 +269,16 @@ class ServedBundle:
 
     def _answer(self, task: _Task, stretch: SegmentRun) -> InferResponse:
         outputs = [self._output(task, name, stretch) for name in task.wanted]
-        return InferResponse(self.name, self.version, outputs, task.id, _timing(task.start, stretch))
+        return InferResponse(
+            self.name, self.version, outputs, task.id, _timing(task.start, stretch)
+        )
 
     def _output(self, task: _Task, name: str, stretch: SegmentRun) -> WireTensor:
         if name in stretch.results:
             return to_tensor(self._infos[name], stretch.results[name])
-        return frame_tensor(encode(self.manifest.boundaries[self._stop(task.start) - 1], stretch.values))
+        return frame_tensor(
+            encode(self.manifest.boundaries[self._stop(task.start) - 1], stretch.values)
+        )
 
     def _stop(self, start: int) -> int:
         """Behind the last segment that runs here without a pause."""
@@ -265,12 +288,19 @@ class ServedBundle:
         count = len(self.manifest.segments)
         if start == 0 and self._whole:
             return count
-        return next((index for index in range(start, count) if not self.segments.has(index, index + 1)), count)
+        return next(
+            (index for index in range(start, count) if not self.segments.has(index, index + 1)),
+            count,
+        )
 
 
 def answer_tensors(manifest: Manifest) -> list[TensorInfo]:
     """What a server's answer may hold: the model's outputs that are made there, or the next frame."""
-    here = [segment for segment in manifest.segments if segment.place == "server" or "server" in segment.copies]
+    here = [
+        segment
+        for segment in manifest.segments
+        if segment.place == "server" or "server" in segment.copies
+    ]
     made = {name for segment in here for name in segment.results}
     found = [info for info in manifest.outputs if info.name in made and info.dtype in DATATYPES]
     goes_on = manifest.segments[-1].place != "server"
@@ -279,31 +309,42 @@ def answer_tensors(manifest: Manifest) -> list[TensorInfo]:
 
 def _timing(start: int, stretch: SegmentRun) -> dict[str, Parameter]:
     """What a client plans with: where this side began, and the nanoseconds of every segment it ran."""
-    segments = ",".join(f"{index}:{int(seconds * 1e9)}" for index, seconds in stretch.seconds.items())
+    segments = ",".join(
+        f"{index}:{int(seconds * 1e9)}" for index, seconds in stretch.seconds.items()
+    )
     return {"first_segment": start, "segment_ns": segments}
 
 
 def _step_of(request: InferRequest) -> tuple[str, Step]:
     """Session and step that a request names. Raises ServiceError for parameters of another type."""
-    kinds = {"sequence_id": (str, int), "sequence_step": (int,), "sequence_start": (bool,), "sequence_end": (bool,)}
+    kinds = {
+        "sequence_id": (str, int),
+        "sequence_step": (int,),
+        "sequence_start": (bool,),
+        "sequence_end": (bool,),
+    }
     given = {name: value for name in kinds if (value := request.parameters.get(name)) is not None}
     wrong = next((name for name, value in given.items() if type(value) not in kinds[name]), None)
     if wrong is not None:
         kind = " or ".join(kind.__name__ for kind in kinds[wrong])
-        raise ServiceError(Code.INVALID, f"parameter '{wrong}' is {type(given[wrong]).__name__}; send {kind}")
+        raise ServiceError(
+            Code.INVALID, f"parameter '{wrong}' is {type(given[wrong]).__name__}; send {kind}"
+        )
     number = given.get("sequence_step")
     contents = message_checksum([], {}, request.inputs)
     start, end = bool(given.get("sequence_start", False)), bool(given.get("sequence_end", False))
-    return str(given.get("sequence_id", "")), Step(None if number is None else int(number), start, end, contents)
+    return str(given.get("sequence_id", "")), Step(
+        None if number is None else int(number), start, end, contents
+    )
 
 
 def _frame_of(request: InferRequest) -> bytes | memoryview:
-    tensor: WireTensor | None = next((tensor for tensor in request.inputs if tensor.name == FRAME), None)
+    tensor: WireTensor | None = next(
+        (tensor for tensor in request.inputs if tensor.name == FRAME), None
+    )
     if tensor is None:
         raise ServiceError(Code.INVALID, f"no tensor '{FRAME}' in the request")
     if tensor.datatype != "UINT8" or tensor.shape != (len(tensor.data),):
-        text = (
-            f"'{FRAME}' is {tensor.datatype}{list(tensor.shape)} of {len(tensor.data)} bytes; send UINT8[n] of n bytes"
-        )
+        text = f"'{FRAME}' is {tensor.datatype}{list(tensor.shape)} of {len(tensor.data)} bytes; send UINT8[n] of n bytes"
         raise ServiceError(Code.INVALID, text)
     return tensor.data

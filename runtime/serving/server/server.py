@@ -22,7 +22,11 @@ from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.serving.protocol.bearer import is_token
 from irsplit.runtime.serving.server.batching import Batching
 from irsplit.runtime.serving.server.grpc_server import GrpcFrontend
-from irsplit.runtime.serving.server.http_connections import QUIET_S, BoundedConnection, LoggedHandshake
+from irsplit.runtime.serving.server.http_connections import (
+    QUIET_S,
+    BoundedConnection,
+    LoggedHandshake,
+)
 from irsplit.runtime.serving.server.http_server import HttpFrontend
 from irsplit.runtime.serving.server.logs import event
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget
@@ -60,9 +64,13 @@ class ServerOptions:
     def check(self) -> None:
         """Raise ServeError for what would leave the server open to strangers, or cannot work."""
         if (self.certificate is None) != (self.key is None):
-            raise ServeError("a certificate needs its key and a key its certificate; give --tls-cert and --tls-key")
+            raise ServeError(
+                "a certificate needs its key and a key its certificate; give --tls-cert and --tls-key"
+            )
         if not is_token(self.token):
-            raise ServeError("a token is of visible ASCII characters; give another with --token-file")
+            raise ServeError(
+                "a token is of visible ASCII characters; give another with --token-file"
+            )
         protected = self.token and self.certificate is not None
         if not (_is_loopback(self.host) or protected or self.insecure):
             raise ServeError(
@@ -74,7 +82,9 @@ class ServerOptions:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
             except OSError as error:  # ssl.SSLError is one
                 files = f"{self.certificate} and {self.key}"
-                raise ServeError(f"{files} cannot be used ({error}); give PEM files that go together") from error
+                raise ServeError(
+                    f"{files} cannot be used ({error}); give PEM files that go together"
+                ) from error
         if self.workers < 1 or self.queue < 0 or self.engine.threads < 0:
             raise ServeError(
                 f"{self.workers} workers, {self.engine.threads} threads and a queue of {self.queue}: "
@@ -92,14 +102,19 @@ class ServerOptions:
             if not 0 <= port < 1 << 16:
                 raise ServeError(f"{port} is no port; give 1 to 65535, or 0 for a free one")
         if self.batching.frames < 1 or self.batching.delay_s < 0:
-            raise ServeError(f"{self.batching.frames} frames together after {self.batching.delay_s} s: give 1 or more")
+            raise ServeError(
+                f"{self.batching.frames} frames together after {self.batching.delay_s} s: give 1 or more"
+            )
 
 
 class Server:
     """A server inside a running event loop."""
 
     def __init__(
-        self, bundles: Sequence[ServedBundle], options: ServerOptions, make_patch: MakePatch | None = None
+        self,
+        bundles: Sequence[ServedBundle],
+        options: ServerOptions,
+        make_patch: MakePatch | None = None,
     ) -> None:
         options.check()
         self.options = options
@@ -125,7 +140,9 @@ class Server:
                 credentials = grpc.ssl_server_credentials([pair])
             self.port = await self._grpc.start(host, port, credentials)
         except (RuntimeError, OSError) as error:
-            raise ServeError(f"cannot listen on {host}:{port}: {error}; give another --port or --host") from error
+            raise ServeError(
+                f"cannot listen on {host}:{port}: {error}; give another --port or --host"
+            ) from error
         if self.options.http_port is not None:
             try:
                 await self._start_http(self.options.http_port)
@@ -133,18 +150,26 @@ class Server:
                 await self._grpc.stop(0)
                 raise
         self._tasks.append(asyncio.create_task(self.service.expire_sessions(_EXPIRY_PERIOD_S)))
-        names = [f"{name} {version}" for name, versions in self.service.bundles.items() for version in versions]
+        names = [
+            f"{name} {version}"
+            for name, versions in self.service.bundles.items()
+            for version in versions
+        ]
         event(
-            _LOG, logging.INFO, "listening", host=self.options.host, grpc=self.port, http=self.http_port, bundles=names
+            _LOG,
+            logging.INFO,
+            "listening",
+            host=self.options.host,
+            grpc=self.port,
+            http=self.http_port,
+            bundles=names,
         )
 
     async def _start_http(self, port: int) -> None:
         try:
             _check_free(self.options.host, port)
         except OSError as error:
-            text = (
-                f"cannot listen on {_bracketed(self.options.host)}:{port}: {error}; give another --http-port or --host"
-            )
+            text = f"cannot listen on {_bracketed(self.options.host)}:{port}: {error}; give another --http-port or --host"
             raise ServeError(text) from error
         config = uvicorn.Config(
             HttpFrontend(self.service, self._bodies, self.options.token, self._updates),
@@ -211,13 +236,18 @@ def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBun
         manifest.check_files()
         chosen = name if equals else manifest.name
         if not chosen or "/" in chosen:
-            raise BundleError(f"{word}: '{chosen}' is no name for a bundle; give NAME=FOLDER without '/' in NAME")
+            raise BundleError(
+                f"{word}: '{chosen}' is no name for a bundle; give NAME=FOLDER without '/' in NAME"
+            )
         bundles.append(ServedBundle(manifest, chosen, options.limits, options.engine))
     return bundles
 
 
 async def serve(
-    words: Sequence[str], options: ServerOptions, started: Callable[[Server], None], make_patch: MakePatch | None = None
+    words: Sequence[str],
+    options: ServerOptions,
+    started: Callable[[Server], None],
+    make_patch: MakePatch | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `started` is called once it listens."""
     server = Server(load_bundles(words, options), options, make_patch)
@@ -231,7 +261,9 @@ async def serve(
 
 
 @contextlib.contextmanager
-def serving(words: Sequence[str], options: ServerOptions, make_patch: MakePatch | None = None) -> Generator[Server]:
+def serving(
+    words: Sequence[str], options: ServerOptions, make_patch: MakePatch | None = None
+) -> Generator[Server]:
     """A server on a thread of this process, for applications and tests; drained when the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="irsplit-server", daemon=True)

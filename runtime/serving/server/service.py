@@ -14,7 +14,12 @@ from irsplit.base.errors import VERSION, BundleError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.serving.protocol.checksum import check, signed
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse, ServiceError
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+)
 from irsplit.runtime.serving.server.batching import Batching, Collector
 from irsplit.runtime.serving.server.logs import event
 from irsplit.runtime.serving.server.metrics import Metrics
@@ -44,11 +49,17 @@ class ServerInfo:
 
 
 def service_of(
-    folder: Path, name: str = "", workers: int = 1, queue: int = 64, options: EngineOptions = ONE_THREAD
+    folder: Path,
+    name: str = "",
+    workers: int = 1,
+    queue: int = 64,
+    options: EngineOptions = ONE_THREAD,
 ) -> "Service":
     """One bundle for an engine that calls coroutines. `name` is what the engine calls it, "" what it calls itself."""
     manifest = Manifest.load(folder)
-    return Service([ServedBundle(manifest, name or manifest.name, Limits(), options)], workers, queue)
+    return Service(
+        [ServedBundle(manifest, name or manifest.name, Limits(), options)], workers, queue
+    )
 
 
 class Service:
@@ -58,14 +69,20 @@ class Service:
     """
 
     def __init__(
-        self, bundles: Iterable[ServedBundle], workers: int, queue: int, batching: Batching = NO_BATCHING
+        self,
+        bundles: Iterable[ServedBundle],
+        workers: int,
+        queue: int,
+        batching: Batching = NO_BATCHING,
     ) -> None:
         self.metrics = Metrics()
         self.bundles: dict[str, dict[str, ServedBundle]] = {}
         for bundle in bundles:
             versions = self.bundles.setdefault(bundle.name, {})
             if bundle.version in versions:
-                text = f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice"
+                text = (
+                    f"{bundle.manifest.store.root}: '{bundle.name}' {bundle.version} is given twice"
+                )
                 raise BundleError(f"{text}; give it once, or under another name (NAME=BUNDLE)")
             versions[bundle.version] = bundle
         self._workers = workers
@@ -83,9 +100,18 @@ class Service:
             batching, self._turn.acquire, self._run_together
         )
         if batching.frames > 1:
-            for bundle in (bundle for versions in self.bundles.values() for bundle in versions.values()):
+            for bundle in (
+                bundle for versions in self.bundles.values() for bundle in versions.values()
+            ):
                 for boundary, reason in bundle.allow_batches().items():
-                    event(_LOG, logging.WARNING, "not batched", model=bundle.name, boundary=boundary, reason=reason)
+                    event(
+                        _LOG,
+                        logging.WARNING,
+                        "not batched",
+                        model=bundle.name,
+                        boundary=boundary,
+                        reason=reason,
+                    )
 
     @property
     def ready(self) -> bool:
@@ -95,7 +121,9 @@ class Service:
         """The bundle by name and version, the latest given without one. Raises ServiceError NOT_FOUND or MISMATCH."""
         versions = self.bundles.get(name)
         if versions is None:
-            raise ServiceError(Code.NOT_FOUND, f"no bundle '{name}' here; bundles: {', '.join(self.bundles)}")
+            raise ServiceError(
+                Code.NOT_FOUND, f"no bundle '{name}' here; bundles: {', '.join(self.bundles)}"
+            )
         if version and version not in versions:
             text = f"'{name}' {version} is not here, but {', '.join(versions)}; give both sides the same build"
             raise ServiceError(Code.MISMATCH, text)
@@ -104,7 +132,11 @@ class Service:
     async def infer(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
         """Answer within `timeout_s`. Raises ServiceError."""
         began = time.perf_counter()
-        model, version, code = "", "", "unanswered"  # until it is known: a stranger's words make no labels
+        model, version, code = (
+            "",
+            "",
+            "unanswered",
+        )  # until it is known: a stranger's words make no labels
         asked = request.id[:_ID_LENGTH]
         try:
             check(request)
@@ -118,12 +150,16 @@ class Service:
             return answer
         except ServiceError as error:
             code = error.code.value[0]
-            event(_LOG, logging.WARNING, "refused", model=model, code=code, id=asked, text=error.text)
+            event(
+                _LOG, logging.WARNING, "refused", model=model, code=code, id=asked, text=error.text
+            )
             raise
         except Exception as error:
             code = Code.INTERNAL.value[0]
             event(_LOG, logging.ERROR, "fault", error=error, model=model, code=code, id=asked)
-            raise ServiceError(Code.INTERNAL, "a fault of this server; its log says more") from error
+            raise ServiceError(
+                Code.INTERNAL, "a fault of this server; its log says more"
+            ) from error
         finally:
             elapsed = time.perf_counter() - began
             self.metrics.of(self.metrics.requests, model, version, code).inc()
@@ -138,11 +174,15 @@ class Service:
         owner = next((bundle for bundle in versions.values() if bundle.owns(request)), None)
         return owner or self.find(request.model)
 
-    async def _admitted(self, bundle: ServedBundle, request: InferRequest, timeout_s: float | None) -> InferResponse:
+    async def _admitted(
+        self, bundle: ServedBundle, request: InferRequest, timeout_s: float | None
+    ) -> InferResponse:
         if self._draining:
             raise ServiceError(Code.DRAINING, "the server is shutting down; ask another one")
         if self._busy >= self._workers + self._queue:
-            raise ServiceError(Code.OVERLOADED, f"{self._busy} requests wait already; come back later")
+            raise ServiceError(
+                Code.OVERLOADED, f"{self._busy} requests wait already; come back later"
+            )
         boundary = bundle.boundary_of(request)
         if boundary is None and self._is_short(bundle) and not self._turn.locked():
             return await self._at_once(bundle, request)
@@ -193,7 +233,9 @@ class Service:
         except Exception as error:  # a fault of ours: everybody hears of it
             return [error] * len(requests)
 
-    async def _on_thread(self, requests: int, call: Callable[[_Job], _Answer], job: _Job) -> _Answer:
+    async def _on_thread(
+        self, requests: int, call: Callable[[_Job], _Answer], job: _Job
+    ) -> _Answer:
         """Run a call for so many requests; its turn has come."""
         running = asyncio.get_running_loop().run_in_executor(self._threads, call, job)
         self._running += requests
@@ -212,10 +254,17 @@ class Service:
         if "segment_ns" not in response.parameters:
             return  # nothing was run
         labels, metrics = (bundle.name, bundle.version), self.metrics
-        compute = sum(int(pair.partition(":")[2]) for pair in str(response.parameters["segment_ns"]).split(","))
+        compute = sum(
+            int(pair.partition(":")[2])
+            for pair in str(response.parameters["segment_ns"]).split(",")
+        )
         metrics.of(metrics.compute, *labels).observe(compute / 1e9)
-        metrics.of(metrics.boundary, *labels, str(int(response.parameters["first_segment"]) - 1)).inc()
-        metrics.of(metrics.received, *labels).inc(sum(len(tensor.data) for tensor in request.inputs))
+        metrics.of(
+            metrics.boundary, *labels, str(int(response.parameters["first_segment"]) - 1)
+        ).inc()
+        metrics.of(metrics.received, *labels).inc(
+            sum(len(tensor.data) for tensor in request.inputs)
+        )
         metrics.of(metrics.sent, *labels).inc(sum(len(tensor.data) for tensor in response.outputs))
 
     @property
@@ -229,7 +278,9 @@ class Service:
             for versions in self.bundles.values():
                 for bundle in versions.values():
                     bundle.sequences.expire()
-            self.metrics.sessions.set(sum(len(b.sequences) for v in self.bundles.values() for b in v.values()))
+            self.metrics.sessions.set(
+                sum(len(b.sequences) for v in self.bundles.values() for b in v.values())
+            )
             await asyncio.sleep(period_s)
 
     async def drain(self, grace_s: float) -> None:
