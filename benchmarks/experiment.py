@@ -199,7 +199,7 @@ class Client:
         return True
 
     def _ping(self) -> None:
-        """What `Scout` does: an empty request where calls tell no round trip."""
+        """What `LinkProber` does: an empty request where calls tell no round trip."""
         chooser = self.chooser
         if chooser is None or chooser.link.rtt_age_s(self.now) < chooser.policy.ping_s:
             return
@@ -211,7 +211,7 @@ class Client:
             )
 
     def _try(self, stops: Sequence[Way]) -> None:
-        """What `Scout` does: while the device goes alone, one call in a few seconds is also sent."""
+        """What `LinkProber` does: while the device goes alone, one call in a few seconds is also sent."""
         chooser = self.chooser
         if chooser is None or self.now - self._tried < chooser.policy.trial_s:
             return

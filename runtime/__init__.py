@@ -28,7 +28,7 @@ __all__ = [
     "Answer",
     "ClientMetrics",
     "EngineOptions",
-    "Policy",
+    "SwitchingPolicy",
     "RemoteSession",
     "Update",
     "connect",
