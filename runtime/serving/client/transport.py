@@ -40,13 +40,21 @@ _HINTS: tuple[tuple[str, str], ...] = (
 """What to do about an error that says what is wrong in words of its own: what these have in common."""
 
 
+MOST_ANSWER_BYTES = 1 << 30
+"""Of an answer, where the bundle does not tell how large it can be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How to get in: a bearer token, the certificates to trust (PEM; None: the system's), Ray Serve's application."""
+    """How to get in: a bearer token, the certificates to trust (PEM; None: the system's), Ray Serve's application.
+
+    An answer of more than `answer_bytes` is not read.
+    """
 
     token: str = field(default="", repr=False)
     trusted: Path | None = None
     application: str = ""
+    answer_bytes: int = MOST_ANSWER_BYTES
 
     def __post_init__(self) -> None:
         """Raise RemoteError for a token that no header carries, or a file without certificates."""
@@ -111,6 +119,7 @@ class HttpTransport:
                 cafile=None if access.trusted is None else str(access.trusted)
             )
         self._headers = {"authorization": f"Bearer {access.token}"} if access.token else {}
+        self._most_bytes = access.answer_bytes
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
         self._closed = False
@@ -164,7 +173,9 @@ class HttpTransport:
             connection.request(method, path, body, headers | self._headers)
             with connection.getresponse() as answer:
                 given = {key.lower(): value for key, value in answer.getheaders()}
-                content = answer.read()
+                content = answer.read(self._most_bytes + 1)
+                if len(content) > self._most_bytes:
+                    raise ValueError(f"an answer of more than {self._most_bytes} bytes")
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             code = Code.DEADLINE if isinstance(error, TimeoutError) else None
