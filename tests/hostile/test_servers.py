@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import servers
 from onnx import TensorProto, helper
-from servers import GRPC_EVILS, HTTP_EVILS, MISFITS, STRANGE_TIMES, EvilHttpServer, evil_grpc_server
 
 import irsplit
 import irsplit.runtime
+from hostile import servers
+from hostile.servers import (
+    GRPC_EVILS,
+    HTTP_EVILS,
+    MISFITS,
+    STRANGE_TIMES,
+    EvilHttpServer,
+    evil_grpc_server,
+)
 from irsplit.base.errors import IrsplitError, RemoteError
 from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.client.switching import SwitchingPolicy
