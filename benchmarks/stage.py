@@ -142,9 +142,9 @@ class Stage:
 
     @contextlib.contextmanager
     def behind(
-        self, over: Link, scheme: str = "grpc", outages: Outages = ()
+        self, over: Link, scheme: str = "grpc", outages: Outages = (), drip_s: float = 0.0
     ) -> Generator[tuple[str, Proxy]]:
-        with Proxy(self.ports[scheme], over, 1, outages).running() as proxy:
+        with Proxy(self.ports[scheme], over, 1, outages, drip_s).running() as proxy:
             yield f"{scheme}://127.0.0.1:{proxy.port}", proxy
 
     def url(self, scheme: str = "grpc") -> str:

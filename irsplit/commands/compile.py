@@ -4,7 +4,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from irsplit.base.errors import BundleError, IrsplitError, ParseError
+from irsplit.base.errors import BundleError, IrsplitError, ParseError, short
 from irsplit.commands.arguments import add_cuts, add_dims, add_state, positive
 from irsplit.commands.building import run_build_file
 from irsplit.commands.coding import add_coding
@@ -211,7 +211,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             for spec in manifest.boundaries[index].tensors:
                 shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)
                 coded = f"{spec.quantization.bits} bits, " if spec.quantization is not None else ""
-                print(f"   |    {spec.name}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
+                print(f"   |    {short(spec.name)}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
     return 0
 
 

@@ -352,9 +352,10 @@ def _recorded(
     """Arrays of the wanted values over the calls, when the graphs run one after the other."""
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         files: list[SegmentFile] = []
-        for graph in graphs:
+        for index, graph in enumerate(graphs):
             lowered = engine_graph(graph)
-            path = Path(folder) / f"{graph.name}{dialect.extensions[0]}"
+            # Not by the graph's name, which may be a path.
+            path = Path(folder) / f"{index}{dialect.extensions[0]}"
             dialect.write(model, lowered, path)
             files.append(SegmentFile(path, model.dialect, *edges(graph)))
         return isolated(run_segments, files, list(calls), wanted)

@@ -33,10 +33,13 @@ def dialect(name: str) -> Dialect:
 
 def dialect_of(path: Path) -> Dialect:
     """The dialect of a model file by its ending. Raises ModelError when the file is missing or of no known kind."""
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    if path.is_dir():
-        raise ModelError(f"{path}: is a folder; give a model file")
+    try:
+        if not path.exists():
+            raise ModelError(f"{path}: no such file")
+        if path.is_dir():
+            raise ModelError(f"{path}: is a folder; give a model file")
+    except OSError as error:  # a name that is too long, a folder that is locked
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path") from error
     names = _names()
     # An ending is nearly always the dialect's name: try that first, and load the others only when it is not.
     for name in sorted(names, key=lambda name: f".{name}" != path.suffix.lower()):

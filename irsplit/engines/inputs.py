@@ -26,12 +26,13 @@ Inputs = dict[str, NDArray[Any]]
 
 
 def tensor_info(value: Value) -> TensorInfo:
-    """Name, type and shape of a value, as manifests carry them; None for a dimension that may vary."""
+    """Name, type and shape of a value, as manifests carry them; None for a dimension that may vary, and its symbol."""
     if not isinstance(value.type, TensorType):
         return TensorInfo(value.name, "?" if value.type is None else value.type.text, None)
     shape = value.type.shape
     dims = None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
-    return TensorInfo(value.name, value.type.dtype.name, dims)
+    symbols = {axis: dim for axis, dim in enumerate(shape or ()) if isinstance(dim, str)}
+    return TensorInfo(value.name, value.type.dtype.name, dims, symbols)
 
 
 def seeded_calls(

@@ -191,7 +191,11 @@ class CostTable:
 
     @cached_property
     def columns(self) -> "Columns":
-        return _columns(self)
+        try:
+            return _columns(self)
+        except OverflowError as error:
+            what = "the model moves more than 2^63 bytes, or takes as many nanoseconds"
+            raise PlanError(f"{what}; check the dimensions of its tensors") from error
 
     @property
     def knows_energy(self) -> bool:

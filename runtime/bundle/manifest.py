@@ -12,7 +12,7 @@ from typing import Any
 
 from irsplit.base.atomic_files import MANIFEST
 from irsplit.base.errors import BundleError
-from irsplit.runtime.bundle.store import BundleFolder, Store, open_store
+from irsplit.runtime.bundle.store import MOST_FILES, BundleFolder, Store, check_name, open_store
 from irsplit.runtime.bundle.working_memory import RunLimits, TensorLike, WorkingMemory, needed
 from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import Engine, EngineOptions
@@ -20,26 +20,33 @@ from irsplit.runtime.run.state import StateInfo, open_segment
 
 FORMAT_VERSION = 1
 
+_LARGEST_READ = 1 << 28
+"""Bytes of a manifest or of a boundary's descriptor, which are read whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary)."""
+    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary).
+
+    `symbols` are the model's names of open dimensions, by axis: of one size wherever they occur.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] | None
+    symbols: dict[int, str] = field(default_factory=dict[int, str], compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": None if self.shape is None else list(self.shape),
-        }
+        shape = None if self.shape is None else list(self.shape)
+        symbols = {str(axis): symbol for axis, symbol in self.symbols.items()}
+        named = {"symbols": symbols} if symbols else {}
+        return {"name": self.name, "dtype": self.dtype, "shape": shape, **named}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TensorInfo":
         shape = data["shape"]
-        return cls(data["name"], data["dtype"], None if shape is None else tuple(shape))
+        symbols = {int(axis): str(symbol) for axis, symbol in data.get("symbols", {}).items()}
+        return cls(data["name"], data["dtype"], None if shape is None else tuple(shape), symbols)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,7 @@ class Manifest:
         try:
             data = json.loads(_read(store, MANIFEST))
             version = data["format_version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             raise BundleError(
                 f"{path}: damaged manifest ({error}); compile the bundle again"
             ) from error
@@ -130,13 +137,21 @@ class Manifest:
             )
         try:
             return cls._from_json(store, data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+            OverflowError,
+        ) as error:
             raise BundleError(
                 f"{path}: damaged manifest ({error!r}); compile the bundle again"
             ) from error
 
     @classmethod
     def _from_json(cls, store: Store, data: dict[str, Any]) -> "Manifest":
+        _check_names(data)
         segments = tuple(SegmentInfo.from_json(item) for item in data["segments"])
         boundaries = tuple(_read_boundary(store, item) for item in data["boundaries"])
         if len(boundaries) != len(segments) - 1:
@@ -232,7 +247,33 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def named_files(data: dict[str, Any]) -> set[str]:
+    """The files that the segments and boundaries of a manifest's JSON want, on whatever side."""
+    names: set[str] = set()
+    for segment in data["segments"]:
+        names.update((segment["file"], *segment.get("copies", {}).values()))
+    for boundary in data["boundaries"]:
+        names.update(boundary["descriptor"].values())
+    return names
+
+
+def _check_names(data: dict[str, Any]) -> None:
+    """Raise ValueError for a name, a digest or a file that no bundle has: they come from whoever wrote the manifest."""
+    if not isinstance(data["name"], str):
+        raise ValueError(f"name {data['name']!r:.80} is no text")
+    for digest in (data["digest"], *data["files"].values()):
+        if not isinstance(digest, str) or len(digest) != 64 or len(bytes.fromhex(digest)) != 32:
+            raise ValueError(f"{digest!r:.80} is no SHA-256")
+    if len(data["files"]) > MOST_FILES:
+        raise ValueError(f"{len(data['files'])} files, a bundle has at most {MOST_FILES}")
+    for name in (*data["files"], *named_files(data)):
+        if check_name(name) == MANIFEST:
+            raise ValueError(f"{MANIFEST} as a file that it lists itself")
+
+
 def _read(store: Store, file: str) -> bytes:
+    if store.size(file) > _LARGEST_READ:
+        raise ValueError(f"{file} has {store.size(file)} bytes, at most {_LARGEST_READ} are read")
     with store.open(file) as opened:
         return opened.read()
 

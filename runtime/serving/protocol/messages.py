@@ -109,6 +109,8 @@ class InferRequest:
     parameters: Parameters = field(default_factory=dict[str, Parameter])
     outputs: Sequence[str] = ()
     """Names of the outputs wanted; all of them without any."""
+    contents: str = field(default="", repr=False, compare=False)
+    """Digest of the inputs, where it is known already; not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ class InferResponse:
     outputs: Sequence[WireTensor]
     id: str = ""
     parameters: Parameters = field(default_factory=dict[str, Parameter])
+    answers: str = field(default="", repr=False, compare=False)
+    """Digest of the inputs that it was computed from, where it is known; not sent."""
 
 
 def end_of_session(model: str, session: str, id: str) -> InferRequest:

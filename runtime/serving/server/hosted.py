@@ -23,5 +23,5 @@ class HostedBundle:
         Rows, decoded bytes, working memory and the lengths of texts are limited as `Limits` has them.
         """
         check_request(request, self._longest_name)
-        check(request)
+        request = check(request)
         return signed(request, self._bundle.infer(request))

@@ -10,7 +10,12 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from irsplit.runtime.bundle.manifest import TensorInfo
-from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
+from irsplit.runtime.serving.protocol.checksum import (
+    PIECE_CHECKSUM,
+    PIECE_DIGEST,
+    piece_checksum,
+    piece_digest,
+)
 from irsplit.runtime.serving.protocol.http_messages import (
     HEADER_LENGTH,
     JSON_BYTES,
@@ -225,7 +230,10 @@ class HttpFrontend:
             file.seek(first)
             piece = file.read(last - first + 1)
         described = {"etag": f'"{patch.name}"', "content-range": f"bytes {first}-{last}/{total}"}
-        described[PIECE_CHECKSUM] = piece_checksum(described, piece)
+        described |= {
+            PIECE_DIGEST: piece_digest(described, piece),
+            PIECE_CHECKSUM: piece_checksum(described, piece),
+        }
         return 206, {"content-type": "application/octet-stream", **described}, piece
 
     async def _body(

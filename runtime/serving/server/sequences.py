@@ -9,7 +9,7 @@ always a new beginning.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -21,12 +21,12 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`number` None is the next one. `start` begins anew, `end` forgets after the answer; `contents` is a checksum."""
+    """`number` None is the next one. `start` begins anew, `end` forgets after the answer; `contents` is a digest."""
 
     number: int | None = None
     start: bool = False
     end: bool = False
-    contents: int = 0
+    contents: Hashable = None
 
 
 class Sequence(Generic[_Answer]):
@@ -35,7 +35,7 @@ class Sequence(Generic[_Answer]):
         self.numbered = numbered
         self.lock = threading.Lock()
         self.step = -1
-        self.contents = 0
+        self.contents: Hashable = None
         self.answer: _Answer | None = None
         self.used = 0.0
         self.kept_bytes = 0

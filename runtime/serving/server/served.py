@@ -12,7 +12,7 @@ from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.run.segments import SegmentRun, SegmentRunner, decode, encode
 from irsplit.runtime.run.session import check_inputs
-from irsplit.runtime.serving.protocol.checksum import message_checksum
+from irsplit.runtime.serving.protocol.checksum import contents_digest
 from irsplit.runtime.serving.protocol.messages import (
     DATATYPES,
     FRAME,
@@ -62,12 +62,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A request that can be run: the first segment, what it reads, and the names of the outputs to send."""
+    """A request that can be run: the first segment, what it reads, the names of the outputs to send, its contents."""
 
     id: str
     start: int
     values: Mapping[str, Any] = field(repr=False)
     wanted: tuple[str, ...]
+    contents: str
     large: bool
     """Whether it takes so much memory that the engine must not keep it."""
 
@@ -186,7 +187,7 @@ class ServedBundle:
         """Resume the request's frame, or run the whole model on its inputs, or end a session. Raises ServiceError."""
         if self.stateful and (ended := session_ended_by(request)):
             self.sequences.end(ended)
-            return InferResponse(self.name, self.version, [], request.id)
+            return InferResponse(self.name, self.version, [], request.id, answers=request.contents)
         task = self._task(request)
         if not self.segments.stateful(task.start, self._stop(task.start)):
             return self._run(self.segments, task)  # what the device keeps is its own
@@ -209,8 +210,14 @@ class ServedBundle:
             raise ServiceError(
                 Code.INVALID, f"'{unknown}' is not made here; outputs: {', '.join(made)}"
             )
-        wanted = tuple(dict.fromkeys(request.outputs or made))
-        return _Task(request.id, start, self._values(request, start), wanted, needed > LARGE_BYTES)
+        return _Task(
+            request.id,
+            start,
+            self._values(request, start),
+            tuple(dict.fromkeys(request.outputs or made)),
+            request.contents,
+            needed > LARGE_BYTES,
+        )
 
     def _made(self, start: int) -> list[str]:
         """Names of the tensors that an answer may have, when it begins with segment `start`."""
@@ -341,7 +348,12 @@ class ServedBundle:
     def _answer(self, task: _Task, stretch: SegmentRun) -> InferResponse:
         outputs = [self._output(task, name, stretch) for name in task.wanted]
         return InferResponse(
-            self.name, self.version, outputs, task.id, _timing(task.start, stretch)
+            self.name,
+            self.version,
+            outputs,
+            task.id,
+            _timing(task.start, stretch),
+            answers=task.contents,
         )
 
     def _output(self, task: _Task, name: str, stretch: SegmentRun) -> WireTensor:
@@ -406,7 +418,7 @@ def _step_of(request: InferRequest) -> tuple[str, Step]:
             Code.INVALID, f"parameter '{wrong}' is {type(given[wrong]).__name__}; send {kind}"
         )
     number = given.get("sequence_step")
-    contents = message_checksum([], {}, request.inputs)
+    contents = request.contents or contents_digest(request.inputs)
     start, end = bool(given.get("sequence_start", False)), bool(given.get("sequence_end", False))
     return str(given.get("sequence_id", "")), Step(
         None if number is None else int(number), start, end, contents

@@ -160,7 +160,7 @@ class Service:
         asked = request.id[:_ID_LENGTH]
         try:
             check_request(request, self._longest_name)
-            check(request)
+            request = check(request)
             bundle = self._route(request)
             model, version = bundle.name, bundle.version
             response = await self._admitted(bundle, request, timeout_s)
