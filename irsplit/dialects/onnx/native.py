@@ -30,7 +30,7 @@ class InferenceError(ValueError):
 
 
 class Inference:
-    """One model's inference; a context manager. Its process can load while the model is still being read."""
+    """Inference for one model; a context manager. A process can load while the model is still being read."""
 
     def __init__(self) -> None:
         self._process: Confined | None = None
@@ -56,9 +56,10 @@ class Inference:
         InferenceError for what ONNX refuses, ConfinedError where even the rest takes more than it may.
         """
         bounds = bounds_for(len(model))
-        self._process = self._process or _started(_FOLLOWED)
+        process, self._process = self._process or _started(_FOLLOWED), None  # it answers once
         try:
-            answer = self._process.answer(model, bounds)
+            with process:
+                answer = process.answer(model, bounds)
         except TimeUpError:
             raise
         except ConfinedError as error:
