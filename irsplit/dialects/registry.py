@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from irsplit.base.entry_points import entry_points
+from irsplit.base.entry_points import entry_points, load
 from irsplit.base.errors import IrsplitError, ModelError
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Model
@@ -23,12 +23,7 @@ def dialect(name: str) -> Dialect:
         raise IrsplitError(
             f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one"
         )
-    try:
-        return next(iter(points.values())).load()
-    except (ImportError, AttributeError) as error:
-        raise IrsplitError(
-            f"the dialect '{name}' of {next(iter(points))} cannot be loaded: {error}"
-        ) from error
+    return load(next(iter(points.values())), "dialect")
 
 
 def dialect_of(path: Path) -> Dialect:

@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar
 
 from irsplit.base.dtypes import BY_NAME
 from irsplit.base.errors import ParseError, short
+from irsplit.base.reading import reason
 from irsplit.ir.core import DEEPEST_BODIES, Attribute, Buffer, Constant, Graph, Model, Node, Value
 from irsplit.ir.printer import NOWHERE, PLACES
 from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type
@@ -34,7 +35,15 @@ def parse_model(text: str, buffers: Mapping[str, Buffer] | None = None) -> Model
     `buffers` gives the bytes behind named constants; one that is missing is made without bytes, which is enough for
     every pass. Raises ParseError with line and column.
     """
-    return _Parser(text, dict(buffers or {})).model()
+    parser = _Parser(text, dict(buffers or {}))
+    try:
+        return parser.model()
+    except (
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # of a number, a string, or what is nested too deeply
+        parser.fail(reason(error))
 
 
 class _Parser:
@@ -66,7 +75,7 @@ class _Parser:
         raise ParseError(f"line {line}, column {column}: {message}")
 
     def fail(self, message: str) -> NoReturn:
-        self._fail_at(self.tokens[self.index][2], message)
+        self._fail_at(self.tokens[min(self.index, len(self.tokens) - 1)][2], message)
 
     @property
     def kind(self) -> str:

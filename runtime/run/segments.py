@@ -10,6 +10,7 @@ from irsplit.runtime.bundle.manifest import Manifest, run_engine
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
+from irsplit.runtime.run.state import named_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class SegmentRunner:
             began = self._clock()
             outputs = run_engine(engine, segment, known, large)
             seconds[index] = self._clock() - began
-            known.update(zip(segment.outputs, outputs, strict=True))
+            known.update(named_outputs(segment, outputs))
             results.update((name, known[name]) for name in segment.results)
         return SegmentRun(known, results, seconds)
 

@@ -21,6 +21,7 @@ from irsplit.runtime.bundle.working_memory import LARGE_BYTES, RunLimits
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import DIGEST_SIZE, FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
+from irsplit.runtime.run.state import named_outputs
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -43,8 +44,12 @@ class Session:
     """The segments of one place, with their engines and, between calls, their state.
 
     `places` says which segments this process runs. Boundaries between two of them are passed in memory, without
-    quantization or codec. `bundle` is a folder, or a packed side for the segments it holds. Raises BundleError for what
-    is no bundle, EngineError when an engine refuses a segment. Not for several threads at once.
+    quantization or codec. `bundle` is a folder, or a packed side for the segments it holds. Not for several threads at
+    once.
+
+    The files of these places are read once and compared with their digests before an engine opens them, which takes
+    the time of SHA-256, about a second a GB; `verify_digests=False` trusts them instead. Raises BundleError for what
+    is no bundle or a damaged one, EngineError when an engine refuses a segment.
 
     `limits` are for frames of strangers: rows, decoded bytes and working memory of a `resume`, as `irsplit serve` has
     them. Without, a frame may decode to 1 GiB, and rows and working memory are as many as it says.
@@ -56,8 +61,12 @@ class Session:
         places: Sequence[str],
         options: EngineOptions = DEFAULT_OPTIONS,
         limits: RunLimits | None = None,
+        *,
+        verify_digests: bool = True,
     ) -> None:
         self.manifest = Manifest.load(bundle)
+        if verify_digests:
+            self.manifest.check_files(places)
         self._limits = limits or _ANY_RUN
         self._here = [segment.place in places for segment in self.manifest.segments]
         self._engines: dict[int, Engine] = {}
@@ -155,14 +164,20 @@ class Session:
         """
         segment = self.manifest.segments[index]
         outputs = run_engine(self._engines[index], segment, values, large)
-        return dict(zip(segment.outputs, outputs, strict=True))
+        return named_outputs(segment, outputs)
 
 
 class DeviceSession(Session):
     """The segments on the device: `start(inputs)` gives the frame to send."""
 
-    def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
-        super().__init__(bundle, ("device",), options)
+    def __init__(
+        self,
+        bundle: Path | str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        *,
+        verify_digests: bool = True,
+    ) -> None:
+        super().__init__(bundle, ("device",), options, verify_digests=verify_digests)
 
     def start(self, inputs: Arrays) -> Frame:
         """As `Session.start`: the frame for the server."""
@@ -182,8 +197,10 @@ class ServerSession(Session):
         bundle: Path | str,
         options: EngineOptions = DEFAULT_OPTIONS,
         limits: RunLimits | None = None,
+        *,
+        verify_digests: bool = True,
     ) -> None:
-        super().__init__(bundle, ("server",), options, limits)
+        super().__init__(bundle, ("server",), options, limits, verify_digests=verify_digests)
 
     def resume(self, frame: bytes) -> dict[str, Any]:
         """As `Session.resume`, for a bundle that ends on the server: the outputs by name."""
@@ -199,8 +216,14 @@ class ServerSession(Session):
 class LocalSession(Session):
     """All segments in this process, every boundary through a real frame: what both sides together compute."""
 
-    def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
-        super().__init__(bundle, ("device", "server"), options)
+    def __init__(
+        self,
+        bundle: Path | str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        *,
+        verify_digests: bool = True,
+    ) -> None:
+        super().__init__(bundle, ("device", "server"), options, verify_digests=verify_digests)
         self.frame_bytes: list[int] = []
         """Size of every frame of the latest call."""
 

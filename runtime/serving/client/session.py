@@ -92,9 +92,12 @@ class RemoteSession:
         options: EngineOptions = DEFAULT_OPTIONS,
         cut: str = "",
         policy: SwitchingPolicy | None = None,
+        verify_digests: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.manifest = bundle if isinstance(bundle, Manifest) else Manifest.load(bundle)
+        if verify_digests:
+            self.manifest.check_files(("device",))
         self.name = name or self.manifest.name
         self._timeout_s = timeout_s
         self._clock = clock
@@ -407,6 +410,7 @@ def connect(
     options: EngineOptions = DEFAULT_OPTIONS,
     cut: str = "",
     policy: SwitchingPolicy | None = None,
+    verify_digests: bool = True,
 ) -> RemoteSession:
     """A session of `bundle` with the server at `url`: grpc://, grpcs://, http:// or https://HOST:PORT.
 
@@ -418,6 +422,7 @@ def connect(
     Of a bundle with several cuts, the device having the segments between them, every call takes the cut that is the
     fastest for the link and the server as they are (see `SwitchingPolicy`); so does a bundle with one cut and --autonomous,
     between the cut and the device alone, when a `policy` is given. `cut` is the name of the one to take always.
+    The device's files are compared with their digests first, unless `verify_digests` is False.
     Raises BundleError, EngineError, RemoteError.
     """
     manifest = Manifest.load(bundle)
@@ -432,4 +437,5 @@ def connect(
         options=options,
         cut=cut,
         policy=policy,
+        verify_digests=verify_digests,
     )

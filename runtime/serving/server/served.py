@@ -74,7 +74,9 @@ class _Task:
 
 
 class ServedBundle:
-    """A bundle that is ready to resume. `infer` may be called from several threads.
+    """A bundle that is ready to resume, its files compared with their digests.
+
+    `infer` may be called from several threads.
 
     `version` is the beginning of the bundle's digest: both sides have the same build exactly when they agree on it.
     """
@@ -82,6 +84,7 @@ class ServedBundle:
     def __init__(
         self, manifest: Manifest, name: str, limits: Limits, options: EngineOptions
     ) -> None:
+        manifest.check_files()
         self.manifest = manifest
         self.name = name
         self.version = manifest.digest[:16]

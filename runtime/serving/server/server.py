@@ -286,7 +286,6 @@ def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBun
     for word in words:
         name, equals, folder = word.partition("=")
         manifest = Manifest.load(folder if equals else word)
-        manifest.check_files()
         chosen = name if equals else manifest.name
         if not chosen or "/" in chosen:
             raise BundleError(
