@@ -74,7 +74,7 @@ def _described(point: EntryPoint) -> Plugin:
 
 def _summary(loaded: Any, kind: str) -> str:
     if kind == "codec":
-        return f"frame codec {loaded.code}"
+        return f"frame codec {getattr(loaded, 'code', '?')}"
     return next(iter((loaded.__doc__ or "").strip().splitlines()), "")
 
 

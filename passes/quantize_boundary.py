@@ -148,6 +148,16 @@ class QuantizeBoundary:
                 f"pass '{self.name}' has no calibration data for %{missing.spec.name}; "
                 "give calibration inputs (--calibration) or keep the boundary lossless"
             )
+        for tensor in tensors:
+            if (
+                tensor.wanted
+                and tensor.zero is None
+                and _has_no_range(tensor.values(samples[tensor.spec.name]))
+            ):
+                raise PassError(
+                    f"pass '{self.name}': the calibration inputs make %{tensor.spec.name} NaN or infinite; "
+                    "give inputs that the model is made for"
+                )
 
     def quantized(self, value: Value, samples: Mapping[str, Samples], layout: str) -> TensorSpec:
         """How a value crosses in the fixed number of bits, by its samples."""
@@ -344,3 +354,11 @@ def _roundtrip(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
         0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),)
     )
     return frame.decode(boundary, frame.encode(boundary, [array]))[0]
+
+
+def _has_no_range(arrays: Samples) -> bool:
+    """Whether some values are NaN, or all are infinite: an infinite one among others is an outlier."""
+    filled = [array for array in arrays if array.size]
+    return any(np.isnan(array).any() for array in filled) or (
+        bool(filled) and not any(np.isfinite(array).any() for array in filled)
+    )

@@ -1,10 +1,11 @@
 """irsplit compile MODEL -o DIR, irsplit compile FILE.toml"""
 
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
+from typing import NoReturn
 
-from irsplit.base.errors import BundleError, IrsplitError, ParseError
+from irsplit.base.errors import BundleError, IrsplitError, ParseError, short
 from irsplit.codec_training.agreement.measures import measure_file
 from irsplit.commands.arguments import add_cuts, add_dims, add_state, positive
 from irsplit.commands.building import run_build_file
@@ -150,13 +151,20 @@ def run(arguments: Namespace) -> int:
     try:
         _refuse_useless(arguments)
         if arguments.model.suffix == ".toml":
-            options = ArgumentParser(exit_on_error=False)
+            options = _Options(exit_on_error=False)
             add_arguments(options)
             return run_build_file(arguments, options)
         return _run_model(arguments, log)
     except IrsplitError as error:
         log.error(str(error))
         return 2
+
+
+class _Options(ArgumentParser):
+    """Those of a target: a mistake is the build file's, not the command line's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(None, message)
 
 
 def _run_model(arguments: Namespace, log: Log) -> int:
@@ -215,7 +223,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             for spec in manifest.boundaries[index].tensors:
                 shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)
                 coded = f"{spec.quantization.bits} bits, " if spec.quantization is not None else ""
-                print(f"   |    {spec.name}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
+                print(f"   |    {short(spec.name)}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
     return 0
 
 

@@ -19,19 +19,25 @@ Paths are relative to the file. What a bundle was made from is remembered in `.N
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from irsplit.base.atomic_files import new_folder, scratch_folder, write_file
 from irsplit.base.errors import VERSION, BundleError, ParseError
+from irsplit.base.reading import read_text, reading, record
 from irsplit.compilation.depfile import read_depfile
 from irsplit.runtime.bundle.manifest import MANIFEST, file_digest
+
+_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_LONGEST_NAME = 200
+"""Bytes of a target's name: its bundle, stamp and temporary files have longer ones."""
 
 Report = Callable[[str, dict[str, Any]], None]
 """Called with a target's name and an event of it: "fresh", "start", "done", or one of `irsplit compile --log-json`."""
@@ -58,12 +64,13 @@ class BuildFile:
     @classmethod
     def load(cls, path: Path) -> "BuildFile":
         """Raises ParseError, naming the key, for what is no build file."""
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ParseError(f"{path}: cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ParseError(f"{path}: is no TOML: {error}") from error
+        with reading(
+            path,
+            "is no TOML",
+            "write a build file as in docs/how-to/build-pipelines.md",
+            ParseError,
+        ):
+            data = tomllib.loads(read_text(path))
         unknown = sorted(set(data) - {"output", "defaults", "targets"})
         if unknown:
             raise ParseError(
@@ -74,7 +81,7 @@ class BuildFile:
             data.get("defaults", {}),
             data.get("targets"),
         )
-        if not isinstance(output, str) or not isinstance(defaults, dict):
+        if not isinstance(output, str) or "\0" in output or not isinstance(defaults, dict):
             raise ParseError(
                 f"{path}: output is the name of a folder and defaults a table of options"
             )
@@ -100,7 +107,8 @@ class BuildFile:
 
     def inputs(self, target: Target) -> list[Path]:
         """What the bundle was made from when it was made last."""
-        return [self.folder / file for file in _read_stamp(self._stamp(target)).get("files", {})]
+        stamp = _read_stamp(self._stamp(target))
+        return [] if stamp is None else [self.folder / file for file in stamp.files]
 
     def build(
         self, targets: Iterable[Target], jobs: int, report: Report, flags: Sequence[str] = ()
@@ -110,7 +118,12 @@ class BuildFile:
 
         `flags` are further words for every compilation, such as --werror.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BundleError(
+                f"{self.output}: is no folder to write to: {error.strerror}; change output"
+            ) from error
         with ThreadPoolExecutor(max(1, jobs)) as pool:
             made = {
                 target.name: pool.submit(self._make, target, report, flags) for target in targets
@@ -136,7 +149,7 @@ class BuildFile:
         files = {str(path): _state(self.folder / path) for path in sources}
         depfile.unlink()
         made = file_digest(self.bundle(target) / MANIFEST)
-        text = json.dumps({"key": key, "manifest": made, "files": files}, indent=1)
+        text = json.dumps(asdict(_Stamp(key, made, files)), indent=1)
         write_file(stamp, lambda file: file.write(text.encode()))
         return 0
 
@@ -207,12 +220,11 @@ class BuildFile:
     def _is_fresh(self, target: Target, key: str) -> bool:
         stamp, manifest = _read_stamp(self._stamp(target)), self.bundle(target) / MANIFEST
         return (
-            stamp.get("key") == key
+            stamp is not None
+            and stamp.key == key
             and manifest.is_file()
-            and stamp.get("manifest") == file_digest(manifest)
-            and all(
-                _is_unchanged(self.folder / file, state) for file, state in stamp["files"].items()
-            )
+            and stamp.manifest == file_digest(manifest)
+            and all(_is_unchanged(self.folder / file, state) for file, state in stamp.files.items())
         )
 
 
@@ -220,14 +232,24 @@ def _target(path: Path, name: str, options: dict[str, Any]) -> Target:
     model = options.pop("model", None)
     if not isinstance(model, str):
         raise ParseError(f"{path}: target '{name}' has no model; add model = \"FILE\"")
-    if "/" in name or name.startswith("."):
+    if (
+        "/" in name
+        or name.startswith(".")
+        or not name.isprintable()
+        or not 0 < len(name.encode()) <= _LONGEST_NAME
+    ):
         raise ParseError(
-            f"{path}: target '{name}': the name is a folder's; use no '/' and no dot in front"
+            f"{path}: target '{name}': the name is a folder's; use a short one, no '/', no dot in front"
         )
     reserved = sorted({"output", "depfile", "json", "log-json", "werror"} & set(options))
     if reserved:
         raise ParseError(
             f"{path}: target '{name}': '{reserved[0]}' is not for a target; give it on the command line"
+        )
+    odd = next((option for option in options if not _OPTION.fullmatch(option)), None)
+    if odd is not None:
+        raise ParseError(
+            f"{path}: target '{name}': no option '{odd}'; 'irsplit compile --help' lists them"
         )
     verify = _verify_words(path, name, options.pop("verify", False))
     words = [
@@ -235,6 +257,8 @@ def _target(path: Path, name: str, options: dict[str, Any]) -> Target:
         for option, value in sorted(options.items())
         for word in _words(path, name, option, value)
     ]
+    if any("\0" in word for word in (model, *words, *(verify or ()))):
+        raise ParseError(f"{path}: target '{name}': a value holds a character of code 0; remove it")
     return Target(name, model, tuple(words), verify)
 
 
@@ -274,6 +298,10 @@ def _words(path: Path, name: str, option: str, value: Any) -> list[str]:
             return [flag] if value else []
         case str() | int() | float():
             return [f"{flag}={value}"]
+        case [*items] if not all(isinstance(item, str | int | float) for item in items):
+            raise ParseError(
+                f"{path}: target '{name}': {option} must be a list of text and numbers"
+            )
         case [*items] if option in ("calibration", "inputs"):
             return [flag, *map(str, items)]
         case [*items]:
@@ -337,27 +365,42 @@ def _event(line: str) -> dict[str, Any]:
     )
 
 
-def _state(path: Path) -> list[Any]:
-    """Size, time of the last change, and digest of a file."""
+_State = tuple[int, int, str]
+"""Size, time of the last change, and digest of a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What a bundle was made of: `key` names version and options, `files` everything that was read."""
+
+    key: str
+    manifest: str
+    files: dict[str, _State]
+
+
+def _state(path: Path) -> _State:
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns, file_digest(path)]
+    return status.st_size, status.st_mtime_ns, file_digest(path)
 
 
-def _is_unchanged(path: Path, state: list[Any]) -> bool:
+def _is_unchanged(path: Path, state: _State) -> bool:
     """Size and time first: the digest of a large file is computed only when they differ."""
+    size, time_ns, digest = state
     if not path.is_file():
         return False
     status = path.stat()
-    if [status.st_size, status.st_mtime_ns] == state[:2]:
+    if (status.st_size, status.st_mtime_ns) == (size, time_ns):
         return True
-    return status.st_size == state[0] and file_digest(path) == state[2]
+    return status.st_size == size and file_digest(path) == digest
 
 
-def _read_stamp(path: Path) -> dict[str, Any]:
+def _read_stamp(path: Path) -> _Stamp | None:
+    """None where there is none, or a damaged one: the bundle is made again."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+        with reading(path, "is no stamp", "compile again", ParseError):
+            return record(_Stamp, json.loads(read_text(path)))
+    except ParseError:
+        return None
 
 
 def read_targets(path: Path, names: Sequence[str]) -> tuple[BuildFile, tuple[Target, ...]]:

@@ -23,6 +23,8 @@ from irsplit.ir import Graph, Model, Value, engine_graph, fed
 from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.dims import unsized
+from irsplit.passes.analysis.observed import shapes_at
+from irsplit.passes.analysis.working_memory import Grid, observed_grid, working_memory
 from irsplit.passes.base import Samples
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
@@ -106,6 +108,7 @@ def compile_model(
         digests.start(files)
         entry = loaded.entry
         context = context_of(dialect)
+        grid = observed_grid(entry, lambda sizes: shapes_at(dialect, loaded, source, sizes))
         assumed = sizes_in(loaded, calls)
         before = (
             preparation(state, dim, assumed=assumed, rematerialise=rematerialise)
@@ -151,12 +154,17 @@ def compile_model(
 
         def origin() -> BundleSource:
             made_of = dict(zip(files, digests.of(files), strict=True))
-            details = context.details | {
-                "provenance": provenance(loaded, made_of, passes),
-                "remarks": [
-                    {"pass": remark.pass_name, "text": remark.text} for remark in context.remarks
-                ],
-            }
+            details = (
+                context.details
+                | _working_memory(loaded, entry, grid)
+                | {
+                    "provenance": provenance(loaded, made_of, passes),
+                    "remarks": [
+                        {"pass": remark.pass_name, "text": remark.text}
+                        for remark in context.remarks
+                    ],
+                }
+            )
             return BundleSource(source.name, made_of[source], str(passes), details)
 
         carried = count if autonomous else count - 1 if adaptive else 0
@@ -166,6 +174,19 @@ def compile_model(
     if remember:
         sources.remember(source, manifest.raw["source"]["sha256"])
     return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))
+
+
+def _working_memory(model: Model, entry: Graph, grid: Grid | None) -> dict[str, Any]:
+    """What the manifest says of the memory that runs of the partitioned model take; nothing where nothing is open."""
+    if grid is None:
+        return {}
+    crossing = [[value for value in send.inputs if value is not None] for _, send in sends(model)]
+    found = working_memory(model.segments, fed(entry), crossing, grid)
+    return (
+        {"working_memory": [function and function.to_json() for function in found]}
+        if any(found)
+        else {}
+    )
 
 
 def _words(given: Sequence[str]) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """The neutral intermediate representation: model, graph, node, value, constant."""
 
-from irsplit.ir.calls import callees_first, name_apart
+from irsplit.ir.calls import callees_first, graphs_inside, name_apart
 from irsplit.ir.clone import clone_graph, clone_node, clone_value
 from irsplit.ir.collector import without_collector
 from irsplit.ir.compare import equal
 from irsplit.ir.core import (
+    DEEPEST_BODIES,
     Attribute,
     Buffer,
     Constant,
@@ -25,8 +26,9 @@ from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type
 from irsplit.ir.verify import verify
 
 __all__ = [
-    "Attribute", "Buffer", "Constant", "Dim", "Graph", "HeadRole", "Model", "Node", "OpaqueType", "Quantization",
-    "TensorType", "Type", "Value", "around", "callees_first", "captures", "clone_graph", "clone_node", "clone_value",
-    "engine_graph", "equal", "fed", "is_of_the_runtime", "name_apart", "operands", "parse_model",
-    "print_graph", "print_model", "print_node", "print_type", "states", "verify", "walk", "without_collector",
+    "DEEPEST_BODIES", "Attribute", "Buffer", "Constant", "Dim", "Graph", "HeadRole", "Model", "Node", "OpaqueType",
+    "Quantization", "TensorType", "Type", "Value", "around", "callees_first", "captures", "clone_graph", "clone_node",
+    "clone_value", "engine_graph", "equal", "fed", "graphs_inside", "is_of_the_runtime", "name_apart", "operands",
+    "parse_model", "print_graph", "print_model", "print_node", "print_type", "states", "verify", "walk",
+    "without_collector",
 ]  # fmt: skip

@@ -13,7 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.digests import Content
 from irsplit.base.errors import BundleError
+from irsplit.base.reading import reading
 from irsplit.runtime.run.engines import MappedModel, ModelFile
 
 PACKED = ".irsb"
@@ -23,17 +25,8 @@ LOCAL_HEAD = struct.Struct("<4s5H3I2H")
 """Of a ZIP member: signature, version, flags, method, time, date, CRC-32, two sizes, lengths of name and extra."""
 _LOCAL_MAGIC = b"PK\3\4"
 
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    ValueError,
-    OverflowError,
-    EOFError,
-    struct.error,
-    KeyError,
-    NotImplementedError,
-)
-"""What zipfile raises for a file that is none, whose fields lie, or that wants a feature which zipfile lacks."""
+_ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError)
+"""What zipfile raises for a file that is none, or that wants a feature which zipfile lacks."""
 
 
 MOST_FILES = 4096
@@ -80,6 +73,10 @@ class Store(Protocol):
 
     def model(self, file: str) -> ModelFile:
         """What an engine opens. Raises BundleError for a file that is not here."""
+        ...
+
+    def content(self, file: str) -> Content:
+        """What a digest is made of. Raises BundleError for a file that is not here."""
         ...
 
     def check_same(self) -> None:
@@ -142,7 +139,10 @@ class BundleFolder:
     def holds(self, file: str) -> bool:
         try:
             return (self.root / file).is_file()
-        except (OSError, ValueError):
+        except (
+            OSError,
+            ValueError,
+        ):  # a name that is too long, or a folder that may not be looked into
             return False
 
     def size(self, file: str) -> int:
@@ -152,6 +152,9 @@ class BundleFolder:
         return self.path(file).open("rb")
 
     def model(self, file: str) -> ModelFile:
+        return self.path(file)
+
+    def content(self, file: str) -> Content:
         return self.path(file)
 
     def check_same(self) -> None:
@@ -174,19 +177,14 @@ class PackedSide:
         self.root = path
         if not path.is_file():  # a pipe would be waited for, a device has no end
             raise BundleError(f"{path}: is no file; give a packed side that 'irsplit pack' wrote")
-        try:
-            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-                self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-                infos = archive.infolist()
-                self._check_sizes(infos)
-                self._members = {info.filename: self._member(info) for info in infos}
-                count = len(infos)
-        except OSError as error:
-            raise BundleError(f"{path}: {error.strerror or error}") from error
-        except _ZIP_ERRORS as error:
-            raise BundleError(
-                f"{path}: is no packed side of a bundle ({error}); make it with 'irsplit pack'"
-            ) from error
+        problem, remedy = "is no packed side of a bundle", "make it with 'irsplit pack'"
+        boundary = reading(path, problem, remedy, BundleError, also=_ZIP_ERRORS)
+        with boundary, path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            infos = archive.infolist()
+            self._check_sizes(infos)
+            self._members = {info.filename: self._member(info) for info in infos}
+            count = len(infos)
         if len(self._members) != count or MANIFEST not in self._members:
             raise BundleError(
                 f"{path}: is no packed side, its names are not a bundle's; make it with 'irsplit pack'"
@@ -238,6 +236,9 @@ class PackedSide:
         names = (name for name in self._members if name.startswith(folder) and name != file)
         beside = {name.removeprefix(folder): self._members[name] for name in names}
         return MappedModel(PurePosixPath(file).name, self._view(file), beside)
+
+    def content(self, file: str) -> Content:
+        return self._view(file)
 
     def check_same(self) -> None:
         """It cannot change: the file is mapped."""

@@ -1,6 +1,6 @@
 """The ONNX dialect: ModelProto files to IR and back, by spans of the file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators
 from irsplit.dialects.onnx.affine import affine
 from irsplit.dialects.onnx.constants import constant_array
+from irsplit.dialects.onnx.inference import shapes_at
 from irsplit.dialects.onnx.macs import macs, summed
 from irsplit.dialects.onnx.reader import read_model
 from irsplit.dialects.onnx.writer import write_model
@@ -53,6 +54,11 @@ class OnnxDialect:
 
     def head_role(self, node: Node) -> HeadRole:
         return operators.head_role(node)
+
+    def shapes_at(
+        self, model: Model, sizes: Sequence[Mapping[str, int]]
+    ) -> list[dict[str, tuple[int, ...]]]:
+        return shapes_at(model, sizes)
 
 
 ONNX = OnnxDialect()

@@ -5,6 +5,7 @@ that breaks costs no more than the piece under way. The new build takes the plac
 """
 
 import http.client
+import math
 import re
 import shutil
 import tempfile
@@ -29,7 +30,7 @@ from irsplit.runtime.serving.client.transport import (
     reason_of,
     split_url,
 )
-from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
+from irsplit.runtime.serving.protocol.checksum import piece_is_whole
 
 _PIECE_BYTES = 256 << 10
 _MOST_BYTES = 1 << 20
@@ -88,6 +89,8 @@ def update(
         raise RemoteError(
             f"{url}: updates come over HTTP; give http://HOST:PORT or https://HOST:PORT"
         )
+    if math.isnan(timeout_s):
+        raise RemoteError(f"a timeout of {timeout_s}; give the seconds that the update may take")
     if folder.is_file() and not is_packed(folder):
         raise BundleError(
             f"{folder}: is neither the folder of a bundle nor a packed side ({PACKED})"
@@ -234,7 +237,7 @@ class _Download:
 def _read_piece(start: int, headers: Mapping[str, str], body: bytes) -> _Piece:
     """The piece that was asked for. Raises _BadAnswerError for anything else: a server may be broken, or hostile."""
     tag, place = headers.get("etag", ""), headers.get("content-range", "")
-    if headers.get(PIECE_CHECKSUM) != piece_checksum(headers, body):
+    if not piece_is_whole(headers, body):
         raise _BadAnswerError("a piece was damaged")
     match = _CONTENT_RANGE.fullmatch(place)
     if match is None or not tag or len(tag) > _LONGEST_TAG:
