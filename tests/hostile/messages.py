@@ -15,7 +15,7 @@ from irsplit.runtime.serving.protocol.http_messages import (
     expanded,
     request_from_body,
 )
-from irsplit.runtime.serving.protocol.messages import InferRequest, frame_tensor
+from irsplit.runtime.serving.protocol.messages import InferRequest, ServiceError, frame_tensor
 
 LIMIT = 1 << 22
 """Bytes of a body that `read` expands."""
