@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import irsplit
-from irsplit.codec_training.agreement import agreement
+from irsplit.codec_training.agreement.top1 import top1
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, fed
 from irsplit.passes import find_cuts
@@ -120,7 +120,7 @@ def row(
     raw = 4 * (type.elements(1) or 0)
     cells = [
         f"{path.name}, {cut}", "linear" if linear else "post-ReLU", raw, _step(spec.quantization),
-        f"{agreement(expected, disturbed):.3f}", f"{agreement(expected, found):.3f}",
+        f"{top1(expected, disturbed).share:.3f}", f"{top1(expected, found).share:.3f}",
         f"{size:.0f}", f"{raw / size:.1f}",
     ]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
@@ -151,7 +151,7 @@ def pictures_row(
         ]
         size = statistics.mean(file.tell() or len(file.getvalue()) for file in files)
         label = "WebP lossless" if "lossless" in options else f"JPEG q{options['quality']}"
-        cells.append(f"{label} {size:.0f} bytes at {agreement(expected, found):.3f}")
+        cells.append(f"{label} {size:.0f} bytes at {top1(expected, found).share:.3f}")
     return "; ".join(cells)
 
 

@@ -114,9 +114,16 @@ class Proxy:
     """Stands before 127.0.0.1:`target`; `link` may be changed while it runs, and connections cut or frozen."""
 
     def __init__(
-        self, target: int, link: Link = PERFECT, seed: int = 0, outages: Outages = ()
+        self,
+        target: int,
+        link: Link = PERFECT,
+        seed: int = 0,
+        outages: Outages = (),
+        drip_s: float = 0.0,
     ) -> None:
+        """With `drip_s`, what comes back comes byte by byte, with such a pause before each."""
         self.link = link
+        self._drip_s = drip_s
         self.outages = outages
         self.port = 0
         self._target = target
@@ -209,7 +216,7 @@ class Proxy:
     ) -> None:
         """Bytes of one direction, packet by packet, each written when the link would have delivered it."""
         queue = asyncio.Queue[tuple[float, bytes]](256)
-        writing = asyncio.create_task(self._write(queue, sink))
+        writing = asyncio.create_task(self._write(queue, sink, 0.0 if up else self._drip_s))
         channel = Channel(self.link, self._random, up, self.outages)
         latest = 0.0
         try:
@@ -233,7 +240,7 @@ class Proxy:
             sink.transport.abort()
 
     async def _write(
-        self, queue: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter
+        self, queue: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter, drip_s: float
     ) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -242,5 +249,7 @@ class Proxy:
                 await self._flowing.wait()
                 if not data:
                     return
-                sink.write(data)
-                await sink.drain()
+                for piece in [bytes([byte]) for byte in data] if drip_s else [data]:
+                    await asyncio.sleep(drip_s)
+                    sink.write(piece)
+                    await sink.drain()

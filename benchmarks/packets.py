@@ -65,8 +65,10 @@ def refusal() -> str:
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
         return "namespaces and TUN need root"
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return "there is no /dev/net/tun"
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/net/tun cannot be opened ({error.strerror})"
     missing = [tool for tool in ("ip", "unshare") if shutil.which(tool) is None]
     if missing:
         return f"{' and '.join(missing)} not installed"

@@ -1,6 +1,6 @@
 """Break the link and the server in every way the table names, and count what becomes of the requests.
 
-python -m benchmarks.reliability [-o docs/reliability.md]     loopback only, about four minutes
+python -m benchmarks.reliability [-o docs/reliability.md]     loopback only, about six minutes
 
 Every answer is compared bit for bit with the same call in one process. "Lost" are calls that ended with neither an
 answer nor an IrsplitError; "late" are those that took longer than their deadline and a quarter of a second.
@@ -9,6 +9,7 @@ answer nor an IrsplitError; "late" are those that took longer than their deadlin
 import argparse
 import contextlib
 import http.client
+import itertools
 import os
 import platform
 import resource
@@ -24,18 +25,44 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
+from unittest import mock
 
+import grpc
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import irsplit
 import irsplit.runtime
 from benchmarks import http2
 from benchmarks.link import PERFECT, USHAKOV_3G
-from benchmarks.stage import DIGITS, NEAR, PATIENCE, ROOT, Count, Stage, ask, ask_once, meanwhile
+from benchmarks.stage import (
+    DIGITS,
+    NEAR,
+    PATIENCE,
+    ROOT,
+    Call,
+    Count,
+    Stage,
+    ask,
+    ask_once,
+    meanwhile,
+)
 from benchmarks.tables import markdown
 from irsplit.compilation.delta import write_delta
+from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.serving.client.transport import Credentials, TransportError, open_transport
+from irsplit.runtime.serving.protocol.messages import (
+    Code,
+    InferRequest,
+    InferResponse,
+    ServiceError,
+    frame_tensor,
+)
+from irsplit.runtime.serving.server.connections import raise_file_limit
+from irsplit.runtime.serving.server.served import ServedBundle
+from irsplit.runtime.serving.server.server import ServerOptions, serving
 
 
 @dataclass(frozen=True)
@@ -51,64 +78,162 @@ def no_fault(stage: Stage, count: Count) -> str:
     return "gRPC, then HTTP"
 
 
-def server_killed(stage: Stage, count: Count) -> str:
+def server_killed(stage: Stage, count: Count, scheme: str) -> str:
     with meanwhile((1, stage.kill), (2, stage.restart)):
-        ask(stage, stage.url(), count, 8)
+        ask(stage, stage.url(scheme), count, 8)
     return "SIGKILL under load after 1 s, started again 2 s later"
 
 
-def server_frozen(stage: Stage, count: Count) -> str:
+def server_frozen(stage: Stage, count: Count, scheme: str) -> str:
     pid = stage.process.pid
     with meanwhile(
         (1, lambda: os.kill(pid, signal.SIGSTOP)), (4, lambda: os.kill(pid, signal.SIGCONT))
     ):
-        ask(stage, stage.url(), count, 8, timeout_s=1.0)
+        ask(stage, stage.url(scheme), count, 8, timeout_s=1.0)
     return "SIGSTOP for 4 s; deadline 1 s"
 
 
-def link_cut(stage: Stage, count: Count) -> str:
-    with stage.behind(PERFECT) as (url, proxy), meanwhile((1, proxy.cut), (3, proxy.mend)):
+def link_cut(stage: Stage, count: Count, scheme: str) -> str:
+    with stage.behind(PERFECT, scheme) as (url, proxy), meanwhile((1, proxy.cut), (3, proxy.mend)):
         ask(stage, url, count, 7)
     return "connections reset and refused for 3 s"
 
 
-def half_open(stage: Stage, count: Count) -> str:
-    with stage.behind(PERFECT) as (url, proxy), meanwhile((1, proxy.freeze), (4, proxy.mend)):
+def half_open(stage: Stage, count: Count, scheme: str) -> str:
+    with (
+        stage.behind(PERFECT, scheme) as (url, proxy),
+        meanwhile((1, proxy.freeze), (4, proxy.mend)),
+    ):
         ask(stage, url, count, 8, timeout_s=1.0)
     return "connections stay, nothing passes for 4 s; deadline 1 s"
 
 
-def heavy_loss(stage: Stage, count: Count) -> str:
-    with stage.behind(replace(NEAR, jitter_ns=2 * 10**6, loss_ppm=300_000)) as (url, _):
+def heavy_loss(stage: Stage, count: Count, scheme: str) -> str:
+    with stage.behind(replace(NEAR, jitter_ns=2 * 10**6, loss_ppm=300_000), scheme) as (url, _):
         ask(stage, url, count, 10)
     return "30 % of packets, one-way delay 10 +- 2 ms; TCP sends them again"
 
 
-def damaged_packets(stage: Stage, count: Count) -> str:
-    for scheme in ("grpc", "http"):
-        with stage.behind(replace(PERFECT, corruption_ppm=10_000), scheme) as (url, _):
-            ask(stage, url, count, 5)
-    return "a bit flipped in 1 % of packets, unseen by TCP; gRPC, then HTTP"
+def damaged_packets(stage: Stage, count: Count, scheme: str) -> str:
+    with stage.behind(replace(PERFECT, corruption_ppm=10_000), scheme) as (url, _):
+        ask(stage, url, count, 5)
+    return "a bit flipped in 1 % of packets, unseen by TCP"
 
 
-def damage_everywhere(stage: Stage, count: Count) -> str:
-    for scheme in ("grpc", "http"):
-        with stage.behind(replace(PERFECT, corruption_ppm=500_000), scheme) as (url, _):
-            ask(stage, url, count, 5)
+def damage_everywhere(stage: Stage, count: Count, scheme: str) -> str:
+    with stage.behind(replace(PERFECT, corruption_ppm=500_000), scheme) as (url, _):
+        ask(stage, url, count, 5)
     return "a bit flipped in half of the packets"
 
 
-def outage(stage: Stage, count: Count) -> str:
+def outage(stage: Stage, count: Count, scheme: str) -> str:
     now = time.monotonic()
-    with stage.behind(NEAR, outages=[(now + 2, now + 22)]) as (url, _):
+    with stage.behind(NEAR, scheme, [(now + 2, now + 22)]) as (url, _):
         ask(stage, url, count, 28, timeout_s=1.0, pause_s=0.05)
     return "nothing passes for 20 s; deadline 1 s"
 
 
-def paper_link(stage: Stage, count: Count) -> str:
-    with stage.behind(USHAKOV_3G) as (url, _):
+def paper_link(stage: Stage, count: Count, scheme: str) -> str:
+    with stage.behind(USHAKOV_3G, scheme) as (url, _):
         ask(stage, url, count, 15, timeout_s=3.0)
     return "1024 kbit/s, 100 +- 20 ms, 1 % loss, 0.1 % damaged; deadline 3 s"
+
+
+def answers_that_drip(stage: Stage, count: Count, scheme: str) -> str:
+    with stage.behind(PERFECT, scheme, drip_s=0.1) as (url, _):
+        _ask_stubbornly(url, stage.bundle, "digits", stage.calls, stage.expected, count)
+    return "what the server sends comes byte by byte, 10 a second; deadline 1 s; tried again with every call"
+
+
+def slow_link(stage: Stage, count: Count, scheme: str) -> str:
+    """An honest server, whose frames and answers of 100 kB take 3.4 s each way."""
+    bundle = _negated(stage.folder / f"negated-{scheme}")
+    values = [
+        np.random.default_rng(seed).standard_normal(25_600).astype(np.float32) for seed in range(8)
+    ]
+    calls = [{"x": each} for each in values]
+    over = replace(PERFECT, up_bit_s=240_000, down_bit_s=240_000, rtt_ns=100 * 10**6)
+    with stage.instead(bundle=bundle), stage.behind(over, scheme) as (url, _):
+        _ask_stubbornly(url, bundle, "", calls, values, count)
+    return "240 kbit/s, 100 ms; frames and answers of 100 kB; deadline 1 s; tried again with every call"
+
+
+def _ask_stubbornly(
+    url: str, bundle: Path, name: str, calls: Sequence[Call], expected: Sequence[Any], count: Count
+) -> None:
+    """Four callers with eight calls each over one session, which never takes the link for dead; deadline 1 s."""
+    patience = replace(PATIENCE, breaker_failures=1_000_000)
+    with irsplit.runtime.connect(url, bundle, name=name, patience=patience) as session:
+
+        def caller(offset: int) -> None:
+            for index in range(offset, 32, 4):
+                ask_once(
+                    session, calls[index % len(calls)], expected[index % len(calls)], 1.0, count
+                )
+
+        threads = [threading.Thread(target=caller, args=(offset,)) for offset in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def _negated(folder: Path) -> Path:
+    """A bundle that negates 100 kB on the device, and once more on the server."""
+    nodes = [helper.make_node("Neg", ["x"], ["cut"]), helper.make_node("Neg", ["cut"], ["logits"])]
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [25_600]) for name in ("x", "logits")
+    ]
+    graph = helper.make_graph(nodes, "negated", infos[:1], infos[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder.with_suffix(".onnx"))
+    irsplit.compile_model(
+        folder.with_suffix(".onnx"), folder, ["cut"], codec="raw", autonomous=True
+    )
+    return folder
+
+
+def wrong_answers(stage: Stage, count: Count, scheme: str) -> str:
+    """Of a server that is ours but for what it puts into its answers, which it signs."""
+    kinds = itertools.cycle(WRONG)
+    honest = ServedBundle.infer
+
+    def lies(bundle: ServedBundle, request: InferRequest) -> InferResponse:
+        return next(kinds)(honest(bundle, request))
+
+    options = ServerOptions(port=0, http_port=0)
+    with (
+        serving([f"digits={stage.bundle}"], options) as server,
+        mock.patch.object(ServedBundle, "infer", lies),
+    ):
+        port = server.port if scheme == "grpc" else server.http_port
+        ask(stage, f"{scheme}://127.0.0.1:{port}", count, 3)
+    return (
+        f"a server signs answers of {len(WRONG)} wrong kinds: without outputs, of another name, shape or type, with a "
+        "frame, to another frame, or that a session is lost"
+    )
+
+
+def _first(**fields: Any) -> Callable[[InferResponse], InferResponse]:
+    """Another first output."""
+    return lambda answer: replace(answer, outputs=[replace(answer.outputs[0], **fields)])
+
+
+def _session_lost(_: InferResponse) -> InferResponse:
+    raise ServiceError(Code.SESSION_LOST, "the session is lost")
+
+
+WRONG: tuple[Callable[[InferResponse], InferResponse], ...] = (
+    lambda answer: replace(answer, outputs=[]),
+    lambda answer: replace(answer, outputs=[*answer.outputs, frame_tensor(b"frame")]),
+    lambda answer: replace(answer, answers="0123456789abcdef"),
+    _first(name="Logits"),
+    _first(shape=(10,)),
+    _first(shape=(1, 11), data=bytes(44)),
+    _first(shape=(2, 10), data=bytes(80)),
+    _first(datatype="INT32"),
+    _session_lost,
+)
 
 
 def slow_readers(stage: Stage, count: Count) -> str:
@@ -273,7 +398,7 @@ def many_connections(stage: Stage, count: Count) -> str:
     return "800 connections that say nothing"
 
 
-def told_to_stop(stage: Stage, count: Count) -> str:
+def told_to_stop(stage: Stage, count: Count, scheme: str) -> str:
     codes: list[int] = []
 
     def stop() -> None:
@@ -281,7 +406,7 @@ def told_to_stop(stage: Stage, count: Count) -> str:
         codes.append(stage.process.wait())
 
     with meanwhile((1, stop), (1, stage.restart)):
-        ask(stage, stage.url(), count, 6)
+        ask(stage, stage.url(scheme), count, 6)
     return f"SIGTERM under load: the server answers what it took and ends with code {codes[0]}; started again 1 s later"
 
 
@@ -311,9 +436,9 @@ def replaced_while_serving(stage: Stage, count: Count) -> str:
     return "another build in the served folder: the old one is served on; after a restart, frames are refused by name"
 
 
-def other_token(stage: Stage, count: Count) -> str:
+def other_token(stage: Stage, count: Count, scheme: str) -> str:
     with stage.instead(token="the new one"):
-        ask(stage, stage.url(), count, 3)
+        ask(stage, stage.url(scheme), count, 3)
     return "the server's token was changed, the device's was not"
 
 
@@ -399,8 +524,146 @@ def full_disk(stage: Stage, count: Count) -> str:
     return f"`irsplit apply` with no room for the files: exit code {done.returncode}, {left} files left behind"
 
 
-FAULTS: dict[str, Callable[[Stage, Count], str]] = {
-    "none": no_fault,
+def rows_beyond_reason(stage: Stage, count: Count) -> str:
+    """A million rows of zeros in some kilobytes, again and again."""
+    path, folder = stage.folder / "rows.onnx", stage.folder / "rows"
+    weights = [
+        numpy_helper.from_array(np.ones(shape, np.float32), name)
+        for name, shape in _WEIGHTS.items()
+    ]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
+        for name, size in (("x", 16), ("y", 4))
+    )
+    nodes = [helper.make_node("Relu", ["x"], ["cut"])]
+    nodes += [
+        helper.make_node("MatMul", pair, [made])
+        for *pair, made in (("cut", "w1", "wide"), ("wide", "w2", "y"))
+    ]
+    graph = helper.make_graph(nodes, "rows", [x], [y], weights)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    boundary = irsplit.compile_model(path, folder, ["cut"]).manifest.boundaries[0]
+    frame = framing.encode(boundary, [np.zeros((1_000_000, 16), np.float32)])
+    refused = [0]
+
+    def attack() -> None:
+        for scheme in ("grpc", "http"):
+            for _ in range(100):
+                refused[0] += _refuses(
+                    stage.url(scheme), InferRequest("rows", "", [frame_tensor(frame)])
+                )
+
+    with stage.instead(also=[folder]):
+        before = stage.memory_bytes()
+        with meanwhile((0, attack)):
+            ask(stage, stage.url("http"), count, 3)
+            ask(stage, stage.url("grpc"), count, 3)
+        after = stage.memory_bytes()
+    return (
+        f"200 frames of {len(frame)} bytes and 1 000 000 rows, {refused[0]} refused; the server had {before / 1e6:.0f} "
+        f"MB before and {after / 1e6:.0f} MB after; worst call {1e3 * count.worst_s:.0f} ms"
+    )
+
+
+_WEIGHTS = {"w1": (16, 1024), "w2": (1024, 4)}
+
+
+def _refuses(url: str, request: InferRequest) -> bool:
+    transport = open_transport(url, Credentials())
+    try:
+        transport.infer(request, 30.0)
+    except TransportError as error:
+        return error.code is Code.TOO_LARGE
+    finally:
+        transport.close()
+    return False
+
+
+def parts_beyond_reason(stage: Stage, count: Count) -> str:
+    """Empty inputs, 60 000 a request."""
+    tensor = '{"name":"frame","datatype":"UINT8","shape":[0],"data":[]}'
+    body = f'{{"inputs":[{",".join([tensor] * 60_000)}]}}'.encode()
+    refused = [0]
+
+    def attack() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", stage.ports["http"], timeout=30)
+        with grpc.insecure_channel(f"127.0.0.1:{stage.ports['grpc']}") as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            for _ in range(50):
+                connection.request("POST", "/v2/models/digits/infer", body)
+                with connection.getresponse() as answer:
+                    answer.read()
+                    refused[0] += answer.status == 413
+                with contextlib.suppress(grpc.RpcError):
+                    infer(b"\x2a\0" * 2_000_000, timeout=30)
+                    continue
+                refused[0] += 1
+        connection.close()
+
+    before = stage.memory_bytes()
+    with meanwhile((0, attack)):
+        ask(stage, stage.url("http"), count, 3)
+        ask(stage, stage.url("grpc"), count, 3)
+    after = stage.memory_bytes()
+    return (
+        f"50 requests of {len(body) / 1e6:.1f} MB of JSON with 60 000 empty inputs, 50 over gRPC with 2 000 000: "
+        f"{refused[0]} refused; the server had {before / 1e6:.0f} MB before and {after / 1e6:.0f} MB after; worst call "
+        f"{1e3 * count.worst_s:.0f} ms"
+    )
+
+
+def idle_connections(stage: Stage, count: Count) -> str:
+    """More connections than the server may have files."""
+    raise_file_limit()
+    limited = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))  # noqa: E731
+    with stage.instead(prepare=limited), contextlib.ExitStack() as stack:
+        before = stage.memory_bytes()
+        for _ in range(1024):
+            for scheme in ("http", "grpc"):
+                with contextlib.suppress(OSError):
+                    stack.enter_context(
+                        socket.create_connection(("127.0.0.1", stage.ports[scheme]), 10)
+                    )
+        ask(stage, stage.url("http"), count, 3)
+        ask(stage, stage.url("grpc"), count, 3)
+        after = stage.memory_bytes()
+    return (
+        f"1024 idle connections to each door of a server that may open 1024 files; it had {before / 1e6:.0f} MB before "
+        f"and {after / 1e6:.0f} MB after; worst call {1e3 * count.worst_s:.0f} ms"
+    )
+
+
+def wrong_tokens(stage: Stage, count: Count) -> str:
+    """Guesses over many connections, beside clients that have the token."""
+    guesses, stop = [0], threading.Event()
+
+    def guess() -> None:
+        while not stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", stage.ports["http"], timeout=30)
+            connection.request("GET", "/v2", headers={"authorization": "Bearer guess"})
+            with contextlib.closing(connection), connection.getresponse() as answer:
+                guesses[0] += answer.status == 401
+
+    threads = [threading.Thread(target=guess) for _ in range(32)]
+    with stage.instead(token="right"):
+        for thread in threads:
+            thread.start()
+        ask(stage, stage.url("http"), count, 3, token="right")
+        ask(stage, stage.url("grpc"), count, 3, token="right")
+        stop.set()
+        for thread in threads:
+            thread.join()
+    return (
+        f"32 connections guess the token: {guesses[0]} answers in 6 s; the worst call of those that have it "
+        f"{1e3 * count.worst_s:.0f} ms"
+    )
+
+
+_Fault = Callable[[Stage, Count], str]
+
+OVER_EACH: dict[str, Callable[[Stage, Count, str], str]] = {
     "server killed and restarted": server_killed,
     "server frozen": server_frozen,
     "link cut": link_cut,
@@ -410,15 +673,39 @@ FAULTS: dict[str, Callable[[Stage, Count], str]] = {
     "damage everywhere": damage_everywhere,
     "outage": outage,
     "the founding paper's link": paper_link,
+    "answers that drip": answers_that_drip,
+    "slow link, large frames": slow_link,
+    "wrong answers": wrong_answers,
+    "server told to stop": told_to_stop,
+    "expired token": other_token,
+}
+"""Faults that are tried over gRPC, then over HTTP."""
+
+_SCHEMES = {"grpc": "gRPC", "http": "HTTP"}
+
+
+def _over(fault: Callable[[Stage, Count, str], str], scheme: str) -> _Fault:
+    return lambda stage, count: fault(stage, count, scheme)
+
+
+FAULTS: dict[str, _Fault] = {
+    "none": no_fault,
+    **{
+        f"{name}, {title}": _over(fault, scheme)
+        for name, fault in OVER_EACH.items()
+        for scheme, title in _SCHEMES.items()
+    },
     "requests that never end": slow_readers,
     "bodies that never end": bodies_without_end,
     "heads that never end": heads_without_end,
     "answers that are not read": answers_not_read,
     "many connections": many_connections,
-    "server told to stop": told_to_stop,
+    "rows beyond reason": rows_beyond_reason,
+    "parts beyond reason": parts_beyond_reason,
+    "idle connections": idle_connections,
+    "wrong tokens": wrong_tokens,
     "no room for the server's log": no_room_for_the_log,
     "bundle replaced while it is served": replaced_while_serving,
-    "expired token": other_token,
     "malformed and oversized requests": hostile,
     "streams that end": sessions_over,
     "version mismatch": other_build,
@@ -460,10 +747,11 @@ def page(rows: Sequence[Row]) -> str:
         (row.fault, *(str(getattr(row.count, name)) for name in head[1:-1]), row.remark)
         for row in rows
     ]
-    wrong, lost = sum(row.count.wrong for row in rows), sum(row.count.lost for row in rows)
-    asked = sum(row.count.asked for row in rows)
+    asked, wrong, lost, late = (
+        sum(getattr(row.count, name) for row in rows) for name in ("asked", "wrong", "lost", "late")
+    )
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-    verdict = f"In all: {asked} calls, {wrong} wrong, {lost} lost."
+    verdict = f"In all: {asked} calls, {wrong} wrong, {lost} lost, {late} late."
     return _PAGE.format(machine=machine, table=markdown(head, cells), verdict=verdict)
 
 
@@ -487,7 +775,7 @@ def main() -> int:
         print(text)
     else:
         arguments.output.write_text(text, encoding="utf-8")
-    return 1 if any(row.count.wrong or row.count.lost for row in rows) else 0
+    return 1 if any(row.count.wrong or row.count.lost or row.count.late for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Count:
     wrong: int = 0
     lost: int = 0
     late: int = 0
+    worst_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
@@ -76,6 +77,8 @@ class Stage:
         token: str = "",
         bundle: Path | None = None,
         limits: Sequence[str] = (),
+        also: Sequence[Path] = (),
+        prepare: Callable[[], None] | None = None,
     ) -> subprocess.Popen[str]:
         served = f"digits={self.served}" if bundle is None else str(bundle)
         ports = ["--port", str(self.ports["grpc"]), "--http-port", str(self.ports["http"])]
@@ -90,9 +93,16 @@ class Stage:
             level,
             served,
         ]
+        command += map(str, also)
         environment = os.environ | {"IRSPLIT_TOKEN": token}
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            preexec_fn=prepare,
         )
         assert process.stdout is not None
         assert process.stdout.readline().startswith("listening")
@@ -132,9 +142,9 @@ class Stage:
 
     @contextlib.contextmanager
     def behind(
-        self, over: Link, scheme: str = "grpc", outages: Outages = ()
+        self, over: Link, scheme: str = "grpc", outages: Outages = (), drip_s: float = 0.0
     ) -> Generator[tuple[str, Proxy]]:
-        with Proxy(self.ports[scheme], over, 1, outages).running() as proxy:
+        with Proxy(self.ports[scheme], over, 1, outages, drip_s).running() as proxy:
             yield f"{scheme}://127.0.0.1:{proxy.port}", proxy
 
     def url(self, scheme: str = "grpc") -> str:
@@ -148,10 +158,13 @@ def ask(
     seconds: float,
     timeout_s: float = 2.0,
     pause_s: float = 0.01,
+    token: str = "",
 ) -> None:
     """Four callers over one session, for some seconds."""
     ends = time.monotonic() + seconds
-    with irsplit.runtime.connect(url, stage.bundle, name="digits", patience=PATIENCE) as session:
+    with irsplit.runtime.connect(
+        url, stage.bundle, name="digits", token=token, patience=PATIENCE
+    ) as session:
 
         def caller(offset: int) -> None:
             index = offset
@@ -178,8 +191,10 @@ def ask_once(session: Any, call: Call, expected: Any, timeout_s: float, count: C
         path = "refused"
     except Exception as error:
         print(f"lost: {error!r}", file=sys.stderr)
-    late = time.monotonic() - began > timeout_s + SLACK_S
+    took = time.monotonic() - began
+    late = took > timeout_s + SLACK_S
     with count.lock:
+        count.worst_s = max(count.worst_s, took)
         count.asked += 1
         setattr(count, path, getattr(count, path) + 1)
         count.wrong += wrong

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from irsplit.base.errors import VERSION, IrsplitError
 from irsplit.base.lazy import LazyModule
 from irsplit.commands.registry import COMMANDS, Parser, module_of, parser_of
+from irsplit.commands.terminal import escaping, message
 
 if TYPE_CHECKING:
     import difflib
@@ -29,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A command is over soon, and collections that walk a large graph cost as much as the passes: also the last one.
         gc.disable()
         atexit.register(gc.freeze)
+    with escaping("stdout"), escaping("stderr"):
+        return _run(words)
+
+
+def _run(words: Sequence[str]) -> int:
     parser = Parser(
         prog="irsplit",
         description="Split compiler for neural networks.",
@@ -45,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return module_of(name).run(parser_of(name).parse_args(words[1:]))
     except IrsplitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of our output went away (irsplit cuts MODEL | head): nothing left to say to it.

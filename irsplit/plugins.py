@@ -1,4 +1,4 @@
-"""What is installed: every pass, dialect and codec, with the package that it comes from and what is wrong with it."""
+"""What is installed: passes, dialects, codecs and measures, where each comes from and what is wrong with it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,6 +7,7 @@ from typing import Any
 
 from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import VERSION
+from irsplit.codec_training.agreement import measures
 from irsplit.dialects import registry as dialects
 from irsplit.passes import pipeline as passes
 from irsplit.runtime.frame import codec_plugins as foreign
@@ -16,6 +17,7 @@ GROUPS = {
     passes.ENTRY_POINTS: "pass",
     dialects.ENTRY_POINTS: "dialect",
     foreign.ENTRY_POINTS: "codec",
+    measures.ENTRY_POINTS: "measure",
 }
 
 
@@ -35,10 +37,14 @@ class Plugin:
 
 
 def plugins() -> list[Plugin]:
-    """Passes, dialects and codecs, ours and those of other packages, in order of kind and name."""
+    """Passes, dialects, codecs and measures, ours and those of other packages, in order of kind and name."""
     ours = [
         Plugin("codec", name, f"irsplit {VERSION}", "irsplit.runtime", f"frame codec {code}")
         for name, code in CODECS.items()
+    ]
+    ours += [
+        Plugin("measure", name, f"irsplit {VERSION}", "irsplit.codec_training.agreement", text)
+        for name, text in measures.BUILT_IN.items()
     ]
     found = [*ours, *(_described(point) for group in GROUPS for point in entry_points(group))]
     return sorted(
@@ -68,7 +74,7 @@ def _described(point: EntryPoint) -> Plugin:
 
 def _summary(loaded: Any, kind: str) -> str:
     if kind == "codec":
-        return f"frame codec {loaded.code}"
+        return f"frame codec {getattr(loaded, 'code', '?')}"
     return next(iter((loaded.__doc__ or "").strip().splitlines()), "")
 
 

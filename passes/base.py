@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from irsplit.ir import Graph, Model, Node, Value
+from irsplit.ir import Graph, HeadRole, Model, Node, Value
 from irsplit.passes.analysis.cuts import Cut, find_cuts
 from irsplit.passes.analysis.recompute import Recompute
 
@@ -30,13 +30,13 @@ class Remark:
 class Context:
     """What the passes of one run share.
 
-    `macs`, `summed`, `is_cheap` and `is_shape` are the dialect's knowledge of its operators, `affine` makes those that
-    quantize; `shapes` runs the model once in these sizes of its open dimensions; `calibrate` runs the segments of a
-    partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too, through real frames, and
-    gives the outputs of every call; `observe` runs the whole model on so many calibration inputs at most and gives the
-    arrays of some of its values, by name; `recompute` is what the rematerialise pass allows; `listed` are the positions
-    among which `partition` found its cuts, `ratios` what was measured to choose them; `details` go into the bundle's
-    manifest.
+    `macs`, `summed`, `is_cheap`, `is_shape` and `head_role` are the dialect's knowledge of its operators, `affine`
+    makes those that quantize; `shapes` runs the model once in these sizes of its open dimensions; `calibrate` runs
+    the segments of a partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too,
+    through real frames, and gives the outputs of every call; `observe` runs the whole model on so many calibration
+    inputs at most and gives the arrays of some of its values, by name; `recompute` is what the rematerialise pass
+    allows; `listed` are the positions among which `partition` found its cuts, `ratios` what was measured to choose
+    them; `details` go into the bundle's manifest.
     """
 
     macs: Callable[[Node], int] | None = None
@@ -48,6 +48,7 @@ class Context:
     evaluate: Callable[[Model], Sequence[Mapping[str, Any]]] | None = None
     observe: Callable[[Model, Sequence[Value], int], Mapping[str, Samples]] | None = None
     summed: Callable[[Node, Callable[[Node], int]], int] | None = None
+    head_role: Callable[[Node], HeadRole] | None = None
     recompute: Recompute | None = None
     chosen_cuts: tuple[str, ...] = ()
     chosen_places: tuple[str, ...] = ()

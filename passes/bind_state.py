@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.base.errors import PassError
+from irsplit.base.errors import PassError, short
 from irsplit.ir import Graph, Model, Node, TensorType, Value, fed, operands
 from irsplit.passes.analysis.dims import OpenDim, open_dims, parse_dims
 from irsplit.passes.base import Context
@@ -52,7 +52,8 @@ class BindState:
             found = [pair for pair in find_states(graph) if bound.isdisjoint(pair)]
             for input, output in found:
                 context.remark(
-                    self, f"state {input.name}={output.name} was found by its name and type"
+                    self,
+                    f"state {short(input.name)}={short(output.name)} was found by its name and type",
                 )
             pairs += found
         self._check(pairs)
@@ -78,7 +79,7 @@ class BindState:
     def _check(self, pairs: Sequence[tuple[Value, Value]]) -> None:
         seen: set[Value] = set()
         for input, output in pairs:
-            label = f"state '{input.name}={output.name}'"
+            label = f"state '{short(input.name)}={short(output.name)}'"
             if input in seen or output in seen:
                 raise PassError(
                     f"{label}: {input if input in seen else output} belongs to another state already"

@@ -8,12 +8,13 @@ make itself again.
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from irsplit.base.entry_points import entry_points
+from irsplit.base.entry_points import entry_points, load
 from irsplit.base.errors import IrsplitError, ParseError, PassError, VerifyError
 from irsplit.ir import Model, verify
 from irsplit.passes.base import Context, Pass
@@ -60,12 +61,11 @@ def registry() -> dict[str, type[Pass]]:
     """Every installed pass by name: ours and those of other packages. Two with one name are an error naming both."""
     found: dict[str, tuple[type[Pass], str]] = {}
     for point in entry_points(ENTRY_POINTS):
-        try:
-            pass_: type[Pass] = point.load()
-        except (ImportError, AttributeError) as error:
+        pass_: type[Pass] = load(point, "pass")
+        if not dataclasses.is_dataclass(pass_) or not hasattr(pass_, "name"):
             raise IrsplitError(
-                f"the pass '{point.name}' of {point.value} cannot be loaded: {error}"
-            ) from error
+                f"the pass '{point.name}' of {point.value} is no dataclass with a name; mend it"
+            )
         if pass_.name in found and found[pass_.name][0] is not pass_:
             raise IrsplitError(
                 f"two passes are named '{pass_.name}': {found[pass_.name][1]} and {point.value}; uninstall one"
@@ -158,8 +158,11 @@ class _Parser:
         try:
             if plain is bool:
                 return {"true": True, "false": False}[value]
-            return plain(value)
-        except (KeyError, ValueError):
+            converted = plain(value)
+            if plain is float and not math.isfinite(converted):
+                raise ValueError(value)
+            return converted
+        except (KeyError, ValueError, OverflowError):
             self.fail(f"option '{key}' takes a value of type {plain.__name__}, not '{value}'")
 
     def skip(self) -> None:

@@ -1,11 +1,11 @@
 """What comes before cuts are looked for, the same for every command: so that all see one list of cuts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from irsplit.base.lazy import LazyModule
 from irsplit.dialects.base import Dialect
-from irsplit.ir import Model
+from irsplit.ir import HeadRole, Model, Node
 from irsplit.passes.analysis.dims import sizes_of_call
 from irsplit.passes.assume_sizes import AssumeSizes
 from irsplit.passes.base import Context, Pass
@@ -46,7 +46,13 @@ def context_of(dialect: Dialect) -> Context:
         is_cheap=dialect.is_cheap,
         is_shape=dialect.is_shape,
         affine=dialect.affine,
+        head_role=head_roles(dialect),
     )
+
+
+def head_roles(dialect: Dialect) -> Callable[[Node], HeadRole] | None:
+    """The dialect's `head_role`; None for a dialect of another package that was written before there was one."""
+    return getattr(dialect, "head_role", None)
 
 
 def prepared(

@@ -3,15 +3,18 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from irsplit.base.errors import PassError
-from irsplit.codec_training.agreement import agreement, is_comparable
+from irsplit.codec_training.agreement.base import Agreement, OutputHead, measured
+from irsplit.codec_training.agreement.measures import check_measure, heads_of
+from irsplit.codec_training.agreement.reach import reached_outputs
+from irsplit.codec_training.agreement.recognise import View
 from irsplit.codec_training.ranges import METHODS, quantization, requantization, signal_to_noise_db
 from irsplit.codec_training.train import channel_axis
-from irsplit.ir import Model, Node, TensorType, Value
+from irsplit.ir import HeadRole, Model, Node, TensorType, Value
 from irsplit.passes.base import Context, Samples, channel_layout
 from irsplit.passes.send_attributes import sends, set_specs, spec_of, specs
 from irsplit.runtime.frame import frame
@@ -21,6 +24,13 @@ from irsplit.runtime.frame.rans_model import FLAT
 FEWEST_BITS, MOST_BITS = 2, 8
 LEVELS = tuple(round(2 ** (quarter / 4)) for quarter in range(4 * FEWEST_BITS, 4 * MOST_BITS + 1))
 """The levels among which a target decides, a quarter of a bit apart."""
+
+_NOTHING = {
+    "top1": "no output has rows of several numbers, of which one could be the largest",
+    "iou": "label maps are empty",
+    "f1": "nothing was detected in any call",
+}
+"""What it means that a measure found nothing to compare."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,10 @@ class QuantizeBoundary:
     coarser steps, or as it is where those would be no coarser than its own; other integers cross exactly.
     `bits` are fixed unless there is a target. `snr` (dB) takes for every tensor the fewest of LEVELS that reach it on
     the calibration data; `agreement` (0 to 1) the fewest for all with which the outputs of the whole model, through
-    the real far side, have their largest element in the same place as without quantization, and with which every
-    tensor has the `snr`, where both are given: a floor where calibration inputs are few or easy. `range` is min-max,
+    the real far side, agree so far with those without quantization, and with which every
+    tensor has the `snr`, where both are given: a floor where calibration inputs are few or easy. `measure` says how
+    outputs are read: top1, iou, f1, an entry point or FILE.py:function; without one, detections and label maps are
+    recognised. Of the outputs that the boundary reaches, the one that agrees least counts. `range` is min-max,
     percentile, mse or entropy; `per-channel` gives every channel a range of its own. Raises PassError without
     calibration data, and when 8 bits miss the target.
     """
@@ -63,6 +75,7 @@ class QuantizeBoundary:
     bits: int = 8
     snr: float = 0.0
     agreement: float = 0.0
+    measure: str = ""
     range: str = "min-max"
     per_channel: bool = False
     clip: bool = False
@@ -123,6 +136,7 @@ class QuantizeBoundary:
             )
         if not 0 <= self.agreement <= 1:
             raise PassError(f"pass '{self.name}': agreement {self.agreement} is a share, 0 to 1")
+        check_measure(self.measure)
 
     def _check_samples(self, tensors: Sequence[_Tensor], samples: Mapping[str, Samples]) -> None:
         missing = next(
@@ -134,6 +148,16 @@ class QuantizeBoundary:
                 f"pass '{self.name}' has no calibration data for %{missing.spec.name}; "
                 "give calibration inputs (--calibration) or keep the boundary lossless"
             )
+        for tensor in tensors:
+            if (
+                tensor.wanted
+                and tensor.zero is None
+                and _has_no_range(tensor.values(samples[tensor.spec.name]))
+            ):
+                raise PassError(
+                    f"pass '{self.name}': the calibration inputs make %{tensor.spec.name} NaN or infinite; "
+                    "give inputs that the model is made for"
+                )
 
     def quantized(self, value: Value, samples: Mapping[str, Samples], layout: str) -> TensorSpec:
         """How a value crosses in the fixed number of bits, by its samples."""
@@ -183,13 +207,11 @@ class QuantizeBoundary:
             raise PassError(
                 f"pass '{self.name}': an agreement is measured on calibration inputs; give some"
             )
-        expected = context.evaluate(model)
-        if not any(is_comparable(output) for call in expected for output in call.values()):
-            raise PassError(
-                f"pass '{self.name}': no output has rows of several numbers, of which one could be the largest; "
-                "give a signal to noise ratio (snr) instead of an agreement"
-            )
+        evaluate = context.evaluate
+        expected = evaluate(model)
         before = [(send, _tensors(send)) for _, send in sends(model)]
+        heads = self._heads(model, context, expected)
+        measures: dict[int, Agreement] = {}
 
         def reaches(levels: int) -> bool:
             crossing = [tensor for _, tensors in before for tensor in tensors]
@@ -202,19 +224,90 @@ class QuantizeBoundary:
                     send, [self._coarser(tensor, samples, layout, levels) for tensor in tensors]
                 )
             try:
-                found = evaluate(model)
-                return (
-                    agreement(_flat(expected, expected), _flat(expected, found)) >= self.agreement
-                )
+                measures[levels] = measured(heads, expected, evaluate(model))
+                return measures[levels].share >= self.agreement
             finally:
                 for send, tensors in before:
                     set_specs(send, [tensor.spec for tensor in tensors])
 
-        evaluate = context.evaluate
+        try:
+            levels = self._fewest(reaches, self._failure())
+        except PassError as error:
+            best = max(measures.values(), key=lambda found: found.share, default=None)
+            worst = (
+                ""
+                if best is None or best.worst is None
+                else f"; at best the worst output has {best.worst}"
+            )
+            raise PassError(f"{error}{worst}") from error
+        self._tell(context, measures[levels], len(expected))
+        return levels
+
+    def _failure(self) -> str:
         floor = f", with {self.snr} dB in every tensor" if self.snr else ""
-        return self._fewest(
-            reaches, f"the outputs do not agree in {self.agreement:.2%} of the cases{floor}"
+        return f"the outputs do not agree in {self.agreement:.2%} of the cases{floor}"
+
+    def _heads(
+        self, model: Model, context: Context, expected: Sequence[Mapping[str, Any]]
+    ) -> list[OutputHead]:
+        """How the outputs that the boundary reaches are read. Raises PassError where there is nothing to compare."""
+        arriving = [set[str]()]
+        for _, send in sends(model):
+            arriving.append({tensor.spec.name for tensor in _tensors(send) if tensor.wanted})
+        reached = reached_outputs(model.segments, arriving)
+        if reached.isdisjoint(expected[0]):
+            raise PassError(
+                f"pass '{self.name}': no output depends on what is quantized; keep the boundary lossless, or give a "
+                "signal to noise ratio (snr) instead of an agreement"
+            )
+        role_of = context.head_role or _no_role
+        view = View(
+            tuple(model.segments), tuple(expected[0]), role_of, channel_layout(model), expected[0]
         )
+        heads = [
+            head for head in heads_of(self.measure, view) if not reached.isdisjoint(head.outputs)
+        ]
+        if measured(heads, expected, expected).worst is None:
+            what = " or ".join(
+                dict.fromkeys(_NOTHING.get(head.measure.partition("@")[0], "") for head in heads)
+            )
+            raise PassError(
+                f"pass '{self.name}': nothing to compare: {what}; give other calibration inputs, another measure "
+                "(--agreement-measure), or a signal to noise ratio (snr) instead of an agreement"
+            )
+        self._tell_of_heads(context, [name for name in expected[0] if name not in reached], heads)
+        return heads
+
+    def _tell_of_heads(
+        self, context: Context, unreached: Sequence[str], heads: Sequence[OutputHead]
+    ) -> None:
+        """Say what the agreement is not of, and that nothing but rows was recognised where those are a guess."""
+        if unreached:
+            context.remark(
+                self,
+                f"{_listed(unreached)} cannot change at the boundary, and no agreement is asked of them",
+            )
+        if not self.measure and len(heads) > 1 and all(head.measure == "top1" for head in heads):
+            text = "no detections or label maps were recognised: every output is compared by its largest elements "
+            context.remark(self, f"{text}(top1); say how to read them with --agreement-measure")
+        context.details["agreement"] = {
+            "target": self.agreement,
+            "asked": self.measure,
+            "unreached": list(unreached),
+        }
+
+    def _tell(self, context: Context, found: Agreement, calls: int) -> None:
+        """Print the measure that was taken and put it into the manifest."""
+        context.details["agreement"] |= {"calls": calls, **found.to_json()}
+        compared = [head for head in found.heads if head.compared]
+        others = (
+            f", the worst of {len(compared)} readings of the outputs" if len(compared) > 1 else ""
+        )
+        context.remark(self, f"agreement {found.worst} on {calls} calls{others}")
+        if nothing := [name for head in found.heads if not head.compared for name in head.outputs]:
+            context.remark(
+                self, f"nothing to compare in {_listed(nothing)}, and no agreement is asked of it"
+            )
 
     def _fewest(self, reaches: Callable[[int], bool], failure: str) -> int:
         """The fewest of LEVELS that reach a target. Raises PassError when 8 bits do not.
@@ -248,11 +341,12 @@ def _zero(value: Value) -> int | None:
     )
 
 
-def _flat(
-    expected: Sequence[Mapping[str, object]], others: Sequence[Mapping[str, object]]
-) -> list[object]:
-    """The outputs of all calls in one list, in the order of the expected ones."""
-    return [other[name] for call, other in zip(expected, others, strict=True) for name in call]
+def _no_role(_: Node) -> HeadRole:
+    return ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"%{name}" for name in names)
 
 
 def _roundtrip(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
@@ -260,3 +354,11 @@ def _roundtrip(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
         0, spec.name, (dataclasses.replace(spec, codec="raw", parameters=b"", chunk=0),)
     )
     return frame.decode(boundary, frame.encode(boundary, [array]))[0]
+
+
+def _has_no_range(arrays: Samples) -> bool:
+    """Whether some values are NaN, or all are infinite: an infinite one among others is an outlier."""
+    filled = [array for array in arrays if array.size]
+    return any(np.isnan(array).any() for array in filled) or (
+        bool(filled) and not any(np.isfinite(array).any() for array in filled)
+    )

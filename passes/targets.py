@@ -17,9 +17,19 @@ TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
 numbers, the other one may follow too: agreement=0.98,snr=20."""
 
 
-def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass, ...]:
-    """The passes before compress-boundary for one of TARGETS with TARGET_OPTIONS. Raises CutError for anything else."""
+def quantization_passes(
+    boundary: str, *, in_graph: bool = False, measure: str = ""
+) -> tuple[Pass, ...]:
+    """The passes before compress-boundary for one of TARGETS with TARGET_OPTIONS.
+
+    `measure` says how an agreement reads outputs. Raises CutError for anything else, and for a measure without an
+    agreement to measure.
+    """
     target, *words = boundary.split(",")
+    if measure and not any(word.startswith("agreement=") for word in (target, *words)):
+        raise CutError(
+            f"an agreement measure ('{measure}') has no effect without agreement=SHARE; give it as boundary"
+        )
     if target == "lossless" and not words and not in_graph:
         return ()
     if target == "lossless":
@@ -30,6 +40,7 @@ def quantization_passes(boundary: str, *, in_graph: bool = False) -> tuple[Pass,
     quantize = _target(target)
     for word in words:
         quantize = _with_option(quantize, word)
+    quantize = replace(quantize, measure=measure)
     return (replace(quantize, clip=True), BoundaryOps()) if in_graph else (quantize,)
 
 

@@ -7,15 +7,15 @@ console     what follows `$ ` runs; the lines below it are its output, in which 
 python      runs; all Python blocks of a page share their names
 any other   is only shown, or with title="NAME" in its first line written to the file NAME
 
-Above a block, `<!-- needs: torch, cmake -->` names modules or programs without which it is left out, and
-`<!-- not run: REASON -->` says why a test cannot do what a reader can. Ports 8000 and 8001 are replaced by free ones.
+Above a block, `<!-- needs: torch, cmake -->` names modules, or tools of `tools.TOOLS`, without which it is left out,
+and `<!-- not run: REASON -->` says why a test cannot do what a reader can. Ports 8000 and 8001 are replaced by free
+ones.
 """
 
 import doctest
 import importlib.util
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from tools import TOOLS, lack
 
 RUN = ("sh", "console", "python")
 _BLOCK = re.compile(
@@ -49,7 +51,9 @@ class Block:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        return tuple(name for name in self.needs if not _is_here(name))
+        """For each thing that is needed and not here, the reason."""
+        reasons = (_lack(name) for name in self.needs)
+        return tuple(reason for reason in reasons if reason)
 
     @property
     def runs(self) -> bool:
@@ -76,8 +80,10 @@ def _blocks(text: str) -> Iterator[Block]:
         )
 
 
-def _is_here(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None or shutil.which(name) is not None
+def _lack(name: str) -> str:
+    if name in TOOLS:
+        return lack(name)
+    return "" if importlib.util.find_spec(name) else f"{name.upper()} NOT INSTALLED"
 
 
 def run_page(page: Path) -> None:

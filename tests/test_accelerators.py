@@ -1,7 +1,6 @@
 """Execution providers and delegates: the engines use those that were asked for, or say why they cannot."""
 
 import ctypes
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from irsplit.compilation.compiler import compile_model
 from irsplit.runtime.run.engines import Accelerator, EngineOptions, open_engine
 from irsplit.runtime.run.session import LocalSession
 from irsplit.runtime.serving.server.server import ServerOptions, load_bundles
+from tools import needs
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parent / "examples" / "digits"
@@ -87,8 +87,7 @@ def test_a_provider_whose_libraries_are_missing_is_an_error(monkeypatch):
 
 @pytest.fixture
 def library(tmp_path) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("GCC IS NOT INSTALLED: no delegate was built")
+    needs("gcc")
     path = tmp_path / "delegate.so"
     subprocess.run(
         ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", path, HERE / "c" / "delegate.c"],

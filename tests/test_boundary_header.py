@@ -1,6 +1,5 @@
 """boundary.h: compiles without warnings and frames a tensor exactly as Python does, with the sizes it names."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from irsplit.codec_training.header import c_header
 from irsplit.runtime.c import amalgamate
 from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from test_static_rans import feature_map, trained
+from tools import needs_compiler
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 
@@ -57,8 +57,7 @@ def gcc(*words: str | Path, cwd: Path) -> None:
 @pytest.fixture(scope="module", params=["separate", "amalgamated"])
 def core(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> list[Path]:
     """The object files of the C core, which every boundary shares: one for each source, and one for all."""
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed: boundary.h is NOT compiled here")
+    needs_compiler("gcc", *FLAGS)
     folder = tmp_path_factory.mktemp("core")
     sources = sorted((RUNTIME / "c" / "src").rglob("*.c"))
     if request.param == "amalgamated":

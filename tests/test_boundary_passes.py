@@ -11,7 +11,7 @@ import pytest
 import irsplit
 from irsplit.base.errors import IrsplitError
 from irsplit.cli import main
-from irsplit.codec_training.agreement import agreement, is_comparable
+from irsplit.codec_training.agreement.top1 import is_comparable, top1
 from irsplit.codec_training.ranges import METHODS, quantization, requantization, signal_to_noise_db
 from irsplit.runtime.frame import frame
 from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec
@@ -61,7 +61,7 @@ def test_a_trained_codec_beats_the_general_one(tmp_path: Path) -> None:
         assert boundary["codec"] == ["static-rans" if codec == "auto" else codec]
         sizes[codec], outputs = frames(tmp_path / codec)
         if codec != "raw":
-            assert agreement(logits(frames(tmp_path / "raw")[1]), logits(outputs)) == 1.0
+            assert top1(logits(frames(tmp_path / "raw")[1]), logits(outputs)).share == 1.0
     assert sizes["static-rans"] < sizes["zstandard"] < sizes["raw"]
     assert sizes["auto"] <= sizes["static-rans"]
 
@@ -97,7 +97,7 @@ def test_fewer_bits_for_a_lower_target(tmp_path: Path) -> None:
     assert bits["snr=40"] > bits["snr=20"] >= 2
     assert frames(tmp_path / "snr=40")[0] > frames(tmp_path / "snr=20")[0]
     whole = frames(tmp_path / "snr=40")[1]
-    assert agreement(logits(whole), logits(frames(tmp_path / "agreement=0.9")[1])) >= 0.8
+    assert top1(logits(whole), logits(frames(tmp_path / "agreement=0.9")[1])).share >= 0.8
 
 
 def test_a_floor_where_calibration_is_easy(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def of_integers(folder: Path, **options: Any) -> tuple[TensorSpec, float, float]
         sizes.append(session.frame_bytes[0])
     whole = irsplit.LocalSession(folder.with_name("lossless")) if options else session
     expected = [whole.run(call) for call in integer_calls("test_images.npz", 20)]
-    share = agreement([call["logits"] for call in expected], [call["logits"] for call in outputs])
+    share = top1([call["logits"] for call in expected], [call["logits"] for call in outputs]).share
     return session.boundaries[0].tensors[0], float(np.mean(sizes)), share
 
 
@@ -183,13 +183,13 @@ def test_a_target_decides_between_bits(tmp_path: Path) -> None:
 def test_the_same_place_among_equals() -> None:
     expected = np.array([[3, 7, 7, 0], [1, 0, 0, 0], [np.nan, 1, 2, 3]], np.float32)
     found = np.array([[0, 1, 2, 0], [0, 0, 0, 1], [np.nan, 9, 9, 9]], np.float32)
-    assert agreement([expected[:1]], [found[:1]]) == 1
-    assert agreement([expected], [found]) == pytest.approx(2 / 3)
+    assert top1([expected[:1]], [found[:1]]).share == 1
+    assert top1([expected], [found]).share == pytest.approx(2 / 3)
 
 
 def test_a_classifier_may_end_in_a_plane_of_one_pixel() -> None:
     expected, found = np.array([[1, 3, 2]]), np.array([[1, 2, 3]])
-    assert agreement([expected.reshape(1, 3, 1, 1)], [found.reshape(1, 3, 1, 1)]) == 0
+    assert top1([expected.reshape(1, 3, 1, 1)], [found.reshape(1, 3, 1, 1)]).share == 0
     assert is_comparable(expected[:, :, None])
     assert not is_comparable(expected.reshape(3, 1))
     assert not is_comparable(np.float32(1))

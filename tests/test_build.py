@@ -16,6 +16,7 @@ from irsplit.base.errors import VERSION, ParseError
 from irsplit.cli import main
 from irsplit.compilation.build import BuildFile
 from irsplit.compilation.depfile import read_depfile, write_depfile
+from tools import needs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DIGITS = EXAMPLES / "digits"
@@ -29,6 +30,14 @@ cut = ["bottleneck/relu"]
 model = "digits.tflite"
 boundary = "int8"
 calibration = ["calibration.npy"]
+"""
+
+VERIFIED = """
+[targets.two]
+model = "digits.tflite"
+boundary = "int8"
+calibration = ["calibration.npy"]
+verify = {{min-snr = {}}}
 """
 
 
@@ -81,6 +90,39 @@ def test_one_that_fails_does_not_stop_the_others(
     assert not (project / "build" / "two").exists()
     assert main(["compile", str(project / "irsplit.toml"), "--target", "two"]) == 2
     assert re.search(r"^two: error: digits\.tflite: ", capfd.readouterr().err, re.MULTILINE)
+
+
+def test_a_bundle_that_does_not_hold_leaves_the_old_one(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (project / "irsplit.toml").write_text(VERIFIED.format("-100.0"))
+    assert build(project, capfd) == {"two": ["start", "verified", "done"]}
+    assert build(project, capfd) == {"two": FRESH}
+    old = (project / "build" / "two" / "manifest.json").read_bytes()
+    (project / "irsplit.toml").write_text(VERIFIED.format("300.0").replace("int8", "int4"))
+    assert build(project, capfd, code=1) == {"two": ["start", "error"]}
+    assert (project / "build" / "two" / "manifest.json").read_bytes() == old
+    assert sorted(path.name for path in (project / "build").iterdir()) == [".two.stamp", "two"]
+    assert main(["compile", str(project / "irsplit.toml")]) == 1
+    told = capfd.readouterr().err
+    assert re.search(
+        r"^two: error: verify: %.* dB, and at least 300 dB are asked for", told, re.MULTILINE
+    )
+
+
+def test_verification_in_a_build_file_is_checked_first(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for options, said in {
+        "{min-snr = 'loud'}": "argument --min-snr: invalid float value",
+        "{min-snrs = 3}": "no option 'min-snrs' of verify; 'irsplit verify --help' lists them",
+        "{model = 'x'}": "'model' of verify is the target's own",
+        "3": "verify must be true or a table",
+    }.items():
+        (project / "irsplit.toml").write_text(VERIFIED.replace("{{min-snr = {}}}", options))
+        assert main(["compile", str(project / "irsplit.toml")]) == 2
+        assert said in capfd.readouterr().err
+        assert not (project / "build").exists()
 
 
 def test_warnings_are_errors_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,8 +236,7 @@ def test_depfiles_escape(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tool", ["make", "ninja"])
 def test_make_and_ninja(tool: str, tmp_path: Path) -> None:
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool.upper()} IS NOT INSTALLED: its example was not run")
+    needs(tool)
     shutil.copytree(EXAMPLES / "ci", tmp_path / "ci")
     model = tmp_path / "ci" / "models" / "digits.onnx"
     script = tmp_path / "irsplit"

@@ -1,10 +1,9 @@
 """The C core outside of Python: warnings are errors, sanitizers on, other machines; the same frames everywhere.
 
-A target whose compiler or emulator is missing is skipped with its name; `.ci/run` installs them.
+A target whose compiler or emulator does not work is skipped, see `tools`; `.ci/run` installs them.
 """
 
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from irsplit.runtime.c import amalgamate
 from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec
 from irsplit.runtime.frame.reference.crc32c import crc32c
 from test_static_rans import feature_map, trained
+from tools import needs, needs_compiler
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests" / "c"
@@ -126,20 +126,10 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return path, f"{len(made)} vectors, digest {digest:08x}"
 
 
-def needed(*tools: str) -> None:
-    for tool in tools:
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed: this target is NOT checked here")
-
-
 def build(compiler: str, flags: Sequence[str], target: Path, sources: Sequence[Path]) -> None:
     include = f"-I{ROOT / 'runtime' / 'c' / 'include'}"
     command = [compiler, *WARNINGS, *flags, include, *map(str, sources), "-o", str(target)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    if "cannot find" in result.stderr and "-m32" in flags:
-        pytest.skip(
-            "the 32-bit C library is not installed (gcc-multilib): -m32 is NOT checked here"
-        )
     assert result.returncode == 0, result.stderr
 
 
@@ -163,7 +153,7 @@ def build(compiler: str, flags: Sequence[str], target: Path, sources: Sequence[P
 def test_vectors_on_this_machine(
     compiler: str, flags: Sequence[str], vectors: tuple[Path, str], tmp_path: Path
 ) -> None:
-    needed(compiler)
+    needs_compiler(compiler, *flags)
     program = tmp_path / "check_vectors"
     build(compiler, flags, program, [*SOURCES, FOLDER / "check_vectors.c"])
     brief = () if set(SANITIZERS) <= set(flags) else ("brief",)
@@ -196,7 +186,7 @@ def test_vectors_on_the_amalgamation(
 
 
 def test_vectors_on_aarch64(vectors: tuple[Path, str], tmp_path: Path) -> None:
-    needed("aarch64-linux-gnu-gcc", "qemu-aarch64")
+    needs("aarch64-linux-gnu-gcc")
     program = tmp_path / "check_vectors"
     build(
         "aarch64-linux-gnu-gcc", ("-O3", "-static"), program, [*SOURCES, FOLDER / "check_vectors.c"]
@@ -208,7 +198,7 @@ def test_vectors_on_aarch64(vectors: tuple[Path, str], tmp_path: Path) -> None:
 
 
 def test_vectors_on_wasm32(vectors: tuple[Path, str], tmp_path: Path) -> None:
-    needed("clang", "wasm-ld", "node")
+    needs("wasm32")
     program = tmp_path / "core.wasm"
     flags = ("--target=wasm32", "-O2", "-ffreestanding", "-fno-builtin", "-nostdlib")
     build(
@@ -247,9 +237,9 @@ def fuzz_seeds() -> list[bytes]:
 
 def test_short_fuzzing(tmp_path: Path) -> None:
     """Descriptors and frames that start as valid ones; IRSPLIT_FUZZ_RUNS for more."""
-    needed("clang")
-    program, corpus = tmp_path / "fuzz", tmp_path / "corpus"
     flags = ("-O2", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined")
+    needs_compiler("clang", *flags)
+    program, corpus = tmp_path / "fuzz", tmp_path / "corpus"
     build("clang", flags, program, [*SOURCES, FOLDER / "fuzz_core.c"])
     corpus.mkdir()
     for number, seed in enumerate(fuzz_seeds()):
@@ -268,7 +258,7 @@ BYTES = ("-DIRS_BYTES_ONLY", "-DIRS_NO_QUANTIZATION", "-DIRS_NO_REFERENCES")
 
 def test_size_on_cortex_m4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without libc; memcpy and friends are the firmware's own."""
-    needed("arm-none-eabi-gcc", "arm-none-eabi-size")
+    needs("arm-none-eabi-gcc")
     sender = ("-DIRS_ENCODE_ONLY",)
     budgets = {
         "bytes: irs_encode": (("irs_encode",), (*sender, *BYTES), 4096),
@@ -292,7 +282,7 @@ def test_size_on_cortex_m4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_reduced_build(tmp_path: Path) -> None:
     """The same frames for what is left; what is left out is refused when its descriptor is opened."""
-    needed("gcc")
+    needs("gcc")
     program, path = tmp_path / "check_vectors", tmp_path / "vectors.bin"
     build("gcc", ("-O2", *BYTES), program, [*SOURCES, FOLDER / "check_vectors.c"])
     shape = (1, 7, 6, 37)

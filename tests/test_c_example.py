@@ -1,6 +1,5 @@
 """The C example and the CMake package: frames made in C are Python's, and the other way round."""
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from irsplit.cli import main
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import FrameSchema
+from tools import needs
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -32,12 +32,6 @@ def boundary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FrameSchem
         == 0
     )
     return folder, Manifest.load(folder / "bundle").boundaries[0]
-
-
-def needs(*tools: str) -> None:
-    for tool in tools:
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool.upper()} IS NOT INSTALLED: the C example was not built with it")
 
 
 def check_frames(program: Sequence[str | Path], boundary: FrameSchema) -> None:
@@ -73,7 +67,7 @@ def check_frames(program: Sequence[str | Path], boundary: FrameSchema) -> None:
 def test_frames_like_python(
     compiler: str, boundary: tuple[Path, FrameSchema], tmp_path: Path
 ) -> None:
-    needs(compiler, *TARGETS[compiler])
+    needs(compiler)
     program = tmp_path / "frame"
     sources = [
         *sorted((ROOT / "runtime" / "c" / "src").rglob("*.c")),

@@ -119,9 +119,7 @@ NEEDS = [
 def test_nothing_is_missing(page: Path, block: snippets.Block) -> None:
     """Skipped, loudly, for a snippet that `test_snippets_run` had to leave out."""
     if block.missing:
-        pytest.skip(
-            f"{', '.join(block.missing).upper()} NOT INSTALLED: {label(page)}.md, line {block.line}, did not run"
-        )
+        pytest.skip(f"{'; '.join(block.missing)}: {label(page)}.md, line {block.line}, did not run")
     assert block.runs
 
 

@@ -1,7 +1,5 @@
 """The stack and code that docs/footprint.md states, and the call graph that they come from."""
 
-import shutil
-
 import pytest
 
 from benchmarks.footprint import (
@@ -14,6 +12,7 @@ from benchmarks.footprint import (
     deepest,
     footprints,
 )
+from tools import needs
 
 GRAPH = """
 node: { title: "top" label: "top\\na.c:1:1\\n16 bytes (static)" }
@@ -66,10 +65,7 @@ def test_what_has_no_bound(line: str, said: str) -> None:
 def test_the_page_states_what_is_measured() -> None:
     documented = rows(PAGE.read_text(encoding="utf-8"))
     assert all(row in documented for row in buffers(CODINGS[:1]))
-    if shutil.which(CORTEX_M4.compiler) is None:
-        pytest.skip(
-            f"{CORTEX_M4.compiler.upper()} IS NOT INSTALLED: code and stack were not measured"
-        )
+    needs(CORTEX_M4.compiler)
     stated = {tuple(row[:2]): row[2:] for row in documented if row[0] == CORTEX_M4.name}
     for name, what, *sizes in footprints(CORTEX_M4, USES[-1:]):
         for found, said in zip(sizes, stated[name, what], strict=True):

@@ -23,7 +23,7 @@ from irsplit.runtime.run import ort_operators as operators
 from irsplit.runtime.run.engines import Accelerator, EngineOptions
 from operators_host import Host
 from stock_engines import same_bits
-from test_c_core import needed
+from tools import needs
 from transformers import decoder
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
@@ -117,7 +117,7 @@ def test_the_command_and_the_script_it_writes(
 
 
 def test_a_host_without_python(digits: Path, tmp_path: Path) -> None:
-    needed("gcc")
+    needs("gcc")
     runtime = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"), None)
     if runtime is None:
         pytest.skip("THIS ONNXRUNTIME HAS NO LIBRARY OF ITS OWN: no host in C was tried")

@@ -137,6 +137,21 @@ def test_max_bytes_is_checked_before_allocation() -> None:
         frame.decode(boundary, with_crc(bytes(coded)))
 
 
+def test_more_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """103 bytes that a damaged dim makes stand for 800 MB: below max_bytes, and more than this machine has."""
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    boundary = FrameSchema(0, "b", (TensorSpec("x", "i8", (None,)),))
+    coded = frame.encode(boundary, [np.zeros(9, np.int8)])
+    monkeypatch.setattr(np, "empty", exhausted)
+    with pytest.raises(
+        FrameError, match="decodes to more than there is memory for; lower max_bytes=100"
+    ):
+        frame.decode(boundary, coded, max_bytes=100)
+
+
 def test_zstandard_payload_that_claims_another_size() -> None:
     boundary = FrameSchema(0, "b", (TensorSpec("x", "i8", (4000,), codec="zstandard"),))
     coded = frame.encode(boundary, [np.zeros(4000, np.int8)])

@@ -28,9 +28,10 @@ from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import FrameSchema, QuantizationSpec, TensorSpec
 from irsplit.runtime.run import ort_operators as operators
 from operators_host import Case, Host, check, damages, decode
-from test_c_core import ROOT, SANITIZERS, SOURCES, WARNINGS, needed
+from test_c_core import ROOT, SANITIZERS, SOURCES, WARNINGS
 from test_hostile_frames import with_crc
 from test_static_rans import feature_map, trained
+from tools import needs, needs_compiler
 
 ORT = ROOT / "runtime" / "c" / "ort"
 COMMAND = ("-fPIC", "-fvisibility=hidden", f"-I{ROOT / 'runtime' / 'c' / 'include'}")
@@ -271,7 +272,7 @@ def host_header(folder: Path) -> Path:
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_no_warnings(compiler: str, tmp_path: Path) -> None:
     """With our declarations; with a host's header; and a header that differs does not compile."""
-    needed(compiler)
+    needs(compiler)
     words = [compiler, *WARNINGS, *COMMAND, "-fsyntax-only", ORT / "operators.c"]
     subprocess.run(words, check=True, timeout=300)
     header, given = host_header(tmp_path), ["-DIRS_ORT_HEADERS", f"-I{tmp_path}"]
@@ -319,7 +320,7 @@ def gcc_library(name: str) -> str:
 
 def test_sanitized(tmp_path: Path) -> None:
     """Python is not built with sanitizers: their libraries come first."""
-    needed("gcc")
+    needs_compiler("gcc", *SANITIZERS)
     library = built(tmp_path / "operators.so", [*SANITIZERS, "-O0", "-DIRS_PORTABLE"])
     (tmp_path / "cases").write_bytes(pickle.dumps(all_cases()))
     preload = {"LD_PRELOAD": f"{gcc_library('libasan.so')} {gcc_library('libubsan.so')}"}
@@ -336,7 +337,7 @@ def test_sanitized(tmp_path: Path) -> None:
 
 def test_the_cmake_target(tmp_path: Path) -> None:
     """With a host's header; what it builds is what the package has."""
-    needed("cmake", "gcc", "nm")
+    needs("cmake", "nm")
     host_header(tmp_path)
     options = ["-DIRS_ORT_OPERATORS=ON", f"-DIRS_ORT_INCLUDE={tmp_path}", "-DIRS_PORTABLE=ON"]
     for words in (
@@ -365,7 +366,7 @@ def test_both_extensions_have_the_whole_core() -> None:
 
 
 def test_only_the_entry_is_exported(host: Host) -> None:
-    needed("nm")
+    needs("nm")
     assert exports(operators.library()) == ["RegisterCustomOps"]
 
 

@@ -19,6 +19,7 @@ from irsplit.compilation.pack import pack_bundle
 from irsplit.dialects.base import WriteOptions
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import MappedModel
+from tools import needs
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 IMAGE = np.random.default_rng(0).random((1, 1, 16, 16), np.float32)
@@ -102,8 +103,8 @@ def test_members_of_more_than_2_gb_are_aligned_too(bundle, tmp_path, monkeypatch
     Manifest.load(device).check_files()
 
 
-@pytest.mark.skipif(shutil.which("unzip") is None, reason="unzip is not installed")
 def test_unzip_gives_the_folder_of_a_side(bundle, sides, tmp_path):
+    needs("unzip")
     subprocess.run(["unzip", "-q", sides["server"], "-d", tmp_path / "server"], check=True)
     frame = irsplit.DeviceSession(bundle).start({"image": IMAGE})
     expected = irsplit.ServerSession(bundle).resume(frame)["logits"]

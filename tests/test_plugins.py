@@ -158,3 +158,36 @@ def test_conflicts_are_named(site: Path, tmp_path: Path) -> None:
     assert done.stderr.startswith(
         ("error: the pass 'broken' of rival:missing", "error: two passes are named 'limit-")
     )
+
+
+def test_a_measure_of_another_package(tmp_path: Path) -> None:
+    module = 'def never(expected, found):\n    """Nothing ever agrees."""\n    return 0\n'
+    site = package(
+        tmp_path / "site", "strict", module, "[irsplit.measures]\nnever = strict:never\n"
+    )
+    listed = {
+        (each["kind"], each["name"]): each
+        for each in json.loads(irsplit([site], "plugins", "--json").stdout)
+    }
+    assert listed["measure", "never"]["summary"] == "Nothing ever agrees."
+    assert {name for kind, name in listed if kind == "measure"} == {"top1", "iou", "f1", "never"}
+    words = [
+        "--boundary",
+        "agreement=0.5",
+        "--calibration",
+        DIGITS / "pictures",
+        "--agreement-measure",
+        "never",
+    ]
+    done = irsplit(
+        [site],
+        "compile",
+        DIGITS / "digits.onnx",
+        "-o",
+        tmp_path / "bundle",
+        "--cut",
+        "down/relu",
+        *words,
+    )
+    assert done.returncode == 2
+    assert "at best the worst output has 0 by never of %logits" in done.stderr

@@ -77,7 +77,7 @@ def test_a_bad_profile_is_named(tmp_path: Path, old: str, new: str, text: str):
     ("name", "text"),
     [
         ("6g", "unknown link '6g'; known: 3g, 4g"),
-        ("no/such.toml", "cannot read this profile"),
+        ("no/such.toml", "no/such.toml: cannot be read: No such file"),
         ("wifi,speed=3", "unknown change 'speed=3'"),
         ("wifi,rtt=fast", "'fast' is not a number with a unit"),
         ("wifi,up=0Mbit/s", "out of range"),

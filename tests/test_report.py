@@ -16,18 +16,13 @@ from selenium.webdriver.support.select import Select
 
 from irsplit.cli import main
 from irsplit.runtime.bundle.manifest import Manifest
+from tools import needs
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"
-)
-
 
 CUT_OFF = """
 return [...document.querySelectorAll("svg text")].filter((text) => {
@@ -40,12 +35,13 @@ return [...document.querySelectorAll("svg text")].filter((text) => {
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    needs("chromium")
     options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
+    options.binary_location = str(shutil.which("chromium"))
     for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(str(shutil.which("chromedriver"))))
     yield driver
     driver.quit()
 

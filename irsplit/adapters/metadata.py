@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 
 from irsplit.base.errors import BundleError
+from irsplit.base.reading import reading
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, Value
 from irsplit.runtime.bundle.manifest import Manifest
@@ -94,10 +95,8 @@ def _printed(boundary: FrameSchema) -> str:
 
 
 def _parsed(text: str) -> FrameSchema:
-    try:
+    with reading(
+        "the boundary in the segment's metadata", "damaged", "split it again", BundleError
+    ):
         data: dict[str, Any] = json.loads(text)
         return FrameSchema.from_bytes(base64.b64decode(data["descriptor"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"the boundary in the segment's metadata is damaged ({error}); split it again"
-        ) from error

@@ -3,7 +3,9 @@
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from irsplit.base.errors import IrsplitError
 from irsplit.base.lazy import LazyModule
+from irsplit.base.reading import reason
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -17,6 +19,18 @@ def entry_points(group: str) -> "list[metadata.EntryPoint]":
     points: list[metadata.EntryPoint] = _installed().select(group=group)
     found = {(point.name, point.value): point for point in points}
     return [point for _, point in sorted(found.items())]
+
+
+def load(point: "metadata.EntryPoint", kind: str) -> Any:
+    """What an entry point of another package stands for.
+
+    Raises IrsplitError, naming both, for whatever the package's module raises when it is imported.
+    """
+    try:
+        return point.load()
+    except Exception as error:
+        text = f"the {kind} '{point.name}' of {point.value} cannot be loaded: {reason(error)}; uninstall or mend it"
+        raise IrsplitError(text) from error
 
 
 @cache

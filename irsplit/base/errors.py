@@ -7,6 +7,24 @@ A defect of our own is never an `IrsplitError`: assertions and other exceptions 
 VERSION = "0.1.0"
 
 
+_SHORT = 120
+"""Letters of a name in a line of text; exporters make names of 80 and more."""
+
+
+def short(name: str, most: int = _SHORT) -> str:
+    """What a file calls something, for a line of text: a stranger may have written megabytes, or several lines.
+
+    The middle of a long name is left out, and letters that a terminal would obey are escaped.
+    """
+    if len(name) > most:
+        name = f"{name[: most // 2]}...{name[-(most // 2) :]}"
+    return (
+        name
+        if name.isprintable()
+        else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    )
+
+
 class IrsplitError(Exception):
     """The user's input is at fault; the text says what, where and how to fix it."""
 
@@ -33,6 +51,10 @@ class CutError(IrsplitError):
 
 class PassError(IrsplitError):
     """A pass failed, or left the model invalid."""
+
+
+class MeasureError(IrsplitError):
+    """A measure of agreement is unknown, failed, or cannot read a model's outputs."""
 
 
 class BundleError(IrsplitError):

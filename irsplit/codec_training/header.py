@@ -1,6 +1,7 @@
 """boundary.h: everything a firmware needs to frame one boundary with the C core, as constants."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 from irsplit.base.errors import UnsupportedError
 from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
@@ -17,17 +18,30 @@ _PREAMBLE = """\
  */"""
 
 
-def c_header(boundary: FrameSchema, symbolic: int | None = None) -> str:
+def c_header(
+    boundary: FrameSchema, symbolic: int | None = None, dims: Mapping[str, int] | None = None
+) -> str:
     """C header of a boundary. Sizes are those of a 64-bit machine, which no smaller machine exceeds.
 
-    `symbolic` is the size that this firmware gives to every symbolic dim, such as its batch; frames carry it.
-    Raises UnsupportedError for symbolic dims without it: a firmware's buffers have fixed sizes.
+    `symbolic` is the size that this firmware gives to every open dimension, such as its batch, and `dims` that of some,
+    by "<tensor>.<axis>"; frames carry them. Raises UnsupportedError where one has neither: a firmware's buffers have
+    fixed sizes.
     """
-    if boundary.symbol_count and symbolic is None:
+    given = dims or {}
+    open_dims = [
+        f"{spec.name}.{axis}"
+        for spec in boundary.tensors
+        for axis, dim in enumerate(spec.shape)
+        if dim is None
+    ]
+    missing = [dim for dim in open_dims if symbolic is None and dim not in given]
+    if missing:
         raise UnsupportedError(
-            f"{boundary}: boundary.h needs static shapes; say the size of the symbolic dims (--dim N)"
+            f"{boundary}: boundary.h needs static shapes; say the size of the symbolic dims (--dim N), or of each of "
+            f"{', '.join(missing)} (--dim NAME=N)"
         )
-    sizes = frame_sizes(boundary, symbolic or 0)
+    shapes = [_shape(spec, symbolic or 0, given) for spec in boundary.tensors]
+    sizes = frame_sizes(boundary, shapes)
     name = f"irs_boundary{boundary.index}"
     prefix = name.upper()
     descriptor = boundary.to_bytes()
@@ -41,8 +55,8 @@ def c_header(boundary: FrameSchema, symbolic: int | None = None) -> str:
         f"#define {prefix}_WORKSPACE_SIZE {sizes.workspace_bytes}",
         f"#define {prefix}_FRAME_BOUND {sizes.frame_bytes}",
     ]
-    for index, spec in enumerate(boundary.tensors):
-        lines += _tensor_lines(f"{prefix}_TENSOR{index}", spec, symbolic)
+    for index, (spec, shape) in enumerate(zip(boundary.tensors, shapes, strict=True)):
+        lines += _tensor_lines(f"{prefix}_TENSOR{index}", spec, shape)
     lines += ["", f"static const unsigned char {name}_descriptor[{len(descriptor)}] = {{"]
     lines += [
         "    " + ", ".join(f"{byte}" for byte in descriptor[at : at + 20]) + ","
@@ -51,8 +65,14 @@ def c_header(boundary: FrameSchema, symbolic: int | None = None) -> str:
     return "\n".join([*lines, "};", "", "#endif", ""])
 
 
-def _tensor_lines(prefix: str, spec: TensorSpec, symbolic: int | None) -> list[str]:
-    shape = [(symbolic or 0) if dim is None else dim for dim in spec.shape]
+def _shape(spec: TensorSpec, symbolic: int, given: Mapping[str, int]) -> list[int]:
+    return [
+        given.get(f"{spec.name}.{axis}", symbolic) if dim is None else dim
+        for axis, dim in enumerate(spec.shape)
+    ]
+
+
+def _tensor_lines(prefix: str, spec: TensorSpec, shape: Sequence[int]) -> list[str]:
     dims = ", ".join(map(str, shape))
     size = math.prod(shape) * spec.storage.itemsize
     return [

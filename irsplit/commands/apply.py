@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.commands.progress import progress
+from irsplit.commands.public_key import add_public_key
 from irsplit.runtime.bundle.patch import apply_delta
 
 EXAMPLES = """
@@ -25,10 +26,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NEW",
         help="folder or packed side of the new bundle; may be OLD",
     )
+    add_public_key(parser)
 
 
 def run(arguments: Namespace) -> int:
     with progress() as told:
-        manifest = apply_delta(arguments.old, arguments.patch, arguments.output, progress=told)
+        manifest = apply_delta(
+            arguments.old,
+            arguments.patch,
+            arguments.output,
+            public_key=arguments.public_key,
+            progress=told,
+        )
     print(f"{arguments.output}  {manifest.name} {manifest.digest[:16]}")
     return 0

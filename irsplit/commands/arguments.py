@@ -39,15 +39,20 @@ def add_state(parser: ArgumentParser) -> None:
     )
 
 
+DIM = "NAME=N"
+"""How every command spells the size of an open dimension."""
+DIM_NAMES = "NAME is its symbol, its tensor, or TENSOR.AXIS"
+
+
 def add_dims(parser: ArgumentParser, use: str = "") -> None:
     """Sizes of open dimensions, for commands that price cuts; `use` is what else comes of them."""
     parser.add_argument(
         "--dim",
         action="append",
         default=[],
-        metavar="INPUT[.AXIS]=N",
-        help="size of an open dimension of an input, by its input or its symbol: estimates count with the sizes that "
-        f"the model then has everywhere, found by running it once; default: those of --calibration, else 1{use}",
+        metavar=DIM,
+        help=f"size of an open dimension of an input, {DIM_NAMES}: estimates count with the sizes that the model then "
+        f"has everywhere, found by running it once; default: those of --calibration, else 1{use}",
     )
 
 

@@ -104,6 +104,7 @@ def run(arguments: Namespace) -> int:
             progress=told,
             boundary=arguments.boundary,
             boundary_ops=arguments.boundary_ops,
+            agreement_measure=arguments.agreement_measure,
             codec=arguments.codec,
             calibration=samples,
             max_tensors=arguments.max_tensors,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.base.errors import ParseError
+from irsplit.commands import verify
 from irsplit.commands.log import Log, say
 from irsplit.commands.output import print_json
 from irsplit.commands.progress import progress
@@ -15,6 +16,7 @@ from irsplit.runtime.bundle.manifest import MANIFEST
 
 _SAID = {
     "fresh": "unchanged",
+    "verified": "verified on {calls} calls",
     "start": "compiling {model}",
     "done": "{bundle} ({seconds} s)",
     "error": "{text}",
@@ -27,7 +29,8 @@ _LAST = ("fresh", "done", "error")
 def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
     """Make the targets of a build file, whose keys are the `options` of one compilation.
 
-    0 when every target is made or fresh, 2 when one failed; the others are made all the same."""
+    0 when every target is made or fresh, 1 when a bundle did not hold (`verify`), 2 when one could not be made; the
+    others are made all the same."""
     build, targets = read_targets(arguments.model, arguments.target)
     for target in targets:
         _check(arguments.model, target, options)
@@ -52,8 +55,8 @@ def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
         flags = ["--werror"] if arguments.werror else []
         failed = build.build(targets, arguments.jobs or os.cpu_count() or 1, report, flags)
     if failed:
-        log.event("failed", targets=failed)
-        return 2
+        log.event("failed", targets=list(failed))
+        return max(failed.values())
     if arguments.depfile is not None:
         files = dict.fromkeys(file for target in targets for file in build.inputs(target))
         write_depfile(
@@ -67,10 +70,20 @@ def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
 def _check(path: Path, target: Target, options: ArgumentParser) -> None:
     """Raises ParseError for an option that a compilation does not have, or a value that it does not take."""
     where = f"{path}: target '{target.name}'"
+    unknown_to_verify: list[str] = []
     try:
         unknown = options.parse_known_args([target.model, *target.words])[1]
+        if target.verify is not None:
+            of_verify = ArgumentParser(exit_on_error=False)
+            verify.add_arguments(of_verify)
+            unknown_to_verify = of_verify.parse_known_args(["bundle", *target.verify])[1]
     except ArgumentError as error:
         raise ParseError(f"{where}: {error}") from error
     if unknown:
         name = unknown[0].partition("=")[0].removeprefix("--")
         raise ParseError(f"{where}: no option '{name}'; 'irsplit compile --help' lists them")
+    if unknown_to_verify:
+        name = unknown_to_verify[0].partition("=")[0].removeprefix("--")
+        raise ParseError(
+            f"{where}: no option '{name}' of verify; 'irsplit verify --help' lists them"
+        )

@@ -16,6 +16,7 @@ def add_coding(parser: ArgumentParser) -> None:
         f"with commas: {', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), "
         "as in int8,range=mse,per-channel or agreement=0.98,snr=20",
     )
+    add_measure(parser, "agreement=SHARE reads")
     parser.add_argument(
         "--boundary-ops",
         action="store_true",
@@ -30,6 +31,17 @@ def add_coding(parser: ArgumentParser) -> None:
         default="zstandard",
         help="lossless codec of the boundary: raw, zstandard (default), static-rans or auto; "
         "the last two learn from the calibration data",
+    )
+
+
+def add_measure(parser: ArgumentParser, what: str) -> None:
+    """How outputs are read when two runs are compared."""
+    parser.add_argument(
+        "--agreement-measure",
+        default="",
+        metavar="MEASURE",
+        help=f"how {what} the outputs: top1, iou (label maps), f1 or f1@SCORE (detections), FILE.py:FUNCTION, or one "
+        "of 'irsplit plugins'; default: as recognised in the model",
     )
 
 

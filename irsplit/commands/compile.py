@@ -1,10 +1,12 @@
 """irsplit compile MODEL -o DIR, irsplit compile FILE.toml"""
 
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
+from typing import NoReturn
 
-from irsplit.base.errors import BundleError, IrsplitError, ParseError
+from irsplit.base.errors import BundleError, IrsplitError, ParseError, short
+from irsplit.codec_training.agreement.measures import measure_file
 from irsplit.commands.arguments import add_cuts, add_dims, add_state, positive
 from irsplit.commands.building import run_build_file
 from irsplit.commands.coding import add_coding
@@ -130,6 +132,7 @@ _SAID_BY_PIPELINE = (
     "device",
     "boundary",
     "boundary_ops",
+    "agreement_measure",
     "codec",
     "max_tensors",
     "rematerialise",
@@ -148,13 +151,20 @@ def run(arguments: Namespace) -> int:
     try:
         _refuse_useless(arguments)
         if arguments.model.suffix == ".toml":
-            options = ArgumentParser(exit_on_error=False)
+            options = _Options(exit_on_error=False)
             add_arguments(options)
             return run_build_file(arguments, options)
         return _run_model(arguments, log)
     except IrsplitError as error:
         log.error(str(error))
         return 2
+
+
+class _Options(ArgumentParser):
+    """Those of a target: a mistake is the build file's, not the command line's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(None, message)
 
 
 def _run_model(arguments: Namespace, log: Log) -> int:
@@ -173,6 +183,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             arguments.cut,
             boundary=arguments.boundary,
             boundary_ops=arguments.boundary_ops,
+            agreement_measure=arguments.agreement_measure,
             calibration=calls,
             max_tensors=arguments.max_tensors,
             places=arguments.place,
@@ -195,6 +206,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
         log.remark(remark)
     if arguments.depfile is not None:
         files = [*compiled.source_files, *input_files(arguments.calibration), *_profiles(arguments)]
+        files += [path for path in [measure_file(arguments.agreement_measure)] if path is not None]
         write_depfile(arguments.depfile, arguments.output / MANIFEST, files)
     seconds = round(time.monotonic() - begun, 3)
     log.event(
@@ -211,7 +223,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
             for spec in manifest.boundaries[index].tensors:
                 shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)
                 coded = f"{spec.quantization.bits} bits, " if spec.quantization is not None else ""
-                print(f"   |    {spec.name}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
+                print(f"   |    {short(spec.name)}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
     return 0
 
 

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from irsplit.base.errors import short
 from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, size, table
@@ -100,7 +101,7 @@ def _row(cut: Cut) -> tuple[str, ...]:
     share = "" if cut.macs_share is None else f"{100 * cut.macs_share:.1f} %"
     crossing = "+".join(value.name for value in cut.tensors)
     extras = "".join(
-        f"; {word} {', '.join(value.name for value in values)}"
+        f"; {word} {', '.join(short(value.name) for value in values)}"
         for word, values in (
             ("shapes", cut.shapes),
             ("recomputes", cut.rematerialised),

@@ -24,12 +24,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--place", choices=PLACES, default="", help="only the files of this side; default: both"
     )
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign the new build with an Ed25519 private key (PEM; needs irsplit[sign]); NEW keeps the signature, "
+        "so that a server hands it out with every patch to this build",
+    )
 
 
 def run(arguments: Namespace) -> int:
     with progress() as told:
         report = write_delta(
-            arguments.old, arguments.new, arguments.output, arguments.place, progress=told
+            arguments.old,
+            arguments.new,
+            arguments.output,
+            arguments.place,
+            sign_with=arguments.sign,
+            progress=told,
         )
     print(
         f"{arguments.output}  {size(report.patch_bytes)} for {size(report.new_bytes)} in {report.files} files, "

@@ -7,6 +7,8 @@ from pathlib import Path
 from irsplit.base.atomic_files import write_file
 from irsplit.base.errors import BundleError
 from irsplit.codec_training.header import c_header
+from irsplit.commands.arguments import DIM, DIM_NAMES
+from irsplit.commands.inputs import tensor_dims
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame.descriptor import FrameSchema
 
@@ -28,9 +30,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dim",
-        type=int,
-        metavar="N",
-        help="the size of dimensions that may vary, such as the batch",
+        action="append",
+        default=[],
+        metavar=DIM,
+        help=f"size of an open dimension, such as the batch: {DIM_NAMES}, or N alone for all of them",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="boundary.h", help="write it there; default: print it"
@@ -38,13 +41,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    boundaries = Manifest.load(arguments.bundle).boundaries
+    manifest = Manifest.load(arguments.bundle)
+    boundaries = manifest.boundaries
     if not 0 <= arguments.boundary < len(boundaries):
         raise BundleError(
             f"{arguments.bundle}: has no boundary {arguments.boundary}; it has {len(boundaries)}, numbered from 0"
         )
     boundary = boundaries[arguments.boundary]
-    text = c_header(boundary, arguments.dim)
+    numbers = [word for word in arguments.dim if word.isdecimal()]
+    words = [word for word in arguments.dim if word not in numbers]
+    dims = tensor_dims(words, {spec.name: spec.shape for spec in boundary.tensors}, manifest)
+    text = c_header(boundary, int(numbers[-1]) if numbers else None, dims)
     if arguments.output is None:
         print(text, end="")
     else:

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from irsplit.base.errors import short
 from irsplit.commands.output import print_json, size, table
 from irsplit.dialects.registry import read_model
 from irsplit.ir import print_model
@@ -46,7 +47,7 @@ def run(arguments: Namespace) -> int:
         for spec in boundary.tensors:
             shape = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
             print(
-                f"  {spec.name}: {spec.dtype}[{shape}], {_codec(spec)}, {_quantization(spec.quantization)}"
+                f"  {short(spec.name)}: {spec.dtype}[{shape}], {_codec(spec)}, {_quantization(spec.quantization)}"
             )
     return 0
 

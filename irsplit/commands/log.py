@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from irsplit.commands.terminal import message
 from irsplit.passes import Remark
 
 _SPEAKING = threading.Lock()
@@ -42,10 +43,10 @@ class Log:
                 **{"pass": remark.pass_name, "warning": remark.warning, "text": remark.text},
             )
         else:
-            say(f"{'warning' if remark.warning else 'note'}: {remark.text}")
+            say(f"{'warning' if remark.warning else 'note'}: {message(remark.text)}")
 
     def error(self, text: str) -> None:
         if self.structured:
             self.event("error", text=text)
         else:
-            say(f"error: {text}")
+            say(f"error: {message(text)}")

@@ -5,7 +5,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.base.atomic_files import write_file
-from irsplit.base.errors import ModelError
+from irsplit.base.errors import ModelError, ParseError, VerifyError
+from irsplit.base.reading import read_text, reading
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import Model, parse_model, print_model, verify
 from irsplit.passes import Context, Pipeline
@@ -54,8 +55,11 @@ def _read(path: Path) -> tuple[Model, Context]:
         dialect = dialect_of(path)
         return dialect.read(path), context_of(dialect)
     try:
-        model = parse_model(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: cannot be read as text: {error}") from error
-    verify(model)
+        with reading(
+            path, "cannot be read as text", "give IR text as 'irsplit opt' prints it", ModelError
+        ):
+            model = parse_model(read_text(path))
+            verify(model)
+    except (ParseError, VerifyError) as error:
+        raise type(error)(f"{path}: {error}") from error
     return model, Context()

@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from irsplit.commands.terminal import one_line
+
 _NARROW, _TOO_NARROW = 24, 8
 """Letters left for the last column: below the first its text goes on under the others, below the second as it likes."""
 
@@ -25,7 +27,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for column in range(len(header))
         if not rows or any(row[column] != "?" for row in rows)
     ]
-    lines = [[line[column] for column in known] for line in (header, *rows)]
+    lines = [[one_line(line[column]) for column in known] for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = sum(widths[:-1]) + 2 * len(widths[:-1])
     begun = [

@@ -123,7 +123,7 @@ def _profile_bundle(arguments: Namespace) -> None:
         profile = profile_bundle(
             arguments.model,
             call=parse_inputs(arguments.input, infos),
-            dims=bundle_dims(arguments.dim, infos),
+            dims=bundle_dims(arguments.dim, infos, manifest),
             effort=effort,
             progress=told,
         )

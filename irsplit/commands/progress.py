@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from irsplit.base.lazy import LazyModule
 from irsplit.base.progress import Progress, silent
+from irsplit.commands.terminal import escaping, one_line, steerable
 
 if TYPE_CHECKING:
     import rich.console as consoles
@@ -26,7 +27,7 @@ def progress(*, shown: bool = True) -> Generator[Progress]:
     if not shown or not sys.stderr.isatty():
         yield silent
         return
-    console = consoles.Console(stderr=True)
+    console = consoles.Console(file=steerable(sys.stderr))
     columns = (
         rich.SpinnerColumn(),
         rich.BarColumn(),
@@ -38,9 +39,11 @@ def progress(*, shown: bool = True) -> Generator[Progress]:
         *columns, words, console=console, transient=True, redirect_stdout=False
     ) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(
-            task, completed=done, total=total, description=what
-        )
+        # What is printed meanwhile goes through the bar's own stream, which escapes nothing.
+        with escaping("stderr"):
+            yield lambda done, total, what: bar.update(
+                task, completed=done, total=total, description=one_line(what)
+            )
 
 
 @contextmanager

@@ -75,6 +75,23 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--max-decoded-bytes", type=int, default=256 << 20, help="largest content; default 256 MiB"
     )
     parser.add_argument(
+        "--max-rows", type=int, default=64, metavar="N", help="of a batch in one frame; default 64"
+    )
+    parser.add_argument(
+        "--max-working-bytes",
+        type=int,
+        default=2 << 30,
+        metavar="N",
+        help="what all runs take at a time, as the bundle estimates it; default 2 GiB",
+    )
+    parser.add_argument(
+        "--max-connections",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="to each port; the idlest go; default 4096",
+    )
+    parser.add_argument(
         "--max-held-bytes",
         type=int,
         default=1 << 30,
@@ -114,6 +131,8 @@ def run(arguments: Namespace) -> int:
         frame_bytes=arguments.max_frame_bytes,
         decoded_bytes=arguments.max_decoded_bytes,
         held_bytes=arguments.max_held_bytes,
+        rows=arguments.max_rows,
+        working_bytes=arguments.max_working_bytes,
         sessions=arguments.max_sessions,
         session_idle_s=arguments.session_idle,
     )
@@ -131,6 +150,7 @@ def run(arguments: Namespace) -> int:
         key=arguments.tls_key,
         insecure=arguments.insecure,
         grace_s=arguments.grace,
+        connections=arguments.max_connections,
     )
     options.check()
     asyncio.run(serve(arguments.bundles, options, _announce, write_delta))

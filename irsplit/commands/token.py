@@ -5,8 +5,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.base.errors import ServeError
+from irsplit.base.reading import read_text, reading
 
 TOKEN_VARIABLE = "IRSPLIT_TOKEN"
+
+
+_LARGEST_TOKEN = 1 << 16
 
 
 def add_token(parser: ArgumentParser, purpose: str) -> None:
@@ -20,12 +24,8 @@ def token_of(arguments: Namespace) -> str:
     path: Path | None = arguments.token_file
     if path is None:
         return os.environ.get(TOKEN_VARIABLE, "")
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ServeError(f"{path}: {error.strerror}; give a file with the token") from error
-    except UnicodeDecodeError as error:
-        raise ServeError(f"{path}: is no text; give a file with the token") from error
+    with reading(path, "is no text", "give a file with the token", ServeError):
+        token = read_text(path, _LARGEST_TOKEN).strip()
     if not token:
         raise ServeError(f"{path}: holds no token")
     return token

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from irsplit.commands.log import say
 from irsplit.commands.output import size
+from irsplit.commands.public_key import add_public_key
 from irsplit.commands.token import add_token, token_of
 from irsplit.runtime.serving.client.update import update
 
@@ -37,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--trusted", type=Path, help="certificates to trust, PEM; default: the system's"
     )
+    add_public_key(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -47,6 +49,7 @@ def run(arguments: Namespace) -> int:
         timeout_s=arguments.timeout,
         token=token_of(arguments),
         trusted=arguments.trusted,
+        public_key=arguments.public_key,
         retrying=lambda reason, left_s: say(f"note: {arguments.url}: {reason}; {_asking(left_s)}"),
     )
     if not done.changed:

@@ -4,17 +4,19 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from irsplit.commands.coding import add_measure
 from irsplit.commands.inputs import add_dims, bundle_dims, parse_inputs
 from irsplit.commands.output import print_json, table
 from irsplit.commands.progress import progress
-from irsplit.compilation.verification import TOLERANCE, OutputDifference, verify_bundle
+from irsplit.compilation.differences import TOLERANCE, OutputDifference
+from irsplit.compilation.verification import RandomOutput, Requirements, Verification, verify_bundle
 from irsplit.engines.inputs import load_calls
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits
 irsplit verify build/digits
-irsplit verify build/digits --inputs examples/digits/pictures --json
+irsplit verify build/digits --inputs examples/digits/pictures --min-agreement 0.99 --json
 """
 
 
@@ -39,13 +41,38 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--seed", type=int, default=0, help="for inputs that are made up; default 0"
     )
     add_dims(parser)
+    add_measure(parser, "--min-agreement reads")
+    parser.add_argument(
+        "--min-agreement",
+        type=float,
+        metavar="SHARE",
+        help="exit with 1 when the outputs agree less, as 0.99",
+    )
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        metavar="X",
+        help="exit with 1 when an element of an output is off by more",
+    )
+    parser.add_argument(
+        "--min-snr",
+        type=float,
+        metavar="DB",
+        help="exit with 1 when an output's signal to noise ratio is lower, in dB",
+    )
+    parser.add_argument(
+        "--allow-nothing",
+        action="store_true",
+        help="exit with 0 when all outputs are empty and nothing is compared",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: Namespace) -> int:
-    infos = Manifest.load(arguments.bundle).inputs
+    manifest = Manifest.load(arguments.bundle)
+    infos = manifest.inputs
     calls = load_calls(arguments.inputs, infos) if arguments.inputs else []
-    fixed, dims = parse_inputs(arguments.input, infos), bundle_dims(arguments.dim, infos)
+    fixed, dims = parse_inputs(arguments.input, infos), bundle_dims(arguments.dim, infos, manifest)
     with progress() as told:
         outcome = verify_bundle(
             arguments.bundle,
@@ -54,33 +81,66 @@ def run(arguments: Namespace) -> int:
             fixed=fixed,
             seed=arguments.seed,
             dims=dims,
+            agreement_measure=arguments.agreement_measure,
+            requirements=Requirements(
+                arguments.min_agreement, arguments.max_error, arguments.min_snr
+            ),
+            allow_nothing=arguments.allow_nothing,
             progress=told,
         )
     if arguments.json:
         print_json(outcome.to_json())
-        return 0 if outcome.holds else 1
+    else:
+        _print(outcome, infos)
+    return 0 if outcome.holds else 1
+
+
+def _print(outcome: Verification, infos: Sequence[TensorInfo]) -> None:
+    if outcome.random:
+        names = ", ".join(f"%{output.name}" for output in outcome.random)
+        print(
+            f"the model is random: two runs of the whole differ in {names}, which are compared by statistics"
+        )
+        print(_statistics(outcome.random))
     settings = (
         ("optimisations off:", outcome.exact, outcome.tolerance),
         ("engine defaults:  ", outcome.optimized, max(outcome.tolerance, TOLERANCE)),
     )
     for setting, outputs, tolerance in settings:
-        equal = all(output.bit_equal for output in outputs)
-        close = all(output.close(tolerance) for output in outputs)
-        within = (
-            f"close, within {tolerance:.2g} of the largest value"
-            if outcome.lossless
-            else "quantized"
+        if outputs:
+            _print_setting(setting, outputs, tolerance, lossless=outcome.lossless)
+    if outcome.agreement.worst is not None and not outcome.lossless:
+        print(f"agreement {outcome.agreement.worst}{_others(outcome)}")
+    if empty := [output.name for output in outcome.exact if not output.elements]:
+        print(
+            f"nothing to compare in {', '.join(f'%{name}' for name in empty)}: empty in every call"
         )
-        print(setting, "bit-equal" if equal else within if close else "differs")
-        if not equal:
-            print(_differences(outputs))
     frames = ", ".join(f"{size} B" for size in outcome.frame_bytes)
     print(
         f"{outcome.calls} call{'s' if outcome.calls > 1 else ''}{_sizes(infos, outcome.shapes)}, frames of {frames}"
     )
-    if not outcome.holds:
-        print("FAILED: the bundle does not compute what its model computes")
-    return 0 if outcome.holds else 1
+    for reason in outcome.failures:
+        print(f"FAILED: {reason}")
+
+
+def _print_setting(
+    setting: str, outputs: Sequence[OutputDifference], tolerance: float, *, lossless: bool
+) -> None:
+    equal = all(output.bit_equal for output in outputs)
+    close = all(output.close(tolerance) for output in outputs)
+    within = f"close, within {tolerance:.2g} of the largest value" if lossless else "quantized"
+    if not any(output.elements for output in outputs):
+        print(setting, "nothing could be compared")
+    else:
+        print(setting, "bit-equal" if equal else within if close else "differs")
+    if not equal:
+        print(_differences(outputs))
+
+
+def _others(outcome: Verification) -> str:
+    """What else was read, where the worst is one of several."""
+    count = sum(head.compared > 0 for head in outcome.agreement.heads)
+    return f", the worst of {count} readings of the outputs" if count > 1 else ""
 
 
 def _sizes(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> str:
@@ -97,14 +157,31 @@ def _sizes(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> 
 
 
 def _differences(outputs: Sequence[OutputDifference]) -> str:
-    header = ("  output", "max error", "mean error", "largest value", "same argmax")
+    header = ("  output", "max error", "mean error", "largest value", "snr", "same argmax")
     rows = [
         (
             f"  {o.name}",
             f"{o.max_error:.3g}",
             f"{o.mean_error:.3g}",
             f"{o.scale:.4g}",
-            f"{100 * o.agreement:.1f} %",
+            f"{o.snr_db:.1f} dB",
+            "-" if o.agreement is None else f"{100 * o.agreement:.1f} %",
+        )
+        for o in outputs
+    ]
+    return table(header, rows)
+
+
+def _statistics(outputs: Sequence[RandomOutput]) -> str:
+    header = ("  output", "two runs differ by", "whole model", "bundle", "deviation", "")
+    rows = [
+        (
+            f"  {o.name}",
+            f"{o.whole_difference.max_error:.3g}",
+            "{:.3g} ± {:.3g}".format(*o.statistics.whole),
+            "{:.3g} ± {:.3g}".format(*o.statistics.bundle),
+            f"{o.statistics.deviation:.1f} standard errors of {o.statistics.runs} runs",
+            "agrees" if o.statistics.agree else "DIFFERS",
         )
         for o in outputs
     ]

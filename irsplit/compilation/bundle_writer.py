@@ -14,6 +14,7 @@ from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.writing import write_graphs
 from irsplit.engines.inputs import tensor_info
 from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, fed, states
+from irsplit.passes.analysis.dims import symbols_of
 from irsplit.passes.send_attributes import sends, specs
 from irsplit.runtime.bundle.manifest import (
     FORMAT_VERSION,
@@ -90,6 +91,7 @@ def write_bundle(
             "outputs": [tensor_info(value).to_json() for value in dict.fromkeys(source.outputs)],
             "segments": [segment.to_json() for segment in segments],
             "boundaries": described,
+            **_symbols(source, model),
             **made.details,
             "files": dict(sorted(files.items())),
         }
@@ -97,6 +99,13 @@ def write_bundle(
             (build / name).write_bytes(data)
         (build / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
     return Manifest.load(folder)
+
+
+def _symbols(source: Graph, model: Model) -> dict[str, dict[str, str]]:
+    """Symbols of the open dimensions of inputs and of what crosses, by "<tensor>.<axis>"; nothing without any."""
+    crossing = [value for _, send in sends(model) for value in send.inputs if value is not None]
+    symbols = symbols_of(dict.fromkeys((*fed(source), *crossing)))
+    return {"symbols": symbols} if symbols else {}
 
 
 def _write_segments(

@@ -23,6 +23,8 @@ from irsplit.ir import Graph, Model, Value, engine_graph, fed
 from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.dims import unsized
+from irsplit.passes.analysis.observed import shapes_at
+from irsplit.passes.analysis.working_memory import Grid, observed_grid, working_memory
 from irsplit.passes.base import Samples
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
@@ -59,6 +61,7 @@ def compile_model(
     *,
     boundary: str = "lossless",
     boundary_ops: bool = False,
+    agreement_measure: str = "",
     calibration: Inputs | Sequence[Inputs] = (),
     max_tensors: int = 1,
     places: Sequence[str] = (),
@@ -83,9 +86,11 @@ def compile_model(
     `rematerialise`, cheap side values are computed on both sides of a cut. `boundary` is one of the TARGETS of
     `irsplit.passes.targets`, with TARGET_OPTIONS behind it; all but "lossless" need `calibration`: inputs by name, one
     mapping a call, and so do the codecs that learn. With `boundary_ops` the segments quantize themselves, and a host
-    without irsplit's runtime exchanges integers. `state` names inputs and outputs that are state, "in=out" or "auto"
-    (see the bind-state pass). `dim` are sizes of open dimensions of inputs, "in.axis=2", with which estimates count
-    (see assume-sizes) and states begin; without it estimates count with those of `calibration`.
+    without irsplit's runtime exchanges integers. `agreement_measure` says how an agreement reads outputs: top1, iou,
+    f1, an entry point or FILE.py:function; without one, detections and label maps are recognised. `state` names inputs
+    and outputs that are state, "in=out" or "auto" (see the bind-state pass). `dim` are sizes of open dimensions of
+    inputs, "in.axis=2", with which estimates count (see assume-sizes) and states begin; without it estimates count
+    with those of `calibration`.
     `autonomous` puts the server's segments beside the device's, which can then go on without a link; `adaptive` all of
     them but the last, so that the client chooses among several cuts. A `pipeline` text says which passes run, instead
     of all of that but these two and `calibration`. `remember` notes where the model lies, so that `verify_bundle`
@@ -103,6 +108,7 @@ def compile_model(
         digests.start(files)
         entry = loaded.entry
         context = context_of(dialect)
+        grid = observed_grid(entry, lambda sizes: shapes_at(dialect, loaded, source, sizes))
         assumed = sizes_in(loaded, calls)
         before = (
             preparation(state, dim, assumed=assumed, rematerialise=rematerialise)
@@ -110,16 +116,15 @@ def compile_model(
             else Pipeline(())
         )
         before.run(loaded, context)
+        quantizing: Any = {"boundary_ops": boundary_ops, "agreement_measure": agreement_measure}
         if pipeline:
             after = Pipeline.parse(pipeline)
         elif cuts or choose is None:
             chosen = cuts or [_default_cut(loaded, context, max_tensors).id]
-            after = default_pipeline(
-                chosen, boundary, max_tensors, places, codec, boundary_ops=boundary_ops
-            )
+            after = default_pipeline(chosen, boundary, max_tensors, places, codec, **quantizing)
         else:
             rest = default_pipeline(
-                (), boundary, max_tensors, places, codec, choose.link, boundary_ops=boundary_ops
+                (), boundary, max_tensors, places, codec, choose.link, **quantizing
             )
             after = Pipeline((choose, *rest.passes))
         passes = Pipeline((*before.passes, *after.passes))
@@ -149,12 +154,17 @@ def compile_model(
 
         def origin() -> BundleSource:
             made_of = dict(zip(files, digests.of(files), strict=True))
-            details = context.details | {
-                "provenance": provenance(loaded, made_of, passes),
-                "remarks": [
-                    {"pass": remark.pass_name, "text": remark.text} for remark in context.remarks
-                ],
-            }
+            details = (
+                context.details
+                | _working_memory(loaded, entry, grid)
+                | {
+                    "provenance": provenance(loaded, made_of, passes),
+                    "remarks": [
+                        {"pass": remark.pass_name, "text": remark.text}
+                        for remark in context.remarks
+                    ],
+                }
+            )
             return BundleSource(source.name, made_of[source], str(passes), details)
 
         carried = count if autonomous else count - 1 if adaptive else 0
@@ -164,6 +174,19 @@ def compile_model(
     if remember:
         sources.remember(source, manifest.raw["source"]["sha256"])
     return Compiled(manifest, str(passes), tuple(context.remarks), tuple(files))
+
+
+def _working_memory(model: Model, entry: Graph, grid: Grid | None) -> dict[str, Any]:
+    """What the manifest says of the memory that runs of the partitioned model take; nothing where nothing is open."""
+    if grid is None:
+        return {}
+    crossing = [[value for value in send.inputs if value is not None] for _, send in sends(model)]
+    found = working_memory(model.segments, fed(entry), crossing, grid)
+    return (
+        {"working_memory": [function and function.to_json() for function in found]}
+        if any(found)
+        else {}
+    )
 
 
 def _words(given: Sequence[str]) -> tuple[str, ...]:
@@ -210,6 +233,8 @@ def _report(
     except PlanError as error:
         context.remarks.append(Remark("report", f"no report: {error}"))
         return {}
+    if "agreement" in context.details:
+        data["agreement"] = context.details["agreement"]
     return {
         "report.html": render(data).encode(),
         "report.json": (json.dumps(data, ensure_ascii=False) + "\n").encode(),
@@ -253,11 +278,16 @@ def default_pipeline(
     link: str = "",
     *,
     boundary_ops: bool = False,
+    agreement_measure: str = "",
 ) -> Pipeline:
     """The passes that `compile` runs for these options; with a `link` the codec auto is the fastest over it."""
     partition = Partition(tuple(cuts), max_tensors, tuple(places))
     compress = CompressBoundary(codec, link=link if codec == "auto" else "")
-    coding = (*quantization_passes(boundary, in_graph=boundary_ops), compress, CheckBoundary())
+    coding = (
+        *quantization_passes(boundary, in_graph=boundary_ops, measure=agreement_measure),
+        compress,
+        CheckBoundary(),
+    )
     return Pipeline((partition, RemoveUnused(), PruneBuffers(), *coding))
 
 
@@ -331,9 +361,10 @@ def _recorded(
     """Arrays of the wanted values over the calls, when the graphs run one after the other."""
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         files: list[SegmentFile] = []
-        for graph in graphs:
+        for index, graph in enumerate(graphs):
             lowered = engine_graph(graph)
-            path = Path(folder) / f"{graph.name}{dialect.extensions[0]}"
+            # Not by the graph's name, which may be a path.
+            path = Path(folder) / f"{index}{dialect.extensions[0]}"
             dialect.write(model, lowered, path)
             files.append(SegmentFile(path, model.dialect, *edges(graph)))
         return isolated(run_segments, files, list(calls), wanted)

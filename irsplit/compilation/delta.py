@@ -34,10 +34,14 @@ from irsplit.runtime.bundle.patch_format import (
     CHECKED_FROM,
     HEAD,
     KINDS,
+    LARGEST_BUILD,
+    LARGEST_FILE,
+    LARGEST_HEADER,
     MAGIC,
     NAME_SIZE,
     PLANE_WINDOW_LOG,
     REST_BLOCK,
+    SIGNED,
     VERSION,
     BytePlane,
     Bytes,
@@ -49,6 +53,7 @@ from irsplit.runtime.bundle.patch_format import (
     dictionary,
     packed,
 )
+from irsplit.runtime.bundle.signature import SIGNATURE, SIGNATURE_SIZE, sign
 
 _LEVEL = 17
 _SMALL_BYTES = 64
@@ -78,11 +83,19 @@ class DeltaReport:
 
 
 def write_delta(
-    old: Path | None, new: Path, patch: Path, place: str = "", *, progress: Progress = silent
+    old: Path | None,
+    new: Path,
+    patch: Path,
+    place: str = "",
+    *,
+    sign_with: Path | None = None,
+    progress: Progress = silent,
 ) -> DeltaReport:
     """Write the patch that makes bundle `new` of bundle `old`, or of nothing; with `place`, only that side's files.
 
-    Raises BundleError for what is no bundle, or not whole.
+    With `sign_with`, an Ed25519 private key as PEM, the new build is signed: the signature is written beside its
+    manifest (manifest.sig). Every patch that makes a build with such a file carries its signature, those that a server
+    makes too. Raises BundleError for what is no bundle, or not whole, and for a file that is no such key.
     """
     before, after = None if old is None else Manifest.load(old), Manifest.load(new)
     for manifest in filter(None, (before, after)):
@@ -90,6 +103,13 @@ def write_delta(
     names = [name for name in after.files if name.startswith(f"{place}/" if place else "")]
     if not names:
         raise BundleError(f"{new}: has no files of place '{place}'; give device or server")
+    largest = max(after.store.size(name) for name in names)
+    if largest > LARGEST_FILE or sum(after.store.size(name) for name in names) > LARGEST_BUILD:
+        raise BundleError(
+            f"{new}: too large for a patch, which makes at most {LARGEST_BUILD >> 30} GiB; copy it whole"
+        )
+    if sign_with is not None:
+        _sign(after, sign_with)
     steps = Steps(progress, len(names) + 1)
     with ExitStack() as stack:
 
@@ -184,7 +204,12 @@ class _Making:
         }
         known = b"" if self.before is None else self.before.path(MANIFEST).read_bytes()
         words = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
-        packed_header = compress_against(f"{words}\n{self._blanked(text)}".encode(), known)
+        header_text = f"{words}\n{self._blanked(text)}".encode()
+        if len(header_text) > LARGEST_HEADER:
+            raise BundleError(
+                f"{self.after.folder / MANIFEST}: too large for a patch; copy the bundle whole"
+            )
+        packed_header = compress_against(header_text, known)
         old = (
             bytes(NAME_SIZE)
             if self.before is None
@@ -196,6 +221,9 @@ class _Making:
         for part in (self.rests, *(part for _, part in planes)):
             part.seek(0)
             shutil.copyfileobj(part, file, BLOCK)
+        signature = self.after.folder / SIGNATURE
+        if signature.is_file():
+            file.write(SIGNED + _read_signature(signature))
         _write_crc(file)
 
     def _blanked(self, text: bytes) -> str:
@@ -210,6 +238,21 @@ class _Making:
         for item in data["boundaries"]:
             item["digest"] = ""
         return manifest_text(data)
+
+
+def _sign(manifest: Manifest, key: Path) -> None:
+    """Write the signature of a build beside its manifest."""
+    signature = sign(hashlib.sha256(manifest.path(MANIFEST).read_bytes()).digest(), key)
+    write_file(manifest.folder / SIGNATURE, lambda file: file.write(signature))
+
+
+def _read_signature(path: Path) -> bytes:
+    signature = path.read_bytes()
+    if len(signature) != SIGNATURE_SIZE:
+        raise BundleError(
+            f"{path}: is no signature; remove it, or sign the build with 'irsplit delta --sign'"
+        )
+    return signature
 
 
 def _write_crc(file: IO[bytes]) -> None:

@@ -10,7 +10,7 @@ from irsplit.base.errors import BundleError
 from irsplit.ir.printer import PLACES
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.packing import write_packed
-from irsplit.runtime.bundle.store import PACKED
+from irsplit.runtime.bundle.store import PACKED, check_name
 
 
 def pack_bundle(bundle: Path, folder: Path) -> list[Path]:
@@ -21,6 +21,10 @@ def pack_bundle(bundle: Path, folder: Path) -> list[Path]:
     """
     manifest = Manifest.load(bundle)
     manifest.check_files()
+    if not _is_name(manifest.name):
+        raise BundleError(
+            f"{bundle}: its name {manifest.name!r:.80} is none of a file; compile the bundle again"
+        )
     sides = {place: _files(manifest, place) for place in PLACES}
     if not any(sides.values()):
         raise BundleError(f"{bundle}: has no files of any side; copy the bundle whole")
@@ -31,6 +35,15 @@ def pack_bundle(bundle: Path, folder: Path) -> list[Path]:
             write_file(path, lambda file, names=names: write_packed(manifest, names, file))
             written.append(path)
     return written
+
+
+def _is_name(name: str) -> bool:
+    """Whether files in a folder may be called so: the name of a bundle may come from a stranger."""
+    try:
+        check_name(name)
+    except ValueError:
+        return False
+    return "/" not in name
 
 
 def _files(manifest: Manifest, place: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from irsplit.base.atomic_files import write_file
 from irsplit.base.errors import BundleError
+from irsplit.base.reading import read_text
 from irsplit.runtime.bundle.manifest import Manifest, file_digest
 
 
@@ -37,7 +38,7 @@ def find(manifest: Manifest, given: Path | None = None) -> Path:
         _check_data(given, manifest)
         return given
     remembered = _index() / sha256
-    candidates = [Path(remembered.read_text(encoding="utf-8"))] if remembered.is_file() else []
+    candidates = _remembered(remembered)
     candidates += [folder / file for folder in (bundle, bundle.resolve().parent, Path.cwd())]
     for candidate in candidates:
         if candidate.is_file() and file_digest(candidate) == sha256:
@@ -48,9 +49,18 @@ def find(manifest: Manifest, given: Path | None = None) -> Path:
     )
 
 
+def _remembered(index: Path) -> list[Path]:
+    """Where the model was; nothing when it was never noted, or the note is damaged."""
+    try:
+        text = read_text(index)
+    except (OSError, ValueError):
+        return []
+    return [Path(text)] if text and "\0" not in text else []
+
+
 def _check_data(model: Path, manifest: Manifest) -> None:
     """The graph says nothing of weights that lie in files beside it."""
-    for entry in manifest.raw["provenance"]["source_files"][1:]:
+    for entry in manifest.raw.get("provenance", {}).get("source_files", [])[1:]:
         path = model.parent / entry["file"]
         expected = entry.get("sha256")  # older bundles have none
         if expected is not None and (not path.is_file() or file_digest(path) != expected):

@@ -6,44 +6,90 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from irsplit.base.errors import EngineError
 from irsplit.base.progress import Progress, Steps, silent
-from irsplit.codec_training.agreement import agreement
+from irsplit.codec_training.agreement.base import Agreement, OutputHead, measured
+from irsplit.codec_training.agreement.measures import heads_of, measure_file
+from irsplit.codec_training.agreement.reach import reached_outputs
+from irsplit.codec_training.agreement.recognise import RoleOf, View
 from irsplit.compilation import sources
-from irsplit.compilation.compiler import whole_model
+from irsplit.compilation.differences import TOLERANCE, OutputDifference, compare
+from irsplit.compilation.randomness import (
+    Run,
+    Statistics,
+    random_outputs,
+    runs_of_bundle,
+    runs_of_whole,
+    statistics,
+)
+from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_whole
+from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.engines.synthetic_inputs import first_taken
+from irsplit.ir import HeadRole, Model, Node, fed, walk
+from irsplit.passes.base import channel_layout
+from irsplit.passes.preparation import head_roles
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
 
-TOLERANCE = 1e-3
-"""Largest error, relative to the largest magnitude of the output, that counts as `close`.
-
-With optimisations on, an engine fuses operators across the cut in the whole model and cannot in the halves; sums are
-then rounded in another order. Measured on float models: mostly 1e-6, at most 3e-4 after thousands of summands.
-"""
-
 HALF_TOLERANCE = {"f16": 2**-8, "bf16": 2**-5}
-"""The same for boundaries of these types, 8 units in the last place: engines compute them in f32 from operator to
-operator, even with optimisations off, and round only what crosses."""
+"""What `exact` may differ by for boundaries of these types, 8 units in the last place: engines compute them in f32 from
+operator to operator, even with optimisations off, and round only what crosses."""
 
 
 @dataclass(frozen=True, slots=True)
-class OutputDifference:
-    """How one output differs over all calls; errors are absolute, `scale` is the output's largest magnitude."""
+class Requirements:
+    """What a bundle must keep beside its promise; None asks for nothing."""
+
+    min_agreement: float | None = None
+    """Of the worst head that the boundary reaches, a share."""
+    max_error: float | None = None
+    """Of any element of any output, absolute."""
+    min_snr: float | None = None
+    """Of every output, in dB."""
+
+    def __post_init__(self) -> None:
+        if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
+            raise EngineError(f"a least agreement of {self.min_agreement} is no share; give 0 to 1")
+        if self.max_error is not None and not self.max_error >= 0:
+            raise EngineError(f"a largest error of {self.max_error} is none; give 0 or more")
+        if self.min_snr is not None and np.isnan(self.min_snr):
+            raise EngineError("a least signal to noise ratio that is no number; give decibels")
+
+    def unmet(self, outputs: Sequence[OutputDifference], agreement: Agreement) -> list[str]:
+        """What is not kept, as text."""
+        reasons: list[str] = []
+        asked = (
+            self.min_agreement is not None or self.max_error is not None or self.min_snr is not None
+        )
+        if asked and not outputs:
+            return ["every output is random, and no requirement can be measured"]
+        if self.min_agreement is not None and agreement.worst is None:
+            reasons.append("no output has anything of which an agreement could be measured")
+        elif self.min_agreement is not None and agreement.share < self.min_agreement:
+            reasons.append(
+                f"agreement {agreement.worst}, and at least {self.min_agreement:g} is asked for"
+            )
+        for output in outputs:
+            if self.max_error is not None and not output.max_error <= self.max_error:
+                text = f"an error of {output.max_error:.4g}, and at most {self.max_error:g} is asked for"
+                reasons.append(f"%{output.name} has {text}")
+            if self.min_snr is not None and not output.snr_db >= self.min_snr:
+                text = f"{output.snr_db:.1f} dB, and at least {self.min_snr:g} dB are asked for"
+                reasons.append(f"%{output.name} has {text}")
+        return reasons
+
+
+@dataclass(frozen=True, slots=True)
+class RandomOutput:
+    """An output in which two runs of the whole model differ."""
 
     name: str
-    bit_equal: bool
-    max_error: float
-    mean_error: float
-    scale: float
-    agreement: float
-    """Share of the rows (along the last axis) with their largest element in the same place."""
-
-    def close(self, tolerance: float = TOLERANCE) -> bool:
-        return self.bit_equal or self.max_error <= tolerance * self.scale
+    whole_difference: OutputDifference
+    """Between two runs of the whole model."""
+    statistics: Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +98,26 @@ class Verification:
 
     A lossless bundle must be bit-equal with the engine's optimisations off, or close to it where the boundary has a
     half-precision type. A quantized one has no promise but the numbers here: it holds when every output has the right
-    shape and type.
+    shape and type. Outputs that are random are compared by statistics instead. Requirements come on top, and something
+    must have been compared.
     """
 
     holds: bool
+    failures: tuple[str, ...]
+    """Why it does not hold, as text."""
     lossless: bool
     calls: int
     shapes: dict[str, tuple[int, ...]]
     """Of the inputs of the first call, by name."""
     exact: tuple[OutputDifference, ...]
-    """Optimisations off, one thread, unless the engine has no such way to run the model."""
+    """Optimisations off, one thread, unless the engine has no such way to run the model; without random outputs."""
     optimized: tuple[OutputDifference, ...]
     """The engine's defaults, as a user runs it."""
+    random: tuple[RandomOutput, ...]
+    agreement: Agreement
+    """Of the outputs that the boundary reaches, with optimisations off."""
+    elements: int
+    """How many elements of outputs were compared; 0 means that nothing was."""
     tolerance: float
     """What `exact` may differ by, relative to the largest value; infinite for a quantized boundary."""
     frame_bytes: tuple[int, ...]
@@ -71,13 +125,42 @@ class Verification:
 
     @property
     def bit_equal(self) -> bool:
-        """Whether every output has the bits of the whole model's, with the engine's optimisations off."""
-        return all(output.bit_equal for output in self.exact)
+        """Whether every output has the bits of the whole model's, with the engine's optimisations off; an output that
+        is random has none to equal."""
+        return not self.random and all(output.bit_equal for output in self.exact)
 
     def to_json(self) -> dict[str, Any]:
         """What `irsplit verify --json` prints."""
-        tolerance = self.tolerance if self.lossless else None  # JSON has no infinity
-        return asdict(self) | {"bit_equal": self.bit_equal, "tolerance": tolerance}
+        data = asdict(self) | {"bit_equal": self.bit_equal, "agreement": self.agreement.to_json()}
+        return _without_infinities(data)
+
+
+def _without_infinities(data: Any) -> Any:
+    """Null for numbers that JSON does not have."""
+    if isinstance(data, Mapping):
+        return {key: _without_infinities(item) for key, item in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_infinities(item) for item in data]
+    return None if isinstance(data, float) and not np.isfinite(data) else data
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """Both runs of some calls in one setting of the engine."""
+
+    expected: Run
+    found: Run
+    frames: list[list[int]]
+
+    def differences(self, names: Sequence[str]) -> tuple[OutputDifference, ...]:
+        return tuple(
+            compare(
+                name,
+                [call[name] for call in self.expected],
+                [call.get(name) for call in self.found],
+            )
+            for name in names
+        )
 
 
 def verify_bundle(
@@ -89,6 +172,9 @@ def verify_bundle(
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     engine_defaults: bool = True,
+    agreement_measure: str = "",
+    requirements: Requirements = Requirements(),
+    allow_nothing: bool = False,
     progress: Progress = silent,
 ) -> Verification:
     """Run the whole model and the bundle on the same inputs, both in processes of their own, and compare.
@@ -96,31 +182,35 @@ def verify_bundle(
     `calls` are inputs by name; without any, three seeded ones are made up, but for the inputs in `fixed`, in sizes that
     the engine takes (`dims` gives sizes to dimensions that may vary). A stateful model sees them as a sequence. `model`
     is needed only when the source has moved. Without `engine_defaults` only the run with the engine's optimisations off
-    is made.
+    is made. `agreement_measure` reads the outputs as in `compile_model`; without it as the bundle was compiled.
+    `requirements` make a gate of a quantized bundle. Where all outputs are empty nothing is compared, and the bundle
+    holds only with `allow_nothing`.
 
     Raises BundleError for a bundle that is damaged or whose model is not found, EngineError for inputs that do not fit.
     """
     manifest = Manifest.load(bundle)
     manifest.check_files()
-    whole, infos = whole_model(sources.find(manifest, None if model is None else Path(model)))
+    path = sources.find(manifest, None if model is None else Path(model))
+    dialect = dialect_of(path)
+    source = dialect.read(path)
     kept = tuple(info for segment in manifest.segments for info in segment.state)
-    whole, names = replace(whole, state=kept), {info.input for info in kept}
-    infos = [info for info in infos if info.name not in names]
+    whole = _whole(source, path, manifest)
+    states = {info.input for info in kept}
+    infos = [info for info in map(tensor_info, fed(source.entry)) if info.name not in states]
     steps = Steps(progress, 4 if engine_defaults else 2)
     if calls:
-        exact, frames = _compare(manifest, whole, calls, EXACT, steps)
+        exact = _run(manifest, whole, calls, EXACT, steps)
     else:
-        calls, (exact, frames) = first_taken(
-            lambda calls: _compare(manifest, whole, calls, EXACT, steps),
+        calls, exact = first_taken(
+            lambda calls: _run(manifest, whole, calls, EXACT, steps),
             infos,
             3,
             seed=seed,
             dims=dims,
             given=fixed,
         )
-    optimized = (
-        _compare(manifest, whole, calls, DEFAULT_OPTIONS, steps)[0] if engine_defaults else ()
-    )
+    optimized = _run(manifest, whole, calls, DEFAULT_OPTIONS, steps) if engine_defaults else None
+
     specs = [spec for boundary in manifest.boundaries for spec in boundary.tensors]
     lossless = (
         all(spec.quantization is None for spec in specs) and "boundary_ops" not in manifest.raw
@@ -130,19 +220,60 @@ def verify_bundle(
         if lossless
         else np.inf
     )
-    holds = all(output.close(tolerance) and np.isfinite(output.max_error) for output in exact)
-    means = tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*frames, strict=True))
+    names = [info.name for info in manifest.outputs]
+    outputs = exact.differences(names)
+    random: tuple[RandomOutput, ...] = ()
+    if _may_be_random(source) or not all(output.close(tolerance) for output in outputs):
+        random = _random(manifest, whole, calls, exact, max(tolerance, TOLERANCE))
+    drawn = {output.name for output in random}
+    outputs = tuple(output for output in outputs if output.name not in drawn)
+    settled = [name for name in names if name not in drawn]
+
+    role_of = head_roles(dialect) or _no_role
+    agreement = _agreement(
+        manifest, source, role_of, exact, settled, agreement_measure or _measure_of(manifest)
+    )
+    elements = sum(output.elements for output in outputs) + sum(
+        output.whole_difference.elements for output in random
+    )
+    failures = [*_broken(outputs, random, tolerance), *requirements.unmet(outputs, agreement)]
+    if not elements and not allow_nothing:
+        failures.append(
+            "nothing could be compared: all outputs are empty; give inputs for which the model finds some"
+        )
+    means = tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*exact.frames, strict=True))
     shapes = {name: np.shape(array) for name, array in calls[0].items()}
-    return Verification(holds, lossless, len(calls), shapes, exact, optimized, tolerance, means)
+    return Verification(
+        not failures,
+        tuple(failures),
+        lossless,
+        len(calls),
+        shapes,
+        outputs,
+        () if optimized is None else optimized.differences(settled),
+        random,
+        agreement,
+        elements,
+        tolerance,
+        means,
+    )
 
 
-def _compare(
+def _whole(source: Model, path: Path, manifest: Manifest) -> SegmentFile:
+    """The model file as one segment, with the state that the bundle's segments keep."""
+    kept = tuple(info for segment in manifest.segments for info in segment.state)
+    inputs = tuple(value.name for value in fed(source.entry))
+    outputs = tuple(value.name for value in source.entry.outputs)
+    return SegmentFile(path, source.dialect, inputs, outputs, kept)
+
+
+def _run(
     manifest: Manifest,
     whole: SegmentFile,
     calls: Sequence[Inputs],
     options: EngineOptions,
     steps: Steps,
-) -> tuple[tuple[OutputDifference, ...], list[list[int]]]:
+) -> _Compared:
     setting = "engine defaults" if options.optimize else "optimisations off"
     steps.begin(f"whole model, {setting}")
     expected, optimized = isolated(run_whole, whole, calls, options)
@@ -150,48 +281,109 @@ def _compare(
         options, optimize=optimized
     )  # halves must not be run more exactly than the whole could be
     steps.begin(f"bundle, {setting}")
-    found, frames = isolated(run_bundle, manifest.folder, calls, options)
-    names = [info.name for info in manifest.outputs]
-    return tuple(
-        compare(name, [c[name] for c in expected], [c.get(name) for c in found]) for name in names
-    ), frames
+    return _Compared(expected, *isolated(run_bundle, manifest.folder, calls, options))
 
 
-def compare(name: str, expected: Sequence[Any], found: Sequence[Any]) -> OutputDifference:
-    """How the values of one output over several calls differ from the expected ones.
-
-    A missing value, or one of another type or shape, is infinitely wrong; so is text that differs. NaN where NaN is
-    expected is no error.
-    """
-    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(expected, found, strict=True)]
-    if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
-        return OutputDifference(name, False, float("inf"), float("inf"), 0.0, 0.0)
-    bit_equal = all(_bits(a) == _bits(b) for a, b in pairs)
-    numeric = [(_wide(a), _wide(b)) for a, b in pairs if a.dtype.kind in "biufc" and a.size]
-    if not numeric:
-        error = 0.0 if bit_equal else float("inf")
-        return OutputDifference(name, bit_equal, error, error, 0.0, float(bit_equal))
-    errors = [_errors(a, b) for a, b in numeric]
-    return OutputDifference(
-        name,
-        bit_equal,
-        max(float(error.max()) for error in errors),
-        float(np.mean([error.mean() for error in errors])),
-        max(float(np.nan_to_num(np.abs(a)).max()) for a, _ in numeric),
-        agreement([a for a, _ in numeric], [b for _, b in numeric]),
-    )
+def _broken(
+    outputs: Sequence[OutputDifference], random: Sequence[RandomOutput], tolerance: float
+) -> list[str]:
+    """What of a bundle's own promise is not kept, as text."""
+    broken = [o for o in outputs if not o.close(tolerance) or not np.isfinite(o.max_error)]
+    strange = [o for o in random if not o.statistics.agree and np.isfinite(tolerance)]
+    reasons: list[str] = []
+    if broken:
+        names = ", ".join(f"%{output.name}" for output in broken)
+        reasons.append(f"the bundle does not compute what its model computes: {names}")
+    if strange:
+        names = ", ".join(f"%{output.name}" for output in strange)
+        reasons.append(
+            f"random outputs of the bundle have other statistics than the model's: {names}"
+        )
+    return reasons
 
 
-def _bits(array: NDArray[Any]) -> Any:
-    return array.tolist() if array.dtype.hasobject else array.tobytes()
+# -- random outputs ------------------------------------------------------------------------------------------------
 
 
-def _wide(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+def _may_be_random(source: Model) -> bool:
+    """Whether nodes of the model are random, or may be."""
+    return any(node.random for node in walk(source.entry))
 
 
-def _errors(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(expected - found)
-    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
-    return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
+def _random(
+    manifest: Manifest,
+    whole: SegmentFile,
+    calls: Sequence[Inputs],
+    exact: _Compared,
+    tolerance: float,
+) -> tuple[RandomOutput, ...]:
+    """The outputs in which a second run of the whole model differs from the first."""
+    second, optimized = isolated(run_whole, whole, calls, EXACT)
+    names = random_outputs([info.name for info in manifest.outputs], exact.expected, second)
+    if not names:
+        return ()
+    options = replace(EXACT, optimize=optimized)
+    stateful = bool(whole.state) or any(segment.stateful for segment in manifest.segments)
+    model_runs = runs_of_whole(whole, calls, options, stateful=stateful)
+    bundle_runs = runs_of_bundle(manifest, calls, options, stateful=stateful)
+    found: list[RandomOutput] = []
+    for name in names:
+        twice = compare(
+            name, [call[name] for call in exact.expected], [call[name] for call in second]
+        )
+        found.append(
+            RandomOutput(name, twice, statistics(name, model_runs, bundle_runs, tolerance))
+        )
+    return tuple(found)
+
+
+# -- agreement -----------------------------------------------------------------------------------------------------
+
+
+def _agreement(
+    manifest: Manifest,
+    source: Model,
+    role_of: RoleOf,
+    exact: _Compared,
+    names: Sequence[str],
+    measure: str,
+) -> Agreement:
+    """Of the outputs that the boundary reaches, random ones apart."""
+    if not names:
+        return Agreement(())
+    reached = _reached(manifest, source)
+    view = View((source.entry,), tuple(names), role_of, channel_layout(source), exact.expected[0])
+    heads: list[OutputHead] = [
+        head for head in heads_of(measure, view) if not reached.isdisjoint(head.outputs)
+    ]
+    return measured(heads, exact.expected, exact.found)
+
+
+def _reached(manifest: Manifest, source: Model) -> set[str]:
+    """Names of the outputs that a lossy boundary reaches; of a lossless bundle all."""
+    outputs = {info.name for info in manifest.outputs}
+    lossy = [
+        {spec.name for spec in boundary.tensors if spec.quantization is not None}
+        for boundary in manifest.boundaries
+    ]
+    if "boundary_ops" in manifest.raw:
+        lossy = [{spec.name for spec in boundary.tensors} for boundary in manifest.boundaries]
+    first = next((index for index, names in enumerate(lossy) if names), None)
+    if first is None:
+        return outputs
+    early = {name for segment in manifest.segments[: first + 1] for name in segment.results}
+    changing = set[str]().union(*lossy)
+    known = {value.name for value in source.entry.values()}
+    if not changing <= known:  # an operator at the boundary gave it a name of its own
+        return outputs - early
+    return reached_outputs([source.entry], [changing]) - early
+
+
+def _measure_of(manifest: Manifest) -> str:
+    """The measure that the bundle was compiled with; a function in a file runs only when its user names it."""
+    asked = manifest.raw.get("agreement", {}).get("asked", "")
+    return "" if measure_file(asked) is not None else asked
+
+
+def _no_role(_: Node) -> HeadRole:
+    return ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from irsplit.ir import Graph, Model, Node, Value
+from irsplit.ir import Graph, HeadRole, Model, Node, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +66,8 @@ class Dialect(Protocol):
 
     def is_shape(self, node: Node) -> bool:
         """Whether the node reads the shape of its operand, and nothing of its elements."""
+        ...
+
+    def head_role(self, node: Node) -> HeadRole:
+        """What the node does to the outputs of a model that ends with it; nothing for most operators."""
         ...

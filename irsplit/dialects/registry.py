@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from irsplit.base.entry_points import entry_points
+from irsplit.base.entry_points import entry_points, load
 from irsplit.base.errors import IrsplitError, ModelError
 from irsplit.dialects.base import Dialect
 from irsplit.ir import Model
@@ -23,20 +23,18 @@ def dialect(name: str) -> Dialect:
         raise IrsplitError(
             f"two dialects are named '{name}': {' and '.join(sorted(points))}; uninstall one"
         )
-    try:
-        return next(iter(points.values())).load()
-    except (ImportError, AttributeError) as error:
-        raise IrsplitError(
-            f"the dialect '{name}' of {next(iter(points))} cannot be loaded: {error}"
-        ) from error
+    return load(next(iter(points.values())), "dialect")
 
 
 def dialect_of(path: Path) -> Dialect:
     """The dialect of a model file by its ending. Raises ModelError when the file is missing or of no known kind."""
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    if path.is_dir():
-        raise ModelError(f"{path}: is a folder; give a model file")
+    try:
+        if not path.exists():
+            raise ModelError(f"{path}: no such file")
+        if path.is_dir():
+            raise ModelError(f"{path}: is a folder; give a model file")
+    except OSError as error:  # a name that is too long, a folder that is locked
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path") from error
     names = _names()
     # An ending is nearly always the dialect's name: try that first, and load the others only when it is not.
     for name in sorted(names, key=lambda name: f".{name}" != path.suffix.lower()):

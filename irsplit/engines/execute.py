@@ -3,14 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
+from irsplit.base.lazy import LazyModule
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
 from irsplit.runtime.run.session import LocalSession
 from irsplit.runtime.run.state import StateInfo, StateValues, open_segment
+
+if TYPE_CHECKING:
+    from irsplit.runtime.run.engines import litert
+else:
+    litert = LazyModule("irsplit.runtime.run.engines.litert")
 
 Inputs = Mapping[str, NDArray[Any]]
 """Inputs of one inference by name."""
@@ -89,6 +95,16 @@ def run_shapes(file: SegmentFile, call: Inputs) -> list[tuple[int, ...] | None]:
         getattr(output, "shape", None)
         for output in engine.run([call[name] for name in file.inputs])
     ]
+
+
+def prepared_shapes(
+    path: Path, inputs: Sequence[Sequence[tuple[int, ...]]]
+) -> list[dict[int, tuple[int, ...]]]:
+    """Shapes of a TFLite model's tensors by their numbers, for several shapes of its inputs; nothing is run.
+
+    What only a run tells is left out, and all of them where LiteRT refuses the inputs.
+    """
+    return [litert.prepared(path, shapes) for shapes in inputs]
 
 
 def run_bundle(

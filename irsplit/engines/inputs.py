@@ -1,7 +1,13 @@
 """Inputs for a model: seeded ones, and those in a user's files (arrays, images, sound)."""
 
 import json
+import math
+import os
+import tokenize
+import warnings
 import wave
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +18,7 @@ from numpy.typing import NDArray
 from irsplit.base.dtypes import BY_NAME
 from irsplit.base.errors import EngineError, UnsupportedError
 from irsplit.base.lazy import LazyModule
+from irsplit.base.reading import reading, reason, shorten
 from irsplit.ir import TensorType, Value
 from irsplit.runtime.bundle.manifest import TensorInfo
 from irsplit.runtime.run.session import check_inputs
@@ -24,14 +31,19 @@ else:
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 Inputs = dict[str, NDArray[Any]]
 
+_ARRAY_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError, tokenize.TokenError)
+"""What numpy lets through of the libraries that it reads files with."""
+_SOUND_ERRORS = (wave.Error, RuntimeError)
+
 
 def tensor_info(value: Value) -> TensorInfo:
-    """Name, type and shape of a value, as manifests carry them; None for a dimension that may vary."""
+    """Name, type and shape of a value, as manifests carry them; None for a dimension that may vary, and its symbol."""
     if not isinstance(value.type, TensorType):
         return TensorInfo(value.name, "?" if value.type is None else value.type.text, None)
     shape = value.type.shape
     dims = None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
-    return TensorInfo(value.name, value.type.dtype.name, dims)
+    symbols = {axis: dim for axis, dim in enumerate(shape or ()) if isinstance(dim, str)}
+    return TensorInfo(value.name, value.type.dtype.name, dims, symbols)
 
 
 def seeded_calls(
@@ -47,9 +59,19 @@ def seeded_calls(
     mostly indices). A dimension that may vary is 1, or what `dims` says for "<input>.<axis>" or "<input>" (all axes).
     """
     rng = np.random.default_rng(seed)
-    return [
-        {info.name: _random(rng, info, dims or {}, below) for info in infos} for _ in range(count)
-    ]
+    try:
+        return [
+            {info.name: _random(rng, info, dims or {}, below) for info in infos}
+            for _ in range(count)
+        ]
+    except (
+        MemoryError,
+        OverflowError,
+        ValueError,
+    ) as error:  # numpy has all three for arrays that are too large
+        raise EngineError(
+            f"inputs are too large to be made up: {reason(error)}; give smaller sizes (--dim)"
+        ) from error
 
 
 # The type is quoted because naming numpy.random imports it, which only made up inputs need.
@@ -111,11 +133,11 @@ def load_input(word: str, info: TensorInfo) -> NDArray[Any]:
     Raises EngineError naming file and input.
     """
     path = Path(word)
-    if not path.is_file():
+    if not _is_file(path):
         return _literal(word, info)
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return _loaded(path)
+        return _array(path)
     if suffix in IMAGES:
         return image_array(path, info)
     if suffix == ".wav":
@@ -125,17 +147,26 @@ def load_input(word: str, info: TensorInfo) -> NDArray[Any]:
     )
 
 
+def _is_file(path: Path) -> bool:
+    """Also of words that are numbers, and longer than a name may be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _literal(word: str, info: TensorInfo) -> NDArray[Any]:
     storage = BY_NAME[info.dtype].storage if info.dtype in BY_NAME else None
     try:
         if storage is None:
             raise ValueError(info.dtype)
-        array = np.asarray(json.loads(word), storage)
+        with np.errstate(all="raise"):
+            array = np.asarray(json.loads(word), storage)
         shape = [1 if dim is None else dim for dim in info.shape or ()]
         return np.broadcast_to(array, shape).copy() if array.ndim == 0 else array
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise EngineError(
-            f"{word}: no such file, given for input '{info.name}', nor numbers of {info.dtype}"
+            f"{shorten(word)}: no such file, given for input '{info.name}', nor numbers of {info.dtype}"
         ) from error
 
 
@@ -149,14 +180,21 @@ def image_array(path: Path, info: TensorInfo) -> NDArray[Any]:
             f"{path}: input '{info.name}' of shape {shape} is no image; give an array (.npy)"
         )
     height, width, channels = shape[-3:] if channels_last else (shape[-2], shape[-1], shape[-3])
-    try:
-        with Image.open(path) as image:
-            size = (width or image.width, height or image.height)
-            resized = image.convert("L" if channels == 1 else "RGB").resize(
-                size, Image.Resampling.BILINEAR
-            )
-    except OSError as error:
-        raise EngineError(f"{path}: cannot be read as an image: {error}") from error
+    _check_storage(path, info)
+    # Decoders of pictures raise whatever they like, and warn of large ones on standard error.
+    boundary = reading(
+        path,
+        "cannot be read as an image",
+        f"give one of {', '.join(IMAGES)}",
+        EngineError,
+        (Exception,),
+    )
+    with boundary, warnings.catch_warnings(), Image.open(path) as image:
+        warnings.simplefilter("error")
+        size = (width or image.width, height or image.height)
+        resized = image.convert("L" if channels == 1 else "RGB").resize(
+            size, Image.Resampling.BILINEAR
+        )
     pixels = np.asarray(resized).reshape(size[1], size[0], channels or 3)
     pixels = pixels if channels_last else pixels.transpose(2, 0, 1)
     dtype = BY_NAME[info.dtype]
@@ -173,30 +211,41 @@ def image_array(path: Path, info: TensorInfo) -> NDArray[Any]:
 
 def sound_array(path: Path, info: TensorInfo) -> NDArray[Any]:
     """A 16-bit PCM wave file, first channel, cut or padded to the input; floats are in [-1, 1)."""
-    try:
+    _check_storage(path, info)
+    with reading(
+        path,
+        "cannot be read as a wave file",
+        "convert it to 16-bit PCM",
+        EngineError,
+        _SOUND_ERRORS,
+    ):
         with wave.open(str(path), "rb") as sound:
             if sound.getsampwidth() != 2:
-                raise EngineError(
-                    f"{path}: {8 * sound.getsampwidth()}-bit samples; convert it to 16-bit PCM"
-                )
+                raise ValueError(f"{8 * sound.getsampwidth()}-bit samples")
             samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")[
                 :: sound.getnchannels()
             ]
-    except (wave.Error, EOFError) as error:
-        raise EngineError(f"{path}: cannot be read as a wave file: {error}") from error
-    shape = [dim if dim is not None else 1 for dim in info.shape or (len(samples),)]
-    if info.shape and info.shape[-1] is None:
-        shape[-1] = len(samples)
-    count = int(np.prod(shape))
-    padded = np.pad(samples[:count], (0, max(0, count - len(samples))))
-    dtype = BY_NAME[info.dtype]
-    assert dtype.storage is not None
-    return (padded / 32768 if dtype.is_float else padded).astype(dtype.storage).reshape(shape)
+
+        shape = [dim if dim is not None else 1 for dim in info.shape or (len(samples),)]
+        if info.shape and info.shape[-1] is None:
+            shape[-1] = len(samples)
+        count = math.prod(shape)
+        padded = np.pad(samples[:count], (0, max(0, count - len(samples))))
+        dtype = BY_NAME[info.dtype]
+        return (padded / 32768 if dtype.is_float else padded).astype(dtype.storage).reshape(shape)
+
+
+def _check_storage(path: Path, info: TensorInfo) -> None:
+    """Raise EngineError for an input whose elements are no numbers."""
+    if info.dtype not in BY_NAME or BY_NAME[info.dtype].storage is None:
+        raise EngineError(
+            f"{path}: input '{info.name}' is {info.dtype}, no numbers; give an array (.npz)"
+        )
 
 
 def _calls_of(file: Path, infos: Sequence[TensorInfo]) -> list[Inputs]:
     if file.suffix.lower() == ".npz":
-        arrays = dict(_loaded(file))
+        arrays = _arrays(file)
     elif len(infos) == 1:
         arrays = {infos[0].name: load_input(str(file), infos[0])}
     else:
@@ -234,8 +283,36 @@ def _rows(array: NDArray[Any], info: TensorInfo) -> list[NDArray[Any]]:
     return [row[None] for row in array] if takes_one and len(array) > 1 else [array]
 
 
-def _loaded(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path}: cannot be read as numpy arrays: {error}") from error
+def _array(path: Path) -> NDArray[Any]:
+    """The array of an .npy file."""
+    arrays = _arrays(path)
+    if list(arrays) != [""]:
+        raise EngineError(f"{path}: holds {len(arrays)} arrays with names; call it .npz")
+    return arrays[""]
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file by name, or the one of an .npy file by no name. Raises EngineError."""
+    remedy = "save it again with numpy.save or numpy.savez"
+    boundary = reading(path, "cannot be read as numpy arrays", remedy, EngineError, _ARRAY_ERRORS)
+    # numpy would leave the file open that it fails to read.
+    with boundary, warnings.catch_warnings(), path.open("rb") as file:
+        warnings.simplefilter("ignore")  # of headers that an old Python wrote
+        loaded: Any = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            unpacked = sum(info.file_size for info in loaded.zip.infolist())
+            if unpacked > _memory_bytes():
+                raise ValueError(f"{unpacked} bytes when unpacked, more than this machine has")
+            arrays = {name: loaded[name] for name in loaded.files}
+    other = next(
+        (name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None
+    )
+    if other is not None:
+        raise EngineError(f"{path}: '{other}' is no array; {remedy}")
+    return arrays
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

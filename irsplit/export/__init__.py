@@ -73,7 +73,7 @@ def _ray_serve(manifest: Manifest, folder: Path, service: Deployment) -> Path:
 
 
 def _triton(manifest: Manifest, folder: Path, service: Deployment) -> Path:
-    if not re.fullmatch(r"[\w.-]+", service.name):
+    if not re.fullmatch(r"(?!\.\.?$)[\w.-]+", service.name):
         raise BundleError(
             f"'{service.name}' cannot be the name of a Triton model; give another with --name"
         )

@@ -6,6 +6,7 @@ weights are copied by the dialect's writer, which does not look at them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from irsplit.base import dtypes
 from irsplit.base.errors import BundleError
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.registry import dialect
-from irsplit.ir import Graph, Node, TensorType, Value, walk
+from irsplit.ir import Attribute, Graph, Node, TensorType, Value, walk
 from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.working_memory import RunLimits
 from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.ort_operators import CODECS
 from irsplit.runtime.run.state import StateInfo
@@ -124,7 +126,9 @@ class _Frames:
             self._values.setdefault(spec.name, Value(spec.name, _type(spec.dtype, spec.shape)))
         tensors = self._tensors(boundary)
         self.graph.inputs = [frame, *(value for value in self.graph.inputs if value not in tensors)]
-        self.graph.nodes.insert(0, _node("DecodeFrame", [frame], tensors, boundary))
+        self.graph.nodes.insert(
+            0, _node("DecodeFrame", [frame], tensors, boundary, max_bytes=_most_bytes(boundary))
+        )
 
     def _send(self, boundary: FrameSchema) -> Value:
         frame = self._frame(FRAME if self.input is None else _NEXT_FRAME)
@@ -159,11 +163,19 @@ def _type(dtype: str, shape: Sequence[int | None] | None) -> TensorType:
     return TensorType(dtypes.BY_NAME[dtype], None if shape is None else tuple(shape))
 
 
-def _node(operator: str, inputs: list[Value], outputs: list[Value], boundary: FrameSchema) -> Node:
-    return Node(
-        f"irsplit.{operator}",
-        inputs,
-        outputs,
-        name=operator,
-        attributes={"descriptor": boundary.to_bytes()},
-    )
+def _node(
+    operator: str, inputs: list[Value], outputs: list[Value], boundary: FrameSchema, **more: int
+) -> Node:
+    attributes: dict[str, Attribute] = {"descriptor": boundary.to_bytes(), **more}
+    return Node(f"irsplit.{operator}", inputs, outputs, name=operator, attributes=attributes)
+
+
+def _most_bytes(boundary: FrameSchema) -> int:
+    """What a frame may decode to: as many rows as a server takes where only rows are open, else its decoded bytes."""
+    limits, total = RunLimits(), 0
+    for spec in boundary.tensors:
+        rows = limits.rows if spec.shape[:1] == (None,) and len(spec.shape) > 1 else 1
+        if None in spec.shape[rows > 1 :]:
+            return limits.decoded_bytes
+        total += rows * prod(dim or 1 for dim in spec.shape) * spec.storage.itemsize
+    return total if boundary.symbol_count else max(total, limits.decoded_bytes)

@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from irsplit.base.errors import short
 from irsplit.ir.types import Type
+
+DEEPEST_BODIES = 100
+"""Bodies inside bodies: protobuf's own limit, and what functions that call themselves for each body can take."""
 
 Attribute = bool | int | float | str | bytes | Sequence["Attribute"] | None
 
@@ -103,7 +107,7 @@ class Value:
         ]
 
     def __repr__(self) -> str:
-        return f"%{self.name}"
+        return f"%{short(self.name)}"
 
 
 class Node:
@@ -170,7 +174,7 @@ class Node:
         self.set_inputs((*self.inputs[:index], value, *self.inputs[index + 1 :]))
 
     def __repr__(self) -> str:
-        return f"{self.op} '{self.name}'" if self.name else self.op
+        return f"{short(self.op)} '{short(self.name)}'" if self.name else short(self.op)
 
 
 @dataclass(eq=False, slots=True)

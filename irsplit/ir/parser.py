@@ -2,16 +2,21 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Collection, Mapping
 from typing import NoReturn, TypeVar
 
 from irsplit.base.dtypes import BY_NAME
-from irsplit.base.errors import ParseError
-from irsplit.ir.core import Attribute, Buffer, Constant, Graph, Model, Node, Value
+from irsplit.base.errors import ParseError, short
+from irsplit.base.reading import reason
+from irsplit.ir.core import DEEPEST_BODIES, Attribute, Buffer, Constant, Graph, Model, Node, Value
 from irsplit.ir.printer import NOWHERE, PLACES
 from irsplit.ir.types import Dim, OpaqueType, Quantization, TensorType, Type
 
 _T = TypeVar("_T")
+_MOST_DIMS = 255
+_MOST_DIGITS = 4000
+"""Python turns no longer text into a number."""
 _TOKEN = re.compile(
     r"""(?P<skip>(?:\s+|//[^\n]*)+)
       | (?P<string>"(?:[^"\\]|\\.)*")
@@ -30,7 +35,15 @@ def parse_model(text: str, buffers: Mapping[str, Buffer] | None = None) -> Model
     `buffers` gives the bytes behind named constants; one that is missing is made without bytes, which is enough for
     every pass. Raises ParseError with line and column.
     """
-    return _Parser(text, dict(buffers or {})).model()
+    parser = _Parser(text, dict(buffers or {}))
+    try:
+        return parser.model()
+    except (
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # of a number, a string, or what is nested too deeply
+        parser.fail(reason(error))
 
 
 class _Parser:
@@ -39,6 +52,7 @@ class _Parser:
         self.buffers = buffers
         self.tokens = list(self._tokenize())
         self.index = 0
+        self.depth = 0
         self.graphs: dict[str, Graph] = {}
         self.calls: list[tuple[Node, list[str]]] = []
 
@@ -61,7 +75,7 @@ class _Parser:
         raise ParseError(f"line {line}, column {column}: {message}")
 
     def fail(self, message: str) -> NoReturn:
-        self._fail_at(self.tokens[self.index][2], message)
+        self._fail_at(self.tokens[min(self.index, len(self.tokens) - 1)][2], message)
 
     @property
     def kind(self) -> str:
@@ -84,23 +98,29 @@ class _Parser:
 
     def expect(self, token: str) -> None:
         if not self.accept(token):
-            self.fail(f"expected '{token}', found '{self.token or 'the end'}'")
+            self.fail(f"expected '{token}', found '{short(self.token) or 'the end'}'")
 
     def name(self) -> str:
         if self.kind == "string":
             return self.string()
         if self.kind in ("word", "number", "bytes"):
             return self.next()
-        self.fail(f"expected a name, found '{self.token or 'the end'}'")
+        self.fail(f"expected a name, found '{short(self.token) or 'the end'}'")
 
     def string(self) -> str:
         if self.kind != "string":
-            self.fail(f"expected a string, found '{self.token or 'the end'}'")
-        return str(json.loads(self.next()))
+            self.fail(f"expected a string, found '{short(self.token) or 'the end'}'")
+        try:
+            text = str(json.loads(self.token))
+            text.encode()
+        except ValueError as error:  # an unknown escape, a line break, half of a surrogate pair
+            self.fail(f"not a string: {error}")
+        self.index += 1
+        return text
 
     def integer(self) -> int:
-        if not re.fullmatch(r"-?\d+", self.token):
-            self.fail(f"expected an integer, found '{self.token or 'the end'}'")
+        if not re.fullmatch(r"-?\d+", self.token) or len(self.token) > _MOST_DIGITS:
+            self.fail(f"expected an integer, found '{short(self.token) or 'the end'}'")
         return int(self.next())
 
     def listed(self, item: Callable[[], _T], end: str) -> list[_T]:
@@ -111,6 +131,16 @@ class _Parser:
                 self.expect(",")
             items.append(item())
         return items
+
+    def deeper(self, item: Callable[[], _T]) -> _T:
+        """A body inside of a node, or a list inside of an attribute."""
+        if self.depth >= DEEPEST_BODIES:
+            self.fail(f"nested deeper than {DEEPEST_BODIES}")
+        self.depth += 1
+        try:
+            return item()
+        finally:
+            self.depth -= 1
 
     def series(self, item: Callable[[], _T]) -> list[_T]:
         """One or more items separated by commas."""
@@ -125,7 +155,7 @@ class _Parser:
         dialect = self.name() if self.accept("model") else "test"
         graphs: list[Graph] = []
         while self.kind != "end":
-            graph = self.graph({})
+            graph = self.graph(ChainMap())
             self.graphs.setdefault(graph.name, graph)
             graphs.append(graph)
         if not graphs:
@@ -133,15 +163,17 @@ class _Parser:
         for node, callees in self.calls:
             missing = [name for name in callees if name not in self.graphs]
             if missing:
-                raise ParseError(f"{node} calls @{missing[0]}, which the text does not define")
+                raise ParseError(
+                    f"{node} calls @{short(missing[0])}, which the text does not define"
+                )
             node.callees = tuple(self.graphs[name] for name in callees)
         return Model(dialect, graphs)
 
-    def graph(self, scope: Mapping[str, Value]) -> Graph:
+    def graph(self, scope: ChainMap[str, Value]) -> Graph:
         self.expect("graph")
         self.expect("@")
         graph = Graph(self.name())
-        visible = dict(scope)
+        visible = scope.new_child()
         self.expect("(")
         graph.inputs = self.listed(lambda: self.declaration(visible), ")")
         outputs = self.index_of_outputs()
@@ -170,7 +202,7 @@ class _Parser:
             self.listed(lambda: (self.expect("%"), self.name()), ")")
         return start
 
-    def declaration(self, visible: dict[str, Value]) -> Value:
+    def declaration(self, visible: ChainMap[str, Value]) -> Value:
         self.expect("%")
         value = Value(self.name())
         visible[value.name] = value
@@ -185,13 +217,13 @@ class _Parser:
         name = self.name()
         if name not in visible:
             self.index -= 2
-            self.fail(f"%{name} is not defined before its use")
+            self.fail(f"%{short(name)} is not defined before its use")
         return visible[name]
 
     def operand(self, visible: Mapping[str, Value]) -> Value | None:
         return None if self.accept("_") else self.use(visible)
 
-    def node(self, visible: dict[str, Value]) -> Node:
+    def node(self, visible: ChainMap[str, Value]) -> Node:
         results: list[str | None] = []
         if self.token in ("%", "_"):
             results = self.series(self.result)
@@ -215,12 +247,12 @@ class _Parser:
             node.states = tuple(self.series(self.string))
         node.random = self.accept("random")
         if self.accept("{"):
-            node.attributes.update(self.listed(self.assignment, "}"))
+            node.attributes.update(self.listed(lambda: self.assignment(attributes), "}"))
         if outputs:
             self.expect(":")
             types = self.series(lambda: None if self.accept("_") else self.type())
             if len(types) != len(outputs):
-                self.fail(f"{op} has {len(outputs)} results, but {len(types)} types")
+                self.fail(f"{short(op)} has {len(outputs)} results, but {len(types)} types")
             for value, type in zip(outputs, types, strict=True):
                 if value is not None:
                     value.type = type
@@ -228,7 +260,7 @@ class _Parser:
             self.expect("{")
             bodies: list[Graph] = []
             while not self.accept("}"):
-                bodies.append(self.graph(visible))
+                bodies.append(self.deeper(lambda: self.graph(visible)))
             node.graphs = tuple(bodies)
         visible.update((value.name, value) for value in outputs if value is not None)
         return node
@@ -247,7 +279,7 @@ class _Parser:
         if self.accept("!"):
             return OpaqueType(self.string())
         if self.token not in BY_NAME:
-            self.fail(f"unknown element type '{self.token}'; known: {', '.join(BY_NAME)}")
+            self.fail(f"unknown element type '{short(self.token)}'; known: {', '.join(BY_NAME)}")
         dtype = BY_NAME[self.next()]
         self.expect("[")
         if self.accept("*"):
@@ -255,6 +287,8 @@ class _Parser:
             shape = None
         else:
             shape = tuple(self.listed(self.dim, "]"))
+            if len(shape) > _MOST_DIMS:
+                self.fail(f"a tensor of {len(shape)} dimensions; {_MOST_DIMS} are the most")
         quantization = self.quantization() if self.accept("q") else None
         return TensorType(
             dtype, shape, quantization, self.sizes() if self.accept("sized") else None
@@ -288,16 +322,16 @@ class _Parser:
 
     def number(self) -> int | float:
         if self.kind != "number":
-            self.fail(f"expected a number, found '{self.token or 'the end'}'")
-        text = self.next()
+            self.fail(f"expected a number, found '{short(self.token) or 'the end'}'")
+        text = self.token
+        if len(text) > _MOST_DIGITS:
+            self.fail(f"a number of {len(text)} digits; {_MOST_DIGITS} are the most")
+        self.index += 1
         return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
 
     def constant(self) -> Constant:
         if self.kind == "bytes" and self.tokens[self.index + 1][1] != "[":
-            digits = self.next()[2:]
-            if len(digits) % 2:
-                self.fail("a constant needs an even number of hexadecimal digits")
-            data = bytes.fromhex(digits)
+            data = self.hexadecimal()
             return Constant(Buffer.in_memory(data), 0, len(data), self.encoding())
         name = self.name()
         self.expect("[")
@@ -309,10 +343,17 @@ class _Parser:
             self.buffers.setdefault(name, Buffer(name)), offset, length, self.encoding()
         )
 
+    def hexadecimal(self) -> bytes:
+        if len(self.token) % 2:
+            self.fail("bytes need an even number of hexadecimal digits")
+        return bytes.fromhex(self.next()[2:])
+
     def encoding(self) -> str:
         return self.name() if self.accept("as") else "raw"
 
-    def assignment(self) -> tuple[str, Attribute]:
+    def assignment(self, taken: Collection[str]) -> tuple[str, Attribute]:
+        if self.token in taken:
+            self.fail(f"'{self.token}' is given twice")
         key = self.name()
         self.expect("=")
         return key, self.attribute()
@@ -321,9 +362,9 @@ class _Parser:
         if self.kind == "string":
             return self.string()
         if self.kind == "bytes":
-            return bytes.fromhex(self.next()[2:])
+            return self.hexadecimal()
         if self.accept("["):
-            return self.listed(self.attribute, "]")
+            return self.deeper(lambda: self.listed(self.attribute, "]"))
         for word, value in (("true", True), ("false", False), ("null", None)):
             if self.accept(word):
                 return value

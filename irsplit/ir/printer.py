@@ -13,11 +13,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
+from irsplit.base.errors import short
 from irsplit.ir.core import Attribute, Constant, Graph, Model, Node, Value
 from irsplit.ir.types import Dim, OpaqueType, Quantization, Type
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.$-]*\Z", re.ASCII)
 _SYMBOL = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
+_LONGEST_NOTE = 400
+"""Letters of a node in a note under an error."""
 PLACES = ("device", "server")
 """Where segments run; a graph that has such a name and says nothing else is a segment that runs there."""
 NOWHERE = "none"
@@ -38,10 +41,12 @@ def around(graph: Graph, node: Node | None, context: int = 2) -> str:
     if node is None or node not in graph.nodes:
         return ""
     position = graph.nodes.index(node)
-    lines = [f"\n  in graph @{_name(graph.name)}:"]
+    lines = [f"\n  in graph @{short(_name(graph.name))}:"]
     for index in range(max(0, position - context), min(len(graph.nodes), position + context + 1)):
         marker = ">" if index == position else " "
-        lines.append(f"  {marker} {index:3}  {print_node(graph.nodes[index])}")
+        lines.append(
+            f"  {marker} {index:3}  {short(print_node(graph.nodes[index]), _LONGEST_NOTE)}"
+        )
     return "\n".join(lines)
 
 

@@ -2,8 +2,8 @@
 
 from typing import NoReturn
 
-from irsplit.base.errors import VerifyError
-from irsplit.ir.core import Graph, Model, Node, Value
+from irsplit.base.errors import VerifyError, short
+from irsplit.ir.core import DEEPEST_BODIES, Graph, Model, Node, Value
 from irsplit.ir.printer import around
 
 
@@ -12,7 +12,7 @@ def verify(model: Model) -> None:
     seen: set[str] = set()
     for graph in model.graphs:
         if graph.name in seen:
-            raise VerifyError(f"two graphs are named @{graph.name}; rename one")
+            raise VerifyError(f"two graphs are named @{short(graph.name)}; rename one")
         seen.add(graph.name)
     callable_graphs = set(model.graphs)
     for graph in model.graphs:
@@ -20,8 +20,14 @@ def verify(model: Model) -> None:
     _verify_segments(model)
 
 
-def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]) -> None:
+def _verify_graph(
+    graph: Graph, visible: set[Value], callable_graphs: set[Graph], depth: int = 0
+) -> None:
     """`visible`: what the graphs around this one have defined so far; the same set again when this returns."""
+    if depth > DEEPEST_BODIES:
+        raise VerifyError(
+            f"bodies are nested deeper than {DEEPEST_BODIES} in graph @{short(graph.name)}; flatten them"
+        )
     names: set[str] = set()
     defined = [*graph.inputs, *graph.constants]
     for value in defined:
@@ -31,7 +37,7 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
     for value in graph.constants:
         if value.constant is None:
             raise VerifyError(
-                f"constant {value} of graph @{graph.name} has no bytes; give it a Constant"
+                f"constant {value} of graph @{short(graph.name)} has no bytes; give it a Constant"
             )
     visible.update(defined)
     for node in graph.nodes:
@@ -39,11 +45,11 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
             if value is not None and (value not in visible or node not in value.readers):
                 _refuse_use(index, value, node, graph, visible)
         for body in node.graphs:
-            _verify_graph(body, visible, callable_graphs)
+            _verify_graph(body, visible, callable_graphs, depth + 1)
         for callee in node.callees:
             if callee not in callable_graphs:
                 raise VerifyError(
-                    f"{node} calls @{callee.name}, which is not in the model{around(graph, node)}"
+                    f"{node} calls @{short(callee.name)}, which is not in the model{around(graph, node)}"
                 )
         for value in node.outputs:
             if value is None:
@@ -56,7 +62,7 @@ def _verify_graph(graph: Graph, visible: set[Value], callable_graphs: set[Graph]
     for value in graph.outputs:
         if value not in visible:
             raise VerifyError(
-                f"output {value} of graph @{graph.name} is not produced in it; add its producer"
+                f"output {value} of graph @{short(graph.name)} is not produced in it; add its producer"
             )
     visible.difference_update(defined)
 
@@ -67,7 +73,7 @@ def _refuse_definition(value: Value, graph: Graph, node: Node | None) -> NoRetur
             f"{value} names another producer than {node or 'the graph'}{around(graph, node)}"
         )
     raise VerifyError(
-        f"{value} is defined twice in graph @{graph.name}; rename one{around(graph, node)}"
+        f"{value} is defined twice in graph @{short(graph.name)}; rename one{around(graph, node)}"
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from irsplit.base.dtypes import from_numpy
 from irsplit.base.errors import VERSION, CutError, PlanError
 from irsplit.base.progress import Progress, Steps, silent
+from irsplit.base.reading import read_text, reading, record
 from irsplit.compilation.compiler import compile_model, whole_model
 from irsplit.compilation.provenance import engine
 from irsplit.dialects.registry import dialect_of
@@ -81,6 +82,13 @@ class CutCost:
     """Above the bare process, engine and libraries included; 0: not measured, which needs fresh processes."""
     server_peak_bytes: int
     latency_ns: int
+
+    def __post_init__(self) -> None:
+        missing = next(
+            (name for name in ("whole", *PHASES, "total") if name not in self.times), None
+        )
+        if missing is not None:
+            raise ValueError(f"cut '{self.id}' has no time of '{missing}'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,21 +285,10 @@ def to_json(bench: Bench) -> str:
 
 def load_bench(path: Path) -> Bench:
     """Read what `to_json` wrote. Raises PlanError naming the file and what is wrong with it."""
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, "damaged", "measure again with 'irsplit bench'", PlanError):
+        data = json.loads(read_text(path))
         if data.pop("format", None) != FORMAT:
             raise PlanError(
                 f"{path}: this is not {FORMAT}; make one with 'irsplit bench MODEL --json {path}'"
             )
-        whole = Timing(**data.pop("whole"))
-        unsplit = tuple(Unsplit(**each) for each in data.pop("unsplit"))
-        cuts = tuple(_read_cut(each) for each in data.pop("cuts"))
-        return Bench(whole=whole, unsplit=unsplit, cuts=cuts, **data)
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanError(f"{path}: damaged ({error}); measure again with 'irsplit bench'") from error
-
-
-def _read_cut(data: dict[str, Any]) -> CutCost:
-    return CutCost(times={name: Timing(**each) for name, each in data.pop("times").items()}, **data)
+        return record(Bench, data)

@@ -13,18 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.base.errors import PlanError
+from irsplit.base.reading import reading, record
 from irsplit.profiles.model import NO_MESSAGE, Link, Message
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 FORMAT = "irsplit-cost-table/1"
+_MOST_LOAD = 1_000_000
+"""Percent: a server ten thousand times as slow as an idle one."""
 
 
 class Placement(StrEnum):
@@ -155,8 +157,10 @@ class CostTable:
                 raise PlanError(
                     f"cost table {self.name!r}: {what} is {value}; it must not be negative"
                 )
-        if self.server_load_percent <= 0:
-            raise PlanError(f"cost table {self.name!r}: server_load_percent must be positive")
+        if not 0 < self.server_load_percent <= _MOST_LOAD:
+            raise PlanError(
+                f"cost table {self.name!r}: server_load_percent must be positive, at most {_MOST_LOAD}"
+            )
         if min(asdict(self.message).values()) < 0:
             raise PlanError(f"cost table {self.name!r} has a negative cost: {self.message}")
         for tensor in self.tensors:
@@ -191,7 +195,11 @@ class CostTable:
 
     @cached_property
     def columns(self) -> "Columns":
-        return _columns(self)
+        try:
+            return _columns(self)
+        except OverflowError as error:
+            what = "the model moves more than 2^63 bytes, or takes as many nanoseconds"
+            raise PlanError(f"{what}; check the dimensions of its tensors") from error
 
     @property
     def knows_energy(self) -> bool:
@@ -400,26 +408,8 @@ def to_json(table: CostTable) -> str:
 
 def from_json(text: str, source: str = "cost table") -> CostTable:
     """Raises PlanError, naming `source`, when the text is not a table of this format."""
-    try:
-        data: dict[str, Any] = json.loads(text)
-        if data.pop("format") != FORMAT:
+    with reading(source, "not a cost table", "write it again with this version", PlanError):
+        data = json.loads(text)
+        if data.pop("format", None) != FORMAT:
             raise PlanError(f"{source}: this is not {FORMAT}; write it again with this version")
-        groups = tuple(_group(group) for group in data.pop("groups"))
-        tensors = tuple(_tensor(tensor) for tensor in data.pop("tensors"))
-        link, message = Link(**data.pop("link")), Message(**data.pop("message", {}))
-        return CostTable(groups=groups, tensors=tensors, link=link, message=message, **data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanError(f"{source}: not a cost table: {type(error).__name__}: {error}") from error
-
-
-def _group(data: dict[str, Any]) -> StageCost:
-    pin = data.pop("pin")
-    return StageCost(pin=None if pin is None else Placement(pin), **data)
-
-
-def _tensor(data: dict[str, Any]) -> CostTensor:
-    ways = {
-        key: tuple(TransferOption(**coded) for coded in data.pop(key))
-        for key in ("up", "down", "preview")
-    }
-    return CostTensor(consumers=tuple(data.pop("consumers")), **ways, **data)
+        return record(CostTable, data)

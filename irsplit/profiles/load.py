@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.base.errors import PlanError
+from irsplit.base.reading import read_text, reading
 from irsplit.profiles.model import CodecEstimate, CodecSpeed, Device, Link
 from irsplit.profiles.units import convert, parse
 
@@ -129,12 +130,8 @@ def level_speeds() -> dict[str, CodecSpeed]:
 
 @cache
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except OSError as error:
-        raise PlanError(f"{path}: cannot read this profile: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: not a TOML file: {error}") from error
+    with reading(path, "not a TOML file", "write a profile as in docs/planner.md", PlanError):
+        return tomllib.loads(read_text(path), parse_float=Decimal)
 
 
 def _find(name: str, kind: str) -> Path:
@@ -238,7 +235,7 @@ def _value(path: Path, where: str, entry: object, field: _Field) -> Fraction:
     if not isinstance(entry, dict) or set(entry) != {"value", "unit", "source"}:
         raise PlanError(f"{path.name}: {where} must be {{ value = ..., unit = ..., source = ... }}")
     value, unit, source = entry["value"], entry["unit"], entry["source"]
-    if source not in _read(path).get("sources", {}):
+    if not isinstance(source, str) or source not in _read(path).get("sources", {}):
         raise PlanError(
             f"{path.name}: {where} cites source {source!r}; describe it under [sources.{source}]"
         )

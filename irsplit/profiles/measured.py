@@ -11,13 +11,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from irsplit.base.errors import PlanError
+from irsplit.base.reading import read_text, reading, record
 from irsplit.profiles.model import NO_MESSAGE, CodecSpeed, Message
 
 FORMAT = "irsplit-profile/2"
 BUNDLE_FORMAT = "irsplit-bundle-profile/1"
+
+_LEAST_FACTOR, _MOST_FACTOR = Decimal("1e-6"), Decimal("1e6")
+"""Of a slowdown: beyond, times leave the range of the planner's integers."""
+
+
+def _check_not_negative(found: "Load | MeasuredTransfer | Message") -> None:
+    """Raise ValueError for a time or a size below zero."""
+    for name, value in asdict(found).items():
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"{name} is negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,9 @@ class Load:
     output_bytes: int
     spread_ns: int = 0
     """Distance between the quartiles of the wall times."""
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,9 @@ class MeasuredTransfer:
     encode_ns: int
     decode_ns: int
     bits: int = 0
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +147,15 @@ class ModelProfile(Measured):
     prefixes: tuple[Load, ...] = ()
     suffixes: tuple[Load, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_not_negative(self.message)
+        own = sum(id.isdecimal() for id in self.cuts)
+        counts = {"stretches": own + 1, "prefixes": len(self.cuts), "suffixes": len(self.cuts)}
+        for key, count in counts.items():
+            found = len(getattr(self, key))
+            if found not in (0, count):
+                raise ValueError(f"{found} {key} for {len(self.cuts)} cuts")
+
     def with_loads(self, change: Callable[[Load], Load]) -> Self:
         return replace(
             self,
@@ -151,6 +177,11 @@ class BundleProfile(Measured):
     """The digest of its contents."""
     boundaries: tuple[tuple[str, ...], ...]
     segments: tuple[Load | None, ...]
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self.message)
+        if len(self.boundaries) != len(self.segments) - 1:
+            raise ValueError(f"{len(self.boundaries)} boundaries for {len(self.segments)} segments")
 
     def with_loads(self, change: Callable[[Load], Load]) -> Self:
         return replace(
@@ -175,21 +206,17 @@ def load_profile(text: str) -> ModelProfile | BundleProfile:
     """
     name, *changes = text.split(",")
     path = Path(name)
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        read = _READERS.get(data.pop("format", None))
-        if read is None:
-            known = " or ".join(_READERS)
+    with reading(path, "damaged profile", "make it again with 'irsplit profile'", PlanError):
+        data = json.loads(read_text(path))
+        kind = _KINDS.get(data.pop("format", None))
+        if kind is None:
+            known = " or ".join(_KINDS)
             raise PlanError(
                 f"{path}: this is not {known}; make one with 'irsplit profile MODEL -o {path}'"
             )
-        profile = read(data)
-    except OSError as error:
-        raise PlanError(f"{path}: cannot read this profile: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanError(
-            f"{path}: damaged profile ({error}); make it again with 'irsplit profile'"
-        ) from error
+        profile = record(kind, data)
+        if isinstance(profile, BundleProfile) and not any(profile.segments):
+            raise ValueError("no segment was measured")
     for change in changes:
         profile = (
             profile.by_cpu() if change == "clock=cpu" else profile.slower(_slowdown(change, text))
@@ -203,58 +230,14 @@ def _slowdown(change: str, text: str) -> Decimal:
         factor = Decimal(value)
     except InvalidOperation:
         factor = Decimal(0)
-    if key != "slowdown" or not factor.is_finite() or factor <= 0:
+    if key != "slowdown" or not factor.is_finite() or not _LEAST_FACTOR <= factor <= _MOST_FACTOR:
         raise PlanError(
             f"profile {text!r}: unknown change {change!r}; write slowdown=4 for a machine 4 times slower, or clock=cpu"
         )
     return factor
 
 
-def _model_profile(data: dict[str, Any]) -> ModelProfile:
-    loads = {
-        key: tuple(Load(**load) for load in data.pop(key))
-        for key in ("stretches", "prefixes", "suffixes")
-    }
-    whole, cuts = Load(**data.pop("whole")), tuple(data.pop("cuts"))
-    profile = ModelProfile(whole=whole, cuts=cuts, **loads, **_common(data))
-    own = sum(id.isdecimal() for id in cuts)
-    for key, count in (("stretches", own + 1), ("prefixes", len(cuts)), ("suffixes", len(cuts))):
-        if len(loads[key]) not in (0, count):
-            raise ValueError(f"{len(loads[key])} {key} for {len(cuts)} cuts")
-    _check_times([load for key in loads for load in loads[key]])
-    return profile
-
-
-def _bundle_profile(data: dict[str, Any]) -> BundleProfile:
-    segments = tuple(load and Load(**load) for load in data.pop("segments"))
-    boundaries = tuple(map(tuple, data.pop("boundaries")))
-    profile = BundleProfile(segments=segments, boundaries=boundaries, **_common(data))
-    if len(boundaries) != len(segments) - 1:
-        raise ValueError(f"{len(boundaries)} boundaries for {len(segments)} segments")
-    if not any(segments):
-        raise ValueError("no segment was measured")
-    _check_times([load for load in segments if load is not None])
-    return profile
-
-
-_READERS = {FORMAT: _model_profile, BUNDLE_FORMAT: _bundle_profile}
-
-
-def _common(data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of every profile, and those left in `data`."""
-    tensors, previews = (
-        {
-            name: tuple(MeasuredTransfer(**coding) for coding in found)
-            for name, found in data.pop(key).items()
-        }
-        for key in ("tensors", "previews")
-    )
-    message = Message(**data.pop("message", {}))
-    if min(asdict(message).values()) < 0:
-        raise ValueError("a message of negative cost")
-    return {**data, "tensors": tensors, "previews": previews, "message": message}
-
-
-def _check_times(loads: list[Load]) -> None:
-    if min((load.wall_ns for load in loads), default=0) < 0:
-        raise ValueError("a negative time")
+_KINDS: dict[str, type[ModelProfile] | type[BundleProfile]] = {
+    FORMAT: ModelProfile,
+    BUNDLE_FORMAT: BundleProfile,
+}

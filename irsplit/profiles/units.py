@@ -46,6 +46,10 @@ BASES = {
     "bytes rate": "B/s",
 }
 
+MOST = 10**17
+"""Of any quantity in its base unit: three years, a hundred petabytes, a hundred petabits a second."""
+_MOST_DIGITS = 40
+
 _QUANTITY = re.compile(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z%/]*)\s*")
 
 
@@ -55,7 +59,13 @@ def convert(value: Decimal | int, unit: str, dimension: str) -> Fraction:
         raise ValueError(
             f"unit {unit!r} is not a unit of {dimension}; write one of: {', '.join(of(dimension))}"
         )
-    return Fraction(value) * UNITS[unit][1]
+    # The exponent first: as a fraction, 1e999999999 has as many digits.
+    if not -_MOST_DIGITS <= Decimal(value).adjusted() <= _MOST_DIGITS:
+        raise ValueError(f"{Decimal(value):.3g} {unit} is out of range")
+    converted = Fraction(value) * UNITS[unit][1]
+    if abs(converted) > MOST:
+        raise ValueError(f"{Decimal(value):.3g} {unit} is out of range")
+    return converted
 
 
 def of(dimension: str) -> list[str]:

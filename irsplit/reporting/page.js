@@ -365,10 +365,11 @@
   const shownCuts = data.legal_count > data.cuts.length ? `, the ${data.cuts.length} that matter shown` : "";
   const coding = `${data.bits ? `int${data.bits}` : "lossless"}, ${data.codec || "raw"}`;
   $("subtitle").textContent = `${data.dialect}, ${data.legal_count} legal cuts${shownCuts}; device ${data.device}, server ${data.server}, link ${data.link.name}; boundary ${coding}`;
-  const tried = data.measured_ratios;
+  const tried = data.measured_ratios, agreed = data.agreement;
   $("unknown").textContent = [
     data.open ? `${data.open}.` : "",
     tried ? `Sizes in ${tried.bits ? `int${tried.bits}` : "lossless"}, ${data.codec} are measured on ${tried.calls} calibration inputs.` : "",
+    agreed ? `The outputs agree by ${Number(agreed.share.toPrecision(4))} (${agreed.worst.measure} of ${agreed.worst.outputs.join(", ")}), measured on ${agreed.calls} calibration inputs.` : "",
     assumedPower ? "The device's profile states no power: what is drawn of energy assumes the slider's." : "",
     realInputs ? "" : "How small a real input gets is not known: the baseline takes an average (give one with --input, or --calibration of compile).",
   ].join(" ");

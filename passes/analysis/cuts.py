@@ -22,7 +22,7 @@ from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from irsplit.base.errors import CutError
+from irsplit.base.errors import CutError, short
 from irsplit.ir import Graph, Node, Value, operands, without_collector
 from irsplit.passes.analysis.cut import Cut, CutKind
 from irsplit.passes.analysis.live_values import LiveValues
@@ -146,14 +146,14 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
         near = get_close_matches(
             wanted, ["+".join(value.name for value in cut.tensors) for cut in cuts if cut.legal]
         )
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = f"did you mean {short(near[0])}? " if near else ""
         raise CutError(
-            f"there is no cut '{name}'; {hint}legal cuts by id: {known} (see 'irsplit cuts')"
+            f"there is no cut '{short(name)}'; {hint}legal cuts by id: {known} (see 'irsplit cuts')"
         )
     # A tensor can be the only one to cross at several positions: raw inputs may be read in between.
     cut = next((cut for cut in matches if cut.legal), matches[0])
     if not cut.legal:
-        raise CutError(f"cut '{name}' is not legal: {cut.reason}")
+        raise CutError(f"cut '{short(name)}' is not legal: {cut.reason}")
     return cut
 
 

@@ -42,6 +42,11 @@ def parse_dims(words: Sequence[str], dims: Iterable[OpenDim]) -> dict[str, int]:
     return parse_sizes(words, dict.fromkeys(name for dim in dims for name in dim.names))
 
 
+def symbols_of(values: Iterable[Value]) -> dict[str, str]:
+    """The symbols of open dimensions by "<value>.<axis>"; those without one are left out."""
+    return {dim.name: dim.symbol for dim in open_dims(values) if dim.symbol is not None}
+
+
 def parse_sizes(words: Sequence[str], known: Iterable[str]) -> dict[str, int]:
     """The same where only the names of dimensions are known, which errors list in their order."""
     known = list(known)

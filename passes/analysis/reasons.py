@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from functools import cached_property
 
+from irsplit.base.errors import short
 from irsplit.ir import Node, TensorType, Value
 from irsplit.passes.analysis.cut import Cut
 from irsplit.passes.analysis.dominators import DominatorTree
@@ -39,7 +40,7 @@ def unframable(cut: Cut) -> str:
     if value.type is None:
         return f"{value} cannot be framed: its type is not known"
     if not isinstance(value.type, TensorType):
-        return f"{value} cannot be framed: it is of type {value.type.text}, not a tensor"
+        return f"{value} cannot be framed: it is of type {short(value.type.text)}, not a tensor"
     if not value.type.dtype.framable:
         return f"{value} cannot be framed: element type {value.type.dtype} has no fixed layout"
     if value.type.shape is None:
@@ -50,9 +51,9 @@ def unframable(cut: Cut) -> str:
 def called(node: Node) -> str:
     """A node as its user knows it: its name, or what it produces where it has none."""
     if node.name:
-        return f"{node.op} '{node.name}'"
-    results = ", ".join([f"%{value.name}" for value in node.outputs if value is not None])
-    return f"{node.op} -> {results}" if results else node.op
+        return str(node)
+    results = short(", ".join([str(value) for value in node.outputs if value is not None]), 400)
+    return f"{short(node.op)} -> {results}" if results else short(node.op)
 
 
 class SplitStates:
@@ -70,7 +71,7 @@ class SplitStates:
             item for item in self.spans.items() if item[1][0] < cut.position <= item[1][1]
         )
         near, far = called(self.plan.nodes[first]), called(self.plan.nodes[last])
-        return f"state '{state}' would be split: {near} and {far} share it and must stay together"
+        return f"state '{short(state)}' would be split: {near} and {far} share it and must stay together"
 
 
 class Branches:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from irsplit.base.errors import PlanError
+from irsplit.base.errors import PlanError, short
 from irsplit.passes.analysis.cuts import Cut
 from irsplit.passes.planning.ratios import Ratios
 from irsplit.passes.planning.stages import Stages
@@ -211,7 +211,7 @@ def _said(
     places: Sequence[str] = (),
 ) -> str:
     """`places` of the segments are told where they are more than two, all of which one call runs."""
-    where = ", ".join(f"{cut.id} (after {cut.after_name})" for cut in cuts)
+    where = ", ".join(f"{cut.id} (after {short(cut.after_name)})" for cut in cuts)
     where += f", on {', '.join(places)}" if len(places) > 2 else ""
     said = [
         f"cut {where}: {goal.objective} {human(goal.objective, value)} over {chain.table.link.name}"

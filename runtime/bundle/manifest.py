@@ -5,39 +5,48 @@ The one description of a bundle that both sides share; the compiler writes it, s
 
 import hashlib
 import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.digests import Digests
 from irsplit.base.errors import BundleError
-from irsplit.runtime.bundle.store import BundleFolder, Store, open_store
+from irsplit.base.reading import read_all, reading, record, shorten
+from irsplit.runtime.bundle.store import MOST_FILES, BundleFolder, Store, check_name, open_store
+from irsplit.runtime.bundle.working_memory import RunLimits, TensorLike, WorkingMemory, needed
 from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import Engine, EngineOptions
 from irsplit.runtime.run.state import StateInfo, open_segment
 
 FORMAT_VERSION = 1
 
+_LARGEST_READ = 1 << 28
+"""Bytes of a manifest or of a boundary's descriptor, which are read whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary)."""
+    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary).
+
+    `symbols` are the model's names of open dimensions, by axis: of one size wherever they occur.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] | None
+    symbols: dict[int, str] = field(default_factory=dict[int, str], compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": None if self.shape is None else list(self.shape),
-        }
+        shape = None if self.shape is None else list(self.shape)
+        symbols = {str(axis): symbol for axis, symbol in self.symbols.items()}
+        named = {"symbols": symbols} if symbols else {}
+        return {"name": self.name, "dtype": self.dtype, "shape": shape, **named}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "TensorInfo":
-        shape = data["shape"]
-        return cls(data["name"], data["dtype"], None if shape is None else tuple(shape))
+    def __post_init__(self) -> None:
+        if any(dim is not None and dim < 0 for dim in self.shape or ()):
+            raise ValueError(f"'{self.name}' has a negative dimension")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +86,12 @@ class SegmentInfo:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "SegmentInfo":
-        return cls(
-            data["name"],
-            data["place"],
-            data["file"],
-            data["format"],
-            tuple(data["inputs"]),
-            tuple(data["outputs"]),
-            tuple(data["results"]),
-            data["stateful"],
-            dict(data.get("copies", {})),
-            tuple(StateInfo.from_json(item) for item in data.get("state_tensors", ())),
-        )
+    def from_json(cls, data: Any) -> "SegmentInfo":
+        """Raises ValueError."""
+        if not isinstance(data, dict):
+            raise ValueError("a segment is no object")
+        tensors = data.get("state_tensors", [])  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return record(cls, {**data, "state": tensors}, others=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class Manifest:
     boundaries: tuple[FrameSchema, ...]
     files: dict[str, str] = field(repr=False)
     """SHA-256 of every file of the bundle but the manifest itself, by path relative to the bundle."""
+    working_memory: tuple[WorkingMemory | None, ...] = field(repr=False)
+    """For every segment that a run may begin with; None where nothing is open or known."""
     raw: dict[str, Any] = field(repr=False)
     """The whole JSON object: what only the compiler's side looks at."""
 
@@ -113,41 +117,52 @@ class Manifest:
         """Read the manifest of a bundle's folder or packed side. Raises BundleError when it is none, or damaged."""
         store = open_store(Path(bundle))
         path = store.root / MANIFEST
-        try:
+        with reading(path, "damaged manifest", "compile the bundle again", BundleError):
             data = json.loads(_read(store, MANIFEST))
             version = data["format_version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(
-                f"{path}: damaged manifest ({error}); compile the bundle again"
-            ) from error
-        if version != FORMAT_VERSION:
-            raise BundleError(
-                f"{path}: format version {version}, this release reads {FORMAT_VERSION}; compile the bundle again"
-            )
-        try:
+            if version != FORMAT_VERSION:
+                raise BundleError(
+                    f"{path}: format version {shorten(version)}, this release reads {FORMAT_VERSION}; "
+                    "compile the bundle again"
+                )
             return cls._from_json(store, data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(
-                f"{path}: damaged manifest ({error!r}); compile the bundle again"
-            ) from error
 
     @classmethod
     def _from_json(cls, store: Store, data: dict[str, Any]) -> "Manifest":
         segments = tuple(SegmentInfo.from_json(item) for item in data["segments"])
-        boundaries = tuple(_read_boundary(store, item) for item in data["boundaries"])
-        if len(boundaries) != len(segments) - 1:
+        found = record(_Contents, data, others=True)
+        _check_names(data)
+        boundaries = tuple(_read_boundary(store, item) for item in found.boundaries)
+        if not segments or len(boundaries) != len(segments) - 1:
             raise ValueError(f"{len(segments)} segments and {len(boundaries)} boundaries")
+        if found.boundary_ops is not None and len(found.boundary_ops) != len(boundaries):
+            raise ValueError(
+                f"{len(boundaries)} boundaries and {len(found.boundary_ops)} with operators"
+            )
+        _check_wiring(found.inputs, segments, boundaries)
         return cls(
             store,
-            data["name"],
-            data["digest"],
-            tuple(TensorInfo.from_json(item) for item in data["inputs"]),
-            tuple(TensorInfo.from_json(item) for item in data["outputs"]),
+            found.name,
+            found.digest,
+            found.inputs,
+            found.outputs,
             segments,
             boundaries,
-            dict(data["files"]),
+            found.files,
+            _read_working_memory(data.get("working_memory"), found.inputs, boundaries),
             data,
         )
+
+    def received(self, start: int) -> list[TensorLike]:
+        """What a run that begins with segment `start` is given: the model's inputs, or what crosses before it."""
+        return _received(self.inputs, self.boundaries, start)
+
+    def needed(self, start: int, shapes: Mapping[str, Sequence[int]], limits: RunLimits) -> int:
+        """Bytes that a run from segment `start` on takes, by estimate, when what it is given has these shapes.
+
+        Raises ValueError for a run beyond the limits. Nothing is allocated.
+        """
+        return needed(limits, self.received(start), shapes, self.working_memory[start])
 
     @property
     def folder(self) -> Path:
@@ -181,18 +196,46 @@ class Manifest:
         self.store.check_same()
         return engine
 
-    def check_files(self) -> None:
-        """Raise BundleError, naming the file, when one that is present differs from what was compiled."""
-        for file, expected in self.files.items():
-            if not self.store.holds(file):
-                continue
-            with self.store.open(file) as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            if digest != expected:
+    def check_files(self, places: Collection[str] | None = None) -> None:
+        """Read the files that are present, in threads, and compare their digests with those of the compilation.
+
+        Args:
+            places: Check the sides of these places alone; None for all that is here.
+
+        Raises BundleError that names the file for one that has changed, and for a segment without a digest.
+        """
+        for segment in self.segments:
+            for file in (segment.file, *segment.copies.values()):
+                if file not in self.files:
+                    raise BundleError(
+                        f"{self.store.root / MANIFEST}: no digest of {file}; compile the bundle again"
+                    )
+
+        wanted = [
+            file for file in self.files if places is None or PurePosixPath(file).parts[0] in places
+        ]
+        present = [file for file in wanted if self.store.holds(file)]
+        try:
+            with Digests() as digests:
+                found = digests.of(self.store.content(file) for file in present)
+        except OSError as error:
+            raise BundleError(f"{self.store.root}: cannot be read: {error.strerror}") from error
+
+        for file, digest in zip(present, found, strict=True):
+            if digest != self.files[file]:
                 path = self.store.root / file
                 raise BundleError(
                     f"{path}: changed since it was compiled; copy or compile the bundle again"
                 )
+
+
+def run_engine(
+    engine: Engine, segment: SegmentInfo, values: Mapping[str, Any], large: bool
+) -> list[Any]:
+    """What a segment's engine gives for the values that it reads; after a `large` run it keeps no memory."""
+    inputs = [values[name] for name in segment.inputs]
+    in_engine = segment.stateful and not segment.state  # the state, which would go too
+    return engine.run(inputs, large=True) if large and not in_engine else engine.run(inputs)
 
 
 def manifest_text(data: dict[str, Any]) -> str:
@@ -206,16 +249,159 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _BoundaryEntry:
+    index: int
+    descriptor: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    file: str
+    sha256: str
+    dialect: str
+
+
+@dataclass(frozen=True, slots=True)
+class _SourceFile:
+    file: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Provenance:
+    source_files: tuple[_SourceFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """Those of a priced cut that choosing a cut at run time reads."""
+
+    device_ns: int
+    device_codec_ns: int
+    server_ns: int
+    server_codec_ns: int
+    uplink_ns: int
+    message_ns: int
+    up_bytes: int
+    down_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    cut: str
+    terms: _Terms
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    cuts: tuple[str, ...]
+    ranked: tuple[_Ranked, ...]
+    load: int = 100
+
+    def __post_init__(self) -> None:
+        if self.load <= 0:
+            raise ValueError("a load of the server that is not positive")
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What the manifest says beside the segments, as far as anybody reads it: older ones lack what has a default."""
+
+    name: str
+    digest: str
+    source: _Source
+    pipeline: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    boundaries: tuple[_BoundaryEntry, ...]
+    files: dict[str, str]
+    provenance: _Provenance | None = None
+    choice: _Choice | None = None
+    boundary_ops: tuple[dict[str, dict[str, Any]], ...] | None = None
+
+
+def _check_wiring(
+    inputs: Sequence[TensorInfo], segments: Sequence[SegmentInfo], boundaries: Sequence[FrameSchema]
+) -> None:
+    """Raise ValueError for a segment that reads, or a boundary that carries, what nothing before it gives."""
+    known = {info.name for info in inputs}
+    for index, segment in enumerate(segments):
+        _check_known(f"segment '{segment.name}' reads", segment.inputs, known)
+        known.update(segment.outputs)
+        _check_known(f"segment '{segment.name}' has the result", segment.results, known)
+        if index < len(boundaries):
+            boundary = boundaries[index]
+            if boundary.index != index:
+                raise ValueError(f"{boundary} at the place of boundary {index}")
+            crossing = [spec.name for spec in boundary.tensors]
+            _check_known(f"{boundary} carries", crossing, known)
+            known = set(crossing)
+
+
+def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    missing = next((name for name in names if name not in known), None)
+    if missing is not None:
+        raise ValueError(f"{what} '{missing}', which nothing before it gives")
+
+
+def named_files(data: dict[str, Any]) -> set[str]:
+    """The files that the segments and boundaries of a manifest's JSON want, on whatever side."""
+    names: set[str] = set()
+    for segment in data["segments"]:
+        names.update((segment["file"], *segment.get("copies", {}).values()))
+    for boundary in data["boundaries"]:
+        names.update(boundary["descriptor"].values())
+    return names
+
+
+def _check_names(data: dict[str, Any]) -> None:
+    """Raise ValueError for a name, a digest or a file that no bundle has: they come from whoever wrote the manifest."""
+    for digest in (data["digest"], *data["files"].values()):
+        if not isinstance(digest, str) or len(digest) != 64 or len(bytes.fromhex(digest)) != 32:
+            raise ValueError(f"{digest!r:.80} is no SHA-256")
+    if len(data["files"]) > MOST_FILES:
+        raise ValueError(f"{len(data['files'])} files, a bundle has at most {MOST_FILES}")
+    for name in (*data["files"], *named_files(data)):
+        if check_name(name) == MANIFEST:
+            raise ValueError(f"{MANIFEST} as a file that it lists itself")
+
+
 def _read(store: Store, file: str) -> bytes:
+    if store.size(file) > _LARGEST_READ:
+        raise ValueError(f"{file} has {store.size(file)} bytes, at most {_LARGEST_READ} are read")
     with store.open(file) as opened:
-        return opened.read()
+        return read_all(opened)
 
 
-def _read_boundary(store: Store, data: dict[str, Any]) -> FrameSchema:
+def _received(
+    inputs: Sequence[TensorInfo], boundaries: Sequence[FrameSchema], start: int
+) -> list[TensorLike]:
+    tensors = inputs if start == 0 else boundaries[start - 1].tensors
+    return [(tensor.name, tensor.dtype, tensor.shape or ()) for tensor in tensors]
+
+
+def _read_working_memory(
+    found: Any, inputs: Sequence[TensorInfo], boundaries: Sequence[FrameSchema]
+) -> tuple[WorkingMemory | None, ...]:
+    """Older bundles have none."""
+    count = len(boundaries) + 1
+    if found is None:
+        return (None,) * count
+    if len(found) != count:
+        raise ValueError(f"working memory of {len(found)} segments, not {count}")
+    pairs = enumerate(found)
+    return tuple(
+        item and WorkingMemory.from_json(item, _received(inputs, boundaries, start))
+        for start, item in pairs
+    )
+
+
+def _read_boundary(store: Store, entry: _BoundaryEntry) -> FrameSchema:
     """The boundary from the first descriptor that is present: a device has its own copy only."""
-    for name in data["descriptor"].values():
+    for name in entry.descriptor.values():
         if store.holds(name):
             return FrameSchema.from_bytes(_read(store, name))
     raise BundleError(
-        f"{store.root}: no descriptor of boundary {data['index']}; copy the folder of this side whole"
+        f"{store.root}: no descriptor of boundary {entry.index}; copy the folder of this side whole"
     )

@@ -1,7 +1,8 @@
 """The format of patches between builds of a bundle, which `irsplit.compilation.delta` writes and `patch` applies.
 
     magic "IRSP", version, CRC-32 of all that follows, beginning of the old build's digest (zeros: none is needed),
-    SHA-256 of the new manifest, size of the header (u32), header, blocks of bytes, byte planes
+    SHA-256 of the new manifest, size of the header (u32), header, blocks of bytes, byte planes; where the build is
+    signed, "IRSS" and the signature (`irsplit.runtime.bundle.signature`), which readers that do not check it pass over
 
 The header is a line of JSON, which says for each file that is made how, and the sizes of what follows; then the new
 manifest without what the result tells by itself (digests of the files that are made, and of boundaries). All of it is
@@ -11,6 +12,7 @@ everything.
 
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +25,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from irsplit.base.errors import BundleError
+from irsplit.runtime.bundle.signature import SIGNATURE_SIZE
 from irsplit.runtime.frame.descriptor import FrameSchema
 
 HEAD = struct.Struct("<4sBI8s32sI")
@@ -38,8 +41,12 @@ BLOCK = 1 << 20
 REST_BLOCK, REST_AROUND = 4 << 20, 2 << 20
 """Other bytes: so many are compressed at a time, with the old ones at the same place and so many around as known."""
 PLANE_WINDOW_LOG = 20
-_HEADER_LIMIT = 1 << 28
+LARGEST_HEADER = 1 << 25
 LARGEST_FILE = 1 << 34
+LARGEST_BUILD = 1 << 36
+"""Bytes of all files that a patch makes, and of a patch."""
+SIGNED = b"IRSS"
+"""What a signature at the end of a patch begins with."""
 _WINDOW_LIMIT = 1 << 25
 
 Block = bytes | memoryview
@@ -77,6 +84,10 @@ class Head:
     manifest: str
     """SHA-256 of the new manifest."""
     header_size: int
+    size: int
+    """Bytes of the whole patch."""
+    signature: bytes
+    """Of the manifest; b"" for a patch that is not signed."""
 
 
 def read_head(file: BinaryIO, patch: str) -> Head:
@@ -92,20 +103,27 @@ def read_head(file: BinaryIO, patch: str) -> Head:
     found = zlib.crc32(data[CHECKED_FROM:])
     for block in blocks_of(file):
         found = zlib.crc32(block, found)
-    if found != crc:
+    end = file.tell()
+    if found != crc or size > min(end - HEAD.size, LARGEST_HEADER):
         raise BundleError(f"{patch}: damaged; get it again")
-    return Head(old.hex() if any(old) else "", manifest.hex(), size)
+    return Head(
+        old.hex() if any(old) else "", manifest.hex(), size, end, _read_signature(file, end)
+    )
+
+
+def _read_signature(file: BinaryIO, end: int) -> bytes:
+    size = len(SIGNED) + SIGNATURE_SIZE
+    file.seek(max(end - size, HEAD.size))
+    data = file.read(size)
+    return data[len(SIGNED) :] if len(data) == size and data.startswith(SIGNED) else b""
 
 
 def expand_header(data: bytes, known: bytes) -> bytes:
     """Its size is not written anywhere."""
-    reader = decompressor(known).stream_reader(data)
-    header = bytearray()
-    while block := reader.read(BLOCK):
-        header += block
-        if len(header) > _HEADER_LIMIT:
-            raise ValueError("a header larger than any")
-    return bytes(header)
+    header = _expand_at_most(data, known, LARGEST_HEADER)
+    if len(header) > LARGEST_HEADER:
+        raise ValueError("a header larger than any")
+    return header
 
 
 class Section(RawIOBase):
@@ -194,6 +212,7 @@ def unpacked(numbers: Sequence[int]) -> list[WeightSpan]:
 
 
 def fits(span: WeightSpan, size: int) -> bool:
+    """Whether a span lies in an old file of `size` bytes."""
     whole = span.length % span.width == 0 if span.width in KINDS else False
     return (
         whole and span.length > 0 and 0 <= span.old <= size - span.length and span.coding in CODINGS
@@ -271,12 +290,18 @@ class OldRest:
 
     def around(self, index: int) -> bytes:
         """What is known when block `index` of the new rest is coded."""
-        first, last = index * REST_BLOCK - REST_AROUND, (index + 1) * REST_BLOCK + REST_AROUND
+        first, last = (
+            max(index * REST_BLOCK - REST_AROUND, 0),
+            (index + 1) * REST_BLOCK + REST_AROUND,
+        )
         parts: list[bytes] = []
-        for (offset, length), end in zip(self._gaps, self._ends, strict=True):
-            begin = max(first, end - length)
-            if begin < min(last, end):
-                parts.append(self.old.read(offset + begin - (end - length), min(last, end) - begin))
+        for number in range(bisect_right(self._ends, first), len(self._gaps)):
+            (offset, length), end = self._gaps[number], self._ends[number]
+            start = end - length
+            if start >= last:
+                break
+            begin = max(first, start)
+            parts.append(self.old.read(offset + begin - start, min(last, end) - begin))
         return b"".join(parts)
 
 
@@ -286,8 +311,23 @@ def descriptor_of(old: FrameSchema, digest: str) -> bytes:
 
 
 def expand(data: bytes, known: bytes, size: int) -> bytes:
-    """At most `size` bytes, which are allocated at once. Raises ZstdError for more."""
-    return decompressor(known).decompress(data, max_output_size=size)
+    """The `size` bytes that were compressed. Raises ZstdError or ValueError for data that has more or fewer."""
+    expanded = _expand_at_most(data, known, size)
+    if len(expanded) != size:
+        raise ValueError(f"a block of other than {size} bytes")
+    return expanded
+
+
+def _expand_at_most(data: bytes, known: bytes, limit: int) -> bytes:
+    """What was compressed, but no more than a byte beyond `limit`.
+
+    `ZstdDecompressor.decompress` would allocate what the data say of their size, whatever `max_output_size` is.
+    """
+    reader = decompressor(known).stream_reader(data)
+    expanded = bytearray()
+    while len(expanded) <= limit and (block := reader.read(min(BLOCK, limit + 1 - len(expanded)))):
+        expanded += block
+    return bytes(expanded)
 
 
 def decompressor(

@@ -5,13 +5,17 @@ A packed side is a ZIP whose members are stored, each at a multiple of 64 bytes.
 
 import io
 import mmap
+import stat
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from irsplit.base.atomic_files import MANIFEST
+from irsplit.base.digests import Content
 from irsplit.base.errors import BundleError
+from irsplit.base.reading import reading
 from irsplit.runtime.run.engines import MappedModel, ModelFile
 
 PACKED = ".irsb"
@@ -21,17 +25,34 @@ LOCAL_HEAD = struct.Struct("<4s5H3I2H")
 """Of a ZIP member: signature, version, flags, method, time, date, CRC-32, two sizes, lengths of name and extra."""
 _LOCAL_MAGIC = b"PK\3\4"
 
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    ValueError,
-    OverflowError,
-    EOFError,
-    struct.error,
-    KeyError,
-    NotImplementedError,
-)
-"""What zipfile raises for a file that is none, whose fields lie, or that wants a feature which zipfile lacks."""
+_ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError)
+"""What zipfile raises for a file that is none, or that wants a feature which zipfile lacks."""
+
+
+MOST_FILES = 4096
+"""Files that a build of a bundle may have: each is a file on the disk, whatever its size."""
+_LONGEST_NAME, _LONGEST_PART = 1024, 255
+"""In bytes: of a name inside of a bundle, and of what stands between two slashes of it."""
+
+
+def check_name(name: object) -> str:
+    """A name from a manifest, a patch or a packed side. Raises ValueError unless it stays inside of the bundle.
+
+    It has the same meaning on every system: relative, with slashes, without "..", control characters and what is
+    longer than file systems take.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r:.80} is no name of a file")
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or len(part.encode()) > _LONGEST_PART for part in parts):
+        raise ValueError(f"{name!r:.80} is no name of a file in a bundle")
+    if (
+        len(name.encode()) > _LONGEST_NAME
+        or "\\" in name
+        or any(ord(sign) < 32 or ord(sign) == 127 for sign in name)
+    ):
+        raise ValueError(f"{name!r:.80} is no name of a file in a bundle")
+    return name
 
 
 class Store(Protocol):
@@ -52,6 +73,10 @@ class Store(Protocol):
 
     def model(self, file: str) -> ModelFile:
         """What an engine opens. Raises BundleError for a file that is not here."""
+        ...
+
+    def content(self, file: str) -> Content:
+        """What a digest is made of. Raises BundleError for a file that is not here."""
         ...
 
     def check_same(self) -> None:
@@ -90,18 +115,35 @@ class BundleFolder:
     def path(self, file: str) -> Path:
         """Raises BundleError for a file outside of the folder or one that is missing."""
         path = self.root / file
-        if not path.resolve().is_relative_to(self.root.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(self.root.resolve())
+            is_file = path.is_file()
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # a name too long, links in a circle, a NUL
+            raise BundleError(
+                f"{self.root / MANIFEST}: {file!r:.80}: {error}; compile the bundle again"
+            ) from error
+        if not inside:
             raise BundleError(
                 f"{self.root / MANIFEST}: '{file}' is outside of the bundle; compile it again"
             )
-        if not path.is_file():
+        if not is_file:
             raise BundleError(
                 f"{path}: missing from the bundle; copy the folder of this side whole"
             )
         return path
 
     def holds(self, file: str) -> bool:
-        return (self.root / file).is_file()
+        try:
+            return (self.root / file).is_file()
+        except (
+            OSError,
+            ValueError,
+        ):  # a name that is too long, or a folder that may not be looked into
+            return False
 
     def size(self, file: str) -> int:
         return self.path(file).stat().st_size
@@ -110,6 +152,9 @@ class BundleFolder:
         return self.path(file).open("rb")
 
     def model(self, file: str) -> ModelFile:
+        return self.path(file)
+
+    def content(self, file: str) -> Content:
         return self.path(file)
 
     def check_same(self) -> None:
@@ -130,32 +175,33 @@ class PackedSide:
 
     def __init__(self, path: Path) -> None:
         self.root = path
-        try:
-            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-                self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-                self._members = {info.filename: self._member(info) for info in archive.infolist()}
-                count = len(archive.infolist())
-        except OSError as error:
-            raise BundleError(f"{path}: {error.strerror or error}") from error
-        except _ZIP_ERRORS as error:
-            raise BundleError(
-                f"{path}: is no packed side of a bundle ({error}); make it with 'irsplit pack'"
-            ) from error
+        if not path.is_file():  # a pipe would be waited for, a device has no end
+            raise BundleError(f"{path}: is no file; give a packed side that 'irsplit pack' wrote")
+        problem, remedy = "is no packed side of a bundle", "make it with 'irsplit pack'"
+        boundary = reading(path, problem, remedy, BundleError, also=_ZIP_ERRORS)
+        with boundary, path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            infos = archive.infolist()
+            self._check_sizes(infos)
+            self._members = {info.filename: self._member(info) for info in infos}
+            count = len(infos)
         if len(self._members) != count or MANIFEST not in self._members:
             raise BundleError(
                 f"{path}: is no packed side, its names are not a bundle's; make it with 'irsplit pack'"
             )
 
+    def _check_sizes(self, infos: Sequence[zipfile.ZipInfo]) -> None:
+        """Raise ValueError for more members than a bundle has, or for members that share their bytes."""
+        if len(infos) > MOST_FILES + 1:
+            raise ValueError(f"{len(infos)} members, a bundle has at most {MOST_FILES} files")
+        if sum(info.file_size for info in infos) > len(self._data):
+            raise ValueError("its members overlap")
+
     def _member(self, info: zipfile.ZipInfo) -> memoryview:
         """The bytes of a member. Raises ValueError for one that `irsplit pack` does not write."""
-        name = PurePosixPath(info.filename)
-        if (
-            str(name) != info.filename
-            or name.is_absolute()
-            or ".." in name.parts
-            or "\\" in info.filename
-        ):
-            raise ValueError(f"'{info.filename}' is no name of a file in it")
+        check_name(info.filename)
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise ValueError(f"'{info.filename}' is a link or a device for whoever unpacks it")
         if (
             info.compress_type != zipfile.ZIP_STORED
             or info.flag_bits & 1
@@ -190,6 +236,9 @@ class PackedSide:
         names = (name for name in self._members if name.startswith(folder) and name != file)
         beside = {name.removeprefix(folder): self._members[name] for name in names}
         return MappedModel(PurePosixPath(file).name, self._view(file), beside)
+
+    def content(self, file: str) -> Content:
+        return self._view(file)
 
     def check_same(self) -> None:
         """It cannot change: the file is mapped."""

@@ -7,7 +7,7 @@ and `open`. In C such a codec comes through `irs_hooks`.
 from functools import cache
 from typing import Protocol
 
-from irsplit.base.entry_points import entry_points
+from irsplit.base.entry_points import entry_points, load
 from irsplit.base.errors import IrsplitError
 
 ENTRY_POINTS = "irsplit.codecs"
@@ -43,15 +43,11 @@ def plugin_codecs() -> dict[str, PluginCodec]:
     origins: dict[str | int, str] = {}
     for point in entry_points(ENTRY_POINTS):
         name, origin = point.name, point.value
-        try:
-            codec: PluginCodec = point.load()
-        except (ImportError, AttributeError) as error:
+        codec: PluginCodec = load(point, "codec")
+        code = getattr(codec, "code", None)
+        if not isinstance(code, int) or not FIRST_CODE <= code <= LAST_CODE:
             raise IrsplitError(
-                f"the codec '{name}' of {origin} cannot be loaded: {error}"
-            ) from error
-        if not FIRST_CODE <= codec.code <= LAST_CODE:
-            raise IrsplitError(
-                f"the codec '{name}' of {origin} has code {codec.code}; use {FIRST_CODE} to {LAST_CODE}"
+                f"the codec '{name}' of {origin} has code {code}; use {FIRST_CODE} to {LAST_CODE}"
             )
         for taken in (name, codec.code):
             if taken in origins:

@@ -6,6 +6,7 @@ IRSPLIT_CODEC=native|reference forces one of them.
 
 import functools
 import os
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -155,10 +156,9 @@ class FrameSizes(NamedTuple):
     workspace_bytes: int
 
 
-def frame_sizes(boundary: FrameSchema, symbolic: int = 0) -> FrameSizes:
-    """Sizes a firmware has to provide, with `symbolic` for every symbolic dim. Needs the C extension."""
+def frame_sizes(boundary: FrameSchema, shapes: Sequence[Sequence[int]]) -> FrameSizes:
+    """Sizes a firmware has to provide for tensors of these `shapes`. Needs the C extension."""
     codec = NativeCodec(boundary)
-    shapes = [[symbolic if dim is None else dim for dim in spec.shape] for spec in boundary.tensors]
     arrays: list[Array] = [
         np.empty(shape, spec.storage) for shape, spec in zip(shapes, boundary.tensors, strict=True)
     ]
@@ -181,6 +181,24 @@ def frame_digest(frame: Bytes) -> bytes:
     """First 8 bytes of the digest of the boundary that the frame belongs to."""
     frame_size(frame)
     return reference.HEADER.unpack_from(frame)[4]
+
+
+def frame_shapes(boundary: FrameSchema, frame: Bytes) -> list[tuple[int, ...]]:
+    """Shapes of the boundary's tensors in a frame, from its first bytes alone: nothing is allocated or looked at.
+
+    Raises FrameError for bytes that are no frame of this boundary; `decode` finds what else is wrong with them.
+    """
+    data = memoryview(frame).cast("B")
+    if not boundary.digest.startswith(frame_digest(data)):
+        raise FrameError(_decode_reason(boundary, data, Status.BOUNDARY))
+    count = boundary.symbol_count
+    if len(data) < HEADER_SIZE + 4 * count:
+        raise FrameError(_decode_reason(boundary, data, Status.TRUNCATED))
+    sizes = iter(struct.unpack_from(f"<{count}I", data, HEADER_SIZE))
+    return [
+        tuple(next(sizes) if dim is None else dim for dim in spec.shape)
+        for spec in boundary.tensors
+    ]
 
 
 def decode(
@@ -208,6 +226,11 @@ def decode(
         codec.decode(data, arrays)
     except StatusError as error:
         raise FrameError(_decode_reason(boundary, data, error.status)) from error
+    except MemoryError as error:
+        # A few bytes can stand for many equal ones; up to max_bytes they are believed.
+        raise FrameError(
+            f"frame for {boundary} decodes to more than there is memory for; lower max_bytes={max_bytes}"
+        ) from error
     return arrays
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest, run_engine
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
+from irsplit.runtime.run.state import named_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +64,27 @@ class SegmentRunner:
         for index in range(start, stop):
             self._engine(index)
 
-    def run(self, start: int, stop: int, values: Mapping[str, Any]) -> SegmentRun:
-        """Run segments `start` to `stop` - 1 on the values that `start` reads. Raises EngineError."""
+    def run(
+        self, start: int, stop: int, values: Mapping[str, Any], large: bool = False
+    ) -> SegmentRun:
+        """Run segments `start` to `stop` - 1 on the values that `start` reads. Raises EngineError.
+
+        After a `large` run engines give the memory back that they keep for the next one.
+        """
         known, results, seconds = dict(values), dict[str, Any](), dict[int, float]()
         for index in range(start, stop):
             segment, engine = self.manifest.segments[index], self._engine(index)
             began = self._clock()
-            outputs = engine.run([known[name] for name in segment.inputs])
+            outputs = run_engine(engine, segment, known, large)
             seconds[index] = self._clock() - began
-            known.update(zip(segment.outputs, outputs, strict=True))
+            known.update(named_outputs(segment, outputs))
             results.update((name, known[name]) for name in segment.results)
         return SegmentRun(known, results, seconds)
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the states that are kept between calls beside the engines."""
+        return sum(getattr(engine, "state_bytes", 0) for engine in self._engines.values())
 
     def _engine(self, index: int) -> Engine:
         with self._lock:

@@ -16,12 +16,17 @@ from numpy.typing import NDArray
 
 from irsplit.base.dtypes import BY_NAME, from_numpy
 from irsplit.base.errors import BundleError, EngineError, FrameError
-from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo, run_engine
+from irsplit.runtime.bundle.working_memory import LARGE_BYTES, RunLimits
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import DIGEST_SIZE, FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
+from irsplit.runtime.run.state import named_outputs
 
 Arrays = Mapping[str, NDArray[Any]]
+
+_ANY_RUN = RunLimits(rows=1 << 32, decoded_bytes=framing.DEFAULT_MAX_BYTES, working_bytes=1 << 62)
+"""Of frames that come from the application itself."""
 
 
 class Frame(bytes):
@@ -39,14 +44,30 @@ class Session:
     """The segments of one place, with their engines and, between calls, their state.
 
     `places` says which segments this process runs. Boundaries between two of them are passed in memory, without
-    quantization or codec. `bundle` is a folder, or a packed side for the segments it holds. Raises BundleError for what
-    is no bundle, EngineError when an engine refuses a segment. Not for several threads at once.
+    quantization or codec. `bundle` is a folder, or a packed side for the segments it holds. Not for several threads at
+    once.
+
+    The files of these places are read once and compared with their digests before an engine opens them, which takes
+    the time of SHA-256, about a second a GB; `verify_digests=False` trusts them instead. Raises BundleError for what
+    is no bundle or a damaged one, EngineError when an engine refuses a segment.
+
+    `limits` are for frames of strangers: rows, decoded bytes and working memory of a `resume`, as `irsplit serve` has
+    them. Without, a frame may decode to 1 GiB, and rows and working memory are as many as it says.
     """
 
     def __init__(
-        self, bundle: Path | str, places: Sequence[str], options: EngineOptions = DEFAULT_OPTIONS
+        self,
+        bundle: Path | str,
+        places: Sequence[str],
+        options: EngineOptions = DEFAULT_OPTIONS,
+        limits: RunLimits | None = None,
+        *,
+        verify_digests: bool = True,
     ) -> None:
         self.manifest = Manifest.load(bundle)
+        if verify_digests:
+            self.manifest.check_files(places)
+        self._limits = limits or _ANY_RUN
         self._here = [segment.place in places for segment in self.manifest.segments]
         self._engines: dict[int, Engine] = {}
         for index, here in enumerate(self._here):
@@ -81,7 +102,7 @@ class Session:
         """Go on behind the boundary of `frame`, to the next boundary to another place or to the end.
 
         Returns outputs by name, those already in `frame.results` included. Raises FrameError for a frame that is
-        damaged or belongs to another bundle.
+        damaged, belongs to another bundle or is beyond the limits, which its first bytes tell.
         """
         boundary = self._boundary_of(frame)
         index = boundary.index + 1
@@ -89,9 +110,15 @@ class Session:
             raise FrameError(
                 f"{boundary} is resumed on the {self.manifest.segments[index].place}, not here"
             )
-        arrays = framing.decode(boundary, frame)
+        shapes = framing.frame_shapes(boundary, frame)
+        named = {spec.name: shape for spec, shape in zip(boundary.tensors, shapes, strict=True)}
+        try:
+            needed = self.manifest.needed(index, named, self._limits)
+        except ValueError as error:
+            raise FrameError(f"frame for {boundary}: {error}") from error
+        arrays = framing.decode(boundary, frame, max_bytes=self._limits.decoded_bytes)
         values = {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}
-        return self._advance(index, values, getattr(frame, "results", {}))
+        return self._advance(index, values, getattr(frame, "results", {}), needed > LARGE_BYTES)
 
     def _boundary_of(self, frame: bytes) -> FrameSchema:
         head = framing.frame_digest(frame)
@@ -105,12 +132,12 @@ class Session:
         )
 
     def _advance(
-        self, index: int, values: Arrays, results: Mapping[str, Any]
+        self, index: int, values: Arrays, results: Mapping[str, Any], large: bool = False
     ) -> Frame | dict[str, Any]:
         """Run segments from `index` on while they are here."""
         values, results = dict(values), dict(results)
         while True:
-            values.update(self.run_segment(index, values))
+            values.update(self.run_segment(index, values, large))
             results.update((name, values[name]) for name in self.manifest.segments[index].results)
             index += 1
             if index == len(self._here) or self._pauses_before(index):
@@ -130,18 +157,27 @@ class Session:
         """Whether a frame leaves this session before segment `index`."""
         return not self._here[index]
 
-    def run_segment(self, index: int, values: Arrays) -> dict[str, Any]:
-        """Run one segment alone on the values it reads; what it gives, by original tensor name."""
+    def run_segment(self, index: int, values: Arrays, large: bool = False) -> dict[str, Any]:
+        """Run one segment alone on the values it reads; what it gives, by original tensor name.
+
+        After a `large` run the engine keeps none of the memory that it took.
+        """
         segment = self.manifest.segments[index]
-        outputs = self._engines[index].run([values[name] for name in segment.inputs])
-        return dict(zip(segment.outputs, outputs, strict=True))
+        outputs = run_engine(self._engines[index], segment, values, large)
+        return named_outputs(segment, outputs)
 
 
 class DeviceSession(Session):
     """The segments on the device: `start(inputs)` gives the frame to send."""
 
-    def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
-        super().__init__(bundle, ("device",), options)
+    def __init__(
+        self,
+        bundle: Path | str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        *,
+        verify_digests: bool = True,
+    ) -> None:
+        super().__init__(bundle, ("device",), options, verify_digests=verify_digests)
 
     def start(self, inputs: Arrays) -> Frame:
         """As `Session.start`: the frame for the server."""
@@ -156,8 +192,15 @@ class DeviceSession(Session):
 class ServerSession(Session):
     """The segments on the server: `resume(frame)` gives the outputs of the whole model."""
 
-    def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
-        super().__init__(bundle, ("server",), options)
+    def __init__(
+        self,
+        bundle: Path | str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        limits: RunLimits | None = None,
+        *,
+        verify_digests: bool = True,
+    ) -> None:
+        super().__init__(bundle, ("server",), options, limits, verify_digests=verify_digests)
 
     def resume(self, frame: bytes) -> dict[str, Any]:
         """As `Session.resume`, for a bundle that ends on the server: the outputs by name."""
@@ -173,8 +216,14 @@ class ServerSession(Session):
 class LocalSession(Session):
     """All segments in this process, every boundary through a real frame: what both sides together compute."""
 
-    def __init__(self, bundle: Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
-        super().__init__(bundle, ("device", "server"), options)
+    def __init__(
+        self,
+        bundle: Path | str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        *,
+        verify_digests: bool = True,
+    ) -> None:
+        super().__init__(bundle, ("device", "server"), options, verify_digests=verify_digests)
         self.frame_bytes: list[int] = []
         """Size of every frame of the latest call."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsplit.base.dtypes import BY_NAME
-from irsplit.base.errors import BundleError
+from irsplit.base.errors import BundleError, EngineError
 from irsplit.runtime.run.engines import Engine, EngineOptions, ModelFile, open_engine
 
 
@@ -29,9 +29,9 @@ class StateInfo:
             "shape": list(self.shape),
         }
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "StateInfo":
-        return cls(data["input"], data["output"], data["dtype"], tuple(data["shape"]))
+    def __post_init__(self) -> None:
+        if any(dim < 0 for dim in self.shape):
+            raise ValueError(f"state '{self.input}' has a negative dimension")
 
 
 class StateValues:
@@ -44,14 +44,20 @@ class StateValues:
         self.reset()
 
     def reset(self) -> None:
-        """Back to zeros. Raises BundleError for elements of a type that has no zero here."""
+        """Back to zeros. Raises BundleError for a type that has no zero here, and for a state larger than memory."""
         for info in self._infos:
             dtype = BY_NAME.get(info.dtype)
             if dtype is None or dtype.storage is None:
                 raise BundleError(
                     f"state '{info.input}' of type {info.dtype} cannot be kept; leave it an input"
                 )
-            self.values[info.input] = np.zeros(info.shape, dtype.storage)
+            try:
+                self.values[info.input] = np.zeros(info.shape, dtype.storage)
+            except (MemoryError, ValueError) as error:
+                text = f"state '{info.input}' of shape {list(info.shape)} is too large for this machine"
+                raise BundleError(
+                    f"{text}; give other sizes with 'irsplit compile --dim'"
+                ) from error
 
     def keep(self, outputs: Mapping[str, Any]) -> None:
         """Take over what a call gave."""
@@ -69,6 +75,19 @@ class Segment(Protocol):
     def state(self) -> tuple[StateInfo, ...]: ...
 
 
+def named_outputs(segment: Segment, outputs: Sequence[Any]) -> dict[str, Any]:
+    """What a segment's engine gave, by name. Raises EngineError when the file is not the one that was described."""
+    if len(outputs) != len(segment.outputs):
+        raise _unlike(len(outputs), len(segment.outputs))
+    return dict(zip(segment.outputs, outputs, strict=True))
+
+
+def _unlike(count: int, described: int) -> EngineError:
+    return EngineError(
+        f"a segment gave {count} outputs, its manifest has {described}; compile the bundle again"
+    )
+
+
 class StatefulEngine:
     """An engine that is fed its own state: in the file, states come behind the other inputs and outputs."""
 
@@ -79,10 +98,17 @@ class StatefulEngine:
         self._states = StateValues(segment.state)
         self.optimized = engine.optimized
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
-        outputs = self._engine.run([*inputs, *self._states.values.values()])
-        self._states.keep(dict(zip((*self._outputs, *self._kept), outputs, strict=True)))
+    def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
+        outputs = self._engine.run([*inputs, *self._states.values.values()], large)
+        names = (*self._outputs, *self._kept)
+        if len(outputs) != len(names):
+            raise _unlike(len(outputs), len(names))
+        self._states.keep(dict(zip(names, outputs, strict=True)))
         return outputs[: len(self._outputs)]
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(value.nbytes for value in self._states.values.values())
 
     def reset(self) -> None:
         self._engine.reset()

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import irsplit
+from irsplit.runtime.serving.server import logs
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 
@@ -51,8 +52,12 @@ class _Records(logging.Handler):
 
 
 @pytest.fixture
-def server_log() -> Iterator[list[logging.LogRecord]]:
-    """What servers of this process log meanwhile, whether a command has configured their log before or not."""
+def server_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[logging.LogRecord]]:
+    """What servers of this process log meanwhile, whether a command has configured their log before or not.
+
+    All of it: what the test before caused was logged a moment ago.
+    """
+    monkeypatch.setattr(logs, "_PERIOD_S", 0.0)
     records, logger = _Records(), logging.getLogger("irsplit.serve")
     logger.addHandler(records)
     level = logger.level

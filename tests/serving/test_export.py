@@ -188,6 +188,7 @@ def test_export_has_the_servers_side_and_replaces_an_older_one(name, lone_bundle
         ("mlserver", {}, "unknown engine 'mlserver'; engines: ray-serve, triton, kserve"),
         ("kserve", {"name": "Digits_1"}, "cannot be the name of a Kubernetes service"),
         ("triton", {"name": "a/b"}, "cannot be the name of a Triton model"),
+        ("triton", {"name": ".."}, "cannot be the name of a Triton model"),
         ("ray-serve", {"replicas": 0}, "give at least 1"),
     ],
 )

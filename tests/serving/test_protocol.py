@@ -139,7 +139,11 @@ NO_REQUESTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {},
         "does not fit into FP32",
     ),
-    ({"name": "x" * 100_000, "datatype": "FP32", "shape": [0], "data": []}, {}, "..."),
+    (
+        {"name": "x" * 100_000, "datatype": "FP32", "shape": [0], "data": []},
+        {},
+        "a tensor's name has 100000 characters",
+    ),
 ]
 
 

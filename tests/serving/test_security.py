@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import logging
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -24,6 +23,7 @@ from irsplit.cli import main
 from irsplit.compilation.delta import write_delta
 from irsplit.runtime.serving.client.retry import RetryPolicy
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
+from tools import needs
 
 TOKEN = "correct horse battery staple"
 ONCE = RetryPolicy(attempts=1)
@@ -38,8 +38,7 @@ class Identity:
 
 
 def identity(folder: Path, host: str = "localhost") -> Identity:
-    if shutil.which("openssl") is None:
-        pytest.skip("OPENSSL NOT INSTALLED: TLS was not tried")
+    needs("openssl")
     made = Identity(folder / "certificate.pem", folder / "key.pem")
     command = [
         "openssl",

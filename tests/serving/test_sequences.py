@@ -12,6 +12,8 @@ from irsplit.runtime.serving.server.sequences import Sequences, Step
 class Counting:
     """Segments whose state is what they were given."""
 
+    state_bytes = 0
+
     def __init__(self) -> None:
         self.seen: list[int] = []
 

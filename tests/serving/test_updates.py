@@ -184,6 +184,21 @@ def test_server_with_its_own_side_alone_hands_out_nothing(builds, tmp_path):
         irsplit.runtime.update(url(server), tmp_path / "device", name="digits")
 
 
+def test_patch_that_could_not_be_made_is_made_for_the_next_device(builds, tmp_path):
+    failures = [RuntimeError("the disk of the server is full")]
+
+    def make(*arguments: Any) -> object:
+        if failures:
+            raise failures.pop()
+        return write_delta(*arguments)
+
+    device = device_with(builds["old"], tmp_path / "device")
+    with serving([f"digits={builds['new']}"], ServerOptions(port=0, http_port=0), make) as server:
+        with pytest.raises(RemoteError, match="hands out no update"):
+            irsplit.runtime.update(url(server), device)
+        assert irsplit.runtime.update(url(server), device).changed
+
+
 def test_command(server, builds, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("IRSPLIT_TOKEN", TOKEN)
     device = device_with(builds["old"], tmp_path / "device")

@@ -1,6 +1,6 @@
 """The ONNX dialect: ModelProto files to IR and back, by spans of the file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators
 from irsplit.dialects.onnx.affine import affine
 from irsplit.dialects.onnx.constants import constant_array
+from irsplit.dialects.onnx.inference import shapes_at
 from irsplit.dialects.onnx.macs import macs, summed
 from irsplit.dialects.onnx.reader import read_model
 from irsplit.dialects.onnx.writer import write_model
-from irsplit.ir import Graph, Model, Node, Value
+from irsplit.ir import Graph, HeadRole, Model, Node, Value
 
 
 class OnnxDialect:
@@ -50,6 +51,14 @@ class OnnxDialect:
 
     def is_shape(self, node: Node) -> bool:
         return operators.is_shape(node)
+
+    def head_role(self, node: Node) -> HeadRole:
+        return operators.head_role(node)
+
+    def shapes_at(
+        self, model: Model, sizes: Sequence[Mapping[str, int]]
+    ) -> list[dict[str, tuple[int, ...]]]:
+        return shapes_at(model, sizes)
 
 
 ONNX = OnnxDialect()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from irsplit.base.errors import ModelError
+from irsplit.base.errors import ModelError, short
 from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.source import SourceNode
@@ -36,8 +36,18 @@ def late_reading(what: str) -> Generator[None]:
     """Bytes that `read` left alone may turn out damaged when somebody looks: ModelError says which."""
     try:
         yield
-    except (ValueError, DecodeError) as error:
-        raise ModelError(f"{what} is damaged: {error}; fetch the file again") from error
+    except (
+        ArithmeticError,
+        DecodeError,
+        LookupError,
+        MemoryError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        raise ModelError(
+            f"{what} is damaged: {short(str(error), 300)}; fetch the file again"
+        ) from error
 
 
 def read_attributes(node: Node) -> dict[str, Attribute]:

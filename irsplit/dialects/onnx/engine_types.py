@@ -1,13 +1,12 @@
-"""Run as a script: what onnxruntime knows of the outputs of the model in argv[1], as JSON [[name, type, shape], ...].
-The other arguments name inputs whose rank is unknown.
+"""A program for `confined.py`, never imported: what onnxruntime knows of the outputs of a model.
 
-It runs in a process of its own, because an engine may abort on a model, and knows nothing of irsplit. onnxruntime
-says `[]` for a scalar and for an unknown rank alike: those are run, and get as many unknown dimensions as come out; the
+The request is a JSON list of the inputs whose rank is unknown, a line, then the model. `answer` gives JSON:
+{"types": [[name, type, shape], ...]}, or {"refused": text} of a model that onnxruntime does not open. onnxruntime says
+`[]` for a scalar and for an unknown rank alike: those are run, and get as many unknown dimensions as come out; the
 shape is null where that fails, or where a rank depends on what the inputs hold (axes to reduce, say) or on their ranks.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,21 +17,27 @@ _DTYPES = {"float": "float32", "double": "float64"}
 _MOST_BYTES = 256 * 1024 * 1024
 
 
-def main(path: str, *unranked: str) -> None:
+def answer(request: bytes) -> bytes:
+    names, _, model = request.partition(b"\n")
+    unranked = json.loads(names)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise
+    except Exception as error:  # onnxruntime has a class of its own for each way to refuse
+        return json.dumps({"refused": str(error)}).encode()
     shapes: dict[str, Any] = {value.name: value.shape for value in session.get_outputs()}
     unclear = [name for name, shape in shapes.items() if not shape]
     if unranked:
         shapes.update(dict.fromkeys(unclear))
     elif unclear:
         shapes.update(_observed(session, unclear))
-    json.dump(
-        [(value.name, value.type, shapes[value.name]) for value in session.get_outputs()],
-        sys.stdout,
-    )
+    found = [(value.name, value.type, shapes[value.name]) for value in session.get_outputs()]
+    return json.dumps({"types": found}).encode()
 
 
 def _observed(session: Any, names: list[str]) -> dict[str, Any]:
@@ -74,7 +79,3 @@ def _filled(value: Any, fill: Callable[[list[int], Any], Any]) -> Any:
     if dtype.itemsize * np.prod(shape, dtype=float) > _MOST_BYTES:
         raise MemoryError(value.name)
     return fill(shape, dtype)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from irsplit.base.errors import ModelError
+from irsplit.base.errors import ModelError, short
+from irsplit.dialects.beside import file_beside
 from irsplit.ir import Buffer, Constant
+
+_MOST_DIGITS = 20
+"""Of a number of bytes: more than any file system has."""
 
 
 class DataFiles:
@@ -12,7 +16,6 @@ class DataFiles:
 
     def __init__(self, model: Path) -> None:
         self._model = model
-        self._folder = model.parent.resolve()
         self._buffers: dict[str, tuple[Buffer, int]] = {}
 
     def constant(self, tensor: str, entries: Mapping[str, str], size: int | None) -> Constant:
@@ -25,12 +28,12 @@ class DataFiles:
         )
         if size is not None and length != size:
             raise ModelError(
-                f"{self._model}: weight '{tensor}' needs {size} bytes, but says it has {length}"
+                f"{self._model}: weight '{short(tensor)}' needs {size} bytes, but says it has {length}"
             )
         if offset + length > available or offset > available:
             raise ModelError(
-                f"{self._model}: weight '{tensor}' ends at byte {offset + length} of '{location}', which has "
-                f"{available} bytes; the data file is truncated or belongs to another model"
+                f"{self._model}: weight '{short(tensor)}' ends at byte {offset + length} of '{short(location)}', which "
+                f"has {available} bytes; the data file is truncated or belongs to another model"
             )
         return Constant(buffer, offset, length)
 
@@ -38,26 +41,18 @@ class DataFiles:
         if location in self._buffers:
             return self._buffers[location]
         if not location:
-            raise ModelError(f"{self._model}: weight '{tensor}' is external, but names no file")
-        path = (self._folder / location).resolve()
-        if not path.is_relative_to(self._folder):
             raise ModelError(
-                f"{self._model}: weight '{tensor}' lies in '{location}', outside the model's folder; "
-                "copy the file beside the model"
+                f"{self._model}: weight '{short(tensor)}' is external, but names no file"
             )
-        if not path.is_file():
-            raise ModelError(
-                f"{self._model}: weight '{tensor}' lies in '{location}', which is missing; "
-                "put the file beside the model"
-            )
-        entry = Buffer(location, path), path.stat().st_size
-        self._buffers[location] = entry
-        return entry
+        path, available = file_beside(self._model, location, f"weight '{short(tensor)}'")
+        self._buffers[location] = Buffer(location, path), available
+        return self._buffers[location]
 
     def _number(self, tensor: str, entries: Mapping[str, str], key: str, default: int) -> int:
         text = entries.get(key, str(default))
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > _MOST_DIGITS:
             raise ModelError(
-                f"{self._model}: {key} '{text}' of weight '{tensor}' is not a number of bytes"
+                f"{self._model}: {key} '{short(text)}' of weight '{short(tensor)}' is not a number of bytes; "
+                "export the model again"
             )
         return int(text)

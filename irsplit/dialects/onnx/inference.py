@@ -1,51 +1,46 @@
 """Types of values that the file does not say: from ONNX's own inference, else from the engine."""
 
 import json
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from irsplit.base import dtypes
-from irsplit.base.lazy import LazyModule
+from irsplit.base.confined import Bounds, Confined, ConfinedError
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import body_messages
-from irsplit.dialects.onnx.blocks import BlockWriter
-from irsplit.dialects.onnx.native import InferenceError, infer_shapes
+from irsplit.dialects.onnx.native import Inference, InferenceError, bounds_for
 from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import ProtoField, fields, scan
-from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, walk
-
-if TYPE_CHECKING:
-    import subprocess
-    import tempfile
-else:
-    subprocess = LazyModule("subprocess")
-    tempfile = LazyModule("tempfile")
+from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, fed, walk
 
 _log = getLogger("irsplit")
 
 _MOST_BYTES = 256 * 1024 * 1024
 """Skeletons above this are not worth the time; only tensors inside nodes make one so large."""
-_TIMEOUT_S = 60
-_ENGINE_SCRIPT = Path(__file__).with_name("engine_types.py")
+_ENGINE_PROGRAM = Path(__file__).with_name("engine_types.py")
 """Run, never imported: it loads the engine."""
+_ENGINE_MEMORY, _ENGINE_SECONDS = 512 << 20, 1
+"""Beyond what inference may take: the engine's own, and its inputs and results."""
+_COPIES, _WEIGHTS_A_SECOND = 4, 50_000_000
+"""Weights are inputs of the model that the engine runs: so many times their bytes, so many bytes in a second."""
 
 
-def infer_types(model: Model) -> None:
+def infer_types(model: Model, inference: Inference) -> None:
     """Give values of the entry and its bodies the types that can be known; what the file says stays, if not sharpened.
 
     The graphs remember their types as read, so that a writer can tell what a pass changed.
     """
     graphs = [model.entry, *(body for node in walk(model.entry) for body in node.graphs)]
+    harmless = True
     if any(not _is_complete(value.type) for graph in graphs for value in graph.values()):
-        _ask_onnx(model)
+        harmless = _ask_onnx(model, inference)
     unranked = [
         value for value in model.entry.values() if value.producer and not _is_ranked(value.type)
     ]
-    if unranked:
+    if unranked and harmless:
         _sharpen(unranked, _ask_engine(model, unranked))
     for graph in graphs:
         graph.native.types = {value.name: value.type for value in graph.values()}
@@ -83,18 +78,79 @@ def _sharpen(values: Iterable[Value], types: Mapping[str, Type | None]) -> None:
             value.type = _sharper(value.type, types.get(value.name))
 
 
-def _ask_onnx(model: Model) -> None:
+def _ask_onnx(model: Model, inference: Inference) -> bool:
+    """Learn what ONNX infers; whether it kept to its bounds, as the engine then will too."""
+    name = model.native.buffer.name
     skeleton = Skeleton(model).model()
     if skeleton.size > _MOST_BYTES:
-        return
+        return True
     try:
-        inferred = infer_shapes(skeleton.tobytes())
+        inferred = inference.types(skeleton.tobytes(), name)
     except InferenceError as error:
-        _log.info("%s: ONNX cannot infer types: %s", model.native.buffer.name, error)
-        return
+        _log.info("%s: ONNX cannot infer types: %s", name, error)
+        return True
+    except ConfinedError as error:
+        _log.warning(
+            "%s: types that the file does not say are not known: to infer them %s", name, error
+        )
+        return False
     for field in fields(inferred, 0, len(inferred)):
         if field.key == schema.MODEL_GRAPH:
             _learn(model.entry, dict(enumerate(model.entry.nodes)), inferred, field)
+    return inference.followed
+
+
+def shapes_at(model: Model, sizes: Sequence[Mapping[str, int]]) -> list[dict[str, tuple[int, ...]]]:
+    """Shapes of the values of the entry for each of several sizes of its inputs' open dimensions.
+
+    `sizes` are by "<input>.<axis>" and name every open dimension. Nothing is run: what ONNX cannot infer is left out.
+    """
+    with Inference() as inference:
+        return [_shapes_at(model, each, inference) for each in sizes]
+
+
+def _shapes_at(
+    model: Model, sizes: Mapping[str, int], inference: Inference
+) -> dict[str, tuple[int, ...]]:
+    inputs = fed(model.entry)
+    types = [value.type for value in inputs]
+    try:
+        for value in inputs:
+            value.type = _sized(value, sizes)
+        skeleton = Skeleton(model).model()
+        if skeleton.size > _MOST_BYTES:
+            return {}
+        inferred = inference.types(skeleton.tobytes(), model.native.buffer.name)
+        shapes = {value.name: _static_shape(value.type) for value in inputs}
+    except (InferenceError, ConfinedError):
+        return {}
+    finally:
+        for value, type in zip(inputs, types, strict=True):
+            value.type = type
+    shared: dict[bytes, Type | None] = {}
+    for field in fields(inferred, 0, len(inferred)):
+        if field.key == schema.MODEL_GRAPH:
+            for found in scan(inferred, field.start, field.stop):
+                if found[0] in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
+                    name, type = read_info(inferred, found[2], found[3], shared)
+                    shapes[name] = _static_shape(type)
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _sized(value: Value, sizes: Mapping[str, int]) -> Type | None:
+    if not isinstance(value.type, TensorType) or value.type.shape is None:
+        return value.type
+    dims = enumerate(value.type.shape)
+    shape = tuple(
+        dim if isinstance(dim, int) else sizes[f"{value.name}.{axis}"] for axis, dim in dims
+    )
+    return replace(value.type, shape=shape)
+
+
+def _static_shape(type: Type | None) -> tuple[int, ...] | None:
+    shape = type.shape if isinstance(type, TensorType) else None
+    known = tuple(dim for dim in shape or () if isinstance(dim, int))
+    return None if shape is None or len(known) < len(shape) else known
 
 
 def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: ProtoField) -> None:
@@ -120,32 +176,36 @@ def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: ProtoF
 
 def _ask_engine(model: Model, wanted: list[Value]) -> dict[str, Type | None]:
     """What onnxruntime says, in a process of its own, when the values are made outputs: it knows contrib operators."""
+    name = model.native.buffer.name
     skeleton = Skeleton(model, wanted, stubs=False).model()
     if skeleton.size > _MOST_BYTES:
         return {}
-    with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-        path = Path(folder) / "skeleton.onnx"
-        with BlockWriter(path) as file:
-            file.message(skeleton)
-        unranked = [value.name for value in model.entry.inputs if not _is_ranked(value.type)]
-        command = [sys.executable, "-I", str(_ENGINE_SCRIPT), str(path), *unranked]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, timeout=_TIMEOUT_S, check=False, text=True
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            _log.info("%s: onnxruntime cannot infer types: %s", model.native.buffer.name, error)
-            return {}
-    if done.returncode:
-        name = model.native.buffer.name
-        said = done.stderr.strip().rpartition("\n")[2].partition(": ")[2].replace(str(path), name)
+    weights = sum(
+        value.constant.length for value in model.entry.values() if value.constant is not None
+    )
+    memory, seconds = bounds_for(skeleton.size)
+    bounds = Bounds(
+        memory + _ENGINE_MEMORY + _COPIES * weights,
+        seconds + _ENGINE_SECONDS + weights // _WEIGHTS_A_SECOND,
+    )
+    unranked = [value.name for value in model.entry.inputs if not _is_ranked(value.type)]
+    try:
+        with Confined(_ENGINE_PROGRAM, packages=True) as process:
+            request = json.dumps(unranked).encode() + b"\n" + skeleton.tobytes()
+            answer = process.answer(request, bounds)
+    except ConfinedError as error:
+        types = "types that neither the file nor ONNX says are not known"
+        _log.warning("%s: %s: to ask onnxruntime %s", name, types, error)
+        return {}
+    said = json.loads(answer)
+    if "refused" in said:
         _log.warning(
             "%s: onnxruntime refuses this model: %s",
             name,
-            said or f"it dies with {done.returncode}",
+            said["refused"].strip().rpartition("\n")[2],
         )
         return {}
-    return {name: _engine_type(type, shape) for name, type, shape in json.loads(done.stdout)}
+    return {value: _engine_type(type, shape) for value, type, shape in said["types"]}
 
 
 def _engine_type(text: str, shape: list[int | str | None] | None) -> Type:

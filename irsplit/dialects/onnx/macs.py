@@ -1,12 +1,12 @@
 """Multiply-accumulate operations of ONNX operators, from the types of their operands and results."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from irsplit.dialects.onnx.attributes import read_attributes
 from irsplit.dialects.onnx.constants import constant_array
-from irsplit.ir import Graph, Node, TensorType, Value
+from irsplit.ir import Graph, Node, TensorType, Value, graphs_inside
 
 Sizes = tuple[int, ...]
 
@@ -37,19 +37,21 @@ def macs(node: Node) -> int:
     return summed(node, own)
 
 
-def summed(node: Node, own: Callable[[Node], int], done: dict[Graph, int] | None = None) -> int:
-    """`own` of the node; of one with bodies or called functions, the sum over the nodes inside as they run.
-
-    `done` are the sums of graphs so far: functions that call functions twice would be looked at any number of times.
-    """
-    graphs = (*node.graphs, *node.callees)
-    if node.op in _RULES or not graphs:
+def summed(node: Node, own: Callable[[Node], int]) -> int:
+    """`own` of the node; of one with bodies or called functions, the sum over the nodes inside as they run."""
+    if not node.graphs and not node.callees:
         return own(node)
-    done = {} if done is None else done
-    for graph in graphs:
-        if graph not in done:
-            done[graph] = sum(summed(inner, own, done) for inner in graph.nodes)
-    totals = [done[graph] for graph in graphs]
+    sums: dict[Graph, int] = {}
+    for graph in graphs_inside(node):
+        sums[graph] = sum(_total(inner, own, sums) for inner in graph.nodes)
+    return _total(node, own, sums)
+
+
+def _total(node: Node, own: Callable[[Node], int], sums: Mapping[Graph, int]) -> int:
+    """Of a node whose inner graphs have these sums."""
+    totals = [sums[graph] for graph in (*node.graphs, *node.callees)]
+    if node.op in _RULES or not totals:
+        return own(node)
     return max(totals) if node.op == "onnx.If" else sum(totals) * _repetitions(Shapes(node))
 
 

@@ -5,7 +5,7 @@ from functools import cache
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.attributes import read_attributes
 from irsplit.dialects.onnx.constants import constant_array
-from irsplit.ir import Node
+from irsplit.ir import HeadRole, Node
 
 _PREFIX = "onnx"
 
@@ -49,6 +49,21 @@ _CHEAP = frozenset(
 
 _PURE_DOMAINS = ("onnx.", "ai.onnx.", "com.microsoft.", "com.ms.")
 """Domains whose operators are functions of their operands; operators of others may be anything."""
+
+_HEAD_ROLES: dict[str, HeadRole] = {
+    "ArgMax": "largest",
+    "Sigmoid": "likelihood",
+    "Cast": "move",
+    "DequantizeLinear": "move",
+    "Flatten": "move",
+    "Identity": "move",
+    "Reshape": "move",
+    "Squeeze": "move",
+    "Unsqueeze": "move",
+    "Gather": "pick",
+    "GatherElements": "pick",
+    "GatherND": "pick",
+}
 
 
 def plain_domain(domain: str) -> str:
@@ -102,3 +117,14 @@ def is_cheap(node: Node) -> bool:
 
 def is_shape(node: Node) -> bool:
     return node.op in ("onnx.Shape", "onnx.Size")
+
+
+def head_role(node: Node) -> HeadRole:
+    """What the node does to the outputs of a model that ends with it."""
+    if node.op == "onnx.NonMaxSuppression":
+        return (
+            "centered-selection"
+            if read_attributes(node).get("center_point_box") == 1
+            else "selection"
+        )
+    return _HEAD_ROLES.get(node.op.removeprefix("onnx."), "")

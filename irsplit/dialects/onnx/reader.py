@@ -1,13 +1,15 @@
 """ModelProto to IR: one scan over the wire, weights left where they are."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from irsplit.base.errors import ModelError, UnsupportedError
+from irsplit.base.errors import ModelError, UnsupportedError, short
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.inference import infer_types
+from irsplit.dialects.onnx.native import Inference
 from irsplit.dialects.onnx.order import in_order
 from irsplit.dialects.onnx.source import (
     Annotation,
@@ -28,6 +30,7 @@ from irsplit.dialects.onnx.wire import (
     scan,
 )
 from irsplit.ir import (
+    DEEPEST_BODIES,
     Buffer,
     Graph,
     Model,
@@ -42,8 +45,6 @@ from irsplit.ir import (
 _SMALL = 4096
 _EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
 _BODY_KEYS = frozenset(schema.ATTRIBUTE_BODIES)
-_DEEPEST = 100
-"""Bodies inside bodies; protobuf's own limit."""
 
 _FOREIGN = (
     (slice(0, 0), b"", "it is empty"),
@@ -57,15 +58,21 @@ _FOREIGN = (
 
 def read_model(path: Path) -> Model:
     """The model in an .onnx file, typed as far as the file itself says."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; check the path")
     buffer = Buffer(path.name, path)
     try:
-        with without_collector():
-            return _Reader(path, buffer).model()
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; check the path")
+        with without_collector(), Inference() as inference:
+            return _Reader(path, buffer, inference).model()
     except WireError as error:
         raise ModelError(
             f"{path}: damaged at byte {error.offset}: {error}; the file is truncated or no ONNX model, fetch it again"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    except (MemoryError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: too large or too deep to be read; no engine reads it either"
         ) from error
     except UnicodeDecodeError as error:
         raise ModelError(
@@ -76,6 +83,12 @@ def read_model(path: Path) -> Model:
 def may_hold_bodies(attribute: Data) -> bool:
     """Whether the key of a graph occurs among the bytes at all; most attributes need no closer look."""
     return len(attribute) >= _SMALL or not _BODY_KEYS.isdisjoint(attribute)
+
+
+def _leaves_types_out(graph: Iterable[ProtoField]) -> bool:
+    """Whether a GraphProto with these fields has fewer types than nodes; a look at each of them may show more."""
+    keys = Counter(field.key for field in graph)
+    return keys[schema.GRAPH_VALUE_INFO] + keys[schema.GRAPH_OUTPUT] < keys[schema.GRAPH_NODE]
 
 
 class _Head(NamedTuple):
@@ -92,8 +105,9 @@ class _Head(NamedTuple):
 
 
 class _Reader:
-    def __init__(self, path: Path, buffer: Buffer) -> None:
+    def __init__(self, path: Path, buffer: Buffer, inference: Inference) -> None:
         self.path = path
+        self.inference = inference
         self.buffer = buffer
         self.data = buffer.view
         self.files = DataFiles(path)
@@ -132,7 +146,7 @@ class _Reader:
         name_apart([entry, *self.functions.values()])
         native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
         model = Model("onnx", [entry, *self.functions.values()], native)
-        infer_types(model)
+        infer_types(model, self.inference)
         return model
 
     def refuse_foreign(self) -> None:
@@ -166,7 +180,7 @@ class _Reader:
         key = (operators.plain_domain(domain), name, overload)
         if key in self.functions:
             raise ModelError(
-                f"{self.path}: function '{domain}.{name}' is defined twice; remove one"
+                f"{self.path}: function '{short(domain)}.{short(name)}' is defined twice; remove one"
             )
         self.functions[key] = Graph(".".join(part for part in key if part))
 
@@ -205,8 +219,8 @@ class _Reader:
         self.fill(graph, source, nodes, outputs, [scope])
         if graph.constants:
             raise UnsupportedError(
-                f"{self.path}: {graph.constants[0]} of function '{graph.name}' lies in another file, and a function "
-                "cannot hold weights; make it an input of the function"
+                f"{self.path}: {graph.constants[0]} of function '{short(graph.name)}' lies in another file, and a "
+                "function cannot hold weights; make it an input of the function"
             )
 
     def mark_random(self, graphs: Iterable[Graph]) -> None:
@@ -226,13 +240,15 @@ class _Reader:
     # -- graphs -------------------------------------------------------------------------------------------------
 
     def graph(self, message: ProtoField, outer: list[dict[str, Value]]) -> Graph:
-        if len(outer) > _DEEPEST:
+        if len(outer) > DEEPEST_BODIES:
             raise ModelError(
-                f"{self.path}: bodies are nested deeper than {_DEEPEST}; the file is damaged"
+                f"{self.path}: bodies are nested deeper than {DEEPEST_BODIES}; the file is damaged"
             )
         graph, source = Graph(""), SourceGraph()
         graph.native = source
         found = fields(self.data, message.start, message.stop)
+        if not outer and _leaves_types_out(found):
+            self.inference.start()
         source.order = tuple(dict.fromkeys(field.key for field in found))
         nodes: list[ProtoField] = []
         inputs: list[str] = []
@@ -282,7 +298,7 @@ class _Reader:
     def add_tensor(self, tensors: dict[str, OnnxTensor], tensor: OnnxTensor) -> None:
         if not tensor.name or tensor.name in tensors:
             what = (
-                f"two initializers are named '{tensor.name}'"
+                f"two initializers are named '{short(tensor.name)}'"
                 if tensor.name
                 else "an initializer has no name"
             )
@@ -310,7 +326,8 @@ class _Reader:
     def define(self, value: Value, scope: dict[str, Value], graph: Graph) -> Value:
         if value.name in scope:
             raise ModelError(
-                f"{self.path}: '{value.name}' is defined twice in graph '{graph.name}'; every value needs one producer"
+                f"{self.path}: '{short(value.name)}' is defined twice in graph '{short(graph.name)}'; every value "
+                "needs one producer"
             )
         scope[value.name] = value
         return value
@@ -384,11 +401,11 @@ class _Reader:
             elif key == schema.NODE_OVERLOAD:
                 overload = read_text(data, begin, end)
         if not op:
-            raise WireError(message.head, f"node '{name}' names no operator")
+            raise WireError(message.head, f"node '{short(name)}' names no operator")
         domain = operators.plain_domain(domain)
         if external and (op != "Constant" or domain or len(outputs) != 1 or not outputs[0]):
             raise UnsupportedError(
-                f"{self.path}: node '{name}' at byte {message.head} keeps an attribute in another file; "
+                f"{self.path}: node '{short(name)}' at byte {message.head} keeps an attribute in another file; "
                 "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)"
             )
         weight = external[0] if external else None
@@ -446,14 +463,14 @@ class _Reader:
             if name in scope:
                 return scope[name]
         if isinstance(reader, Graph):
-            who = f"the output of graph '{reader.name}'"
+            who = f"the output of graph '{short(reader.name)}'"
         else:
-            who = f"{operators.name(reader.domain, reader.op)} '{reader.name}'"
+            who = f"{short(operators.name(reader.domain, reader.op))} '{short(reader.name)}'"
         raise ModelError(
-            f"{self.path}: {who} reads '{name}', which nothing produces; the model is incomplete"
+            f"{self.path}: {who} reads '{short(name)}', which nothing produces; the model is incomplete"
         )
 
     def cycle(self, node: Node, graph: Graph) -> ModelError:
         return ModelError(
-            f"{self.path}: {node} of graph '{graph.name}' depends on its own result; break the cycle"
+            f"{self.path}: {node} of graph '{short(graph.name)}' depends on its own result; break the cycle"
         )

@@ -1,11 +1,13 @@
 """TensorProto and SparseTensorProto: the type and the place of the bytes, without touching them."""
 
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from irsplit.base.errors import short
 from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.external import DataFiles
-from irsplit.dialects.onnx.typeinfo import element_type
+from irsplit.dialects.onnx.typeinfo import MOST_DIMS, element_type
 from irsplit.dialects.onnx.wire import WireError, fields, read_int, read_ints, read_text, scan
 from irsplit.ir import Buffer, Constant, TensorType, Type
 
@@ -24,6 +26,8 @@ SPARSE = "onnx.sparse"
 """Encoding of a constant that is a whole SparseTensorProto."""
 
 
+_MOST_BYTES = 1 << 28
+"""Of a sparse tensor that is written out: its file may be a few bytes."""
 _PACKED_AS_RAW = (schema.TENSOR_FLOATS_PACKED, schema.TENSOR_DOUBLES_PACKED)
 """Packed floats and doubles are the very bytes that raw data would be."""
 
@@ -62,8 +66,7 @@ def read_tensor(
         elif key >> 3 in schema.TYPED_FIELDS:
             packed = (begin, end) if not elements and key in _PACKED_AS_RAW else None
             elements = True
-    if any(dim < 0 for dim in dims):
-        raise WireError(start, f"tensor '{name}' has a negative dimension: {dims}")
+    _check_dims(dims, name, start)
     type = element_type(code, tuple(dims))
     size = type.size_bytes() if isinstance(type, TensorType) else None
     if external:
@@ -74,7 +77,9 @@ def read_tensor(
         return OnnxTensor(name, type, Constant(buffer, start, stop - start, TENSOR))
     begin, end = raw
     if size is not None and end - begin != size:
-        raise WireError(begin, f"tensor '{name}' needs {size} bytes of data, but has {end - begin}")
+        raise WireError(
+            begin, f"tensor '{short(name)}' needs {size} bytes of data, but has {end - begin}"
+        )
     return OnnxTensor(name, type, Constant(buffer, begin, end - begin))
 
 
@@ -90,9 +95,19 @@ def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Onnx
             dims += read_ints(data, field.start, field.stop)
     if values is None:
         raise WireError(start, "a sparse tensor has no values")
+    _check_dims(dims, values.name, start)
     dense = values.type
     type = TensorType(dense.dtype, tuple(dims)) if isinstance(dense, TensorType) else dense
     return OnnxTensor(values.name, type, Constant(buffer, start, stop - start, SPARSE))
+
+
+def _check_dims(dims: list[int], name: str, start: int) -> None:
+    if len(dims) > MOST_DIMS:
+        raise WireError(
+            start, f"tensor '{short(name)}' has {len(dims)} dimensions; {MOST_DIMS} are the most"
+        )
+    if any(dim < 0 for dim in dims):
+        raise WireError(start, f"tensor '{short(name)}' has a negative dimension: {min(dims)}")
 
 
 def read_entry(buffer: Buffer, start: int, stop: int) -> tuple[str, str]:
@@ -128,6 +143,10 @@ def tensor_array(message: memoryview) -> Any:
 
 def _dense(sparse: "onnx.SparseTensorProto") -> Any:
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    if prod(sparse.dims) * values.dtype.itemsize > _MOST_BYTES:
+        raise ValueError(
+            f"{prod(sparse.dims)} elements of a sparse tensor are too many to write out"
+        )
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if indices.ndim == 1:
         dense.reshape(-1)[indices] = values

@@ -7,6 +7,7 @@ from irsplit.dialects.onnx.wire import (
     Data,
     ProtoField,
     ProtoMessage,
+    WireError,
     fields,
     read_int,
     read_text,
@@ -14,6 +15,10 @@ from irsplit.dialects.onnx.wire import (
 )
 from irsplit.ir import Dim, OpaqueType, TensorType, Type
 
+MOST_DIMS = 255
+"""Of a tensor; numpy takes 64, engines fewer."""
+_DEEPEST = 32
+"""Sequences of sequences, optionals of optionals; protobuf allows no more than 50."""
 _NESTED = {schema.TYPE_SEQUENCE: "seq", schema.TYPE_OPTIONAL: "optional"}
 
 
@@ -40,15 +45,19 @@ def read_info(
     return name, type
 
 
-def read_type(data: Data, start: int, stop: int) -> Type | None:
-    """The type in the TypeProto at data[start:stop]; None when it says nothing."""
+def read_type(data: Data, start: int, stop: int, depth: int = 0) -> Type | None:
+    """The type in the TypeProto at data[start:stop]; None when it says nothing. `depth` types are around it."""
+    if depth > _DEEPEST:
+        raise WireError(start, f"types are nested deeper than {_DEEPEST}")
     for field in fields(data, start, stop):
         if field.key == schema.TYPE_TENSOR:
             return _tensor(data, field)
         if field.key in _NESTED:
-            return OpaqueType(f"{_NESTED[field.key]}({_inner(data, field, schema.NESTED_TYPE)})")
+            return OpaqueType(
+                f"{_NESTED[field.key]}({_inner(data, field, schema.NESTED_TYPE, depth)})"
+            )
         if field.key == schema.TYPE_MAP:
-            return OpaqueType(f"map({_inner(data, field, schema.MAP_VALUE)})")
+            return OpaqueType(f"map({_inner(data, field, schema.MAP_VALUE, depth)})")
         if field.key == schema.TYPE_SPARSE:
             return OpaqueType(f"sparse({_name(_tensor(data, field))})")
         if field.key == schema.TYPE_OPAQUE:
@@ -64,6 +73,8 @@ def _tensor(data: Data, message: ProtoField) -> Type | None:
         elif field.key == schema.ELEMENT_SHAPE:
             dims = fields(data, field.start, field.stop)
             shape = tuple(_dim(data, dim) for dim in dims if dim.key == schema.SHAPE_DIM)
+    if shape is not None and len(shape) > MOST_DIMS:
+        return OpaqueType(f"tensor of {len(shape)} dimensions")
     return element_type(code, shape) if code else None
 
 
@@ -77,10 +88,10 @@ def _dim(data: Data, message: ProtoField) -> Dim:
     return None
 
 
-def _inner(data: Data, message: ProtoField, key: int) -> str:
+def _inner(data: Data, message: ProtoField, key: int, depth: int) -> str:
     for field in fields(data, message.start, message.stop):
         if field.key == key:
-            return _name(read_type(data, field.start, field.stop))
+            return _name(read_type(data, field.start, field.stop, depth + 1))
     return "?"
 
 

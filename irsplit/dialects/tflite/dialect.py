@@ -10,7 +10,7 @@ from irsplit.dialects.tflite.affine import affine
 from irsplit.dialects.tflite.arrays import array
 from irsplit.dialects.tflite.reader import read_model
 from irsplit.dialects.tflite.writer import write_model
-from irsplit.ir import Graph, Model, Node, Value
+from irsplit.ir import Graph, HeadRole, Model, Node, Value
 
 
 class TfliteDialect:
@@ -45,3 +45,6 @@ class TfliteDialect:
 
     def is_shape(self, node: Node) -> bool:
         return operators.is_shape(node)
+
+    def head_role(self, node: Node) -> HeadRole:
+        return operators.head_role(node)

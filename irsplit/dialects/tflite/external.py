@@ -6,7 +6,8 @@ model's folder. What is written has such weights inside: LiteRT's interpreter do
 
 from pathlib import Path
 
-from irsplit.base.errors import ModelError, UnsupportedError
+from irsplit.base.errors import ModelError, UnsupportedError, short
+from irsplit.dialects.beside import file_beside
 from irsplit.dialects.tflite.flatbuffer import Table
 from irsplit.ir import Buffer, Constant
 
@@ -19,7 +20,6 @@ class ExternalBuffers:
 
     def __init__(self, path: Path, root: Table) -> None:
         self._path = path
-        self._folder = path.parent.resolve()
         self._groups = root.tables("external_buffer_groups")
         self._buffers = {table.integer("id"): table for table in root.tables("external_buffers")}
         self._files: dict[str, tuple[Buffer, int]] = {}
@@ -40,29 +40,21 @@ class ExternalBuffers:
         packing = table.text("packing") or ""
         if packing not in PLAIN:
             raise UnsupportedError(
-                f"{self._path}: {where} is packed as '{packing}' in its external buffer, which irsplit does not know; "
-                "convert the model with its weights inside"
+                f"{self._path}: {where} is packed as '{short(packing)}' in its external buffer, which irsplit does not "
+                "know; convert the model with its weights inside"
             )
         buffer, available = self._open(self._groups[group].text("name") or "", where)
         offset, length = table.integer("offset"), table.integer("length")
         if offset + length > available:
             raise ModelError(
-                f"{self._path}: {where} lies at bytes {offset} to {offset + length} of '{buffer.name}', which has "
-                f"{available} bytes; the file is truncated or belongs to another model"
+                f"{self._path}: {where} lies at bytes {offset} to {offset + length} of '{short(buffer.name)}', which "
+                f"has {available} bytes; the file is truncated or belongs to another model"
             )
         return Constant(buffer, offset, length)
 
     def _open(self, name: str, where: str) -> tuple[Buffer, int]:
         if name in self._files:
             return self._files[name]
-        path = (self._folder / name).resolve()
-        if not name or not path.is_relative_to(self._folder):
-            raise ModelError(
-                f"{self._path}: {where} lies in '{name}', outside the model's folder; copy the file beside the model"
-            )
-        if not path.is_file():
-            raise ModelError(
-                f"{self._path}: {where} lies in '{name}', which is missing; put the file beside the model"
-            )
-        self._files[name] = Buffer(name, path), path.stat().st_size
+        path, available = file_beside(self._path, name, where)
+        self._files[name] = Buffer(name, path), available
         return self._files[name]

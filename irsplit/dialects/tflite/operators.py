@@ -1,11 +1,11 @@
 """What is known of operators: which call subgraphs, which are random or cheap, and how many multiplications they do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 
 from irsplit.dialects.tflite.schema import ENUMS, TABLES
 from irsplit.dialects.tflite.states import VARIABLE
-from irsplit.ir import Graph, Node, TensorType, Value
+from irsplit.ir import Graph, HeadRole, Node, TensorType, Value, graphs_inside
 
 CODES_BY_NUMBER: dict[int, str] = dict(enumerate(ENUMS["BuiltinOperator"].split()))
 NUMBERS: dict[str, int] = {name: number for number, name in CODES_BY_NUMBER.items()}
@@ -52,6 +52,17 @@ _REGISTERED = (
 )
 """Custom operators that LiteRT's own resolver has kernels for."""
 
+_HEAD_ROLES: dict[str, HeadRole] = {
+    "custom.TFLite_Detection_PostProcess": "detections",
+    "ARG_MAX": "largest",
+    "LOGISTIC": "likelihood",
+    "CAST": "move",
+    "DEQUANTIZE": "move",
+    "EXPAND_DIMS": "move",
+    "RESHAPE": "move",
+    "SQUEEZE": "move",
+}
+
 
 def is_cheap(node: Node) -> bool:
     return node.op in CHEAP and not node.states
@@ -59,6 +70,10 @@ def is_cheap(node: Node) -> bool:
 
 def is_shape(node: Node) -> bool:
     return node.op in ("tflite.SHAPE", "tflite.RANK")
+
+
+def head_role(node: Node) -> HeadRole:
+    return _HEAD_ROLES.get(node.op.removeprefix("tflite."), "")
 
 
 def macs(node: Node) -> int:
@@ -71,19 +86,24 @@ def macs(node: Node) -> int:
     return summed(node, own)
 
 
-def summed(node: Node, own: Callable[[Node], int], done: dict[Graph, int] | None = None) -> int:
+def summed(node: Node, own: Callable[[Node], int]) -> int:
     """`own` of the node; of one that calls graphs, the sum over the nodes inside: loops once, the dearest branch.
 
-    `done` are the sums of graphs so far; one that calls itself counts once.
+    A graph that calls itself counts once.
     """
     if not node.callees:
         return own(node)
-    done = {} if done is None else done
-    for graph in node.callees:
-        if graph not in done:
-            done[graph] = 0
-            done[graph] = sum(summed(inner, own, done) for inner in graph.nodes)
-    totals = [done[graph] for graph in node.callees]
+    sums: dict[Graph, int] = {}
+    for graph in graphs_inside(node):
+        sums[graph] = sum(_total(inner, own, sums) for inner in graph.nodes)
+    return _total(node, own, sums)
+
+
+def _total(node: Node, own: Callable[[Node], int], sums: Mapping[Graph, int]) -> int:
+    """Of a node whose inner graphs have these sums."""
+    if not node.callees:
+        return own(node)
+    totals = [sums.get(graph, 0) for graph in node.callees]
     return max(totals) if node.op == "tflite.IF" else sum(totals)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
 
-from irsplit.base.errors import ModelError, UnsupportedError
+from irsplit.base.errors import ModelError, UnsupportedError, short
 from irsplit.dialects.tflite.external import ExternalBuffers
 from irsplit.dialects.tflite.flatbuffer import Flatbuffer, Table
 from irsplit.dialects.tflite.native import ModelNative, OperatorNative, SubgraphNative, TensorNative
@@ -34,10 +34,13 @@ def read_model(path: Path, entry: str | None = None) -> Model:
     """The model of a file; `entry` names the signature or subgraph that becomes graphs[0], by default the first."""
     buffer = Buffer(path.name, path)
     try:
-        data = buffer.view
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{path}: cannot be read: it is a pipe or a device; check the path")
+        model = _Reader(Flatbuffer(buffer.view, str(path)), buffer).model()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path") from error
-    model = _Reader(Flatbuffer(data, str(path)), buffer).model()
+    except MemoryError as error:
+        raise ModelError(f"{path}: too large to be read; convert it again") from error
     if entry is not None:
         _move_to_front(model, entry, str(path))
     find_states(model)
@@ -56,8 +59,9 @@ def _move_to_front(model: Model, entry: str, name: str) -> None:
         if graph.native.index == indices.get(entry) or graph.name == entry
     ]
     if not chosen:
-        known = ", ".join(
-            dict.fromkeys([*map(str, indices), *(graph.name for graph in model.graphs)])
+        known = short(
+            ", ".join(dict.fromkeys([*map(str, indices), *(graph.name for graph in model.graphs)])),
+            1000,
         )
         raise ModelError(f"{name}: no signature or subgraph is named '{entry}'; known: {known}")
     model.graphs.remove(chosen[0])
@@ -104,7 +108,7 @@ class _Reader:
             _log.warning(
                 "%s: custom operator %s needs a kernel of its own; a stock engine refuses the model",
                 self.source.name,
-                ", ".join(sorted(unknown)),
+                short(", ".join(sorted(unknown)), 400),
             )
         native = ModelNative(self.root, self.codes, self.buffers, self.contents)
         return Model("tflite", graphs, native)
@@ -130,7 +134,7 @@ class _SubgraphReader:
         self.graphs = graphs
         self.graph = graph
         self.table = table
-        self.where = f"{reader.source.name}: subgraph {index} ('{graph.name}')"
+        self.where = f"{reader.source.name}: subgraph {index} ('{short(graph.name)}')"
         tables = table.tables("tensors")
         self.tensors = tuple(self._tensor(index, tensor) for index, tensor in enumerate(tables))
         self._add_companions()
@@ -166,7 +170,8 @@ class _SubgraphReader:
         content = self.reader.contents[buffer] if buffer else None
         if table.integer("external_buffer"):
             content = self.reader.external.constant(
-                table.integer("external_buffer"), f"tensor {index} of subgraph '{self.graph.name}'"
+                table.integer("external_buffer"),
+                f"tensor {index} of subgraph '{short(self.graph.name)}'",
             )
         if content is not None and table.has("sparsity"):
             content = replace(content, encoding=SPARSE)
@@ -192,7 +197,7 @@ class _SubgraphReader:
                 f"{len(self.reader.operations)}; convert the model again"
             )
         op = self.reader.operations[code]
-        where = f"operator {index} ({op.removeprefix('tflite.')})"
+        where = f"operator {index} ({short(op.removeprefix('tflite.'))})"
         inputs = [
             self._operand(op, place, tensor, where)
             for place, tensor in enumerate(table.numbers("inputs"))
@@ -260,7 +265,7 @@ class _SubgraphReader:
             variable = tensor.table.integer("is_variable")
             if not variable and not unset and value.type.elements(1):
                 raise ModelError(
-                    f"{self.where}: {where} reads tensor {index} ('{value.name}'), which has no data and is not "
+                    f"{self.where}: {where} reads tensor {index} ('{short(value.name)}'), which has no data and is not "
                     "produced before; operators must be in execution order"
                 )
             encoding = VARIABLE if variable else UNSET if unset else "raw"

@@ -7,7 +7,7 @@ ties no nodes together; an initialiser itself is no bond either, because each se
 from collections.abc import Iterable, Iterator
 
 from irsplit.base import dtypes
-from irsplit.ir import Graph, Model, Node, TensorType, Value
+from irsplit.ir import Graph, Model, Node, TensorType, Value, callees_first
 
 CALL_ONCE = "tflite.CALL_ONCE"
 VARIABLE = "tflite.variable"
@@ -35,13 +35,13 @@ def find_states(model: Model) -> None:
             _tie_written_operands(node)
 
 
-def called_graphs(roots: Iterable[Graph], *, initialisers: bool = True) -> list[Graph]:
-    """The roots and all graphs that they call, directly or not; with or without those called by CALL_ONCE."""
+def called_graphs(roots: Iterable[Graph]) -> list[Graph]:
+    """The roots and all graphs that they call, directly or not."""
     found = dict.fromkeys(roots)
     pending = list(found)
     while pending:
         for node in pending.pop().nodes:
-            for callee in node.callees if initialisers or node.op != CALL_ONCE else ():
+            for callee in node.callees:
                 if callee not in found:
                     found[callee] = None
                     pending.append(callee)
@@ -53,16 +53,20 @@ class Resources:
 
     def __init__(self, graphs: Iterable[Graph]) -> None:
         self._names: dict[Value, dict[str, None]] = {}
-        graphs = called_graphs(graphs)
-        # Resources passed to a graph that stands before its caller need another round.
-        while sum(self._follow(graph) for graph in graphs):
+        ordered = callees_first(called_graphs(graphs), "states")
+        # Resources go from callers to what they call, which a second round confirms.
+        while sum(self._follow(graph) for graph in reversed(ordered)):
             pass
+        self._touched: dict[Graph, dict[str, None]] = {}
+        self._written: dict[Graph, dict[str, None]] = {}
+        for graph in ordered if self._names else ():
+            self._sum_up(graph)
 
     def touched_by(self, node: Node) -> dict[str, None]:
         """Names of the resources that a node reads or writes, itself or in what it calls."""
         names = dict.fromkeys(self._operands(node))
-        for graph in called_graphs(node.callees):
-            names.update(self.touched_in(graph))
+        for graph in node.callees:
+            names.update(self._touched.get(graph, {}))
         return names
 
     def touched_in(self, graph: Graph) -> dict[str, None]:
@@ -71,10 +75,7 @@ class Resources:
 
     def written_by(self, graph: Graph) -> dict[str, None]:
         """Names of the resources that running the graph writes, initialisers aside."""
-        graphs = called_graphs([graph], initialisers=False)
-        return dict.fromkeys(
-            name for graph in graphs for node in graph.nodes for name in self.writes(node)
-        )
+        return self._written.get(graph, {})
 
     def writes(self, node: Node) -> Iterator[str]:
         """Names of the resources that a node writes by itself; what a custom operator does is unknown and counts."""
@@ -82,6 +83,19 @@ class Resources:
             yield from self._names.get(node.inputs[0], ())
         elif node.op.startswith("tflite.custom."):
             yield from self._operands(node)
+
+    def _sum_up(self, graph: Graph) -> None:
+        """What the graph touches and writes, now that the graphs that it calls are summed up."""
+        touched, written = (
+            self.touched_in(graph),
+            dict.fromkeys(name for node in graph.nodes for name in self.writes(node)),
+        )
+        for node in graph.nodes:
+            for callee in node.callees:
+                touched.update(self._touched[callee])
+                if node.op != CALL_ONCE:
+                    written.update(self._written[callee])
+        self._touched[graph], self._written[graph] = touched, written
 
     def _operands(self, node: Node) -> Iterator[str]:
         values = node.outputs if node.op in HANDLES else node.inputs

@@ -1,6 +1,6 @@
 """Tables for what passes add: tensors and operator codes that the source file does not have."""
 
-from irsplit.base.errors import UnsupportedError
+from irsplit.base.errors import UnsupportedError, short
 from irsplit.dialects.tflite.builder import Edit, FieldValue, new
 from irsplit.dialects.tflite.operators import NUMBERS
 from irsplit.dialects.tflite.tensors import NUMBERS as TYPE_NUMBERS
@@ -24,7 +24,7 @@ def new_operator_code(op: str) -> Edit:
         )
     if name not in NUMBERS:
         raise UnsupportedError(
-            f"{op} is no operator of TFLite; lower it to operators of TFLite before writing"
+            f"{short(op)} is no operator of TFLite; lower it to operators of TFLite before writing"
         )
     number = NUMBERS[name]
     return new(

@@ -2,11 +2,13 @@
 
 from irsplit.base import dtypes
 from irsplit.base.dtypes import DType
-from irsplit.base.errors import UnsupportedError
+from irsplit.base.errors import UnsupportedError, short
 from irsplit.dialects.tflite.flatbuffer import Table
 from irsplit.dialects.tflite.schema import ENUMS
 from irsplit.ir import Dim, Quantization, TensorType
 
+MOST_DIMS = 255
+"""Of a tensor; engines take far fewer."""
 DTYPES: dict[str, DType] = {
     "FLOAT32": dtypes.F32, "FLOAT16": dtypes.F16, "INT32": dtypes.I32, "UINT8": dtypes.U8, "INT64": dtypes.I64,
     "STRING": dtypes.STR, "BOOL": dtypes.BOOL, "INT16": dtypes.I16, "COMPLEX64": dtypes.C64, "INT8": dtypes.I8,
@@ -24,8 +26,8 @@ def tensor_type(table: Table) -> TensorType:
     number = table.integer("type")
     if not 0 <= number < len(NAMES):
         raise UnsupportedError(
-            f"{table.source.name}: tensor '{table.text('name')}' has element type {number}, which is newer than "
-            "the TFLite schema that irsplit knows; update irsplit"
+            f"{table.source.name}: tensor '{short(table.text('name') or '')}' has element type {number}, which is "
+            "newer than the TFLite schema that irsplit knows; update irsplit"
         )
     return TensorType(DTYPES[NAMES[number]], _shape(table), _quantization(table))
 
@@ -33,6 +35,12 @@ def tensor_type(table: Table) -> TensorType:
 def _shape(table: Table) -> tuple[Dim, ...]:
     """Dimensions; those that may change between calls (negative in the signature) are unknown."""
     shape = table.numbers("shape")
+    if len(shape) > MOST_DIMS:
+        name = short(table.text("name") or "")
+        raise UnsupportedError(
+            f"{table.source.name}: tensor '{name}' has {len(shape)} dimensions, and irsplit takes {MOST_DIMS}; convert "
+            "the model again"
+        )
     signature = table.numbers("shape_signature")
     dims = signature if len(signature) == len(shape) else shape
     return tuple(None if dim < 0 else dim for dim in dims)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from irsplit.base.errors import EngineError
+from irsplit.base.reading import read_text, reading, record
 
 MODULES = {
     "onnx": "irsplit.runtime.run.engines.ort",
@@ -60,21 +61,28 @@ class EngineOptions:
     @classmethod
     def load(cls, path: Path) -> "EngineOptions":
         """What `save` wrote, or somebody edited. Raises EngineError."""
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+        remedy = 'give {"threads": 1, "providers": ["NAME,KEY=VALUE"], "delegates": []}'
+        with reading(path, "no options of an engine", remedy, EngineError):
+            found = record(_Options, json.loads(read_text(path)))
             providers, delegates = (
-                tuple(map(Accelerator.parse, found.pop(key, [])))
-                for key in ("providers", "delegates")
+                tuple(map(Accelerator.parse, words)) for words in (found.providers, found.delegates)
             )
-            return cls(providers=providers, delegates=delegates, **found)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            text = 'give {"threads": 1, "providers": ["NAME,KEY=VALUE"], "delegates": []}'
-            raise EngineError(f"{path}: no options of an engine ({error}); {text}") from error
+            return cls(found.optimize, found.threads, providers, delegates)
 
     def save(self, path: Path) -> None:
         """As JSON, accelerators in words."""
         named = {"providers": [*map(str, self.providers)], "delegates": [*map(str, self.delegates)]}
         path.write_text(json.dumps({"threads": self.threads, **named}) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """EngineOptions as a file has them."""
+
+    optimize: bool = True
+    threads: int = 0
+    providers: tuple[str, ...] = ()
+    delegates: tuple[str, ...] = ()
 
 
 DEFAULT_OPTIONS = EngineOptions()
@@ -99,8 +107,11 @@ class Engine(Protocol):
     optimized: bool
     """Whether it fuses and reorders; an engine that can run a model in one way only does so whatever was asked."""
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
-        """One inference. Raises EngineError when the engine refuses the inputs or fails."""
+    def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
+        """One inference. Raises EngineError when the engine refuses the inputs or fails.
+
+        After a `large` one, the engine keeps none of the memory that it took, nor state that lies in it.
+        """
         ...
 
     def reset(self) -> None:

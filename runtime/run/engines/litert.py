@@ -98,14 +98,19 @@ class LitertEngine:
         status = self._path.stat()
         return status.st_dev, status.st_ino
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
+    def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
         with self._lock:
             try:
                 self._resize(inputs)
                 for details, array in zip(self._inputs, inputs, strict=True):
                     self._interpreter.set_tensor(details["index"], array)
                 self._interpreter.invoke()
-                return [np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs]
+                outputs = [
+                    np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs
+                ]
+                if large:
+                    self._interpreter, self._shapes = self._opened(), None  # its arena only grows
+                return outputs
             except (RuntimeError, ValueError) as error:
                 raise EngineError(
                     f"{self._name}: LiteRT failed: {str(error).splitlines()[0]}"
@@ -128,6 +133,24 @@ class LitertEngine:
                 self._opened(),
                 None,
             )  # reset_all_variables() leaves resource variables
+
+
+def prepared(path: Path, shapes: Sequence[tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    """Shapes of the main subgraph's tensors by number, when its inputs have these; empty when LiteRT refuses them."""
+    try:
+        interpreter = Interpreter(
+            str(path),
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            num_threads=1,
+        )
+        for details, shape in zip(interpreter.get_input_details(), shapes, strict=True):
+            if tuple(details["shape"]) != shape:
+                interpreter.resize_tensor_input(details["index"], shape)
+        interpreter.allocate_tensors()
+        tensors: Any = interpreter.get_tensor_details()
+    except (RuntimeError, ValueError):
+        return {}
+    return {int(each["index"]): tuple(map(int, each["shape"])) for each in tensors}
 
 
 def _delegate(accelerator: Accelerator) -> Delegate:

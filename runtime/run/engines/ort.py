@@ -1,5 +1,6 @@
 """ONNX segments on onnxruntime."""
 
+import contextlib
 import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,10 @@ _AS_INTEGERS = {
 }
 """Types that numpy has not: ONNX's number of the type, and the integers that stand for its elements."""
 
+_SHRINKING = onnxruntime.RunOptions()
+"""Of a run after which the arena gives back what it has grown by."""
+_SHRINKING.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
 _SUFFIX = "ExecutionProvider"
 _Providers = list[tuple[str, dict[str, str]]]
 """Names and options, as onnxruntime takes them."""
@@ -38,6 +43,7 @@ class OrtEngine:
                 onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             )
         self._session = self._open(file, _providers(options.providers))
+        self._has_run = False
         self._inputs = [(value.name, value.type) for value in self._session.get_inputs()]
         self._gives_arrays = all(
             value.type not in _AS_INTEGERS for value in self._session.get_outputs()
@@ -71,15 +77,21 @@ class OrtEngine:
             self._options.add_external_initializers_from_files_in_memory(names, views, sizes)
         return bytes(file.data)
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> list[Any]:
+    def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
+        options = _SHRINKING if large else None
         fed = zip(self._inputs, inputs, strict=True)
         try:
             values = {
                 name: _typed(array, type) if type in _AS_INTEGERS else array
                 for (name, type), array in fed
             }
+            if large and not self._has_run:
+                self._run_small(values)
+            self._has_run = True
             outputs = (
-                self._session.run(None, values) if self._gives_arrays else self._run_typed(values)
+                self._session.run(None, values, options)
+                if self._gives_arrays
+                else self._run_typed(values, options)
             )
         except Exception as error:
             raise EngineError(f"{self._name}: onnxruntime failed: {_first_line(error)}") from error
@@ -87,14 +99,31 @@ class OrtEngine:
             np.asarray(output) if isinstance(output, np.generic) else output for output in outputs
         ]
 
-    def _run_typed(self, values: Mapping[str, Any]) -> list[Any]:
+    def _run_small(self, values: Mapping[str, Any]) -> None:
+        """The arena keeps what its first run took, for ever: let that be as little as the model's inputs allow."""
+        shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        small: dict[str, Any] = {}
+        for name, value in values.items():
+            if not isinstance(value, np.ndarray):
+                return
+            parts = tuple(slice(None) if isinstance(dim, int) else slice(1) for dim in shapes[name])
+            small[name] = np.ascontiguousarray(value[parts])
+        with contextlib.suppress(
+            Exception
+        ):  # sizes of 1 may not fit together; then the first run is the large one
+            self._session.run(None, small)
+
+    def _run_arrays(self, values: Mapping[str, Any], options: Any) -> list[Any]:
+        return self._session.run(None, values, options)
+
+    def _run_typed(self, values: Mapping[str, Any], options: Any) -> list[Any]:
         """As `run` of a session, where arrays come out that numpy has no type for."""
         made = onnxruntime.OrtValue.ortvalue_from_numpy
         typed = {
             name: made(value) if isinstance(value, np.ndarray) else value
             for name, value in values.items()
         }
-        return [_array(value) for value in self._session.run_with_ort_values(None, typed)]
+        return [_array(value) for value in self._session.run_with_ort_values(None, typed, options)]
 
     def reset(self) -> None:
         """onnxruntime keeps no state between calls."""

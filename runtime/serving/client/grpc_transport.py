@@ -5,13 +5,13 @@ from typing import Any
 from urllib.parse import SplitResult
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from irsplit.runtime.serving.client.transport import Credentials, TransportError, hinted
 from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 
 _OPTIONS = [
-    ("grpc.max_receive_message_length", 1 << 30),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_retries", 0),  # retries are ours: they know what may be run twice
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -23,11 +23,10 @@ _OPTIONS = [
 ]
 
 # INTERNAL and UNKNOWN come from a server of ours with a trailer that says more; without it the bytes were damaged.
-_CODES = {
-    getattr(grpc.StatusCode, code.grpc): code
-    for code in Code
-    if code not in (Code.DRAINING, Code.INTERNAL)
-}
+_TOLD = (Code.DRAINING, Code.INTERNAL, Code.MALFORMED)
+_CODES = {getattr(grpc.StatusCode, code.grpc): code for code in Code if code not in _TOLD}
+
+_Response = protobuf.message("ModelInferResponse")
 
 
 class GrpcTransport:
@@ -44,6 +43,7 @@ class GrpcTransport:
             "application": access.application,
         }
         self._metadata = tuple((key, value) for key, value in given.items() if value)
+        self._options = [*_OPTIONS, ("grpc.max_receive_message_length", access.answer_bytes)]
         self._lock = threading.Lock()
         self._channel: Any = None
         self._call: Any = None
@@ -52,14 +52,16 @@ class GrpcTransport:
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         call = self._connected()
         try:
-            message = call(
+            answer = call(
                 protobuf.request_to_message(request), timeout=timeout_s, metadata=self._metadata
             )
-            if message is None:  # what gRPC gives for an answer that does not parse
+            if answer is None:  # what gRPC gives for a call that ends well, and brought nothing
                 raise TransportError(None, "the answer is damaged")
-            return protobuf.response_from_message(message)
+            return protobuf.response_from_message(_Response.FromString(answer))
         except grpc.RpcError as error:
             raise self._failed(call, error) from error
+        except DecodeError as error:
+            raise TransportError(None, "the answer is damaged") from error
         except (
             ValueError
         ) as error:  # closed by another thread whose request failed, or contents that do not match
@@ -88,13 +90,15 @@ class GrpcTransport:
         ask = channel.unary_unary(
             f"/{protobuf.SERVICE}/{method}",
             request_serializer=_serialized,
-            response_deserializer=protobuf.message(f"{method}Response").FromString,
         )
         try:
-            return ask(
+            answer = ask(
                 protobuf.message(f"{method}Request")(), timeout=timeout_s, metadata=self._metadata
             )
-        except (grpc.RpcError, ValueError):
+            return (
+                None if answer is None else protobuf.message(f"{method}Response").FromString(answer)
+            )
+        except (grpc.RpcError, DecodeError, ValueError):
             return None
 
     def close(self) -> None:
@@ -110,13 +114,14 @@ class GrpcTransport:
                 raise TransportError(None, "the session is closed")
             if self._channel is None:
                 if self._credentials is None:
-                    self._channel = grpc.insecure_channel(self._address, _OPTIONS)
+                    self._channel = grpc.insecure_channel(self._address, self._options)
                 else:
-                    self._channel = grpc.secure_channel(self._address, self._credentials, _OPTIONS)
+                    self._channel = grpc.secure_channel(
+                        self._address, self._credentials, self._options
+                    )
                 self._call = self._channel.unary_unary(
                     f"/{protobuf.SERVICE}/ModelInfer",
-                    request_serializer=_serialized,
-                    response_deserializer=protobuf.message("ModelInferResponse").FromString,
+                    request_serializer=_serialized,  # answers are parsed here: gRPC logs a trace for one that is none
                 )
             return self._call
 

@@ -8,14 +8,17 @@ from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.segments import SegmentRun, encode
 from irsplit.runtime.serving.client.retry import Exchange, ExchangeFailed, RetryingClient
 from irsplit.runtime.serving.client.switching import Answered, CutSwitcher
-from irsplit.runtime.serving.protocol.messages import Code, InferRequest
+from irsplit.runtime.serving.protocol.messages import Code
 
 _PATIENCE_S = 10.0
 """For what nobody waits for."""
 _CLOSING_S = 2.0
 
-Request = Callable[[bytes, int], InferRequest]
-"""The request that carries a frame to the segments from an index on."""
+Send = Callable[[bytes, int, float, Mapping[str, int]], Exchange]
+"""Sends a frame to the segments from an index on, until a deadline, in a call with these sizes of symbols.
+
+Raises ExchangeFailed.
+"""
 
 
 class LinkProber:
@@ -26,14 +29,14 @@ class LinkProber:
         manifest: Manifest,
         chooser: CutSwitcher,
         exchanger: RetryingClient,
-        request: Request,
+        send: Send,
         clock: Callable[[], float],
     ) -> None:
         self._boundaries = manifest.boundaries
         self._count = len(manifest.segments)
         self._chooser = chooser
         self._exchanger = exchanger
-        self._request = request
+        self._send = send
         self._clock = clock
         self._aside: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -47,11 +50,11 @@ class LinkProber:
         self._chooser.encoded(stop, len(frame), now - began, now)
         return frame
 
-    def send(self, frame: bytes, stop: int, deadline: float) -> Exchange:
-        """As `RetryingClient.send`, measured."""
+    def send(self, frame: bytes, stop: int, deadline: float, sizes: Mapping[str, int]) -> Exchange:
+        """The answer to a frame, measured. Raises ExchangeFailed."""
         sending, began = self._chooser.link.begin(), self._clock()
         try:
-            exchange = self._exchanger.send(self._request(frame, stop), deadline)
+            exchange = self._send(frame, stop, deadline, sizes)
         except ExchangeFailed as failure:
             if failure.attempts and failure.code in (None, Code.DEADLINE):
                 now = self._clock()
@@ -102,7 +105,7 @@ class LinkProber:
         if self._chooser.link.rtt_s is None:
             self._ping()
         try:
-            self.send(self.framed(stop, values), stop, self._clock() + _PATIENCE_S)
+            self.send(self.framed(stop, values), stop, self._clock() + _PATIENCE_S, {})
         except ExchangeFailed:
             return  # noted: the link is no better
 

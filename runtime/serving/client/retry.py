@@ -8,13 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from irsplit.runtime.serving.client.breaker import Breaker
+from irsplit.runtime.serving.client.received import Received
 from irsplit.runtime.serving.client.transport import Transport, TransportError
-from irsplit.runtime.serving.protocol.checksum import CHECKSUM, message_checksum
+from irsplit.runtime.serving.protocol.checksum import (
+    DIGEST,
+    contents_digest,
+    sealed,
+    why_not_believed,
+)
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, InferResponse
 
 _PROBE_TIMEOUT_S = 1.0
 _PROBE_TICK_S = 0.05
 _PING_TIMEOUT_S = 2.0
+
+Read = Callable[[InferResponse], Received]
+"""What an answer brings. Raises TransportError for one that does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +46,10 @@ DEFAULT_PATIENCE = RetryPolicy()
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An answer, after how many attempts, and the seconds of the successful one."""
+    """An answer and what it brings, after how many attempts, and the seconds of the successful one."""
 
     response: InferResponse
+    received: Received
     attempts: int
     seconds: float
 
@@ -74,17 +84,20 @@ class RetryingClient:
             patience.breaker_failures, patience.probe_s, patience.longest_probe_s
         )
         self._random = random.Random()
+        self._knows_digests = False
+        """Whether the server's latest answer had a digest; an earlier release wants its checksum beside."""
         self._closed = threading.Event()
         self._prober: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def send(self, request: InferRequest, deadline: float) -> Exchange:
-        """The answer before `deadline` by the clock, or ExchangeFailed.
+    def send(self, request: InferRequest, deadline: float, read: Read) -> Exchange:
+        """The answer before `deadline` by the clock, as `read` finds it, or ExchangeFailed.
 
         The request must be one that may be sent again: without state at the server, or with a step number.
         """
         if not self.breaker.closed:
             raise ExchangeFailed(None, "the link is known to be down (circuit open); probing it", 0)
+        request = replace(request, contents=contents_digest(request.inputs))
         failure = TransportError(Code.DEADLINE, "no time was left to send it")
         attempt = 0
         while attempt < self._patience.attempts:
@@ -94,7 +107,10 @@ class RetryingClient:
             attempt += 1
             timeout = left if attempt == self._patience.attempts else left / 2
             try:
-                return self._attempt(request, timeout, attempt)
+                response, seconds = self._attempt(request, timeout)
+                received = read(response)
+                self.breaker.succeeded()
+                return Exchange(response, received, attempt, seconds)
             except TransportError as error:
                 failure = error
             if failure.of_link:
@@ -108,7 +124,7 @@ class RetryingClient:
         """Send what nobody waits for, once; nothing on a link that is known to be down."""
         if self.breaker.closed:
             with contextlib.suppress(TransportError):
-                self._attempt(request, timeout_s, 1)
+                self._attempt(request, timeout_s)
 
     def ping(self) -> float | None:
         """Seconds that an empty request takes over the connection in use; None when nothing comes back."""
@@ -121,28 +137,26 @@ class RetryingClient:
             self._prober.join()
         self._transport.close()
 
-    def _attempt(self, request: InferRequest, timeout_s: float, attempt: int) -> Exchange:
-        parameters = {**request.parameters, "timeout": int(timeout_s * 1e6)}
-        words = [request.model, request.version, request.id]
-        parameters[CHECKSUM] = message_checksum(words, parameters, request.inputs)
+    def _attempt(self, request: InferRequest, timeout_s: float) -> tuple[InferResponse, float]:
+        """The answer of the server itself, byte for byte, and its seconds. Raises TransportError."""
+        request = sealed(
+            request, {"timeout": int(timeout_s * 1e6)}, for_earlier=not self._knows_digests
+        )
         began = self._clock()
-        response = self._transport.infer(replace(request, parameters=parameters), timeout_s)
+        try:
+            response = self._transport.infer(request, timeout_s)
+        except TransportError as error:
+            if error.code is Code.SESSION_LOST and "sequence_id" not in request.parameters:
+                raise TransportError(
+                    None, f"a session that there is not is said to be lost ({error})"
+                ) from error
+            raise
         seconds = self._clock() - began
-        self._check(request, response)
-        self.breaker.succeeded()
-        return Exchange(response, attempt, seconds)
-
-    def _check(self, request: InferRequest, response: InferResponse) -> None:
-        """Raise TransportError for an answer that is not the server's to this request, byte for byte."""
-        given = response.parameters.get(CHECKSUM)
-        if given is None and self._checked:
-            raise TransportError(
-                None,
-                "the answer has no checksum; for a server that is not irsplit's, checked=False",
-            )
-        expected = message_checksum([response.id], response.parameters, response.outputs)
-        if response.id != request.id or given not in (None, expected):
-            raise TransportError(None, "the answer's bytes changed on the way (checksum differs)")
+        self._knows_digests = DIGEST in response.parameters
+        doubt = why_not_believed(request, response, unsigned=not self._checked)
+        if doubt:
+            raise TransportError(None, doubt)
+        return response, seconds
 
     def _backoff(self, attempt: int) -> float:
         return self._patience.backoff_s * 2 ** (attempt - 1) * self._random.uniform(0.5, 1.5)

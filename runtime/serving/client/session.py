@@ -7,6 +7,7 @@ with irsplit.runtime.connect("grpc://server:8001", "build") as session:
 """
 
 import itertools
+import math
 import threading
 import time
 import uuid
@@ -15,13 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.base.errors import (
-    BundleError,
-    DeadlineError,
-    FrameError,
-    RemoteError,
-    SessionLostError,
-)
+from irsplit.base.errors import BundleError, DeadlineError, RemoteError, SessionLostError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
@@ -31,6 +26,7 @@ from irsplit.runtime.serving.client.answers import Answer, CallCounter, ClientMe
 from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY
 from irsplit.runtime.serving.client.pipeline import pipelined
 from irsplit.runtime.serving.client.prober import LinkProber
+from irsplit.runtime.serving.client.received import Expected, most_answer_bytes
 from irsplit.runtime.serving.client.retry import (
     DEFAULT_PATIENCE,
     Exchange,
@@ -46,20 +42,19 @@ from irsplit.runtime.serving.client.switching import (
 )
 from irsplit.runtime.serving.client.transport import Credentials, Transport, open_transport
 from irsplit.runtime.serving.protocol.messages import (
-    FRAME,
     Code,
     InferRequest,
     Parameter,
-    ServiceError,
     end_of_session,
     frame_tensor,
-    to_array,
 )
 
 _RESERVE_SHARE = 0.25
 """Of the deadline, kept for finishing on the device as long as its time is not known."""
 _ENDING_S = 0.5
 """For telling the server that a session is over."""
+_LONGEST_S = 1e7
+"""Of a call, about four months: more than that, sockets do not wait."""
 _ALONE = "the device alone is the faster way just now"
 
 
@@ -73,6 +68,8 @@ class Started:
     results: Mapping[str, Any]
     began: float
     deadline: float
+    sizes: Mapping[str, int]
+    """Of the symbols of the model's inputs."""
 
 
 class RemoteSession:
@@ -85,7 +82,7 @@ class RemoteSession:
 
     def __init__(
         self,
-        bundle: Path | str,
+        bundle: Path | str | Manifest,
         transport: Transport,
         *,
         name: str = "",
@@ -95,13 +92,17 @@ class RemoteSession:
         options: EngineOptions = DEFAULT_OPTIONS,
         cut: str = "",
         policy: SwitchingPolicy | None = None,
+        verify_digests: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.manifest = Manifest.load(bundle)
+        self.manifest = bundle if isinstance(bundle, Manifest) else Manifest.load(bundle)
+        if verify_digests:
+            self.manifest.check_files(("device",))
         self.name = name or self.manifest.name
         self._timeout_s = timeout_s
         self._clock = clock
         self._exchanger = RetryingClient(transport, patience, checked, clock)
+        self._expected = Expected(self.manifest)
         self._device = SegmentRunner(self.manifest, "device", options, clock)
         self._count = len(self.manifest.segments)
         places = [segment.place for segment in self.manifest.segments]
@@ -114,11 +115,13 @@ class RemoteSession:
         self._stateful = self._device.stateful(0, self._count)
         self._first_stop = self._stop(0)
         self._chooser = self._open_chooser(cut, policy)
-        self._device.open(0, self._first_stop if self._chooser is None else self._chooser.stops[-1])
+        # What may be needed when time is short is opened now: a large model takes longer than a deadline.
+        last = self._first_stop if self._chooser is None else self._chooser.stops[-1]
+        self._device.open(0, self._count if self.autonomous else last)
         self._scout = None
         if self._chooser is not None:
             self._scout = LinkProber(
-                self.manifest, self._chooser, self._exchanger, self._request, clock
+                self.manifest, self._chooser, self._exchanger, self._asked, clock
             )
         self._tally = CallCounter()
         self._turn = threading.Lock()
@@ -221,7 +224,7 @@ class RemoteSession:
             )
         began = self._clock()
         arrays = check_inputs(self.manifest.inputs, inputs)
-        deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
+        deadline = began + _seconds(self._timeout_s if timeout_s is None else timeout_s)
         if self._chooser is None or self._scout is None:
             stop = self._first_stop
             stretch = self._device.run(0, stop, arrays)
@@ -229,7 +232,9 @@ class RemoteSession:
             stop = self._chooser.choose(began)
             stretch = self._device.run(0, self._scout.reach(stop), arrays)
             self._scout.called(stop, stretch)
-        return Started(stop, stretch.values, stretch.results, began, deadline)
+        return Started(
+            stop, stretch.values, stretch.results, began, deadline, self._expected.sizes(arrays)
+        )
 
     def finish(self, started: Started) -> Answer:
         """Send the frame and merge what comes back with what is here; or go on here."""
@@ -247,8 +252,10 @@ class RemoteSession:
             try:
                 if reason:
                     raise ExchangeFailed(None, reason, 0)
-                exchange = self._send(frame, index, started.deadline)
-                values, results, index = self._merged(exchange, index, results)
+                exchange = self._send(frame, index, started.deadline, started.sizes)
+                received = exchange.received
+                values, index = received.values, received.index
+                results = {**results, **received.results}
             except ExchangeFailed as failure:
                 attempts += failure.attempts
                 reason = str(failure)
@@ -318,12 +325,23 @@ class RemoteSession:
             return encode(self.manifest.boundaries[index - 1], values)
         return self._scout.framed(index, values)
 
-    def _send(self, frame: bytes, index: int, deadline: float) -> Exchange:
+    def _send(
+        self, frame: bytes, index: int, deadline: float, sizes: Mapping[str, int]
+    ) -> Exchange:
         if self.autonomous:
             deadline -= self._reserve(deadline)
-        if self._scout is None:
-            return self._exchanger.send(self._request(frame, index), deadline)
-        return self._scout.send(frame, index, deadline)
+        send = self._asked if self._scout is None else self._scout.send
+        return send(frame, index, deadline, sizes)
+
+    def _asked(
+        self, frame: bytes, index: int, deadline: float, sizes: Mapping[str, int]
+    ) -> Exchange:
+        """The answer to a frame for segment `index`, if it fits. Raises ExchangeFailed."""
+        return self._exchanger.send(
+            self._request(frame, index),
+            deadline,
+            lambda response: self._expected.read(response, index, sizes),
+        )
 
     def _request(self, frame: bytes, index: int) -> InferRequest:
         parameters: dict[str, Parameter] = {}
@@ -336,30 +354,6 @@ class RemoteSession:
             }
         # No version: the frame names its build, and an engine that hosts the bundle may number versions its own way.
         return InferRequest(self.name, "", [frame_tensor(frame)], uuid.uuid4().hex, parameters)
-
-    def _merged(
-        self, exchange: Exchange, index: int, results: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any], int]:
-        """Values to go on with, results so far, and the next segment, after an answer of the server."""
-        arrays: dict[str, Any] = {}
-        values: dict[str, Any] = {}
-        after = self._count
-        try:
-            for tensor in exchange.response.outputs:
-                if tensor.name == FRAME:
-                    after = next(
-                        i
-                        for i in range(index, self._count)
-                        if self.manifest.segments[i].place == "device"
-                    )
-                    values = decode(self.manifest.boundaries[after - 1], tensor.data)
-                else:
-                    arrays[tensor.name] = to_array(tensor)
-        except (ServiceError, FrameError) as error:
-            raise ExchangeFailed(
-                None, f"the answer makes no sense: {error}", exchange.attempts
-            ) from error
-        return values, {**results, **arrays}, after
 
     def _check_fallback(self, failure: ExchangeFailed, index: int) -> None:
         """Raise unless the device can go on alone from segment `index`."""
@@ -396,6 +390,13 @@ class RemoteSession:
             self._rest_s = seconds if self._rest_s is None else 0.8 * self._rest_s + 0.2 * seconds
 
 
+def _seconds(timeout_s: float) -> float:
+    """A timeout that clocks and sockets can take."""
+    if math.isnan(timeout_s):
+        raise RemoteError(f"timeout_s is {timeout_s}; give the seconds that a call may take")
+    return min(timeout_s, _LONGEST_S)
+
+
 def connect(
     url: str,
     bundle: Path | str,
@@ -409,6 +410,7 @@ def connect(
     options: EngineOptions = DEFAULT_OPTIONS,
     cut: str = "",
     policy: SwitchingPolicy | None = None,
+    verify_digests: bool = True,
 ) -> RemoteSession:
     """A session of `bundle` with the server at `url`: grpc://, grpcs://, http:// or https://HOST:PORT.
 
@@ -420,11 +422,13 @@ def connect(
     Of a bundle with several cuts, the device having the segments between them, every call takes the cut that is the
     fastest for the link and the server as they are (see `SwitchingPolicy`); so does a bundle with one cut and --autonomous,
     between the cut and the device alone, when a `policy` is given. `cut` is the name of the one to take always.
+    The device's files are compared with their digests first, unless `verify_digests` is False.
     Raises BundleError, EngineError, RemoteError.
     """
-    transport = open_transport(url, Credentials(token, trusted, name))
+    manifest = Manifest.load(bundle)
+    transport = open_transport(url, Credentials(token, trusted, name, most_answer_bytes(manifest)))
     return RemoteSession(
-        bundle,
+        manifest,
         transport,
         name=name,
         timeout_s=timeout_s,
@@ -433,4 +437,5 @@ def connect(
         options=options,
         cut=cut,
         policy=policy,
+        verify_digests=verify_digests,
     )

@@ -6,6 +6,7 @@ it at, times as much as the prices were off where both are known; a bundle that 
 first call measures everything.
 """
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,10 @@ from irsplit.runtime.serving.client.link_estimate import (
 
 _ANY_RATE_BIT_S = 10**9
 """Assumed as long as no frame was large enough to tell the rate."""
+
+
+_SEGMENTS_NS = re.compile(r"[0-9]{1,6}:[0-9]{1,18}(,[0-9]{1,6}:[0-9]{1,18}){0,9999}")
+"""What an answer says of its segments: index and nanoseconds of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +69,20 @@ class Answered:
     @property
     def service_s(self) -> float:
         """From the request's arrival at the server to its answer; 0 where the server does not say."""
-        return min(int(self.parameters.get("service_ns", 0)) / 1e9, self.seconds)
+        return self._seconds(self.parameters.get("service_ns"))
 
     @property
     def segments_s(self) -> dict[int, float]:
-        """Seconds of every segment that the server ran."""
-        words = str(self.parameters.get("segment_ns", "")).split(",")
-        pairs = [word.split(":") for word in words if word]
-        return {int(index): int(ns) / 1e9 for index, ns in pairs}
+        """Seconds of every segment that the server ran; nothing where it does not say, or what makes no sense."""
+        text = self.parameters.get("segment_ns")
+        if not isinstance(text, str) or _SEGMENTS_NS.fullmatch(text) is None:
+            return {}
+        pairs = [word.split(":") for word in text.split(",")]
+        return {int(index): self._seconds(int(ns)) for index, ns in pairs}
+
+    def _seconds(self, ns: Any) -> float:
+        """What a server says that it took: not more than the whole took."""
+        return min(ns / 1e9, self.seconds) if type(ns) is int and ns > 0 else 0.0
 
 
 def stops(manifest: Manifest, device: SegmentRunner) -> tuple[int, ...]:

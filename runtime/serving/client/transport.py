@@ -6,12 +6,15 @@ import importlib
 import json
 import ssl
 import threading
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, quote, urlsplit
 
 from irsplit.base.errors import RemoteError
+from irsplit.runtime.serving.client.deadline import Deadline, Resolver
+from irsplit.runtime.serving.client.http_client import HttpClientConnection, Reply
 from irsplit.runtime.serving.protocol.bearer import is_token
 from irsplit.runtime.serving.protocol.http_messages import request_to_body, response_from_body
 from irsplit.runtime.serving.protocol.messages import (
@@ -40,13 +43,24 @@ _HINTS: tuple[tuple[str, str], ...] = (
 """What to do about an error that says what is wrong in words of its own: what these have in common."""
 
 
+MOST_ANSWER_BYTES = 1 << 30
+"""Of an answer, where the bundle does not tell how large it can be."""
+_SMALL_BYTES = 1 << 16
+"""Of an answer that is a word or a sentence."""
+_TEXT_LENGTH = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How to get in: a bearer token, the certificates to trust (PEM; None: the system's), Ray Serve's application."""
+    """How to get in: a bearer token, the certificates to trust (PEM; None: the system's), Ray Serve's application.
+
+    An answer of more than `answer_bytes` is not read.
+    """
 
     token: str = field(default="", repr=False)
     trusted: Path | None = None
     application: str = ""
+    answer_bytes: int = MOST_ANSWER_BYTES
 
     def __post_init__(self) -> None:
         """Raise RemoteError for a token that no header carries, or a file without certificates."""
@@ -65,10 +79,13 @@ class Credentials:
 
 
 class TransportError(Exception):
-    """No answer. `code` None: the link failed, and whether the request was run is not known."""
+    """No answer, or none that can be believed. `code` None: the link failed, whether the request was run is not known.
+
+    A text may quote what came in: it is one line of printable characters, and the rest of a long one is left out.
+    """
 
     def __init__(self, code: Code | None, text: str) -> None:
-        super().__init__(text)
+        super().__init__(_one_line(text))
         self.code = code
 
     @property
@@ -82,7 +99,10 @@ class TransportError(Exception):
 
 
 class Transport(Protocol):
-    """Thread-safe. A connection that failed is not used again."""
+    """Thread-safe. A connection that failed is not used again.
+
+    `timeout_s` is for everything together: connection, TLS, request and answer.
+    """
 
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         """Raises TransportError."""
@@ -111,44 +131,42 @@ class HttpTransport:
                 cafile=None if access.trusted is None else str(access.trusted)
             )
         self._headers = {"authorization": f"Bearer {access.token}"} if access.token else {}
+        self._most_bytes = access.answer_bytes
+        self._resolver = Resolver(self._host, self._port)
         self._lock = threading.Lock()
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[HttpClientConnection] = []
         self._closed = False
 
     def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         headers, body = request_to_body(request)
         version = f"/versions/{quote(request.version, safe='')}" if request.version else ""
         path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
-        status, given, answer = self._ask("POST", path, headers, body, timeout_s)
-        if status != 200:
-            raise TransportError(_code_of_status(status), reason_of(answer))
-        try:
-            return response_from_body(given, answer)
-        except ServiceError as error:
-            raise TransportError(None, error.text) from error
+        with self._asked("POST", path, headers, body, timeout_s) as reply:
+            if reply.status == 200:
+                return _response(request, reply)
+        raise TransportError(_code_of_status(reply.status), reason_of(reply.body))
 
     def ready(self, timeout_s: float) -> bool:
         self._drop()
-        try:
-            return self._ask("GET", "/v2/health/ready", {}, b"", timeout_s)[0] == 200
-        except TransportError:
-            return False
+        return self._is_well("/v2/health/ready", timeout_s)
 
     def ping(self, timeout_s: float) -> bool:
-        try:
-            return self._ask("GET", "/v2/health/live", {}, b"", timeout_s)[0] == 200
-        except TransportError:
-            return False
+        return self._is_well("/v2/health/live", timeout_s)
 
-    def get(
-        self, path: str, headers: dict[str, str], timeout_s: float
-    ) -> tuple[int, dict[str, str], bytes]:
+    def get(self, path: str, headers: dict[str, str], timeout_s: float) -> Reply:
         """Status, headers and body. Raises TransportError when there is no answer."""
-        return self._ask("GET", path, headers, b"", timeout_s)
+        with self._asked("GET", path, headers, b"", timeout_s) as reply:
+            return reply
 
     def close(self) -> None:
         self._closed = True  # a request under way closes its connection itself
         self._drop()
+
+    def _is_well(self, path: str, timeout_s: float) -> bool:
+        try:
+            return self.get(path, {}, timeout_s).status == 200
+        except TransportError:
+            return False
 
     def _drop(self) -> None:
         with self._lock:
@@ -156,56 +174,71 @@ class HttpTransport:
         for connection in idle:
             connection.close()
 
-    def _ask(
+    @contextlib.contextmanager
+    def _asked(
         self, method: str, path: str, headers: dict[str, str], body: bytes, timeout_s: float
-    ) -> tuple[int, dict[str, str], bytes]:
-        connection = self._take(timeout_s)
+    ) -> Generator[Reply]:
+        """The reply. A connection is used again only when the block finds nothing wrong with its reply."""
+        deadline = Deadline(timeout_s)
+        connection = self._take()
         try:
-            connection.request(method, path, body, headers | self._headers)
-            with connection.getresponse() as answer:
-                given = {key.lower(): value for key, value in answer.getheaders()}
-                content = answer.read()
+            yield connection.exchange(
+                method, path, headers | self._headers, body, deadline, self._most_bytes
+            )
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             code = Code.DEADLINE if isinstance(error, TimeoutError) else None
             raise TransportError(code, hinted(f"{type(error).__name__}: {error}")) from error
+        except BaseException:
+            connection.close()
+            raise
         with self._lock:
             if not self._closed:
                 self._idle.append(connection)
-                return answer.status, given, content
+                return
         connection.close()
-        return answer.status, given, content
 
-    def _take(self, timeout_s: float) -> http.client.HTTPConnection:
+    def _take(self) -> HttpClientConnection:
         """An idle connection, or a new one that connects with its first request."""
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None and self._tls is not None:
-            connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
-        if connection is None:
-            connection = http.client.HTTPConnection(self._host, self._port)
-        connection.timeout = timeout_s
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_s)
-        return connection
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return HttpClientConnection(self._host, self._port, self._tls, self._resolver)
+            if connection.is_quiet():
+                return connection
+            connection.close()
+
+
+def _response(request: InferRequest, reply: Reply) -> InferResponse:
+    try:
+        response = response_from_body(reply.headers, reply.body)
+    except ServiceError as error:
+        raise TransportError(None, error.text) from error
+    if response.id != request.id:  # what the connection brings is out of step with what is asked
+        raise TransportError(None, "the answer is one to another request")
+    return response
 
 
 def hinted(text: str) -> str:
     """An error of a link in one line, with what to do about it where that is known."""
-    text = "".join(
-        sign if sign.isprintable() else " " for sign in text
-    )  # it may quote what came in
     hint = next((hint for words, hint in _HINTS if words in text.lower()), None)
     return text if hint is None else f"{text}; {hint}"
 
 
+def _one_line(text: str) -> str:
+    """What came in, for a terminal: without line ends and control characters."""
+    text = "".join(sign if sign.isprintable() else " " for sign in text[: _TEXT_LENGTH + 1])
+    return text if len(text) <= _TEXT_LENGTH else f"{text[:_TEXT_LENGTH]}..."
+
+
 def reason_of(body: bytes) -> str:
     """What a refusal says: the protocol's `error`, or all that there is."""
-    text = body.decode(errors="replace")
+    text = body[:_SMALL_BYTES].decode(errors="replace")
     with contextlib.suppress(ValueError, RecursionError):
         head = json.loads(text)
         text = str(head["error"]) if isinstance(head, dict) and "error" in head else text
-    return text[:500]
+    return _one_line(text)
 
 
 def _code_of_status(status: int) -> Code | None:

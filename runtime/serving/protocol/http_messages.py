@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import zlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from irsplit.runtime.serving.protocol.bounds import MOST_PARAMETERS, MOST_TENSORS, check_count
 from irsplit.runtime.serving.protocol.messages import (
     Code,
     InferRequest,
@@ -25,8 +27,15 @@ from irsplit.runtime.serving.protocol.messages import (
 HEADER_LENGTH = "inference-header-content-length"
 
 _BINARY_SIZE = "binary_data_size"
-_JSON_BYTES = 4 << 20
+JSON_BYTES = 4 << 20
 """Of a request's JSON. As Python's objects it takes up to 36 times as much, and nobody else is served meanwhile."""
+_MOST_OBJECTS = 1 << 13
+_MOST_LISTS = 1 << 17
+"""Of a request's JSON: each takes a hundred bytes, and its two characters come for nothing."""
+MOST_ELEMENTS = 1 << 22
+"""Of an output as JSON: as Python's objects and as text they take many times their bytes."""
+_PIECE = 1 << 13
+"""Elements that become text at a time, so that other threads have their turn."""
 _INTEGERS = range(-(1 << 63), 1 << 64)
 """What a parameter may be: all that gRPC can carry."""
 _CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -76,21 +85,20 @@ def request_from_body(
     model: str, version: str, headers: Mapping[str, str], body: bytes | bytearray
 ) -> tuple[InferRequest, Form]:
     """The request, and in which form it wants its outputs. Raises ServiceError."""
-    head, rest = _split(headers, body, _JSON_BYTES)
+    head, rest = _split(headers, body, JSON_BYTES)
     try:
         parameters = _parameters(head)
         binary = _optional(parameters, "binary_data_output", False)
         parameters.pop("binary_data_output", None)
-        outputs = {
-            _required(item, "name", str): _parameters(item) for item in _objects(head, "outputs")
-        }
+        asked_for, brought = _objects(head, "outputs"), _objects(head, "inputs")
+        outputs = {_required(item, "name", str): _parameters(item) for item in asked_for}
         for name, asked in outputs.items():
             with _told_of(f"output '{name}'"):
                 check_parameters(asked)
         named = {name: _optional(asked, "binary_data", binary) for name, asked in outputs.items()}
         if head.get("inputs") is None:
             raise ValueError("it has no 'inputs'")
-        inputs = _tensors(_objects(head, "inputs"), rest)
+        inputs = _tensors(brought, rest)
         request = InferRequest(
             model, version, inputs, _optional(head, "id", ""), parameters, tuple(outputs)
         )
@@ -104,6 +112,19 @@ def request_to_body(request: InferRequest) -> tuple[dict[str, str], bytes]:
     return _body(
         {"id": request.id, "parameters": parameters}, "inputs", request.inputs, Form(binary=True)
     )
+
+
+def json_elements(response: InferResponse, form: Form) -> int:
+    """Elements of an answer that go as JSON. Raises ServiceError for more than an answer may have."""
+    count = sum(
+        math.prod(tensor.shape) for tensor in response.outputs if not form.is_binary(tensor.name)
+    )
+    if count > MOST_ELEMENTS:
+        text = (
+            f"{count} elements as JSON, the limit is {MOST_ELEMENTS}; ask for them as binary_data"
+        )
+        raise ServiceError(Code.TOO_LARGE, text)
+    return count
 
 
 def response_to_body(response: InferResponse, form: Form) -> tuple[dict[str, str], bytes]:
@@ -139,6 +160,9 @@ def _split(
         if limit is not None and size > limit:
             text = f"JSON of {size} bytes, the limit is {limit}; send tensors as binary data"
             raise ServiceError(Code.TOO_LARGE, text)
+        if limit is not None:
+            check_count("objects in the JSON", body.count(b"{", 0, size), _MOST_OBJECTS)
+            check_count("lists in the JSON", body.count(b"[", 0, size), _MOST_LISTS)
         head = json.loads(body[:size])
         if not isinstance(head, dict):
             raise ValueError("the body is no JSON object")
@@ -202,11 +226,13 @@ def _of_kind(value: Any, key: str, kind: type[_Field]) -> _Field:
 def _objects(item: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """A field that is a list of objects."""
     found = _optional(item, key, list[Any]())
+    check_count(key, len(found), MOST_TENSORS)
     return [_of_kind(each, f"{key}[{index}]", dict) for index, each in enumerate(found)]
 
 
 def _parameters(item: Mapping[str, Any]) -> dict[str, Parameter]:
     found = _optional(item, "parameters", dict[str, Any]())
+    check_count("parameters", len(found), MOST_PARAMETERS)
     for key, value in found.items():
         if not isinstance(value, bool | int | float | str) or (
             type(value) is int and value not in _INTEGERS
@@ -218,7 +244,7 @@ def _parameters(item: Mapping[str, Any]) -> dict[str, Parameter]:
 def _body(
     head: dict[str, Any], key: str, tensors: Sequence[WireTensor], form: Form
 ) -> tuple[dict[str, str], bytes]:
-    described, binary = list[dict[str, Any]](), list[bytes | memoryview]()
+    described, binary = list[str](), list[bytes | memoryview]()
     for tensor in tensors:
         item: dict[str, Any] = {
             "name": tensor.name,
@@ -228,18 +254,19 @@ def _body(
         if form.is_binary(tensor.name):
             item["parameters"] = {_BINARY_SIZE: len(tensor.data)}
             binary.append(tensor.data)
+            described.append(json.dumps(item))
         else:
-            item["data"] = _json_data(tensor)
-        described.append(item)
-    text = json.dumps(head | {key: described}).encode()
+            described.append(f'{json.dumps(item)[:-1]}, "data": [{_json_data(tensor)}]}}')
+    text = f"{json.dumps(head)[:-1]}, {json.dumps(key)}: [{', '.join(described)}]}}".encode()
     if not binary:
         return {"content-type": "application/json"}, text
     headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
     return headers, b"".join([text, *binary])
 
 
-def _json_data(tensor: WireTensor) -> list[Any]:
+def _json_data(tensor: WireTensor) -> str:
     array = to_array(tensor).ravel()
     if tensor.datatype == "BF16":
         array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return array.tolist()
+    pieces = (array[start : start + _PIECE].tolist() for start in range(0, len(array), _PIECE))
+    return ", ".join(json.dumps(piece)[1:-1] for piece in pieces)

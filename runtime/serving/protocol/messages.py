@@ -53,6 +53,8 @@ class Code(Enum):
     """Why a request was not answered: value, gRPC status, HTTP status."""
 
     INVALID = ("invalid", "INVALID_ARGUMENT", 400)
+    MALFORMED = ("malformed", "INVALID_ARGUMENT", 400)
+    """No message of the protocol at all, so that sending it again is of no use."""
     UNAUTHENTICATED = ("unauthenticated", "UNAUTHENTICATED", 401)
     NOT_FOUND = ("not_found", "NOT_FOUND", 404)
     WRONG_METHOD = ("wrong_method", "UNIMPLEMENTED", 405)
@@ -107,6 +109,8 @@ class InferRequest:
     parameters: Parameters = field(default_factory=dict[str, Parameter])
     outputs: Sequence[str] = ()
     """Names of the outputs wanted; all of them without any."""
+    contents: str = field(default="", repr=False, compare=False)
+    """Digest of the inputs, where it is known already; not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,8 @@ class InferResponse:
     outputs: Sequence[WireTensor]
     id: str = ""
     parameters: Parameters = field(default_factory=dict[str, Parameter])
+    answers: str = field(default="", repr=False, compare=False)
+    """Digest of the inputs that it was computed from, where it is known; not sent."""
 
 
 def end_of_session(model: str, session: str, id: str) -> InferRequest:

@@ -7,13 +7,18 @@ their bytes do not show.
 
 from typing import Any
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
+from irsplit.runtime.serving.protocol.bounds import MOST_PARAMETERS, MOST_TENSORS, check_count
 from irsplit.runtime.serving.protocol.messages import (
+    Code,
     InferRequest,
     InferResponse,
     Parameter,
     Parameters,
+    ServiceError,
     WireTensor,
     check_parameters,
     checked_shape,
@@ -138,6 +143,28 @@ _CONTENTS = {
 _MOST_ELEMENTS = 1 << 22
 """In such a field: as Python's objects they take 16 times what a byte takes on the way."""
 
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}
+"""Wire types of fields of a fixed size."""
+_WIDTHS = {"float": 4, "double": 8}
+"""Kinds whose elements, packed, have a fixed size."""
+_WIRE = {
+    name: {int(number): (field, kind.rstrip("*")) for number, field, kind in map(str.split, fields)}
+    for name, fields in _FIELDS.items()
+}
+_MOST = {
+    ("ModelInferRequest", "inputs"): MOST_TENSORS,
+    ("ModelInferRequest", "outputs"): MOST_TENSORS,
+    ("ModelInferRequest", "raw_input_contents"): MOST_TENSORS,
+    ("ModelInferRequest", "parameters"): MOST_PARAMETERS,
+    ("InferTensor", "parameters"): MOST_PARAMETERS,
+    ("RequestedOutput", "parameters"): MOST_PARAMETERS,
+}
+"""How often a field may come."""
+_MOST_FIELDS = 1 << 16
+"""Of a request, those of the messages in it included: elements that are not packed are fields too."""
+_MOST_SHAPE_BYTES = 1 << 12
+
 _PARAMETER_FIELDS = {
     bool: "bool_param",
     int: "int64_param",
@@ -157,6 +184,107 @@ def request_to_message(request: InferRequest) -> Any:
         ],
         raw_input_contents=[bytes(t.data) for t in request.inputs],
     )
+
+
+def parsed(name: str, data: bytes) -> Any:
+    """A message of the table. Raises ServiceError MALFORMED for bytes that are none."""
+    try:
+        return message(name).FromString(data)
+    except (DecodeError, ValueError) as error:
+        raise ServiceError(Code.MALFORMED, f"not a {name}: {error}") from error
+
+
+def check_size(data: bytes) -> int:
+    """Bytes of a ModelInferRequest but for its raw contents.
+
+    Raises ServiceError for one with more parts than anybody needs: as objects they take many times their bytes, and
+    nobody else is served while they are made. It costs no more than the parts that there may be.
+    """
+    try:
+        return _Measure().of("ModelInferRequest", data, 0, len(data))
+    except IndexError:
+        raise ServiceError(
+            Code.MALFORMED, "not a ModelInferRequest: it ends within a field"
+        ) from None
+
+
+def request_from_bytes(data: bytes) -> InferRequest:
+    """Raises ServiceError for what is no request, or too large a one."""
+    check_size(data)
+    try:
+        return request_from_message(parsed("ModelInferRequest", data))
+    except ValueError as error:
+        raise ServiceError(Code.INVALID, str(error)) from error
+
+
+class _Measure:
+    """Counts the fields of a message and of those in it, without making anything of them."""
+
+    def __init__(self) -> None:
+        self._fields = 0
+
+    def of(self, name: str, data: bytes, start: int, stop: int) -> int:
+        """Bytes of the message at data[start:stop] but for raw contents. Raises IndexError where it ends too early."""
+        measured = stop - start
+        counts: dict[int, int] = {}
+        while start < stop:
+            tag, start = _varint(data, start, stop)
+            number, wire = tag >> 3, tag & 7
+            self._fields += 1
+            check_count("fields", self._fields, _MOST_FIELDS)
+            size = 0
+            if wire == _BYTES:
+                size, start = _varint(data, start, stop)
+            elif wire in _FIXED:
+                size = _FIXED[wire]
+            elif wire == _VARINT:
+                _, start = _varint(data, start, stop)
+            else:
+                raise ServiceError(Code.MALFORMED, f"not a {name}: a field of wire type {wire}")
+            if size > stop - start:
+                raise IndexError
+            field, kind = _WIRE[name].get(number, ("", ""))
+            counts[number] = counts.get(number, 0) + 1
+            check_count(f"times {field}", counts[number], _MOST.get((name, field), _MOST_FIELDS))
+            if field == "raw_input_contents":
+                measured -= size
+            elif wire == _BYTES:
+                self._look_into(name, field, kind, data, start, start + size)
+            start += size
+        return measured
+
+    def _look_into(
+        self, name: str, field: str, kind: str, data: bytes, start: int, stop: int
+    ) -> None:
+        if kind in _WIRE:
+            self.of(kind, data, start, stop)
+        elif field == "shape":
+            check_count("bytes of a shape", stop - start, _MOST_SHAPE_BYTES)
+        elif name == "InferTensorContents" and kind != "bytes":
+            width = _WIDTHS.get(kind)
+            few = stop - start <= _MOST_ELEMENTS
+            elements = (
+                (stop - start) // width if width else 0 if few else _varints(data, start, stop)
+            )
+            check_count(f"elements in {field}", elements, _MOST_ELEMENTS)
+
+
+def _varint(data: bytes, start: int, stop: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if start >= stop or shift > 63:
+            raise IndexError
+        byte = data[start]
+        start += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, start
+        shift += 7
+
+
+def _varints(data: bytes, start: int, stop: int) -> int:
+    """How many end in data[start:stop]."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8, stop - start, start) < 128))
 
 
 def request_from_message(message: Any) -> InferRequest:

@@ -1,13 +1,21 @@
 """The calls of inference.GRPCInferenceService on a service, whoever listens: our door or an engine."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
 from irsplit.runtime.bundle.manifest import TensorInfo
 from irsplit.runtime.serving.protocol import protobuf
-from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, ServiceError, timeout_s
+from irsplit.runtime.serving.protocol.bounds import check_count
+from irsplit.runtime.serving.protocol.messages import (
+    DATATYPES,
+    InferRequest,
+    ServiceError,
+    timeout_s,
+)
 from irsplit.runtime.serving.server.service import ServerInfo, Service
 
 METHODS = (
@@ -23,11 +31,18 @@ OPEN = ("ServerLive", "ServerReady")
 """Methods that need no token: a load balancer asks them."""
 
 
+_MOST_BYTES = 1 << 12
+"""Of a request that is no inference."""
+_AT_ONCE = 1 << 14
+"""Bytes of a message, raw contents apart, that are taken apart where they came in."""
+
+
 class GrpcMethods:
     """Bytes of a request in, message of an answer out; all of them raise ServiceError."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._parser = ThreadPoolExecutor(1, "irsplit-parser")
         self._table: Mapping[str, Callable[[Any, float | None], Awaitable[Any]]] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
@@ -40,10 +55,24 @@ class GrpcMethods:
     async def call(self, name: str, data: bytes, timeout_s: float | None = None) -> Any:
         """The answer to a request; `timeout_s` is what gRPC leaves, None where the host does not tell."""
         try:
-            message = protobuf.message(f"{name}Request").FromString(data)
-        except ValueError as error:  # protobuf's DecodeError is one
-            raise ServiceError(Code.INVALID, f"not a {name}Request: {error}") from error
+            if name == "ModelInfer":
+                message: Any = await self._parsed(data)
+            else:
+                check_count("bytes", len(data), _MOST_BYTES)
+                message = protobuf.parsed(f"{name}Request", data)
+        except ServiceError as error:
+            self._service.refused(error, "grpc")
+            raise
         return await self._table[name](message, timeout_s)
+
+    async def _parsed(self, data: bytes) -> InferRequest:
+        """A request; one whose elements come one by one is taken apart elsewhere, while others are answered."""
+        described = protobuf.check_size(data)
+        if described < _AT_ONCE:
+            return protobuf.request_from_bytes(data)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._parser, protobuf.request_from_bytes, data
+        )
 
     async def _live(self, message: Any, _: float | None) -> Any:
         return protobuf.message("ServerLiveResponse")(live=True)
@@ -74,11 +103,7 @@ class GrpcMethods:
             outputs=[_tensor_metadata(info) for info in bundle.outputs],
         )
 
-    async def _infer(self, message: Any, left_s: float | None) -> Any:
-        try:
-            request = protobuf.request_from_message(message)
-        except ValueError as error:
-            raise ServiceError(Code.INVALID, str(error)) from error
+    async def _infer(self, request: InferRequest, left_s: float | None) -> Any:
         limits = [limit for limit in (timeout_s(request), left_s) if limit is not None]
         response = await self._service.infer(request, min(limits, default=None))
         return protobuf.response_to_message(response)

@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 
 from irsplit.runtime.serving.protocol import protobuf
-from irsplit.runtime.serving.protocol.bearer import check_bearer
 from irsplit.runtime.serving.protocol.messages import Code, ServiceError
+from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
 from irsplit.runtime.serving.server.grpc_methods import METHODS, OPEN, GrpcMethods
 from irsplit.runtime.serving.server.logs import event
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget, Reservation
@@ -22,6 +22,8 @@ _PUSHBACK = ("grpc-retry-pushback-ms", "1000")
 """Tells stock clients that repeat calls when to do so."""
 
 
+HANDSHAKE_S = 20.0
+"""A connection on which no HTTP/2 was spoken for so long is closed."""
 AGE_S = 600.0
 AGE_GRACE_S = 60.0
 """Of the calls on a connection that is so old: clients take another one, and who reads no answer is dropped."""
@@ -30,17 +32,28 @@ AGE_GRACE_S = 60.0
 class GrpcFrontend:
     """Listens until `stop`, also when gRPC does not.
 
-    A connection has at most `streams` requests under way, so that one whose answers nobody reads holds no more.
+    A connection has at most `streams` requests under way, so that one whose answers nobody reads holds no more. Beyond
+    `connections`, gRPC accepts none.
     """
 
-    def __init__(self, service: Service, bodies: MemoryBudget, token: str, streams: int) -> None:
+    def __init__(
+        self,
+        service: Service,
+        bodies: MemoryBudget,
+        doorkeeper: Doorkeeper,
+        streams: int,
+        connections: int,
+    ) -> None:
+        self._service = service
         self._methods = GrpcMethods(service)
         self._bodies = bodies
-        self._token = token
+        self._doorkeeper = doorkeeper
         self._options = [
             ("grpc.max_receive_message_length", bodies.largest),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", streams),
+            ("grpc.max_allowed_incoming_connections", connections),
+            ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_S)),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -97,8 +110,7 @@ class GrpcFrontend:
                 if name in OPEN:  # all of these requests are empty
                     data = b""
                 else:
-                    check_bearer(_authorization(context), self._token, "grpc")
-                    data = await self._request(context, share)
+                    data = await self._admitted(context, share)
                 message = await self._methods.call(name, data, context.time_remaining())
                 packed: bytes = message.SerializeToString()
                 share.hold(len(packed))
@@ -110,6 +122,15 @@ class GrpcFrontend:
                 raise  # not reached: abort raises
 
         return grpc.stream_unary_rpc_method_handler(answer)
+
+    async def _admitted(self, context: Any, share: Reservation) -> bytes:
+        """The request of a client that may ask; counted when it is refused."""
+        try:
+            await self._doorkeeper.check(_authorization(context), "grpc")
+            return await self._request(context, share)
+        except ServiceError as error:
+            self._service.refused(error, "grpc")
+            raise
 
     async def _request(self, context: Any, share: Reservation) -> bytes:
         """How large it is shows when it is here: until then, it takes the room of the largest."""

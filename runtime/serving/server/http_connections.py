@@ -7,7 +7,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from irsplit.runtime.serving.server.logs import event
+from irsplit.runtime.serving.server.connections import Crowd
+from irsplit.runtime.serving.server.logs import Rarely
 
 _LOG = logging.getLogger("irsplit.serve")
 
@@ -19,18 +20,27 @@ QUIET_S = 75.0
 
 
 class BoundedConnection(HttpToolsProtocol):
+    """One of the `crowd`."""
+
+    def __init__(self, *args: Any, crowd: Crowd, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._crowd = crowd
+
     def connection_made(self, transport: Transport) -> None:
         super().connection_made(transport)
         self._received = 0
         self._head_bytes = 0
         self._moved = self._movements()
         self._watch = self.loop.call_later(QUIET_S, self._look)
+        self._crowd.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.leave(self)
         self._watch.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._crowd.moved(self)
         self._received += len(data)
         self._head_bytes += len(data)
         super().data_received(
@@ -62,27 +72,35 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _look(self) -> None:
         moved = self._movements()
-        if moved == self._moved and not self._is_ours():
+        if moved == self._moved and not self.waits_for_us:
             self.transport.abort()
             return
         self._moved = moved
         self._watch = self.loop.call_later(QUIET_S, self._look)
 
-    def _is_ours(self) -> bool:
+    def drop(self) -> None:
+        self.transport.abort()
+
+    @property
+    def waits_for_us(self) -> bool:
         """Whether it is for the server to go on: it has a whole request, and the client has read all answers so far."""
         cycle: Any = self.cycle
         whole = cycle is not None and not cycle.more_body and not cycle.response_complete
         return (whole or bool(self.pipeline)) and not self.transport.get_write_buffer_size()
 
 
-class LoggedHandshake(ssl.SSLObject):
-    """TLS of a connection: asyncio drops one whose handshake fails without a word."""
+def logged_handshakes() -> type[ssl.SSLObject]:
+    """TLS of a server's connections: asyncio drops one whose handshake fails without a word."""
+    rarely = Rarely(_LOG)
 
-    def do_handshake(self) -> None:
-        try:
-            super().do_handshake()
-        except ssl.SSLWantReadError:
-            raise
-        except ssl.SSLError as error:
-            event(_LOG, logging.WARNING, "TLS handshake failed", door="http", text=str(error))
-            raise
+    class LoggedHandshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLWantReadError:
+                raise
+            except ssl.SSLError as error:
+                rarely.event(logging.WARNING, "TLS handshake failed", door="http", text=str(error))
+                raise
+
+    return LoggedHandshake

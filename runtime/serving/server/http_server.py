@@ -1,21 +1,38 @@
 """The HTTP door: the protocol's REST paths and /metrics, as an ASGI application."""
 
+import asyncio
 import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from irsplit.runtime.bundle.manifest import TensorInfo
-from irsplit.runtime.serving.protocol.bearer import check_bearer
-from irsplit.runtime.serving.protocol.checksum import PIECE_CHECKSUM, piece_checksum
+from irsplit.runtime.serving.protocol.checksum import (
+    PIECE_CHECKSUM,
+    PIECE_DIGEST,
+    piece_checksum,
+    piece_digest,
+)
 from irsplit.runtime.serving.protocol.http_messages import (
+    HEADER_LENGTH,
+    JSON_BYTES,
+    Form,
     expanded,
+    json_elements,
     request_from_body,
     response_to_body,
 )
-from irsplit.runtime.serving.protocol.messages import DATATYPES, Code, ServiceError, timeout_s
+from irsplit.runtime.serving.protocol.messages import (
+    DATATYPES,
+    Code,
+    InferRequest,
+    ServiceError,
+    timeout_s,
+)
+from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
 from irsplit.runtime.serving.server.logs import event
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget, Reservation
 from irsplit.runtime.serving.server.patches import PatchMaker
@@ -38,6 +55,13 @@ _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
 _PIECE_BYTES = 4 << 20
 """Of a patch in one answer, so that many devices that update take little memory."""
 
+_SMALL_JSON = 1 << 14
+_FEW_ELEMENTS = 1 << 12
+"""Below these, going to a thread and back takes longer."""
+_OBJECT_BYTES = 36
+"""What a byte of JSON takes as an object, at most."""
+
+_Result = TypeVar("_Result")
 _Answer = tuple[int, Mapping[str, str], bytes]
 _Receive = Callable[[], Awaitable[dict[str, Any]]]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -45,12 +69,19 @@ _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 class HttpFrontend:
     def __init__(
-        self, service: Service, bodies: MemoryBudget, token: str, updates: PatchMaker | None = None
+        self,
+        service: Service,
+        bodies: MemoryBudget,
+        doorkeeper: Doorkeeper,
+        updates: PatchMaker | None = None,
     ) -> None:
         self._service = service
+        self._threads = ThreadPoolExecutor(1, "irsplit-json")
+        self._turn = asyncio.Lock()
+        """One body at a time is taken apart beside the event loop: as objects it takes many times its bytes."""
         self._bodies = bodies
         self._updates = updates
-        self._token = token
+        self._doorkeeper = doorkeeper
         self._plain: dict[str, Callable[[], _Answer]] = {
             "/v2": self._metadata,
             "/v2/health/live": lambda: (200, _JSON, b""),
@@ -91,7 +122,11 @@ class HttpFrontend:
         # A host may have put us behind a prefix of its own.
         path = str(scope["path"]).removeprefix(scope.get("root_path", "")).rstrip("/")
         if not path.startswith("/v2/health/"):
-            check_bearer(headers.get("authorization", ""), self._token, "http")
+            try:
+                await self._doorkeeper.check(headers.get("authorization", ""), "http")
+            except ServiceError as error:
+                self._service.refused(error, "http")
+                raise
         match = _MODEL.fullmatch(path)
         if match is not None and match["what"] == "/infer":
             if scope["method"] != "POST":
@@ -130,13 +165,48 @@ class HttpFrontend:
         self, name: str, version: str, headers: Mapping[str, str], receive: _Receive
     ) -> _Answer:
         with self._bodies.share() as share:
-            async with share:
-                body = await self._body(headers, receive, share)
-            body = expanded(headers.get("content-encoding", ""), body, self._bodies.largest)
-            share.hold(len(body))
-            request, form = request_from_body(name, version, headers, body)
+            try:
+                async with share:
+                    body = await self._body(headers, receive, share)
+                request, form = await self._request(name, version, headers, body, share)
+            except ServiceError as error:
+                self._service.refused(error, "http")
+                raise
             response = await self._service.infer(request, timeout_s(request))
-        return (200, *response_to_body(response, form))
+            if json_elements(response, form) < _FEW_ELEMENTS:
+                return (200, *response_to_body(response, form))
+            return (200, *await self._beside(response_to_body, response, form))
+
+    async def _request(
+        self,
+        name: str,
+        version: str,
+        headers: Mapping[str, str],
+        body: bytes | bytearray,
+        share: Reservation,
+    ) -> tuple[InferRequest, Form]:
+        """The request in a body; a large JSON or a coded body is taken apart while others are answered."""
+        coding, described = headers.get("content-encoding", ""), headers.get(HEADER_LENGTH, "")
+        size = (
+            min(int(described), len(body))
+            if described.isdecimal() and len(described) < 20
+            else len(body)
+        )
+        if not coding and size < _SMALL_JSON:
+            return request_from_body(name, version, headers, body)
+        async with self._turn:
+            share.hold(
+                (self._bodies.largest if coding else len(body))
+                + _OBJECT_BYTES * min(size, JSON_BYTES)
+            )
+            if coding:
+                body = await self._beside(expanded, coding, body, self._bodies.largest)
+            request, form = await self._beside(request_from_body, name, version, headers, body)
+            share.hold(len(body))
+            return request, form
+
+    async def _beside(self, call: Callable[..., _Result], *values: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *values)
 
     async def _update(
         self, name: str, query: Mapping[str, list[str]], headers: Mapping[str, str]
@@ -160,7 +230,10 @@ class HttpFrontend:
             file.seek(first)
             piece = file.read(last - first + 1)
         described = {"etag": f'"{patch.name}"', "content-range": f"bytes {first}-{last}/{total}"}
-        described[PIECE_CHECKSUM] = piece_checksum(described, piece)
+        described |= {
+            PIECE_DIGEST: piece_digest(described, piece),
+            PIECE_CHECKSUM: piece_checksum(described, piece),
+        }
         return 206, {"content-type": "application/octet-stream", **described}, piece
 
     async def _body(

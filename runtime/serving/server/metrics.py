@@ -59,6 +59,25 @@ class Metrics:
         self.held = Gauge(
             "irsplit_held_bytes", "Of messages on their way in or out.", registry=self.registry
         )
+        self.working = Gauge(
+            "irsplit_working_bytes",
+            "That runs take, and requests that nobody waits for.",
+            registry=self.registry,
+        )
+        self.session_bytes = Gauge(
+            "irsplit_session_bytes",
+            "Of states and latest answers of sessions.",
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "irsplit_connections", "Open ones.", ("door",), registry=self.registry
+        )
+        self.dropped = Counter(
+            "irsplit_dropped_connections",
+            "Closed for others, the idlest first.",
+            ("door",),
+            registry=self.registry,
+        )
         self.pushed_out = Counter(
             "irsplit_pushed_out",
             "Messages that took too long while others needed their room.",

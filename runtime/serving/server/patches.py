@@ -1,18 +1,22 @@
 """Patches for devices: from the build that one has to the latest that the server has, made when first asked for."""
 
 import asyncio
+import hashlib
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from irsplit.base.errors import BundleError
+from irsplit.base.errors import IrsplitError
 from irsplit.runtime.serving.protocol.messages import Code, ServiceError
 from irsplit.runtime.serving.server.served import ServedBundle
 from irsplit.runtime.serving.server.service import Service
 
 MakePatch = Callable[[Path | None, Path, Path, str], object]
 """Old bundle (None: nothing), new bundle, patch to write, place."""
+
+_KEY_LENGTH = 32
+"""Of what names a patch: its file, and the tag by which a device knows it again."""
 
 PLACES = ("device", "server")
 
@@ -41,24 +45,27 @@ class PatchMaker:
             return None
         versions = self._service.bundles[name].values()
         old = next((bundle for bundle in versions if bundle.manifest.digest == digest), None)
-        key = f"{'none' if old is None else old.version}-{latest.version}-{place or 'both'}"
+        words = (name, "" if old is None else old.manifest.digest, latest.manifest.digest, place)
+        key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:_KEY_LENGTH]
         if key not in self._patches:
-            path = Path(self._folder.name) / f"{name}-{key}"
+            path = Path(self._folder.name) / key
             call = asyncio.get_running_loop().run_in_executor(
                 self._thread, self._made, old, latest, path, place
             )
             self._patches[key] = call
         try:
             return await asyncio.shield(self._patches[key])
-        except BundleError as error:
-            self._patches.pop(key, None)
+        except Exception as error:
+            self._patches.pop(key, None)  # the next device may have more luck
+            if not isinstance(error, IrsplitError):
+                raise
             raise ServiceError(Code.NOT_FOUND, f"'{name}' cannot be handed out: {error}") from error
 
     def _made(self, old: ServedBundle | None, latest: ServedBundle, path: Path, place: str) -> Path:
         if old is not None:
             try:
                 self._make(old.manifest.folder, latest.manifest.folder, path, place)
-            except BundleError:
+            except IrsplitError:
                 pass  # of the old build, this server may have one side only
             else:
                 return path

@@ -9,7 +9,7 @@ always a new beginning.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -21,12 +21,12 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`number` None is the next one. `start` begins anew, `end` forgets after the answer; `contents` is a checksum."""
+    """`number` None is the next one. `start` begins anew, `end` forgets after the answer; `contents` is a digest."""
 
     number: int | None = None
     start: bool = False
     end: bool = False
-    contents: int = 0
+    contents: Hashable = None
 
 
 class Sequence(Generic[_Answer]):
@@ -35,13 +35,19 @@ class Sequence(Generic[_Answer]):
         self.numbered = numbered
         self.lock = threading.Lock()
         self.step = -1
-        self.contents = 0
+        self.contents: Hashable = None
         self.answer: _Answer | None = None
         self.used = 0.0
+        self.kept_bytes = 0
+        """Of its latest answer and its state."""
 
 
 class Sequences(Generic[_Answer]):
-    """`limit` bounds how many are kept, `expiry_s` how long an idle one is. Thread-safe."""
+    """`limit` bounds how many are kept, `expiry_s` how long an idle one is. Thread-safe.
+
+    All together keep at most `most_bytes` in their states and latest answers, whose size `size_of` tells: beyond, the
+    one that keeps the most is lost.
+    """
 
     def __init__(
         self,
@@ -49,9 +55,14 @@ class Sequences(Generic[_Answer]):
         limit: int,
         expiry_s: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        size_of: Callable[[_Answer], int] = lambda _: 0,
+        most_bytes: int = 1 << 30,
     ) -> None:
         self._fresh = fresh
+        self._size_of = size_of
         self._limit = limit
+        self._most_bytes = most_bytes
         self._expiry_s = expiry_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -92,9 +103,24 @@ class Sequences(Generic[_Answer]):
                 raise
             sequence.step, sequence.contents, sequence.answer = wanted, step.contents, answer
             sequence.used = self._clock()
+            sequence.kept_bytes = self._size_of(answer) + sequence.segments.state_bytes
         if step.end:
             self._forget(name, sequence)
+        self._bound()
         return answer
+
+    @property
+    def kept_bytes(self) -> int:
+        with self._lock:
+            return sum(sequence.kept_bytes for sequence in self._sequences.values())
+
+    def _bound(self) -> None:
+        """Forget those that keep the most, until the others keep no more than they may together."""
+        with self._lock:
+            kept = sum(sequence.kept_bytes for sequence in self._sequences.values())
+            while kept > self._most_bytes:
+                name = max(self._sequences, key=lambda name: self._sequences[name].kept_bytes)
+                kept -= self._sequences.pop(name).kept_bytes
 
     def __contains__(self, name: str) -> bool:
         return name in self._sequences

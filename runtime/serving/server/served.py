@@ -6,11 +6,13 @@ from typing import Any
 
 from irsplit.base.errors import BundleError, EngineError, FrameError
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
+from irsplit.runtime.bundle.working_memory import LARGE_BYTES, RunLimits
 from irsplit.runtime.frame import frame as framing
+from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.run.segments import SegmentRun, SegmentRunner, decode, encode
 from irsplit.runtime.run.session import check_inputs
-from irsplit.runtime.serving.protocol.checksum import message_checksum
+from irsplit.runtime.serving.protocol.checksum import contents_digest
 from irsplit.runtime.serving.protocol.messages import (
     DATATYPES,
     FRAME,
@@ -28,16 +30,29 @@ from irsplit.runtime.serving.protocol.messages import (
 from irsplit.runtime.serving.server.batching import alike, joined, mixed_rows, parted
 from irsplit.runtime.serving.server.sequences import Sequences, Step
 
+_MOST_NAMES = 8
+"""Of what a request brings, in the text of a refusal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may take, and `held_bytes` all of them. Checked before anything of that size is allocated."""
+    """What one request may take, and `held_bytes` and `working_bytes` all of them at a time.
+
+    Checked before anything of that size is allocated. `rows` are those of a batch, `working_bytes` what engines take
+    to run, as the manifest estimates it.
+    """
 
     frame_bytes: int = 64 << 20
     decoded_bytes: int = 256 << 20
     held_bytes: int = 1 << 30
+    rows: int = 64
+    working_bytes: int = 2 << 30
     sessions: int = 256
     session_idle_s: float = 300.0
+
+    @property
+    def of_run(self) -> RunLimits:
+        return RunLimits(self.rows, self.decoded_bytes, self.working_bytes)
 
     @property
     def message_bytes(self) -> int:
@@ -47,16 +62,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A request that can be run: the first segment, what it reads, and the names of the outputs to send."""
+    """A request that can be run: the first segment, what it reads, the names of the outputs to send, its contents."""
 
     id: str
     start: int
     values: Mapping[str, Any] = field(repr=False)
     wanted: tuple[str, ...]
+    contents: str
+    large: bool
+    """Whether it takes so much memory that the engine must not keep it."""
 
 
 class ServedBundle:
-    """A bundle that is ready to resume. `infer` may be called from several threads.
+    """A bundle that is ready to resume, its files compared with their digests.
+
+    `infer` may be called from several threads.
 
     `version` is the beginning of the bundle's digest: both sides have the same build exactly when they agree on it.
     """
@@ -64,6 +84,7 @@ class ServedBundle:
     def __init__(
         self, manifest: Manifest, name: str, limits: Limits, options: EngineOptions
     ) -> None:
+        manifest.check_files()
         self.manifest = manifest
         self.name = name
         self.version = manifest.digest[:16]
@@ -87,7 +108,11 @@ class ServedBundle:
         self.outputs = answer_tensors(manifest)
         self._joinable: set[int] = set()
         self.sequences = Sequences[InferResponse](
-            self.segments.fresh, limits.sessions, limits.session_idle_s
+            self.segments.fresh,
+            limits.sessions,
+            limits.session_idle_s,
+            size_of=_size_of,
+            most_bytes=limits.held_bytes,
         )
 
     def owns(self, request: InferRequest) -> bool:
@@ -135,11 +160,37 @@ class ServedBundle:
             return None
         return next((index for index in self._joinable if self._owns(request, index)), None)
 
+    def needed_bytes(self, request: InferRequest) -> int:
+        """Memory that running a request takes, by estimate; 0 where nothing runs. It looks at sizes alone.
+
+        Raises ServiceError TOO_LARGE for a request beyond the limits, and for what is no request of this bundle.
+        """
+        if self.stateful and session_ended_by(request):
+            return 0
+        return self._measured(request)[1]
+
+    def _measured(self, request: InferRequest) -> tuple[int, int]:
+        """The first segment to run, and the memory that is needed from there on."""
+        if [tensor.name for tensor in request.inputs] != [FRAME]:
+            start, shapes = 0, self._input_shapes(request)
+        else:
+            frame, boundary = self._framed(request)
+            try:
+                found = framing.frame_shapes(boundary, frame)
+            except FrameError as error:
+                raise ServiceError(Code.INVALID, str(error)) from error
+            start = boundary.index + 1
+            shapes = {spec.name: shape for spec, shape in zip(boundary.tensors, found, strict=True)}
+        try:
+            return start, self.manifest.needed(start, shapes, self.limits.of_run)
+        except ValueError as error:
+            raise ServiceError(Code.TOO_LARGE, f"'{self.name}': {error}") from error
+
     def infer(self, request: InferRequest) -> InferResponse:
         """Resume the request's frame, or run the whole model on its inputs, or end a session. Raises ServiceError."""
         if self.stateful and (ended := session_ended_by(request)):
             self.sequences.end(ended)
-            return InferResponse(self.name, self.version, [], request.id)
+            return InferResponse(self.name, self.version, [], request.id, answers=request.contents)
         task = self._task(request)
         if not self.segments.stateful(task.start, self._stop(task.start)):
             return self._run(self.segments, task)  # what the device keeps is its own
@@ -152,7 +203,7 @@ class ServedBundle:
 
     def _task(self, request: InferRequest) -> _Task:
         """Whatever can be refused is refused here, before a state moves. Raises ServiceError."""
-        start, values = self._values(request)
+        start, needed = self._measured(request)
         if self._stop(start) == start:
             text = f"segment '{self.manifest.segments[start].name}' runs on the device, not here"
             raise ServiceError(Code.INVALID, text)
@@ -162,7 +213,14 @@ class ServedBundle:
             raise ServiceError(
                 Code.INVALID, f"'{unknown}' is not made here; outputs: {', '.join(made)}"
             )
-        return _Task(request.id, start, values, tuple(dict.fromkeys(request.outputs or made)))
+        return _Task(
+            request.id,
+            start,
+            self._values(request, start),
+            tuple(dict.fromkeys(request.outputs or made)),
+            request.contents,
+            needed > LARGE_BYTES,
+        )
 
     def _made(self, start: int) -> list[str]:
         """Names of the tensors that an answer may have, when it begins with segment `start`."""
@@ -170,40 +228,63 @@ class ServedBundle:
         results = [name for segment in segments[start:stop] for name in segment.results]
         return results if stop == len(segments) else [*results, FRAME]
 
-    def _values(self, request: InferRequest) -> tuple[int, Mapping[str, Any]]:
-        """The first segment to run, and what it reads."""
-        if [tensor.name for tensor in request.inputs] != [FRAME]:
+    def _values(self, request: InferRequest, start: int) -> Mapping[str, Any]:
+        """What the first segment reads. Its size is known to be within the limits."""
+        if start == 0:
             return self._model_inputs(request)
+        try:
+            return decode(
+                self.manifest.boundaries[start - 1], _frame_of(request), self.limits.decoded_bytes
+            )
+        except FrameError as error:
+            raise ServiceError(Code.INVALID, str(error)) from error
+
+    def _framed(self, request: InferRequest) -> tuple[bytes | memoryview, FrameSchema]:
+        """The frame of a request, of which nothing but the head is looked at, and the boundary it belongs to."""
         frame = _frame_of(request)
         if len(frame) > self.limits.frame_bytes:
             text = f"frame of {len(frame)} bytes, the limit is {self.limits.frame_bytes}; raise it with --max-frame-bytes"
             raise ServiceError(Code.TOO_LARGE, text)
         try:
             head = framing.frame_digest(frame)
-            for boundary in self.manifest.boundaries:
-                if boundary.digest.startswith(head):
-                    return boundary.index + 1, decode(boundary, frame, self.limits.decoded_bytes)
         except FrameError as error:
             raise ServiceError(Code.INVALID, str(error)) from error
+        for boundary in self.manifest.boundaries:
+            if boundary.digest.startswith(head):
+                return frame, boundary
         text = (
             f"the frame belongs to boundary {head.hex()} of another build; '{self.name}' here is "
             f"{self.version}: give both sides the same build"
         )
         raise ServiceError(Code.MISMATCH, text)
 
-    def _model_inputs(self, request: InferRequest) -> tuple[int, Mapping[str, Any]]:
+    def _input_shapes(self, request: InferRequest) -> dict[str, tuple[int, ...]]:
+        """Shapes of the model's inputs in a request that brings them. Raises ServiceError for others."""
         if not self._whole:
-            names = ", ".join(f"'{tensor.name}'" for tensor in request.inputs) or "nothing"
+            names = (
+                ", ".join(f"'{tensor.name}'" for tensor in request.inputs[:_MOST_NAMES])
+                or "nothing"
+            )
             text = (
                 f"'{self.name}' takes one UINT8 tensor '{FRAME}', not {names}; for the model's own inputs "
                 "the server needs the device's side of the bundle too"
             )
             raise ServiceError(Code.INVALID, text)
-        arrays = {tensor.name: to_array(tensor) for tensor in request.inputs}
-        if len(arrays) < len(request.inputs):
+        shapes = {tensor.name: tensor.shape for tensor in request.inputs}
+        if len(shapes) < len(request.inputs):
             raise ServiceError(Code.INVALID, "an input is given twice")
+        for info in self.manifest.inputs:
+            if info.name not in shapes:
+                raise ServiceError(Code.INVALID, f"input '{info.name}' is missing")
+            if info.shape is not None and len(shapes[info.name]) != len(info.shape):
+                text = f"input '{info.name}' has {len(shapes[info.name])} dimensions; give {len(info.shape)}"
+                raise ServiceError(Code.INVALID, text)
+        return shapes
+
+    def _model_inputs(self, request: InferRequest) -> Mapping[str, Any]:
+        arrays = {tensor.name: to_array(tensor) for tensor in request.inputs}
         try:
-            return 0, check_inputs(self.manifest.inputs, arrays)
+            return check_inputs(self.manifest.inputs, arrays)
         except EngineError as error:
             raise ServiceError(Code.INVALID, str(error)) from error
 
@@ -221,7 +302,7 @@ class ServedBundle:
             else:
                 groups.setdefault(alike(task.values), []).append((index, task))
         for group in groups.values():
-            stretches = self._run_together(group[0][1].start, [task.values for _, task in group])
+            stretches = self._run_together([task for _, task in group])
             for (index, task), stretch in zip(group, stretches, strict=True):
                 try:
                     answers[index] = self._answer(
@@ -231,15 +312,15 @@ class ServedBundle:
                     answers[index] = error
         return [answers[index] for index in range(len(requests))]
 
-    def _run_together(
-        self, start: int, parts: Sequence[Mapping[str, Any]]
-    ) -> Sequence[SegmentRun | None]:
-        """The stretch of each part, all from one run; None for each when they must run alone."""
-        if len(parts) == 1:
+    def _run_together(self, tasks: Sequence[_Task]) -> Sequence[SegmentRun | None]:
+        """The stretch of each task, all from one run; None for each when they must run alone."""
+        if len(tasks) == 1:
             return [None]
+        start, parts = tasks[0].start, [task.values for task in tasks]
         rows = [len(next(iter(part.values()))) for part in parts]
+        large = any(task.large for task in tasks)
         try:
-            stretch = self.segments.run(start, self._stop(start), joined(parts))
+            stretch = self.segments.run(start, self._stop(start), joined(parts), large)
             values = parted(stretch.values, rows, self._needed(start, self._stop(start)))
         except (EngineError, ValueError):
             return [None] * len(
@@ -263,14 +344,19 @@ class ServedBundle:
 
     def _compute(self, segments: SegmentRunner, task: _Task) -> SegmentRun:
         try:
-            return segments.run(task.start, self._stop(task.start), task.values)
+            return segments.run(task.start, self._stop(task.start), task.values, task.large)
         except (BundleError, EngineError) as error:
             raise ServiceError(Code.INTERNAL, str(error)) from error
 
     def _answer(self, task: _Task, stretch: SegmentRun) -> InferResponse:
         outputs = [self._output(task, name, stretch) for name in task.wanted]
         return InferResponse(
-            self.name, self.version, outputs, task.id, _timing(task.start, stretch)
+            self.name,
+            self.version,
+            outputs,
+            task.id,
+            _timing(task.start, stretch),
+            answers=task.contents,
         )
 
     def _output(self, task: _Task, name: str, stretch: SegmentRun) -> WireTensor:
@@ -307,6 +393,10 @@ def answer_tensors(manifest: Manifest) -> list[TensorInfo]:
     return [*found, TensorInfo(FRAME, "u8", (None,))] if goes_on else found
 
 
+def _size_of(response: InferResponse) -> int:
+    return sum(len(tensor.data) for tensor in response.outputs)
+
+
 def _timing(start: int, stretch: SegmentRun) -> dict[str, Parameter]:
     """What a client plans with: where this side began, and the nanoseconds of every segment it ran."""
     segments = ",".join(
@@ -331,7 +421,7 @@ def _step_of(request: InferRequest) -> tuple[str, Step]:
             Code.INVALID, f"parameter '{wrong}' is {type(given[wrong]).__name__}; send {kind}"
         )
     number = given.get("sequence_step")
-    contents = message_checksum([], {}, request.inputs)
+    contents = request.contents or contents_digest(request.inputs)
     start, end = bool(given.get("sequence_start", False)), bool(given.get("sequence_end", False))
     return str(given.get("sequence_id", "")), Step(
         None if number is None else int(number), start, end, contents

@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,24 @@ from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
 from irsplit.runtime.serving.protocol.bearer import is_token
 from irsplit.runtime.serving.server.batching import Batching
+from irsplit.runtime.serving.server.connections import (
+    ACCEPTED_AT_ONCE,
+    MOST_CONNECTIONS,
+    Crowd,
+    GrpcCrowd,
+    connections_for,
+    quiet_about_files,
+    raise_file_limit,
+)
+from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
 from irsplit.runtime.serving.server.grpc_server import GrpcFrontend
 from irsplit.runtime.serving.server.http_connections import (
     QUIET_S,
     BoundedConnection,
-    LoggedHandshake,
+    logged_handshakes,
 )
 from irsplit.runtime.serving.server.http_server import HttpFrontend
-from irsplit.runtime.serving.server.logs import event
+from irsplit.runtime.serving.server.logs import Rarely, event
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget
 from irsplit.runtime.serving.server.patches import MakePatch, PatchMaker
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
@@ -60,6 +71,8 @@ class ServerOptions:
     key: Path | None = None
     insecure: bool = False
     grace_s: float = 10.0
+    connections: int = MOST_CONNECTIONS
+    """To each door at most; fewer where the process may have fewer files."""
 
     def check(self) -> None:
         """Raise ServeError for what would leave the server open to strangers, or cannot work."""
@@ -90,9 +103,16 @@ class ServerOptions:
                 f"{self.workers} workers, {self.engine.threads} threads and a queue of {self.queue}: "
                 "give at least 1 worker, 1 thread (0: the engine chooses) and a queue of 0"
             )
+        if self.connections < 1:
+            raise ServeError(f"{self.connections} connections: give 1 or more")
         if self.grace_s < 0:
             raise ServeError(f"{self.grace_s:g} s to finish when told to stop: give 0 or more")
         limits = self.limits
+        if limits.rows < 1 or limits.decoded_bytes < 1 or limits.working_bytes < 1:
+            raise ServeError(
+                f"{limits.rows} rows, {limits.decoded_bytes} decoded and {limits.working_bytes} working bytes: "
+                "give 1 or more of each"
+            )
         if limits.held_bytes < limits.message_bytes:
             raise ServeError(
                 f"{limits.held_bytes} bytes for all messages, but one may have {limits.message_bytes}: "
@@ -122,7 +142,15 @@ class Server:
         limits = options.limits
         self._bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, self.service.metrics)
         streams = options.workers + options.queue + _SPARE_STREAMS
-        self._grpc = GrpcFrontend(self.service, self._bodies, options.token, streams)
+        self._most = connections_for(raise_file_limit(), options.connections)
+        self._doorkeeper = Doorkeeper(options.token)
+        self._grpc = GrpcFrontend(self.service, self._bodies, self._doorkeeper, streams, self._most)
+        self._crowds: dict[str, Crowd | GrpcCrowd] = {
+            "http": Crowd(self._most, self._dropping("http")),
+            "grpc": GrpcCrowd(lambda: self.port, self._most, self._dropping("grpc")),
+        }
+        for door, crowd in self._crowds.items():
+            self.service.metrics.connections.labels(door).set_function(crowd.__len__)
         self._updates = None if make_patch is None else PatchMaker(self.service, make_patch)
         self._http: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,6 +159,9 @@ class Server:
 
     async def start(self) -> None:
         """Listen. Raises ServeError when an address is taken or a certificate is no good."""
+        rarely = Rarely(_LOG)
+        tell = partial(rarely.event, logging.ERROR, "no file is left for a connection")
+        asyncio.get_running_loop().set_exception_handler(quiet_about_files(tell))
         host, port = _bracketed(self.options.host), self.options.port
         credentials = None
         try:
@@ -150,6 +181,7 @@ class Server:
                 await self._grpc.stop(0)
                 raise
         self._tasks.append(asyncio.create_task(self.service.expire_sessions(_EXPIRY_PERIOD_S)))
+        self._tasks.append(asyncio.create_task(self._watch_grpc()))
         names = [
             f"{name} {version}"
             for name, versions in self.service.bundles.items()
@@ -165,6 +197,26 @@ class Server:
             bundles=names,
         )
 
+    async def _watch_grpc(self) -> None:
+        crowd = self._crowds["grpc"]
+        assert isinstance(crowd, GrpcCrowd)
+        await crowd.watch()
+
+    def _dropping(self, door: str) -> Callable[[], None]:
+        """What counts and logs a connection that had to go for another one."""
+        dropped, rarely = self.service.metrics.dropped.labels(door), Rarely(_LOG)
+
+        def tell() -> None:
+            dropped.inc()
+            rarely.event(
+                logging.WARNING,
+                "idle connection closed",
+                door=door,
+                text=f"the limit is {self._most}",
+            )
+
+        return tell
+
     async def _start_http(self, port: int) -> None:
         try:
             _check_free(self.options.host, port)
@@ -172,10 +224,11 @@ class Server:
             text = f"cannot listen on {_bracketed(self.options.host)}:{port}: {error}; give another --http-port or --host"
             raise ServeError(text) from error
         config = uvicorn.Config(
-            HttpFrontend(self.service, self._bodies, self.options.token, self._updates),
+            HttpFrontend(self.service, self._bodies, self._doorkeeper, self._updates),
             host=self.options.host,
             port=port,
-            http=BoundedConnection,
+            http=partial(BoundedConnection, crowd=self._crowds["http"]),  # pyright: ignore[reportArgumentType]
+            backlog=ACCEPTED_AT_ONCE,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -188,7 +241,7 @@ class Server:
         )
         config.load()
         if config.ssl is not None:
-            config.ssl.sslobject_class = LoggedHandshake
+            config.ssl.sslobject_class = logged_handshakes()
         try:
             listener = config.bind_socket()
         except SystemExit as error:  # uvicorn's way to say that the address is taken
@@ -233,7 +286,6 @@ def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBun
     for word in words:
         name, equals, folder = word.partition("=")
         manifest = Manifest.load(folder if equals else word)
-        manifest.check_files()
         chosen = name if equals else manifest.name
         if not chosen or "/" in chosen:
             raise BundleError(

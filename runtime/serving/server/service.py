@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from irsplit.base.errors import VERSION, BundleError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
+from irsplit.runtime.serving.protocol.bounds import TEXT_LENGTH, check_request, longest_name
 from irsplit.runtime.serving.protocol.checksum import check, signed
 from irsplit.runtime.serving.protocol.messages import (
     Code,
@@ -21,20 +22,22 @@ from irsplit.runtime.serving.protocol.messages import (
     ServiceError,
 )
 from irsplit.runtime.serving.server.batching import Batching, Collector
-from irsplit.runtime.serving.server.logs import event
+from irsplit.runtime.serving.server.logs import Rarely, event
 from irsplit.runtime.serving.server.metrics import Metrics
+from irsplit.runtime.serving.server.room import Lease, Room
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 
 NAME = "irsplit"
 EXTENSIONS = ("binary_tensor_data", "sequence")
 NO_BATCHING = Batching()
 
-_Job = TypeVar("_Job")
 _Answer = TypeVar("_Answer")
 _LOG = logging.getLogger("irsplit.serve")
 
 _HOP_S = 500e-6
 """About what a thread costs a request: waking it, and the loop again, while both want the interpreter."""
+_LITTLE_BYTES = 1 << 20
+"""A request that takes more may last longer than usual, and is no business of the event loop."""
 _ID_LENGTH = 100
 """Of a request's id, what goes into the log."""
 _NEWS = 0.1
@@ -62,6 +65,15 @@ def service_of(
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """A request that may run, and the room that it has."""
+
+    bundle: ServedBundle
+    request: InferRequest = field(repr=False)
+    lease: Lease = field(repr=False)
+
+
 class Service:
     """`workers` requests run at a time, `queue` more may wait, the rest are told to come back.
 
@@ -85,6 +97,7 @@ class Service:
                 )
                 raise BundleError(f"{text}; give it once, or under another name (NAME=BUNDLE)")
             versions[bundle.version] = bundle
+        self._rarely = Rarely(_LOG)
         self._workers = workers
         self._queue = queue
         self._busy = 0
@@ -92,17 +105,24 @@ class Service:
         self._running = 0
         self.metrics.waiting.set_function(lambda: max(self._busy - self._running, 0))
         self.metrics.running.set_function(lambda: self._running)
+        served = [bundle for versions in self.bundles.values() for bundle in versions.values()]
+        self._room = Room(max(bundle.limits.working_bytes for bundle in served) if served else 0)
+        self._longest_name = max(
+            (longest_name(bundle.manifest) for bundle in served), default=TEXT_LENGTH
+        )
+        self.metrics.working.set_function(lambda: self._room.taken)
+        self.metrics.session_bytes.set_function(
+            lambda: sum(bundle.sequences.kept_bytes for bundle in served)
+        )
         self._turn = asyncio.Semaphore(workers)
         self._threads = ThreadPoolExecutor(workers, "irsplit-engine")
         self._usual_s: dict[ServedBundle, float] = {}
         self._draining = False
-        self._batches = Collector[tuple[ServedBundle, int], InferRequest, InferResponse](
+        self._batches = Collector[tuple[ServedBundle, int], _Job, InferResponse](
             batching, self._turn.acquire, self._run_together
         )
         if batching.frames > 1:
-            for bundle in (
-                bundle for versions in self.bundles.values() for bundle in versions.values()
-            ):
+            for bundle in served:
                 for boundary, reason in bundle.allow_batches().items():
                     event(
                         _LOG,
@@ -139,7 +159,8 @@ class Service:
         )  # until it is known: a stranger's words make no labels
         asked = request.id[:_ID_LENGTH]
         try:
-            check(request)
+            check_request(request, self._longest_name)
+            request = check(request)
             bundle = self._route(request)
             model, version = bundle.name, bundle.version
             response = await self._admitted(bundle, request, timeout_s)
@@ -183,33 +204,48 @@ class Service:
             raise ServiceError(
                 Code.OVERLOADED, f"{self._busy} requests wait already; come back later"
             )
+        needed = bundle.needed_bytes(request)
         boundary = bundle.boundary_of(request)
-        if boundary is None and self._is_short(bundle) and not self._turn.locked():
-            return await self._at_once(bundle, request)
+        short = needed < _LITTLE_BYTES and self._is_short(bundle)
+        if boundary is None and short and not self._turn.locked():
+            lease = self._room.take_now(needed)
+            if lease is not None:
+                return await self._at_once(bundle, request, lease)
         self._busy += 1
+        lease = None
         try:
             async with asyncio.timeout(timeout_s):
+                lease = await self._room.take(needed)
                 if boundary is not None:
-                    return await self._batches.submit((bundle, boundary), request)
+                    return await self._batches.submit(
+                        (bundle, boundary), _Job(bundle, request, lease)
+                    )
                 await self._turn.acquire()
-                return await self._on_thread(1, self._timed, (bundle, request))
+                return await self._on_thread(self._timed, [_Job(bundle, request, lease)])
         except TimeoutError:
             raise ServiceError(Code.DEADLINE, f"no answer within {timeout_s} s") from None
         finally:
             self._busy -= 1
+            if lease is not None:
+                lease.leave(sum(len(tensor.data) for tensor in request.inputs))
 
     def _is_short(self, bundle: ServedBundle) -> bool:
         """Whether a request is usually done sooner than a thread would take to begin it."""
         return not bundle.stateful and self._usual_s.get(bundle, math.inf) < _HOP_S
 
-    async def _at_once(self, bundle: ServedBundle, request: InferRequest) -> InferResponse:
+    async def _at_once(
+        self, bundle: ServedBundle, request: InferRequest, lease: Lease
+    ) -> InferResponse:
         """Run a request where it came in; no other one runs or waits here meanwhile, so it counts as none."""
-        async with self._turn:
-            return self._timed((bundle, request))
+        try:
+            async with self._turn:
+                return self._timed([_Job(bundle, request, lease)])
+        finally:
+            lease.end()
 
-    def _timed(self, job: tuple[ServedBundle, InferRequest]) -> InferResponse:
-        """The answer; what such a request usually takes is noted."""
-        bundle, request = job
+    def _timed(self, jobs: Sequence[_Job]) -> InferResponse:
+        """The answer to one job; what such a request usually takes is noted."""
+        bundle, request = jobs[0].bundle, jobs[0].request
         # A thread that waits for the interpreter, or for a processor, is no work: that would speak for more waiting.
         clock = time.thread_time if bundle.one_thread else time.perf_counter
         began = clock()
@@ -221,34 +257,46 @@ class Service:
             self._usual_s[bundle] = usual + _NEWS * (seconds - usual)
 
     async def _run_together(
-        self, key: tuple[ServedBundle, int], requests: list[InferRequest]
+        self, key: tuple[ServedBundle, int], jobs: list[_Job]
     ) -> Sequence[InferResponse | Exception]:
         bundle, _ = key
-        if not requests:
+        if not jobs:
             self._turn.release()
             return []
-        self.metrics.of(self.metrics.batch, bundle.name, bundle.version).observe(len(requests))
+        self.metrics.of(self.metrics.batch, bundle.name, bundle.version).observe(len(jobs))
         try:
-            return await self._on_thread(len(requests), bundle.infer_together, requests)
+            return await self._on_thread(
+                lambda jobs: bundle.infer_together([job.request for job in jobs]), jobs
+            )
         except Exception as error:  # a fault of ours: everybody hears of it
-            return [error] * len(requests)
+            return [error] * len(jobs)
 
     async def _on_thread(
-        self, requests: int, call: Callable[[_Job], _Answer], job: _Job
+        self, call: Callable[[Sequence[_Job]], _Answer], jobs: Sequence[_Job]
     ) -> _Answer:
-        """Run a call for so many requests; its turn has come."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, call, job)
-        self._running += requests
+        """Run a call for some jobs; its turn has come."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, call, jobs)
+        self._running += len(jobs)
+        for job in jobs:
+            job.lease.begin()
 
         def done(_: object) -> None:
-            self._running -= requests
+            self._running -= len(jobs)
             self._turn.release()
+            for job in jobs:
+                job.lease.end()
             if not running.cancelled():
                 running.exception()  # looked at: an answer that nobody waits for is no fault to log
 
         # An engine cannot be stopped: its turn ends when it does, even if nobody waits for the answer.
         running.add_done_callback(done)
         return await asyncio.shield(running)
+
+    def refused(self, error: ServiceError, door: str) -> None:
+        """Count and log what a door refused before it was a request."""
+        code = error.code.value[0]
+        self.metrics.of(self.metrics.requests, "", "", code).inc()
+        self._rarely.event(logging.WARNING, "refused", door=door, code=code, text=error.text)
 
     def _count(self, bundle: ServedBundle, request: InferRequest, response: InferResponse) -> None:
         if "segment_ns" not in response.parameters:

@@ -1,0 +1,42 @@
+"""Which outputs of a model change when some of its tensors do: the others cannot tell anything of a boundary."""
+
+from collections.abc import Collection, Sequence
+
+from irsplit.ir import Graph, Node, operands
+
+
+def reached_outputs(graphs: Sequence[Graph], arriving: Sequence[Collection[str]]) -> set[str]:
+    """Names of the outputs that depend on tensors that arrive changed.
+
+    `graphs` run one after the other and know values by their names, as segments do; `arriving` names the tensors that
+    change on their way to each of them. State carries a change from the nodes that write it to those that read it,
+    also from one call to the next.
+    """
+    states: set[str] = set()
+    while True:
+        before = len(states)
+        outputs = _one_call(graphs, arriving, states)
+        if len(states) == before:
+            return outputs
+
+
+def _one_call(
+    graphs: Sequence[Graph], arriving: Sequence[Collection[str]], states: set[str]
+) -> set[str]:
+    """The outputs that change in one call, given the `states` that have changed, to which it adds."""
+    changed: set[str] = set()
+    outputs: set[str] = set()
+    for graph, names in zip(graphs, arriving, strict=True):
+        changed.update(names)
+        for node in graph.nodes:
+            if _depends(node, changed, states):
+                changed.update(value.name for value in node.outputs if value is not None)
+                states.update(node.states)
+        outputs.update(value.name for value in graph.outputs if value.name in changed)
+    return outputs
+
+
+def _depends(node: Node, changed: set[str], states: set[str]) -> bool:
+    return not states.isdisjoint(node.states) or any(
+        value.name in changed for value in operands(node)
+    )

@@ -1,0 +1,75 @@
+"""Text of models, bundles, profiles and servers on its way to a terminal: what would steer one is escaped.
+
+The command line replaces standard output and standard error while it runs, so no command has to think of it. Escapes
+are those of JSON, which therefore stays JSON and says the same.
+"""
+
+import re
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, Literal, TextIO, cast
+
+_STEERING = re.compile(
+    "["
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and newline
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the direction of what follows
+    "\u2028\u2029\ufeff"  # separators of lines, and no space at all
+    "\ud800-\udfff"  # halves of surrogate pairs, which no encoding takes
+    "]"
+)
+_BREAKING = re.compile(r"[\t\n]")
+_UNINDENTED = re.compile(r"\n(?!  )")
+
+
+def escaped(text: str) -> str:
+    """The text with control characters as \\u001b, but for tabs and newlines."""
+    return _STEERING.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """As `escaped`, tabs and newlines too: for a cell of a table."""
+    return escaped(_BREAKING.sub(lambda found: {"\t": "\\t", "\n": "\\n"}[found[0]], text))
+
+
+def message(text: str) -> str:
+    """As `escaped`, newlines too, unless the next line is indented: notes of an error of ours are."""
+    return escaped(_UNINDENTED.sub(r"\\n", text))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+class _Escaping:
+    """A text stream through which nothing steers a terminal; `steerable` is the stream below, for drawing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.steerable = stream
+
+    def write(self, text: str) -> int:
+        self.steerable.write(escaped(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.steerable, name)
+
+
+@contextmanager
+def escaping(name: Literal["stdout", "stderr"]) -> Generator[None]:
+    """Escape what the block writes to `sys.stdout` or `sys.stderr`."""
+    before = getattr(sys, name)
+    setattr(sys, name, _Escaping(before))
+    try:
+        yield
+    finally:
+        setattr(sys, name, before)
+
+
+def steerable(stream: TextIO) -> TextIO:
+    """The stream below one that escapes: for drawing, with words that are escaped already."""
+    return cast(TextIO, getattr(stream, "steerable", stream))

@@ -1,0 +1,238 @@
+"""What a patch asks for, read and checked before the first byte is written: names, sizes, where bytes come from.
+
+A patch comes from a stranger. Its names stay inside of the bundle, a file that is the same as another one names one
+that this patch has made before, old files are regular ones of the old bundle, and the size of every file is known.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from irsplit.base.atomic_files import MANIFEST
+from irsplit.runtime.bundle import patch_format
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.patch_format import (
+    HEAD,
+    KINDS,
+    LARGEST_BUILD,
+    LARGEST_FILE,
+    BytePlane,
+    Head,
+    WeightSpan,
+    fits,
+    unpacked,
+)
+from irsplit.runtime.bundle.store import MOST_FILES, check_name
+
+_MOST_VALUES = 1 << 21
+"""Values of JSON in a header, about: parsed, each takes some 100 bytes."""
+_LARGEST_DESCRIPTOR = 1 << 28
+_MOST_PLANES = sum(KINDS)
+_PLACES = ("", "device/", "server/")
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A file of the old build as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """The same as a file that is made before."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OldDescriptor:
+    """The descriptor of an old boundary, which crosses in the new build just so."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodedFile:
+    """Spans, coded against the old file of this name where there is one, and between them other bytes."""
+
+    base: str
+    """"" without an old file."""
+    rests: tuple[int, ...]
+    """Compressed sizes of the blocks of the other bytes."""
+    rest_size: int
+    spans: Sequence[WeightSpan]
+
+
+Recipe = Copied | Twin | OldDescriptor | CodedFile
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPlan:
+    """How the files of a build are made. `manifest` still lacks the digests that the result tells."""
+
+    manifest: dict[str, Any]
+    recipes: Mapping[str, Recipe]
+    """By name, in the order in which they are made."""
+    sizes: Mapping[str, int]
+    """In bytes, by name."""
+    descriptors: Sequence[str]
+    """Of each boundary, a file among those that are made."""
+    planes: Sequence[BytePlane]
+
+    @property
+    def rests(self) -> list[int]:
+        """Compressed sizes of all blocks, in the order in which they lie in the patch."""
+        return [
+            size
+            for recipe in self.recipes.values()
+            if isinstance(recipe, CodedFile)
+            for size in recipe.rests
+        ]
+
+
+def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
+    """The plan in the expanded header of a patch, checked against the old build.
+
+    Raises ValueError, KeyError, TypeError or RecursionError for what no patch says, and BundleError for an old bundle
+    that lacks a file.
+    """
+    words, _, described = text.partition(b"\n")
+    header, manifest = _read_object(words), _read_object(described)
+    if header["place"] not in _PLACES:
+        raise ValueError(f"the place {header['place']!r:.80}")
+    names = [name for name in _names_of(manifest) if name.startswith(header["place"])]
+    if not set(header["made"]) <= set(names):
+        raise ValueError("a file that the new build has not")
+
+    recipes: dict[str, Recipe] = {}
+    sizes: dict[str, int] = {}
+    for name in names:
+        recipe = _read_recipe(name, header["made"].get(name), sizes)
+        sizes[name] = _whole(_size(name, recipe, before, manifest["digest"], sizes), LARGEST_FILE)
+        recipes[name] = recipe
+    _whole(sum(sizes.values()), LARGEST_BUILD)
+
+    descriptors = [_made_descriptor(item, sizes) for item in manifest["boundaries"]]
+    planes = _read_planes(header["planes"])
+    plan = PatchPlan(manifest, recipes, sizes, descriptors, planes)
+    if (
+        HEAD.size + head.header_size + sum(plan.rests) + sum(plane.size for plane in planes)
+        > head.size
+    ):
+        raise ValueError("parts that end behind the patch")
+    return plan
+
+
+def _read_object(text: bytes) -> dict[str, Any]:
+    if sum(text.count(sign) for sign in (b"[", b"{", b",")) > _MOST_VALUES:
+        raise ValueError(f"more than {_MOST_VALUES} values")
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError("a header that is no object")
+    return data
+
+
+def _names_of(manifest: Mapping[str, Any]) -> list[str]:
+    if len(manifest["files"]) > MOST_FILES:
+        raise ValueError(f"{len(manifest['files'])} files, a bundle has at most {MOST_FILES}")
+    names = [check_name(name) for name in manifest["files"]]
+    folders = {
+        "/".join(name.split("/")[:depth])
+        for name in names
+        for depth in range(1, name.count("/") + 1)
+    }
+    taken = folders.intersection(names)
+    if taken or MANIFEST in names:
+        raise ValueError(f"two files in the place of {min(taken, default=MANIFEST)!r}")
+    return names
+
+
+def _read_recipe(name: str, words: Any, made: Mapping[str, int]) -> Recipe:
+    if words is None:
+        return Copied()
+    kind, *values = words
+    if kind == "as":
+        (twin,) = values
+        if twin not in made:
+            raise ValueError(f"{name!r} as {twin!r:.80}, which is not made before")
+        return Twin(twin)
+    if kind == "boundary":
+        (index,) = values
+        return OldDescriptor(_whole(index, LARGEST_FILE))
+    if kind == "coded":
+        has_old, rests, rest_size, numbers = values
+        return _read_coded(name if _whole(has_old, 1) else "", rests, rest_size, numbers)
+    raise ValueError(f"{name!r} made by {kind!r:.80}")
+
+
+def _read_coded(
+    base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequence[Any]
+) -> CodedFile:
+    count = -(-_whole(rest_size, LARGEST_FILE) // patch_format.REST_BLOCK)
+    # zstandard makes data that it cannot compress larger by less than this.
+    largest = patch_format.REST_BLOCK + patch_format.REST_BLOCK // 16 + 1024
+    if len(rests) != count:
+        raise ValueError(f"{len(rests)} blocks for {rest_size} bytes")
+    if not all(isinstance(number, int) and abs(number) <= LARGEST_BUILD for number in numbers):
+        raise ValueError("a span that no file has")
+    return CodedFile(
+        base, tuple(_whole(size, largest) for size in rests), rest_size, unpacked(numbers)
+    )
+
+
+def _size(
+    name: str, recipe: Recipe, before: Manifest | None, digest: Any, made: Mapping[str, int]
+) -> int:
+    """Bytes of a file, after a look at what it is made from."""
+    if isinstance(recipe, Twin):
+        return made[recipe.name]
+    if isinstance(recipe, CodedFile):
+        old_size = 0 if before is None or not recipe.base else before.store.size(recipe.base)
+        size = recipe.rest_size + sum(span.length for span in recipe.spans)
+        _check_spans(recipe.spans, old_size, size)
+        return size
+    if before is None:
+        raise ValueError(f"{name!r} is to be made from nothing")
+    if isinstance(recipe, Copied):
+        return before.store.size(name)
+    if recipe.index >= len(before.boundaries):
+        raise ValueError(f"boundary {recipe.index} of {len(before.boundaries)}")
+    return len(patch_format.descriptor_of(before.boundaries[recipe.index], digest))
+
+
+def _check_spans(spans: Sequence[WeightSpan], old_size: int, size: int) -> None:
+    end = 0
+    for span in spans:
+        if not fits(span, old_size) or span.new < end:
+            raise ValueError("a span that no file has, or two that overlap")
+        end = span.new + span.length
+    if end > size:
+        raise ValueError("a span behind the end of its file")
+
+
+def _read_planes(rows: Sequence[Sequence[Any]]) -> list[BytePlane]:
+    planes = [
+        BytePlane(*(_whole(number, LARGEST_BUILD) for number in row)) for row in rows[:_MOST_PLANES]
+    ]
+    kinds = {
+        (plane.width, plane.index)
+        for plane in planes
+        if plane.width in KINDS and plane.index < plane.width
+    }
+    if len(kinds) != len(rows):
+        raise ValueError("a plane that no patch has, or one twice")
+    return planes
+
+
+def _made_descriptor(boundary: Mapping[str, Any], made: Mapping[str, int]) -> str:
+    name = next((name for name in boundary["descriptor"].values() if name in made), None)
+    if name is None or made[name] > _LARGEST_DESCRIPTOR:
+        raise ValueError("a boundary without a descriptor")
+    return name
+
+
+def _whole(number: Any, most: int) -> int:
+    """A whole number from 0 to `most`. Raises ValueError for anything else."""
+    if not isinstance(number, int) or not 0 <= number <= most:
+        raise ValueError(f"{number!r:.40} where a number from 0 to {most} stands")
+    return number

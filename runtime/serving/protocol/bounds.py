@@ -1,0 +1,62 @@
+"""How long and how many the things are that a client chooses: names, words, parameters, tensors.
+
+Frames and the bytes of tensors have limits of their own; these are for what stands around them.
+"""
+
+from collections.abc import Iterable
+
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.serving.protocol.messages import Code, InferRequest, Parameters, ServiceError
+
+TEXT_LENGTH = 256
+"""Characters of a name or word; the names that a bundle gives its own tensors may be longer."""
+MOST_TENSORS = 1024
+"""Tensors that a request brings, and outputs that it asks for."""
+MOST_PARAMETERS = 64
+"""Of a request, and of each of its tensors and outputs."""
+
+
+def longest_name(manifest: Manifest) -> int:
+    """The longest text that a request to this bundle has a reason for."""
+    infos = (*manifest.inputs, *manifest.outputs)
+    names = [info.name for info in infos] + [
+        name for segment in manifest.segments for name in segment.results
+    ]
+    return max((TEXT_LENGTH, *map(len, names)))
+
+
+def check_count(what: str, count: int, most: int) -> None:
+    """Raise ServiceError when there are too many of something, before anything is done for each of them."""
+    if count > most:
+        raise ServiceError(Code.TOO_LARGE, f"{count} {what}, the limit is {most}")
+
+
+def check_request(request: InferRequest, longest: int = TEXT_LENGTH) -> None:
+    """Raise ServiceError for a request with too many parts or too long a text; names have up to `longest` characters.
+
+    Called before anything of the request is kept, compared or logged.
+    """
+    check_count("tensors", len(request.inputs), MOST_TENSORS)
+    check_count("outputs", len(request.outputs), MOST_TENSORS)
+    _check_texts("the model's name", [request.model])
+    _check_texts("the version", [request.version])
+    _check_texts("the request's id", [request.id])
+    _check_parameters(request.parameters)
+    _check_texts("a tensor's name", (tensor.name for tensor in request.inputs), longest)
+    _check_texts("a datatype", (tensor.datatype for tensor in request.inputs))
+    _check_texts("an output's name", request.outputs, longest)
+
+
+def _check_parameters(parameters: Parameters) -> None:
+    check_count("parameters", len(parameters), MOST_PARAMETERS)
+    _check_texts("a parameter's name", parameters)
+    for name, value in parameters.items():
+        _check_texts(f"parameter '{name}'", [value] if isinstance(value, str) else [])
+
+
+def _check_texts(what: str, texts: Iterable[str], longest: int = TEXT_LENGTH) -> None:
+    for text in texts:
+        if len(text) > longest:
+            raise ServiceError(
+                Code.INVALID, f"{what} has {len(text)} characters, the limit is {longest}"
+            )
