@@ -175,7 +175,7 @@ def test_vectors_on_this_machine(
 def test_vectors_on_the_amalgamation(
     compiler: str, flags: Sequence[str], vectors: tuple[Path, str], tmp_path: Path
 ) -> None:
-    needed(compiler)
+    needs_compiler(compiler, *flags)
     amalgamate.write(tmp_path)
     program = tmp_path / "check_vectors"
     build(compiler, flags, program, [tmp_path / "irs.c", FOLDER / "check_vectors.c"])

@@ -19,9 +19,10 @@ from irsplit.base.errors import VERSION
 from irsplit.codec_training.header import c_header
 from irsplit.runtime.c import amalgamate
 from irsplit.runtime.frame.descriptor import FrameSchema
-from test_c_core import ROOT, SOURCES, needed
+from test_c_core import ROOT, SOURCES
 from test_operators import exports
 from test_static_rans import trained
+from tools import needs
 
 CORE = ROOT / "runtime" / "c"
 HEADER = CORE / "include" / "irs.h"
@@ -50,7 +51,7 @@ def run(*words: str | Path, cwd: Path | None = None) -> str:
 
 
 def test_all_c_is_formatted() -> None:
-    needed("clang-format")
+    needs("clang-format")
     if "version 14." not in run("clang-format", "--version"):
         pytest.skip(
             "clang-format is not version 14, others format differently: the format of C is NOT checked here"
@@ -83,7 +84,7 @@ def test_one_version() -> None:
 
 def test_the_example_of_the_header(tmp_path: Path) -> None:
     """As it stands in the comment, it sends the frame that the library gives."""
-    needed("gcc")
+    needs("gcc")
     example = HEADER.read_text().partition(" * -------\n")[2].partition(" * Rules that hold")[0]
     code = "\n".join(re.findall(r"^ \*     (.*)$|^ \*$", example.partition(":\n")[2], re.MULTILINE))
     main = """
@@ -137,7 +138,7 @@ def test_the_header_names_every_switch() -> None:
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "aarch64-linux-gnu-gcc"])
 def test_the_amalgamation_has_no_warnings(compiler: str, tmp_path: Path) -> None:
     """Frames of it: test_c_core.py and test_boundary_header.py."""
-    needed(compiler)
+    needs(compiler)
     amalgamate.write(tmp_path)
     included = re.findall(r'#include "(.*)"', (tmp_path / "irs.c").read_text())
     assert included == ["irs.h"]
@@ -155,7 +156,7 @@ def test_the_amalgamation_has_no_warnings(compiler: str, tmp_path: Path) -> None
 
 def test_the_amalgamation_as_part_of_a_program(tmp_path: Path) -> None:
     """Every function is static, none is left out, and no name of ours is seen outside."""
-    needed("gcc", "nm")
+    needs("gcc", "nm")
     amalgamate.write(tmp_path)
     (tmp_path / "program.c").write_text(
         '#include "irs.c"\nint main(void) { return irs_version() != IRS_VERSION; }\n'
@@ -180,7 +181,7 @@ def test_the_amalgamation_by_make() -> None:
 
 
 def test_a_shared_library_exports_the_header(tmp_path: Path) -> None:
-    needed("cmake", "gcc", "nm")
+    needs("cmake", "gcc", "nm")
     run("cmake", "-S", CORE, "-B", tmp_path, "-DBUILD_SHARED_LIBS=ON", "-DCMAKE_BUILD_TYPE=Debug")
     run("cmake", "--build", tmp_path)
     declared = re.findall(r"^IRS_API .*?(irs_\w+)\(", HEADER.read_text(), re.MULTILINE)
@@ -221,7 +222,7 @@ add_subdirectory(CORE core)
 @pytest.mark.parametrize("system", [ZEPHYR, ESP_IDF], ids=["Zephyr", "ESP-IDF"])
 def test_the_build_of_a_firmware(system: str, tmp_path: Path) -> None:
     """All sources, with the switches that its configuration sets, and no decoder in what is built."""
-    needed("cmake", "gcc", "nm")
+    needs("cmake", "gcc", "nm")
     switches = "".join(f"set(CONFIG_{switch} y)\n" for switch in FIRMWARE_SWITCHES)
     project = "cmake_minimum_required(VERSION 3.16)\nproject(firmware LANGUAGES C)\n" + switches
     (tmp_path / "CMakeLists.txt").write_text(project + system.replace("CORE", CORE.as_posix()))

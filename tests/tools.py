@@ -253,6 +253,13 @@ def _curl(folder: Path, flags: tuple[str, ...]) -> None:
     _expect(run("curl", "--silent", *flags, (folder / "text").as_uri()), "works", "curl")
 
 
+def _clang_format(folder: Path, flags: tuple[str, ...]) -> None:
+    """Version 14, as Debian 12 has it: another one breaks lines elsewhere."""
+    (folder / "probe.c").write_text("int  x ;\n")
+    _expect(run("clang-format", "--version"), "version 14", "clang-format")
+    _expect(run("clang-format", *flags, folder / "probe.c"), "int x;", "clang-format")
+
+
 def _nm(_: Path, flags: tuple[str, ...]) -> None:
     said = run("nm", "-D", "--defined-only", *flags, _multiarray_umath.__file__)
     _expect(said, "PyInit__multiarray_umath", "nm")
@@ -274,6 +281,7 @@ TOOLS = {
     "cc": Tool("gcc libc6-dev", _compiler("cc")),
     "chromium": Tool("chromium chromium-driver", _chromium),
     "clang": Tool("clang libc6-dev", _compiler("clang")),
+    "clang-format": Tool("clang-format-14 clang-format", _clang_format),
     "cmake": Tool("cmake make gcc libc6-dev", _cmake),
     "curl": Tool("curl", _curl),
     "fish": Tool("fish", _shell("fish")),
