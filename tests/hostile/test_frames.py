@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import sys
 import tracemalloc
@@ -175,7 +176,9 @@ def test_runs_take_turns_when_together_they_are_too_large():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads the memory of a process from /proc")
-def test_after_a_large_run_the_engine_gives_the_memory_back(bundles):
+def test_after_a_large_run_the_engine_gives_the_memory_back(bundles, monkeypatch):
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
     taken, kept = isolated(memory_of, bundles["picture"].folder, (1, 3, 1080, 1920))
     needed = bundles["picture"].needed(1, {"cut": (1, 3, 1080, 1920)}, RunLimits())
     assert needed / 2 < taken < 2 * needed

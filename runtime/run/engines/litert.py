@@ -4,7 +4,7 @@ import ctypes
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ai_edge_litert.interpreter import Delegate, Interpreter, OpResolverType, load_delegate
@@ -147,10 +147,13 @@ def prepared(path: Path, shapes: Sequence[tuple[int, ...]]) -> dict[int, tuple[i
             if tuple(details["shape"]) != shape:
                 interpreter.resize_tensor_input(details["index"], shape)
         interpreter.allocate_tensors()
-        tensors: Any = interpreter.get_tensor_details()
+        tensors = cast("list[dict[str, Any]]", interpreter.get_tensor_details())
     except (RuntimeError, ValueError):
         return {}
-    return {int(each["index"]): tuple(map(int, each["shape"])) for each in tensors}
+    shapes_of: dict[int, tuple[int, ...]] = {}
+    for tensor in tensors:
+        shapes_of[int(tensor["index"])] = tuple(int(size) for size in tensor["shape"])
+    return shapes_of
 
 
 def _delegate(accelerator: Accelerator) -> Delegate:
