@@ -33,7 +33,7 @@ from PIL import Image
 import irsplit
 from irsplit.codec_training.agreement.top1 import top1
 from irsplit.dialects.registry import dialect_of
-from irsplit.ir import TensorType, fed
+from irsplit.ir import TensorType, required_inputs
 from irsplit.passes import find_cuts
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame.descriptor import QuantizationSpec
@@ -101,7 +101,7 @@ def row(
     least: float,
 ) -> str:
     """What `compile` makes of one cut."""
-    name = fed(dialect_of(path).read(path).entry)[0].name
+    name = required_inputs(dialect_of(path).read(path).entry)[0].name
     calls = [{name: feed} for feed in test]
     with tempfile.TemporaryDirectory(prefix="irsplit-") as directory:
         plain, lossy = Path(directory) / "plain", Path(directory) / "lossy"
@@ -157,7 +157,7 @@ def pictures_row(
 
 def typed(path: Path, feeds: Sequence[Floats]) -> list[Array]:
     """As the model wants them: bytes, or half precision."""
-    type = fed(dialect_of(path).read(path).entry)[0].type
+    type = required_inputs(dialect_of(path).read(path).entry)[0].type
     storage = type.dtype.storage if isinstance(type, TensorType) else None
     return [feed.astype(storage or np.float32) for feed in feeds]
 

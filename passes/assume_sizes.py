@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from irsplit.base.errors import EngineError, UnsupportedError
-from irsplit.ir import Model, TensorType, fed
+from irsplit.ir import Model, TensorType, required_inputs
 from irsplit.passes.analysis.dims import given_sizes, open_dims
 from irsplit.passes.base import Context
 
@@ -44,7 +44,7 @@ class AssumeSizes:
                 value.type = replace(value.type, assumed=shape)
         said = ", ".join(
             f"{dim.name}={shapes[dim.value][dim.axis]}"
-            for dim in open_dims(fed(model.entry))
+            for dim in open_dims(required_inputs(model.entry))
             if dim.value in shapes
         )
         context.remark(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irsplit.base.errors import PassError, short
-from irsplit.ir import Graph, Model, Node, TensorType, Value, fed, operands
+from irsplit.ir import Graph, Model, Node, TensorType, Value, required_inputs, uses_with_captures
 from irsplit.passes.analysis.dims import OpenDim, open_dims, parse_dims
 from irsplit.passes.base import Context
 
@@ -57,14 +57,14 @@ class BindState:
                 )
             pairs += found
         self._check(pairs)
-        given = parse_dims(self.dim, list(open_dims(fed(graph))))
+        given = parse_dims(self.dim, list(open_dims(required_inputs(graph))))
         first = {input: _first_shape(input, given) for input, _ in pairs}
         for input, output in reversed(pairs):
             _bind(graph, input, output, first[input])
         return bool(pairs)
 
     def _pair(self, graph: Graph, text: str) -> tuple[Value, Value]:
-        inputs = {value.name: value for value in fed(graph)}
+        inputs = {value.name: value for value in required_inputs(graph)}
         outputs = {value.name: value for value in graph.outputs}
         # Tensor names may hold '=' themselves.
         for match in re.finditer("=", text):
@@ -168,7 +168,7 @@ def _bind(graph: Graph, input: Value, output: Value, first: Sequence[int]) -> No
     label = (f"{input.name}={output.name}",)
     for node in graph.nodes:
         # Who reads the state and who writes it stay together.
-        if node is output.producer or input in operands(node):
+        if node is output.producer or input in uses_with_captures(node):
             node.states += label
     graph.inputs.remove(input)
     graph.outputs[:] = [value for value in graph.outputs if value is not output]

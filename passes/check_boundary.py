@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irsplit.base.errors import PassError
-from irsplit.ir import Graph, Model, Value, fed
+from irsplit.ir import Graph, Model, Value, required_inputs
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.dims import unsized
 from irsplit.passes.base import Context
@@ -39,7 +39,7 @@ class CheckBoundary:
         return False
 
     def _remark_size(self, graph: Graph, crossing: list[Value], context: Context) -> None:
-        inputs = fed(graph)
+        inputs = required_inputs(graph)
         sent, received = estimated_bytes(crossing), estimated_bytes(inputs)
         if inputs and sent >= received and not unsized(graph):
             context.remark(

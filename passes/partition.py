@@ -15,7 +15,7 @@ from irsplit.ir import (
     clone_node,
     clone_value,
     name_apart,
-    operands,
+    uses_with_captures,
     walk,
     without_collector,
 )
@@ -87,7 +87,7 @@ def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Gr
         places if tuple(places) == PLACES else [f"segment{index}" for index in range(len(places))]
     )
     graphs = [
-        Graph(name, place=place, native=plan.graph.native)
+        Graph(name, placement=place, native=plan.graph.native)
         for name, place in zip(names, places, strict=True)
     ]
     _Splitter(plan, cuts, graphs).run()
@@ -160,7 +160,7 @@ class _Splitter:
                 seen.add(value)
                 needed.setdefault(value, []).append(index)
                 if value.producer is not None:
-                    pending.extend(operands(value.producer))
+                    pending.extend(uses_with_captures(value.producer))
         return needed
 
     def run(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.ir import Graph, Model, operands, walk
+from irsplit.ir import Graph, Model, uses_with_captures, walk
 from irsplit.passes.base import Context
 
 
@@ -27,7 +27,9 @@ class PruneBuffers:
 
 
 def _prune_constants(graph: Graph) -> bool:
-    used = {value for node in graph.nodes for value in operands(node)}.union(graph.outputs)
+    used = {value for node in graph.nodes for value in uses_with_captures(node)}.union(
+        graph.outputs
+    )
     constants = [value for value in graph.constants if value in used]
     inputs = [value for value in graph.inputs if value.constant is None or value in used]
     changed = len(constants) != len(graph.constants) or len(inputs) != len(graph.inputs)

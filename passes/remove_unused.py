@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.ir import Graph, Model, Node, Value, operands, walk
+from irsplit.ir import Graph, Model, Node, Value, uses_with_captures, walk
 from irsplit.passes.base import Context
 
 
@@ -28,7 +28,7 @@ def _remove_unused(graph: Graph) -> bool:
             or node.states
             or not needed.isdisjoint(node.outputs)
         ):
-            needed.update(operands(node))
+            needed.update(uses_with_captures(node))
             kept.append(node)
         else:
             _detach(node)

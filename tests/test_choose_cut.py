@@ -268,7 +268,7 @@ def test_choose_cut_feeds_partition(tmp_path: Path):
     context = Context()
     choose = ChooseCut(device=f"{write(tmp_path, profile())},slowdown=2", link="wifi")
     Pipeline((choose, Partition())).run(model, context)
-    assert [segment.place for segment in model.segments] == ["device", "server"]
+    assert [segment.placement for segment in model.segments] == ["device", "server"]
     assert context.chosen_cuts == ("2",)
     choice = context.details["choice"]
     assert choice["value"] == choice["bound"]
@@ -299,7 +299,7 @@ def test_any_pattern_may_come_back(tmp_path: Path):
         device=str(tmp_path / "near.json"), server=str(tmp_path / "far.json"), pattern="any"
     )
     Pipeline((choose, Partition())).run(model, context)
-    assert [segment.place for segment in model.segments] == ["device", "server", "device"]
+    assert [segment.placement for segment in model.segments] == ["device", "server", "device"]
     said, warned = (remark.text for remark in context.remarks)
     assert said.startswith("cut 1 (after a), 2 (after b), on device, server, device: latency ")
     assert warned.startswith(

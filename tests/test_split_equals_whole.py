@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from graphs import Shape, models
 from interpreter import Array, Machine, array_of, inputs_of, run_model, run_segments
 from irsplit.base.errors import CutError
-from irsplit.ir import Graph, Model, clone_graph, equal, operands, parse_model, print_model, verify
+from irsplit.ir import (
+    Graph,
+    Model,
+    clone_graph,
+    equal,
+    parse_model,
+    print_model,
+    uses_with_captures,
+    verify,
+)
 from irsplit.passes import Context, Cut, Pipeline, legal_cuts
 from irsplit.passes.analysis import schedule
 from irsplit.passes.partition import Partition
@@ -47,7 +56,9 @@ def check_equal_to_the_whole(model: Model, split: Model, feeds: list[dict[str, A
 
 
 def check_nothing_unused(segment: Graph) -> None:
-    read = {value for node in segment.nodes for value in operands(node)}.union(segment.outputs)
+    read = {value for node in segment.nodes for value in uses_with_captures(node)}.union(
+        segment.outputs
+    )
     assert read.issuperset(segment.constants)
     assert read.issuperset(value for value in segment.inputs if value.constant is not None)
     for node in segment.nodes:

@@ -27,7 +27,7 @@ _SENDS, _RECEIVES = f"{PREFIX}sends", f"{PREFIX}receives"
 def segment_properties(manifest: Manifest, index: int) -> dict[str, str]:
     """The properties of segment `index`: segment, place, bundle (its digest), and the boundaries at both ends."""
     segment = manifest.segments[index]
-    properties = {"segment": segment.name, "place": segment.place, "bundle": manifest.digest}
+    properties = {"segment": segment.name, "place": segment.placement, "bundle": manifest.digest}
     found = {f"{PREFIX}{key}": text for key, text in properties.items()}
     if index < len(manifest.boundaries):
         found[_SENDS] = _printed(manifest.boundaries[index])

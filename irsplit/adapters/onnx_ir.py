@@ -59,7 +59,7 @@ class SegmentPass(FunctionalPass):
     def __init__(
         self, place: str, cuts: Sequence[str] = (), *, name: str = "model", **options: Any
     ) -> None:
-        self.place = place
+        self.placement = place
         self.cuts = tuple(cuts)
         self.name = name
         self.options = options
@@ -72,11 +72,11 @@ class SegmentPass(FunctionalPass):
             found = [
                 index
                 for index, segment in enumerate(manifest.segments)
-                if segment.place == self.place
+                if segment.placement == self.placement
             ]
             if len(found) != 1:
                 raise BundleError(
-                    f"{len(found)} segments run on the {self.place}; use SplitPass, which writes all"
+                    f"{len(found)} segments run on the {self.placement}; use SplitPass, which writes all"
                 )
             segment = onnx_ir.load(manifest.path(manifest.segments[found[0]].file))
             onnx_ir.external_data.load_to_model(segment)  # the folder goes

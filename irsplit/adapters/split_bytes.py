@@ -25,7 +25,7 @@ class SplitSegment:
     """A part of the model: where it runs, its file as bytes, and its tensors by original name, in the file's order."""
 
     name: str
-    place: str
+    placement: str
     model: bytes = field(repr=False)
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -61,7 +61,7 @@ class SplitModel:
         return Manifest.load(folder)
 
     def _only(self, place: str) -> bytes:
-        found = [segment for segment in self.segments if segment.place == place]
+        found = [segment for segment in self.segments if segment.placement == place]
         if len(found) != 1:
             raise BundleError(
                 f"{len(found)} segments run on the {place}; take them from `segments`"
@@ -90,7 +90,7 @@ def split_bytes(
         files = {_relative(path, manifest): path.read_bytes() for path in _files(manifest)}
     segments = [
         SplitSegment(
-            segment.name, segment.place, files[segment.file], segment.inputs, segment.outputs
+            segment.name, segment.placement, files[segment.file], segment.inputs, segment.outputs
         )
         for segment in manifest.segments
     ]

@@ -218,7 +218,7 @@ def _run_model(arguments: Namespace, log: Log) -> int:
         return 0
     for index, segment in enumerate(manifest.segments):
         path = manifest.path(segment.file)
-        print(f"{segment.place:7} {path}  {size(path.stat().st_size)}")
+        print(f"{segment.placement:7} {path}  {size(path.stat().st_size)}")
         if index < len(manifest.boundaries):
             for spec in manifest.boundaries[index].tensors:
                 shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)

@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> int:
     dialect = dialect_of(arguments.model)
     model = dialect.read(arguments.model, arguments.entry)
     # A graph with a place is written with what it uses and nothing else.
-    written = dialect.write(model, replace(model.entry, place=PLACES[0]), arguments.output)
+    written = dialect.write(model, replace(model.entry, placement=PLACES[0]), arguments.output)
     for path in written:
         print(f"{path}  {size(path.stat().st_size)}")
     return 0

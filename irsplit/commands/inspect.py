@@ -76,7 +76,7 @@ def _segment_row(manifest: Manifest, index: int) -> tuple[str, ...]:
     count = None if file is None else manifest.store.size(file)
     return (
         segment.name,
-        segment.place,
+        segment.placement,
         file or segment.file,
         "absent" if count is None else size(count),
         ", ".join(segment.inputs),

@@ -13,7 +13,7 @@ from irsplit.base.errors import VERSION
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.writing import write_graphs
 from irsplit.engines.inputs import tensor_info
-from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, fed, states
+from irsplit.ir import Graph, Model, TensorType, Value, engine_graph, required_inputs, states
 from irsplit.passes.analysis.dims import symbols_of
 from irsplit.passes.send_attributes import sends, specs
 from irsplit.runtime.bundle.manifest import (
@@ -70,7 +70,7 @@ def write_bundle(
         ]
         described: list[dict[str, Any]] = []
         places = sorted(
-            {place for segment in segments for place in (segment.place, *segment.copies)}
+            {place for segment in segments for place in (segment.placement, *segment.copies)}
         )
         for boundary in boundaries:
             paths = {place: f"{place}/boundary{boundary.index}.irsd" for place in places}
@@ -87,7 +87,7 @@ def write_bundle(
             "digest": digest,
             "source": {"file": made.file, "sha256": made.sha256, "dialect": model.dialect},
             "pipeline": made.pipeline,
-            "inputs": [tensor_info(value).to_json() for value in fed(source)],
+            "inputs": [tensor_info(value).to_json() for value in required_inputs(source)],
             "outputs": [tensor_info(value).to_json() for value in dict.fromkeys(source.outputs)],
             "segments": [segment.to_json() for segment in segments],
             "boundaries": described,
@@ -104,7 +104,7 @@ def write_bundle(
 def _symbols(source: Graph, model: Model) -> dict[str, dict[str, str]]:
     """Symbols of the open dimensions of inputs and of what crosses, by "<tensor>.<axis>"; nothing without any."""
     crossing = [value for _, send in sends(model) for value in send.inputs if value is not None]
-    symbols = symbols_of(dict.fromkeys((*fed(source), *crossing)))
+    symbols = symbols_of(dict.fromkeys((*required_inputs(source), *crossing)))
     return {"symbols": symbols} if symbols else {}
 
 
@@ -127,7 +127,7 @@ def _write_segments(
 
 def _segment_paths(graph: Graph, extension: str, also: Sequence[str]) -> dict[str, str]:
     """Where in the bundle the segment lies, by place: its own first, then the other ones in `also`."""
-    place = graph.place or "server"
+    place = graph.placement or "server"
     stem = "model" if graph.name == place else graph.name
     others = {other: f"{other}/{graph.name}{extension}" for other in also if other != place}
     return {place: f"{place}/{stem}{extension}", **others}

@@ -19,7 +19,7 @@ from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_segments
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
-from irsplit.ir import Graph, Model, Value, engine_graph, fed
+from irsplit.ir import Graph, Model, Value, engine_graph, required_inputs
 from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.dims import unsized
@@ -181,7 +181,7 @@ def _working_memory(model: Model, entry: Graph, grid: Grid | None) -> dict[str, 
     if grid is None:
         return {}
     crossing = [[value for value in send.inputs if value is not None] for _, send in sends(model)]
-    found = working_memory(model.segments, fed(entry), crossing, grid)
+    found = working_memory(model.segments, required_inputs(entry), crossing, grid)
     return (
         {"working_memory": [function and function.to_json() for function in found]}
         if any(found)
@@ -200,7 +200,7 @@ def _checked(
     """Calibration calls, one alone as a mapping. Raises EngineError for one that does not fit the model's inputs, all
     of which it has to have when `complete`."""
     calls = [calibration] if isinstance(calibration, Mapping) else calibration
-    infos = [tensor_info(value) for value in fed(entry)]
+    infos = [tensor_info(value) for value in required_inputs(entry)]
     return [
         check_inputs([info for info in infos if complete or info.name in call], call)
         for call in calls
@@ -319,7 +319,7 @@ def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
             f"the model has no legal cut{reasons} (see 'irsplit cuts', or allow more with --max-tensors)"
         )
     best = min(reversed(legal), key=lambda cut: cut.estimated_bytes)
-    inputs = estimated_bytes(fed(graph))
+    inputs = estimated_bytes(required_inputs(graph))
     if best.estimated_bytes >= inputs and not unsized(graph):
         raise CutError(
             f"no legal cut sends less than the inputs ({inputs} bytes): the smallest is {best.id} with "
@@ -385,6 +385,6 @@ def whole_model(path: Path) -> tuple[SegmentFile, list[TensorInfo]]:
     """A model file as one segment, and its inputs."""
     model = dialect_of(path).read(path)
     entry = model.entry
-    infos = [tensor_info(value) for value in fed(entry)]
+    infos = [tensor_info(value) for value in required_inputs(entry)]
     outputs = tuple(value.name for value in entry.outputs)
     return SegmentFile(path, model.dialect, tuple(info.name for info in infos), outputs), infos

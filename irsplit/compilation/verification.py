@@ -28,7 +28,7 @@ from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.engines.synthetic_inputs import first_taken
-from irsplit.ir import HeadRole, Model, Node, fed, walk
+from irsplit.ir import HeadRole, Model, Node, required_inputs, walk
 from irsplit.passes.base import channel_layout
 from irsplit.passes.preparation import head_roles
 from irsplit.runtime.bundle.manifest import Manifest
@@ -196,7 +196,9 @@ def verify_bundle(
     kept = tuple(info for segment in manifest.segments for info in segment.state)
     whole = _whole(source, path, manifest)
     states = {info.input for info in kept}
-    infos = [info for info in map(tensor_info, fed(source.entry)) if info.name not in states]
+    infos = [
+        info for info in map(tensor_info, required_inputs(source.entry)) if info.name not in states
+    ]
     steps = Steps(progress, 4 if engine_defaults else 2)
     if calls:
         exact = _run(manifest, whole, calls, EXACT, steps)
@@ -262,7 +264,7 @@ def verify_bundle(
 def _whole(source: Model, path: Path, manifest: Manifest) -> SegmentFile:
     """The model file as one segment, with the state that the bundle's segments keep."""
     kept = tuple(info for segment in manifest.segments for info in segment.state)
-    inputs = tuple(value.name for value in fed(source.entry))
+    inputs = tuple(value.name for value in required_inputs(source.entry))
     outputs = tuple(value.name for value in source.entry.outputs)
     return SegmentFile(path, source.dialect, inputs, outputs, kept)
 

@@ -52,7 +52,7 @@ def export_bundle(
         raise BundleError(f"unknown engine '{engine}'; engines: {', '.join(ENGINES)}")
     manifest = Manifest.load(bundle)
     manifest.check_files()
-    if all(segment.place != "server" for segment in manifest.segments):
+    if all(segment.placement != "server" for segment in manifest.segments):
         raise BundleError(f"{bundle}: no segment runs on the server; there is nothing to export")
     if any(segment.stateful for segment in manifest.segments):
         replicas = 1  # a session's state lies in the process that began it

@@ -34,7 +34,7 @@ class FramedModel:
     """
 
     file: str
-    place: str
+    placement: str
     frame_input: str | None
     frame_output: str | None
     state: tuple[StateInfo, ...]
@@ -42,7 +42,7 @@ class FramedModel:
     def to_json(self) -> dict[str, Any]:
         return {
             "file": self.file,
-            "place": self.place,
+            "place": self.placement,
             "frame_input": self.frame_input,
             "frame_output": self.frame_output,
             "state": [
@@ -85,7 +85,7 @@ def _write(manifest: Manifest, index: int, source: Path, folder: Path) -> Framed
     frames = _Frames(manifest, index, model.entry)
     file, beside = f"{segment.name}.onnx", _has_data_files(model.entry, source)
     onnx.write(model, model.entry, folder / file, WriteOptions(external_over=0 if beside else None))
-    return FramedModel(file, segment.place, frames.input, frames.output, segment.state)
+    return FramedModel(file, segment.placement, frames.input, frames.output, segment.state)
 
 
 def _has_data_files(graph: Graph, source: Path) -> bool:

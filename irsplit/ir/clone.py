@@ -36,4 +36,4 @@ def clone_graph(graph: Graph, mapping: dict[Value, Value]) -> Graph:
     constants = [mapping.setdefault(value, clone_value(value)) for value in graph.constants]
     nodes = [clone_node(node, mapping) for node in graph.nodes]
     outputs = [mapping[value] for value in graph.outputs]
-    return Graph(graph.name, inputs, outputs, nodes, constants, graph.place, graph.native)
+    return Graph(graph.name, inputs, outputs, nodes, constants, graph.placement, graph.native)

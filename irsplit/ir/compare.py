@@ -15,7 +15,7 @@ def equal(left: Model, right: Model) -> bool:
 
 def _graphs(left: Graph, right: Graph, same: dict[Value, Value]) -> bool:
     return (
-        (left.name, left.place) == (right.name, right.place)
+        (left.name, left.placement) == (right.name, right.placement)
         and _definitions(left.inputs, right.inputs, same)
         and _definitions(left.constants, right.constants, same)
         and len(left.nodes) == len(right.nodes)

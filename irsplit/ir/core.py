@@ -190,7 +190,7 @@ class Graph:
     outputs: list[Value] = field(default_factory=list[Value])
     nodes: list[Node] = field(default_factory=list[Node])
     constants: list[Value] = field(default_factory=list[Value])
-    place: str | None = None
+    placement: str | None = None
     native: Any = None
 
     def values(self) -> Iterator[Value]:
@@ -219,10 +219,10 @@ class Model:
     @property
     def segments(self) -> list[Graph]:
         """The segments in execution order; empty before `partition`."""
-        return [graph for graph in self.graphs if graph.place is not None]
+        return [graph for graph in self.graphs if graph.placement is not None]
 
 
-def fed(graph: Graph) -> list[Value]:
+def required_inputs(graph: Graph) -> list[Value]:
     """The inputs that a caller must feed: those without a default."""
     return [value for value in graph.inputs if value.constant is None]
 
@@ -242,7 +242,7 @@ def captures(node: Node) -> list[Value]:
     return [value for value in found if value not in defined]
 
 
-def operands(node: Node) -> list[Value]:
+def uses_with_captures(node: Node) -> list[Value]:
     """Everything that must exist before `node` runs: its inputs and what its bodies capture, each once."""
     values = dict.fromkeys(filter(None, node.inputs))
     if node.graphs:

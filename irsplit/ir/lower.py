@@ -1,6 +1,6 @@
 """From a segment to the graph that an engine runs: the last step before a dialect's writer."""
 
-from irsplit.ir.core import Graph, Node, Value, operands
+from irsplit.ir.core import Graph, Node, Value, uses_with_captures
 
 _OF_THE_RUNTIME = ("irsplit.send", "irsplit.recv", "irsplit.load", "irsplit.store")
 
@@ -16,14 +16,20 @@ def engine_graph(segment: Graph) -> Graph:
     pairs = states(segment)
     received = [*_values(segment, "irsplit.recv"), *(loaded for loaded, _ in pairs)]
     sent, stored = _values(segment, "irsplit.send"), [stored for _, stored in pairs]
-    read = {value for node in nodes for value in operands(node)}
+    read = {value for node in nodes for value in uses_with_captures(node)}
     produced = {value for node in nodes for value in node.outputs if value}.union(segment.constants)
     inputs = [value for value in (*segment.inputs, *received) if value in read]
     outputs = [
         value for value in dict.fromkeys((*sent, *segment.outputs, *stored)) if value in produced
     ]
     return Graph(
-        segment.name, inputs, outputs, nodes, list(segment.constants), segment.place, segment.native
+        segment.name,
+        inputs,
+        outputs,
+        nodes,
+        list(segment.constants),
+        segment.placement,
+        segment.native,
     )
 
 

@@ -180,7 +180,7 @@ class _Parser:
         place = (
             self.name() if self.accept("on") else graph.name if graph.name in PLACES else NOWHERE
         )
-        graph.place = None if place == NOWHERE else place
+        graph.placement = None if place == NOWHERE else place
         self.expect("{")
         while not self.accept("}"):
             if self.accept("const"):

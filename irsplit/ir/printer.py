@@ -94,8 +94,8 @@ def _graph_lines(graph: Graph, indent: str) -> Iterator[str]:
     head = f"{indent}graph @{_name(graph.name)}({inputs})"
     if graph.outputs:
         head += f" -> ({', '.join(_value(value) for value in graph.outputs)})"
-    if graph.place != (graph.name if graph.name in PLACES else None):
-        head += f" on {_name(graph.place or NOWHERE)}"
+    if graph.placement != (graph.name if graph.name in PLACES else None):
+        head += f" on {_name(graph.placement or NOWHERE)}"
     yield head + " {"
     for value in graph.constants:
         yield f"{indent}  const {_declaration(value)}"

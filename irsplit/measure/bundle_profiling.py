@@ -120,7 +120,7 @@ def _first(
 
 def _message(sweeps: MeasuredRounds, manifest: Manifest, values: Mapping[str, Any]) -> Message:
     """The exchange with a server where both halves are here, the device's part where it begins; else nothing."""
-    places = [segment.place for segment in manifest.segments]
+    places = [segment.placement for segment in manifest.segments]
     if places[:2] != ["device", "server"]:
         return NO_MESSAGE
     both = (

@@ -23,7 +23,7 @@ from math import inf
 from typing import NamedTuple
 
 from irsplit.base.errors import CutError, short
-from irsplit.ir import Graph, Node, Value, operands, without_collector
+from irsplit.ir import Graph, Node, Value, uses_with_captures, without_collector
 from irsplit.passes.analysis.cut import Cut, CutKind
 from irsplit.passes.analysis.live_values import LiveValues
 from irsplit.passes.analysis.orders import orders
@@ -333,7 +333,7 @@ def _constant_sizes(values: Iterable[Value], seen: set[object]) -> Iterable[int]
                 seen.add(span)
                 yield value.constant.length
         elif value.producer is not None:
-            pending.extend(operands(value.producer))
+            pending.extend(uses_with_captures(value.producer))
 
 
 def _macs_shares(plan: Schedule, macs: Callable[[Node], int] | None) -> list[float] | None:

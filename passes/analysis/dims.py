@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from irsplit.base.errors import PassError
-from irsplit.ir import Graph, TensorType, Value, fed
+from irsplit.ir import Graph, TensorType, Value, required_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def parse_sizes(words: Sequence[str], known: Iterable[str]) -> dict[str, int]:
 
 def given_sizes(words: Sequence[str], graph: Graph) -> dict[str, int]:
     """Sizes of open dimensions of the graph's inputs by "<input>.<axis>", from words as `parse_dims` takes them."""
-    dims = list(open_dims(fed(graph)))
+    dims = list(open_dims(required_inputs(graph)))
     given = parse_dims(words, dims)
     return {dim.name: size for dim in dims for size in [dim.size(given)] if size is not None}
 
@@ -76,7 +76,7 @@ def sizes_of_call(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> tuple[st
     """
     if not unsized(graph):
         return ()
-    given = (dim for dim in open_dims(fed(graph)) if dim.value.name in shapes)
+    given = (dim for dim in open_dims(required_inputs(graph)) if dim.value.name in shapes)
     return tuple(f"{dim.name}={shapes[dim.value.name][dim.axis]}" for dim in given)
 
 
@@ -87,7 +87,7 @@ def unsized(graph: Graph) -> list[str]:
     """
     dims = open_dims(
         value
-        for value in fed(graph)
+        for value in required_inputs(graph)
         if isinstance(value.type, TensorType) and not value.type.assumed
     )
     return [dim.name for dim in dims if dim.axis]

@@ -12,7 +12,7 @@ from irsplit.engines.execute import SegmentFile, prepared_shapes, run_shapes
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
 from irsplit.engines.synthetic_inputs import first_taken
-from irsplit.ir import Model, TensorType, Value, fed
+from irsplit.ir import Model, TensorType, Value, required_inputs
 
 
 def observed_shapes(
@@ -24,7 +24,7 @@ def observed_shapes(
     EngineError when it takes none.
     """
     entry = model.entry
-    inputs = fed(entry)
+    inputs = required_inputs(entry)
     wanted = [value for value in entry.values() if value.producer is not None and _is_open(value)]
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         path = Path(folder) / f"whole{dialect.extensions[0]}"

@@ -7,7 +7,7 @@ depend on constants alone and are cloned to every segment that reads them. Dead 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from irsplit.ir import Graph, Node, Value, fed, operands, without_collector
+from irsplit.ir import Graph, Node, Value, required_inputs, uses_with_captures, without_collector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,13 +41,13 @@ def schedule(graph: Graph) -> Schedule:
     leads to no output (states that are written last) as soon as it can run: early readers and late writers would hide
     cuts that they have nothing to do with.
     """
-    inputs = tuple(fed(graph))
+    inputs = tuple(required_inputs(graph))
     runtime: set[Value | None] = set(inputs)
     nodes: list[Node] = []
     reads: list[tuple[Value, ...]] = []
     frees: list[tuple[Value, ...]] = []
     for node in graph.nodes:
-        needed = operands(node)
+        needed = uses_with_captures(node)
         read = tuple([value for value in needed if value in runtime])
         if read or node.random or node.states:
             nodes.append(node)
@@ -98,13 +98,13 @@ def _live(plan: Schedule) -> list[int]:
 def _relaxed(plan: Schedule) -> list[int]:
     """Indices in an order with late sources (fed by no input) and early sinks (reaching no output)."""
     before = predecessors(plan)
-    fed, reaching = _fed(plan, before), _reaching(plan, before)
+    required_inputs, reaching = _fed(plan, before), _reaching(plan, before)
     sinks: list[list[int]] = [[] for _ in before]
     """For each node, the sinks that wait for it."""
     waiting = [0] * len(before)
     for index, earlier in enumerate(before):
-        if fed[index] and not reaching[index]:
-            waited = [other for other in earlier if fed[other] or reaching[other]]
+        if required_inputs[index] and not reaching[index]:
+            waited = [other for other in earlier if required_inputs[other] or reaching[other]]
             waiting[index] = len(waited)
             for other in waited:
                 sinks[other].append(index)
@@ -112,9 +112,9 @@ def _relaxed(plan: Schedule) -> list[int]:
     first = [
         index
         for index in range(len(before))
-        if fed[index] and not waiting[index] and not reaching[index]
+        if required_inputs[index] and not waiting[index] and not reaching[index]
     ]
-    then = [index for index in range(len(before)) if fed[index] and reaching[index]]
+    then = [index for index in range(len(before)) if required_inputs[index] and reaching[index]]
     for start in (*first, *then, *range(len(before))):
         stack = [start]
         while stack:
@@ -136,10 +136,12 @@ def _relaxed(plan: Schedule) -> list[int]:
 def _fed(plan: Schedule, before: Sequence[Sequence[int]]) -> list[bool]:
     """For each node, whether it depends on an input."""
     inputs = set(plan.inputs)
-    fed: list[bool] = []
+    required_inputs: list[bool] = []
     for read, earlier in zip(plan.reads, before, strict=True):
-        fed.append(not inputs.isdisjoint(read) or any(fed[other] for other in earlier))
-    return fed
+        required_inputs.append(
+            not inputs.isdisjoint(read) or any(required_inputs[other] for other in earlier)
+        )
+    return required_inputs
 
 
 def _reaching(plan: Schedule, before: Sequence[Sequence[int]]) -> list[bool]:

@@ -15,7 +15,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement, product
 
-from irsplit.ir import Graph, Node, TensorType, Value, fed, is_of_the_runtime, operands, walk
+from irsplit.ir import (
+    Graph,
+    Node,
+    TensorType,
+    Value,
+    is_of_the_runtime,
+    required_inputs,
+    uses_with_captures,
+    walk,
+)
 from irsplit.passes.analysis.dims import OpenDim, open_dims
 from irsplit.runtime.bundle.working_memory import OpenAxis, Scale, Term, WorkingMemory
 
@@ -66,9 +75,9 @@ class Grid:
 
 def observed_grid(entry: Graph, shapes_at: ShapesAt) -> Grid | None:
     """The grid for a model that is not partitioned; None when its inputs leave nothing open, or nothing can be told."""
-    dims = list(open_dims(fed(entry)))
+    dims = list(open_dims(required_inputs(entry)))
     if not dims or any(
-        not isinstance(v.type, TensorType) or v.type.shape is None for v in fed(entry)
+        not isinstance(v.type, TensorType) or v.type.shape is None for v in required_inputs(entry)
     ):
         return None
     groups = _groups(dims)
@@ -132,8 +141,12 @@ def _sizes(
 
 def _largest(entry: Graph, sizes: Mapping[str, int]) -> int:
     """Elements of the largest input."""
-    shapes = [value.type.shape or () for value in fed(entry) if isinstance(value.type, TensorType)]
-    named = zip(fed(entry), shapes, strict=True)
+    shapes = [
+        value.type.shape or ()
+        for value in required_inputs(entry)
+        if isinstance(value.type, TensorType)
+    ]
+    named = zip(required_inputs(entry), shapes, strict=True)
     return max(
         math.prod(
             dim if isinstance(dim, int) else sizes[f"{value.name}.{axis}"]
@@ -314,7 +327,7 @@ def _peak(segment: Graph, received: Sequence[Value], sizes: _Sizes) -> Polynomia
     constants = set(segment.constants)
     last: dict[Value, int] = {}
     for index, node in enumerate(nodes):
-        last.update(dict.fromkeys(operands(node), index))
+        last.update(dict.fromkeys(uses_with_captures(node), index))
     leaving = {
         value
         for node in segment.nodes
@@ -339,7 +352,7 @@ def _peak(segment: Graph, received: Sequence[Value], sizes: _Sizes) -> Polynomia
         if value not in held and value not in leaving and value not in constants:
             dying.setdefault(index, []).append(value)
     for index, node in enumerate(nodes):
-        read = [bytes_of[value] for value in operands(node) if value in bytes_of]
+        read = [bytes_of[value] for value in uses_with_captures(node) if value in bytes_of]
         for value in node.outputs:
             if value is not None:
                 bytes_of[value] = sizes.of(value, read)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from irsplit.base.errors import PlanError
-from irsplit.ir import Node, TensorType, Value, operands
+from irsplit.ir import Node, TensorType, Value, uses_with_captures
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import parts_of
@@ -120,7 +120,7 @@ def _one_channel_a_group(node: Node) -> bool:
 
 def moved_bytes(node: Node) -> int:
     """Bytes that a node reads and writes, weights included."""
-    return estimated_bytes(operands(node)) + estimated_bytes(
+    return estimated_bytes(uses_with_captures(node)) + estimated_bytes(
         v for v in node.outputs if v is not None
     )
 
@@ -128,7 +128,7 @@ def moved_bytes(node: Node) -> int:
 def working_bytes(nodes: Sequence[Node]) -> int:
     """The largest step of some nodes: activations read and written by one of them."""
     steps = [
-        estimated_bytes(v for v in operands(node) if v.constant is None)
+        estimated_bytes(v for v in uses_with_captures(node) if v.constant is None)
         + estimated_bytes(v for v in node.outputs if v is not None)
         for node in nodes
     ]
@@ -304,7 +304,7 @@ def _all_weights(parts: Stages) -> int:
     seen: set[Value] = set()
     total = 0
     for node in parts.plan.nodes[parts.cuts[-1].position :]:
-        for value in operands(node):
+        for value in uses_with_captures(node):
             if value.constant is not None and value not in seen:
                 seen.add(value)
                 total += value.constant.length

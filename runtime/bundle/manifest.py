@@ -59,7 +59,7 @@ class SegmentInfo:
     """
 
     name: str
-    place: str
+    placement: str
     file: str
     format: str
     inputs: tuple[str, ...]
@@ -73,7 +73,7 @@ class SegmentInfo:
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "place": self.place,
+            "place": self.placement,
             "file": self.file,
             "format": self.format,
             "inputs": list(self.inputs),
@@ -91,7 +91,8 @@ class SegmentInfo:
         if not isinstance(data, dict):
             raise ValueError("a segment is no object")
         tensors = data.get("state_tensors", [])  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        return record(cls, {**data, "state": tensors}, others=True)
+        given = {**data, "placement": data.get("place"), "state": tensors}
+        return record(cls, given, others=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class SegmentRunner:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.manifest = manifest
-        self.place = place
+        self.placement = place
         self._options = options
         self._clock = clock
         self._engines: dict[int, Engine] = {}
@@ -46,14 +46,14 @@ class SegmentRunner:
 
     def _belongs(self, index: int) -> bool:
         segment = self.manifest.segments[index]
-        return segment.place == self.place or self.place in segment.copies
+        return segment.placement == self.placement or self.placement in segment.copies
 
     def stateful(self, start: int, stop: int) -> bool:
         return any(segment.stateful for segment in self.manifest.segments[start:stop])
 
     def fresh(self) -> "SegmentRunner":
         """The same segments with states of their own; engines without state are shared."""
-        other = SegmentRunner(self.manifest, self.place, self._options, self._clock)
+        other = SegmentRunner(self.manifest, self.placement, self._options, self._clock)
         other._engines = {
             i: e for i, e in self._engines.items() if not self.manifest.segments[i].stateful
         }

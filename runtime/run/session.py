@@ -68,7 +68,7 @@ class Session:
         if verify_digests:
             self.manifest.check_files(places)
         self._limits = limits or _ANY_RUN
-        self._here = [segment.place in places for segment in self.manifest.segments]
+        self._here = [segment.placement in places for segment in self.manifest.segments]
         self._engines: dict[int, Engine] = {}
         for index, here in enumerate(self._here):
             if here:
@@ -94,7 +94,7 @@ class Session:
         if not self._here[0]:
             first = self.manifest.segments[0]
             raise BundleError(
-                f"bundle '{self.manifest.name}' starts on the {first.place}; start it there"
+                f"bundle '{self.manifest.name}' starts on the {first.placement}; start it there"
             )
         return self._advance(0, check_inputs(self.manifest.inputs, inputs), {})
 
@@ -108,7 +108,7 @@ class Session:
         index = boundary.index + 1
         if not self._here[index]:
             raise FrameError(
-                f"{boundary} is resumed on the {self.manifest.segments[index].place}, not here"
+                f"{boundary} is resumed on the {self.manifest.segments[index].placement}, not here"
             )
         shapes = framing.frame_shapes(boundary, frame)
         named = {spec.name: shape for spec, shape in zip(boundary.tensors, shapes, strict=True)}

@@ -39,7 +39,7 @@ def test_halves_compute_the_whole(file: str, axis: int, run: object) -> None:
     assert callable(run)
     whole = (EXAMPLE / file).read_bytes()
     split = irsplit.split_bytes(whole, ["bottleneck/relu"])
-    assert [segment.place for segment in split.segments] == ["device", "server"]
+    assert [segment.placement for segment in split.segments] == ["device", "server"]
     assert split.segments[0].outputs == split.segments[1].inputs == ("bottleneck/relu",)
     assert [tensor.name for tensor in FrameSchema.from_bytes(split.boundaries[0]).tensors] == [
         "bottleneck/relu"

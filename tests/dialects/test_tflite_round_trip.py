@@ -164,7 +164,7 @@ def test_what_somebody_appended_stays(tmp_path: Path):
     (written,) = TFLITE.write(model, model.entry, tmp_path / "written.tflite")
     assert written.read_bytes().endswith(b"signature of somebody")
     (segment,) = TFLITE.write(
-        model, replace(model.entry, place="device"), tmp_path / "segment.tflite"
+        model, replace(model.entry, placement="device"), tmp_path / "segment.tflite"
     )
     assert not segment.read_bytes().endswith(b"signature of somebody")
 

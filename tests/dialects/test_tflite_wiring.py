@@ -265,7 +265,7 @@ def test_what_passes_add_gets_tables_of_its_own(tmp_path: Path):
     entry.constants[0].constant = Constant.of(np.float32([5, 6]).tobytes())
     entry.nodes += [Node("tflite.MAXIMUM", [old, zeros], [added])]
     entry.outputs = [added]
-    entry.place = "device"
+    entry.placement = "device"
     verify(model)
     written = tflite_objects.write(model, entry, tmp_path)
     tensors = written.subgraphs[0].tensors

@@ -396,7 +396,7 @@ def test_the_planner_picks_cuts_that_serve_different_links(tmp_path):
     )
     manifest = compiled.manifest
     assert len(manifest.boundaries) >= 2
-    assert [segment.place for segment in manifest.segments] == [
+    assert [segment.placement for segment in manifest.segments] == [
         "device",
         *["server"] * len(manifest.boundaries),
     ]

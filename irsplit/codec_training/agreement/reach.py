@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from irsplit.ir import Graph, Node, operands
+from irsplit.ir import Graph, Node, uses_with_captures
 
 
 def reached_outputs(graphs: Sequence[Graph], arriving: Sequence[Collection[str]]) -> set[str]:
@@ -38,5 +38,5 @@ def _one_call(
 
 def _depends(node: Node, changed: set[str], states: set[str]) -> bool:
     return not states.isdisjoint(node.states) or any(
-        value.name in changed for value in operands(node)
+        value.name in changed for value in uses_with_captures(node)
     )

@@ -12,7 +12,17 @@ from irsplit.codec_training.agreement.detections import Reader, Rows, SelectedBo
 from irsplit.codec_training.agreement.f1 import DetectionHead
 from irsplit.codec_training.agreement.iou import LabelMap
 from irsplit.codec_training.agreement.top1 import Top1
-from irsplit.ir import Dim, Graph, HeadRole, Node, Quantization, TensorType, Value, operands, walk
+from irsplit.ir import (
+    Dim,
+    Graph,
+    HeadRole,
+    Node,
+    Quantization,
+    TensorType,
+    Value,
+    uses_with_captures,
+    walk,
+)
 
 RoleOf = Callable[[Node], HeadRole]
 """What a dialect says of a node (`Dialect.head_role`)."""
@@ -189,7 +199,7 @@ def _behind(view: View, node: Node) -> set[str]:
     """Names of what depends on the node's outputs."""
     names = {value.name for value in node.outputs if value is not None}
     for other in view.nodes:
-        if any(value.name in names for value in operands(other)):
+        if any(value.name in names for value in uses_with_captures(other)):
             names.update(value.name for value in other.outputs if value is not None)
     return names
 

@@ -14,7 +14,17 @@ from irsplit.dialects.onnx.native import Inference, InferenceError, bounds_for
 from irsplit.dialects.onnx.skeleton import Skeleton
 from irsplit.dialects.onnx.typeinfo import read_info
 from irsplit.dialects.onnx.wire import ProtoField, fields, scan
-from irsplit.ir import Graph, Model, Node, OpaqueType, TensorType, Type, Value, fed, walk
+from irsplit.ir import (
+    Graph,
+    Model,
+    Node,
+    OpaqueType,
+    TensorType,
+    Type,
+    Value,
+    required_inputs,
+    walk,
+)
 
 _log = getLogger("irsplit")
 
@@ -112,7 +122,7 @@ def shapes_at(model: Model, sizes: Sequence[Mapping[str, int]]) -> list[dict[str
 def _shapes_at(
     model: Model, sizes: Mapping[str, int], inference: Inference
 ) -> dict[str, tuple[int, ...]]:
-    inputs = fed(model.entry)
+    inputs = required_inputs(model.entry)
     types = [value.type for value in inputs]
     try:
         for value in inputs:

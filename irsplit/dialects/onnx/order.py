@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
-from irsplit.ir import Node, operands
+from irsplit.ir import Node, uses_with_captures
 
 
 def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node]:
@@ -15,7 +15,11 @@ def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node
         return nodes
     position = {node: index for index, node in enumerate(nodes)}
     sources = [
-        {position[value.producer] for value in operands(node) if value.producer in position}
+        {
+            position[value.producer]
+            for value in uses_with_captures(node)
+            if value.producer in position
+        }
         for node in nodes
     ]
     readers: list[list[int]] = [[] for _ in nodes]
@@ -42,7 +46,7 @@ def _is_sorted(nodes: list[Node]) -> bool:
     """Whether no node reads what a node at or after its own place produces."""
     later = set(nodes)
     for node in nodes:
-        read = operands(node) if node.graphs else node.inputs
+        read = uses_with_captures(node) if node.graphs else node.inputs
         if any(value is not None and value.producer in later for value in read):
             return False
         later.discard(node)

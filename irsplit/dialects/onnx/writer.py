@@ -76,7 +76,7 @@ class ModelWriter:
         self.model_graphs = model.graphs
         self.source = model.native
         self.entry = graph
-        self.is_segment = graph.place is not None
+        self.is_segment = graph.placement is not None
         self.weights = weights
 
     # -- model --------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def with_initialisers(graph: Graph) -> Graph:
         graph.outputs,
         [*calls, *nodes],
         graph.constants,
-        graph.place,
+        graph.placement,
         graph.native,
     )
 

@@ -43,7 +43,7 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
     """
     model.native.table.source.start()
     builder = Builder(_Writer(model, graph, options).model(), IDENTIFIER)
-    trailer = _trailer(model) if graph.place is None else None
+    trailer = _trailer(model) if graph.placement is None else None
     rest = b"" if trailer is None else relocated(trailer, builder.size)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def _trailer(model: Model) -> Constant | None:
 
 def _graphs(model: Model, graph: Graph) -> list[Graph]:
     """The graphs to write, in the order of the file: a segment before what it calls, the whole model as it was."""
-    if graph.place is not None:
+    if graph.placement is not None:
         entry = with_initialisers(graph)
         return [entry, *sorted(called_graphs([entry])[1:], key=lambda callee: callee.native.index)]
     entry = graph if has_initialisers(graph) else with_initialisers(graph)
@@ -83,7 +83,7 @@ class _Writer:
 
     def __init__(self, model: Model, graph: Graph, options: WriteOptions) -> None:
         self.native: ModelNative = model.native
-        self.whole = graph.place is None
+        self.whole = graph.placement is None
         self.graphs = _graphs(model, graph)
         self.entry = next(written for written in self.graphs if written.native is graph.native)
         self.metadata = [

@@ -144,7 +144,7 @@ def prepared(path: Path, shapes: Sequence[tuple[int, ...]]) -> dict[int, tuple[i
             num_threads=1,
         )
         for details, shape in zip(interpreter.get_input_details(), shapes, strict=True):
-            if tuple(details["shape"]) != shape:
+            if tuple(cast("Sequence[int]", details["shape"])) != shape:
                 interpreter.resize_tensor_input(details["index"], shape)
         interpreter.allocate_tensors()
         tensors = cast("list[dict[str, Any]]", interpreter.get_tensor_details())

@@ -49,7 +49,7 @@ class Expected:
         self._manifest = manifest
         self._infos = {info.name: info for info in manifest.outputs}
         self._served = [
-            each.place == "server" or "server" in each.copies for each in manifest.segments
+            each.placement == "server" or "server" in each.copies for each in manifest.segments
         ]
 
     def sizes(self, inputs: Arrays) -> dict[str, int]:

@@ -105,7 +105,7 @@ class RemoteSession:
         self._expected = Expected(self.manifest)
         self._device = SegmentRunner(self.manifest, "device", options, clock)
         self._count = len(self.manifest.segments)
-        places = [segment.place for segment in self.manifest.segments]
+        places = [segment.placement for segment in self.manifest.segments]
         if places[0] != "device" or not self._device.has(0, 1):
             raise BundleError(
                 f"bundle '{self.manifest.name}' starts on the {places[0]}; start it there"
@@ -317,7 +317,7 @@ class RemoteSession:
         """Behind the last segment from `index` on that is the device's."""
         segments = self.manifest.segments
         return next(
-            (i for i in range(index, self._count) if segments[i].place != "device"), self._count
+            (i for i in range(index, self._count) if segments[i].placement != "device"), self._count
         )
 
     def _framed(self, index: int, values: Mapping[str, Any]) -> bytes:

@@ -89,7 +89,7 @@ def stops(manifest: Manifest, device: SegmentRunner) -> tuple[int, ...]:
     """The stops that device and server can do, ascending: what follows a stop all runs on the server, or nothing."""
     count = len(manifest.segments)
     served = [
-        segment.place == "server" or "server" in segment.copies for segment in manifest.segments
+        segment.placement == "server" or "server" in segment.copies for segment in manifest.segments
     ]
     found = [stop for stop in range(1, count) if device.has(0, stop) and all(served[stop:])]
     return (*found, count) if device.has(0) else tuple(found)

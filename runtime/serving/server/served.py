@@ -385,11 +385,11 @@ def answer_tensors(manifest: Manifest) -> list[TensorInfo]:
     here = [
         segment
         for segment in manifest.segments
-        if segment.place == "server" or "server" in segment.copies
+        if segment.placement == "server" or "server" in segment.copies
     ]
     made = {name for segment in here for name in segment.results}
     found = [info for info in manifest.outputs if info.name in made and info.dtype in DATATYPES]
-    goes_on = manifest.segments[-1].place != "server"
+    goes_on = manifest.segments[-1].placement != "server"
     return [*found, TensorInfo(FRAME, "u8", (None,))] if goes_on else found
 
 
