@@ -1,32 +1,60 @@
 """Errors that a user can cause, and the version that every artefact names.
 
-Everything here derives from `IrsplitError`: the command line prints its text on one line and exits with code 2.
-A defect of our own is never an `IrsplitError`: assertions and other exceptions fly with their trace.
+Everything here derives from `IrsplitError`: the command line prints its text on one line and exits
+with code 2. A defect of our own is never an `IrsplitError`: assertions and other exceptions keep
+their traceback.
 """
 
 VERSION = "0.1.0"
 
+_LONGEST_NAME = 120
+"""Letters of a name in a line of text; exporters make names of 80 letters and more."""
 
-_SHORT = 120
-"""Letters of a name in a line of text; exporters make names of 80 and more."""
 
+def short(name: str, most: int = _LONGEST_NAME) -> str:
+    """Shorten a name from a file so that it fits into a line of an error message.
 
-def short(name: str, most: int = _SHORT) -> str:
-    """What a file calls something, for a line of text: a stranger may have written megabytes, or several lines.
+    The file may come from a stranger, so a name may be megabytes long or contain line breaks.
 
-    The middle of a long name is left out, and letters that a terminal would obey are escaped.
+    Args:
+        name: The name as the file has it.
+        most: The largest number of letters to keep.
+
+    Returns:
+        The name with its middle left out if it is too long, and with letters that a terminal would
+        interpret escaped.
     """
     if len(name) > most:
         name = f"{name[: most // 2]}...{name[-(most // 2) :]}"
-    return (
-        name
-        if name.isprintable()
-        else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-    )
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 class IrsplitError(Exception):
-    """The user's input is at fault; the text says what, where and how to fix it."""
+    """The user's input is at fault; the text says what is wrong, where, and how to fix it.
+
+    Args:
+        what: What is wrong. A message without the other fields may say everything here.
+        where: The file, graph or key in which it is wrong; empty if `what` says it.
+        remedy: What the user can do, in words of the Python interface; empty if `what` says it.
+            The command line may replace it by words of its own.
+
+    Example:
+        >>> str(IrsplitError("no such input 'x'", where="model.onnx", remedy="give one of a, b"))
+        "model.onnx: no such input 'x'; give one of a, b"
+    """
+
+    def __init__(self, what: str = "", *, where: str = "", remedy: str = "") -> None:
+        # Only `what` goes to Exception: pickling calls the class with it and restores the fields.
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}; {self.remedy}" if self.remedy else text
 
 
 class ModelError(IrsplitError):

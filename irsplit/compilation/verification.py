@@ -24,6 +24,7 @@ from irsplit.compilation.randomness import (
     statistics,
 )
 from irsplit.dialects.registry import dialect_of
+from irsplit.dialects.tflite.check import check_files
 from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_whole
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.isolate import isolated
@@ -190,6 +191,7 @@ def verify_bundle(
     """
     manifest = Manifest.load(bundle)
     manifest.check_files()
+    check_files(manifest.path(info.file) for info in manifest.segments if info.format == "tflite")
     path = sources.find(manifest, None if model is None else Path(model))
     dialect = dialect_of(path)
     source = dialect.read(path)

@@ -1,4 +1,4 @@
-"""Python's garbage collector, put aside while a large graph is made or walked."""
+"""Python's garbage collector, switched off while a large graph is built or walked."""
 
 import gc
 from collections.abc import Generator
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collector() -> Generator[None]:
-    """No garbage collection inside the block, or the function that this decorates.
+    """Switch off garbage collection for a block, or for the function that this decorates.
 
-    A graph of 50 000 nodes is a million objects, none of them garbage: looking at them again and again while more are
-    made takes longer than the work itself.
+    A graph of 50 000 nodes is a million objects, none of them garbage. The collector would look at
+    all of them again and again while more are made, which takes longer than the work itself.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,8 +1,12 @@
-"""Structural equality of models: everything that the IR models, nothing that rides in `native`."""
+"""Structural equality of models: everything that the IR models, and nothing in `native`.
+
+Two models are walked side by side. Each pair of definitions is recorded in `same`, from the left
+value to the right one, so that uses are equal when they refer to recorded pairs.
+"""
 
 from collections.abc import Iterable, Sequence
 
-from irsplit.ir.core import Constant, Graph, Model, Node, Value
+from irsplit.ir.core import Attribute, Constant, Graph, Model, Node, Value
 
 
 def equal(left: Model, right: Model) -> bool:
@@ -37,20 +41,23 @@ def _nodes(left: Node, right: Node, same: dict[Value, Value]) -> bool:
     )
 
 
-def _plain(attribute: object) -> object:
-    """Sequences of any kind as lists; NaN as a word, because it is unequal to itself."""
+def _plain(attribute: Attribute | dict[str, Attribute]) -> object:
+    """An attribute in a form that compares: any sequence as a list, NaN as a word."""
     if isinstance(attribute, dict):
         return {key: _plain(value) for key, value in attribute.items()}
     if isinstance(attribute, Sequence) and not isinstance(attribute, str | bytes):
         return [_plain(item) for item in attribute]
+    # NaN alone is unequal to itself.
     return "NaN" if attribute != attribute else attribute
 
 
 def _definitions(
     left: Sequence[Value | None], right: Sequence[Value | None], same: dict[Value, Value]
 ) -> bool:
+    """Whether the definitions are equal one by one; equal ones are recorded in `same`."""
     if len(left) != len(right):
         return False
+
     for a, b in zip(left, right, strict=True):
         if a is None or b is None:
             if a is not b:
@@ -71,10 +78,16 @@ def _uses(
 def _constants(left: Constant | None, right: Constant | None) -> bool:
     if left is None or right is None:
         return left is right
-    if (left.buffer.name, left.length, left.encoding) != (
+
+    same_span = (left.buffer.name, left.length, left.encoding) == (
         right.buffer.name,
         right.length,
         right.encoding,
-    ):
+    )
+    if not same_span:
         return False
-    return left.offset == right.offset if left.buffer.name else left.view() == right.view()
+
+    # Constants of a file are equal by their place; those in memory have no place, only bytes.
+    if left.buffer.name:
+        return left.offset == right.offset
+    return left.view() == right.view()

@@ -1,7 +1,8 @@
 """Model, graph, node, value, constant: the neutral IR.
 
-Wiring, types, constants and order are modelled; everything else of a source file rides in `native`, which only the
-dialect that read it looks into. Passes change the IR; writers start from `native` and overwrite only the wiring.
+The IR models wiring, types, constants and order. Everything else of a source file is kept in
+`native`, which only the dialect that read the file looks into. Passes change the IR; writers start
+from `native` and overwrite only the wiring.
 """
 
 import mmap
@@ -11,16 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.base.errors import short
+from irsplit.ir.printer import print_graph, print_model
 from irsplit.ir.types import Type
 
 DEEPEST_BODIES = 100
-"""Bodies inside bodies: protobuf's own limit, and what functions that call themselves for each body can take."""
+"""The deepest nesting of bodies: protobuf's own limit, and within Python's recursion limit."""
 
 Attribute = bool | int | float | str | bytes | Sequence["Attribute"] | None
 
 
 class Buffer:
-    """Bytes that constants point into: a file, mapped when somebody first looks, or bytes in memory."""
+    """Bytes that constants point into: a file, mapped on first use, or bytes in memory.
+
+    Args:
+        name: The file's name in the IR text; empty for bytes in memory.
+        path: The file, or None.
+        data: The bytes, or None. A buffer with neither can be printed, but not read.
+    """
 
     __slots__ = ("_view", "name", "path")
 
@@ -37,16 +45,24 @@ class Buffer:
 
     @property
     def view(self) -> memoryview:
-        """All bytes, without a copy. Raises FileNotFoundError when the buffer has neither file nor bytes."""
+        """All bytes, without a copy.
+
+        Raises:
+            FileNotFoundError: The buffer has neither a file nor bytes.
+            OSError: The file cannot be read.
+        """
         if self._view is None:
-            if self.path is None:
-                raise FileNotFoundError(f"the bytes of buffer '{self.name}' are not at hand")
-            with self.path.open("rb") as file:
-                empty = file.seek(0, 2) == 0
-                self._view = memoryview(
-                    b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                )
+            self._view = self._map()
         return self._view
+
+    def _map(self) -> memoryview:
+        if self.path is None:
+            raise FileNotFoundError(f"the bytes of buffer '{self.name}' are not at hand")
+        with self.path.open("rb") as file:
+            # An empty file cannot be mapped.
+            if file.seek(0, 2) == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def __repr__(self) -> str:
         return f"Buffer({self.name!r})"
@@ -54,10 +70,10 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """A weight: `length` bytes at `offset` of `buffer`; never copied by a pass.
+    """A weight: `length` bytes at `offset` of `buffer`; no pass ever copies the bytes.
 
-    `encoding` is "raw" for little-endian elements in row-major order; any other name belongs to the dialect, which
-    alone knows how to turn the bytes into elements (typed fields, sparse storage, strings).
+    `encoding` is "raw" for little-endian elements in row-major order. Any other name belongs to the
+    dialect, which alone can turn the bytes into elements (typed fields, sparse storage, strings).
     """
 
     buffer: Buffer
@@ -66,18 +82,26 @@ class Constant:
     encoding: str = "raw"
 
     def view(self) -> memoryview:
+        """The bytes of this constant, without a copy."""
         return self.buffer.view[self.offset : self.offset + self.length]
 
     @classmethod
     def of(cls, data: bytes) -> "Constant":
+        """A raw constant with these bytes."""
         return cls(Buffer.in_memory(data), 0, len(data))
 
 
 class Value:
-    """What flows along an edge: produced once (by a node, the caller or a constant), used any number of times.
+    """What flows along an edge of a graph: defined once, used any number of times.
 
-    `constant` beside a graph input is that input's default. `readers` are the nodes with the value among their inputs,
-    in the order in which they began to read it; the nodes of a body count for what the body captures.
+    Attributes:
+        name: The name, unique in the graph that defines the value.
+        type: The type, or None if it is not known.
+        constant: The bytes of a constant; beside a graph input, the input's default.
+        native: What the dialect keeps of the source file.
+        producer: The node that computes the value; None for inputs and constants.
+        readers: The nodes that have the value among their inputs, in the order in which they began
+            to read it. Nodes of a body are readers of what the body captures.
     """
 
     __slots__ = ("constant", "name", "native", "producer", "readers", "type")
@@ -99,23 +123,30 @@ class Value:
     @property
     def uses(self) -> list[tuple["Node", int]]:
         """Every (node, operand index) that reads the value; graph outputs are not uses."""
-        return [
-            (node, index)
-            for node in self.readers
-            for index, read in enumerate(node.inputs)
-            if read is self
-        ]
+        uses: list[tuple[Node, int]] = []
+        for node in self.readers:
+            uses.extend((node, index) for index, read in enumerate(node.inputs) if read is self)
+        return uses
 
     def __repr__(self) -> str:
         return f"%{short(self.name)}"
 
 
 class Node:
-    """An operation. `op` is "<dialect>.<Operator>"; `inputs` has None where an optional operand is absent.
+    """An operation of a graph.
 
-    `graphs` are bodies that the node owns and that may use values of the graphs around it; `callees` are graphs of the
-    model that it calls by name. `states` names every variable, resource or stream that it reads or writes: nodes that
-    share one must stay together. `random` nodes give another result each time and are never cloned.
+    Args:
+        op: The operator, as "<dialect>.<Operator>".
+        inputs: The operands; None where an optional operand is absent.
+        outputs: The results; None where an optional result is not asked for.
+        name: The node's name in the source file, which need not be unique.
+        graphs: Bodies that the node owns. They may use values of the graphs around them.
+        callees: Graphs of the model that the node calls by name.
+        attributes: What the dialect shows of the operator's options in the IR text.
+        states: Every variable, resource or stream that the node reads or writes. Nodes that share
+            a state must stay in one segment.
+        random: Whether each run gives another result. Such nodes are never cloned.
+        native: What the dialect keeps of the source file.
     """
 
     __slots__ = (
@@ -155,34 +186,37 @@ class Node:
         self.states = tuple(states)
         self.random = random
         self.native = native
+
         for value in self.outputs:
             if value is not None:
                 value.producer = self
         self.set_inputs(inputs)
 
     def set_inputs(self, inputs: Iterable[Value | None]) -> None:
-        """Replace all operands, keeping the readers of old and new ones true."""
+        """Replace all operands, and update the readers of the old and the new ones."""
         for value in self.inputs:
             if value is not None:
                 value.readers.pop(self, None)
+
         self.inputs = tuple(inputs)
         for value in self.inputs:
             if value is not None:
                 value.readers[self] = None
 
     def set_input(self, index: int, value: Value | None) -> None:
+        """Replace one operand, as `set_inputs` does."""
         self.set_inputs((*self.inputs[:index], value, *self.inputs[index + 1 :]))
 
     def __repr__(self) -> str:
         return f"{short(self.op)} '{short(self.name)}'" if self.name else short(self.op)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Graph:
-    """Nodes in topological order, an invariant, between inputs and outputs.
+    """A list of nodes in an order in which they can run, with inputs and outputs.
 
-    `constants` are declared here (an input with a default is in `inputs` only). `place` is set on segments: where the
-    segment runs, "device" or "server".
+    `constants` declares the graph's constants; an input with a default is in `inputs` only.
+    `placement` is set on segments alone: "device" or "server". `str(graph)` is its IR text.
     """
 
     name: str
@@ -194,18 +228,40 @@ class Graph:
     native: Any = None
 
     def values(self) -> Iterator[Value]:
-        """Every value that this graph defines itself, in order of definition."""
+        """Every value that this graph itself defines, in order of definition."""
         yield from self.inputs
         yield from self.constants
         for node in self.nodes:
             yield from (value for value in node.outputs if value is not None)
 
+    def __repr__(self) -> str:
+        place = f" on {self.placement}" if self.placement else ""
+        return (
+            f"<Graph @{short(self.name)}{place}: {_count(self.inputs, 'input')}, "
+            f"{_count(self.nodes, 'node')}, {_count(self.outputs, 'output')}>"
+        )
 
-@dataclass(eq=False, slots=True)
+    def __str__(self) -> str:
+        return print_graph(self)
+
+
+@dataclass(eq=False, slots=True, repr=False)
 class Model:
-    """A model of one dialect. `graphs[0]` is the entry; after `partition`, one graph a segment comes first.
+    """A model of one dialect; `str(model)` is its IR text.
 
-    The remaining graphs are called by name: functions, bodies of control flow, other signatures.
+    `graphs[0]` is the entry. After `partition`, the segments come first instead, in execution
+    order. The other graphs are called by name: functions, bodies of control flow, other signatures.
+
+    Example:
+        >>> from irsplit.ir import parse_model
+        >>> model = parse_model("graph @main(%x: f32[1,8]) -> (%x) {}")
+        >>> model
+        <Model of test: 1 graph, entry <Graph @main: 1 input, 0 nodes, 1 output>>
+        >>> print(model)
+        model test
+        graph @main(%x: f32[1,8]) -> (%x) {
+        }
+        <BLANKLINE>
     """
 
     dialect: str
@@ -221,29 +277,49 @@ class Model:
         """The segments in execution order; empty before `partition`."""
         return [graph for graph in self.graphs if graph.placement is not None]
 
+    def __repr__(self) -> str:
+        if not self.graphs:
+            return f"<Model of {self.dialect}: no graphs>"
+        graphs = _count(self.graphs, "graph")
+        return f"<Model of {self.dialect}: {graphs}, entry {self.entry!r}>"
+
+    def __str__(self) -> str:
+        return print_model(self)
+
+
+def _count(items: Sequence[object], noun: str) -> str:
+    return f"{len(items)} {noun}" if len(items) == 1 else f"{len(items)} {noun}s"
+
 
 def required_inputs(graph: Graph) -> list[Value]:
-    """The inputs that a caller must feed: those without a default."""
+    """The inputs for which a caller must give data: those without a default."""
     return [value for value in graph.inputs if value.constant is None]
 
 
 def captures(node: Node) -> list[Value]:
-    """Values of the graphs around `node` that its bodies use or return, nested bodies included, each once."""
-    found: dict[Value, None] = {}
+    """The values of surrounding graphs that the bodies of a node use or return.
+
+    Args:
+        node: A node, whose bodies may contain further bodies.
+
+    Returns:
+        Each captured value once, in order of first use; empty for a node without bodies.
+    """
+    used: dict[Value, None] = {}
     defined: set[Value] = set()
     pending = list(node.graphs)
     while pending:
         graph = pending.pop()
         defined.update(graph.values())
-        found.update(dict.fromkeys(graph.outputs))
+        used.update(dict.fromkeys(graph.outputs))
         for inner in graph.nodes:
-            found.update((value, None) for value in inner.inputs if value is not None)
+            used.update((value, None) for value in inner.inputs if value is not None)
             pending.extend(inner.graphs)
-    return [value for value in found if value not in defined]
+    return [value for value in used if value not in defined]
 
 
 def uses_with_captures(node: Node) -> list[Value]:
-    """Everything that must exist before `node` runs: its inputs and what its bodies capture, each once."""
+    """Every value that must exist before a node runs: its inputs and captures, each once."""
     values = dict.fromkeys(filter(None, node.inputs))
     if node.graphs:
         values.update(dict.fromkeys(captures(node)))
@@ -251,7 +327,7 @@ def uses_with_captures(node: Node) -> list[Value]:
 
 
 def walk(graph: Graph) -> Iterator[Node]:
-    """Every node of the graph and of all bodies inside it."""
+    """Every node of a graph and of all bodies inside it."""
     pending = [graph]
     while pending:
         current = pending.pop()

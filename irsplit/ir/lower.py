@@ -6,22 +6,33 @@ _OF_THE_RUNTIME = ("irsplit.send", "irsplit.recv", "irsplit.load", "irsplit.stor
 
 
 def engine_graph(segment: Graph) -> Graph:
-    """The segment without nodes of the runtime: received and loaded values become inputs, sent and stored ones outputs.
+    """The graph of a segment without the nodes that the runtime executes.
 
-    Loaded and stored values come last, in the order of `states`. A value that is only passed on (received or fed, then
-    sent or returned without a node of the segment reading or producing it) is left out: the runtime carries it past
-    the engine. The graph shares nodes and values with the segment, which stays as it is.
+    Received and loaded values become inputs, sent and stored values become outputs. Loaded and
+    stored values come last, in the order of `states`. A value that the segment only passes on (no
+    node of it reads or produces the value) is left out: the runtime carries it past the engine.
+
+    Args:
+        segment: A segment, which is not changed.
+
+    Returns:
+        A new graph, which shares nodes and values with the segment.
     """
     nodes = [node for node in segment.nodes if not is_of_the_runtime(node)]
     pairs = states(segment)
+
+    read: set[Value] = set()
+    produced = set(segment.constants)
+    for node in nodes:
+        read.update(uses_with_captures(node))
+        produced.update(value for value in node.outputs if value is not None)
+
     received = [*_values(segment, "irsplit.recv"), *(loaded for loaded, _ in pairs)]
-    sent, stored = _values(segment, "irsplit.send"), [stored for _, stored in pairs]
-    read = {value for node in nodes for value in uses_with_captures(node)}
-    produced = {value for node in nodes for value in node.outputs if value}.union(segment.constants)
     inputs = [value for value in (*segment.inputs, *received) if value in read]
-    outputs = [
-        value for value in dict.fromkeys((*sent, *segment.outputs, *stored)) if value in produced
-    ]
+
+    sent, stored = _values(segment, "irsplit.send"), [stored for _, stored in pairs]
+    candidates = dict.fromkeys((*sent, *segment.outputs, *stored))
+    outputs = [value for value in candidates if value in produced]
     return Graph(
         segment.name,
         inputs,
@@ -34,22 +45,31 @@ def engine_graph(segment: Graph) -> Graph:
 
 
 def is_of_the_runtime(node: Node) -> bool:
-    """Whether no engine sees the node: it sends, receives, loads or stores. `irsplit` is a domain of operators too."""
+    """Whether the runtime executes the node instead of an engine: send, recv, load, store.
+
+    The prefix `irsplit.` alone does not tell, because it is also a domain of operators.
+    """
     return node.op in _OF_THE_RUNTIME
 
 
 def states(graph: Graph) -> list[tuple[Value, Value]]:
-    """What the graph loads and what it stores in its place, a pair for each state."""
+    """The states of a graph: for each, the value that it loads and the one that it stores."""
     stored = {node.states: node.inputs[0] for node in graph.nodes if node.op == "irsplit.store"}
-    loaded = [
-        (node.outputs[0], stored.get(node.states))
-        for node in graph.nodes
-        if node.op == "irsplit.load"
-    ]
-    return [(before, after) for before, after in loaded if before is not None and after is not None]
+
+    pairs: list[tuple[Value, Value]] = []
+    for node in graph.nodes:
+        if node.op != "irsplit.load":
+            continue
+        before, after = node.outputs[0], stored.get(node.states)
+        if before is not None and after is not None:
+            pairs.append((before, after))
+    return pairs
 
 
 def _values(segment: Graph, op: str) -> list[Value]:
-    """Operands and results of the segment's nodes of this kind."""
-    nodes = [node for node in segment.nodes if node.op == op]
-    return [value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None]
+    """The operands and results of all nodes of one kind."""
+    values: list[Value] = []
+    for node in segment.nodes:
+        if node.op == op:
+            values.extend(filter(None, (*node.inputs, *node.outputs)))
+    return values

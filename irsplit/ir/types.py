@@ -1,4 +1,4 @@
-"""Types of values: tensors with element type, shape and quantization; everything else is opaque."""
+"""Types of values: tensors with element type, shape and quantization; all others are opaque."""
 
 from dataclasses import dataclass, field
 from math import prod
@@ -6,14 +6,17 @@ from math import prod
 from irsplit.base.dtypes import DType
 
 Dim = int | str | None
-"""A dimension: a number, a symbol that equals itself wherever it appears, or unknown."""
+"""A dimension: a number, a symbol (equal to itself wherever it appears), or None for unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """Affine quantization: real = scale * (stored - zero_point), per tensor or along `axis`.
+    """Affine quantization: real = scale * (stored - zero_point).
 
-    One scale and one zero point per channel of `axis`; a single pair with `axis` None for the whole tensor.
+    Attributes:
+        scale: One scale for each channel of `axis`, or a single one for the whole tensor.
+        zero_point: As many zero points as scales.
+        axis: The dimension of the channels; None for the whole tensor.
     """
 
     scale: tuple[float, ...]
@@ -23,10 +26,14 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """Element type, shape (None: not even the rank is known) and quantization of a tensor.
+    """The type of a tensor.
 
-    `assumed` is a shape without open dimensions that estimates count with. It is no part of the type: types that
-    differ in nothing else are equal, no writer looks at it, and what is legal does not depend on it.
+    Attributes:
+        dtype: The element type.
+        shape: The dimensions; None if not even their number is known.
+        quantization: The affine quantization of the elements, if there is one.
+        assumed: A shape without open dimensions for estimates. It is not part of the type: types
+            that differ in it alone are equal, writers ignore it, and it never makes a cut legal.
     """
 
     dtype: DType
@@ -36,40 +43,56 @@ class TensorType:
 
     @property
     def is_static(self) -> bool:
+        """Whether every dimension is a number."""
         return self.shape is not None and all(isinstance(dim, int) for dim in self.shape)
 
     @property
     def estimated_shape(self) -> tuple[int, ...] | None:
-        """The shape to estimate with: the assumed ones, else the known, with 1 for every open dimension; None without
-        a rank."""
+        """The shape to estimate with; None if not even the rank is known.
+
+        It is the assumed shape if there is one, and otherwise the shape with 1 for every open
+        dimension.
+        """
         if self.assumed is not None or self.shape is None:
             return self.assumed
         return tuple(dim if isinstance(dim, int) else 1 for dim in self.shape)
 
     @property
     def estimated_bytes(self) -> int:
-        """Bytes of the tensor in its `estimated_shape`, packed; 0 when it or the element size is unknown."""
+        """Bytes of the packed tensor in its `estimated_shape`; 0 if that or the size of an element
+        is not known."""
         dims = self.shape if self.assumed is None else self.assumed
         if dims is None:
             return 0
+
+        # Large graphs ask a million times, so this does without the tuple of `estimated_shape`.
         bits = self.dtype.bits
-        for dim in (
-            dims
-        ):  # asked for a million times of a large graph, so without making `estimated_shape`
+        for dim in dims:
             if isinstance(dim, int):
                 bits *= dim
         return (bits + 7) // 8
 
     def elements(self, unknown: int | None = None) -> int | None:
-        """Number of elements; a symbolic or unknown dimension counts as `unknown`, None when that is None."""
+        """The number of elements.
+
+        Args:
+            unknown: What a symbolic or unknown dimension, or an unknown rank, counts as.
+
+        Returns:
+            The number, or None if it depends on an unknown dimension and `unknown` is None.
+        """
         if self.shape is None:
             return unknown
         dims = [dim if isinstance(dim, int) else unknown for dim in self.shape]
-        known = [dim for dim in dims if dim is not None]
-        return prod(known) if len(known) == len(dims) else None
+        sizes = [dim for dim in dims if dim is not None]
+        return prod(sizes) if len(sizes) == len(dims) else None
 
     def size_bytes(self, unknown: int | None = None) -> int | None:
-        """Bytes of the tensor, packed; None when a dimension or the element size is unknown."""
+        """Bytes of the packed tensor; None if the number or the size of its elements is unknown.
+
+        Args:
+            unknown: As for `elements`.
+        """
         elements = self.elements(unknown)
         if elements is None or not self.dtype.bits:
             return None
@@ -78,7 +101,10 @@ class TensorType:
 
 @dataclass(frozen=True, slots=True)
 class OpaqueType:
-    """A type that irsplit carries but does not look into: sequence, optional, map; `text` is for people."""
+    """A type that irsplit carries but does not look into: a sequence, an optional, a map.
+
+    `text` is the type in words for people.
+    """
 
     text: str
 

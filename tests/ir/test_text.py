@@ -3,7 +3,7 @@
 import pytest
 
 from irsplit.base.errors import ParseError, VerifyError
-from irsplit.ir import equal, parse_model, print_model, verify
+from irsplit.ir import Model, equal, parse_model, print_graph, print_model, verify
 
 EVERYTHING = """\
 model test
@@ -114,3 +114,17 @@ def test_verify_shows_the_graph_around_the_node() -> None:
 def test_verify_holds_boundaries_together(old: str, new: str, message: str) -> None:
     with pytest.raises(VerifyError, match=message):
         verify(parse_model(SEGMENTS.replace(old, new)))
+
+
+def test_str_is_the_text_and_repr_is_one_line():
+    model = parse_model(
+        'graph @device(%x: f32[1,8]) -> (%y) { %y = test.op(%x) "first" : f32[1,8] }'
+    )
+    graph, node = model.entry, model.entry.nodes[0]
+    assert str(model) == print_model(model)
+    assert str(graph) == print_graph(graph)
+    entry = "<Graph @device on device: 1 input, 1 node, 1 output>"
+    assert repr(graph) == entry
+    assert repr(model) == f"<Model of test: 1 graph, entry {entry}>"
+    assert [repr(node), repr(graph.inputs[0])] == ["test.op 'first'", "%x"]
+    assert repr(Model("test", [])) == "<Model of test: no graphs>"

@@ -1,4 +1,4 @@
-"""Affine quantization as nodes of TFLite: QUANTIZE and DEQUANTIZE; scale and zero point are in the tensor's type."""
+"""Affine quantization as nodes: QUANTIZE and DEQUANTIZE, with scale and zero point in the type."""
 
 from irsplit.base import dtypes
 from irsplit.base.errors import UnsupportedError
@@ -6,12 +6,25 @@ from irsplit.ir import Model, Node, Quantization, TensorType, Value
 
 
 def affine(model: Model, source: Value, target: Value) -> tuple[list[Value], list[Node]]:
-    """New constants (none), and the node that computes `target` from `source`, one of which has a quantized type.
+    """Make the node that quantizes a value, or dequantizes one.
 
-    Raises UnsupportedError for what the engines' kernels do not take.
+    Args:
+        model: The model that gets the node; it is not changed.
+        source: The value to read.
+        target: The value to compute. Either it or `source` has a quantized type.
+
+    Returns:
+        New constants, of which there are none, and the node.
+
+    Raises:
+        UnsupportedError: The kernels of the engines do not take these types.
     """
     into = _quantization(target)
-    stored, real = (into, source) if into is not None else (_quantization(source), target)
+    if into is not None:
+        op, stored, real = "tflite.QUANTIZE", into, source
+    else:
+        op, stored, real = "tflite.DEQUANTIZE", _quantization(source), target
+
     if not isinstance(real.type, TensorType) or real.type.dtype != dtypes.F32:
         raise UnsupportedError(
             f"{real}: QUANTIZE takes f32 alone; leave quantization to the runtime"
@@ -20,9 +33,7 @@ def affine(model: Model, source: Value, target: Value) -> tuple[list[Value], lis
         raise UnsupportedError(
             f"{real}: QUANTIZE has one scale for all channels; leave per-channel out"
         )
-    return [], [
-        Node("tflite.DEQUANTIZE" if into is None else "tflite.QUANTIZE", (source,), (target,))
-    ]
+    return [], [Node(op, (source,), (target,))]
 
 
 def _quantization(value: Value) -> Quantization | None:

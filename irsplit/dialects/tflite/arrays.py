@@ -17,10 +17,19 @@ else:
 
 
 def array(value: Value) -> "NDArray[Any]":
-    """The elements of a constant; packed 4-bit and 2-bit ones widened, strings as objects of bytes.
+    """The elements of a constant as an array.
 
-    Raises UnsupportedError for sparse constants, which a DENSIFY node of the model unpacks, and for constants without
-    data; ModelError when the bytes are not as many as the type asks for.
+    Args:
+        value: A constant.
+
+    Returns:
+        An array of the value's shape. Packed 4-bit and 2-bit elements become bytes, strings become
+        objects of type bytes.
+
+    Raises:
+        UnsupportedError: The value has no data, or is sparse: a DENSIFY node of the model unpacks
+            it when the model runs.
+        ModelError: The constant has more or fewer bytes than its type asks for.
     """
     constant, type = value.constant, value.type
     if constant is None or not isinstance(type, TensorType) or type.shape is None:
@@ -31,6 +40,7 @@ def array(value: Value) -> "NDArray[Any]":
         raise UnsupportedError(
             f"{value} is stored as {constant.encoding}; run the model to see its elements"
         )
+
     shape = tuple(dim if isinstance(dim, int) else -1 for dim in type.shape)
     try:
         return _decode(constant.view(), type).reshape(shape)
@@ -45,15 +55,21 @@ def _decode(data: memoryview, type: TensorType) -> "NDArray[Any]":
         return _strings(data)
     if type.dtype.storage is not None:
         return np.frombuffer(data, type.dtype.storage)
-    count = type.elements() or 0
-    bits = type.dtype.bits
-    if not bits:
+    if not type.dtype.bits:
         raise ValueError(f"elements of type {type.dtype} are not stored")
+    return _unpack(data, type)
+
+
+def _unpack(data: memoryview, type: TensorType) -> "NDArray[Any]":
+    """Elements of less than a byte, the first one in the lowest bits of each byte."""
+    count, bits = type.elements() or 0, type.dtype.bits
     packed = np.frombuffer(data, np.uint8)
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     fields = (packed[:, np.newaxis] >> shifts).reshape(-1)[:count] & ((1 << bits) - 1)
     if type.dtype in (dtypes.U4, dtypes.U2):
         return fields
+
+    # Extends the sign: 0b1111 becomes 0b0111, and less the sign's bit, -1.
     sign = 1 << (bits - 1)
     return ((fields ^ sign).astype(np.int8) - np.int8(sign)).astype(np.int8)
 
@@ -62,12 +78,14 @@ def _strings(data: memoryview) -> "NDArray[Any]":
     """A count, one offset more than there are strings, and the bytes of the strings."""
     if len(data) < 4:
         return np.empty(0, object)
+
     (count,) = unpack_from("<i", data)
     if count < 0 or 4 * (count + 2) > len(data):
         raise ValueError(f"{count} strings do not fit")
     offsets = unpack_from(f"<{count + 1}i", data, 4)
     if list(offsets) != sorted(offsets) or offsets[0] < 0 or offsets[-1] > len(data):
         raise ValueError("the strings lie outside")
-    result = np.empty(count, object)
-    result[:] = [bytes(data[start:end]) for start, end in pairwise(offsets)]
-    return result
+
+    strings = np.empty(count, object)
+    strings[:] = [bytes(data[start:end]) for start, end in pairwise(offsets)]
+    return strings

@@ -1,8 +1,10 @@
-"""Writes a flatbuffer front to back: tables copied from a file, edited on the way, with big payloads at the end.
+"""Writes a flatbuffer front to back: tables copied from a file and edited, big payloads at the end.
 
-A copied table keeps its bytes, its vtable and its position modulo eight; only its offsets are new. So whatever the
-schema does not model rides along, and no field passes through Python objects. Offsets of a flatbuffer point forward:
-a table is laid out first and what it refers to after it.
+A copied table keeps its bytes, its vtable and its position modulo eight; only its offsets are new.
+So whatever the schema does not model is kept, and no field passes through Python objects. Offsets
+of a flatbuffer point forward: a table is laid out first, and what it refers to behind it.
+
+New tables are written by the same code as edited ones, as edits of nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,22 +28,33 @@ from irsplit.dialects.tflite.flatbuffer import (
 )
 from irsplit.ir import Constant
 
-# The widest scalar of the schema: a table at the same place modulo this has all its scalars aligned as before.
 PHASE = 8
-# What the schema demands of buffers (`force_align: 16`) and the Python builder of flatbuffers ignores.
+"""The widest scalar of the schema. A table that is copied to the same place modulo this has all its
+scalars aligned as before."""
 PAYLOAD_ALIGNMENT = 16
+"""What the schema demands of buffers (`force_align: 16`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Bytes of another file, placed after all tables: as the vector a field refers to, or at a field's file offset."""
+    """Bytes of another file that are placed behind all tables.
+
+    As the value of a vector, they become the vector; as that of a scalar, the scalar becomes their
+    offset in the file.
+    """
 
     span: Constant
 
 
 @dataclass(slots=True)
 class Edit:
-    """A table to write: `source` with some `fields` replaced (None: removed), or a new one without a source."""
+    """A table to write.
+
+    Attributes:
+        layout: Which table of the schema it is.
+        source: The table to start from; None for a new one.
+        fields: New values of fields by name; None removes the field.
+    """
 
     layout: Layout
     source: Table | None
@@ -61,20 +74,22 @@ FieldValue = (
     | Sequence[Table | Edit]
     | None
 )
-"""An integer or float for a scalar, text, the elements of a vector, a table; bytes for a vector of bytes."""
+"""A number for a scalar, text, a table, or the elements of a vector (bytes for one of bytes)."""
 
 
 def edit(source: Table, **fields: FieldValue) -> Edit:
+    """A table of the file with other values of some fields."""
     return Edit(source.layout, source, fields)
 
 
 def new(table: str, **fields: FieldValue) -> Edit:
+    """A new table, by its name in the schema."""
     return Edit(layout(table), None, fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A payload at its offset in the file; `counted` when its length goes before it, as four bytes."""
+    """A payload at its offset in the file; `counted` if four bytes before it give its length."""
 
     offset: int
     span: Constant
@@ -82,7 +97,16 @@ class Placed:
 
 
 class Builder:
-    """A flatbuffer in the making: `out` holds its tables, `placed` what comes after them, in order of offset."""
+    """Lays out a flatbuffer.
+
+    Args:
+        root: The root table.
+        identifier: Four bytes that tell the kind of the file.
+
+    Attributes:
+        out: The tables, which are the beginning of the file.
+        placed: The payloads behind them, in order of offset.
+    """
 
     def __init__(self, root: Table | Edit, identifier: bytes) -> None:
         self.out = bytearray(pack("<I4s", 0, identifier))
@@ -95,27 +119,36 @@ class Builder:
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return (
-            self.placed[-1].offset + self.placed[-1].span.length if self.placed else len(self.out)
-        )
+        if not self.placed:
+            return len(self.out)
+        last = self.placed[-1]
+        return last.offset + last.span.length
+
+    # -- tables: each method appends something and returns its position -----------------------
 
     def _table(self, item: Table | Edit) -> int:
         return self._copy(item) if isinstance(item, Table) else self._write(item)
 
     def _copy(self, table: Table) -> int:
+        """Append a table of the file and everything that it refers to."""
         source, shape, position = table.source, table.shape, table.position
         start = self._inline(shape.vtable, source.data[position : position + shape.size], position)
         for offset, spec in shape.references:
-            self._point(
-                start,
-                offset,
-                spec,
-                self._copy_reference(table, spec, source.follow(position + offset)),
-            )
+            child = self._copy_reference(table, spec, source.follow(position + offset))
+            self._point(start, offset, spec, child)
         return start
 
     def _copy_reference(self, table: Table, spec: TableField, position: int) -> int | None:
-        """Copy what the field `spec` of `table` refers to, which is at `position`; None for a union without a type."""
+        """Append a copy of what a field refers to.
+
+        Args:
+            table: The table that has the field.
+            spec: The field.
+            position: Where in the source it refers to.
+
+        Returns:
+            The position of the copy; None for a union without a member.
+        """
         source = table.source
         if spec.kind == "numbers":
             width = spec.code.size
@@ -127,6 +160,7 @@ class Builder:
         if spec.kind in ("table", "union"):
             inner = target(table, spec)
             return None if inner is None else self._copy(Table(source, inner, position))
+
         places = list(elements(source, position))
         if spec.kind == "texts":
             return self._offsets(places, lambda place: self._copy_text(table, place))
@@ -139,53 +173,59 @@ class Builder:
         return self._text(table.source.data[start : start + count])
 
     def _write(self, item: Edit) -> int:
-        """Append an edited table: the bytes of its source, new fields behind them."""
+        """Append an edited table: the bytes of its source with new fields behind them."""
         source = item.source
         body, offsets, phase = bytearray(OFFSET_SIZE), [0] * len(item.layout.slots), 0
         if source is not None:
-            body = bytearray(
-                source.source.data[source.position : source.position + source.shape.size]
-            )
+            end = source.position + source.shape.size
+            body = bytearray(source.source.data[source.position : end])
             offsets, phase = list(source.shape.offsets), source.position
+
         for name, value in item.fields.items():
             _set_inline(body, offsets, phase, item.layout.fields[name], value)
+
+        # A vtable ends with the last field that is present.
         while offsets and not offsets[-1]:
             offsets.pop()
         length = VTABLE_HEADER + 2 * len(offsets)
-        start = self._inline(
-            pack(f"<{2 + len(offsets)}H", length, len(body), *offsets), body, phase
-        )
+        vtable = pack(f"<{2 + len(offsets)}H", length, len(body), *offsets)
+        start = self._inline(vtable, body, phase)
+
         for spec, offset in zip(item.layout.slots, offsets, strict=False):
-            if spec is None or not offset:
-                continue
-            position = start + offset
-            value = item.fields.get(spec.name)
-            if isinstance(value, Payload):
-                self._deferred.append((position, spec, value))
-            elif spec.kind == "scalar":
-                continue
-            elif value is not None:
-                self._refer(position, self._reference(spec, value))
-            elif source is not None:
-                child = source.source.follow(source.position + offset)
-                self._point(start, offset, spec, self._copy_reference(source, spec, child))
+            if spec is not None and offset:
+                self._write_reference(item, start, offset, spec)
         return start
 
+    def _write_reference(self, item: Edit, start: int, offset: int, spec: TableField) -> None:
+        """Append what a field of the edited table at `start` refers to: its new value or a copy."""
+        source, value = item.source, item.fields.get(spec.name)
+        if isinstance(value, Payload):
+            self._deferred.append((start + offset, spec, value))
+        elif spec.kind == "scalar":
+            return
+        elif value is not None:
+            self._refer(start + offset, self._reference(spec, value))
+        elif source is not None:
+            position = source.source.follow(source.position + offset)
+            self._point(start, offset, spec, self._copy_reference(source, spec, position))
+
     def _reference(self, spec: TableField, value: FieldValue) -> int:
-        """Append the new value of a field that refers."""
+        """Append the new value of a field that holds an offset."""
         if isinstance(value, Table | Edit):
             return self._table(value)
         if isinstance(value, str):
             return self._text(value.encode())
+
         assert isinstance(value, Sequence), f"{spec.name} cannot be {value!r}"
         if spec.kind == "tables":
             return self._offsets(value, self._table)
-        return self._vector(
-            pack(f"<{len(value)}{spec.code.format[-1]}", *value), len(value), spec.code.size
-        )
+        data = pack(f"<{len(value)}{spec.code.format[-1]}", *value)
+        return self._vector(data, len(value), spec.code.size)
+
+    # -- bytes --------------------------------------------------------------------------------
 
     def _inline(self, vtable: bytes, body: bytes | bytearray | memoryview, phase: int) -> int:
-        """Append the fields of a table at a place congruent to `phase`."""
+        """Append the bytes of a table at a position congruent to `phase`."""
         at, out = self._vtable(vtable), self.out
         out += bytes((phase - len(out)) % PHASE)
         start = len(out)
@@ -194,7 +234,7 @@ class Builder:
         return start
 
     def _vtable(self, vtable: bytes) -> int:
-        """The position of a vtable, which is written once."""
+        """The position of a vtable, which is written once however many tables have it."""
         at = self._vtables.get(vtable)
         if at is None:
             self.out += bytes(len(self.out) % 2)
@@ -203,10 +243,11 @@ class Builder:
         return at
 
     def _point(self, start: int, offset: int, spec: TableField, child: int | None) -> None:
-        """Make the field at `offset` of the table at `start` refer to `child`; without one the field is absent."""
+        """Make a field of the table at `start` refer to `child`; without one, remove the field."""
         if child is not None:
             self._refer(start + offset, child)
             return
+
         at = start - SOFFSET.unpack_from(self.out, start)[0]
         (length,) = VOFFSET.unpack_from(self.out, at)
         vtable = self.out[at : at + length]
@@ -229,6 +270,7 @@ class Builder:
         return start
 
     def _offsets(self, items: Sequence[Any], write: Callable[[Any], int]) -> int:
+        """Append a vector of offsets, and behind it the items, each by `write`."""
         start = self._vector(bytes(len(items) * OFFSET_SIZE), len(items), OFFSET_SIZE)
         for position, item in enumerate(items, start=1):
             self._refer(start + OFFSET_SIZE * position, write(item))
@@ -238,12 +280,14 @@ class Builder:
         UOFFSET.pack_into(self.out, position, to - position)
 
     def _place_payloads(self) -> None:
-        """Give every payload its place: vectors first, because their offsets reach 2 GB only; equal spans share one."""
+        """Give every payload its place; equal spans share one.
+
+        Vectors come first, because their offsets reach 2 GB only.
+        """
         end = len(self.out)
         places: dict[tuple[bool, int, int, int], int] = {}
-        for position, spec, payload in sorted(
-            self._deferred, key=lambda entry: entry[1].kind == "scalar"
-        ):
+        deferred = sorted(self._deferred, key=lambda entry: entry[1].kind == "scalar")
+        for position, spec, payload in deferred:
             span, counted = payload.span, spec.kind != "scalar"
             key = counted, id(span.buffer), span.offset, span.length
             if key not in places:
@@ -251,6 +295,7 @@ class Builder:
                 places[key] = _aligned(end + header, PAYLOAD_ALIGNMENT)
                 self.placed.append(Placed(places[key], span, counted))
                 end = places[key] + span.length
+
             if counted:
                 self._refer(position, places[key] - OFFSET_SIZE)
             else:
@@ -260,11 +305,20 @@ class Builder:
 def _set_inline(
     body: bytearray, offsets: list[int], phase: int, spec: TableField, value: FieldValue
 ) -> None:
-    """Set a field in the bytes of a table at `phase`: a scalar by value, anything else by making room for an offset."""
-    plain = spec.kind == "scalar" and isinstance(value, int | float)
+    """Set a field in the bytes of a table: a scalar by its value, others by room for an offset.
+
+    Args:
+        body: The bytes of the table, which grow if the field was absent.
+        offsets: The place of each slot in `body`; 0 if the field is absent.
+        phase: The position of the table modulo `PHASE`.
+        spec: The field.
+        value: Its new value; None removes it.
+    """
     if value is None:
         offsets[spec.slot] = 0
         return
+
+    plain = spec.kind == "scalar" and isinstance(value, int | float)
     if not offsets[spec.slot]:
         if plain and value == spec.default:
             return

@@ -1,7 +1,10 @@
-"""Write schema.py from LiteRT's generated classes: `python -m irsplit.dialects.tflite.generate_schema`.
+"""Writes schema.py from the classes that the FlatBuffers compiler generated for LiteRT.
 
-The facts of the format (which table has which fields, in which slot, of which kind, with which default) are read off
-the accessors that the flatbuffers compiler wrote. Run it again when LiteRT ships a newer schema.
+    python -m irsplit.dialects.tflite.generate_schema
+
+The facts of the format (which table has which fields, in which slot, of which kind, with which
+default) are read from the source text of the accessors. Run it again when LiteRT ships a newer
+schema.
 """
 
 import importlib.util
@@ -13,18 +16,20 @@ from pathlib import Path
 
 TARGET = Path(__file__).with_name("schema.py")
 ENUMS = ("TensorType", "BuiltinOperator")
+COLUMNS = 100
 HEADER = '''"""The TFLite schema as a table; written by generate_schema.py, not by hand.
 
-`TABLES` gives the fields of every table in slot order, as `name:kind` or `name:kind=default`; `-` is a slot without a
-field. A kind is a scalar (`i32`), `str`, the name of a table or of a union, or one of these in brackets: a vector.
-`UNIONS` and `ENUMS` give the names of their members by number, `-` where there is none.
+`TABLES` gives the fields of every table in slot order, as `name:kind` or `name:kind=default`; `-`
+is a slot without a field. A kind is a scalar (`i32`), `str`, the name of a table or of a union, or
+one of these in brackets: a vector. `UNIONS` and `ENUMS` give the names of their members by number,
+`-` where there is none.
 """
 
 '''
 
 _SCALARS = {
-    "Bool": "bool", "Int8": "i8", "Uint8": "u8", "Int16": "i16", "Uint16": "u16", "Int32": "i32", "Uint32": "u32",
-    "Int64": "i64", "Uint64": "u64", "Float32": "f32", "Float64": "f64",
+    "Bool": "bool", "Int8": "i8", "Uint8": "u8", "Int16": "i16", "Uint16": "u16", "Int32": "i32",
+    "Uint32": "u32", "Int64": "i64", "Uint64": "u64", "Float32": "f32", "Float64": "f64",
 }  # fmt: skip
 # Fields that the schema marks deprecated have no accessors, but old files hold them.
 _DEPRECATED = {
@@ -39,13 +44,24 @@ _UNION = re.compile(r"self\.(\w+) = (\w+)Creator\(")
 
 
 def main() -> None:
+    """Write schema.py beside this file."""
     TARGET.write_text(render(_source()), encoding="utf-8")
 
 
 def render(source: str) -> str:
-    """The text of schema.py for the text of LiteRT's generated module."""
+    """Make the text of schema.py.
+
+    Args:
+        source: The text of LiteRT's generated module.
+
+    Returns:
+        A Python module with the dictionaries TABLES, UNIONS and ENUMS.
+    """
     classes = dict(_classes(source))
-    unions = {name for body in classes.values() for _, name in _UNION.findall(body)}
+    unions: set[str] = set()
+    for body in classes.values():
+        unions.update(name for _, name in _UNION.findall(body))
+
     tables = {
         name: _fields(name, classes)
         for name in sorted(classes)
@@ -62,13 +78,14 @@ def render(source: str) -> str:
 
 
 def _source() -> str:
-    found = importlib.util.find_spec("ai_edge_litert.schema_py_generated")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("ai_edge_litert.schema_py_generated")
+    if spec is None or spec.origin is None:
         sys.exit("error: LiteRT is not installed; pip install ai-edge-litert")
-    return Path(found.origin).read_text(encoding="utf-8")
+    return Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _classes(source: str) -> Iterator[tuple[str, str]]:
+    """Name and body of every class."""
     starts = list(_CLASS.finditer(source))
     ends = [match.start() for match in starts[1:]] + [len(source)]
     for match, end in zip(starts, ends, strict=True):
@@ -76,31 +93,37 @@ def _classes(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _fields(table: str, classes: dict[str, str]) -> list[str]:
+    """The fields of a table in slot order, in the words of TABLES."""
     unions = {name.lower(): union for name, union in _UNION.findall(classes[f"{table}T"])}
     slots = {slot: field for (name, slot), field in _DEPRECATED.items() if name == table}
+
     for name, indexed, body in _METHOD.findall(classes[table]):
-        slot = re.search(r"_tab\.Offset\((\d+)\)", body)
-        if slot is None or not ("_tab.Get(" in body or "_tab.String(" in body or "obj = " in body):
+        vtable_offset = re.search(r"_tab\.Offset\((\d+)\)", body)
+        reads = any(word in body for word in ("_tab.Get(", "_tab.String(", "obj = "))
+        if vtable_offset is None or not reads:
             continue
+
         kind = unions[name.lower()] if "_tab.Union(" in body else _kind(body)
         default = re.findall(r"^        return (.+)$", body, re.MULTILINE)[-1]
-        plain = indexed or default in ("0", "0.0", "False", "None")
-        text = f"{_snake(name)}:{f'[{kind}]' if indexed else kind}" + (
-            "" if plain else f"={default}"
-        )
-        slots[int(slot[1]) // 2 - 2] = text
+        text = f"{_snake(name)}:[{kind}]" if indexed else f"{_snake(name)}:{kind}"
+        if not indexed and default not in ("0", "0.0", "False", "None"):
+            text += f"={default}"
+        # A vtable begins with two sizes, and each slot has two bytes.
+        slots[int(vtable_offset[1]) // 2 - 2] = text
     return [slots.get(index, "-") for index in range(max(slots, default=-1) + 1)]
 
 
 def _kind(body: str) -> str:
+    """The kind of a field, or of the elements of a vector, from its accessor."""
     scalar = re.search(r"_tab\.Get\(flatbuffers\.number_types\.(\w+)Flags", body)
     if scalar is not None:
         return _SCALARS[scalar[1]]
-    target = re.search(r"obj = (\w+)\(\)", body)
-    return "str" if target is None else target[1]
+    table = re.search(r"obj = (\w+)\(\)", body)
+    return "str" if table is None else table[1]
 
 
 def _members(body: str) -> list[str]:
+    """The members of a union or an enumeration by number."""
     numbers = {int(number): name for name, number in _MEMBER.findall(body)}
     return [numbers.get(index, "-") for index in range(max(numbers) + 1)]
 
@@ -110,6 +133,7 @@ def _snake(name: str) -> str:
 
 
 def _assign(name: str, entries: dict[str, list[str]]) -> str:
+    """The text that assigns a dictionary."""
     lines = [f"{name}: dict[str, str] = {{"]
     for key, words in entries.items():
         lines.extend(_entry(key, words))
@@ -117,11 +141,16 @@ def _assign(name: str, entries: dict[str, list[str]]) -> str:
 
 
 def _entry(key: str, words: Iterable[str]) -> Iterator[str]:
+    """The lines of one entry, as ruff would format them."""
     text = " ".join(words)
-    if len(text) + len(key) < 106:
-        yield f'    "{key}": "{text}",'
+    line = f'    "{key}": "{text}",'
+    if len(line) <= COLUMNS:
+        yield line
         return
-    pieces = textwrap.wrap(text, 105, break_long_words=False, break_on_hyphens=False)
+
+    # Eight spaces, two quotes, and the space that joins a piece to the next one.
+    width = COLUMNS - 11
+    pieces = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
     yield f'    "{key}": ('
     yield from (f'        "{piece} "' for piece in pieces[:-1])
     yield f'        "{pieces[-1]}"'

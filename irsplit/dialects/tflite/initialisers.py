@@ -1,4 +1,4 @@
-"""Initialisers of resource variables: each segment gets those of the variables that it touches, and no others."""
+"""Initialisers of resource variables: each segment gets those of the variables that it touches."""
 
 from irsplit.dialects.tflite.states import CALL_ONCE, Resources
 from irsplit.ir import Graph, Node, Value
@@ -11,16 +11,31 @@ def has_initialisers(graph: Graph) -> bool:
 
 
 def with_initialisers(graph: Graph) -> Graph:
-    """The graph with its share of the CALL_ONCE nodes of the graph that it comes from, before all other nodes.
+    """Put the initialisers of a graph's variables before its nodes.
 
-    Passes see no user of a node without results, so they are free to drop it; what it does is restored here.
+    A CALL_ONCE node has no results, so passes see no user of it and are free to drop it. This
+    restores what such nodes do, as far as the graph needs it.
+
+    Args:
+        graph: A graph that comes from a subgraph of a file; it is not changed.
+
+    Returns:
+        A new graph with its share of the CALL_ONCE nodes of that subgraph, or the graph itself if
+        the subgraph has none.
     """
     source: list[Node] = [] if graph.native is None else graph.native.initialisers
     if not source:
         return graph
+
+    initialisers: list[Graph] = []
+    for node in source:
+        initialisers.extend(node.callees)
     nodes = [node for node in graph.nodes if node.op != CALL_ONCE]
-    resources = Resources([graph, *(callee for node in source for callee in node.callees)])
-    touched = {name for node in nodes for name in resources.touched_by(node)}
+    resources = Resources([graph, *initialisers])
+    touched: set[str] = set()
+    for node in nodes:
+        touched.update(resources.touched_by(node))
+
     calls: list[Node] = []
     for node in source:
         callees = [_share(callee, touched, resources) for callee in node.callees]
@@ -38,25 +53,28 @@ def with_initialisers(graph: Graph) -> Graph:
 
 
 def _share(graph: Graph, touched: set[str], resources: Resources) -> Graph:
-    """The part of an initialiser that writes resources in `touched`, and what that part reads.
+    """The nodes of an initialiser that write the resources in `touched`, with all that they need.
 
-    Kept whole when it does more than compute and assign: what it calls or what a custom operator does is not known.
+    These nodes may read other resources, which must then be written first; so the set grows until
+    it has all that is read. An initialiser is kept whole if it calls others or has custom
+    operators, because what those do is not known.
     """
     if any(node.callees or node.op.startswith("tflite.custom.") for node in graph.nodes):
-        return (
-            graph
-            if touched.intersection(resources.touched_in(graph))
-            else Graph(graph.name, native=graph.native)
-        )
-    wanted = set(touched)
+        is_needed = touched.intersection(resources.touched_in(graph))
+        return graph if is_needed else Graph(graph.name, native=graph.native)
+
+    needed = set(touched)
     kept: list[Node] = []
     while True:
-        effects = [node for node in graph.nodes if wanted.intersection(resources.writes(node))]
+        effects = [node for node in graph.nodes if needed.intersection(resources.writes(node))]
         kept = _backward_slice(graph, effects)
-        read = {name for node in kept for name in resources.touched_by(node)}
-        if read <= wanted:
+        read: set[str] = set()
+        for node in kept:
+            read.update(resources.touched_by(node))
+        if read <= needed:
             break
-        wanted |= read
+        needed |= read
+
     if len(kept) == len(graph.nodes):
         return graph
     return Graph(
@@ -66,11 +84,12 @@ def _share(graph: Graph, touched: set[str], resources: Resources) -> Graph:
 
 def _backward_slice(graph: Graph, effects: list[Node]) -> list[Node]:
     """The nodes of `effects` and all that they depend on, in the order of the graph."""
-    wanted = set(effects)
+    needed = set(effects)
     pending = list(effects)
     while pending:
         operands: list[Value] = [value for value in pending.pop().inputs if value is not None]
-        fresh = {value.producer for value in operands if value.producer is not None} - wanted
-        wanted |= fresh
+        producers = {value.producer for value in operands if value.producer is not None}
+        fresh = producers - needed
+        needed |= fresh
         pending.extend(fresh)
-    return [node for node in graph.nodes if node in wanted]
+    return [node for node in graph.nodes if node in needed]

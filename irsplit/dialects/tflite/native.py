@@ -1,4 +1,4 @@
-"""What rides along: the tables behind the IR's model, graphs, nodes and values, seen by this dialect alone."""
+"""What the IR of a TFLite model keeps in `native`: tables of the source, for this dialect alone."""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +8,14 @@ from irsplit.ir import Constant, Node
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorNative:
-    """A tensor of a subgraph. `constant` is what its buffer holds, None for an empty one.
+    """A tensor of a subgraph.
 
-    `companions` are tensors that its quantization names by index: scales and zero points of blocks.
+    Attributes:
+        table: Its table in the file.
+        index: Its number in the subgraph.
+        buffer: The number of its buffer.
+        constant: What its buffer holds; None for an empty one.
+        companions: Tensors that its quantization names: scales and zero points of blocks.
     """
 
     table: Table
@@ -27,9 +32,14 @@ class TensorNative:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OperatorNative:
-    """An operator. `intermediates` are tensors that it uses as scratch space, none of its operands.
+    """An operator of a subgraph.
 
-    `large_options` are options of a custom operator that lie behind the flatbuffer.
+    Attributes:
+        table: Its table in the file.
+        index: Its number in the subgraph.
+        code: The number of its operator code.
+        intermediates: Tensors that it uses as scratch space, and that are not operands.
+        large_options: Options of a custom operator that are stored behind the flatbuffer.
     """
 
     table: Table
@@ -41,7 +51,14 @@ class OperatorNative:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SubgraphNative:
-    """A subgraph. `initialisers` are its CALL_ONCE nodes: a segment gets what they do for the variables it touches."""
+    """A subgraph.
+
+    Attributes:
+        table: Its table in the file.
+        index: Its number in the file.
+        tensors: All its tensors by number.
+        initialisers: Its CALL_ONCE nodes. A segment gets what they do for its own variables.
+    """
 
     table: Table
     index: int
@@ -51,7 +68,14 @@ class SubgraphNative:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelNative:
-    """A model file. `contents` is what each buffer holds, None for an empty one;"""
+    """A model file.
+
+    Attributes:
+        table: The root table.
+        codes: The operator codes by number.
+        buffers: The tables of the buffers by number.
+        contents: What each buffer holds; None for an empty one.
+    """
 
     table: Table
     codes: tuple[Table, ...]

@@ -1,4 +1,4 @@
-"""Tables for what passes add: tensors and operator codes that the source file does not have."""
+"""New tables for what passes add: tensors and operator codes that the source does not have."""
 
 from irsplit.base.errors import UnsupportedError, short
 from irsplit.dialects.tflite.builder import Edit, FieldValue, new
@@ -7,12 +7,19 @@ from irsplit.dialects.tflite.tensors import NUMBERS as TYPE_NUMBERS
 from irsplit.ir import TensorType, Value
 
 CUSTOM = "custom."
-# The deprecated field of an operator code is one byte; larger numbers say "look in the other field".
 DEPRECATED_MAXIMUM = 127
+"""The deprecated field of an operator code has one byte; this number refers to the other field."""
 
 
 def new_operator_code(op: str) -> Edit:
-    """The operator code of an operation, in its first version."""
+    """The operator code of an operator in its first version.
+
+    Args:
+        op: The operator, such as `tflite.ADD` or `tflite.custom.Name`.
+
+    Raises:
+        UnsupportedError: TFLite has no such operator.
+    """
     name = op.removeprefix("tflite.")
     if name.startswith(CUSTOM):
         number = NUMBERS["CUSTOM"]
@@ -22,10 +29,12 @@ def new_operator_code(op: str) -> Edit:
             builtin_code=number,
             custom_code=name[len(CUSTOM) :],
         )
+
     if name not in NUMBERS:
         raise UnsupportedError(
             f"{short(op)} is no operator of TFLite; lower it to operators of TFLite before writing"
         )
+
     number = NUMBERS[name]
     return new(
         "OperatorCode",
@@ -36,12 +45,21 @@ def new_operator_code(op: str) -> Edit:
 
 
 def new_tensor(value: Value, buffer: int) -> Edit:
-    """The tensor of a value, from its type."""
+    """The tensor of a value, from its type.
+
+    Args:
+        value: The value, which needs a known element type and rank.
+        buffer: The number of the buffer that has the value's bytes; 0 without bytes.
+
+    Raises:
+        UnsupportedError: TFLite has no such type.
+    """
     type = value.type
     if not isinstance(type, TensorType) or type.dtype not in TYPE_NUMBERS or type.shape is None:
         raise UnsupportedError(
             f"{value} of type {type} has no tensor type in TFLite; give it a known one"
         )
+
     fields: dict[str, FieldValue] = {
         "shape": [dim if isinstance(dim, int) else 1 for dim in type.shape],
         "type": TYPE_NUMBERS[type.dtype],
@@ -51,6 +69,7 @@ def new_tensor(value: Value, buffer: int) -> Edit:
     }
     if not type.is_static:
         fields["shape_signature"] = [dim if isinstance(dim, int) else -1 for dim in type.shape]
+
     quantization = type.quantization
     if quantization is not None:
         fields["quantization"] = new(
