@@ -9,11 +9,11 @@ from irsplit.ir import Node, parse_model
 
 
 def node_of(line: str) -> Node:
-    """The one node of a graph with an image, filters of two kinds and something without a shape."""
+    """The one node of a graph with an image, filters of two kinds and a vector."""
     text = (
         "model onnx\n"
         "graph @main(%image: f32[1,8,32,32], %full: f32[16,8,3,3], %single: f32[8,1,3,3],"
-        " %vector: f32[8], %unknown: f32) -> (%y) {\n"
+        " %vector: f32[8]) -> (%y) {\n"
         f"  %y = {line} : f32[1,8,30,30]\n"
         "}\n"
     )
