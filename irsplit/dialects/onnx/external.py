@@ -38,8 +38,8 @@ class DataFiles:
 
         if size is not None and length != size:
             raise ModelError(
-                f"{self._model}: weight '{short(tensor)}' needs {size} bytes, but the model says "
-                f"that it has {length}"
+                f"{self._model}: weight '{short(tensor)}' needs {size} bytes, but says it has "
+                f"{length}; export the model again"
             )
         if offset + length > available or offset > available:
             raise ModelError(
