@@ -64,8 +64,8 @@ def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, in
     Raises:
         WireError: The bytes are no message.
     """
-    # Most keys and lengths are below 128 and take one byte: that case is written out here, because
-    # calling `read_varint` for it doubles the time.
+    # Most keys and lengths are below 128 and take one byte. That case is written out here, to save
+    # a call of `read_varint` for each.
     result: list[tuple[int, int, int, int]] = []
     position = start
     while position < stop:
