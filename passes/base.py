@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from irsplit.dialects.base import Layout
+from irsplit.dialects.registry import dialect, installed_dialects
 from irsplit.ir import Graph, HeadRole, Model, Node, Value
 from irsplit.passes.analysis.cuts import Cut, find_cuts
 from irsplit.passes.analysis.recompute import Recompute
@@ -90,9 +92,11 @@ class Context:
         self.remarks.append(Remark(pass_.name, text, warning))
 
 
-def channel_layout(model: Model) -> str:
-    """Where images of the model's dialect have their channels."""
-    return "NCHW" if model.dialect == "onnx" else "NHWC"
+def channel_layout(model: Model) -> Layout:
+    """The layout of images in the model's dialect; NHWC for models of no installed dialect."""
+    if model.dialect not in installed_dialects():
+        return "NHWC"
+    return dialect(model.dialect).layout
 
 
 @runtime_checkable

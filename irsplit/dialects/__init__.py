@@ -1,1 +1,1 @@
-"""Model formats: readers, writers and what is known of their operators."""
+"""Model formats: their readers and writers, and what is known of their operators."""

@@ -1,4 +1,4 @@
-"""Files beside a model that it names: where a name leads, and that it leads nowhere else."""
+"""Files beside a model that the model names: finds them, and refuses names that lead elsewhere."""
 
 from pathlib import Path
 
@@ -6,10 +6,21 @@ from irsplit.base.errors import ModelError, short
 
 
 def file_beside(model: Path, name: str, what: str) -> tuple[Path, int]:
-    """The file called `name` in the model's folder, or below, and its size; `what` lies in it, as errors say.
+    """Find a file in the model's folder or below it.
 
-    Links and .. are followed first. Raises ModelError for what is missing, no regular file or outside, and for a name
-    that no file can have.
+    Links and `..` are resolved before the check, so neither leads out of the folder.
+
+    Args:
+        model: The model file that names the other file.
+        name: The name in the model, relative to its folder.
+        what: What lies in the file, for error messages.
+
+    Returns:
+        The resolved path of the file, and its size in bytes.
+
+    Raises:
+        ModelError: The file is missing, outside the folder or not a regular file, or no file can
+            have such a name.
     """
     where = f"{model}: {what} lies in '{short(name)}'"
     try:
@@ -20,11 +31,9 @@ def file_beside(model: Path, name: str, what: str) -> tuple[Path, int]:
         if not path.is_file():
             raise ModelError(f"{where}, which is missing; put the file beside the model")
         return path, path.stat().st_size
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # too long a name; a zero byte; links in a ring
+
+    # The name is too long (OSError), has a zero byte (ValueError), or links form a ring.
+    except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(
             f"{where}, which cannot be opened ({reason}); put the file beside the model"

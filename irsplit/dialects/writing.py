@@ -1,4 +1,4 @@
-"""Several model files at once: copying weights leaves Python's lock, so two files cost the time of one."""
+"""Write several graphs at once: copying weights releases Python's lock, so threads help."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +16,22 @@ def write_graphs(
     graphs: Sequence[tuple[Graph, Path]],
     options: WriteOptions = WriteOptions(),
 ) -> list[list[Path]]:
-    """Write each graph (without irsplit.* nodes) to its path, in threads; for each the files that were written.
+    """Write each graph of a model to its path, in threads.
 
-    When one fails its error is raised, after the others have ended.
+    Args:
+        dialect: The dialect that read the model.
+        model: The model that the graphs belong to.
+        graphs: Graphs without irsplit.* nodes, each with the path of its file.
+        options: How to store the weights.
+
+    Returns:
+        For each graph the files that were written, the model first.
+
+    Raises:
+        IrsplitError: A graph cannot be written. The other graphs are finished first.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        writing = [
+        futures = [
             pool.submit(dialect.write, model, graph, path, options) for graph, path in graphs
         ]
-    return [each.result() for each in writing]
+    return [future.result() for future in futures]

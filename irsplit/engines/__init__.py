@@ -1,1 +1,1 @@
-"""Compile-side execution: whole models, calibration, untrusted files in a subprocess."""
+"""Runs whole models while compiling: made-up inputs, measurements, untrusted files in a process."""

@@ -1,4 +1,8 @@
-"""Run whole models and bundles on stock engines; importable by name, for `isolated`."""
+"""Run whole models and bundles on the installed engines.
+
+`isolated` runs most of these functions in a process of its own, so they are importable by name and
+take and return what can be pickled.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,22 +26,38 @@ Inputs = Mapping[str, NDArray[Any]]
 """Inputs of one inference by name."""
 
 EXACT = replace(DEFAULT_OPTIONS, optimize=False, threads=1)
-"""No fusing, one thread: a node computes the same whatever surrounds it."""
+"""No fusing, one thread: a node computes the same result whatever surrounds it."""
 
 
 class MeasurablePart(Protocol):
-    """Something that an engine runs: what it reads and gives, in the engine's order."""
+    """Something that an engine can run: a whole model, a stage or a segment."""
 
     @property
-    def inputs(self) -> tuple[str, ...]: ...
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs in the engine's order."""
+        ...
+
     @property
-    def outputs(self) -> tuple[str, ...]: ...
-    def open(self, options: EngineOptions) -> Engine: ...
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs in the engine's order."""
+        ...
+
+    def open(self, options: EngineOptions) -> Engine:
+        """Load it into an engine that keeps its state between calls."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentFile:
-    """A segment as the engine sees it: file, format, and the names of its inputs and outputs in the file's order."""
+    """A model file as its engine sees it.
+
+    Args:
+        path: The file.
+        format: Name of the engine that runs it.
+        inputs: Names of the inputs in the file's order.
+        outputs: Names of the outputs in the file's order.
+        state: Pairs of input and output that carry state from one call to the next.
+    """
 
     path: Path
     format: str
@@ -46,13 +66,20 @@ class SegmentFile:
     state: tuple[StateInfo, ...] = ()
 
     def open(self, options: EngineOptions) -> Engine:
-        """An engine that keeps the state itself."""
+        """Load the file into an engine that keeps the state itself."""
         return open_segment(self.path, self, options)
 
 
 @dataclass(frozen=True, slots=True)
 class BundleSegment:
-    """A segment where it lies in a bundle, a folder or a packed side."""
+    """A segment in its bundle, which is a folder or a packed side.
+
+    Args:
+        bundle: The folder or the file.
+        index: Position of the segment in the manifest.
+        inputs: Names of the inputs in the file's order.
+        outputs: Names of the outputs in the file's order.
+    """
 
     bundle: Path
     index: int
@@ -61,76 +88,106 @@ class BundleSegment:
 
     @classmethod
     def of(cls, manifest: Manifest, index: int) -> "BundleSegment":
+        """Describe a segment of an open bundle so that another process can open it."""
         segment = manifest.segments[index]
         return cls(manifest.store.root, index, segment.inputs, segment.outputs)
 
     def open(self, options: EngineOptions) -> Engine:
-        """An engine that keeps the state itself."""
+        """Load the segment into an engine that keeps the state itself."""
         return Manifest.load(self.bundle).engine(self.index, options)
 
 
 def run_whole(
-    file: SegmentFile, calls: Sequence[Inputs], options: EngineOptions
+    file: SegmentFile, samples: Sequence[Inputs], options: EngineOptions
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Outputs of each call by name, one engine for all of them, so that state carries over; whether it optimised.
+    """Run a whole model on several samples, one after another in one engine.
 
-    What is in `file.state` is fed back from each call to the next.
+    State carries over from each call to the next, by the pairs in `file.state`.
+
+    Returns:
+        The outputs of every call by name, and whether the engine fused and reordered nodes.
     """
     engine = open_engine(file.path, file.format, options)
     states = StateValues(file.state)
     outputs: list[dict[str, Any]] = []
-    for call in calls:
-        known = {**call, **states.values}
-        outputs.append(
-            dict(zip(file.outputs, engine.run([known[name] for name in file.inputs]), strict=True))
-        )
+
+    for inputs in samples:
+        # The engine does not keep the state: it is an input of each call and an output of the last.
+        values = {**inputs, **states.values}
+        arrays = engine.run([values[name] for name in file.inputs])
+        outputs.append(dict(zip(file.outputs, arrays, strict=True)))
         states.keep(outputs[-1])
+
     return outputs, engine.optimized
 
 
-def run_shapes(file: SegmentFile, call: Inputs) -> list[tuple[int, ...] | None]:
-    """Shapes of the outputs of one call in the file's order; None for what is no tensor."""
+def run_shapes(file: SegmentFile, inputs: Inputs) -> list[tuple[int, ...] | None]:
+    """Run a model once for the shapes of its outputs.
+
+    Returns:
+        One shape per output, in the file's order; None for an output that is no tensor.
+    """
     engine = open_engine(file.path, file.format, EXACT)
-    return [
-        getattr(output, "shape", None)
-        for output in engine.run([call[name] for name in file.inputs])
-    ]
+    outputs = engine.run([inputs[name] for name in file.inputs])
+    return [getattr(output, "shape", None) for output in outputs]
 
 
 def prepared_shapes(
-    path: Path, inputs: Sequence[Sequence[tuple[int, ...]]]
+    path: Path, input_shapes: Sequence[Sequence[tuple[int, ...]]]
 ) -> list[dict[int, tuple[int, ...]]]:
-    """Shapes of a TFLite model's tensors by their numbers, for several shapes of its inputs; nothing is run.
+    """Find the shapes of a TFLite model's tensors for several shapes of its inputs, without a run.
 
-    What only a run tells is left out, and all of them where LiteRT refuses the inputs.
+    Args:
+        path: The .tflite file.
+        input_shapes: For each request one shape per input, in the file's order.
+
+    Returns:
+        For each request, shapes by tensor number. Shapes that only a run can tell are missing. A
+        request that LiteRT refuses gives an empty mapping.
     """
-    return [litert.prepared(path, shapes) for shapes in inputs]
+    return [litert.prepared(path, shapes) for shapes in input_shapes]
 
 
 def run_bundle(
-    folder: Path, calls: Sequence[Inputs], options: EngineOptions
+    folder: Path, samples: Sequence[Inputs], options: EngineOptions
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
-    """Outputs of each call by name, and the bytes of its frames, all segments in this process."""
+    """Run all segments of a bundle in this process, with real frames between them.
+
+    Returns:
+        For each sample the outputs by name, and the bytes of each of its frames.
+    """
     session = LocalSession(folder, options)
     outputs: list[dict[str, Any]] = []
-    frames: list[list[int]] = []
-    for call in calls:
-        outputs.append(session.run(call))
-        frames.append(session.frame_bytes)
-    return outputs, frames
+    frame_bytes: list[list[int]] = []
+
+    for inputs in samples:
+        outputs.append(session.run(inputs))
+        frame_bytes.append(session.frame_bytes)
+    return outputs, frame_bytes
 
 
 def run_segments(
-    files: Sequence[SegmentFile], calls: Sequence[Inputs], wanted: Sequence[str]
+    files: Sequence[SegmentFile], samples: Sequence[Inputs], names: Sequence[str]
 ) -> dict[str, list[Any]]:
-    """Run the segments in order, passing everything on; the arrays of the `wanted` values over the calls."""
+    """Run segments in order without frames, passing every value on as it is.
+
+    Args:
+        files: The segments.
+        samples: Inputs of the model, one mapping per call.
+        names: Values to record.
+
+    Returns:
+        For each of the names, its arrays over the samples.
+    """
     engines = [file.open(EXACT) for file in files]
-    found: dict[str, list[Any]] = {name: [] for name in wanted}
-    for call in calls:
-        values = dict(call)
+    recorded: dict[str, list[Any]] = {name: [] for name in names}
+
+    for inputs in samples:
+        values = dict(inputs)
         for file, engine in zip(files, engines, strict=True):
             outputs = engine.run([values[name] for name in file.inputs])
             values.update(zip(file.outputs, outputs, strict=True))
-        for name in wanted:
-            found[name].append(values[name])
-    return found
+        for name in names:
+            recorded[name].append(values[name])
+
+    return recorded

@@ -1,4 +1,9 @@
-"""Call a function in a process of its own: an engine that aborts on a malformed model takes only that process along."""
+"""Call a function in another process: an engine that aborts on a damaged model ends only that one.
+
+There are two ways. `isolated` starts a fresh interpreter for one call. `copies` starts one
+interpreter, lets it load an engine once, and forks it for every call. In both, request and answer
+are pickled, and the request names the function by module and qualified name.
+"""
 
 import contextlib
 import importlib
@@ -17,54 +22,83 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _COPIES = sys.platform == "linux"
-"""Whether a process that has loaded an engine can be copied: elsewhere system libraries forbid it, or nothing forks."""
+"""Whether a process that has loaded an engine can be forked.
+
+Elsewhere system libraries forbid it, or there is no fork.
+"""
+
+_Request = tuple[str, str, Sequence[Any], dict[str, Any]]
+"""Module and qualified name of a function, positional and keyword arguments."""
 
 
 class Isolation(Protocol):
-    """Something that calls functions elsewhere, as `isolated` does."""
+    """Calls a function in another process, as `isolated` does."""
 
-    def __call__(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
+    def __call__(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Return what the function returns, or raise what it raises."""
+        ...
 
 
 def isolated(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """What `function(*args, **kwargs)` returns or raises, computed in a fresh interpreter.
+    """Call a function in a fresh interpreter.
 
-    The function must be importable by name; arguments and result are pickled. Raises EngineError when the process
-    dies of a signal, with the signal's name.
+    Args:
+        function: A function that can be imported by name.
+        args: Its positional arguments, which can be pickled, as its result can.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        IrsplitError: The function raised it.
+        EngineError: A signal ended the process. The text names the signal.
+        RuntimeError: The function raised anything else, which is a fault of irsplit.
     """
-    request = _request(function, args, kwargs)
     done = subprocess.run(
-        [sys.executable, "-m", __name__], input=request, capture_output=True, check=False
+        [sys.executable, "-m", __name__],
+        input=_request(function, args, kwargs),
+        capture_output=True,
+        check=False,
     )
+    # A negative return code is the number of the signal that ended the process.
     if done.returncode < 0:
         raise _crashed(-done.returncode, function.__name__)
     if done.returncode > 0:
-        raise RuntimeError(
-            f"{function.__qualname__} failed in its process:\n{done.stderr.decode(errors='replace')}"
-        )
+        trace = done.stderr.decode(errors="replace")
+        raise RuntimeError(f"{function.__qualname__} failed in its process:\n{trace}")
     return _result(pickle.loads(done.stdout))
 
 
 @contextlib.contextmanager
 def copies(modules: Sequence[str]) -> Generator[Isolation]:
-    """Calls like `isolated`, each in a copy of one interpreter that has loaded the `modules`: milliseconds, not their
-    imports. A copy shares that interpreter's memory, so its own peak tells nothing. Where processes cannot be copied,
-    this is `isolated`.
+    """Start an interpreter that loads some modules, and call functions in copies of it.
+
+    A call takes milliseconds, because the copy has loaded the modules already. It shares the
+    interpreter's memory, so its own peak memory tells nothing. Where processes cannot be copied,
+    every call is `isolated`.
+
+    Args:
+        modules: Names of the modules to load.
+
+    Yields:
+        A function to call as `isolated`.
     """
     if not _COPIES:
         yield isolated
         return
+
     command = [sys.executable, "-m", __name__, *modules]
     pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere) as process:
-        to, back = process.stdin, process.stdout
-        assert to is not None
-        assert back is not None
+        requests, answers = process.stdin, process.stdout
+        assert requests is not None
+        assert answers is not None
 
         def call(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-            to.write(_request(function, args, kwargs))
-            to.flush()
-            return _result(pickle.load(back))
+            requests.write(_request(function, args, kwargs))
+            requests.flush()
+            return _result(pickle.load(answers))
 
         yield call
 
@@ -74,18 +108,24 @@ def _request(function: Callable[..., object], args: Sequence[Any], kwargs: dict[
 
 
 def _result(outcome: Any) -> Any:
+    """Raise an outcome that is an error, return any other."""
     if isinstance(outcome, IrsplitError | RuntimeError):
         raise outcome
     return outcome
 
 
 def _crashed(number: int, name: str) -> EngineError:
-    text = f"the engine crashed ({signal.Signals(number).name}) in {name}; the model file is probably damaged"
-    return EngineError(text)
+    return EngineError(
+        f"the engine crashed ({signal.Signals(number).name}) in {name}; "
+        "the model file is probably damaged"
+    )
 
 
-def _outcome(request: tuple[str, str, Sequence[Any], dict[str, Any]]) -> bytes:
-    """Pickled: what the call returned, or the IrsplitError that it raised."""
+# -- in the other process -------------------------------------------------------------------------
+
+
+def _outcome(request: _Request) -> bytes:
+    """Call the function; pickle what it returned, or the IrsplitError that it raised."""
     module, name, args, kwargs = request
     try:
         outcome = getattr(importlib.import_module(module), name)(*args, **kwargs)
@@ -101,35 +141,40 @@ def _serve_copies(answers: BinaryIO) -> None:
             request = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+
+        # Only the copy answers: this process writes to `answers` when the copy could not.
         child = os.fork()
         if not child:
             _answer_and_exit(request, answers)
+
         status = os.waitpid(child, 0)[1]
         if os.WIFSIGNALED(status):
             answers.write(pickle.dumps(_crashed(os.WTERMSIG(status), request[1])))
             answers.flush()
 
 
-def _answer_and_exit(
-    request: tuple[str, str, Sequence[Any], dict[str, Any]], answers: BinaryIO
-) -> None:
-    """In one piece, so that a copy which dies has said nothing; nothing of the copied process is torn down."""
+def _answer_and_exit(request: _Request, answers: BinaryIO) -> None:
+    """Answer one request, then end this process.
+
+    The answer is written in one piece, so that a copy which dies has written nothing. The exit is
+    immediate, so that nothing of the copied process is torn down.
+    """
     try:
         answer = _outcome(request)
     except BaseException:
-        answer = pickle.dumps(
-            RuntimeError(f"{request[1]} failed in its process:\n{traceback.format_exc()}")
-        )
+        trace = traceback.format_exc()
+        answer = pickle.dumps(RuntimeError(f"{request[1]} failed in its process:\n{trace}"))
     answers.write(answer)
     answers.flush()
     os._exit(0)
 
 
 def _serve(modules: Sequence[str]) -> None:
+    """Answer one request, or with `modules` to load, any number of them."""
+    # What an engine prints must not get between the bytes of the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(
-        sys.stderr.fileno(), sys.stdout.fileno()
-    )  # what an engine prints must not get between the answers' bytes
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
     for module in modules:
         importlib.import_module(module)
     with answers:

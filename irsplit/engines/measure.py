@@ -1,13 +1,14 @@
-"""Measure parts of models, codecs on a tensor, and a bundle against the whole; meant for `isolated`, so that memory is
-that of one process which did nothing else.
+"""Measure parts of a model, codecs on a tensor, and a bundle against the whole model.
+
+These functions are meant for `isolated`: peak memory is then that of a process that did nothing
+else before.
 """
 
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,36 @@ from irsplit.engines.execute import Inputs, MeasurablePart, SegmentFile
 from irsplit.profiles.measured import Load, MeasuredTransfer
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec, zstandard_parameters
-from irsplit.runtime.run.engines import EngineOptions, open_engine
+from irsplit.runtime.run.engines import Engine, EngineOptions, open_engine
 from irsplit.runtime.run.session import DeviceSession, LocalSession, ServerSession
 from irsplit.runtime.run.state import StateValues
 
-_LONGEST_NS = 1_000_000_000  # a part is measured for about this long at most
+_LONGEST_NS = 1_000_000_000
+"""A part is measured for about this long at most."""
+
+_FEWEST_RUNS = 3
+"""So many runs are made however long they take."""
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 PARAMETERS: dict[str, bytes] = {"raw": b"", "zstandard": zstandard_parameters(3)}
+"""Codecs that need no training, with the parameters to measure them with."""
+
+
+# -- one part -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Runs of one part in one process: wall and CPU times in nanoseconds, peak memory above the bare process, and the
-    bytes of what came out."""
+    """Runs of one part in one process.
+
+    Args:
+        walls: Wall time of each run in nanoseconds.
+        cpus: CPU time of each run in nanoseconds.
+        peak_bytes: Peak memory beyond that of the bare process.
+        output_bytes: Size of all outputs of one run.
+    """
 
     walls: list[int]
     cpus: list[int]
@@ -41,9 +57,17 @@ class Runs:
 
 
 def load_of(sweeps: Sequence[Runs]) -> Load:
-    """Medians and spread over all runs; memory is that of the first process, which had loaded nothing before."""
-    walls = [wall for runs in sweeps for wall in runs.walls]
-    cpus = [cpu for runs in sweeps for cpu in runs.cpus]
+    """Summarise the runs of one part in several processes.
+
+    Times are medians over all runs, with the distance between the quartiles as spread. Memory is
+    that of the first process, which had loaded nothing before.
+    """
+    walls: list[int] = []
+    cpus: list[int] = []
+    for runs in sweeps:
+        walls += runs.walls
+        cpus += runs.cpus
+
     return Load(
         wall_ns=round(statistics.median(walls)),
         cpu_ns=round(statistics.median(cpus)),
@@ -54,55 +78,94 @@ def load_of(sweeps: Sequence[Runs]) -> Load:
 
 
 def measure_part(
-    part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int
+    part: MeasurablePart, inputs: Inputs, options: EngineOptions, warmup: int, runs: int
 ) -> tuple[Load, dict[str, Any]]:
-    """Load of one part, and its outputs by name."""
-    measured, outputs = run_part(part, call, options, warmup, runs)
+    """Measure one part in this process.
+
+    Returns:
+        Its load, and its outputs by name.
+    """
+    measured, outputs = run_part(part, inputs, options, warmup, runs)
     return load_of([measured]), outputs
 
 
 def rerun_part(
-    part: MeasurablePart, call: Inputs, options: EngineOptions, warmup: int, runs: int, sweeps: int
+    part: MeasurablePart,
+    inputs: Inputs,
+    options: EngineOptions,
+    warmup: int,
+    runs: int,
+    sweeps: int,
 ) -> Runs:
-    """What `run_part` measures, without the outputs."""
-    return run_part(part, call, options, warmup, runs, sweeps)[0]
+    """Measure one part as `run_part` does, without returning the outputs."""
+    return run_part(part, inputs, options, warmup, runs, sweeps)[0]
 
 
 def run_part(
     part: MeasurablePart,
-    call: Inputs,
+    inputs: Inputs,
     options: EngineOptions,
     warmup: int,
     runs: int,
     sweeps: int = 1,
 ) -> tuple[Runs, dict[str, Any]]:
-    """Open a part and run it, and its outputs by name; of several `sweeps`, each has its share of the time."""
+    """Open a part and run it several times.
+
+    Args:
+        part: What to run.
+        inputs: Its inputs by name; others are ignored.
+        options: Options of the engine.
+        warmup: Runs before the first that counts.
+        runs: Most runs that count. There are fewer when they take long, but at least three.
+        sweeps: Number of processes that share the time of this part.
+
+    Returns:
+        The runs, and the outputs of the part by name.
+    """
     _reset_peak()
     before = _resident("VmRSS")
     engine = part.open(options)
-    inputs = [call[name] for name in part.inputs]
-    outputs = engine.run(inputs)
-    begun = time.perf_counter_ns()
+    arrays = [inputs[name] for name in part.inputs]
+
+    # The first run allocates memory and may compile kernels: it is not limited in time.
+    outputs = engine.run(arrays)
+    begin = time.perf_counter_ns()
     for _ in range(warmup - 1):
-        if sweeps * (time.perf_counter_ns() - begun) < _LONGEST_NS:
-            engine.run(inputs)
+        if sweeps * (time.perf_counter_ns() - begin) < _LONGEST_NS:
+            engine.run(arrays)
+
     walls: list[int] = []
     cpus: list[int] = []
-    while _go_on(walls, runs, sweeps):
+    while _needs_run(walls, runs, sweeps):
         cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-        engine.run(inputs)
+        engine.run(arrays)
         walls.append(time.perf_counter_ns() - wall)
         cpus.append(time.process_time_ns() - cpu)
+
     peak = max(0, _resident("VmHWM") - before)
     size = sum(np.asarray(output).nbytes for output in outputs)
     return Runs(walls, cpus, peak, size), dict(zip(part.outputs, outputs, strict=True))
 
 
+# -- a bundle against the whole model -------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class SplitRounds:
-    """Wall times of a bundle's phases and of the whole model, in nanoseconds, a round each; what crossed and came out.
+    """Rounds in which a bundle and the whole model ran in turns.
 
-    `totals` are the sums of the phases by round.
+    The lists hold one wall time per round, in nanoseconds: of the whole model, and of the phases
+    of the bundle.
+
+    Args:
+        whole: The whole model.
+        device: The device's segment.
+        encode: Making the frame.
+        decode: Reading the frame.
+        server: The server's segment.
+        frame: The frame of the last round.
+        raw_bytes: Size of the sent tensors in memory.
+        returned_bytes: Size of the results that the server returns.
     """
 
     whole: list[int]
@@ -113,133 +176,211 @@ class SplitRounds:
     frame: bytes
     raw_bytes: int
     returned_bytes: int
-    """Of the results that the server gives."""
 
     @property
     def totals(self) -> list[int]:
-        return [
-            sum(phases)
-            for phases in zip(self.device, self.encode, self.decode, self.server, strict=True)
-        ]
+        """Sum of the bundle's phases in each round."""
+        phases = zip(self.device, self.encode, self.decode, self.server, strict=True)
+        return [sum(times) for times in phases]
+
+
+@dataclass(slots=True)
+class _SplitRun:
+    """A bundle with one cut that is run phase by phase, and what the last run left."""
+
+    session: LocalSession
+    frame: bytes = b""
+    sent: dict[str, Any] = field(default_factory=dict[str, Any])
+    results: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def run(self, inputs: Inputs) -> tuple[int, int, int, int]:
+        """Run once. Returns the nanoseconds of device, encode, decode and server."""
+        schema = self.session.boundaries[0]
+        start = time.perf_counter_ns()
+        self.sent = {**inputs, **self.session.run_segment(0, inputs)}
+        computed = time.perf_counter_ns()
+
+        self.frame = framing.encode(schema, [self.sent[spec.name] for spec in schema.tensors])
+        encoded = time.perf_counter_ns()
+
+        arrays = framing.decode(schema, self.frame)
+        decoded = time.perf_counter_ns()
+
+        received = {spec.name: array for spec, array in zip(schema.tensors, arrays, strict=True)}
+        self.results = {**received, **self.session.run_segment(1, received)}
+        resumed = time.perf_counter_ns()
+        return computed - start, encoded - computed, decoded - encoded, resumed - decoded
+
+    def raw_bytes(self) -> int:
+        """Size of the sent tensors in memory."""
+        tensors = self.session.boundaries[0].tensors
+        return sum(np.asarray(self.sent[spec.name]).nbytes for spec in tensors)
+
+    def returned_bytes(self) -> int:
+        """Size of the results that the server returns."""
+        names = self.session.manifest.segments[1].results
+        return sum(np.asarray(self.results[name]).nbytes for name in names)
 
 
 def measure_split(
-    whole: SegmentFile, bundle: Path, call: Inputs, options: EngineOptions, warmup: int, runs: int
+    whole: SegmentFile, bundle: Path, inputs: Inputs, options: EngineOptions, warmup: int, runs: int
 ) -> SplitRounds:
-    """A bundle with one cut against the whole model, in turns: whoever goes first in one round is last in the next."""
+    """Measure a bundle with one cut against the whole model, both in this process.
+
+    The two take turns, so that both see the same load of the machine. The one that goes first in
+    one round goes last in the next, so that neither always finds the other's data in the caches.
+
+    Args:
+        whole: The whole model.
+        bundle: Folder of the bundle.
+        inputs: Inputs of one inference by name, without state.
+        options: Options of the engines.
+        warmup: Rounds before the first that counts.
+        runs: Most rounds that count.
+    """
     engine = open_engine(whole.path, whole.format, options)
-    session = LocalSession(bundle, options)
-    boundary = session.boundaries[0]
-    state = StateValues([info for segment in session.manifest.segments for info in segment.state])
-    fed = [{**call, **state.values}[name] for name in whole.inputs]
+    split = _SplitRun(LocalSession(bundle, options))
+    state = StateValues(
+        [info for segment in split.session.manifest.segments for info in segment.state]
+    )
+    values = {**inputs, **state.values}
+    arrays = [values[name] for name in whole.inputs]
+
     walls: list[int] = []
-    found: list[tuple[int, ...]] = []
-    frame, sent, results = b"", dict[str, Any](), dict[str, Any]()
-
-    def run_whole() -> int:
-        start = time.perf_counter_ns()
-        engine.run(fed)
-        return time.perf_counter_ns() - start
-
+    wholes: list[int] = []
+    phases: list[tuple[int, int, int, int]] = []
     for turn in range(-warmup, runs):
-        if turn > 0 and not _go_on(walls, runs):
+        if turn > 0 and not _needs_run(walls, runs):
             break
-        first = run_whole() if turn % 2 else 0
-        marks = [time.perf_counter_ns()]
-        sent = {**call, **session.run_segment(0, call)}
-        marks.append(time.perf_counter_ns())
-        frame = framing.encode(boundary, [sent[spec.name] for spec in boundary.tensors])
-        marks.append(time.perf_counter_ns())
-        arrays = framing.decode(boundary, frame)
-        marks.append(time.perf_counter_ns())
-        received = {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}
-        results = {**received, **session.run_segment(1, received)}
-        marks.append(time.perf_counter_ns())
-        round_ = (first or run_whole(), *(after - before for before, after in pairwise(marks)))
+        # Whoever goes first in this round goes last in the next.
+        if turn % 2:
+            whole_ns = _run_ns(engine, arrays)
+            phases_ns = split.run(inputs)
+        else:
+            phases_ns = split.run(inputs)
+            whole_ns = _run_ns(engine, arrays)
         if turn >= 0:
-            found.append(round_)
-            walls.append(sum(round_))
-    returned = session.manifest.segments[1].results
+            wholes.append(whole_ns)
+            phases.append(phases_ns)
+            walls.append(whole_ns + sum(phases_ns))
+
+    device, encode, decode, server = map(list, zip(*phases, strict=True))
     return SplitRounds(
-        *map(list, zip(*found, strict=True)),
-        frame=frame,
-        raw_bytes=sum(np.asarray(sent[spec.name]).nbytes for spec in boundary.tensors),
-        returned_bytes=sum(np.asarray(results[name]).nbytes for name in returned),
+        wholes,
+        device,
+        encode,
+        decode,
+        server,
+        frame=split.frame,
+        raw_bytes=split.raw_bytes(),
+        returned_bytes=split.returned_bytes(),
     )
 
 
-def measure_device(bundle: Path, call: Inputs, options: EngineOptions) -> int:
-    """Peak memory of the device's side: its engine, and the codec on what it sends."""
+def _run_ns(engine: Engine, arrays: Sequence[NDArray[Any]]) -> int:
+    """Wall time of one run of an engine, in nanoseconds."""
+    start = time.perf_counter_ns()
+    engine.run(arrays)
+    return time.perf_counter_ns() - start
+
+
+def measure_device(bundle: Path, inputs: Inputs, options: EngineOptions) -> int:
+    """Peak memory of the device side in bytes: its engine, and the codec on what it sends."""
     _reset_peak()
     before = _resident("VmRSS")
     session = DeviceSession(bundle, options)
+    # The second run takes what an engine allocates only once it has seen the first.
     for _ in range(2):
-        session.start(call)
+        session.start(inputs)
     return max(0, _resident("VmHWM") - before)
 
 
 def measure_server(bundle: Path, frame: bytes, options: EngineOptions) -> int:
-    """Peak memory of the server's side, resuming from a frame."""
+    """Peak memory of the server side in bytes, resuming from a frame."""
     _reset_peak()
     before = _resident("VmRSS")
     session = ServerSession(bundle, options)
+    # The second run takes what an engine allocates only once it has seen the first.
     for _ in range(2):
         session.resume(frame)
     return max(0, _resident("VmHWM") - before)
 
 
+# -- codecs ---------------------------------------------------------------------------------------
+
+
 def measure_codecs(
     name: str, dtype: str, arrays: Sequence[NDArray[Any]], runs: int
 ) -> tuple[MeasuredTransfer, ...]:
-    """Every codec on samples of one tensor: mean size of a frame, median times."""
+    """Measure all codecs in `PARAMETERS` on samples of one tensor.
+
+    Args:
+        name: Name of the tensor.
+        dtype: The IR's name of its element type.
+        arrays: Samples of the tensor.
+        runs: Most timed runs of each codec.
+
+    Returns:
+        For each codec the mean size of a frame, and median times to encode and decode it.
+    """
     shape = (None,) * arrays[0].ndim
-    specs = (
-        TensorSpec(name, dtype, shape, None, codec, parameters)
-        for codec, parameters in PARAMETERS.items()
-    )
-    return tuple(measure_coding(spec, arrays, runs) for spec in specs)
+    transfers: list[MeasuredTransfer] = []
+    for codec, parameters in PARAMETERS.items():
+        spec = TensorSpec(name, dtype, shape, None, codec, parameters)
+        transfers.append(measure_coding(spec, arrays, runs))
+    return tuple(transfers)
 
 
 def measure_coding(spec: TensorSpec, arrays: Sequence[NDArray[Any]], runs: int) -> MeasuredTransfer:
-    """Samples of a tensor as its boundary describes it, quantization included."""
-    boundary = FrameSchema(0, spec.name, (spec,), bytes(32))
-    frames = [framing.encode(boundary, [array]) for array in arrays]
-    encode = _median_ns(lambda: framing.encode(boundary, [arrays[0]]), runs)
-    decode = _median_ns(lambda: framing.decode(boundary, frames[0]), runs)
+    """Measure one codec on samples of a tensor, with the quantization that its schema has."""
+    schema = FrameSchema(0, spec.name, (spec,), bytes(32))
+    frames = [framing.encode(schema, [array]) for array in arrays]
+    encode_ns = _median_ns(lambda: framing.encode(schema, [arrays[0]]), runs)
+    decode_ns = _median_ns(lambda: framing.decode(schema, frames[0]), runs)
+
+    mean_bytes = sum(map(len, frames)) // len(frames)
     bits = spec.quantization.bits if spec.quantization is not None else 0
-    return MeasuredTransfer(spec.codec, sum(map(len, frames)) // len(frames), encode, decode, bits)
+    return MeasuredTransfer(spec.codec, mean_bytes, encode_ns, decode_ns, bits)
+
+
+# -- times and memory -----------------------------------------------------------------------------
 
 
 def spread(values: Sequence[float]) -> float:
-    """Distance between the quartiles."""
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [0, 0, 0]
+    """Distance between the quartiles; 0 for fewer than two values."""
+    if len(values) < 2:
+        return 0
+    quartiles = statistics.quantiles(values, n=4)
     return quartiles[2] - quartiles[0]
 
 
-def _go_on(walls: Sequence[int], runs: int, sweeps: int = 1) -> bool:
-    """Whether another run is wanted: three at least in all sweeps, then until there are enough or they took long."""
-    return len(walls) < runs and (sweeps * len(walls) < 3 or sweeps * sum(walls) < _LONGEST_NS)
+def _needs_run(walls: Sequence[int], runs: int, sweeps: int = 1) -> bool:
+    """Whether to run again: there are too few runs in all sweeps, or there is time for more."""
+    if len(walls) >= runs:
+        return False
+    return sweeps * len(walls) < _FEWEST_RUNS or sweeps * sum(walls) < _LONGEST_NS
 
 
-def _median_ns(call: Callable[[], object], runs: int) -> int:
-    call()
+def _median_ns(function: Callable[[], object], runs: int) -> int:
+    """Median wall time of a function in nanoseconds, after one call that does not count."""
+    function()
     times: list[int] = []
-    while len(times) < runs and (len(times) < 3 or sum(times) < _LONGEST_NS // 4):
+    while len(times) < runs and (len(times) < _FEWEST_RUNS or sum(times) < _LONGEST_NS // 4):
         start = time.perf_counter_ns()
-        call()
+        function()
         times.append(time.perf_counter_ns() - start)
     return round(statistics.median(times))
 
 
 def _reset_peak() -> None:
-    """Let the kernel's high-water mark of this process begin anew, where it offers that."""
+    """Restart the kernel's high-water mark of this process's memory, where the kernel allows it."""
     if os.access(_CLEAR, os.W_OK):
         _CLEAR.write_text("5")
 
 
-def _resident(field: str) -> int:
+def _resident(entry: str) -> int:
     """A size from the kernel's account of this process, in bytes; 0 where there is none."""
     if not _STATUS.exists():
         return 0
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(entry))
     return int(line.split()[1]) * 1024

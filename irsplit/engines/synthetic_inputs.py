@@ -1,4 +1,4 @@
-"""Calls for a model when nobody gave all of its inputs: seeded values, in sizes that the engine takes."""
+"""Seeded inputs for a model when nobody gave all of them, in sizes that the engine accepts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -7,22 +7,22 @@ from typing import TypeVar
 
 from irsplit.base.errors import EngineError, ModelRefusedError
 from irsplit.engines.execute import Inputs
-from irsplit.engines.inputs import seeded_calls
+from irsplit.engines.inputs import seeded_calls, size_of
 from irsplit.runtime.bundle.manifest import TensorInfo
 from irsplit.runtime.run.session import check_inputs
 
 _T = TypeVar("_T")
 
 SIZES = ((1, 1), (1, 16), (16, 16), (1, 128), (128, 128), (1, 1024), (1024, 1024))
-"""What to try for dimensions that may vary: an input's first one, which mostly is the batch, and the others."""
+"""Sizes to try for open dimensions: of an input's first axis (mostly the batch), of the others."""
 
 BELOW = (10, 2)
-"""What to try for wide integers, which mostly are indices: all are less than this."""
+"""Limits to try for wide integers, which mostly are indices: all elements are below the limit."""
 
 _INDICES = ("i32", "i64")
 
 _LARGEST = 1 << 24
-"""Elements of one input, beyond which sizes are not tried."""
+"""Most elements of one input: larger sizes are not tried."""
 
 
 def first_taken(
@@ -34,53 +34,81 @@ def first_taken(
     dims: Mapping[str, int] | None = None,
     given: Inputs | None = None,
 ) -> tuple[list[Inputs], _T]:
-    """`count` calls that `run` takes, and what it returned for them.
+    """Make up inputs that an engine accepts, by trying sizes and ranges until a run succeeds.
 
-    Every call has the inputs that are `given`, and seeded values for the others: of the first of SIZES and BELOW with
-    which `run` raises no EngineError. `dims` says how large some dimensions are, as `seeded_calls` takes it. Raises
-    EngineError for inputs that do not fit, and with the first of its reasons when `run` takes none; a model that the
-    engine does not even open is run once.
+    The candidates are `SIZES` and `BELOW`, in that order. The first for which `run` raises no
+    EngineError wins. A model that the engine refuses to open at all is tried once.
+
+    Args:
+        run: Runs the model on some samples and returns anything.
+        infos: Names, types and shapes of the model's inputs.
+        count: Number of samples to make.
+        seed: Seed of the random elements.
+        dims: Sizes of some open dimensions, as `seeded_calls` takes them.
+        given: Inputs that need not be made up. Every sample gets them.
+
+    Returns:
+        The samples, and what `run` returned for them.
+
+    Raises:
+        EngineError: Given inputs do not fit the model, or `run` accepts no candidate: then the
+            text is that of its first refusal.
     """
     given = given or {}
     missing = [info for info in infos if info.name not in given]
+    has_indices = any(info.dtype in _INDICES for info in missing)
+    limits = BELOW if has_indices else BELOW[:1]
     refusal: EngineError | None = None
-    limits = BELOW if any(info.dtype in _INDICES for info in missing) else BELOW[:1]
+
     for sizes, below in product(_candidates(missing, dims or {}), limits):
-        made_up = seeded_calls(missing, count, seed, sizes, below)
-        calls: list[Inputs] = [check_inputs(infos, {**call, **given}) for call in made_up]
+        samples: list[Inputs] = []
+        for made_up in seeded_calls(missing, count, seed, sizes, below):
+            samples.append(check_inputs(infos, {**made_up, **given}))
         try:
-            return calls, run(calls)
+            return samples, run(samples)
         except ModelRefusedError:
+            # No inputs help a model that the engine does not even open.
             raise
         except EngineError as error:
             refusal = refusal or error
+
     assert refusal is not None, "the first sizes are always tried"
     if not missing:
         raise refusal
     raise EngineError(
-        f"{refusal}\n  the inputs were made up; if they are why, give real ones (--input) or sizes (--dim)"
+        f"{refusal}\n  the inputs were made up; if that is the reason, give real ones (--input) "
+        "or sizes (--dim)"
     ) from refusal
 
 
 def _candidates(infos: Sequence[TensorInfo], dims: Mapping[str, int]) -> list[dict[str, int]]:
-    """Different sizes of all dimensions that may vary, by "<input>.<axis>"; those of ones first."""
+    """Different sizes of all open dimensions, by "<input>.<axis>".
+
+    The smallest candidate is always there, however large its inputs are.
+    """
     candidates: list[dict[str, int]] = []
     for first, other in SIZES:
-        sizes = {
-            f"{info.name}.{axis}": dims.get(
-                f"{info.name}.{axis}", dims.get(info.name, other if axis else first)
-            )
-            for info in infos
-            for axis, dim in enumerate(info.shape or ())
-            if dim is None
-        }
+        sizes = _all_sizes(infos, dims, first, other)
         fits = all(_elements(info, sizes) <= _LARGEST for info in infos)
         if not candidates or (fits and sizes not in candidates):
             candidates.append(sizes)
     return candidates
 
 
+def _all_sizes(
+    infos: Sequence[TensorInfo], dims: Mapping[str, int], first: int, other: int
+) -> dict[str, int]:
+    """Sizes of all open dimensions: what `dims` says, else `first` for axis 0 and `other`."""
+    sizes: dict[str, int] = {}
+    for info in infos:
+        for axis, dim in enumerate(info.shape or ()):
+            if dim is None:
+                default = other if axis else first
+                sizes[f"{info.name}.{axis}"] = size_of(info.name, axis, dims, default)
+    return sizes
+
+
 def _elements(info: TensorInfo, sizes: Mapping[str, int]) -> int:
-    return prod(
-        sizes.get(f"{info.name}.{axis}", dim or 1) for axis, dim in enumerate(info.shape or ())
-    )
+    """Number of elements of an input with these sizes."""
+    shape = enumerate(info.shape or ())
+    return prod(sizes.get(f"{info.name}.{axis}", dim or 1) for axis, dim in shape)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from irsplit.base.errors import PlanError
+from irsplit.dialects.base import OperatorClass
+from irsplit.dialects.operator_classes import class_by_filter, class_of_name
 from irsplit.ir import Node, TensorType, Value, uses_with_captures
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.cuts import Cut, Schedule
@@ -18,20 +20,6 @@ from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile
 
 Macs = Callable[[Node], int]
 Summed = Callable[[Node, Callable[[Node], int]], int]
-
-# Operators by name, without dialect; a convolution with one input channel a group is depthwise.
-_CONVOLUTIONS = ("conv", "transposeconv")
-_MATMULS = (
-    "gemm",
-    "matmul",
-    "fullyconnected",
-    "batchmatmul",
-    "lstm",
-    "gru",
-    "rnn",
-    "svdf",
-    "attention",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +84,11 @@ def _joined(plan: Schedule, own: Sequence[Cut], others: Sequence[Cut]) -> Stages
     return Stages(plan.reordered(order, others[0].order.name), tuple(chain))
 
 
-def operator_class(node: Node) -> str:
-    """`conv`, `depthwise`, `matmul` or `other`: which rate of a device applies."""
-    name = node.op.rpartition(".")[2].replace("_", "").lower()
-    if "depthwise" in name:
-        return "depthwise"
-    if any(word in name for word in _CONVOLUTIONS):
-        return "depthwise" if _one_channel_a_group(node) else "conv"
-    return "matmul" if any(word in name for word in _MATMULS) else "other"
-
-
-def _one_channel_a_group(node: Node) -> bool:
-    filter = node.inputs[1] if len(node.inputs) > 1 else None
-    image = node.inputs[0] if node.inputs else None
-    if filter is None or image is None or not node.op.startswith("onnx."):
-        return False
-    kinds = (filter.type, image.type)
-    shapes = [kind.shape for kind in kinds if isinstance(kind, TensorType)]
-    if len(shapes) < 2 or not shapes[0] or not shapes[1] or len(shapes[1]) < 2:
-        return False
-    return shapes[0][1] == 1 and shapes[1][1] != 1
+def operator_class(node: Node) -> OperatorClass:
+    """Which rate of a device applies to an operator, by its name and, for ONNX, by its shapes."""
+    if node.op.startswith("onnx."):
+        return class_by_filter(node)
+    return class_of_name(node.op)
 
 
 def moved_bytes(node: Node) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.base.errors import UnsupportedError
-from irsplit.dialects.base import WriteOptions
+from irsplit.dialects.base import Layout, OperatorClass, WriteOptions
 from irsplit.dialects.onnx import operators
 from irsplit.dialects.onnx.affine import affine
 from irsplit.dialects.onnx.constants import constant_array
@@ -17,12 +17,15 @@ from irsplit.ir import Graph, HeadRole, Model, Node, Value
 
 
 class OnnxDialect:
-    """Reads and writes .onnx files."""
+    """ONNX files: protobuf messages, with weights inside or in files beside them."""
 
     name = "onnx"
     extensions: tuple[str, ...] = (".onnx",)
+    engine = "onnx"
+    layout: Layout = "NCHW"
 
     def read(self, path: Path, entry: str | None = None) -> Model:
+        """Read a model; `entry` must be None, because an ONNX model has one main graph."""
         if entry is not None:
             raise UnsupportedError(
                 f"{path}: an ONNX model has one graph to enter; leave '{entry}' out"
@@ -46,6 +49,9 @@ class OnnxDialect:
     def summed(self, node: Node, own: Callable[[Node], int]) -> int:
         return summed(node, own)
 
+    def operator_class(self, node: Node) -> OperatorClass:
+        return operators.operator_class(node)
+
     def is_cheap(self, node: Node) -> bool:
         return operators.is_cheap(node)
 
@@ -58,6 +64,7 @@ class OnnxDialect:
     def shapes_at(
         self, model: Model, sizes: Sequence[Mapping[str, int]]
     ) -> list[dict[str, tuple[int, ...]]]:
+        """Shapes of all values by name, for each of several sizes of the open dimensions."""
         return shapes_at(model, sizes)
 
 

@@ -1,4 +1,4 @@
-"""Attributes of a node: scalars and lists read from its NodeProto, or written for a node that passes made."""
+"""Attributes of nodes: read from a NodeProto, or written for a node that a pass made."""
 
 import struct
 from collections.abc import Generator, Sequence
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 else:
     np = LazyModule("numpy")
 
+# Values of AttributeProto.AttributeType.
 _FLOAT, _INT, _STRING, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 6, 7, 8
-"""AttributeProto.AttributeType."""
 
 
 @contextmanager
 def late_reading(what: str) -> Generator[None]:
-    """Bytes that `read` left alone may turn out damaged when somebody looks: ModelError says which."""
+    """Turn errors of damaged bytes into a ModelError that names what was read.
+
+    The reader leaves many bytes alone, so damage may show only when somebody looks at them.
+    """
     try:
         yield
     except (
@@ -45,56 +48,74 @@ def late_reading(what: str) -> Generator[None]:
         ValueError,
         struct.error,
     ) as error:
-        raise ModelError(
-            f"{what} is damaged: {short(str(error), 300)}; fetch the file again"
-        ) from error
+        reason = short(str(error), 300)
+        raise ModelError(f"{what} is damaged: {reason}; fetch the file again") from error
 
 
 def read_attributes(node: Node) -> dict[str, Attribute]:
-    """Numbers, strings and lists of them by name; tensors, graphs and types are left out. Raises ModelError."""
+    """Read numbers, strings and lists of them, by name. Tensors, graphs and types are left out.
+
+    Raises:
+        ModelError: The node's bytes are damaged.
+    """
     if not isinstance(node.native, SourceNode):
         return dict(node.attributes)
+
     data = node.native.buffer.view
+    attributes: dict[str, Attribute] = {}
     with late_reading(f"{node} of {node.native.buffer.name}"):
-        found = [_attribute(data, message) for message in _messages(node.native)]
-    return {name: value for name, value in found if value is not None}
+        for message in _messages(node.native):
+            name, value = _attribute(data, message)
+            if value is not None:
+                attributes[name] = value
+    return attributes
 
 
 def attribute_tensor(node: Node, name: str) -> ProtoField | None:
-    """Where the TensorProto of a tensor attribute lies in the node's buffer. Raises ModelError."""
+    """Find the TensorProto of a tensor attribute in the node's buffer; None if there is none.
+
+    Raises:
+        ModelError: The node's bytes are damaged.
+    """
     if not isinstance(node.native, SourceNode):
         return None
+
     data = node.native.buffer.view
     with late_reading(f"{node} of {node.native.buffer.name}"):
         for message in _messages(node.native):
-            parts = {part.key: part for part in fields(data, message.start, message.stop)}
-            label = parts.get(schema.ATTRIBUTE_NAME)
+            by_key = {field.key: field for field in fields(data, message.start, message.stop)}
+            label = by_key.get(schema.ATTRIBUTE_NAME)
             if label is not None and read_text(data, label.start, label.stop) == name:
-                return parts.get(schema.ATTRIBUTE_TENSOR)
+                return by_key.get(schema.ATTRIBUTE_TENSOR)
     return None
 
 
 def _messages(node: SourceNode) -> list[ProtoField]:
-    found = fields(node.buffer.view, node.message.start, node.message.stop)
-    return [field for field in found if field.key == schema.NODE_ATTRIBUTE]
+    """The AttributeProtos of a node."""
+    all_fields = fields(node.buffer.view, node.message.start, node.message.stop)
+    return [field for field in all_fields if field.key == schema.NODE_ATTRIBUTE]
 
 
 def body_messages(data: Data, node: ProtoField) -> list[ProtoField]:
-    """The GraphProtos in the attributes of a NodeProto, in order."""
-    return [
-        body
-        for attribute in fields(data, node.start, node.stop)
-        if attribute.key == schema.NODE_ATTRIBUTE
-        for body in fields(data, attribute.start, attribute.stop)
-        if body.key in schema.ATTRIBUTE_BODIES
-    ]
+    """Find the GraphProtos in the attributes of the NodeProto, in order."""
+    bodies: list[ProtoField] = []
+    for attribute in fields(data, node.start, node.stop):
+        if attribute.key != schema.NODE_ATTRIBUTE:
+            continue
+        for field in fields(data, attribute.start, attribute.stop):
+            if field.key in schema.ATTRIBUTE_BODIES:
+                bodies.append(field)
+    return bodies
 
 
 def _attribute(data: Data, message: ProtoField) -> tuple[str, Attribute]:
+    """Name and value of an AttributeProto; the value is None for what is left out."""
     name, value = "", None
     integers: list[int] = []
     floats: list[float] = []
     strings: list[bytes] = []
+
+    # The field that holds the value says its type; the type field is not needed.
     for field in fields(data, message.start, message.stop):
         payload = data[field.start : field.stop]
         match field.key:
@@ -114,11 +135,17 @@ def _attribute(data: Data, message: ProtoField) -> tuple[str, Attribute]:
                 strings.append(bytes(payload))
             case _:
                 pass
-    return name, value if value is not None else integers or floats or strings or None
+
+    if value is None:
+        value = integers or floats or strings or None
+    return name, value
 
 
 def attribute_message(name: str, value: Attribute) -> ProtoMessage:
-    """An AttributeProto; a list has the type of its first item, an empty one is a list of integers."""
+    """Make an AttributeProto.
+
+    A list has the type of its first item. An empty list is one of integers.
+    """
     message = ProtoMessage()
     message.text(schema.ATTRIBUTE_NAME, name)
     match value:
@@ -140,13 +167,16 @@ def attribute_message(name: str, value: Attribute) -> ProtoMessage:
 
 
 def _list(message: ProtoMessage, items: Sequence[Attribute]) -> int:
+    """Add the items to an AttributeProto. Returns its type."""
     if items and isinstance(items[0], str | bytes):
         for item in items:
             message.bytes(schema.ATTRIBUTE_STRINGS, _bytes(item))
         return _STRINGS
+
     if items and isinstance(items[0], float):
         message.bytes(schema.ATTRIBUTE_FLOATS_PACKED, np.asarray(items, "<f4").tobytes())
         return _FLOATS
+
     for item in np.asarray(items, np.int64).tolist():
         message.number(schema.ATTRIBUTE_INTS, item)
     return _INTS

@@ -1,4 +1,8 @@
-"""Messages to files: spans are copied by blocks, so memory stays small whatever the weights weigh."""
+"""Writes messages to files, copying weights block by block.
+
+A model's weights may be larger than memory. So spans of the source are copied within the kernel or
+through one small block, never through the mapping: its pages would count as this process's memory.
+"""
 
 import fcntl
 import os
@@ -20,25 +24,29 @@ else:
 _log = getLogger("irsplit")
 
 _KERNEL_COPY = 64 * 1024
-"""Spans from this size on are copied block by block; smaller ones go through Python's buffer, never the mapping: its
-pages would count as this process's memory."""
+"""Spans of this size and more are copied block by block, smaller ones through Python's buffer."""
+
 _FICLONE = 0x40049409
-"""linux/fs.h: make a file share the blocks of another, copied on write."""
+"""The ioctl of linux/fs.h that makes a file share the blocks of another, copied on write."""
+
 _SHARING = threading.Lock()
-"""Two models of one folder may bring the same file, each from a thread."""
+"""Held while a file is shared: two threads may share the same file with models of one folder."""
+
 _BLOCK = 256 * 1024
-"""What stays in the cache of a core between being read and being written."""
+"""Bytes that stay in the cache of a core between being read and being written."""
+
 _PAGE = 4096
 
 
 class BlockWriter:
-    """A file under construction. A context manager; every source file is opened once."""
+    """A file under construction; a context manager. Every source file is opened once."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("wb", buffering=_KERNEL_COPY)
         self._sources: dict[Buffer, BinaryIO] = {}
         self._block = memoryview(bytearray(_BLOCK))
         self.position = 0
+        """Bytes written so far."""
 
     def __enter__(self) -> "BlockWriter":
         return self
@@ -54,6 +62,7 @@ class BlockWriter:
         self._file.close()
 
     def message(self, message: ProtoMessage) -> None:
+        """Write a whole message."""
         for part in message.parts:
             if isinstance(part, ProtoSpan):
                 self.span(part)
@@ -61,20 +70,25 @@ class BlockWriter:
                 self.bytes(part)
 
     def bytes(self, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes that are in memory."""
         self._file.write(data)
         self.position += len(data)
 
     def span(self, span: ProtoSpan) -> None:
+        """Copy bytes of a source."""
         size = span.stop - span.start
         if span.buffer.path is None:
             self.bytes(span.buffer.view[span.start : span.stop])
             return
+
         if span.buffer not in self._sources:
             self._sources[span.buffer] = span.buffer.path.open("rb", buffering=0)
         source = self._sources[span.buffer].fileno()
         if size < _KERNEL_COPY:
             self.bytes(os.pread(source, size, span.start))
             return
+
+        # The copies below go past Python's buffer.
         self._file.flush()
         if (span.start - self.position) % _PAGE == 0:
             self._copy_pages(source, span.start, span.stop)
@@ -82,12 +96,14 @@ class BlockWriter:
             self._copy_blocks(source, span.start, span.stop)
 
     def _copy_pages(self, source: int, start: int, stop: int) -> None:
-        """Copy within the kernel, where a file system may even share the blocks; through memory where it refuses."""
+        """Copy within the kernel, where a file system may even share the blocks.
+
+        Where the kernel refuses, the rest is copied through memory.
+        """
+        target = self._file.fileno()
         while start < stop:
             try:
-                copied = os.copy_file_range(
-                    source, self._file.fileno(), stop - start, offset_src=start
-                )
+                copied = os.copy_file_range(source, target, stop - start, offset_src=start)
             except OSError:
                 self._copy_blocks(source, start, stop)
                 return
@@ -96,16 +112,19 @@ class BlockWriter:
     def _copy_blocks(self, source: int, start: int, stop: int) -> None:
         """Copy through one block of memory, in whole pages of the target.
 
-        Between offsets that differ within a page this takes two thirds of the CPU time of the kernel's own copy.
+        Between offsets that differ within a page this takes two thirds of the CPU time of the
+        kernel's own copy.
         """
         while start < stop:
-            room = _BLOCK - self.position % _PAGE
-            block = self._block[: min(room, stop - start)]
+            # The first block ends at a page of the target, so that all others begin at one.
+            capacity = _BLOCK - self.position % _PAGE
+            block = self._block[: min(capacity, stop - start)]
             copied = os.preadv(source, [block], start)
             _write_all(self._file.fileno(), block[:copied])
             start = self._advance(start, copied, stop)
 
     def _advance(self, start: int, copied: int, stop: int) -> int:
+        """Count copied bytes. Returns the position in the source after them."""
         if not copied:
             raise EOFError(
                 f"the source ends {stop - start} bytes early; it was changed while it was read"
@@ -120,32 +139,36 @@ def _write_all(target: int, data: memoryview) -> None:
 
 
 def share(source: Path, target: Path) -> None:
-    """Make `target` the same bytes without storing them twice: a reflink, else a hard link, else a copy.
+    """Make `target` a file with the bytes of `source`, if possible without storing them twice.
 
-    Nothing happens when it is the same file already. onnxruntime reads hard links; onnx's own loader refuses a file
-    that has several, the source among them, hence the warning. Neither follows a symbolic link out of its folder.
+    Tries a reflink, then a hard link, then a copy. If both already are one file, nothing happens.
+    onnxruntime reads hard links, but onnx's own loader refuses a file that has several, and that
+    includes the source: hence the warning. Neither follows a symbolic link out of its folder.
     """
     with _SHARING:
         if target.exists() and target.samefile(source):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        if not _reflink(source, target):
-            try:
-                os.link(source, target)
-                _log.warning(
-                    "%s is hard-linked, not copied; onnx.load refuses it while links exist", source
-                )
-            except OSError:
-                shutil.copyfile(source, target)
+
+        if _reflink(source, target):
+            return
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+            return
+        _log.warning(
+            "%s is hard-linked, not copied; onnx.load refuses it while links exist", source
+        )
 
 
 def _reflink(source: Path, target: Path) -> bool:
-    """Whether the file system could let the two share their blocks; no target is left when it could not."""
+    """Let the two files share their blocks. Where that fails, there is no target afterwards."""
     with source.open("rb") as reader, target.open("xb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-            return True
         except OSError:
             target.unlink()
             return False
+        return True

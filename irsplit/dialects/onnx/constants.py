@@ -14,19 +14,30 @@ else:
 
 
 def constant_array(value: Value) -> Any:
-    """The elements of a constant or of a Constant node's result; None when they are not known, or not a tensor's."""
-    node = value.producer
+    """Return the elements of a constant, or of the result of a Constant node.
+
+    Returns:
+        A numpy array; None when the elements are not known, or the value is no tensor.
+
+    Raises:
+        ModelError: The bytes of the constant are damaged.
+    """
     if value.constant is not None:
+        if not isinstance(value.type, TensorType):
+            return None
         with late_reading(f"constant {value}"):
-            return (
-                array_of(value.type, value.constant) if isinstance(value.type, TensorType) else None
-            )
+            return array_of(value.type, value.constant)
+
+    node = value.producer
     if node is None or node.op != "onnx.Constant":
         return None
+
     tensor = attribute_tensor(node, "value")
     if tensor is not None:
         with late_reading(f"constant {value}"):
             return tensor_array(node.native.buffer.view[tensor.start : tensor.stop])
+
+    # Since opset 12 a Constant may hold plain numbers or strings: value_float, value_ints, ...
     for name, item in read_attributes(node).items():
         if name.startswith("value_"):
             return np.asarray(item, np.float32 if "float" in name else None)

@@ -1,6 +1,7 @@
-"""ONNX's own type inference, in a process of its own: it follows shapes that a stranger wrote, without bounds.
+"""ONNX's own type inference, in a confined process.
 
-The process loads the extension module of the onnx package alone (`onnx_types.py`).
+Inference follows shapes that a stranger wrote, and sets itself no bounds. The process loads only
+the extension module of the onnx package (`onnx_types.py`).
 """
 
 import sys
@@ -18,19 +19,26 @@ _log = getLogger("irsplit")
 _PACKAGE = "onnx"
 _EXTENSION = "onnx.onnx_cpp2py_export"
 _PROGRAM = Path(__file__).with_name("onnx_types.py")
+
+# What `onnx_types.answer` takes: whether to follow the elements of shapes.
 _FOLLOWED, _LEFT = "followed", ""
+
 _BOUNDS = Bounds(256 << 20, 2)
-"""For any model; a graph of 50 000 nodes (6.5 MB without weights) takes 100 MB and 0.7 s."""
+"""For any model. A graph of 50 000 nodes (6.5 MB without weights) takes 100 MB and 0.7 s."""
+
 _MEMORY_A_BYTE, _BYTES_A_SECOND = 32, 500_000
-"""More for larger ones: these grow with the file, not with what it claims."""
+"""Additional bounds for larger models: they grow with the file, not with what the file claims."""
 
 
 class InferenceError(ValueError):
-    """What ONNX says of a model that it cannot infer types for."""
+    """ONNX cannot infer types for a model; the text is ONNX's own."""
 
 
 class Inference:
-    """Inference for one model; a context manager. A process can load while the model is still being read."""
+    """Type inference for one model; a context manager.
+
+    The process can load while the model is still being read (see `start`).
+    """
 
     def __init__(self) -> None:
         self._process: Confined | None = None
@@ -45,18 +53,31 @@ class Inference:
             self._process.close()
 
     def start(self) -> None:
-        """Let the process load: it will be needed."""
-        with suppress(ConfinedError):  # `types` tries again, and says why it fails
+        """Let the process load now, because it will be needed."""
+        # If that fails, `types` tries again and says why.
+        with suppress(ConfinedError):
             self._process = self._process or _started(_FOLLOWED)
 
     def types(self, model: bytes, name: str) -> bytes:
-        """The ModelProto with the types that ONNX infers; what contradicts itself is left as it is.
+        """Infer the types of a model.
 
-        The elements of shapes are followed, unless there is no memory for them: a warning says so. Raises
-        InferenceError for what ONNX refuses, ConfinedError where even the rest takes more than it may.
+        Elements of shapes are followed too, unless that takes more memory than it may: then a
+        warning says so, and inference runs once more without them.
+
+        Args:
+            model: A ModelProto.
+            name: Name of the model for messages.
+
+        Returns:
+            The ModelProto with the inferred types; contradictions are left as they were.
+
+        Raises:
+            InferenceError: ONNX refuses the model.
+            ConfinedError: Inference takes more than it may, even without the elements of shapes.
         """
         bounds = bounds_for(len(model))
-        process, self._process = self._process or _started(_FOLLOWED), None  # it answers once
+        # A process answers once.
+        process, self._process = self._process or _started(_FOLLOWED), None
         try:
             with process:
                 answer = process.answer(model, bounds)
@@ -69,14 +90,16 @@ class Inference:
             )
             with _started(_LEFT) as process:
                 answer = process.answer(model, bounds)
+
         if answer[:1] == b"\0":
             raise InferenceError(answer[1:].decode())
         return answer
 
 
 def bounds_for(size: int) -> Bounds:
-    """What looking at a model of `size` bytes may take."""
-    return Bounds(_BOUNDS.memory + _MEMORY_A_BYTE * size, _BOUNDS.seconds + size // _BYTES_A_SECOND)
+    """Memory and time that looking at a model of `size` bytes may take."""
+    memory = _BOUNDS.memory + _MEMORY_A_BYTE * size
+    return Bounds(memory, _BOUNDS.seconds + size // _BYTES_A_SECOND)
 
 
 def _started(follow: str) -> Confined:
@@ -85,10 +108,10 @@ def _started(follow: str) -> Confined:
 
 @cache
 def _extension() -> str:
-    """The path of the extension module; nothing of the package is imported."""
+    """The path of the extension module, found without importing the package."""
     package = sys.modules[_PACKAGE].__spec__ if _PACKAGE in sys.modules else find_spec(_PACKAGE)
-    places = None if package is None else package.submodule_search_locations
-    spec = PathFinder.find_spec(_EXTENSION, places)
+    folders = None if package is None else package.submodule_search_locations
+    spec = PathFinder.find_spec(_EXTENSION, folders)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"the package {_PACKAGE} has no {_EXTENSION}", name=_EXTENSION)
     return spec.origin

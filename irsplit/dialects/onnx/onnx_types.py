@@ -1,8 +1,7 @@
-"""A program for `confined.py`, never imported: ONNX's own type inference, out of its extension module.
+"""A program for `confined.py`, never imported: ONNX's own type inference, in its extension module.
 
-The package around the extension takes forty times as long to import and is of no use here; of Python this imports as
-little as `confined_child.py`. `answer` gives the ModelProto with the types that ONNX infers, what contradicts itself
-left as it is; or, behind a zero byte, what ONNX says of a model that it cannot infer types for.
+The package around the extension takes forty times as long to import, and nothing of it is needed.
+For the same reason this program imports as little of Python as `confined_child.py` does.
 """
 
 import sys
@@ -19,15 +18,23 @@ _loaded: "dict[str, Any]" = {}
 def load(path: str, _: str) -> None:
     """Load the extension module at this path."""
     loader = ExtensionFileLoader(_EXTENSION, path)
-    extension = sys.modules[_EXTENSION] = loader.create_module(
-        ModuleSpec(_EXTENSION, loader, origin=path)
-    )
+    spec = ModuleSpec(_EXTENSION, loader, origin=path)
+    extension = sys.modules[_EXTENSION] = loader.create_module(spec)
     loader.exec_module(extension)
     _loaded[_EXTENSION] = extension
 
 
 def answer(model: bytes, _: str, follow: str) -> bytes:
-    """`follow`, when it says anything, follows the elements of shapes too."""
+    """Infer the types of a model.
+
+    Args:
+        model: A ModelProto.
+        follow: Any text: follow the elements of shapes too. Empty: do not.
+
+    Returns:
+        The ModelProto with the inferred types, where contradictions are left as they were. If ONNX
+        cannot infer types for the model: a zero byte, then what ONNX says.
+    """
     onnx = _loaded[_EXTENSION]
     errors = (
         onnx.checker.ValidationError,

@@ -1,15 +1,16 @@
-"""ModelProto to IR: one scan over the wire, weights left where they are."""
+"""ModelProto to IR: one scan over the wire, which leaves the weights where they are."""
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from irsplit.base.errors import ModelError, UnsupportedError, short
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.inference import infer_types
 from irsplit.dialects.onnx.native import Inference
+from irsplit.dialects.onnx.node_messages import NodeMessage, read_bodies, read_node
 from irsplit.dialects.onnx.order import in_order
 from irsplit.dialects.onnx.source import (
     Annotation,
@@ -20,15 +21,7 @@ from irsplit.dialects.onnx.source import (
 )
 from irsplit.dialects.onnx.tensors import OnnxTensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import (
-    Data,
-    ProtoField,
-    WireError,
-    fields,
-    read_int,
-    read_text,
-    scan,
-)
+from irsplit.dialects.onnx.wire import ProtoField, WireError, fields, read_int, read_text
 from irsplit.ir import (
     DEEPEST_BODIES,
     Buffer,
@@ -42,10 +35,6 @@ from irsplit.ir import (
     without_collector,
 )
 
-_SMALL = 4096
-_EXTERNAL = bytes([schema.TENSOR_LOCATION, schema.LOCATION_EXTERNAL])
-_BODY_KEYS = frozenset(schema.ATTRIBUTE_BODIES)
-
 _FOREIGN = (
     (slice(0, 0), b"", "it is empty"),
     (slice(4, 8), b"TFL3", "it is a TFLite model; name it .tflite"),
@@ -53,11 +42,22 @@ _FOREIGN = (
     (slice(0, 24), b"version https://git-lfs.", "it is a Git LFS pointer; run 'git lfs pull'"),
     (slice(0, 2), b"PK", "it is a ZIP archive; unpack it first"),
 )
-"""Files that are often mistaken for ONNX: where to look, what is there, what to do. The first is for no bytes."""
+"""Files that are often mistaken for ONNX: where to look, what is there, what to do.
+
+The first entry is for a file without any bytes.
+"""
+
+Scope = dict[str, Value]
+"""Values of one graph by name."""
 
 
 def read_model(path: Path) -> Model:
-    """The model in an .onnx file, typed as far as the file itself says."""
+    """Read an .onnx file. Values have the types that the file says or that can be inferred.
+
+    Raises:
+        ModelError: The file is missing, damaged or no ONNX model.
+        UnsupportedError: The file holds something that irsplit could not carry without loss.
+    """
     buffer = Buffer(path.name, path)
     try:
         if not path.is_file():
@@ -66,7 +66,8 @@ def read_model(path: Path) -> Model:
             return _Reader(path, buffer, inference).model()
     except WireError as error:
         raise ModelError(
-            f"{path}: damaged at byte {error.offset}: {error}; the file is truncated or no ONNX model, fetch it again"
+            f"{path}: damaged at byte {error.offset}: {error}; the file is truncated or no ONNX "
+            "model, fetch it again"
         ) from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path") from error
@@ -80,31 +81,32 @@ def read_model(path: Path) -> Model:
         ) from error
 
 
-def may_hold_bodies(attribute: Data) -> bool:
-    """Whether the key of a graph occurs among the bytes at all; most attributes need no closer look."""
-    return len(attribute) >= _SMALL or not _BODY_KEYS.isdisjoint(attribute)
-
-
 def _leaves_types_out(graph: Iterable[ProtoField]) -> bool:
-    """Whether a GraphProto with these fields has fewer types than nodes; a look at each of them may show more."""
+    """Whether a GraphProto with these fields has fewer types than nodes.
+
+    That is quick to see; a look at each node may show that more types are missing.
+    """
     keys = Counter(field.key for field in graph)
     return keys[schema.GRAPH_VALUE_INFO] + keys[schema.GRAPH_OUTPUT] < keys[schema.GRAPH_NODE]
 
 
-class _Head(NamedTuple):
-    message: ProtoField
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    name: str
-    op: str
-    domain: str
-    overload: str
-    attributes: list[tuple[int, int]]
-    weight: ProtoField | None
-    """The tensor of a Constant node that lies in another file."""
+@dataclass(slots=True)
+class _Body:
+    """What the fields of a GraphProto or FunctionProto hold, before the values are made."""
+
+    nodes: list[ProtoField] = field(default_factory=list[ProtoField])
+    inputs: list[str] = field(default_factory=list[str])
+    outputs: list[str] = field(default_factory=list[str])
+    tensors: dict[str, OnnxTensor] = field(default_factory=dict[str, OnnxTensor])
 
 
 class _Reader:
+    """Reads one model file.
+
+    Names are resolved through a list of scopes, outermost first: one for each graph around the
+    current one, and one for the current one itself.
+    """
+
     def __init__(self, path: Path, buffer: Buffer, inference: Inference) -> None:
         self.path = path
         self.inference = inference
@@ -113,364 +115,339 @@ class _Reader:
         self.files = DataFiles(path)
         self.functions: dict[FunctionKey, Graph] = {}
         self.types: dict[bytes, Type | None] = {}
+        """Types by their bytes: equal ones are read once."""
 
-    # -- model --------------------------------------------------------------------------------------------------
+    # -- model ------------------------------------------------------------------------------------
 
     def model(self) -> Model:
         self.refuse_foreign()
-        found = fields(self.data, 0, len(self.data))
-        graphs = [field for field in found if field.key == schema.MODEL_GRAPH]
-        versions = [
-            read_int(self.data, field.start, field.stop)
-            for field in found
-            if field.key == schema.MODEL_IR_VERSION
-        ]
-        if not graphs or not versions or versions[-1] < 1:
+        model_fields = fields(self.data, 0, len(self.data))
+        main, version = self.main_graph(model_fields)
+        opsets = dict(self.opset(item) for item in model_fields if item.key == schema.MODEL_OPSET)
+
+        # A function may be called before its definition, so all are declared first.
+        definitions = [item for item in model_fields if item.key == schema.MODEL_FUNCTION]
+        for message in definitions:
+            self.declare_function(message)
+        for message, function in zip(definitions, self.functions.values(), strict=True):
+            self.fill_function(message, function)
+        entry = self.graph(main, [])
+
+        functions = list(self.functions.values())
+        if functions:
+            self.mark_random([*callees_first(functions, str(self.path)), entry])
+        name_apart([entry, *functions])
+        native = SourceModel(self.buffer, model_fields, version, opsets, self.functions)
+        model = Model("onnx", [entry, *functions], native)
+        infer_types(model, self.inference)
+        return model
+
+    def refuse_foreign(self) -> None:
+        """Raise ModelError for a file of another well-known format."""
+        for place, magic, advice in _FOREIGN:
+            if bytes(self.data[place]) == magic and (magic or not len(self.data)):
+                raise ModelError(f"{self.path}: not an ONNX model: {advice}")
+
+    def main_graph(self, model_fields: list[ProtoField]) -> tuple[ProtoField, int]:
+        """The GraphProto of the model, and the IR version."""
+        graphs = [item for item in model_fields if item.key == schema.MODEL_GRAPH]
+        version = 0
+        for item in model_fields:
+            if item.key == schema.MODEL_IR_VERSION:
+                version = read_int(self.data, item.start, item.stop)
+
+        if not graphs or version < 1:
             missing = "graph" if not graphs else "IR version"
             raise ModelError(
-                f"{self.path}: not an ONNX model: it has no {missing}; give a file that holds a ModelProto"
+                f"{self.path}: not an ONNX model: it has no {missing}; give a file that holds a "
+                "ModelProto"
             )
         if len(graphs) > 1:
             raise ModelError(
                 f"{self.path}: the model has {len(graphs)} graphs instead of one; export it again"
             )
-        opsets = dict(self.opset(field) for field in found if field.key == schema.MODEL_OPSET)
-        definitions = [field for field in found if field.key == schema.MODEL_FUNCTION]
-        for message in definitions:
-            self.declare_function(message)
-        for message, function in zip(definitions, self.functions.values(), strict=True):
-            self.fill_function(message, function)
-        entry = self.graph(graphs[0], [])
-        if self.functions:
-            self.mark_random([*callees_first(list(self.functions.values()), str(self.path)), entry])
-        name_apart([entry, *self.functions.values()])
-        native = SourceModel(self.buffer, found, versions[-1], opsets, self.functions)
-        model = Model("onnx", [entry, *self.functions.values()], native)
-        infer_types(model, self.inference)
-        return model
-
-    def refuse_foreign(self) -> None:
-        for place, magic, advice in _FOREIGN:
-            if bytes(self.data[place]) == magic and (magic or not len(self.data)):
-                raise ModelError(f"{self.path}: not an ONNX model: {advice}")
+        return graphs[0], version
 
     def opset(self, message: ProtoField) -> tuple[str, int]:
+        """Domain and version of an OperatorSetIdProto."""
         domain, version = "", 0
-        for field in fields(self.data, message.start, message.stop):
-            if field.key == schema.OPSET_DOMAIN:
-                domain = read_text(self.data, field.start, field.stop)
-            elif field.key == schema.OPSET_VERSION:
-                version = read_int(self.data, field.start, field.stop)
+        for item in fields(self.data, message.start, message.stop):
+            if item.key == schema.OPSET_DOMAIN:
+                domain = read_text(self.data, item.start, item.stop)
+            elif item.key == schema.OPSET_VERSION:
+                version = read_int(self.data, item.start, item.stop)
         return domain, version
 
-    # -- functions ----------------------------------------------------------------------------------------------
+    # -- functions --------------------------------------------------------------------------------
 
     def declare_function(self, message: ProtoField) -> None:
+        """Add an empty graph for the function."""
         domain = name = overload = ""
-        for field in fields(self.data, message.start, message.stop):
-            match field.key:
+        for item in fields(self.data, message.start, message.stop):
+            match item.key:
                 case schema.FUNCTION_DOMAIN:
-                    domain = read_text(self.data, field.start, field.stop)
+                    domain = read_text(self.data, item.start, item.stop)
                 case schema.FUNCTION_NAME:
-                    name = read_text(self.data, field.start, field.stop)
+                    name = read_text(self.data, item.start, item.stop)
                 case schema.FUNCTION_OVERLOAD:
-                    overload = read_text(self.data, field.start, field.stop)
+                    overload = read_text(self.data, item.start, item.stop)
                 case _:
                     pass
+
         key = (operators.plain_domain(domain), name, overload)
         if key in self.functions:
             raise ModelError(
-                f"{self.path}: function '{short(domain)}.{short(name)}' is defined twice; remove one"
+                f"{self.path}: function '{short(domain)}.{short(name)}' is defined twice; "
+                "remove one"
             )
         self.functions[key] = Graph(".".join(part for part in key if part))
 
     def fill_function(self, message: ProtoField, graph: Graph) -> None:
-        source = SourceGraph()
+        """Read the body of a function into its graph."""
+        source, body = SourceGraph(), _Body()
         graph.native = source
-        found = fields(self.data, message.start, message.stop)
-        source.order = tuple(dict.fromkeys(field.key for field in found))
-        nodes: list[ProtoField] = []
-        outputs: list[str] = []
-        scope: dict[str, Value] = {}
-        for field in found:
-            match field.key:
+        function_fields = fields(self.data, message.start, message.stop)
+        source.order = tuple(dict.fromkeys(item.key for item in function_fields))
+
+        for item in function_fields:
+            match item.key:
                 case schema.FUNCTION_NODE:
-                    nodes.append(field)
-                    continue
-                case schema.FUNCTION_INPUT:
-                    graph.inputs.append(
-                        self.define(
-                            Value(read_text(self.data, field.start, field.stop)), scope, graph
-                        )
-                    )
-                case schema.FUNCTION_OUTPUT:
-                    outputs.append(read_text(self.data, field.start, field.stop))
+                    body.nodes.append(item)
                 case schema.FUNCTION_VALUE_INFO:
-                    name, _ = read_info(self.data, field.start, field.stop, self.types)
-                    source.value_info[name] = field
-                    continue
+                    name, type = read_info(self.data, item.start, item.stop, self.types)
+                    source.value_info[name] = item
+                    source.types[name] = type
+                case schema.FUNCTION_INPUT:
+                    body.inputs.append(read_text(self.data, item.start, item.stop))
+                    source.rest.append(item)
+                case schema.FUNCTION_OUTPUT:
+                    body.outputs.append(read_text(self.data, item.start, item.stop))
+                    source.rest.append(item)
                 case _:
-                    pass
-            source.rest.append(field)
-        source.types = {
-            name: read_info(self.data, field.start, field.stop, self.types)[1]
-            for name, field in source.value_info.items()
-        }
-        self.fill(graph, source, nodes, outputs, [scope])
+                    source.rest.append(item)
+
+        scope: Scope = {}
+        for name in body.inputs:
+            graph.inputs.append(self.define(Value(name), scope, graph))
+        self.fill(graph, body, [scope])
         if graph.constants:
             raise UnsupportedError(
-                f"{self.path}: {graph.constants[0]} of function '{short(graph.name)}' lies in another file, and a "
-                "function cannot hold weights; make it an input of the function"
+                f"{self.path}: {graph.constants[0]} of function '{short(graph.name)}' lies in "
+                "another file, and a function cannot hold weights; make it an input of the function"
             )
 
     def mark_random(self, graphs: Iterable[Graph]) -> None:
-        """A node is random when something in the function that it calls or in its bodies is, however deep."""
+        """Mark nodes whose bodies or callees hold a random node, however deep.
+
+        Args:
+            graphs: All graphs, callees before their callers.
+        """
         random: set[Graph] = set()
         for graph in graphs:
             if self.is_random(graph, random):
                 random.add(graph)
 
     def is_random(self, graph: Graph, random: set[Graph]) -> bool:
-        """Whether a node of the graph is random, now that the `random` functions are known; marks those that are."""
+        """Mark the graph's random nodes, given the `random` functions. Whether there are any."""
         for node in graph.nodes:
-            inner = [self.is_random(body, random) for body in node.graphs]
-            node.random |= any(inner) or not random.isdisjoint(node.callees)
+            bodies = [self.is_random(body, random) for body in node.graphs]
+            node.random |= any(bodies) or not random.isdisjoint(node.callees)
         return any(node.random for node in graph.nodes)
 
-    # -- graphs -------------------------------------------------------------------------------------------------
+    # -- graphs -----------------------------------------------------------------------------------
 
-    def graph(self, message: ProtoField, outer: list[dict[str, Value]]) -> Graph:
+    def graph(self, message: ProtoField, outer: list[Scope]) -> Graph:
+        """Read a GraphProto.
+
+        Args:
+            message: The GraphProto.
+            outer: The scopes of the graphs around it.
+        """
         if len(outer) > DEEPEST_BODIES:
             raise ModelError(
                 f"{self.path}: bodies are nested deeper than {DEEPEST_BODIES}; the file is damaged"
             )
         graph, source = Graph(""), SourceGraph()
         graph.native = source
-        found = fields(self.data, message.start, message.stop)
-        if not outer and _leaves_types_out(found):
+        graph_fields = fields(self.data, message.start, message.stop)
+        source.order = tuple(dict.fromkeys(item.key for item in graph_fields))
+
+        # Inference loads while the rest of the model is read.
+        if not outer and _leaves_types_out(graph_fields):
             self.inference.start()
-        source.order = tuple(dict.fromkeys(field.key for field in found))
-        nodes: list[ProtoField] = []
-        inputs: list[str] = []
-        outputs: list[str] = []
-        tensors: dict[str, OnnxTensor] = {}
-        for field in found:
-            match field.key:
-                case schema.GRAPH_NODE:
-                    nodes.append(field)
-                case schema.GRAPH_INITIALIZER:
-                    tensor = read_tensor(self.buffer, field.start, field.stop, self.files)
-                    self.add_tensor(tensors, tensor)
-                    source.initializers[tensor.name] = field
-                case schema.GRAPH_SPARSE:
-                    tensor = read_sparse(self.buffer, field.start, field.stop, self.files)
-                    self.add_tensor(tensors, tensor)
-                    source.sparse[tensor.name] = field
-                case schema.GRAPH_INPUT:
-                    inputs.append(self.add_info(source.inputs, source, field))
-                case schema.GRAPH_OUTPUT:
-                    outputs.append(self.add_info(source.outputs, source, field))
-                case schema.GRAPH_VALUE_INFO:
-                    self.add_info(source.value_info, source, field)
-                case schema.GRAPH_ANNOTATION:
-                    source.annotations.append(self.annotation(field))
-                case _:
-                    if field.key == schema.GRAPH_NAME:
-                        graph.name = read_text(self.data, field.start, field.stop)
-                    source.rest.append(field)
-        source.input_names, source.output_names = tuple(inputs), tuple(outputs)
-        scope: dict[str, Value] = {}
-        for name in inputs:
-            tensor = tensors.pop(name, None)
-            value = (
-                Value(name, source.types[name])
-                if tensor is None
-                else Value(name, tensor.type, tensor.constant)
-            )
+
+        body = self.body(graph, source, graph_fields)
+        source.input_names, source.output_names = tuple(body.inputs), tuple(body.outputs)
+        scope: Scope = {}
+        for name in body.inputs:
+            # An input that is an initializer too has a default value.
+            tensor = body.tensors.pop(name, None)
+            value = _constant(tensor) if tensor else Value(name, source.types[name])
             graph.inputs.append(self.define(value, scope, graph))
-        for tensor in tensors.values():
-            graph.constants.append(
-                self.define(Value(tensor.name, tensor.type, tensor.constant), scope, graph)
-            )
-        self.fill(graph, source, nodes, outputs, [*outer, scope])
+        for tensor in body.tensors.values():
+            graph.constants.append(self.define(_constant(tensor), scope, graph))
+
+        self.fill(graph, body, [*outer, scope])
         return graph
 
+    def body(self, graph: Graph, source: SourceGraph, graph_fields: list[ProtoField]) -> _Body:
+        """Sort the fields of a GraphProto by what they hold."""
+        body = _Body()
+        for item in graph_fields:
+            match item.key:
+                case schema.GRAPH_NODE:
+                    body.nodes.append(item)
+                case schema.GRAPH_INITIALIZER:
+                    tensor = read_tensor(self.buffer, item.start, item.stop, self.files)
+                    self.add_tensor(body.tensors, tensor)
+                    source.initializers[tensor.name] = item
+                case schema.GRAPH_SPARSE:
+                    tensor = read_sparse(self.buffer, item.start, item.stop, self.files)
+                    self.add_tensor(body.tensors, tensor)
+                    source.sparse[tensor.name] = item
+                case schema.GRAPH_INPUT:
+                    body.inputs.append(self.add_info(source.inputs, source, item))
+                case schema.GRAPH_OUTPUT:
+                    body.outputs.append(self.add_info(source.outputs, source, item))
+                case schema.GRAPH_VALUE_INFO:
+                    self.add_info(source.value_info, source, item)
+                case schema.GRAPH_ANNOTATION:
+                    source.annotations.append(self.annotation(item))
+                case schema.GRAPH_NAME:
+                    graph.name = read_text(self.data, item.start, item.stop)
+                    source.rest.append(item)
+                case _:
+                    source.rest.append(item)
+        return body
+
     def add_tensor(self, tensors: dict[str, OnnxTensor], tensor: OnnxTensor) -> None:
-        if not tensor.name or tensor.name in tensors:
-            what = (
-                f"two initializers are named '{short(tensor.name)}'"
-                if tensor.name
-                else "an initializer has no name"
+        """Add a tensor by its name, which must be new."""
+        if not tensor.name:
+            raise ModelError(
+                f"{self.path}: an initializer has no name; give each a name of its own"
             )
-            raise ModelError(f"{self.path}: {what}; give each a name of its own")
+        if tensor.name in tensors:
+            raise ModelError(
+                f"{self.path}: two initializers are named '{short(tensor.name)}'; give each a "
+                "name of its own"
+            )
         tensors[tensor.name] = tensor
 
-    def add_info(self, infos: dict[str, ProtoField], source: SourceGraph, field: ProtoField) -> str:
-        name, type = read_info(self.data, field.start, field.stop, self.types)
+    def add_info(self, infos: dict[str, ProtoField], source: SourceGraph, item: ProtoField) -> str:
+        """Add a ValueInfoProto and its type. Returns the name of the value."""
+        name, type = read_info(self.data, item.start, item.stop, self.types)
         if type is not None or name not in source.types:
             source.types[name] = type
-        infos[name] = field
+        infos[name] = item
         return name
 
     def annotation(self, message: ProtoField) -> Annotation:
+        """Read a TensorAnnotation."""
         name, parameters = "", list[str]()
-        for field in fields(self.data, message.start, message.stop):
-            if field.key == schema.ANNOTATION_TENSOR:
-                name = read_text(self.data, field.start, field.stop)
-            elif field.key == schema.ANNOTATION_PARAMETER:
-                for entry in fields(self.data, field.start, field.stop):
+        for item in fields(self.data, message.start, message.stop):
+            if item.key == schema.ANNOTATION_TENSOR:
+                name = read_text(self.data, item.start, item.stop)
+            elif item.key == schema.ANNOTATION_PARAMETER:
+                for entry in fields(self.data, item.start, item.stop):
                     if entry.key == schema.ENTRY_VALUE:
                         parameters.append(read_text(self.data, entry.start, entry.stop))
         return Annotation(name, tuple(parameters), message)
 
-    def define(self, value: Value, scope: dict[str, Value], graph: Graph) -> Value:
+    def define(self, value: Value, scope: Scope, graph: Graph) -> Value:
+        """Add a value to the scope of its graph. Its name must be new there."""
         if value.name in scope:
             raise ModelError(
-                f"{self.path}: '{short(value.name)}' is defined twice in graph '{short(graph.name)}'; every value "
-                "needs one producer"
+                f"{self.path}: '{short(value.name)}' is defined twice in graph "
+                f"'{short(graph.name)}'; every value needs one producer"
             )
         scope[value.name] = value
         return value
 
-    # -- nodes --------------------------------------------------------------------------------------------------
+    # -- nodes ------------------------------------------------------------------------------------
 
-    def fill(
-        self,
-        graph: Graph,
-        source: SourceGraph,
-        messages: list[ProtoField],
-        outputs: list[str],
-        scopes: list[dict[str, Value]],
-    ) -> None:
-        """Nodes, outputs and types of a graph whose inputs and constants are in the innermost scope.
+    def fill(self, graph: Graph, body: _Body, scopes: list[Scope]) -> None:
+        """Read the nodes of a graph, and resolve its outputs.
 
-        A Constant node whose tensor lies in another file becomes a constant of the graph, as an initializer does: its
-        bytes are copied or shared, where the node as it is would point nowhere.
+        A Constant node whose tensor lies in another file becomes a constant of the graph, like an
+        initializer: then its bytes are copied or shared, where the node as it is would point to a
+        file that is not there.
+
+        Args:
+            graph: The graph; its inputs and constants are in the innermost scope.
+            body: Its nodes and the names of its outputs.
+            scopes: The scopes, innermost last.
         """
+        source: SourceGraph = graph.native
         scope = scopes[-1]
-        heads = [self.head(message) for message in messages]
-        for head in heads:
-            if head.weight is not None:
-                tensor = read_tensor(
-                    self.buffer, head.weight.start, head.weight.stop, self.files, head.outputs[0]
-                )
-                value = Value(head.outputs[0], tensor.type, tensor.constant)
+        messages = [read_node(self.data, message, self.path) for message in body.nodes]
+
+        # All results are defined before any node is made: exporters may leave nodes unsorted.
+        for message in messages:
+            if message.weight is not None:
+                weight, name = message.weight, message.outputs[0]
+                tensor = read_tensor(self.buffer, weight.start, weight.stop, self.files, name)
+                value = Value(name, tensor.type, tensor.constant)
                 graph.constants.append(self.define(value, scope, graph))
                 continue
-            for name in head.outputs:
+            for name in message.outputs:
                 if name:
                     self.define(Value(name, source.types.get(name)), scope, graph)
-        nodes = [
-            self.node(index, head, scopes)
-            for index, head in enumerate(heads)
-            if head.weight is None
-        ]
+
+        nodes: list[Node] = []
+        for index, message in enumerate(messages):
+            if message.weight is None:
+                nodes.append(self.node(index, message, scopes))
         source.node_count = len(nodes)
         graph.nodes = in_order(nodes, lambda node: self.cycle(node, graph))
-        graph.outputs = [self.resolve(name, scopes, graph) for name in outputs]
+        graph.outputs = [self.resolve(name, scopes, graph) for name in body.outputs]
         source.types = {name: value.type for name, value in scope.items()}
 
-    def head(self, message: ProtoField) -> _Head:
-        """What a NodeProto says of itself; of its attributes only those that may hold bodies, and where they lie."""
-        start, stop = message.start, message.stop
-        data = self.data[start:stop]
-        if stop - start < _SMALL:
-            data = bytes(data)  # indexing bytes is faster
-        inputs: list[str] = []
-        outputs: list[str] = []
-        attributes: list[tuple[int, int]] = []
-        external: list[ProtoField] = []
-        name = op = domain = overload = ""
-        for key, _, begin, end in scan(data, 0, stop - start, start):
-            if key == schema.NODE_INPUT:
-                inputs.append(str(data[begin:end], "utf-8"))
-            elif key == schema.NODE_OUTPUT:
-                outputs.append(str(data[begin:end], "utf-8"))
-            elif key == schema.NODE_NAME:
-                name = str(data[begin:end], "utf-8")
-            elif key == schema.NODE_OP:
-                op = str(data[begin:end], "utf-8")
-            elif key == schema.NODE_ATTRIBUTE:
-                attribute = data[begin:end]
-                if may_hold_bodies(attribute):
-                    attributes.append((start + begin, start + end))
-                if end - begin < _SMALL and _EXTERNAL in bytes(attribute):
-                    external += self.external_tensors(start + begin, start + end)
-            elif key == schema.NODE_DOMAIN:
-                domain = read_text(data, begin, end)
-            elif key == schema.NODE_OVERLOAD:
-                overload = read_text(data, begin, end)
-        if not op:
-            raise WireError(message.head, f"node '{short(name)}' names no operator")
-        domain = operators.plain_domain(domain)
-        if external and (op != "Constant" or domain or len(outputs) != 1 or not outputs[0]):
-            raise UnsupportedError(
-                f"{self.path}: node '{short(name)}' at byte {message.head} keeps an attribute in another file; "
-                "write it inside of the model: onnx.save(onnx.load(MODEL), NEW)"
-            )
-        weight = external[0] if external else None
-        return _Head(
-            message, tuple(inputs), tuple(outputs), name, op, domain, overload, attributes, weight
-        )
-
-    def node(self, index: int, head: _Head, scopes: list[dict[str, Value]]) -> Node:
+    def node(self, index: int, message: NodeMessage, scopes: list[Scope]) -> Node:
+        """Make a node, with its bodies."""
         scope = scopes[-1]
-        operator = operators.name(head.domain, head.op)
-        function = (
-            self.functions.get((head.domain, head.op, head.overload)) if self.functions else None
-        )
-        bodies = [
-            self.graph(body, scopes)
-            for attribute in head.attributes
-            for body in self.bodies(*attribute)
-        ]
+        inputs: list[Value | None] = []
+        for name in message.inputs:
+            # An empty name stands for an operand that is left out.
+            value = scope.get(name) or self.resolve(name, scopes, message) if name else None
+            inputs.append(value)
+        outputs = [scope[name] if name else None for name in message.outputs]
+
+        function = None
+        if self.functions:
+            function = self.functions.get((message.domain, message.op, message.overload))
         node = Node(
-            operator,
-            [
-                (scope.get(name) or self.resolve(name, scopes, head)) if name else None
-                for name in head.inputs
-            ],
-            [scope[name] if name else None for name in head.outputs],
-            name=head.name,
-            graphs=bodies,
+            operators.name(message.domain, message.op),
+            inputs,
+            outputs,
+            name=message.name,
+            graphs=[self.graph(body, scopes) for body in read_bodies(self.data, message)],
             callees=() if function is None else (function,),
-            native=SourceNode(self.buffer, head.message, head.inputs, head.outputs, index),
+            native=SourceNode(self.buffer, message.message, message.inputs, message.outputs, index),
         )
         node.random = operators.is_random(node)
         return node
 
-    def bodies(self, start: int, stop: int) -> list[ProtoField]:
-        """The graphs in the attribute at data[start:stop]."""
-        return [
-            field
-            for field in fields(self.data, start, stop)
-            if field.key in schema.ATTRIBUTE_BODIES
-        ]
-
-    def external_tensors(self, start: int, stop: int) -> list[ProtoField]:
-        """The tensors of the attribute at data[start:stop] that lie in other files."""
-        return [
-            tensor
-            for tensor in fields(self.data, start, stop)
-            if tensor.key in (schema.ATTRIBUTE_TENSOR, schema.ATTRIBUTE_TENSORS)
-            for field in fields(self.data, tensor.start, tensor.stop)
-            if field.key == schema.TENSOR_LOCATION and read_int(self.data, field.start, field.stop)
-        ]
-
-    def resolve(self, name: str, scopes: list[dict[str, Value]], reader: _Head | Graph) -> Value:
-        """The value of this name in the innermost scope that has one."""
+    def resolve(self, name: str, scopes: list[Scope], reader: NodeMessage | Graph) -> Value:
+        """Find the value of this name, in the innermost scope that has one."""
         for scope in reversed(scopes):
             if name in scope:
                 return scope[name]
+
         if isinstance(reader, Graph):
             who = f"the output of graph '{short(reader.name)}'"
         else:
             who = f"{short(operators.name(reader.domain, reader.op))} '{short(reader.name)}'"
         raise ModelError(
-            f"{self.path}: {who} reads '{short(name)}', which nothing produces; the model is incomplete"
+            f"{self.path}: {who} reads '{short(name)}', which nothing produces; the model is "
+            "incomplete"
         )
 
     def cycle(self, node: Node, graph: Graph) -> ModelError:
         return ModelError(
-            f"{self.path}: {node} of graph '{short(graph.name)}' depends on its own result; break the cycle"
+            f"{self.path}: {node} of graph '{short(graph.name)}' depends on its own result; "
+            "break the cycle"
         )
+
+
+def _constant(tensor: OnnxTensor) -> Value:
+    return Value(tensor.name, tensor.type, tensor.constant)

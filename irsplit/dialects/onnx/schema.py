@@ -1,6 +1,7 @@
 """Field keys (number << 3 | wire type) of the messages in onnx.proto, and its element types.
 
-A field whose wire type differs from the schema has another key and is carried as an unknown field, as protobuf does.
+A field whose wire type differs from the schema has another key. It is carried along as an unknown
+field, as protobuf does it.
 """
 
 from irsplit.base import dtypes
@@ -99,14 +100,17 @@ DIM_VALUE = 1 << 3
 DIM_SYMBOL = 2 << 3 | 2
 
 ELEMENT_TYPES: dict[int, DType] = {
-    1: dtypes.F32, 2: dtypes.U8, 3: dtypes.I8, 4: dtypes.U16, 5: dtypes.I16, 6: dtypes.I32, 7: dtypes.I64,
-    8: dtypes.STR, 9: dtypes.BOOL, 10: dtypes.F16, 11: dtypes.F64, 12: dtypes.U32, 13: dtypes.U64, 14: dtypes.C64,
-    15: dtypes.C128, 16: dtypes.BF16, 17: dtypes.F8E4M3FN, 18: dtypes.F8E4M3FNUZ, 19: dtypes.F8E5M2,
-    20: dtypes.F8E5M2FNUZ, 21: dtypes.U4, 22: dtypes.I4, 23: dtypes.F4E2M1, 24: dtypes.F8E8M0, 25: dtypes.U2,
-    26: dtypes.I2,
+    1: dtypes.F32, 2: dtypes.U8, 3: dtypes.I8, 4: dtypes.U16, 5: dtypes.I16,
+    6: dtypes.I32, 7: dtypes.I64, 8: dtypes.STR, 9: dtypes.BOOL, 10: dtypes.F16,
+    11: dtypes.F64, 12: dtypes.U32, 13: dtypes.U64, 14: dtypes.C64, 15: dtypes.C128,
+    16: dtypes.BF16, 17: dtypes.F8E4M3FN, 18: dtypes.F8E4M3FNUZ, 19: dtypes.F8E5M2,
+    20: dtypes.F8E5M2FNUZ, 21: dtypes.U4, 22: dtypes.I4, 23: dtypes.F4E2M1,
+    24: dtypes.F8E8M0, 25: dtypes.U2, 26: dtypes.I2,
 }  # fmt: skip
+"""Element types by their numbers in TensorProto.DataType."""
+
 ELEMENT_CODES: dict[DType, int] = {dtype: code for code, dtype in ELEMENT_TYPES.items()}
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 SIZE_LIMIT = 2**31 - 1
-"""Bytes of a model file: protobuf refuses messages of 2 GiB and more."""
+"""Most bytes of a model file: protobuf refuses messages of 2 GiB and more."""

@@ -1,4 +1,4 @@
-"""The model without its weights, for those who only want to know types: large tensors become inputs or stubs."""
+"""The model without its weights, for type inference: large tensors become inputs or stubs."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,15 +12,22 @@ from irsplit.dialects.onnx.writer import ModelWriter
 from irsplit.ir import Attribute, Graph, Model, Node, Value
 
 _LARGEST_SHAPE = 256
-"""Initializers with fewer bytes may be shapes, axes or pads, whose elements inference asks for."""
+"""Initializers with fewer bytes may be shapes, axes or pads: inference needs their elements."""
+
 _SLIM_FROM = 4096
-"""Nodes with shorter messages have no tensor worth leaving out."""
+"""Nodes with shorter messages hold no tensor that is worth leaving out."""
 
 
 class Skeleton(ModelWriter):
-    """The entry with its nodes in order, its large initializers as inputs, and large tensors inside nodes as stubs.
+    """Writes the entry graph of a model without its weights.
 
-    `results` are added to the outputs. With `stubs` off tensors inside nodes stay: an engine wants them.
+    Nodes are in topological order. Large initializers become inputs, and large tensors inside of
+    nodes become stubs.
+
+    Args:
+        model: The model.
+        results: Values to add to the outputs.
+        stubs: Whether to leave out tensors inside of nodes. An engine needs them.
     """
 
     def __init__(self, model: Model, results: Iterable[Value] = (), stubs: bool = True) -> None:
@@ -30,11 +37,9 @@ class Skeleton(ModelWriter):
 
     def constants(self, graph: Graph, source: SourceGraph) -> list[Value]:
         constants = super().constants(graph, source)
-        return (
-            constants
-            if graph is not self.entry
-            else [value for value in constants if not _is_left_out(value)]
-        )
+        if graph is not self.entry:
+            return constants
+        return [value for value in constants if not _is_left_out(value)]
 
     def inputs(self, graph: Graph, source: SourceGraph) -> list[Value]:
         inputs = super().inputs(graph, source)
@@ -43,34 +48,32 @@ class Skeleton(ModelWriter):
         return list(dict.fromkeys((*inputs, *filter(_is_left_out, graph.constants))))
 
     def outputs(self, graph: Graph) -> list[Value]:
-        return (
-            list(dict.fromkeys((*graph.outputs, *self.results)))
-            if graph is self.entry
-            else graph.outputs
-        )
+        if graph is not self.entry:
+            return graph.outputs
+        return list(dict.fromkeys((*graph.outputs, *self.results)))
 
     def nodes(self, message: ProtoMessage, key: int, graph: Graph, source: SourceGraph) -> None:
         for node in graph.nodes:
             native: SourceNode = node.native
-            known = _STAND_INS.get(node.op) if self.stubs else None
-            if known is not None:
-                message.message(key, known(node))
-            elif self.stubs and native.message.stop - native.message.start >= _SLIM_FROM:
-                message.message(
-                    key,
-                    _slim(
-                        ProtoSpan(native.buffer, native.message.start, native.message.stop), "node"
-                    ),
-                )
+            stand_in = _STAND_INS.get(node.op) if self.stubs else None
+            size = native.message.stop - native.message.start
+            if stand_in is not None:
+                message.message(key, stand_in(node))
+            elif self.stubs and size >= _SLIM_FROM:
+                span = ProtoSpan(native.buffer, native.message.start, native.message.stop)
+                message.message(key, _slim(span, "node"))
             else:
                 message.span(native.buffer, native.message.head, native.message.stop)
 
 
 def _is_left_out(value: Value) -> bool:
     constant = value.constant
-    return constant is not None and (
-        constant.length >= _LARGEST_SHAPE or constant.encoding == SPARSE
-    )
+    if constant is None:
+        return False
+    return constant.length >= _LARGEST_SHAPE or constant.encoding == SPARSE
+
+
+# -- operators that ONNX no longer knows ----------------------------------------------------------
 
 
 def _same(node: Node) -> ProtoMessage:
@@ -79,16 +82,19 @@ def _same(node: Node) -> ProtoMessage:
 
 
 def _crop(node: Node) -> ProtoMessage:
-    """The experimental Crop takes a border (left, top, right, bottom) off the last two of four axes."""
+    """The experimental Crop, which takes a border off the last two of four axes."""
     border = read_attributes(node).get("border")
-    left, top, right, bottom = (
-        border if isinstance(border, list) and len(border) == 4 else (0, 0, 0, 0)
-    )
+    if not isinstance(border, list) or len(border) != 4:
+        border = [0, 0, 0, 0]
+    left, top, right, bottom = border
+
+    # A border of 0 at the end means up to the end, which Slice spells as a large number.
     ends = [-size if isinstance(size, int) and size else 2**31 - 1 for size in (bottom, right)]
     return _message("Slice", node, starts=[top, left], ends=ends, axes=[2, 3])
 
 
 def _message(operator: str, node: Node, **attributes: Attribute) -> ProtoMessage:
+    """A NodeProto with the node's first operand and first result."""
     message = ProtoMessage()
     message.texts(schema.NODE_INPUT, [value.name for value in node.inputs[:1] if value is not None])
     message.texts(
@@ -107,7 +113,13 @@ _STAND_INS: dict[str, Callable[[Node], ProtoMessage]] = {
     "onnx.ParametricSoftplus": _same,
     "onnx.ScaledTanh": _same,
 }
-"""Operators that ONNX dropped before version 1.0 and engines still run: what has the same type, for inference."""
+"""Nodes with a result of the same type, for operators that ONNX dropped before version 1.0.
+
+Engines still run these operators, but inference does not know them.
+"""
+
+
+# -- tensors inside of nodes ----------------------------------------------------------------------
 
 _CHILDREN: dict[str, dict[int, str]] = {
     "node": {schema.NODE_ATTRIBUTE: "attribute"},
@@ -119,20 +131,19 @@ _CHILDREN: dict[str, dict[int, str]] = {
     },
     "graph": {schema.GRAPH_NODE: "node", schema.GRAPH_INITIALIZER: "tensor"},
 }
-"""Where in a message other messages lie that may hold tensors."""
+"""For each kind of message: its fields that are messages and may hold tensors, with their kinds."""
 
 
 def _slim(span: ProtoSpan, kind: str) -> ProtoMessage:
-    """The message with every large tensor in it as a stub that says dimensions and element type alone."""
+    """Copy a message with a stub for every large tensor in it, which keeps its type alone."""
     if kind == "tensor":
         return stub(span)
+
     message, children = ProtoMessage(), _CHILDREN[kind]
     for field in fields(span.buffer.view, span.start, span.stop):
         if field.key in children and field.stop - field.start >= SMALLEST_EXTERNAL:
-            message.message(
-                field.key,
-                _slim(ProtoSpan(span.buffer, field.start, field.stop), children[field.key]),
-            )
+            child = ProtoSpan(span.buffer, field.start, field.stop)
+            message.message(field.key, _slim(child, children[field.key]))
         else:
             message.span(span.buffer, field.head, field.stop)
     return message

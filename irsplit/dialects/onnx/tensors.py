@@ -1,4 +1,4 @@
-"""TensorProto and SparseTensorProto: the type and the place of the bytes, without touching them."""
+"""TensorProto and SparseTensorProto: finds type and bytes without touching the bytes."""
 
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,34 +21,52 @@ else:
     numpy_helper = LazyModule("onnx.numpy_helper")
 
 TENSOR = "onnx.tensor"
-"""Encoding of a constant that is a whole TensorProto: typed fields, strings."""
+"""Encoding of a constant that is a whole TensorProto, because it has typed fields or strings."""
+
 SPARSE = "onnx.sparse"
 """Encoding of a constant that is a whole SparseTensorProto."""
 
-
 _MOST_BYTES = 1 << 28
-"""Of a sparse tensor that is written out: its file may be a few bytes."""
+"""Most bytes of a sparse tensor that is made dense: a few bytes of a file may claim any size."""
+
 _PACKED_AS_RAW = (schema.TENSOR_FLOATS_PACKED, schema.TENSOR_DOUBLES_PACKED)
 """Packed floats and doubles are the very bytes that raw data would be."""
 
 
 class OnnxTensor(NamedTuple):
+    """A tensor of the file: its name, its type and where its elements lie."""
+
     name: str
     type: Type
     constant: Constant
 
 
-def read_tensor(
-    buffer: Buffer, start: int, stop: int, files: DataFiles, called: str = ""
-) -> OnnxTensor:
-    """The tensor at buffer[start:stop], `called` so where it has no name of its own.
+# -- reading --------------------------------------------------------------------------------------
 
-    Raises ModelError for external data out of reach, WireError for bad sizes.
+
+def read_tensor(
+    buffer: Buffer, start: int, stop: int, files: DataFiles, default_name: str = ""
+) -> OnnxTensor:
+    """Read a TensorProto, but not its elements.
+
+    Elements that lie in the file as raw data need would become a plain constant. Others (typed
+    fields, strings) stay a TensorProto.
+
+    Args:
+        buffer: The model file.
+        start: Offset of the message.
+        stop: Offset behind the message.
+        files: The data files of the model.
+        default_name: Name of a tensor that has none of its own.
+
+    Raises:
+        ModelError: A data file does not hold the elements.
+        WireError: The message is damaged, or sizes do not match.
     """
     data = buffer.view
     dims: list[int] = []
     entries: dict[str, str] = {}
-    code, name, external, elements = 0, called, False, False
+    code, name, is_external, has_typed = 0, default_name, False, False
     raw = packed = None
     for key, _, begin, end in scan(data, start, stop):
         if key == schema.TENSOR_DIMS or key == schema.TENSOR_DIMS_PACKED:
@@ -56,25 +74,29 @@ def read_tensor(
         elif key == schema.TENSOR_TYPE:
             code = read_int(data, begin, end)
         elif key == schema.TENSOR_NAME:
-            name = read_text(data, begin, end) or called
+            name = read_text(data, begin, end) or default_name
         elif key == schema.TENSOR_RAW:
             raw = begin, end
         elif key == schema.TENSOR_EXTERNAL:
             entries.update([read_entry(buffer, begin, end)])
         elif key == schema.TENSOR_LOCATION:
-            external = read_int(data, begin, end) == schema.LOCATION_EXTERNAL
+            is_external = read_int(data, begin, end) == schema.LOCATION_EXTERNAL
         elif key >> 3 in schema.TYPED_FIELDS:
-            packed = (begin, end) if not elements and key in _PACKED_AS_RAW else None
-            elements = True
+            # Several typed fields continue each other, so only a single one can stand for raw data.
+            packed = (begin, end) if not has_typed and key in _PACKED_AS_RAW else None
+            has_typed = True
+
     _check_dims(dims, name, start)
     type = element_type(code, tuple(dims))
     size = type.size_bytes() if isinstance(type, TensorType) else None
-    if external:
+    if is_external:
         return OnnxTensor(name, type, files.constant(name, entries, size))
+
     if raw is None and size is not None and packed is not None and packed[1] - packed[0] == size:
         raw = packed
     if raw is None:
         return OnnxTensor(name, type, Constant(buffer, start, stop - start, TENSOR))
+
     begin, end = raw
     if size is not None and end - begin != size:
         raise WireError(
@@ -84,7 +106,12 @@ def read_tensor(
 
 
 def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> OnnxTensor:
-    """The sparse tensor at buffer[start:stop]; its name is that of its values."""
+    """Read a SparseTensorProto, but not its elements. Its name is that of its values.
+
+    Raises:
+        ModelError: A data file does not hold the values.
+        WireError: The message is damaged, or sizes do not match.
+    """
     data = buffer.view
     dims: list[int] = []
     values = None
@@ -93,6 +120,7 @@ def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Onnx
             values = read_tensor(buffer, field.start, field.stop, files)
         elif field.key in (schema.SPARSE_DIMS, schema.SPARSE_DIMS_PACKED):
             dims += read_ints(data, field.start, field.stop)
+
     if values is None:
         raise WireError(start, "a sparse tensor has no values")
     _check_dims(dims, values.name, start)
@@ -111,7 +139,7 @@ def _check_dims(dims: list[int], name: str, start: int) -> None:
 
 
 def read_entry(buffer: Buffer, start: int, stop: int) -> tuple[str, str]:
-    """A StringStringEntryProto."""
+    """Read key and value of a StringStringEntryProto."""
     data = buffer.view
     key = value = ""
     for field in fields(data, start, stop):
@@ -122,22 +150,28 @@ def read_entry(buffer: Buffer, start: int, stop: int) -> tuple[str, str]:
     return key, value
 
 
+# -- elements -------------------------------------------------------------------------------------
+
+
 def array_of(type: TensorType, constant: Constant) -> Any:
-    """The elements as a numpy array: a view of the file where the type allows it."""
+    """Return the elements as a numpy array: a view of the file where the type allows it."""
     if constant.encoding == TENSOR:
         return tensor_array(constant.view())
     if constant.encoding == SPARSE:
         return _dense(onnx.SparseTensorProto.FromString(constant.view().tobytes()))
+
     shape = [dim for dim in type.shape or () if isinstance(dim, int)]
     if type.dtype.storage is not None:
         return np.frombuffer(constant.view(), type.dtype.storage).reshape(shape)
+
+    # The onnx package unpacks elements that numpy has no type for.
     packed = onnx.TensorProto(dims=shape, data_type=schema.ELEMENT_CODES[type.dtype])
     packed.raw_data = constant.view().tobytes()
     return numpy_helper.to_array(packed)
 
 
 def tensor_array(message: memoryview) -> Any:
-    """The elements of a TensorProto, copied."""
+    """Return the elements of a TensorProto as a numpy array, which is a copy."""
     return numpy_helper.to_array(onnx.TensorProto.FromString(message.tobytes()))
 
 
@@ -147,6 +181,8 @@ def _dense(sparse: "onnx.SparseTensorProto") -> Any:
         raise ValueError(
             f"{prod(sparse.dims)} elements of a sparse tensor are too many to write out"
         )
+
+    # Indices are positions in the flattened tensor, or one row of coordinates per value.
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if indices.ndim == 1:
         dense.reshape(-1)[indices] = values

@@ -1,4 +1,4 @@
-"""Initializers on their way out: inline in the model, or in a data file beside it."""
+"""Initializers for the output: inline in the model, or in a data file beside it."""
 
 from pathlib import Path
 
@@ -10,10 +10,12 @@ from irsplit.dialects.onnx.wire import ProtoMessage, ProtoSpan, fields
 from irsplit.ir import Buffer, Constant, TensorType, Value
 
 SMALLEST_EXTERNAL = 1024
-"""Engines want the contents of small tensors (shapes, axes) in the model itself."""
+"""Smaller tensors stay in the model: engines want the elements of shapes and axes there."""
+
 _PAGE = 4096
 _ALIGNMENTS = ((64 * 1024, _PAGE), (0, 64))
-"""(size from which on, alignment in the data file): engines map large tensors straight from the file."""
+"""Smallest size, and alignment in the data file: engines map large tensors from the file."""
+
 _STORAGE_KEYS = frozenset({schema.TENSOR_RAW, schema.TENSOR_EXTERNAL, schema.TENSOR_LOCATION})
 
 SourceSpan = ProtoSpan | None
@@ -21,10 +23,13 @@ SourceSpan = ProtoSpan | None
 
 
 class Weights:
-    """Where each weight of one model goes: inline, into a data file of its own, or nowhere when it is shared.
+    """Decides where each weight of one model goes, and writes those outside the model.
 
-    With `data_name` large weights go into that file, each stored once, in order of appearance. When `shared`, weights
-    that lie in data files of the source stay in those, which must then lie at the same place beside the new model.
+    Args:
+        data_name: Name of a data file for large weights, each of which is stored once, in order
+            of appearance. None: they go into the model.
+        shared: Leave weights that lie in data files of the source in those. The files must then
+            lie at the same place beside the new model.
     """
 
     def __init__(self, data_name: str | None = None, shared: bool = False) -> None:
@@ -32,7 +37,8 @@ class Weights:
         self.shared = shared
         self.sources: dict[Buffer, None] = {}
         """Data files of the source that the new model refers to."""
-        self._places: dict[tuple[Buffer, int, int], int] = {}
+        self._offsets: dict[tuple[Buffer, int, int], int] = {}
+        """Offset in the new data file of each weight, by buffer, offset and length."""
         self._end = 0
 
     def is_verbatim(self, value: Value, origin: SourceSpan) -> bool:
@@ -45,46 +51,60 @@ class Weights:
         return origin.start <= constant.offset and constant.offset + constant.length <= origin.stop
 
     def tensor(self, value: Value, origin: SourceSpan) -> ProtoMessage:
-        """The TensorProto of a constant; `origin` is the payload of the one that it was read from, if any."""
+        """Make the TensorProto of a constant.
+
+        Args:
+            value: The constant.
+            origin: The TensorProto that it was read from, if there is one.
+        """
         constant = value.constant
         assert constant is not None
         if origin is not None and self.is_verbatim(value, origin):
             message = ProtoMessage()
             message.span(*origin)
             return message
-        message, stop = header(value, origin), constant.offset + constant.length
-        if (
-            self.shared
-            and constant.buffer.path is not None
-            and (origin is None or constant.buffer is not origin.buffer)
-        ):
+
+        message = header(value, origin)
+        if self._is_shared(constant, origin):
             self.sources[constant.buffer] = None
             _refer(message, constant.buffer.name, constant.offset, constant.length)
         elif self.data_name is not None and _is_large(constant):
-            _refer(message, self.data_name, self._place(constant), constant.length)
+            _refer(message, self.data_name, self._allocate(constant), constant.length)
         else:
+            stop = constant.offset + constant.length
             message.payload(schema.TENSOR_RAW, constant.buffer, constant.offset, stop)
         return message
 
-    def _place(self, constant: Constant) -> int:
+    def _is_shared(self, constant: Constant, origin: SourceSpan) -> bool:
+        """Whether the elements stay in a data file of the source."""
+        if not self.shared or constant.buffer.path is None:
+            return False
+        # A constant in the buffer of its own TensorProto lies in the model file.
+        return origin is None or constant.buffer is not origin.buffer
+
+    def _allocate(self, constant: Constant) -> int:
+        """The offset of a weight in the new data file."""
         key = (constant.buffer, constant.offset, constant.length)
-        if key not in self._places:
-            alignment = next(
-                alignment for size, alignment in _ALIGNMENTS if constant.length >= size
-            )
-            self._places[key] = self._end + -self._end % alignment
-            self._end = self._places[key] + constant.length
-        return self._places[key]
+        if key not in self._offsets:
+            alignment = next(step for size, step in _ALIGNMENTS if constant.length >= size)
+            self._offsets[key] = self._end + -self._end % alignment
+            self._end = self._offsets[key] + constant.length
+        return self._offsets[key]
 
     def finish(self, folder: Path) -> list[Path]:
-        """Write the data file, and bring the shared ones; the files that the model needs beside it."""
+        """Write the data file, and put shared files beside the model.
+
+        Returns:
+            The files that the model needs beside it.
+        """
         files: list[Path] = []
-        if self.data_name is not None and self._places:
+        if self.data_name is not None and self._offsets:
             files.append(folder / self.data_name)
             with BlockWriter(files[0]) as file:
-                for (buffer, offset, length), place in self._places.items():
-                    file.bytes(bytes(place - file.position))
-                    file.span(ProtoSpan(buffer, offset, offset + length))
+                for (buffer, start, length), offset in self._offsets.items():
+                    file.bytes(bytes(offset - file.position))
+                    file.span(ProtoSpan(buffer, start, start + length))
+
         for buffer in self.sources:
             assert buffer.path is not None
             files.append(folder / buffer.name)
@@ -97,22 +117,30 @@ def _is_large(constant: Constant) -> bool:
 
 
 def header(value: Value, origin: SourceSpan) -> ProtoMessage:
-    """A TensorProto without its elements: that of its origin, or one of name and type."""
+    """Make a TensorProto without its elements.
+
+    Args:
+        value: The constant, for name and type if there is no origin.
+        origin: The TensorProto to copy everything but the elements from.
+
+    Raises:
+        UnsupportedError: Without an origin, ONNX has no words for the constant.
+    """
     constant, type = value.constant, value.type
     assert constant is not None
     if constant.encoding in (TENSOR, SPARSE):
         raise UnsupportedError(
             f"constant {value} has elements in ONNX's own encoding, but lost its TensorProto"
         )
+
     message = ProtoMessage()
     if origin is not None:
         _copy_header(message, origin)
         return message
-    if (
-        not isinstance(type, TensorType)
-        or type.shape is None
-        or type.dtype not in schema.ELEMENT_CODES
-    ):
+
+    if not isinstance(type, TensorType) or type.shape is None:
+        raise UnsupportedError(f"constant {value} has no type that ONNX knows")
+    if type.dtype not in schema.ELEMENT_CODES:
         raise UnsupportedError(f"constant {value} has no type that ONNX knows")
     for dim in type.shape:
         assert isinstance(dim, int)
@@ -123,7 +151,7 @@ def header(value: Value, origin: SourceSpan) -> ProtoMessage:
 
 
 def stub(origin: ProtoSpan) -> ProtoMessage:
-    """The TensorProto with its elements said to lie in a file that does not exist; for those who want types only."""
+    """Make a TensorProto whose elements lie in a file that does not exist, for type inference."""
     message = ProtoMessage()
     _copy_header(message, origin)
     _refer(message, "elsewhere", 0, 0)
@@ -131,13 +159,14 @@ def stub(origin: ProtoSpan) -> ProtoMessage:
 
 
 def _copy_header(message: ProtoMessage, origin: ProtoSpan) -> None:
-    for part in fields(origin.buffer.view, origin.start, origin.stop):
-        if part.key not in _STORAGE_KEYS and part.key >> 3 not in schema.TYPED_FIELDS:
-            message.span(origin.buffer, part.head, part.stop)
+    """Copy all fields of a TensorProto but its elements."""
+    for field in fields(origin.buffer.view, origin.start, origin.stop):
+        if field.key not in _STORAGE_KEYS and field.key >> 3 not in schema.TYPED_FIELDS:
+            message.span(origin.buffer, field.head, field.stop)
 
 
 def _refer(message: ProtoMessage, location: str, offset: int, length: int) -> None:
-    """Say that the elements of a tensor lie in another file."""
+    """Add to a TensorProto that its elements lie in another file."""
     for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
         entry = ProtoMessage()
         entry.text(schema.ENTRY_KEY, key)

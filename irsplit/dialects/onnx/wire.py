@@ -1,8 +1,8 @@
-"""The protobuf wire format: finding fields without parsing them, and building messages out of spans of a file.
+"""The protobuf wire format: finds fields without parsing them, builds messages out of spans.
 
-A message is never turned into objects: `fields` tells where each field lies, and `ProtoMessage` gathers fields for the
-output, most of them verbatim spans of the source. Payloads are therefore neither read nor copied until the output is
-written, block by block.
+A message never becomes a tree of objects. `fields` says where each field lies, and `ProtoMessage`
+gathers fields for the output, most of them spans of the source as they are. Payloads are therefore
+neither read nor copied until the output is written, block by block.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,8 @@ from irsplit.ir import Buffer
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _FIXED = {FIXED64: 8, FIXED32: 4}
 
+Data = memoryview | bytes
+
 
 class WireError(ValueError):
     """Bytes that are no protobuf message; `offset` is where reading stopped."""
@@ -22,29 +24,49 @@ class WireError(ValueError):
         self.offset = offset
 
 
+# -- reading --------------------------------------------------------------------------------------
+
+
 class ProtoField(NamedTuple):
-    """One field of a message: its key (number << 3 | wire type), where the key starts, and where the payload lies."""
+    """One field of a message: where its key and its payload lie."""
 
     key: int
+    """Number << 3 | wire type."""
     head: int
+    """Offset of the key."""
     start: int
+    """Offset of the payload."""
     stop: int
-
-
-Data = memoryview | bytes
+    """Offset behind the payload."""
 
 
 def fields(data: Data, start: int, stop: int) -> list[ProtoField]:
-    """The fields of the message at data[start:stop], in order. Raises WireError."""
+    """List the fields of the message at data[start:stop], in order.
+
+    Raises:
+        WireError: The bytes are no message.
+    """
     return list(map(ProtoField._make, scan(data, start, stop)))
 
 
 def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, int, int, int]]:
-    """`fields` as plain tuples, for the loops that run a million times on a large graph.
+    """List fields as plain tuples, for loops that run a million times on a large graph.
 
-    `base` is where data[0] lies in the file, for the offset that errors name.
+    Args:
+        data: Bytes that contain the message.
+        start: Offset of the message.
+        stop: Offset behind the message.
+        base: Offset of data[0] in the file, for the offset that errors name.
+
+    Returns:
+        Key, head, start and stop of each field, as in `ProtoField`.
+
+    Raises:
+        WireError: The bytes are no message.
     """
-    found: list[tuple[int, int, int, int]] = []
+    # Most keys and lengths are below 128 and take one byte. That case is written out here, to save
+    # a call of `read_varint` for each.
+    result: list[tuple[int, int, int, int]] = []
     position = start
     while position < stop:
         head = position
@@ -54,6 +76,7 @@ def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, in
             key, position = read_varint(data, head, stop)
         wire = key & 7
         begin = position
+
         if wire == BYTES:
             length = data[position] if position < stop else 128
             begin = position + 1
@@ -69,6 +92,7 @@ def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, in
             position += _FIXED[wire]
         else:
             raise WireError(base + head, f"wire type {wire} is not used by ONNX")
+
         if position > stop:
             raise WireError(
                 base + head,
@@ -76,12 +100,16 @@ def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, in
             )
         if key < 8:
             raise WireError(base + head, "field number 0 does not exist")
-        found.append((key, head, begin, position))
-    return found
+        result.append((key, head, begin, position))
+    return result
 
 
 def read_varint(data: Data, position: int, stop: int) -> tuple[int, int]:
-    """The unsigned number at `position` and the position after it."""
+    """Read the unsigned number at `position`.
+
+    Returns:
+        The number, and the position behind it.
+    """
     value = shift = 0
     while position < stop:
         byte = data[position]
@@ -96,16 +124,17 @@ def read_varint(data: Data, position: int, stop: int) -> tuple[int, int]:
 
 
 def signed(value: int) -> int:
-    """A varint read as int64."""
+    """Convert an unsigned 64-bit number to the int64 with the same bits."""
     return value - (1 << 64) if value >> 63 else value
 
 
 def read_int(data: Data, start: int, stop: int) -> int:
+    """Read the payload of an int64 field."""
     return signed(read_varint(data, start, stop)[0])
 
 
 def read_ints(data: Data, start: int, stop: int) -> list[int]:
-    """The numbers of a repeated field, packed or single."""
+    """Read the payload of a repeated int64 field: all numbers packed, or one of several."""
     numbers: list[int] = []
     while start < stop:
         value, start = read_varint(data, start, stop)
@@ -114,11 +143,15 @@ def read_ints(data: Data, start: int, stop: int) -> list[int]:
 
 
 def read_text(data: Data, start: int, stop: int) -> str:
+    """Read the payload of a string field."""
     return str(data[start:stop], "utf-8")
 
 
+# -- writing --------------------------------------------------------------------------------------
+
+
 def varint(value: int) -> bytes:
-    """The number as a varint; negative ones as int64, ten bytes."""
+    """Encode a number as a varint; a negative one as int64, which takes ten bytes."""
     value &= 0xFFFF_FFFF_FFFF_FFFF
     out = bytearray()
     while value > 127:
@@ -137,9 +170,10 @@ class ProtoSpan(NamedTuple):
 
 
 class ProtoMessage:
-    """A message under construction: bytes and spans in order, with the size known at any time.
+    """A message under construction: bytes and spans in order, whose size is known at any time.
 
-    Spans that touch in the source become one, so an untouched run of nodes or weights is a single copy.
+    Spans that touch in the source are joined, so an untouched run of nodes or weights is copied
+    in one piece.
     """
 
     __slots__ = ("parts", "size")
@@ -149,7 +183,7 @@ class ProtoMessage:
         self.size = 0
 
     def raw(self, data: "bytes | bytearray") -> None:
-        """Bytes that already are whole fields."""
+        """Append bytes that are whole fields already."""
         if self.parts and isinstance(self.parts[-1], bytearray):
             self.parts[-1] += data
         else:
@@ -157,7 +191,7 @@ class ProtoMessage:
         self.size += len(data)
 
     def span(self, buffer: Buffer, start: int, stop: int) -> None:
-        """Whole fields, or a payload whose key and length were given to `raw`, as they lie in `buffer`."""
+        """Append a span: whole fields, or a payload whose key and length went to `raw`."""
         last = self.parts[-1] if self.parts else None
         if isinstance(last, ProtoSpan) and last.buffer is buffer and last.stop == start:
             self.parts[-1] = ProtoSpan(buffer, last.start, stop)
@@ -166,25 +200,30 @@ class ProtoMessage:
         self.size += stop - start
 
     def number(self, key: int, value: int) -> None:
+        """Append an int64 field."""
         self.raw(varint(key) + varint(value))
 
     def bytes(self, key: int, data: bytes) -> None:
+        """Append a field of bytes."""
         self.raw(varint(key) + varint(len(data)) + data)
 
     def text(self, key: int, text: str) -> None:
+        """Append a string field."""
         self.bytes(key, text.encode())
 
     def texts(self, key: int, texts: Iterable[str]) -> None:
+        """Append a repeated string field."""
         for text in texts:
             self.text(key, text)
 
     def payload(self, key: int, buffer: Buffer, start: int, stop: int) -> None:
-        """A field of bytes or a message whose payload is a span."""
+        """Append a field of bytes, or a message, whose payload is a span."""
         self.raw(varint(key) + varint(stop - start))
         if stop > start:
             self.span(buffer, start, stop)
 
     def message(self, key: int, message: "ProtoMessage") -> None:
+        """Append a message as a field."""
         self.raw(varint(key) + varint(message.size))
         for part in message.parts:
             if isinstance(part, ProtoSpan):
@@ -193,8 +232,11 @@ class ProtoMessage:
                 self.raw(part)
 
     def tobytes(self) -> "bytes":
-        """The message in memory; for small ones."""
-        return b"".join(
-            part.buffer.view[part.start : part.stop] if isinstance(part, ProtoSpan) else part
-            for part in self.parts
-        )
+        """Return the message in memory, which is for small ones."""
+        pieces: list[memoryview | bytearray] = []
+        for part in self.parts:
+            if isinstance(part, ProtoSpan):
+                pieces.append(part.buffer.view[part.start : part.stop])
+            else:
+                pieces.append(part)
+        return b"".join(pieces)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from irsplit.dialects.base import WriteOptions
+from irsplit.dialects.base import Layout, OperatorClass, WriteOptions
+from irsplit.dialects.operator_classes import class_of_name
 from irsplit.dialects.tflite import operators
 from irsplit.dialects.tflite.affine import affine
 from irsplit.dialects.tflite.arrays import array
@@ -18,6 +19,8 @@ class TfliteDialect:
 
     name = "tflite"
     extensions: tuple[str, ...] = (".tflite", ".lite")
+    engine = "tflite"
+    layout: Layout = "NHWC"
 
     def read(self, path: Path, entry: str | None = None) -> Model:
         """Read a model; `entry` names the signature or subgraph to split, by default the first."""
@@ -44,6 +47,9 @@ class TfliteDialect:
     def summed(self, node: Node, own: Callable[[Node], int]) -> int:
         """A cost of a node, including all that it calls."""
         return operators.summed(node, own)
+
+    def operator_class(self, node: Node) -> OperatorClass:
+        return class_of_name(node.op)
 
     def is_cheap(self, node: Node) -> bool:
         """Whether recomputing the node costs no more than reading its operands."""
