@@ -23,6 +23,9 @@ def observed_shapes(
     `sizes` of open dimensions of inputs are by "<input>.<axis>"; the others are those that the engine takes. Raises
     EngineError when it takes none.
     """
+    if isinstance(dialect, _KnowsShapes):
+        return dialect.shapes(model, sizes)
+
     entry = model.entry
     inputs = required_inputs(entry)
     wanted = [value for value in entry.values() if value.producer is not None and _is_open(value)]
@@ -38,6 +41,13 @@ def observed_shapes(
     found = dict(zip(outputs, shapes, strict=True))
     found.update((value, calls[0][value.name].shape) for value in inputs)
     return {value: shape for value, shape in found.items() if shape is not None and _is_open(value)}
+
+
+@runtime_checkable
+class _KnowsShapes(Protocol):
+    """A dialect that no engine runs, and that tells its shapes itself."""
+
+    def shapes(self, model: Model, sizes: Mapping[str, int]) -> dict[Value, tuple[int, ...]]: ...
 
 
 @runtime_checkable
