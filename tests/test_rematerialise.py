@@ -1,4 +1,4 @@
-"""What the far side computes again instead of receiving it: which values, from what, and what is refused."""
+"""What the server side recomputes instead of receiving it: which values, from what, and what is refused."""
 
 import json
 
