@@ -23,7 +23,8 @@ from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.dims import unsized
 from irsplit.passes.analysis.observed import shapes_at
-from irsplit.passes.analysis.working_memory import Grid, observed_grid, working_memory
+from irsplit.passes.analysis.shape_grid import Grid, observed_grid
+from irsplit.passes.analysis.working_memory import working_memory
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
