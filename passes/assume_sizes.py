@@ -1,12 +1,18 @@
 """assume-sizes: estimates count with the sizes that a model takes when some of its open dimensions are given."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from irsplit.base.errors import EngineError, UnsupportedError
+from irsplit.base.lazy import LazyModule
 from irsplit.ir import Model, TensorType, required_inputs
 from irsplit.passes.analysis.dims import given_sizes, open_dims
 from irsplit.passes.base import Context
+
+if TYPE_CHECKING:
+    from irsplit.passes.analysis import observed
+else:
+    observed = LazyModule("irsplit.passes.analysis.observed")
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,12 @@ class AssumeSizes:
 
     def run(self, model: Model, context: Context) -> bool:
         sizes = given_sizes(self.dim, model.entry)
-        if context.shapes is None:
+        if context.dialect is None:
             text = "open dimensions count as 1, because IR text holds nothing that runs; give the model's file"
             context.remark(self, text, warning=True)
             return False
         try:
-            shapes = context.shapes(model, sizes)
+            shapes = observed.observed_shapes(context.dialect, model, sizes)
         except (
             EngineError,
             UnsupportedError,

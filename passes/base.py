@@ -1,12 +1,12 @@
-"""What a pass is, and what it may know beside the model."""
+"""What a pass is, and the context that the passes of one run share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from irsplit.dialects.base import Layout
+from irsplit.dialects.base import Dialect, Layout
 from irsplit.dialects.registry import dialect, installed_dialects
-from irsplit.ir import Graph, HeadRole, Model, Node, Value
+from irsplit.ir import Graph, Model, Value
 from irsplit.passes.analysis.cuts import Cut, find_cuts
 from irsplit.passes.analysis.recompute import Recompute
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from irsplit.passes.planning.ratios import Ratios
 
 Samples = Sequence["NDArray[np.generic]"]
+"""The arrays that one tensor had, one a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,72 +29,140 @@ class Remark:
     warning: bool = False
 
 
-@dataclass(slots=True)
-class Context:
-    """What the passes of one run share.
+class SampleSource(Protocol):
+    """Runs a model on calibration samples and returns what its tensors were.
 
-    `macs`, `summed`, `is_cheap`, `is_shape` and `head_role` are the dialect's knowledge of its operators, `affine`
-    makes those that quantize; `shapes` runs the model once in these sizes of its open dimensions; `calibrate` runs
-    the segments of a partitioned model on calibration inputs and gives what crosses; `evaluate` runs them too,
-    through real frames, and gives the outputs of every call; `observe` runs the whole model on so many calibration
-    inputs at most and gives the arrays of some of its values, by name; `recompute` is what the rematerialise pass
-    allows; `listed` are the positions among which `partition` found its cuts, `ratios` what was measured to choose
-    them; `details` go into the bundle's manifest.
+    `irsplit.compilation.samples` has the source that runs an engine and one that reads recorded
+    arrays; a test can give arrays of its own.
     """
 
-    macs: Callable[[Node], int] | None = None
-    shapes: Callable[[Model, Mapping[str, int]], Mapping[Value, tuple[int, ...]]] | None = None
-    is_cheap: Callable[[Node], bool] | None = None
-    is_shape: Callable[[Node], bool] | None = None
-    affine: Callable[[Model, Value, Value], tuple[list[Value], list[Node]]] | None = None
-    calibrate: Callable[[Model], Mapping[str, Samples]] | None = None
-    evaluate: Callable[[Model], Sequence[Mapping[str, Any]]] | None = None
-    observe: Callable[[Model, Sequence[Value], int], Mapping[str, Samples]] | None = None
-    summed: Callable[[Node, Callable[[Node], int]], int] | None = None
-    head_role: Callable[[Node], HeadRole] | None = None
-    recompute: Recompute | None = None
-    chosen_cuts: tuple[str, ...] = ()
-    chosen_places: tuple[str, ...] = ()
+    def crossing(self, model: Model) -> Mapping[str, Samples]:
+        """Return the arrays of every value that crosses a boundary of a partitioned model.
+
+        Args:
+            model: A model that `partition` has cut.
+
+        Returns:
+            One array a sample for every such value, by its name.
+        """
+        ...
+
+    def outputs(self, model: Model) -> Sequence[Mapping[str, Any]]:
+        """Run the segments of a partitioned model, with real frames between them.
+
+        Args:
+            model: A model that `partition` has cut.
+
+        Returns:
+            For every sample, the arrays of the model's outputs by name.
+        """
+        ...
+
+    def observed(self, model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
+        """Run the whole model and record some of its values.
+
+        Args:
+            model: A model that is not partitioned.
+            values: Values of its entry graph.
+            most: The number of samples to run at most, evenly chosen among all.
+
+        Returns:
+            One array a sample for every value, by its name.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class ChosenCuts:
+    """Where the model is to be cut, and what that was chosen from; choose-cut and partition fill it.
+
+    `cuts` are ids, and `placements` say where the segments between them run. `listed` are all
+    positions among which `partition` found its cuts, and `ratios` is what was measured to choose.
+    """
+
+    cuts: tuple[str, ...] = ()
+    placements: tuple[str, ...] = ()
     listed: Sequence[Cut] = ()
     ratios: "Ratios | None" = None
-    details: dict[str, Any] = field(default_factory=dict[str, Any])
-    remarks: list[Remark] = field(default_factory=list[Remark])
+
+
+@dataclass(slots=True)
+class Context:
+    """What the passes of one run share: what they may ask, and what they found.
+
+    Args:
+        dialect: What is known of the model's operators. None for IR text, of which nothing is.
+        samples: Runs the model on calibration samples. None without samples.
+
+    The other fields are filled by passes: `recompute` is what rematerialise allows, `chosen` where
+    the model is to be cut, `details` go into the bundle's manifest, and `remarks` to the user.
+
+    Example:
+        >>> from irsplit.ir import parse_model
+        >>> from irsplit.passes import Context, Pipeline
+        >>> model = parse_model("graph @main(%x: f32[4]) -> (%y) { %y = test.op(%x) : f32[4] }")
+        >>> context = Context()
+        >>> Pipeline.parse("rematerialise").run(model, context)
+        >>> [remark.text for remark in context.remarks]
+        ["nothing is known of cheap operators of 'test'"]
+    """
+
+    dialect: Dialect | None = None
+    samples: SampleSource | None = None
+    recompute: Recompute | None = field(default=None, init=False)
+    chosen: ChosenCuts = field(default_factory=ChosenCuts, init=False)
+    details: dict[str, Any] = field(default_factory=dict[str, Any], init=False)
+    remarks: list[Remark] = field(default_factory=list[Remark], init=False)
     _cuts: dict[tuple[Graph, int, Recompute | None], list[Cut]] = field(
-        default_factory=dict[tuple[Graph, int, Recompute | None], list[Cut]]
+        default_factory=dict[tuple[Graph, int, Recompute | None], list[Cut]], init=False
     )
-    _samples: Mapping[str, Samples] | None = None
+    _crossing: Mapping[str, Samples] | None = field(default=None, init=False)
 
     def cuts(self, model: Model, max_tensors: int = 1) -> Sequence[Cut]:
-        """Every position of the entry graph, with what `recompute` allows: the one list that all passes choose from.
+        """Return every position of the entry graph: the one list that all passes choose from.
 
-        It is found once, until a pass changes the model.
+        The list is found once, and again after a pass has changed the model.
+
+        Args:
+            model: A model that is not partitioned.
+            max_tensors: How many produced values may cross at a legal cut.
+
+        Returns:
+            Legal and rejected positions in execution order, with what `recompute` allows.
         """
         key = model.entry, max_tensors, self.recompute
         if key not in self._cuts:
-            self._cuts[key] = find_cuts(model.entry, max_tensors, self.macs, self.recompute)
+            macs = None if self.dialect is None else self.dialect.macs
+            self._cuts[key] = find_cuts(model.entry, max_tensors, macs, self.recompute)
         return self._cuts[key]
 
     def changed(self) -> None:
-        """A pass changed the model: what was found out about it is no longer so."""
+        """Forget what was found out about the model, because a pass changed it."""
         self._cuts.clear()
 
-    def samples(self, model: Model) -> Mapping[str, Samples]:
-        """For every value that crosses a boundary, its arrays over the calibration inputs; empty without inputs."""
-        if self._samples is None:
-            self._samples = self.calibrate(model) if self.calibrate else {}
-        return self._samples
+    def crossing_samples(self, model: Model) -> Mapping[str, Samples]:
+        """Return the arrays of every value that crosses a boundary; nothing without samples.
 
-    def forget_samples(self) -> None:
-        """After a pass that changed what crosses."""
-        self._samples = None
+        The model runs once, and again after `forget_crossing_samples`.
+        """
+        if self._crossing is None:
+            self._crossing = {} if self.samples is None else self.samples.crossing(model)
+        return self._crossing
+
+    def forget_crossing_samples(self) -> None:
+        """Forget the arrays that cross, because a pass changed what crosses."""
+        self._crossing = None
 
     def remark(self, pass_: "Pass", text: str, *, warning: bool = False) -> None:
-        """Tell the user something about this model; a warning is an error for `compile --werror`."""
+        """Tell the user something about this model; a warning is an error for `--werror`."""
         self.remarks.append(Remark(pass_.name, text, warning))
 
 
 def channel_layout(model: Model) -> Layout:
-    """The layout of images in the model's dialect; NHWC for models of no installed dialect."""
+    """Return where images of the model's dialect have their channels: "NCHW" or "NHWC".
+
+    Models of no installed dialect, such as IR text in tests, have NHWC.
+    """
     if model.dialect not in installed_dialects():
         return "NHWC"
     return dialect(model.dialect).layout
@@ -101,13 +170,25 @@ def channel_layout(model: Model) -> Layout:
 
 @runtime_checkable
 class Pass(Protocol):
-    """A transformation: a frozen dataclass whose fields are its options.
+    """A transformation of a model: a frozen dataclass whose fields are its options.
 
-    `run` changes the model in place and tells whether it did. It takes a valid model and leaves a valid one; a
-    request that cannot be met raises an IrsplitError, before anything is changed.
+    The name is in kebab-case and equals the file's. A pipeline verifies the model after each pass.
     """
 
     name: ClassVar[str]
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    def run(self, model: Model, context: Context) -> bool: ...
+    def run(self, model: Model, context: Context) -> bool:
+        """Change the model in place.
+
+        Args:
+            model: A valid model, which stays valid.
+            context: What the pass may ask, and where it leaves remarks.
+
+        Returns:
+            Whether the model was changed.
+
+        Raises:
+            IrsplitError: The request cannot be met; nothing is changed then.
+        """
+        ...

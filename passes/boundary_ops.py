@@ -29,19 +29,19 @@ class BoundaryOps:
     name: ClassVar[str] = "boundary-ops"
 
     def run(self, model: Model, context: Context) -> bool:
-        if context.affine is None:
+        if context.dialect is None:
             raise PassError(
                 f"pass '{self.name}': no operators are known that quantize in a '{model.dialect}' graph"
             )
         changed = [
-            self._lower(model, graph, send, context.affine, context)
+            self._lower(model, graph, send, context.dialect.affine, context)
             for graph, send in [*sends(model)]
         ]
         if not any(changed):
             raise PassError(
                 f"pass '{self.name}': no tensor is quantized; put quantize-boundary before it"
             )
-        context.forget_samples()
+        context.forget_crossing_samples()
         return True
 
     def _lower(

@@ -82,10 +82,10 @@ class ChooseCut:
     def run(self, model: Model, context: Context) -> bool:
         choice = self.choose(model, context)
         choice.check_split()
-        context.chosen_cuts = tuple(cut.id for cut in choice.cuts)
-        context.chosen_places = choice.places
+        context.chosen.cuts = tuple(cut.id for cut in choice.cuts)
+        context.chosen.placements = choice.places
         context.details["choice"] = choice.to_json()
-        context.ratios = choice.ratios
+        context.chosen.ratios = choice.ratios
         for note in choice.notes:
             context.remark(self, note, warning=note.startswith("no split"))
         return False
@@ -155,8 +155,12 @@ class ChooseCut:
         self, model: Model, context: Context, ratios: Ratios | None = None
     ) -> list[PricedStages]:
         found = chains(context.cuts(model, self.max_tensors))
-        known = context.macs, ratios, context.summed
-        return [PricedStages(parts, self.table(model.entry.name, parts, *known)) for parts in found]
+        macs = None if context.dialect is None else context.dialect.macs
+        summed = None if context.dialect is None else context.dialect.summed
+        name = model.entry.name
+        return [
+            PricedStages(parts, self.table(name, parts, macs, ratios, summed)) for parts in found
+        ]
 
     def _goal(self) -> Goal:
         return Goal(OBJECTIVES.get(self.objective, self.objective), parse_limits(self.limit))
@@ -166,13 +170,13 @@ class ChooseCut:
 
         None without those, or without a codec.
         """
-        if context.observe is None or not self.codec:
+        if context.samples is None or not self.codec:
             return None
         priced = self._priced(model, context)
         inputs = priced[0].parts.plan.inputs
         options = options_of(priced, self._goal())
         values = candidates((option.cut for option in options if option.cut is not None), inputs)
-        samples = context.observe(model, values, calls_wanted(values))
+        samples = context.samples.observed(model, values, calls_wanted(values))
         published = {
             name: ways for chain in priced for name, ways in self.codings(chain.parts).items()
         }

@@ -42,7 +42,7 @@ class CompressBoundary:
             raise PassError(
                 f"pass '{self.name}': unknown codec '{self.codec}'; known codecs: {', '.join(known)}"
             )
-        samples = context.samples(model) if self.codec in TRAINED else {}
+        samples = context.crossing_samples(model) if self.codec in TRAINED else {}
         layout = channel_layout(model)
         changes = [
             (

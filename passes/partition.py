@@ -39,7 +39,7 @@ class Partition:
     places: tuple[str, ...] = ()
 
     def run(self, model: Model, context: Context) -> bool:
-        wanted = self.cut or context.chosen_cuts
+        wanted = self.cut or context.chosen.cuts
         if model.segments:
             raise CutError("the model is partitioned already; give all cuts to one partition")
         if not wanted:
@@ -49,11 +49,11 @@ class Partition:
         cuts = context.cuts(model, self.max_tensors)
         selected = {cut.id: cut for cut in (select_cut(cuts, name) for name in wanted)}
         chosen = sorted(selected.values(), key=lambda cut: cut.position)
-        places = self._places(len(chosen) + 1, context.chosen_places)
+        places = self._places(len(chosen) + 1, context.chosen.placements)
         segments = split(chosen[0].order, chosen, places)
         model.graphs = [*segments, *_others(model)]
         name_apart(model.graphs)
-        context.listed = cuts
+        context.chosen.listed = cuts
         return True
 
     def _places(self, count: int, chosen: tuple[str, ...]) -> tuple[str, ...]:

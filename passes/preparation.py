@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from irsplit.base.lazy import LazyModule
 from irsplit.dialects.base import Dialect
 from irsplit.ir import HeadRole, Model, Node
 from irsplit.passes.analysis.dims import sizes_of_call
@@ -15,10 +14,6 @@ from irsplit.passes.rematerialise import Rematerialise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from irsplit.passes.analysis import observed
-else:
-    observed = LazyModule("irsplit.passes.analysis.observed")
 
 
 def preparation(
@@ -39,15 +34,7 @@ def preparation(
 
 def context_of(dialect: Dialect) -> Context:
     """A context with what the dialect knows of its operators."""
-    return Context(
-        macs=dialect.macs,
-        summed=dialect.summed,
-        shapes=lambda model, sizes: observed.observed_shapes(dialect, model, sizes),
-        is_cheap=dialect.is_cheap,
-        is_shape=dialect.is_shape,
-        affine=dialect.affine,
-        head_role=head_roles(dialect),
-    )
+    return Context(dialect)
 
 
 def head_roles(dialect: Dialect) -> Callable[[Node], HeadRole] | None:

@@ -83,7 +83,7 @@ class QuantizeBoundary:
     def run(self, model: Model, context: Context) -> bool:
         self._check()
         before = [(send, _tensors(send)) for _, send in sends(model)]
-        samples = context.samples(model)
+        samples = context.crossing_samples(model)
         for _, tensors in before:
             self._check_samples(tensors, samples)
         layout = channel_layout(model)
@@ -203,11 +203,11 @@ class QuantizeBoundary:
     def _by_agreement(
         self, model: Model, context: Context, samples: Mapping[str, Samples], layout: str
     ) -> int:
-        if context.evaluate is None:
+        if context.samples is None:
             raise PassError(
                 f"pass '{self.name}': an agreement is measured on calibration inputs; give some"
             )
-        evaluate = context.evaluate
+        evaluate = context.samples.outputs
         expected = evaluate(model)
         before = [(send, _tensors(send)) for _, send in sends(model)]
         heads = self._heads(model, context, expected)
@@ -260,7 +260,7 @@ class QuantizeBoundary:
                 f"pass '{self.name}': no output depends on what is quantized; keep the boundary lossless, or give a "
                 "signal to noise ratio (snr) instead of an agreement"
             )
-        role_of = context.head_role or _no_role
+        role_of = getattr(context.dialect, "head_role", _no_role)
         view = View(
             tuple(model.segments), tuple(expected[0]), role_of, channel_layout(model), expected[0]
         )

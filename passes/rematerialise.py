@@ -24,12 +24,13 @@ class Rematerialise:
     depth: int = Recompute.depth
 
     def run(self, model: Model, context: Context) -> bool:
-        if context.is_cheap is None or context.is_shape is None:
+        dialect = context.dialect
+        if dialect is None:
             context.remark(
                 self, f"nothing is known of cheap operators of '{model.dialect}'", warning=True
             )
             return False
         context.recompute = Recompute(
-            context.is_cheap, context.is_shape, self.input, self.constant, self.depth, self.shape
+            dialect.is_cheap, dialect.is_shape, self.input, self.constant, self.depth, self.shape
         )
         return False

@@ -31,5 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--update", action="store_true", help="rewrite what the pass cases in tests/cases expect"
+        "--update",
+        action="store_true",
+        help="rewrite what the pass cases in tests/cases expect; no new errors",
     )

@@ -41,7 +41,7 @@ class Cuts:
 def legal_cuts(model: CorpusModel) -> Cuts:
     dialect = dialect_of(model.path)
     loaded = dialect.read(model.path)
-    context = Context(is_cheap=dialect.is_cheap, is_shape=dialect.is_shape)
+    context = Context(dialect)
     Rematerialise().run(loaded, context)
     found = [
         find_cuts(loaded.entry),

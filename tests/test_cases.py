@@ -1,152 +1,96 @@
-"""Pass tests as text: `// RUN: pipeline`, IR, `// ----`, and what comes out: remarks, IR, or `// error: text`.
+"""Pass tests as text: `// RUN: pipeline`, IR, `// ----`, and what comes out of `irsplit opt`.
 
-`pytest --update` rewrites what comes out. `print-cuts` is a pass of this runner: it lists the cuts instead of the IR.
+What comes out are the remarks as comments, then the IR; or the error, as `// error: text`. A
+pipeline with print-cuts prints no IR. Every case is the command
+
+    irsplit opt CASE.irs --calibration tests/cases/samples/*.npz --pipeline PIPELINE
+
+`pytest --update` rewrites what comes out, but records no error where none was expected: a case of
+an error begins as a line `// error:` written by hand.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from irsplit.base.errors import IrsplitError
-from irsplit.ir import (
-    HeadRole,
-    Model,
-    Node,
-    TensorType,
-    Value,
-    equal,
-    parse_model,
-    print_graph,
-    verify,
-)
-from irsplit.passes import Context, Cut, Pipeline, find_cuts, registry
-from irsplit.passes.base import Samples
+from irsplit.cli import main
+from irsplit.ir import equal, parse_model, print_graph
+from irsplit.passes import registry
 
 CASES = Path(__file__).parent / "cases"
+SAMPLES = sorted((CASES / "samples").glob("*.npz"))
 RUN = "// RUN: "
 SEPARATOR = "// ----\n"
+ERROR = "// error: "
+_SAID = re.compile(r"(note|warning): [a-z-]+: (.*)")
 
 
-@dataclass(frozen=True)
-class PrintCuts:
-    """Lists every position as a remark: id, kind, boundary, and what else the cut knows; or the reason."""
-
-    name: ClassVar[str] = "print-cuts"
-    max_tensors: int = 1
-
-    def run(self, model: Model, context: Context) -> bool:
-        for cut in find_cuts(model.entry, self.max_tensors, recompute=context.recompute):
-            context.remark(self, f"{cut.id} {_described(cut)}")
-        return False
+def pipeline_of(text: str) -> str:
+    """The pipeline that a case runs."""
+    line = next(line for line in text.splitlines() if line.startswith(RUN))
+    return line.removeprefix(RUN)
 
 
-def _described(cut: Cut) -> str:
-    if not cut.legal:
-        return f"- {cut.reason}"
-    text = f"{cut.kind} {' + '.join(map(str, cut.tensors))}, {cut.size_bytes()} bytes, weights {cut.weight_bytes}"
-    for word, values in (
-        ("shapes", cut.shapes),
-        ("recomputes", cut.rematerialised),
-        ("forwards", cut.forwards),
-        ("early outputs", cut.early_outputs),
-    ):
-        if values:
-            text += f", {word} {' '.join(map(str, values))}"
-    return text
+def outcome(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command makes of the case, as the case writes it down."""
+    pipeline = pipeline_of(path.read_text())
+    code = main(["opt", str(path), "--pipeline", pipeline, "--calibration", *map(str, SAMPLES)])
+    printed, said = capsys.readouterr()
+    if code:
+        assert (code, printed) == (2, "")
+        return f"{ERROR}{said.removeprefix('error: ').removeprefix(f'{path}: ')}"
 
-
-class _EveryValue(dict[str, Samples]):
-    """Calibration of every value but those whose name says otherwise: a range from -1 to 3."""
-
-    def get(self, name: str, default: object = None) -> Samples:  # type: ignore[override]
-        return [] if name.startswith("uncalibrated") else [np.array([-1.0, 0.5, 3.0], np.float32)]
-
-    def __getitem__(self, name: str) -> Samples:
-        return self.get(name)
-
-
-def _calibrate(_: Model) -> Mapping[str, Samples]:
-    return _EveryValue()
-
-
-def _is_cheap(node: Node) -> bool:
-    return node.op in ("test.cheap", "test.shape")
-
-
-def _is_shape(node: Node) -> bool:
-    return node.op == "test.shape"
-
-
-def _head_role(node: Node) -> HeadRole:
-    return "largest" if node.op == "test.largest" else ""
-
-
-def _evaluate(model: Model) -> list[dict[str, object]]:
-    """Two calls whose outputs no quantization changes; those named "empty" have no elements."""
-    names = [value.name for graph in model.segments for value in graph.outputs]
-    call = {name: np.zeros((0, 4)) if name.startswith("empty") else np.eye(4) for name in names}
-    return [call, call]
-
-
-def _affine(_: Model, source: Value, target: Value) -> tuple[list[Value], list[Node]]:
-    return [], [Node("test.affine", (source,), (target,))]
-
-
-def _shapes(model: Model, sizes: Mapping[str, int]) -> dict[Value, tuple[int, ...]]:
-    """Open dimensions as given, and 7 where nothing is."""
-    return {
-        value: tuple(
-            dim if isinstance(dim, int) else sizes.get(f"{value.name}.{axis}", 7)
-            for axis, dim in dims
-        )
-        for value in model.entry.values()
-        if isinstance(value.type, TensorType) and not value.type.is_static
-        for dims in [list(enumerate(value.type.shape or ()))]
-    }
-
-
-def outcome(text: str) -> str:
-    """What the case's pipeline makes of its IR."""
-    run = next(line for line in text.splitlines() if line.startswith(RUN))
-    context = Context(
-        shapes=_shapes,
-        is_cheap=_is_cheap,
-        is_shape=_is_shape,
-        affine=_affine,
-        calibrate=_calibrate,
-        evaluate=_evaluate,
-        head_role=_head_role,
-    )
-    try:
-        pipeline = Pipeline.parse(run.removeprefix(RUN), {**registry(), PrintCuts.name: PrintCuts})
-        model = parse_model(text)
-        verify(model)
-        pipeline.run(model, context)
-    except IrsplitError as error:
-        return "".join(f"// error: {line}\n" for line in str(error).splitlines())
-    remarks = "".join(f"// {remark.text}\n" for remark in context.remarks)
-    if any(isinstance(pass_, PrintCuts) for pass_ in pipeline.passes):
+    remarks = "".join(f"// {_SAID.fullmatch(line)[2]}\n" for line in said.splitlines())  # pyright: ignore[reportOptionalSubscript]
+    if "print-cuts" in pipeline:
         return remarks
-    printed = "".join(print_graph(graph) for graph in model.graphs)
-    assert equal(parse_model(printed), model)
-    return remarks + printed
+
+    model = parse_model(printed)
+    graphs = "".join(map(print_graph, model.graphs))
+    assert equal(parse_model(graphs), model)
+    return remarks + graphs
+
+
+def recorded(before: str, expected: str, result: str) -> str:
+    """The text of a case with its new result. Raises AssertionError for an error out of the blue."""
+    if result.startswith(ERROR.rstrip()) and not expected.startswith(ERROR.rstrip()):
+        raise AssertionError(
+            f"the case ends in an error that it does not expect; write '{ERROR}' below "
+            f"{SEPARATOR.strip()} if it should: {result}"
+        )
+    return before + SEPARATOR + result
 
 
 @pytest.mark.parametrize(
     "path", sorted(CASES.glob("*/*.irs")), ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
-def test_case(path: Path, request: pytest.FixtureRequest) -> None:
+def test_case(
+    path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
     before, _, expected = path.read_text().partition(SEPARATOR)
-    result = outcome(before)
+    result = outcome(path, capsys)
     if request.config.getoption("--update"):
-        path.write_text(before + SEPARATOR + result)
+        path.write_text(recorded(before, expected, result))
         return
     assert result == expected
 
 
 def test_every_installed_pass_has_cases() -> None:
     assert set(registry()) <= {path.name for path in CASES.iterdir()}
+
+
+def test_an_update_records_no_error_out_of_the_blue() -> None:
+    assert recorded("a\n", "b\n", "c\n") == "a\n// ----\nc\n"
+    assert recorded("a\n", "// error: b\n", "// error: c\n") == "a\n// ----\n// error: c\n"
+    with pytest.raises(AssertionError, match="does not expect"):
+        recorded("a\n", "b\n", "// error: c\n")
+    with pytest.raises(AssertionError, match="does not expect"):
+        recorded("a\n", "", "// error: c\n")
+
+
+def test_samples_are_one_range_and_outputs_that_agree() -> None:
+    for path in SAMPLES:
+        with np.load(path) as archive:
+            assert archive["a"].tolist() == [-1.0, 0.5, 3.0]
+            assert (archive["y"] == np.eye(4)).all()

@@ -269,7 +269,7 @@ def test_choose_cut_feeds_partition(tmp_path: Path):
     choose = ChooseCut(device=f"{write(tmp_path, profile())},slowdown=2", link="wifi")
     Pipeline((choose, Partition())).run(model, context)
     assert [segment.placement for segment in model.segments] == ["device", "server"]
-    assert context.chosen_cuts == ("2",)
+    assert context.chosen.cuts == ("2",)
     choice = context.details["choice"]
     assert choice["value"] == choice["bound"]
     assert set(choice["baselines"]) == {
@@ -342,7 +342,7 @@ def test_jointdnn_takes_blocks_as_they_were_measured(tmp_path: Path):
 def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path):
     model, context = parse_model(TEXT), Context()
     ChooseCut(device=write(tmp_path, profile()), link="3g").run(model, context)
-    assert context.chosen_cuts == ("2",)
+    assert context.chosen.cuts == ("2",)
     assert [r.text for r in context.remarks if r.warning] == [
         "no split pays: everything on the device is best: latency 10 us"
     ]

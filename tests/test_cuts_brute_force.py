@@ -9,7 +9,7 @@ from down_sets import Brute, Sides
 from graphs import PLAIN, SMALL, models
 from irsplit.ir import Graph, Model, Node
 from irsplit.passes import Cut, find_cuts
-from irsplit.passes.analysis import schedule
+from irsplit.passes.analysis.schedule import schedule
 
 MANY = settings(
     max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -92,7 +92,9 @@ def test_the_drawing_shows_the_imports():
 def test_every_room_has_a_contract():
     drawn = {room for floor in _floors() for room in floor}
     rooms = {path.name for path in (ROOT / "irsplit").iterdir() if (path / "__init__.py").is_file()}
-    rooms |= {path.stem for path in (ROOT / "irsplit").glob("*.py") if not path.stem.startswith("__")}
+    rooms |= {
+        path.stem for path in (ROOT / "irsplit").glob("*.py") if not path.stem.startswith("__")
+    }
     assert rooms == drawn
 
 

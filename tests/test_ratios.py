@@ -34,15 +34,25 @@ NOISE = np.random.default_rng(0).standard_normal((1, 4096)).astype(np.float32)
 ARRAYS = {"x": NOISE, "a": NOISE[:, :1000], "b": NOISE[:, :1000].clip(0), "c": NOISE[:, :1000]}
 
 
-def observed(seen: list[str] | None = None) -> Context:
-    """A context in which half of %b is zero and all else noise."""
+class Observed:
+    """Samples of which half of %b is zero and all else noise."""
 
-    def observe(model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
-        if seen is not None:
-            seen.extend(value.name for value in values)
+    def __init__(self, seen: list[str] | None = None) -> None:
+        self.seen: list[str] = [] if seen is None else seen
+
+    def crossing(self, model: Model) -> Mapping[str, Samples]:
+        raise NotImplementedError
+
+    def outputs(self, model: Model) -> Sequence[Mapping[str, Any]]:
+        raise NotImplementedError
+
+    def observed(self, model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
+        self.seen.extend(value.name for value in values)
         return {value.name: [ARRAYS[value.name]] * min(most, 3) for value in values}
 
-    return Context(observe=observe)
+
+def observed(seen: list[str] | None = None) -> Context:
+    return Context(samples=Observed(seen))
 
 
 def sent(choice: dict[str, Any]) -> dict[str, tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""What the far side computes again instead of receiving it: which values, from what, and what is refused."""
+"""What the server side recomputes instead of receiving it: which values, from what, and what is refused."""
 
 import json
 
@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irsplit.base.dtypes import F32, I64
+from irsplit.dialects.testing import TEST
 from irsplit.ir import (
     Graph,
     Model,
@@ -18,15 +19,12 @@ from irsplit.ir import (
     print_graph,
     verify,
 )
-from irsplit.passes import Context, Cut, Pipeline, find_cuts
-from irsplit.passes.analysis import schedule
+from irsplit.passes import Context, Cut, Pipeline, find_cuts, schedule
 from irsplit.passes.analysis.recompute import Recompute
 from irsplit.passes.partition import split
 from irsplit.passes.rematerialise import Rematerialise
 
-RULES = Recompute(
-    lambda node: node.op in ("test.cheap", "test.shape"), lambda node: node.op == "test.shape"
-)
+RULES = Recompute(TEST.is_cheap, TEST.is_shape)
 
 
 def cuts(text: str, max_tensors: int = 1) -> dict[str, Cut]:
@@ -57,7 +55,7 @@ def test_mask_is_recomputed_from_the_input_that_is_forwarded():
 
 def test_segments_with_a_recomputed_mask():
     model = parse_model(f"model test\ngraph @main{MASKED}")
-    context = Context(is_cheap=RULES.is_cheap, is_shape=RULES.is_shape)
+    context = Context(TEST)
     Pipeline.parse("rematerialise,partition{cut=a},remove-unused").run(model, context)
     assert (
         "".join(map(print_graph, model.segments))

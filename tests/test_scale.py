@@ -7,7 +7,7 @@ import pytest
 from graphs import ladder
 from irsplit.ir import parse_model, print_model, verify
 from irsplit.passes import Context, Pipeline, find_cuts, legal_cuts
-from irsplit.passes.analysis import schedule
+from irsplit.passes.analysis.schedule import schedule
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.partition import Partition
 from irsplit.passes.prune_buffers import PruneBuffers

@@ -20,7 +20,7 @@ from irsplit.ir import (
     verify,
 )
 from irsplit.passes import Context, Cut, Pipeline, legal_cuts
-from irsplit.passes.analysis import schedule
+from irsplit.passes.analysis.schedule import schedule
 from irsplit.passes.partition import Partition
 from irsplit.passes.prune_buffers import PruneBuffers
 from irsplit.passes.remove_unused import RemoveUnused

@@ -11,7 +11,8 @@ from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, table
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
-from irsplit.compilation.compiler import observer, whole_model
+from irsplit.compilation.compiler import whole_model
+from irsplit.compilation.samples import CalibrationSamples
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
 from irsplit.passes.planning.choice import CutChoice
@@ -57,7 +58,7 @@ def run(arguments: Namespace) -> int:
             calls=calls,
             rematerialise=arguments.rematerialise,
         )
-        context.observe = observer(dialect, calls) if calls else None
+        context.samples = CalibrationSamples(dialect, model.entry, calls) if calls else None
         choice = choose.choose(model, context)
     say_remarks(context.remarks)
     if arguments.json:

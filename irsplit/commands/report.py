@@ -14,7 +14,8 @@ from irsplit.commands.output import print_json
 from irsplit.commands.planning import add_plan_arguments, chooser
 from irsplit.commands.progress import working
 from irsplit.compilation import sources
-from irsplit.compilation.compiler import conditions_of, observer, preparation_of, whole_model
+from irsplit.compilation.compiler import conditions_of, preparation_of, whole_model
+from irsplit.compilation.samples import CalibrationSamples
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import load_calls
 from irsplit.passes import Pipeline
@@ -87,7 +88,7 @@ def run(arguments: Namespace) -> int:
             before, conditions = _as_compiled(arguments, bundle, before, conditions)
         context = context_of(dialect)
         before.run(model, context)
-        context.observe = observer(dialect, calls) if calls else None
+        context.samples = CalibrationSamples(dialect, model.entry, calls) if calls else None
         data = report_data(
             context.cuts(model, conditions.max_tensors),
             dialect,

@@ -1,8 +1,7 @@
 """One call, one artefact: a model file in, a bundle out."""
 
 import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -12,20 +11,20 @@ from irsplit.base.digests import Digests
 from irsplit.base.errors import CutError, PassError, PlanError
 from irsplit.base.progress import Progress, Steps, silent
 from irsplit.compilation import sources
-from irsplit.compilation.bundle_writer import BundleSource, edges, write_bundle
+from irsplit.compilation.bundle_writer import BundleSource, write_bundle
 from irsplit.compilation.provenance import provenance, source_files
+from irsplit.compilation.samples import CalibrationSamples
 from irsplit.dialects.base import Dialect, WriteOptions
 from irsplit.dialects.registry import dialect_of
-from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_segments
+from irsplit.engines.execute import Inputs, SegmentFile
 from irsplit.engines.inputs import tensor_info
-from irsplit.engines.isolate import isolated
-from irsplit.ir import Graph, Model, Value, engine_graph, required_inputs
+from irsplit.ir import Graph, Model, required_inputs
 from irsplit.passes import Context, Cut, Pipeline, Remark
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.dims import unsized
 from irsplit.passes.analysis.observed import shapes_at
-from irsplit.passes.analysis.working_memory import Grid, observed_grid, working_memory
-from irsplit.passes.base import Samples
+from irsplit.passes.analysis.shape_grid import Grid, observed_grid
+from irsplit.passes.analysis.working_memory import working_memory
 from irsplit.passes.check_boundary import CheckBoundary
 from irsplit.passes.choose_cut import ChooseCut
 from irsplit.passes.compress_boundary import CompressBoundary
@@ -38,9 +37,6 @@ from irsplit.passes.targets import bits_of, quantization_passes
 from irsplit.reporting import coded_inputs, render, report_data
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.run.session import check_inputs
-
-_NO_ORIGIN = BundleSource("calibration", "", "", {})
-"""Of bundles that are gone before anybody reads their manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +125,7 @@ def compile_model(
             after = Pipeline((choose, *rest.passes))
         passes = Pipeline((*before.passes, *after.passes))
         if calls:
-            context.calibrate = lambda partitioned: _calibrate(partitioned, dialect, calls)
-            context.evaluate = lambda partitioned: _evaluate(partitioned, dialect, entry, calls)
-            context.observe = observer(dialect, calls)
+            context.samples = CalibrationSamples(dialect, entry, calls)
         steps = Steps(progress, len(after.passes) + 1)
         after.run(loaded, context, steps.begin)
         count = len(loaded.segments)
@@ -222,13 +216,13 @@ def _report(
     inputs = coded_inputs(calibration[0]) if calibration else {}
     try:
         data = report_data(
-            context.listed,
+            context.chosen.listed,
             dialect,
             conditions,
             title,
             inputs=inputs,
             compiled=crossing,
-            ratios=context.ratios,
+            ratios=context.chosen.ratios,
         )
     except PlanError as error:
         context.remarks.append(Remark("report", f"no report: {error}"))
@@ -326,59 +320,6 @@ def smallest_boundary(graph: Graph, cuts: Sequence[Cut]) -> Cut:
             f"{best.estimated_bytes} bytes; choose one with --cut, or send the inputs and run everything on the server"
         )
     return best
-
-
-def _calibrate(model: Model, dialect: Dialect, calls: Sequence[Inputs]) -> Mapping[str, Samples]:
-    """What crosses the boundaries of a partitioned model over the calibration calls."""
-    wanted = list(
-        dict.fromkeys(value.name for _, send in sends(model) for value in send.inputs if value)
-    )
-    return _recorded(model, model.segments, dialect, calls, wanted)
-
-
-def observer(
-    dialect: Dialect, calls: Sequence[Inputs]
-) -> Callable[[Model, Sequence[Value], int], Mapping[str, Samples]]:
-    """What `Context.observe` is: it runs the model on `most` of the calls, evenly chosen, with values as outputs."""
-
-    def observe(model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
-        entry, names = model.entry, [value.name for value in values]
-        inner = [value for value in values if value.producer is not None]
-        return _recorded(
-            model, [replace(entry, outputs=inner)], dialect, calls[:: -(-len(calls) // most)], names
-        )
-
-    return observe
-
-
-def _recorded(
-    model: Model,
-    graphs: Sequence[Graph],
-    dialect: Dialect,
-    calls: Sequence[Inputs],
-    wanted: Sequence[str],
-) -> Mapping[str, Samples]:
-    """Arrays of the wanted values over the calls, when the graphs run one after the other."""
-    with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-        files: list[SegmentFile] = []
-        for index, graph in enumerate(graphs):
-            lowered = engine_graph(graph)
-            # Not by the graph's name, which may be a path.
-            path = Path(folder) / f"{index}{dialect.extensions[0]}"
-            dialect.write(model, lowered, path)
-            files.append(SegmentFile(path, model.dialect, *edges(graph)))
-        return isolated(run_segments, files, list(calls), wanted)
-
-
-def _evaluate(
-    model: Model, dialect: Dialect, entry: Graph, calls: Sequence[Inputs]
-) -> Sequence[Mapping[str, Any]]:
-    """Outputs of every calibration call through the segments of a partitioned model and real frames."""
-    with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-        bundle = Path(folder) / "bundle"
-        with Digests() as digests:
-            write_bundle(model, dialect, entry, bundle, lambda: _NO_ORIGIN, digests, WriteOptions())
-        return isolated(run_bundle, bundle, list(calls), EXACT)[0]
 
 
 def whole_model(path: Path) -> tuple[SegmentFile, list[TensorInfo]]:

@@ -1,47 +1,34 @@
 """Where a graph can be cut: every position in execution order, legal or rejected with its reason.
 
-A position splits the runtime nodes (those that depend on a runtime input) into a near side, closed under
-predecessors, and a far side. Its boundary is what the near side produced and the far side reads. The cut is legal when
+A position splits the runtime nodes (those that depend on a runtime input) into a device side,
+which holds the predecessors of all its nodes, and a server side. Its boundary is what the device
+side produces and the server side reads. The cut is legal when
 
-1. no node with bodies is cut through: a node is one position, and what its bodies capture counts as its operands;
-2. no two nodes that share a state end up on different sides;
-3. no branch is pending: exactly one produced value crosses (up to `max_tensors` for a wider frontier);
+1. no node with bodies is cut through: a node is one position, and what its bodies capture counts
+   as its operands;
+2. no two nodes that share a state are on different sides;
+3. no branch is pending: one produced value crosses, or up to `max_tensors` at a frontier;
 4. everything that crosses can be framed.
 
-With `recompute`, values that the far side can compute again from what crosses do not count as crossing.
+With `recompute`, values that the server side can compute again from what crosses do not count as
+crossing.
 
-Free nodes (no runtime input, neither random nor stateful) and dead ones are on no side: the former are cloned to every
-segment that reads them, the latter removed. Everything here is linear in the size of the graph but for a logarithm
-in the search for forks and joins.
+Free nodes (without a runtime input, neither random nor stateful) and dead ones are on no side. The
+former are cloned to every segment that reads them, the latter are removed. Everything in this
+module is linear in the size of the graph, but for a logarithm in the search for forks and joins.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from functools import partial
-from itertools import islice
 from math import inf
-from typing import NamedTuple
 
 from irsplit.base.errors import CutError, short
 from irsplit.ir import Graph, Node, Value, uses_with_captures, without_collector
+from irsplit.passes.analysis.boundaries import Boundary, boundaries
 from irsplit.passes.analysis.cut import Cut, CutKind
-from irsplit.passes.analysis.live_values import LiveValues
 from irsplit.passes.analysis.orders import orders
-from irsplit.passes.analysis.reasons import (
-    Branches,
-    SplitStates,
-    crowded,
-    framable,
-    independent,
-    repeated,
-    unframable,
-)
 from irsplit.passes.analysis.recompute import Recompute, size_bytes
 from irsplit.passes.analysis.schedule import Schedule, schedule
-from irsplit.runtime.frame.limits import MAX_TENSORS
-
-LISTED = 32
-"""A rejected position lists at most this many of the values that would cross it."""
 
 
 @without_collector()
@@ -51,106 +38,65 @@ def find_cuts(
     macs: Callable[[Node], int] | None = None,
     recompute: Recompute | None = None,
 ) -> list[Cut]:
-    """Every position between two runtime nodes, in execution order, legal or not.
+    """List every position between two runtime nodes, in execution order, legal or not.
 
-    With several tensors allowed, also the legal cuts of other orders that are better than all before them: no cut with
-    as few weights on the near side has as few bytes. `macs` counts the multiply-accumulate operations of a node, for
-    `Cut.macs_share`. With `recompute`, values that the far side can compute again do not cross. What is legal without
-    stays legal with it.
+    Args:
+        graph: The graph to cut, or its schedule.
+        max_tensors: How many produced values may cross at a legal cut. With more than one, the
+            legal cuts of other orders are listed too where they are better than all before them:
+            no cut with as few weights on the device side has as few bytes.
+        macs: Counts the multiply-accumulates of a node, for `Cut.macs_share`.
+        recompute: What the server side may compute again instead of receiving it. A position that
+            is legal without it is legal with it.
+
+    Returns:
+        The cuts by ascending position.
+
+    Example:
+        >>> from irsplit.ir import parse_model
+        >>> model = parse_model('''graph @main(%x: f32[4]) -> (%y) {
+        ...   %a = test.op(%x) : f32[4]
+        ...   %y = test.op(%a) : f32[4]
+        ... }''')
+        >>> [(cut.id, cut.kind, cut.size_bytes()) for cut in find_cuts(model.entry)]
+        [('1', 'strict', 16)]
     """
     plan = graph if isinstance(graph, Schedule) else schedule(graph)
-    cuts = _positions(plan, max_tensors, macs, recompute)
+    cuts = _cuts_of(plan, max_tensors, macs, recompute)
     if max_tensors == 1:
         return cuts
-    others = [
-        cut
-        for order in orders(plan)
-        for cut in _positions(order, max_tensors, macs, recompute)
-        if cut.legal
-    ]
+
+    others: list[Cut] = []
+    for order in orders(plan):
+        others += [cut for cut in _cuts_of(order, max_tensors, macs, recompute) if cut.legal]
     return sorted([*cuts, *_better_ones(cuts, others)], key=lambda cut: cut.position)
-
-
-def _better_ones(cuts: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
-    """Those of the `others` that have fewer bytes than everything with as few weights, and as few nodes, before it."""
-    known = set(cuts)
-    best: float = inf
-    better: list[Cut] = []
-    legal = (cut for cut in cuts if cut.legal)
-    for cut in sorted([*legal, *others], key=lambda cut: (cut.weight_bytes, cut.position)):
-        size = sum(map(size_bytes, cut.boundary))
-        if size < best:
-            best = size
-            if cut not in known:
-                better.append(cut)
-    return better
-
-
-def _positions(
-    plan: Schedule,
-    max_tensors: int,
-    macs: Callable[[Node], int] | None,
-    recompute: Recompute | None,
-) -> list[Cut]:
-    weights = _near_weights(plan)
-    shares = _macs_shares(plan, macs)
-    boundaries = _boundaries(plan, max_tensors, None)
-    if recompute is not None:
-        boundaries = map(_better, boundaries, _boundaries(plan, max_tensors, recompute))
-    cuts: list[Cut] = []
-    for position, boundary in enumerate(boundaries, 1):
-        kind: CutKind | None = None
-        if boundary.explain is None:
-            kind = (
-                "frontier"
-                if boundary.crossing > 1
-                else "open"
-                if boundary.forwards or boundary.early
-                else "strict"
-            )
-        cuts.append(
-            Cut(
-                plan,
-                position,
-                plan.nodes[position - 1],
-                kind,
-                boundary.explain,
-                boundary.sent,
-                boundary.crossing,
-                boundary.shapes,
-                boundary.recomputed,
-                boundary.forwards,
-                boundary.early,
-                weights[position],
-                None if shares is None else shares[position],
-            )
-        )
-    return cuts
 
 
 def legal_cuts(
     graph: Graph | Schedule, max_tensors: int = 1, recompute: Recompute | None = None
 ) -> list[Cut]:
+    """List the legal cuts alone; the arguments are those of `find_cuts`."""
     return [cut for cut in find_cuts(graph, max_tensors, recompute=recompute) if cut.legal]
 
 
 def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
-    """The cut that a user means by `name`: an id, or the names of the tensors that cross, with + between them.
+    """Return the cut that a user means by `name`.
 
-    Raises CutError for an unknown name and, with the reason, for a cut that is not legal.
+    Args:
+        cuts: The positions to choose from, as `find_cuts` lists them.
+        name: The id of a cut, or the names of the tensors that cross with + between them, each
+            with or without its %.
+
+    Raises:
+        CutError: The name is unknown, or the cut is not legal; then the error has the reason.
     """
-    wanted = "+".join(part.removeprefix("%") for part in name.split("+"))
-    matches = _named(cuts, name) or _named(cuts, wanted)
+    tensors = "+".join(part.removeprefix("%") for part in name.split("+"))
+    matches = _named(cuts, name) or _named(cuts, tensors)
     if not matches:
-        known = ", ".join(cut.id for cut in cuts if cut.legal) or "none"
-        near = get_close_matches(
-            wanted, ["+".join(value.name for value in cut.tensors) for cut in cuts if cut.legal]
-        )
-        hint = f"did you mean {short(near[0])}? " if near else ""
-        raise CutError(
-            f"there is no cut '{short(name)}'; {hint}legal cuts by id: {known} (see 'irsplit cuts')"
-        )
-    # A tensor can be the only one to cross at several positions: raw inputs may be read in between.
+        raise CutError(_no_cut(cuts, name, tensors))
+
+    # A tensor can be the only one to cross at several positions: the nodes between may read graph
+    # inputs alone.
     cut = next((cut for cut in matches if cut.legal), matches[0])
     if not cut.legal:
         raise CutError(f"cut '{short(name)}' is not legal: {cut.reason}")
@@ -158,142 +104,93 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
 
 
 def _named(cuts: Sequence[Cut], name: str) -> list[Cut]:
-    matches = [cut for cut in cuts if cut.id == name]
-    matches = matches or [
-        cut for cut in cuts if "+".join(value.name for value in cut.tensors) == name
-    ]
-    # A tensor that never crosses alone: the position behind its node, for the reason.
-    return matches or [
-        cut for cut in cuts if any(value and value.name == name for value in cut.after.outputs)
-    ]
+    """Return the cuts with this id, or with these tensors, or behind the node that makes them."""
+    by_id = [cut for cut in cuts if cut.id == name]
+    by_tensors = by_id or [cut for cut in cuts if _tensor_names(cut) == name]
+    if by_tensors:
+        return by_tensors
+
+    # A tensor that never crosses alone: the position behind its node has the reason.
+    return [cut for cut in cuts if any(value and value.name == name for value in cut.after.outputs)]
 
 
-class _Boundary(NamedTuple):
-    """What the far side of a position reads, and why the position is not legal."""
-
-    sent: tuple[Value, ...]
-    crossing: int
-    """How many values are to be sent; of very many, `sent` has some and the newest."""
-    shapes: tuple[Value, ...]
-    recomputed: tuple[Value, ...]
-    forwards: tuple[Value, ...]
-    early: tuple[Value, ...]
-    explain: Callable[[Cut], str] | None
+def _no_cut(cuts: Sequence[Cut], name: str, tensors: str) -> str:
+    """Word that there is no such cut, and which there are."""
+    legal = [cut for cut in cuts if cut.legal]
+    ids = ", ".join(cut.id for cut in legal) or "none"
+    similar = get_close_matches(tensors, [_tensor_names(cut) for cut in legal])
+    hint = f"did you mean {short(similar[0])}? " if similar else ""
+    return f"there is no cut '{short(name)}'; {hint}legal cuts by id: {ids} (see 'irsplit cuts')"
 
 
-def _boundaries(
-    plan: Schedule, max_tensors: int, recompute: Recompute | None
-) -> Iterator[_Boundary]:
-    """The boundary at every position."""
-    sweep = _Sweep(plan, max_tensors, recompute)
-    for _ in range(1, len(plan.nodes)):
-        sweep.advance()
-        yield sweep.boundary()
+def _tensor_names(cut: Cut) -> str:
+    return "+".join(value.name for value in cut.tensors)
 
 
-def _better(plain: _Boundary, recomputing: _Boundary) -> _Boundary:
-    """Of one position's boundaries, the legal one; the smaller one when both are."""
-    if plain.explain is not None:
-        return recomputing
-    if recomputing.explain is not None:
-        return plain
-    sizes = [
-        sum(size_bytes(value) for value in (*boundary.sent, *boundary.shapes, *boundary.forwards))
-        for boundary in (plain, recomputing)
-    ]
-    return plain if sizes[0] <= sizes[1] else recomputing
+def _better_ones(cuts: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
+    """Return those of `others` with fewer bytes than all cuts before them.
+
+    A cut is before another one when it has fewer weights, or as many and no more nodes.
+    """
+    listed = set(cuts)
+    candidates = [*(cut for cut in cuts if cut.legal), *others]
+    fewest: float = inf
+    better: list[Cut] = []
+    for cut in sorted(candidates, key=lambda cut: (cut.weight_bytes, cut.position)):
+        size = sum(map(size_bytes, cut.boundary))
+        if size >= fewest:
+            continue
+
+        fewest = size
+        if cut not in listed:
+            better.append(cut)
+    return better
 
 
-class _Sweep:
-    """What crosses the current position, kept up to date while it moves towards the outputs."""
-
-    def __init__(self, plan: Schedule, max_tensors: int, recompute: Recompute | None) -> None:
-        self._plan = plan
-        self._max_tensors = max_tensors
-        self._position = 0
-        self._crossing = LiveValues(plan, recompute)
-        self._outputs: set[Value | None] = set(plan.graph.outputs)
-        self._unread = dict.fromkeys(
-            value for value in plan.inputs if value in self._crossing.last_read
-        )
-        self._forwards = tuple(self._unread)
-        self._early = tuple(value for value in plan.inputs if value in self._outputs)
-        self._states = SplitStates(plan)
-        self._open_states: set[str] = set()
-        self._pending = Branches(plan, max_tensors).pending
-        self._legal: tuple[int, tuple[Value, ...], int] = (0, (), 0)
-        """The latest legal position, what is sent there, and how many outputs are ready."""
-        self._legal_forwards: tuple[Value, ...] = ()
-
-    def advance(self) -> None:
-        """Take the next node to the near side."""
-        index = self._position
-        node = self._plan.nodes[index]
-        self._position += 1
-        self._crossing.produce(node.outputs, self._position)
-        if not self._outputs.isdisjoint(node.outputs):
-            self._early += tuple(
-                value for value in node.outputs if value is not None and value in self._outputs
+def _cuts_of(
+    plan: Schedule,
+    max_tensors: int,
+    macs: Callable[[Node], int] | None,
+    recompute: Recompute | None,
+) -> list[Cut]:
+    """List the positions of one order."""
+    weights = _weights_before(plan)
+    shares = _macs_shares(plan, macs)
+    cuts: list[Cut] = []
+    for position, boundary in enumerate(boundaries(plan, max_tensors, recompute), 1):
+        cuts.append(
+            Cut(
+                order=plan,
+                position=position,
+                after=plan.nodes[position - 1],
+                kind=_kind_of(boundary),
+                explain=boundary.explain,
+                tensors=boundary.sent,
+                crossing=boundary.crossing,
+                shapes=boundary.shapes,
+                rematerialised=boundary.recomputed,
+                forwards=boundary.forwards,
+                early_outputs=boundary.early,
+                weight_bytes=weights[position],
+                macs_share=None if shares is None else shares[position],
             )
-        for value in self._plan.reads[index]:
-            last = self._crossing.last_read.get(value) == index
-            if last and not self._crossing.retire(value, self._position):
-                del self._unread[value]
-                self._forwards = tuple(self._unread)
-        for state in node.states:
-            first, last = self._states.spans[state]
-            if index == first:
-                self._open_states.add(state)
-            if index == last:
-                self._open_states.discard(state)
-
-    def boundary(self) -> _Boundary:
-        values, shapes, recomputed = self._crossing.groups
-        # What could be computed from graph inputs alone is sent when nothing else is; then shapes are.
-        if not values:
-            values, recomputed = recomputed, {}
-        if not values:
-            values, shapes = shapes, {}
-        if len(values) > self._max_tensors:
-            whole = len(values) <= LISTED
-            some = tuple(values) if whole else (*islice(values, LISTED - 1), next(reversed(values)))
-            explain = self._states.split if self._open_states else self._pending
-            return _Boundary(some, len(values), (), (), self._forwards, self._early, explain)
-        sent, forwards = tuple(values), self._crossing.forwards(recomputed, self._forwards)
-        explain = self._objection(sent, tuple(shapes), forwards, bool(shapes or recomputed))
-        return _Boundary(
-            sent, len(sent), tuple(shapes), tuple(recomputed), forwards, self._early, explain
         )
+    return cuts
 
-    def _objection(
-        self,
-        sent: tuple[Value, ...],
-        shapes: tuple[Value, ...],
-        forwards: tuple[Value, ...],
-        recomputes: bool,
-    ) -> Callable[[Cut], str] | None:
-        """What words the reason why the current position is not legal; None when it is."""
-        if self._open_states:
-            return self._states.split
-        if not sent:
-            return independent
-        if not all(map(framable, (*sent, *forwards))):
-            return unframable
-        if len(sent) + len(shapes) + len(forwards) > MAX_TENSORS:
-            return crowded
-        position, *before = self._legal
-        if (
-            recomputes
-            and before == [sent, len(self._early)]
-            and set(self._legal_forwards).issubset(forwards)
-        ):
-            return partial(repeated, position)
-        self._legal, self._legal_forwards = (self._position, sent, len(self._early)), forwards
+
+def _kind_of(boundary: Boundary) -> CutKind | None:
+    if boundary.explain is not None:
         return None
+    if boundary.crossing > 1:
+        return "frontier"
+    return "open" if boundary.forwards or boundary.early else "strict"
 
 
-def _near_weights(plan: Schedule) -> list[int]:
-    """Bytes of the distinct constants that the first i runtime nodes read, for every i; through free nodes too."""
+def _weights_before(plan: Schedule) -> list[int]:
+    """Return, for every i, the bytes of the distinct constants that the first i nodes read.
+
+    Constants that are read through free nodes, and those inside bodies and callees, count too.
+    """
     seen: set[object] = set()
     total = 0
     totals = [0]
@@ -306,12 +203,13 @@ def _near_weights(plan: Schedule) -> list[int]:
 
 
 def _inner_constants(node: Node, seen: set[object]) -> Iterable[Value]:
-    """Constants of the bodies and called graphs of the node, of those not yet in `seen`, which is updated."""
+    """Yield the constants of bodies and called graphs that are not in `seen`, which is updated."""
     pending = [*node.graphs, *node.callees]
     while pending:
         graph = pending.pop()
         if graph in seen:
             continue
+
         seen.add(graph)
         yield from graph.constants
         for inner in graph.nodes:
@@ -319,12 +217,16 @@ def _inner_constants(node: Node, seen: set[object]) -> Iterable[Value]:
 
 
 def _constant_sizes(values: Iterable[Value], seen: set[object]) -> Iterable[int]:
-    """Sizes of the constants behind free values, those not yet in `seen`, which is updated."""
+    """Yield the sizes of the constants behind free values, but for those in `seen`.
+
+    `seen` is updated.
+    """
     pending = list(values)
     while pending:
         value = pending.pop()
         if value in seen:
             continue
+
         seen.add(value)
         if value.constant is not None:
             # Two values may share one span of the file: a buffer is counted once.
@@ -337,9 +239,13 @@ def _constant_sizes(values: Iterable[Value], seen: set[object]) -> Iterable[int]
 
 
 def _macs_shares(plan: Schedule, macs: Callable[[Node], int] | None) -> list[float] | None:
+    """Return, for every i, the share of the multiply-accumulates of the first i nodes."""
     if macs is None:
         return None
+
     totals = [0]
     for node in plan.nodes:
         totals.append(totals[-1] + macs(node))
-    return [total / totals[-1] for total in totals] if totals[-1] else None
+    if not totals[-1]:
+        return None
+    return [total / totals[-1] for total in totals]

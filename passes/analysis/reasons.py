@@ -1,4 +1,8 @@
-"""Why a position is no legal cut, in words: the state that would be split, or the branch that is pending."""
+"""Why a position is no legal cut, in words.
+
+Each function takes a rejected cut and returns a sentence for its user. The two classes answer for
+whole schedules: which state would be split, and where a pending branch forks and joins.
+"""
 
 from bisect import bisect_left
 from functools import cached_property
@@ -10,32 +14,41 @@ from irsplit.passes.analysis.dominators import DominatorTree
 from irsplit.passes.analysis.schedule import Schedule
 from irsplit.runtime.frame.limits import MAX_RANK, MAX_TENSORS
 
+_LONGEST_RESULTS = 400
+"""Letters for the results of a node without a name."""
+
 
 def independent(cut: Cut) -> str:
-    return "nothing that the near side produced is read on the far side: the parts are independent"
-
-
-def repeated(position: int, cut: Cut) -> str:
-    return f"the same as cut {position}: the far side computes again what lies between"
-
-
-def framable(value: Value) -> bool:
-    """Whether a frame can carry the value: element type of fixed layout, known rank."""
-    type = value.type
+    """Word that nothing crosses."""
     return (
-        isinstance(type, TensorType)
-        and type.dtype.framable
-        and type.shape is not None
-        and len(type.shape) <= MAX_RANK
+        "nothing that the device side produced is read on the server side: the two are independent"
     )
 
 
+def repeated(position: int, cut: Cut) -> str:
+    """Word that the cut sends what the one at `position` sends."""
+    return f"the same as cut {position}: the server side computes again what lies between"
+
+
+def framable(value: Value) -> bool:
+    """Return whether a frame can carry the value: elements of fixed layout, and a known rank."""
+    type = value.type
+    if not isinstance(type, TensorType) or type.shape is None:
+        return False
+    return type.dtype.framable and len(type.shape) <= MAX_RANK
+
+
 def crowded(cut: Cut) -> str:
+    """Word that more tensors cross than a frame has room for."""
     count, forwards = len(cut.boundary), len(cut.forwards)
-    return f"{count} tensors would travel, {forwards} of them graph inputs; a frame has room for {MAX_TENSORS}"
+    return (
+        f"{count} tensors would travel, {forwards} of them graph inputs; "
+        f"a frame has room for {MAX_TENSORS}"
+    )
 
 
 def unframable(cut: Cut) -> str:
+    """Word which tensor of the cut no frame can carry, and why."""
     value = next(value for value in cut.boundary if not framable(value))
     if value.type is None:
         return f"{value} cannot be framed: its type is not known"
@@ -49,35 +62,46 @@ def unframable(cut: Cut) -> str:
 
 
 def called(node: Node) -> str:
-    """A node as its user knows it: its name, or what it produces where it has none."""
+    """Return what a user calls the node: its name or, without one, its operator and results."""
     if node.name:
         return str(node)
-    results = short(", ".join([str(value) for value in node.outputs if value is not None]), 400)
-    return f"{short(node.op)} -> {results}" if results else short(node.op)
+    results = ", ".join([str(value) for value in node.outputs if value is not None])
+    operator = short(node.op)
+    return f"{operator} -> {short(results, _LONGEST_RESULTS)}" if results else operator
 
 
 class SplitStates:
-    """For each state, the positions of the first and the last node that touch it."""
+    """For each state of a schedule, the positions of the first and the last node that touch it."""
 
     def __init__(self, plan: Schedule) -> None:
         self.plan = plan
         self.spans: dict[str, tuple[int, int]] = {}
         for index, node in enumerate(plan.nodes):
             for state in node.states:
-                self.spans[state] = (self.spans.get(state, (index, index))[0], index)
+                first, _ = self.spans.get(state, (index, index))
+                self.spans[state] = (first, index)
 
     def split(self, cut: Cut) -> str:
+        """Word which state the cut would split, and which two nodes share it."""
         state, (first, last) = next(
-            item for item in self.spans.items() if item[1][0] < cut.position <= item[1][1]
+            (state, span) for state, span in self.spans.items() if span[0] < cut.position <= span[1]
         )
-        near, far = called(self.plan.nodes[first]), called(self.plan.nodes[last])
-        return f"state '{short(state)}' would be split: {near} and {far} share it and must stay together"
+        reader, writer = called(self.plan.nodes[first]), called(self.plan.nodes[last])
+        return (
+            f"state '{short(state)}' would be split: {reader} and {writer} share it and must stay "
+            "together"
+        )
 
 
 class Branches:
-    """Forks and joins of a schedule: nearest common dominators, from the inputs and from the outputs.
+    """Forks and joins of a schedule: nearest common dominators and postdominators.
 
-    Vertices are the fed inputs, then the nodes. The trees grow when the first question is asked.
+    Vertices are the graph inputs, then the nodes. The two trees grow when the first question is
+    asked, because most schedules are never asked about.
+
+    Args:
+        plan: The schedule that is cut.
+        max_tensors: How many tensors may cross, for the reason's text.
     """
 
     def __init__(self, plan: Schedule, max_tensors: int) -> None:
@@ -87,85 +111,101 @@ class Branches:
         self.count = self.base + len(plan.nodes)
 
     def pending(self, cut: Cut) -> str:
-        """Of the values that cross, the oldest waits: its branch leaves that of the newest at the fork."""
+        """Word which branch is pending at the cut, where it forks and where it joins.
+
+        Of the values that cross, the oldest one is pending: the branch it is on left that of the
+        newest one at the fork.
+        """
         oldest, newest = cut.tensors[0], cut.tensors[-1]
         readers = self.readers[oldest]
         reader = readers[bisect_left(readers, self.base + cut.position)]
         fork = self.dominators.meet(self.vertex[oldest], self.vertex[newest])
         join = self.postdominators.meet(reader, self.vertex[newest])
+
         forks = self._origin(oldest, newest) if fork is None else f"forks at {self.called[fork]}"
         joins = "ends without joining" if join is None else f"joins at {self.called[join]}"
         return (
-            f"{oldest} is pending, still read by {self.called[reader]}; its branch {forks} and {joins}"
-            f" ({cut.crossing} tensors would cross, {self.max_tensors} may)"
+            f"{oldest} is pending, still read by {self.called[reader]}; its branch {forks} and "
+            f"{joins} ({cut.crossing} tensors would cross, {self.max_tensors} may)"
         )
 
     def _origin(self, oldest: Value, newest: Value) -> str:
-        """Where two branches come from that no node forked."""
-        source = next(
-            (value.producer for value in (oldest, newest) if not self.fed[self.vertex[value]]), None
-        )
-        return "forks at the graph inputs" if source is None else f"begins at {called(source)}"
+        """Word where two branches come from that no node forked."""
+        for value in (oldest, newest):
+            if not self.depends_on_inputs[self.vertex[value]] and value.producer is not None:
+                return f"begins at {called(value.producer)}"
+        return "forks at the graph inputs"
 
     @cached_property
     def called(self) -> list[str]:
+        """What a user calls each vertex."""
         return [*(f"input {value}" for value in self.plan.inputs), *map(called, self.plan.nodes)]
 
     @cached_property
     def vertex(self) -> dict[Value | None, int]:
-        """For each runtime value, where it comes from."""
-        vertex: dict[Value | None, int] = {
-            value: index for index, value in enumerate(self.plan.inputs)
-        }
+        """For each runtime value, the vertex that it comes from."""
+        vertex: dict[Value | None, int] = {}
+        for index, value in enumerate(self.plan.inputs):
+            vertex[value] = index
         for index, node in enumerate(self.plan.nodes, self.base):
-            for value in node.outputs:
-                vertex[value] = index
+            vertex.update(dict.fromkeys(node.outputs, index))
         return vertex
 
     @cached_property
     def readers(self) -> dict[Value | None, list[int]]:
+        """For each runtime value, the vertices that read it, in ascending order."""
         readers: dict[Value | None, list[int]] = {}
-        for index, read in enumerate(self.plan.reads, self.base):
-            for value in read:
+        for index, reads in enumerate(self.plan.reads, self.base):
+            for value in reads:
                 readers.setdefault(value, []).append(index)
         return readers
 
     @cached_property
-    def fed(self) -> list[bool]:
-        """For each vertex, whether a path from an input leads to it: not so behind random numbers and states alone."""
-        fed = [True] * self.base
-        for read in self.plan.reads:
-            fed.append(any(fed[self.vertex[value]] for value in read))
-        return fed
+    def depends_on_inputs(self) -> list[bool]:
+        """For each vertex, whether a path from an input leads to it.
+
+        None leads to what depends on random numbers and states alone.
+        """
+        depends = [True] * self.base
+        for reads in self.plan.reads:
+            depends.append(any(depends[self.vertex[value]] for value in reads))
+        return depends
 
     @cached_property
     def dominators(self) -> DominatorTree:
-        """Of the paths from the inputs."""
+        """The dominators on the paths from the inputs."""
         tree = DominatorTree(self.count)
         for vertex in range(self.base):
             tree.attach(vertex, ())
-        for vertex, read in enumerate(self.plan.reads, self.base):
-            tree.attach(vertex, [above for value in read if self.fed[above := self.vertex[value]]])
+
+        for vertex, reads in enumerate(self.plan.reads, self.base):
+            sources = [self.vertex[value] for value in reads]
+            tree.attach(vertex, [source for source in sources if self.depends_on_inputs[source]])
         return tree
 
     @cached_property
     def postdominators(self) -> DominatorTree:
-        """Of the paths to the outputs: what leads to none (states that are written) hangs below the root."""
+        """The dominators on the paths to the outputs, walked backwards.
+
+        What leads to no output, such as a state that is written, hangs below the root.
+        """
         tree = DominatorTree(self.count)
         outputs: set[Value | None] = set(self.plan.graph.outputs)
-        produced = [
-            *((value,) for value in self.plan.inputs),
-            *(node.outputs for node in self.plan.nodes),
-        ]
-        reaching = [False] * self.count
+        results: list[tuple[Value | None, ...]] = [(value,) for value in self.plan.inputs]
+        results += [tuple(node.outputs) for node in self.plan.nodes]
+
+        reaches = [False] * self.count
         for vertex in range(self.count - 1, -1, -1):
-            values = produced[vertex]
-            ends = not outputs.isdisjoint(values)
-            below = (
-                []
-                if ends
-                else [v for value in values for v in self.readers.get(value, ()) if reaching[v]]
-            )
-            reaching[vertex] = ends or bool(below)
-            tree.attach(vertex, below)
+            is_output = not outputs.isdisjoint(results[vertex])
+            # An output is a path's end: what reads it besides does not count.
+            after = [] if is_output else self._reaching_readers(results[vertex], reaches)
+            reaches[vertex] = is_output or bool(after)
+            tree.attach(vertex, after)
         return tree
+
+    def _reaching_readers(self, values: tuple[Value | None, ...], reaches: list[bool]) -> list[int]:
+        """Return the vertices that read the values and lead to an output."""
+        reaching: list[int] = []
+        for value in values:
+            reaching += [reader for reader in self.readers.get(value, ()) if reaches[reader]]
+        return reaching

@@ -1,8 +1,9 @@
-"""Which values the far side can compute again instead of receiving them, and until which position.
+"""Which values the server side can compute again instead of receiving, and until which position.
 
-A value can be recomputed when a cheap, pure node makes it of values that are at hand there: what crosses anyway, graph
-inputs that are forwarded or small, constants. Random and stateful nodes, and those with bodies or several results,
-never are. Everything is linear in the size of the schedule.
+A value can be recomputed when a cheap, pure node makes it of values that are at hand on the server
+side: what crosses anyway, graph inputs that are forwarded or small, and constants. Results of
+random and stateful nodes, and of nodes with bodies or several results, never are. Everything is
+linear in the size of the schedule.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -18,109 +19,135 @@ class Recompute:
     """What may be recomputed: the dialect's knowledge of its operators, and limits."""
 
     is_cheap: Callable[[Node], bool]
+    """Whether a node is pure and costs less to compute again than to send its result."""
     is_shape: Callable[[Node], bool]
-    """Whether the node reads nothing of its operand but the shape."""
+    """Whether a node reads nothing of its operand but the shape."""
     input_bytes: int = 1 << 16
-    """A graph input up to this size is forwarded when nothing else needs it on the far side."""
+    """A graph input up to this size is forwarded when the server side needs it for nothing else."""
     constant_bytes: int = 1 << 22
     """A node that reads larger constants is not cloned: both segments would hold them."""
     depth: int = 32
-    """Longest chain of nodes behind a recomputed value."""
+    """The longest chain of nodes behind a recomputed value."""
     shape_bytes: int = 64
     """A shape that cannot be recomputed travels beside the tensors up to this size."""
 
     def shape_of(self, node: Node) -> Value | None:
-        """The result of a node that reads nothing but a shape, if it is small enough to travel beside tensors."""
-        result = node.outputs[0] if len(node.outputs) == 1 and self.is_shape(node) else None
+        """Return the result of a node that reads only a shape, if it is small enough to travel."""
+        if len(node.outputs) != 1 or not self.is_shape(node):
+            return None
+        result = node.outputs[0]
         return result if result is not None and self.is_tiny(result) else None
 
     def is_tiny(self, value: Value) -> bool:
-        """Whether the value is a few integers, of a number that is known."""
+        """Return whether the value is a few integers, of a number that is known."""
         type = value.type
-        integers = isinstance(type, TensorType) and type.is_static and not type.dtype.is_float
-        return integers and size_bytes(value) <= self.shape_bytes
+        if not isinstance(type, TensorType) or not type.is_static or type.dtype.is_float:
+            return False
+        return size_bytes(value) <= self.shape_bytes
 
 
 class Recomputable:
-    """For every value of a schedule, the last position at which the far side can recompute it."""
+    """For every value of a schedule, the last position at which it can be recomputed.
+
+    There are two such positions. The first one needs nothing but what crosses anyway; the second
+    one, which is no earlier, forwards small graph inputs for the purpose. A value can be recomputed
+    as long as each value it is made of either crosses or can be recomputed itself, so that both
+    follow from the positions of these in one walk through the schedule.
+
+    Args:
+        plan: The schedule that is cut.
+        last_use: For each value, the index of the last node that reads its elements.
+        rules: What may be recomputed; None for nothing.
+    """
 
     def __init__(
-        self, plan: Schedule, last_read: dict[Value | None, int], rules: Recompute | None
+        self, plan: Schedule, last_use: dict[Value | None, int], rules: Recompute | None
     ) -> None:
         self._reads: dict[Value, tuple[Value, ...]] = {}
-        """What the nodes behind recomputable values read."""
+        """For each recomputable value, what its node reads."""
         self._from_crossing: dict[Value, float] = {}
         self._from_inputs: dict[Value, float] = {}
         self._shapes: set[Value] = set()
         self._inputs = set(plan.inputs)
         if rules is None:
             return
+
         self._from_inputs.update((value, inf) for value in plan.inputs if _is_small(value, rules))
-        depth: dict[Value, int] = {}
-        for node, read, frees in zip(plan.nodes, plan.reads, plan.frees, strict=True):
-            if not read or not _is_clonable(node, frees, rules):
+        depths: dict[Value, int] = {}
+        for node, reads, frees in zip(plan.nodes, plan.reads, plan.frees, strict=True):
+            if not reads or not _is_clonable(node, frees, rules):
                 continue
-            chain = 1 + max(depth.get(value, 0) for value in read)
+
             result = node.outputs[0]
-            if result is None or chain > rules.depth:
+            depth = 1 + max(depths.get(value, 0) for value in reads)
+            if result is None or depth > rules.depth:
                 continue
-            depth[result] = chain
-            self._reads[result] = read
-            for until in (self._from_crossing, self._from_inputs):
-                until[result] = min(
-                    max(last_read.get(value, -1), until.get(value, -1)) for value in read
-                )
-            if rules.is_tiny(result) and (rules.is_shape(node) or self._shapes.issuperset(read)):
+
+            depths[result] = depth
+            self._add(result, reads, last_use)
+            if rules.is_tiny(result) and (rules.is_shape(node) or self._shapes.issuperset(reads)):
                 self._shapes.add(result)
 
+    def _add(
+        self, result: Value, reads: tuple[Value, ...], last_use: dict[Value | None, int]
+    ) -> None:
+        """Note until when the result of a clonable node can be recomputed from what it reads."""
+        self._reads[result] = reads
+        for until in (self._from_crossing, self._from_inputs):
+            until[result] = min(
+                max(last_use.get(value, -1), until.get(value, -1)) for value in reads
+            )
+
     def from_crossing(self, value: Value) -> float:
-        """The last position at which the value is a function of what crosses besides; -1 for none."""
+        """Return the last position at which the value follows from what crosses; -1 for none."""
         return self._from_crossing.get(value, -1)
 
     def from_inputs(self, value: Value) -> float:
-        """The same with small graph inputs forwarded for the purpose."""
+        """Return the same when small graph inputs may be forwarded for the purpose."""
         return self._from_inputs.get(value, -1)
 
     def is_shape(self, value: Value) -> bool:
-        """Whether the value is a few integers that depend on nothing but shapes."""
+        """Return whether the value is a few integers that depend on nothing but shapes."""
         return value in self._shapes
 
     def inputs(self, values: Iterable[Value], at_hand: Collection[Value]) -> set[Value]:
-        """The graph inputs that recomputing `values` reads, when `at_hand` crosses."""
-        found: set[Value] = set()
+        """Return the graph inputs that recomputing `values` reads, when `at_hand` crosses."""
+        inputs: set[Value] = set()
         seen = set(values)
         pending = list(seen)
         while pending:
             for value in self._reads.get(pending.pop(), ()):
                 if value in self._inputs:
-                    found.add(value)
+                    inputs.add(value)
                 elif value not in at_hand and value not in seen:
                     seen.add(value)
                     pending.append(value)
-        return found
+        return inputs
 
 
 def _is_clonable(node: Node, frees: Iterable[Value], rules: Recompute) -> bool:
+    """Return whether the node may run on both sides, with all constants it reads."""
     if node.random or node.states or node.graphs or node.callees or len(node.outputs) != 1:
         return False
-    return rules.is_cheap(node) and all(
-        size_bytes(value) <= rules.constant_bytes for value in frees
-    )
+    if not rules.is_cheap(node):
+        return False
+    return all(size_bytes(value) <= rules.constant_bytes for value in frees)
 
 
 def _is_small(value: Value, rules: Recompute) -> bool:
-    """Of inputs whose size varies, only masks, indices and the like: integers of few dimensions."""
+    """Return whether a graph input may be forwarded for the purpose of recomputing.
+
+    Where its size varies, only masks, indices and the like may: integers of few dimensions.
+    """
     type = value.type
-    if (
-        not isinstance(type, TensorType)
-        or type.shape is None
-        or size_bytes(value) > rules.input_bytes
-    ):
+    if not isinstance(type, TensorType) or type.shape is None:
+        return False
+    if size_bytes(value) > rules.input_bytes:
         return False
     return type.is_static or (not type.dtype.is_float and len(type.shape) <= 2)
 
 
 def size_bytes(value: Value) -> float:
-    """Size of a value, unknown dimensions as 1; infinite when not even the type is known."""
+    """Return the size of a value, unknown dimensions as 1; infinite for an unknown type."""
     size = value.type.size_bytes(1) if isinstance(value.type, TensorType) else None
     return inf if size is None else size
