@@ -334,16 +334,21 @@ def check_inputs(expected: Sequence[TensorInfo], inputs: Arrays) -> dict[str, ND
 
 def _fits(info: TensorInfo, array: NDArray[Any]) -> bool:
     """Whether an array has the type and the shape of an input, as far as they are known."""
-    dtype = BY_NAME.get(info.dtype)
-    if dtype is not None and dtype.storage is not None:
-        # Types that numpy lacks are given as the integers that store them.
-        if from_numpy(array) != dtype and array.dtype != dtype.storage:
-            return False
+    if not _has_type(info, array):
+        return False
     if info.shape is None:
         return True
     if len(info.shape) != array.ndim:
         return False
     return all(dim in (None, size) for dim, size in zip(info.shape, array.shape, strict=True))
+
+
+def _has_type(info: TensorInfo, array: NDArray[Any]) -> bool:
+    dtype = BY_NAME.get(info.dtype)
+    if dtype is None or dtype.storage is None:
+        return True
+    # Types that numpy lacks are given as the integers that store them.
+    return from_numpy(array) == dtype or array.dtype == dtype.storage
 
 
 def _described(info: TensorInfo) -> str:

@@ -252,8 +252,8 @@ class ServedBundle:
         if boundary is not None:
             return frame, boundary
         text = (
-            f"the frame belongs to boundary {framing.frame_digest(frame).hex()} of another build; '{self.name}' here is "
-            f"{self.version}: give both sides the same build"
+            f"the frame belongs to boundary {framing.frame_digest(frame).hex()} of another build; "
+            f"'{self.name}' here is {self.version}: give both sides the same build"
         )
         raise ServiceError(Code.MISMATCH, text)
 
