@@ -1,4 +1,4 @@
-"""Writes a packed side, the one file of a bundle's side that `irsplit.runtime.bundle.store` reads."""
+"""Writes a packed side: one side of a bundle as one file, which `store` reads."""
 
 import shutil
 import zipfile

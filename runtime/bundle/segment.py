@@ -1,7 +1,7 @@
 """What a manifest says of tensors, of state and of segments."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from irsplit.base.reading import record
 
@@ -117,6 +117,7 @@ class SegmentInfo:
         if not isinstance(data, dict):
             raise ValueError("a segment is no object")
 
-        states = data.get("state_tensors", [])  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        fields = {**data, "placement": data.get("place"), "state": states}
+        fields = dict(cast("dict[str, Any]", data))
+        fields["placement"] = fields.get("place")
+        fields["state"] = fields.get("state_tensors", [])
         return record(cls, fields, others=True)

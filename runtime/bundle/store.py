@@ -1,4 +1,4 @@
-"""Access to the files of a bundle: in a folder, or in the one file that `irsplit pack` makes of a side.
+"""Access to the files of a bundle, in a folder or in the one file that `irsplit pack` writes.
 
 A packed side is a ZIP file whose members are stored without compression, each at a multiple of 64
 bytes. It is mapped into memory and never unpacked.
@@ -152,7 +152,7 @@ class BundleFolder:
         self._identity = self._identify()
 
     def path(self, file: str) -> Path:
-        """The path of a file. Raises BundleError for one that is missing or outside of the folder."""
+        """The path of a file. Raises BundleError for one that is missing or outside."""
         path = self.root / file
         manifest = self.root / MANIFEST
         try:
@@ -310,7 +310,9 @@ class _Reader(io.RawIOBase):
         self._position = max(origins[whence] + offset, 0)
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def readinto(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, buffer: memoryview
+    ) -> int:
         block = self._data[self._position : self._position + len(buffer)]
         buffer[: len(block)] = block
         self._position += len(block)
