@@ -1,1 +1,1 @@
-"""Bundles on disk: manifest, folders and packed sides, patches between builds."""
+"""Bundles on disk: manifest, folders and packed sides, and patches between builds."""

@@ -1,4 +1,7 @@
-"""A new build of a bundle out of an old one and a patch, made in blocks: memory does not grow with its files."""
+"""Makes a new build of a bundle from an old one and a patch.
+
+Files are made in blocks, so that memory does not grow with their sizes.
+"""
 
 import hashlib
 import shutil
@@ -60,7 +63,6 @@ from irsplit.runtime.frame.descriptor import FrameSchema
 _SPARE_ROOM = 1 << 20
 """Bytes that stay free beside a new build."""
 
-
 _NOT_A_PATCH = (
     ArithmeticError,
     AttributeError,
@@ -73,7 +75,7 @@ _NOT_A_PATCH = (
     struct.error,
     zstandard.ZstdError,
 )
-"""What reading and applying a patch raises when its contents are not what `irsplit delta` writes."""
+"""What applying a patch raises when its contents are not what `irsplit delta` writes."""
 
 
 def apply_delta(
@@ -84,7 +86,11 @@ def apply_delta(
     public_key: Path | None = None,
     progress: Progress = silent,
 ) -> Manifest:
-    """As `apply_patch`, for a patch in a file."""
+    """Apply a patch in a file; see `apply_patch`.
+
+    Example:
+        manifest = apply_delta(Path("build"), Path("build.irsp"), Path("new"))
+    """
     if patch.exists() and not patch.is_file():
         raise BundleError(f"{patch}: is no file; give a patch that 'irsplit delta' wrote")
     try:
@@ -103,23 +109,36 @@ def apply_patch(
     public_key: Path | None = None,
     progress: Progress = silent,
 ) -> Manifest:
-    """Make bundle `new` of bundle `old` and a patch; it appears whole or not at all, even when the power fails.
+    """Make the bundle `new` from the bundle `old` and a patch.
 
-    Either may be a packed side, by its name. `patch` is what errors call it. A patch that holds the whole build needs
-    no old one. With `public_key`, a PEM file, the patch must be signed by its owner (`irsplit delta --sign`). The
-    result is loaded and its digests are checked before it takes the place of anything.
+    The new bundle appears whole or not at all, even when the power fails. It is loaded and its
+    digests are checked before it takes the place of anything.
 
-    Raises BundleError when the patch is damaged or for another build, or does not make a bundle that runs here; what
-    was at `new` is then as it was.
+    Args:
+        old: The bundle that the patch was made for: a folder, or a packed side. None for a patch
+            that holds the whole build.
+        file: The patch, at its beginning.
+        patch: What errors call the patch.
+        new: The bundle to make: a folder, or a packed side by its name.
+        public_key: A PEM file. The patch must be signed by its owner (`irsplit delta --sign`).
+        progress: Is told of every file.
+
+    Returns:
+        The manifest of the new bundle.
+
+    Raises:
+        BundleError: The patch is damaged, is for another build, is not signed by the owner of the
+            key, or does not make a bundle that runs here. What was at `new` is as it was.
     """
     head = read_head(file, patch)
     if public_key is not None:
         _check_signature(head, public_key, patch)
+
     before = Manifest.load(old) if old is not None and head.old else None
-    mine = "" if before is None else before.digest[: 2 * NAME_SIZE]
-    if head.old != mine:
+    name = "" if before is None else before.digest[: 2 * NAME_SIZE]
+    if head.old != name:
         raise BundleError(
-            f"{patch}: is for build {head.old}, {old} is {mine or 'none'}; get another patch"
+            f"{patch}: is for build {head.old}, {old} is {name or 'none'}; get another patch"
         )
 
     try:
@@ -131,7 +150,9 @@ def apply_patch(
             make_durable(build)
         make_durable_name(new)
     except _NOT_A_PATCH as error:
-        raise BundleError(f"{patch}: impossible contents ({_told(error)}); get it again") from error
+        raise BundleError(
+            f"{patch}: impossible contents ({_reason(error)}); get it again"
+        ) from error
     return Manifest.load(new)
 
 
@@ -139,7 +160,8 @@ def _check_signature(head: Head, public_key: Path, patch: str) -> None:
     key = load_public_key(public_key)
     if not head.signature:
         raise BundleError(
-            f"{patch}: is not signed; make it with 'irsplit delta --sign', or leave the public key out"
+            f"{patch}: is not signed; make it with 'irsplit delta --sign', or leave the public "
+            "key out"
         )
     if not is_signed_by(key, head.signature, bytes.fromhex(head.manifest)):
         raise BundleError(
@@ -148,41 +170,52 @@ def _check_signature(head: Head, public_key: Path, patch: str) -> None:
 
 
 def _read_plan(before: Manifest | None, file: BinaryIO, head: Head) -> PatchPlan:
-    known = b"" if before is None else _read(before, MANIFEST)
+    old_manifest = b"" if before is None else _read(before, MANIFEST)
     file.seek(HEAD.size)
-    return read_plan(expand_header(file.read(head.header_size), known), head, before)
+    return read_plan(expand_header(file.read(head.header_size), old_manifest), head, before)
 
 
 def _check_room(build: Path, new: Path, plan: PatchPlan) -> None:
-    """Raise BundleError when the files that the patch makes do not fit, before the first of them is begun."""
-    needed = sum(plan.sizes.values()) * (2 if is_packed(new) else 1)  # packing copies them
+    """Raise BundleError before the first file is begun when the new files do not fit."""
+    # Packing copies every file.
+    needed = sum(plan.sizes.values()) * (2 if is_packed(new) else 1)
     free = shutil.disk_usage(build).free
     if needed + _SPARE_ROOM > free:
         raise BundleError(
-            f"{new}: the new build needs {needed} bytes of room and {free} are free; make room for it"
+            f"{new}: the new build needs {needed} bytes of room and {free} are free; "
+            "make room for it"
         )
 
 
 def _check_result(build: Path, new: Path, plan: PatchPlan, patch: str) -> None:
-    """Raise BundleError unless the files in `build` are a bundle that this release runs, each with its digest."""
+    """Raise BundleError unless the files in `build` are a bundle that this release runs."""
     try:
-        made = Manifest.load(build)
-        made.check_files()
+        result = Manifest.load(build)
+        result.check_files()
     except BundleError as error:
         text = str(error).replace(str(build), str(new))
         raise BundleError(
             f"{patch}: makes no bundle that runs here ({text}); get another patch"
         ) from error
-    places = {name.partition("/")[0] for name in plan.recipes}
-    wanted = {name for name in named_files(made.raw) if name.partition("/")[0] in places}
-    missing = min(wanted - set(plan.recipes), default=None)
-    if missing is not None or not plan.recipes:
-        text = "no files" if missing is None else f"no {missing!r}, which it names"
-        raise BundleError(f"{patch}: makes a bundle with {text}; get another patch")
+
+    # A patch makes whole sides: all files of each placement that it makes one of.
+    if not plan.recipes:
+        raise BundleError(f"{patch}: makes a bundle with no files; get another patch")
+    places = {_place_of(name) for name in plan.recipes}
+    for name in sorted(named_files(result.raw)):
+        if _place_of(name) in places and name not in plan.recipes:
+            raise BundleError(
+                f"{patch}: makes a bundle with no {name!r}, which it names; get another patch"
+            )
 
 
-def _told(error: BaseException) -> str:
-    """What an exception says, or is called, in one short line."""
+def _place_of(name: str) -> str:
+    """The placement that a file of a bundle belongs to."""
+    return name.partition("/")[0]
+
+
+def _reason(error: BaseException) -> str:
+    """An exception in one short line."""
     if isinstance(error, KeyError):
         return f"no {error.args[0]!r:.80}"
     return str(error)[:200] or type(error).__name__
@@ -190,12 +223,13 @@ def _told(error: BaseException) -> str:
 
 @contextmanager
 def _new_packed(path: Path, patch: str) -> Generator[Path]:
-    """A temporary folder that is packed into `path` when the block ends well."""
+    """A temporary folder that is packed into `path` when the block ends without an error."""
     with scratch_folder(path) as build:
         yield build
+
         manifest = Manifest.load(build)
         names = [name for name in manifest.files if manifest.store.holds(name)]
-        if len({name.partition("/")[0] for name in names}) != 1:
+        if len({_place_of(name) for name in names}) != 1:
             raise BundleError(
                 f"{path}: {patch} makes both sides; make one with --place, or give a folder"
             )
@@ -203,7 +237,11 @@ def _new_packed(path: Path, patch: str) -> Generator[Path]:
 
 
 class _Rebuild:
-    """Makes the files of the new build in a folder."""
+    """Makes the files of the new build in a folder.
+
+    Blocks and planes lie in the patch in the order in which the files are made, so that each is
+    read once, forwards.
+    """
 
     def __init__(
         self, before: Manifest | None, file: BinaryIO, head: Head, plan: PatchPlan, build: Path
@@ -213,23 +251,27 @@ class _Rebuild:
         self._plan = plan
         self._build = build
         self._files: dict[str, str] = plan.manifest["files"]
+
         start = HEAD.size + head.header_size
         self._rests = sections(file, start, plan.rests)
-        coded = sections(file, start + sum(plan.rests), [plane.size for plane in plan.planes])
-        self._planes = {
-            (p.width, p.index): PlaneReader(s, p.bits)
-            for p, s in zip(plan.planes, coded, strict=True)
-        }
+        start += sum(plan.rests)
+        plane_sections = sections(file, start, [plane.size for plane in plan.planes])
+        self._planes: dict[tuple[int, int], PlaneReader] = {}
+        for plane, section in zip(plan.planes, plane_sections, strict=True):
+            self._planes[plane.width, plane.index] = PlaneReader(section, plane.bits)
 
     def run(self, progress: Progress) -> None:
+        """Make all files and the manifest, and verify the manifest's digest."""
         steps = Steps(progress, len(self._plan.recipes))
         for name, recipe in self._plan.recipes.items():
             steps.begin(name)
             self._make(name, recipe)
-        for item, name in zip(
-            self._plan.manifest["boundaries"], self._plan.descriptors, strict=True
-        ):
-            item["digest"] = FrameSchema.from_bytes((self._build / name).read_bytes()).digest.hex()
+
+        # The patch leaves out the digests that the files tell.
+        boundaries = self._plan.manifest["boundaries"]
+        for boundary, name in zip(boundaries, self._plan.descriptors, strict=True):
+            schema = FrameSchema.from_bytes((self._build / name).read_bytes())
+            boundary["digest"] = schema.digest.hex()
 
         text = manifest_text(self._plan.manifest).encode()
         if hashlib.sha256(text).hexdigest() != self._head.manifest:
@@ -241,6 +283,7 @@ class _Rebuild:
         (self._build / MANIFEST).write_bytes(text)
 
     def _make(self, name: str, recipe: Recipe) -> None:
+        """Make one file, which must have the size that the plan says."""
         path = self._build / name
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
@@ -252,6 +295,7 @@ class _Rebuild:
                     break
                 digest.update(block)
                 file.write(block)
+
         if left:
             raise ValueError(f"'{name}' is not as large as it is said to be")
         if isinstance(recipe, Copied) and digest.hexdigest() != self._files[name]:
@@ -261,11 +305,13 @@ class _Rebuild:
         self._files[name] = digest.hexdigest()
 
     def _blocks(self, name: str, recipe: Recipe) -> Iterator[Block]:
+        """The contents of a file."""
         if isinstance(recipe, CodedFile):
             return self._coded(recipe)
         if isinstance(recipe, Twin):
             return self._contents(self._build / recipe.name)
-        assert self._before is not None  # the plan says so
+
+        assert self._before is not None  # `read_plan` has checked it
         if isinstance(recipe, OldDescriptor):
             old = self._before.boundaries[recipe.index]
             return iter((descriptor_of(old, self._plan.manifest["digest"]),))
@@ -280,52 +326,58 @@ class _Rebuild:
             yield from blocks_of(file)
 
     def _coded(self, recipe: CodedFile) -> Iterator[Block]:
-        """The new file in order: spans, and between them the other bytes."""
         if self._before is None or not recipe.base:
             yield from self._coded_from(None, recipe)
             return
-        with self._before.store.open(recipe.base) as old:
-            yield from self._coded_from(Contents(old, self._before.store.size(recipe.base)), recipe)
+        store = self._before.store
+        with store.open(recipe.base) as file:
+            yield from self._coded_from(Contents(file, store.size(recipe.base)), recipe)
 
     def _coded_from(self, old: Contents | None, recipe: CodedFile) -> Iterator[Block]:
+        """The new file in order: spans, and between them the other bytes."""
         others = _Bytes(self._rest_blocks(old, recipe))
-        end = rest_end = 0
+        end = taken = 0
         for span in recipe.spans:
-            rest_end += span.new - end
-            yield from others.take(span.new - end)
+            gap = span.new - end
+            yield from others.take(gap)
+            taken += gap
             for offset in range(0, span.length, BLOCK):
-                assert old is not None  # a span fits in it
+                assert old is not None  # `read_plan` has checked that the span lies in it
                 before = old.read(span.old + offset, min(BLOCK, span.length - offset))
                 yield before if span.coding == "same" else self._restored(span, before)
             end = span.new + span.length
-        yield from others.take(recipe.rest_size - rest_end)
+        yield from others.take(recipe.rest_size - taken)
 
     def _restored(self, span: WeightSpan, before: bytes) -> bytes:
+        """New elements from old ones and from the byte planes of their differences."""
         kind = KINDS[span.width]
         count = len(before) // span.width
-        coded = np.empty((count, span.width), np.uint8)
+        difference = np.empty((count, span.width), np.uint8)
         for index in range(span.width):
-            coded[:, index] = self._planes[span.width, index].take(count)
-        return restored(
-            span.coding, np.frombuffer(before, kind), coded.reshape(-1).view(kind)
-        ).tobytes()
+            difference[:, index] = self._planes[span.width, index].take(count)
+
+        old = np.frombuffer(before, kind)
+        return restored(span.coding, old, difference.reshape(-1).view(kind)).tobytes()
 
     def _rest_blocks(self, old: Contents | None, recipe: CodedFile) -> Iterator[Block]:
-        known = None if old is None else OldRest(old, recipe.spans)
+        """The bytes outside of spans, in blocks as they were compressed."""
+        old_rest = None if old is None else OldRest(old, recipe.spans)
         for index in range(len(recipe.rests)):
             section = next(self._rests).read()
-            around = b"" if known is None else known.around(index)
-            yield expand(section, around, min(REST_BLOCK, recipe.rest_size - index * REST_BLOCK))
+            around = b"" if old_rest is None else old_rest.around(index)
+            size = min(REST_BLOCK, recipe.rest_size - index * REST_BLOCK)
+            yield expand(section, around, size)
 
 
 @dataclass
 class _Bytes:
-    """Blocks as one sequence to take bytes off."""
+    """A sequence of blocks to take bytes off, whatever the sizes of the blocks."""
 
     blocks: Iterator[Block]
     left: memoryview = field(default_factory=lambda: memoryview(b""))
 
     def take(self, count: int) -> Iterator[Block]:
+        """The next `count` bytes. Raises ValueError when there are fewer."""
         if count < 0:
             raise ValueError("spans that overlap")
         while count:
@@ -333,9 +385,9 @@ class _Bytes:
                 self.left = memoryview(next(self.blocks, b""))
                 if not self.left:
                     raise ValueError("other bytes end too early")
-            part, self.left = self.left[:count], self.left[count:]
-            count -= len(part)
-            yield part
+            block, self.left = self.left[:count], self.left[count:]
+            count -= len(block)
+            yield block
 
 
 def _read(manifest: Manifest, name: str) -> bytes:

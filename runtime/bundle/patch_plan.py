@@ -1,7 +1,8 @@
-"""What a patch asks for, read and checked before the first byte is written: names, sizes, where bytes come from.
+"""The plan of a patch, read and checked before the first byte is written.
 
-A patch comes from a stranger. Its names stay inside of the bundle, a file that is the same as another one names one
-that this patch has made before, old files are regular ones of the old bundle, and the size of every file is known.
+A patch may come from a stranger. The check makes sure that its names stay inside of the bundle,
+that a file which repeats another one names one that this patch has made before, that old files are
+files of the old bundle, and that the size of every file is known.
 """
 
 import json
@@ -26,7 +27,7 @@ from irsplit.runtime.bundle.patch_format import (
 from irsplit.runtime.bundle.store import MOST_FILES, check_name
 
 _MOST_VALUES = 1 << 21
-"""Values of JSON in a header, about: parsed, each takes some 100 bytes."""
+"""Limit on the JSON values of a header. Each takes about 100 bytes when it is parsed."""
 _LARGEST_DESCRIPTOR = 1 << 28
 _MOST_PLANES = sum(KINDS)
 _PLACES = ("", "device/", "server/")
@@ -34,70 +35,87 @@ _PLACES = ("", "device/", "server/")
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A file of the old build as it is."""
+    """Take a file of the old build as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """The same as a file that is made before."""
+    """Repeat a file that this patch has made before."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class OldDescriptor:
-    """The descriptor of an old boundary, which crosses in the new build just so."""
+    """Take the descriptor of an old boundary, which crosses unchanged in the new build."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class CodedFile:
-    """Spans, coded against the old file of this name where there is one, and between them other bytes."""
+    """Decode spans, and put other bytes between them.
+
+    Attributes:
+        base: The old file that the spans are coded against; "" without one.
+        rests: Compressed sizes of the blocks of the other bytes.
+        rest_size: How many other bytes there are.
+        spans: The spans in the order of the new file.
+    """
 
     base: str
-    """"" without an old file."""
     rests: tuple[int, ...]
-    """Compressed sizes of the blocks of the other bytes."""
     rest_size: int
     spans: Sequence[WeightSpan]
 
 
 Recipe = Copied | Twin | OldDescriptor | CodedFile
+"""How a file of the new build is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchPlan:
-    """How the files of a build are made. `manifest` still lacks the digests that the result tells."""
+    """How the files of a build are made.
+
+    Attributes:
+        manifest: The new manifest, still without the digests that the result tells.
+        recipes: By file, in the order in which they are made.
+        sizes: Bytes of each file.
+        descriptors: For each boundary, a file with its descriptor among those that are made.
+        planes: The byte planes, in the order in which they lie in the patch.
+    """
 
     manifest: dict[str, Any]
     recipes: Mapping[str, Recipe]
-    """By name, in the order in which they are made."""
     sizes: Mapping[str, int]
-    """In bytes, by name."""
     descriptors: Sequence[str]
-    """Of each boundary, a file among those that are made."""
     planes: Sequence[BytePlane]
 
     @property
     def rests(self) -> list[int]:
         """Compressed sizes of all blocks, in the order in which they lie in the patch."""
-        return [
-            size
-            for recipe in self.recipes.values()
-            if isinstance(recipe, CodedFile)
-            for size in recipe.rests
-        ]
+        sizes: list[int] = []
+        for recipe in self.recipes.values():
+            if isinstance(recipe, CodedFile):
+                sizes.extend(recipe.rests)
+        return sizes
 
 
 def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
-    """The plan in the expanded header of a patch, checked against the old build.
+    """Read a plan and check it against the old build.
 
-    Raises ValueError, KeyError, TypeError or RecursionError for what no patch says, and BundleError for an old bundle
-    that lacks a file.
+    Args:
+        text: The expanded header of the patch.
+        head: The fixed fields of the patch.
+        before: The old build; None without one.
+
+    Raises:
+        ValueError: The header asks for something that no patch asks for. KeyError, TypeError and
+            RecursionError mean the same.
+        BundleError: The old bundle lacks a file.
     """
-    words, _, described = text.partition(b"\n")
-    header, manifest = _read_object(words), _read_object(described)
+    first_line, _, described = text.partition(b"\n")
+    header, manifest = _read_object(first_line), _read_object(described)
     if header["place"] not in _PLACES:
         raise ValueError(f"the place {header['place']!r:.80}")
     names = [name for name in _names_of(manifest) if name.startswith(header["place"])]
@@ -108,18 +126,16 @@ def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
     sizes: dict[str, int] = {}
     for name in names:
         recipe = _read_recipe(name, header["made"].get(name), sizes)
-        sizes[name] = _whole(_size(name, recipe, before, manifest["digest"], sizes), LARGEST_FILE)
-        recipes[name] = recipe
+        size = _size(name, recipe, before, manifest["digest"], sizes)
+        recipes[name], sizes[name] = recipe, _whole(size, LARGEST_FILE)
     _whole(sum(sizes.values()), LARGEST_BUILD)
 
     descriptors = [_made_descriptor(item, sizes) for item in manifest["boundaries"]]
     planes = _read_planes(header["planes"])
     plan = PatchPlan(manifest, recipes, sizes, descriptors, planes)
-    if (
-        HEAD.size + head.header_size + sum(plan.rests) + sum(plane.size for plane in planes)
-        > head.size
-    ):
-        raise ValueError("parts that end behind the patch")
+    end = HEAD.size + head.header_size + sum(plan.rests) + sum(plane.size for plane in planes)
+    if end > head.size:
+        raise ValueError("sections that end behind the patch")
     return plan
 
 
@@ -133,14 +149,15 @@ def _read_object(text: bytes) -> dict[str, Any]:
 
 
 def _names_of(manifest: Mapping[str, Any]) -> list[str]:
+    """The files of the new build. No file may be in the place of another one's folder."""
     if len(manifest["files"]) > MOST_FILES:
         raise ValueError(f"{len(manifest['files'])} files, a bundle has at most {MOST_FILES}")
     names = [check_name(name) for name in manifest["files"]]
-    folders = {
-        "/".join(name.split("/")[:depth])
-        for name in names
-        for depth in range(1, name.count("/") + 1)
-    }
+
+    folders: set[str] = set()
+    for name in names:
+        components = name.split("/")
+        folders.update("/".join(components[:depth]) for depth in range(1, len(components)))
     taken = folders.intersection(names)
     if taken or MANIFEST in names:
         raise ValueError(f"two files in the place of {min(taken, default=MANIFEST)!r}")
@@ -148,6 +165,13 @@ def _names_of(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _read_recipe(name: str, words: Any, made: Mapping[str, int]) -> Recipe:
+    """The recipe of a file.
+
+    Args:
+        name: The file.
+        words: The kind of the recipe and its values; None to copy the old file.
+        made: The files that are made before.
+    """
     if words is None:
         return Copied()
     kind, *values = words
@@ -169,15 +193,15 @@ def _read_coded(
     base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequence[Any]
 ) -> CodedFile:
     count = -(-_whole(rest_size, LARGEST_FILE) // patch_format.REST_BLOCK)
-    # zstandard makes data that it cannot compress larger by less than this.
-    largest = patch_format.REST_BLOCK + patch_format.REST_BLOCK // 16 + 1024
     if len(rests) != count:
         raise ValueError(f"{len(rests)} blocks for {rest_size} bytes")
     if not all(isinstance(number, int) and abs(number) <= LARGEST_BUILD for number in numbers):
         raise ValueError("a span that no file has")
-    return CodedFile(
-        base, tuple(_whole(size, largest) for size in rests), rest_size, unpacked(numbers)
-    )
+
+    # Data that zstandard cannot compress grow by less than this.
+    largest = patch_format.REST_BLOCK + patch_format.REST_BLOCK // 16 + 1024
+    sizes = tuple(_whole(size, largest) for size in rests)
+    return CodedFile(base, sizes, rest_size, unpacked(numbers))
 
 
 def _size(
@@ -191,6 +215,7 @@ def _size(
         size = recipe.rest_size + sum(span.length for span in recipe.spans)
         _check_spans(recipe.spans, old_size, size)
         return size
+
     if before is None:
         raise ValueError(f"{name!r} is to be made from nothing")
     if isinstance(recipe, Copied):
@@ -201,6 +226,7 @@ def _size(
 
 
 def _check_spans(spans: Sequence[WeightSpan], old_size: int, size: int) -> None:
+    """Raise ValueError unless the spans lie in both files, in the order of the new one."""
     end = 0
     for span in spans:
         if not fits(span, old_size) or span.new < end:
@@ -211,20 +237,21 @@ def _check_spans(spans: Sequence[WeightSpan], old_size: int, size: int) -> None:
 
 
 def _read_planes(rows: Sequence[Sequence[Any]]) -> list[BytePlane]:
-    planes = [
-        BytePlane(*(_whole(number, LARGEST_BUILD) for number in row)) for row in rows[:_MOST_PLANES]
-    ]
-    kinds = {
-        (plane.width, plane.index)
-        for plane in planes
-        if plane.width in KINDS and plane.index < plane.width
-    }
+    planes: list[BytePlane] = []
+    kinds: set[tuple[int, int]] = set()
+    for row in rows[:_MOST_PLANES]:
+        plane = BytePlane(*(_whole(number, LARGEST_BUILD) for number in row))
+        planes.append(plane)
+        if plane.width in KINDS and plane.index < plane.width:
+            kinds.add((plane.width, plane.index))
+
     if len(kinds) != len(rows):
         raise ValueError("a plane that no patch has, or one twice")
     return planes
 
 
 def _made_descriptor(boundary: Mapping[str, Any], made: Mapping[str, int]) -> str:
+    """The file among those that are made that has a boundary's descriptor."""
     name = next((name for name in boundary["descriptor"].values() if name in made), None)
     if name is None or made[name] > _LARGEST_DESCRIPTOR:
         raise ValueError("a boundary without a descriptor")

@@ -1,7 +1,8 @@
-"""Signatures of builds: Ed25519 over the SHA-256 of a manifest, which has the digest of every file of its bundle.
+"""Signatures of builds: Ed25519 over the SHA-256 of a manifest.
 
-A signature says who made a build, not how new it is. It is the same for every patch that makes the build, so that a
-server hands it on without having the key. Needs the package `cryptography`.
+The manifest has the digest of every file of its bundle, so the signature covers them all. It says
+who made a build, and not how new the build is. It is the same for every patch that makes the build,
+which lets a server hand it on without having the key. Needs the package `cryptography`.
 """
 
 from pathlib import Path
@@ -20,30 +21,49 @@ else:
     ed25519 = LazyModule("cryptography.hazmat.primitives.asymmetric.ed25519")
 
 SIGNATURE = "manifest.sig"
-"""The file beside a manifest that has its signature."""
+"""The file beside a manifest that holds its signature."""
 SIGNATURE_SIZE = 64
+"""Bytes of a signature."""
 
 _CONTEXT = b"irsplit: SHA-256 of a manifest\0"
-"""Signed before the digest, so that a signature which the key made for anything else is none of a build."""
+"""Signed before the digest, so that no signature made for another purpose is one of a build."""
 _KEY_LIMIT = 1 << 16
 
 
 def sign(digest: bytes, key: Path) -> bytes:
-    """The signature of the manifest with this SHA-256, made with an Ed25519 private key in a PEM file.
+    """Sign a build.
 
-    Raises BundleError for a file that is no such key, or without `cryptography`.
+    Args:
+        digest: SHA-256 of the manifest.
+        key: A PEM file with an Ed25519 private key.
+
+    Returns:
+        The signature, SIGNATURE_SIZE bytes.
+
+    Raises:
+        BundleError: The file is no such key, or `cryptography` is not installed.
     """
     private = _load_key(key, "private")
     return private.sign(_CONTEXT + digest)
 
 
 def load_public_key(key: Path) -> "ed25519.Ed25519PublicKey":
-    """An Ed25519 public key from a PEM file. Raises BundleError for a file that is none, or without `cryptography`."""
+    """Read an Ed25519 public key from a PEM file.
+
+    Raises:
+        BundleError: The file is no such key, or `cryptography` is not installed.
+    """
     return _load_key(key, "public")
 
 
 def is_signed_by(key: "ed25519.Ed25519PublicKey", signature: bytes, digest: bytes) -> bool:
-    """Whether the holder of `key` has signed the manifest with this SHA-256."""
+    """Whether the holder of a key has signed a build.
+
+    Args:
+        key: The holder's public key.
+        signature: The signature of the build.
+        digest: SHA-256 of its manifest.
+    """
     try:
         key.verify(signature, _CONTEXT + digest)
     except exceptions.InvalidSignature:
@@ -52,6 +72,7 @@ def is_signed_by(key: "ed25519.Ed25519PublicKey", signature: bytes, digest: byte
 
 
 def _load_key(path: Path, kind: str) -> Any:
+    """A "private" or "public" key."""
     text = _read_key(path)
 
     try:
@@ -65,7 +86,8 @@ def _load_key(path: Path, kind: str) -> Any:
         raise BundleError(
             f"signatures need the package cryptography ({error}); pip install 'irsplit[sign]'"
         ) from error
-    except TypeError as error:  # it is encrypted
+    except TypeError as error:
+        # The key is encrypted.
         raise BundleError(f"{path}: the key has a password; give a PEM file without one") from error
     except (ValueError, exceptions.UnsupportedAlgorithm) as error:
         raise BundleError(f"{path}: is no {kind} key; give an Ed25519 key as PEM") from error

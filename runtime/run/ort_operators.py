@@ -1,9 +1,10 @@
-"""The library of operators that pack and unpack frames inside of a graph of ONNX Runtime (runtime/c/ort).
+"""The library of operators that pack and unpack frames inside of an ONNX Runtime graph.
 
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(str(library()))
 
-Hosts in other languages register the same file. It is a plain shared library, and nothing that Python imports.
+Its sources are in runtime/c/ort. It is a plain shared library that hosts in other languages
+register as well; Python never imports it.
 """
 
 from importlib.util import find_spec
@@ -12,15 +13,22 @@ from pathlib import Path
 from irsplit.base.errors import UnsupportedError
 
 CODECS = ("raw", "static-rans")
-"""What the operators pack and unpack: the codecs of the C core."""
+"""The codecs that the operators know: those of the C core."""
 
 
 def library() -> Path:
-    """Where the library is. Raises UnsupportedError when it was not built."""
+    """Find the library.
+
+    Returns:
+        Its path, to register with a session of ONNX Runtime.
+
+    Raises:
+        UnsupportedError: The library was not built when irsplit was installed.
+    """
     spec = find_spec("irsplit.runtime.c._operators")
     if spec is None or spec.origin is None:
         raise UnsupportedError(
-            "the operators for ONNX Runtime are not built; install a C compiler and reinstall irsplit, "
-            "or build runtime/c with cmake -DIRS_ORT_OPERATORS=ON"
+            "the operators for ONNX Runtime are not built; install a C compiler and reinstall "
+            "irsplit, or build runtime/c with cmake -DIRS_ORT_OPERATORS=ON"
         )
     return Path(spec.origin)

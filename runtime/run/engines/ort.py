@@ -1,4 +1,4 @@
-"""ONNX segments on onnxruntime."""
+"""Runs ONNX segments on onnxruntime."""
 
 import contextlib
 import ctypes
@@ -20,10 +20,10 @@ _AS_INTEGERS = {
     "tensor(float8e5m2fnuz)": (20, np.uint8),
     "tensor(float8e8m0)": (24, np.uint8),
 }
-"""Types that numpy has not: ONNX's number of the type, and the integers that stand for its elements."""
+"""Types that numpy lacks: ONNX's number of the type, and the integers that store its elements."""
 
 _SHRINKING = onnxruntime.RunOptions()
-"""Of a run after which the arena gives back what it has grown by."""
+"""Options of a run after which the arena gives back what it has grown by."""
 _SHRINKING.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 _SUFFIX = "ExecutionProvider"
@@ -32,16 +32,19 @@ _Providers = list[tuple[str, dict[str, str]]]
 
 
 class OrtEngine:
+    """A session of onnxruntime."""
+
     def __init__(self, file: ModelFile, options: EngineOptions) -> None:
         self.optimized = options.optimize
         self._name = file.name
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = options.threads
-        self._options.log_severity_level = 4  # what it would log arrives as an exception
+        # What onnxruntime would log arrives as an exception.
+        self._options.log_severity_level = 4
         if not options.optimize:
-            self._options.graph_optimization_level = (
-                onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            )
+            levels = onnxruntime.GraphOptimizationLevel
+            self._options.graph_optimization_level = levels.ORT_DISABLE_ALL
+
         self._session = self._open(file, _providers(options.providers))
         self._has_run = False
         self._inputs = [(value.name, value.type) for value in self._session.get_inputs()]
@@ -52,25 +55,27 @@ class OrtEngine:
     def _open(self, file: ModelFile, providers: _Providers) -> Any:
         # onnxruntime's errors share no base class below Exception.
         try:
-            opened = self._mapped(file) if isinstance(file, MappedModel) else str(file)
+            model = self._mapped(file) if isinstance(file, MappedModel) else str(file)
             session: Any = onnxruntime.InferenceSession(
-                opened, self._options, providers=providers, enable_fallback=0
+                model, self._options, providers=providers, enable_fallback=0
             )
         except Exception as error:
             raise ModelRefusedError(
                 f"{self._name}: onnxruntime refuses it: {_first_line(error)}"
             ) from error
+
+        # onnxruntime leaves out a provider that does not start, without an error.
         if missing := [name for name, _ in providers if name not in session.get_providers()]:
-            named = ", ".join(missing)
             raise EngineError(
-                f"{self._name}: onnxruntime cannot start {named}: its libraries or hardware are not here"
+                f"{self._name}: onnxruntime cannot start {', '.join(missing)}: "
+                "its libraries or hardware are not here"
             )
-        session._model_bytes = (
-            None  # kept to fall back on other providers, and as large as the model
-        )
+        # Kept to fall back on other providers, and as large as the model.
+        session._model_bytes = None
         return session
 
     def _mapped(self, file: MappedModel) -> bytes:
+        """The bytes of a mapped model. Its external weights are handed over as they lie."""
         views = list(file.beside.values())
         if views:
             names, sizes = list(file.beside), [len(view) for view in views]
@@ -78,79 +83,88 @@ class OrtEngine:
         return bytes(file.data)
 
     def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
-        options = _SHRINKING if large else None
-        fed = zip(self._inputs, inputs, strict=True)
+        """Run one inference, as `Engine.run`."""
         try:
-            values = {
-                name: _typed(array, type) if type in _AS_INTEGERS else array
-                for (name, type), array in fed
-            }
+            values: dict[str, Any] = {}
+            for (name, type), array in zip(self._inputs, inputs, strict=True):
+                values[name] = _typed(array, type) if type in _AS_INTEGERS else array
+
             if large and not self._has_run:
                 self._run_small(values)
             self._has_run = True
-            outputs = (
-                self._session.run(None, values, options)
-                if self._gives_arrays
-                else self._run_typed(values, options)
-            )
+            options = _SHRINKING if large else None
+            if self._gives_arrays:
+                outputs = self._session.run(None, values, options)
+            else:
+                outputs = self._run_typed(values, options)
         except Exception as error:
             raise EngineError(f"{self._name}: onnxruntime failed: {_first_line(error)}") from error
+
+        # A scalar may come as a numpy scalar, which is no array.
         return [
             np.asarray(output) if isinstance(output, np.generic) else output for output in outputs
         ]
 
     def _run_small(self, values: Mapping[str, Any]) -> None:
-        """The arena keeps what its first run took, for ever: let that be as little as the model's inputs allow."""
+        """Run once on inputs whose open dimensions are 1, before the first large run.
+
+        The arena keeps for ever what its first run took, so that run should be a small one.
+        """
         shapes = {value.name: value.shape for value in self._session.get_inputs()}
         small: dict[str, Any] = {}
         for name, value in values.items():
             if not isinstance(value, np.ndarray):
                 return
-            parts = tuple(slice(None) if isinstance(dim, int) else slice(1) for dim in shapes[name])
-            small[name] = np.ascontiguousarray(value[parts])
-        with contextlib.suppress(
-            Exception
-        ):  # sizes of 1 may not fit together; then the first run is the large one
+            slices = tuple(
+                slice(None) if isinstance(dim, int) else slice(1) for dim in shapes[name]
+            )
+            small[name] = np.ascontiguousarray(value[slices])
+
+        # Sizes of 1 may not fit together. Then the first run is the large one.
+        with contextlib.suppress(Exception):
             self._session.run(None, small)
 
-    def _run_arrays(self, values: Mapping[str, Any], options: Any) -> list[Any]:
-        return self._session.run(None, values, options)
-
     def _run_typed(self, values: Mapping[str, Any], options: Any) -> list[Any]:
-        """As `run` of a session, where arrays come out that numpy has no type for."""
-        made = onnxruntime.OrtValue.ortvalue_from_numpy
-        typed = {
-            name: made(value) if isinstance(value, np.ndarray) else value
-            for name, value in values.items()
-        }
+        """As `run` of a session, for outputs of types that numpy lacks."""
+        typed: dict[str, Any] = {}
+        for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(value)
+            typed[name] = value
         return [_array(value) for value in self._session.run_with_ort_values(None, typed, options)]
 
     def reset(self) -> None:
-        """onnxruntime keeps no state between calls."""
+        """Do nothing: onnxruntime keeps no state between calls."""
 
 
 def open_engine(file: ModelFile, options: EngineOptions) -> Engine:
+    """ONNX files on onnxruntime."""
     return OrtEngine(file, options)
 
 
-def _providers(wanted: Sequence[Accelerator]) -> _Providers:
-    """The wanted ones, and the CPU behind them. Raises EngineError for one that this onnxruntime was built without."""
-    known = {
+def _providers(accelerators: Sequence[Accelerator]) -> _Providers:
+    """The providers of these names, and the CPU behind them.
+
+    Raises EngineError for a provider that this onnxruntime was built without.
+    """
+    available = {
         name.removesuffix(_SUFFIX).lower(): name for name in onnxruntime.get_available_providers()
     }
-    found: _Providers = []
-    for accelerator in wanted:
-        name = known.get(accelerator.name.removesuffix(_SUFFIX).lower())
+    providers: _Providers = []
+    for accelerator in accelerators:
+        name = available.get(accelerator.name.removesuffix(_SUFFIX).lower())
         if name is None:
             raise EngineError(
-                f"this onnxruntime has no provider '{accelerator.name}', only {', '.join(known.values())}; "
-                "install the build that has it, such as onnxruntime-gpu, in its place"
+                f"this onnxruntime has no provider '{accelerator.name}', only "
+                f"{', '.join(available.values())}; install the build that has it, such as "
+                "onnxruntime-gpu, in its place"
             )
-        found.append((name, dict(accelerator.options)))
-    return [*found, ("CPUExecutionProvider", {})]
+        providers.append((name, dict(accelerator.options)))
+    return [*providers, ("CPUExecutionProvider", {})]
 
 
 def _typed(array: NDArray[Any], type: str) -> Any:
+    """An array of integers as a value of the ONNX type that they store."""
     code, storage = _AS_INTEGERS[type]
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
         np.ascontiguousarray(array.view(storage)), code
@@ -158,6 +172,7 @@ def _typed(array: NDArray[Any], type: str) -> Any:
 
 
 def _array(value: Any) -> Any:
+    """A value as an array, of the storing integers where numpy lacks the type."""
     if value.data_type() not in _AS_INTEGERS:
         return value.numpy()
     _, storage = _AS_INTEGERS[value.data_type()]
@@ -166,4 +181,5 @@ def _array(value: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
