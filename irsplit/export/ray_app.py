@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.serving.protocol.messages import ServiceError
-from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
+from irsplit.runtime.serving.server.authenticator import Authenticator
 from irsplit.runtime.serving.server.grpc_methods import GrpcMethods
 from irsplit.runtime.serving.server.http_server import HttpFrontend
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget
@@ -35,7 +35,7 @@ class Bundle:
         limits = Limits()
         self.grpc = GrpcMethods(service)
         bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, service.metrics)
-        self.http = HttpFrontend(service, bodies, Doorkeeper(""))
+        self.http = HttpFrontend(service, bodies, Authenticator(""))
 
     async def __call__(self, request: Request) -> Response:
         status, headers, body = await self.http.answer(dict(request.scope), request.receive)

@@ -1,76 +1,88 @@
-"""Memory that runs work in: one budget for all requests of a server, by estimate, first come, first served."""
+"""A budget for the memory that runs take, by estimate, shared by all requests of a server."""
 
 import asyncio
 from collections import deque
 
 
 class Lease:
-    """Room of one request. It is given back when the run ends, or at once when none has begun."""
+    """The working memory of one request.
 
-    def __init__(self, room: "Room", size: int) -> None:
-        self._room = room
+    It is released when the run ends, or at once when no run has begun.
+    """
+
+    def __init__(self, memory: "WorkingMemory", size: int) -> None:
+        self._memory = memory
         self._size = size
-        self._begun = False
+        self._started = False
 
-    def begin(self) -> None:
-        """An engine has it now, and cannot be stopped: whoever waits for the answer may go, the memory stays taken."""
-        self._begun = True
+    def start(self) -> None:
+        """Note that an engine runs the request.
 
-    def leave(self, message_bytes: int) -> None:
-        """Nobody waits any more. A run that has begun keeps its request too, which its connection has given up."""
-        if self._begun and self._size:
-            self._room.give(-message_bytes)
+        An engine cannot be stopped. From now on the memory stays taken until `release`, even when
+        the caller gives up.
+        """
+        self._started = True
+
+    def abandon(self, message_bytes: int) -> None:
+        """Note that nobody waits for the answer any more.
+
+        Args:
+            message_bytes: Size of the request. A run that has begun keeps it alive, although its
+                connection no longer counts it, so it is added to the lease.
+        """
+        if not self._started:
+            self.release()
+        elif self._size:
+            self._memory.release(-message_bytes)
             self._size += message_bytes
-        elif not self._begun:
-            self.end()
 
-    def end(self) -> None:
-        self._room.give(self._size)
+    def release(self) -> None:
+        """Give the memory back; a second call does nothing."""
+        self._memory.release(self._size)
         self._size = 0
 
 
-class Room:
-    """At most `limit` bytes at a time. Belongs to one event loop."""
+class WorkingMemory:
+    """At most `limit` bytes at a time, first come, first served. Belongs to one event loop."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.taken = 0
-        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def take_now(self, size: int) -> Lease | None:
-        """A lease when there is room and nobody waits for it."""
+    def try_acquire(self, size: int) -> Lease | None:
+        """Return a lease of `size` bytes, or None if they do not fit now or somebody waits."""
         size = min(size, self._limit)
-        if self._line or self.taken + size > self._limit:
+        if self._queue or self.taken + size > self._limit:
             return None
         self.taken += size
         return Lease(self, size)
 
-    async def take(self, size: int) -> Lease:
-        """Wait for room."""
-        lease = self.take_now(size)
+    async def acquire(self, size: int) -> Lease:
+        """Wait until `size` bytes fit, and return a lease of them."""
+        lease = self.try_acquire(size)
         if lease is not None:
             return lease
+
         size = min(size, self._limit)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append((size, turn))
+        self._queue.append((size, turn))
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():
-                self.give(size)
-            else:
-                self.give(0)  # who waits behind it may have room
+            # Granted already: give the bytes back. Otherwise: those behind this request may fit.
+            self.release(0 if turn.cancelled() else size)
             raise
         return Lease(self, size)
 
-    def give(self, size: int) -> None:
-        """Give so many bytes back; a negative size takes them, room or not."""
+    def release(self, size: int) -> None:
+        """Give back `size` bytes; a negative size takes them, whether they fit or not."""
         self.taken -= size
-        while self._line:
-            wanted, turn = self._line[0]
+        while self._queue:
+            next_size, turn = self._queue[0]
             if not turn.done():
-                if self.taken + wanted > self._limit:
+                if self.taken + next_size > self._limit:
                     return
-                self.taken += wanted
+                self.taken += next_size
                 turn.set_result(None)
-            self._line.popleft()
+            self._queue.popleft()
