@@ -62,8 +62,8 @@ MISTAKES = {
     "serve bundle --port 99999": "99999 is no port; give 1 to 65535, or 0 for a free one",
     "serve bundle --grace -1": "-1 s to finish when told to stop: give 0 or more",
     "serve bundle bundle": "is given twice; give it once, or under another name (NAME=BUNDLE)",
-    "serve bundle --max-held-bytes 9": "raise --max-held-bytes, or lower --max-frame-bytes",
-    "serve bundle --host 0.0.0.0": "give --token-file, --tls-cert and --tls-key, or --insecure",
+    "serve bundle --max-held-bytes 9": "raise the limit of all messages, or lower that of a frame",
+    "serve bundle --host 0.0.0.0": "give a token, a TLS certificate and its key, or allow",
 }
 
 

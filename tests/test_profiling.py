@@ -10,8 +10,7 @@ import pytest
 from irsplit.base.errors import EngineError
 from irsplit.engines.isolate import copies
 from irsplit.engines.measure import Runs, load_of, run_part
-from irsplit.measure import measurement as sweeps
-from irsplit.measure import profiling
+from irsplit.measure import measurement, profiling
 from irsplit.measure.measurement import Effort
 from irsplit.measure.profiling import profile_model
 from irsplit.profiles import NO_MESSAGE
@@ -20,7 +19,7 @@ from irsplit.runtime.run.engines import open_engine
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 
 
-def test_a_disturbed_sweep_is_outvoted_and_shows_as_spread():
+def test_a_disturbed_round_is_outvoted_and_shows_as_spread():
     calm = Runs([100, 101, 102, 103, 104], [90] * 5, 7_000, 40)
     busy = Runs([300, 310, 320, 330, 340], [95] * 5, 1, 40)
     load = load_of([calm, busy, calm])
@@ -30,15 +29,15 @@ def test_a_disturbed_sweep_is_outvoted_and_shows_as_spread():
     assert load_of([calm]).spread_ns <= 4
 
 
-def test_every_sweep_measures_all_parts_in_the_same_order(monkeypatch: pytest.MonkeyPatch):
+def test_every_round_measures_all_parts_in_the_same_order(monkeypatch: pytest.MonkeyPatch):
     turns: list[tuple[str, int]] = []
 
     def run(file: Any, call: Any, options: Any, warmup: int, runs: int, sweeps: int) -> Any:
         turns.append((file.path.stem, runs))
         return run_part(file, call, options, warmup, runs, sweeps)
 
-    monkeypatch.setattr(sweeps, "run_part", run)
-    monkeypatch.setattr(sweeps, "rerun_part", lambda *given: run(*given)[0])
+    monkeypatch.setattr(measurement, "run_part", run)
+    monkeypatch.setattr(measurement, "rerun_part", lambda *given: run(*given)[0])
     monkeypatch.setattr(profiling, "measure_message", lambda *given: NO_MESSAGE)
     steps: list[tuple[int, int]] = []
     found = profile_model(

@@ -93,7 +93,7 @@ def _profile_model(arguments: Namespace) -> None:
     with progress() as told:
         profile = profile_model(
             arguments.model,
-            call=parse_inputs(arguments.input, infos),
+            inputs=parse_inputs(arguments.input, infos),
             dims=model_dims(arguments.dim, arguments.model),
             max_tensors=arguments.max_tensors,
             rematerialise=arguments.rematerialise,
@@ -122,7 +122,7 @@ def _profile_bundle(arguments: Namespace) -> None:
     with progress() as told:
         profile = profile_bundle(
             arguments.model,
-            call=parse_inputs(arguments.input, infos),
+            inputs=parse_inputs(arguments.input, infos),
             dims=bundle_dims(arguments.dim, infos, manifest),
             effort=effort,
             progress=told,

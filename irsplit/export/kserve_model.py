@@ -22,11 +22,12 @@ HERE = Path(__file__).parent
 
 
 class BundleModel(kserve.Model):
+    """Answers requests that KServe has received."""
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.service = service_of(
-            HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json")
-        )
+        options = EngineOptions.load(HERE / "engine.json")
+        self.service = service_of(HERE / "bundle", name, options=options)
         self.ready = True
 
     async def predict(
@@ -35,18 +36,13 @@ class BundleModel(kserve.Model):
         headers: dict[str, str] | None = None,
         response_headers: Any = None,
     ) -> InferResponse:
-        parameters = to_http_parameters(payload.parameters or {})
-        parameters.pop("binary_data_output", None)  # for KServe, not for us
-        tensors = [
-            messages.WireTensor(t.name, t.datatype, tuple(t.shape), t.as_numpy().tobytes())
-            for t in payload.inputs
-        ]
-        wanted = tuple(output.name for output in payload.request_outputs or ())
-        request = messages.InferRequest(self.name, "", tensors, payload.id, parameters, wanted)
+        """Answer one request."""
+        request = self.request_of(payload)
         try:
             response = await self.service.infer(request, messages.timeout_s(request))
         except messages.ServiceError as error:
             raise GrpcException(error.text, status_code=StatusCode[error.code.grpc]) from error
+
         return InferResponse(
             payload.id,
             self.name,
@@ -59,6 +55,17 @@ class BundleModel(kserve.Model):
             parameters=dict(response.parameters),
             use_binary_outputs=True,
         )
+
+    def request_of(self, payload: InferRequest) -> messages.InferRequest:
+        """A request of KServe as one of irsplit."""
+        parameters = to_http_parameters(payload.parameters or {})
+        parameters.pop("binary_data_output", None)  # KServe's own
+        tensors = [
+            messages.WireTensor(t.name, t.datatype, tuple(t.shape), t.as_numpy().tobytes())
+            for t in payload.inputs
+        ]
+        outputs = tuple(output.name for output in payload.request_outputs or ())
+        return messages.InferRequest(self.name, "", tensors, payload.id, parameters, outputs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""The exported models one after the other, on ONNX Runtime alone: python run.py INPUTS.npz OUTPUTS.npz
+"""Runs the exported models one after the other on ONNX Runtime alone.
 
-A host does the same in its language: the device's models on the device, the server's on the server, frames between.
+    python run.py INPUTS.npz OUTPUTS.npz
+
+A host does the same in its own language: the device's models on the device, the server's on the
+server, and frames between them.
 """
 
 import json
@@ -15,23 +18,27 @@ HERE = Path(__file__).parent
 
 
 def main(source: str, target: str) -> None:
+    """Run the models on the inputs in `source`, and write all outputs to `target`."""
     chain = json.loads((HERE / "models.json").read_text(encoding="utf-8"))
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(str(HERE / chain["operators"]))
+
     inputs: dict[str, Any] = dict(np.load(source))
     results: dict[str, Any] = {}
     frame = None
     for model in chain["models"]:
         session: Any = onnxruntime.InferenceSession(str(HERE / model["file"]), options)
-        values = inputs | {
-            state["input"]: np.zeros(state["shape"], state["dtype"]) for state in model["state"]
-        }
+
+        # The inputs of a model are inputs of the whole, states that begin with zeros, and the frame
+        # of the model before it.
+        values = dict(inputs)
+        for state in model["state"]:
+            values[state["input"]] = np.zeros(state["shape"], state["dtype"])
         values[model["frame_input"]] = frame
+        feeds = {info.name: values[info.name] for info in session.get_inputs()}
+
         names = [info.name for info in session.get_outputs()]
-        outputs = session.run(
-            names, {info.name: values[info.name] for info in session.get_inputs()}
-        )
-        results.update(zip(names, outputs, strict=True))
+        results.update(zip(names, session.run(names, feeds), strict=True))
         frame = results.pop(model["frame_output"], None)
     np.savez(target, **results)
 

@@ -1,8 +1,9 @@
-"""The server's side of a bundle on Ray Serve: replicas that resume frames, as many as the load asks for.
+"""The server's side of a bundle on Ray Serve, with as many replicas as the load asks for.
 
     serve run config.yaml      in this folder; needs ray[serve] and irsplit[serve]
 
-gRPC is the Open Inference Protocol, version 2: irsplit.runtime.connect("grpc://HOST:9000", ...). HTTP is the same.
+gRPC and HTTP are the Open Inference Protocol, version 2. Clients:
+irsplit.runtime.connect("grpc://HOST:9000", ...).
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from starlette.responses import Response
 
 from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.serving.protocol.messages import ServiceError
-from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
+from irsplit.runtime.serving.server.authenticator import Authenticator
 from irsplit.runtime.serving.server.grpc_methods import GrpcMethods
 from irsplit.runtime.serving.server.http_server import HttpFrontend
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget
@@ -28,16 +29,18 @@ HERE = Path(__file__).parent
 
 @serve.deployment
 class Bundle:
+    """A replica. Ray Serve calls the method of gRPC by name, and the object itself for HTTP."""
+
     def __init__(self, name: str = "") -> None:
-        service = service_of(
-            HERE / "bundle", name, options=EngineOptions.load(HERE / "engine.json")
-        )
+        options = EngineOptions.load(HERE / "engine.json")
+        service = service_of(HERE / "bundle", name, options=options)
         limits = Limits()
+        budget = MemoryBudget(limits.held_bytes, limits.message_bytes, service.metrics)
         self.grpc = GrpcMethods(service)
-        bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, service.metrics)
-        self.http = HttpFrontend(service, bodies, Doorkeeper(""))
+        self.http = HttpFrontend(service, budget, Authenticator(""))
 
     async def __call__(self, request: Request) -> Response:
+        """Answer one HTTP request."""
         status, headers, body = await self.http.answer(dict(request.scope), request.receive)
         return Response(body, status, headers)
 
@@ -60,6 +63,7 @@ class Bundle:
         return await self.answer("ModelInfer", request, grpc_context)
 
     async def answer(self, method: str, request: bytes, context: RayServegRPCContext) -> Any:
+        """Answer one gRPC request, a refusal with its status."""
         try:
             return await self.grpc.call(method, request)
         except ServiceError as error:
@@ -70,5 +74,5 @@ class Bundle:
 
 
 def app(arguments: dict[str, str]) -> serve.Application:
-    """What config.yaml names; `arguments` are its `args`."""
+    """The application that config.yaml names; `arguments` are its `args`."""
     return Bundle.bind(**arguments)

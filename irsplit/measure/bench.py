@@ -1,9 +1,11 @@
-"""Measure what each cut of a model costs on this machine (`irsplit bench`).
+"""Measures what each cut of a model costs on this machine (`irsplit bench`).
 
-Every cut is compiled into a bundle as a user would ship it. One fresh process runs whole model and bundle in turns, so
-that the overhead is of rounds which met the same machine; the peak memory of each side comes from another one.
+Every cut is compiled into a bundle as a user would ship it. One fresh process runs the whole model and
+the bundle in turns, so that the overhead compares rounds that met the same machine. The peak memory of
+each side comes from a process of its own.
 
-The JSON form `irsplit-bench/1` is the dataclasses here, by field: times in nanoseconds, sizes in bytes, shares of 1.
+The JSON form `irsplit-bench/1` has the dataclasses of this module, by field: times in nanoseconds,
+sizes in bytes, shares of 1.
 """
 
 import json
@@ -24,7 +26,7 @@ from irsplit.base.reading import read_text, reading, record
 from irsplit.compilation.compiler import compile_model, whole_model
 from irsplit.compilation.provenance import engine
 from irsplit.dialects.registry import dialect_of
-from irsplit.engines.execute import Inputs
+from irsplit.engines.execute import Inputs, SegmentFile
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import (
     SplitRounds,
@@ -41,6 +43,7 @@ from irsplit.passes import Cut
 from irsplit.passes.preparation import prepared
 from irsplit.planner.cost import link_ns
 from irsplit.profiles import Link
+from irsplit.profiles.measured import Load, MeasuredTransfer
 from irsplit.runtime.bundle.manifest import file_digest
 
 FORMAT = "irsplit-bench/1"
@@ -57,6 +60,7 @@ class Timing:
 
     @classmethod
     def of(cls, values: Sequence[int]) -> "Timing":
+        """The timing of some runs, each in nanoseconds."""
         return cls(round(statistics.median(values)), round(spread(values)), len(values))
 
 
@@ -64,36 +68,50 @@ class Timing:
 class CutCost:
     """What one cut costs.
 
-    `times` are those of the whole model in the same rounds, of the four PHASES, and of their sum, round by round:
-    `whole`, `device`, `encode`, `decode`, `server`, `total`. `overhead` is the median over the rounds of
-    total / whole - 1. `latency_ns` is the total over the link, with device and encoding times the slowdown.
+    Attributes:
+        id: The cut.
+        kind: Its kind: strict, open or frontier.
+        boundary: The tensors that cross, joined by "+". This is what names a cut from one version
+            of a model to the next.
+        raw_bytes: Size of these tensors.
+        frame_bytes: Size of their frame.
+        times: Times of the "whole" model in the same rounds, of the four PHASES, and of their
+            "total", which is summed round by round.
+        overhead: Median of total / whole - 1 over the rounds.
+        overhead_spread: Distance between its quartiles.
+        device_peak_bytes: Memory above the bare process, with engine and libraries; 0 if it was not
+            measured, which needs fresh processes.
+        server_peak_bytes: The same on the server side.
+        latency_ns: The total over the link, with device and encoding times the slowdown.
     """
 
     id: str
     kind: str
     boundary: str
-    """The tensors that cross, joined by +: what names a cut from one version of a model to the next."""
     raw_bytes: int
     frame_bytes: int
     times: dict[str, Timing]
     overhead: float
     overhead_spread: float
     device_peak_bytes: int
-    """Above the bare process, engine and libraries included; 0: not measured, which needs fresh processes."""
     server_peak_bytes: int
     latency_ns: int
 
     def __post_init__(self) -> None:
-        missing = next(
-            (name for name in ("whole", *PHASES, "total") if name not in self.times), None
-        )
-        if missing is not None:
-            raise ValueError(f"cut '{self.id}' has no time of '{missing}'")
+        for name in ("whole", *PHASES, "total"):
+            if name not in self.times:
+                raise ValueError(f"cut '{self.id}' has no time of '{name}'")
 
 
 @dataclass(frozen=True, slots=True)
 class Unsplit:
-    """The model without a cut: on the device, or on the server with its inputs raw or coded without loss."""
+    """The model without a cut: on the device, or on the server with its inputs sent.
+
+    Attributes:
+        name: Where it runs, and how its inputs are coded.
+        sent_bytes: Size of the coded inputs.
+        latency_ns: Time over the link.
+    """
 
     name: str
     sent_bytes: int
@@ -102,7 +120,22 @@ class Unsplit:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Everything that `irsplit bench` found, and under which conditions."""
+    """Everything that `irsplit bench` measured, and under which conditions.
+
+    Attributes:
+        irsplit: The version that measured.
+        model: Name of the model file.
+        digest: Its SHA-256.
+        machine: The machine, in words.
+        cpus: Its processors.
+        engine: The inference engine, with its version.
+        conditions: Options by name. Figures under other conditions do not compare.
+        whole: Time of the whole model.
+        whole_peak_bytes: Its memory; 0 if it was not measured.
+        unsplit: The baselines.
+        cuts: The cuts that were measured.
+        rejected: Reasons by id of the positions that are no legal cuts, if all were asked for.
+    """
 
     irsplit: str
     model: str
@@ -111,20 +144,18 @@ class Bench:
     cpus: int
     engine: str
     conditions: dict[str, Any]
-    """Options by name; figures of other conditions do not compare."""
     whole: Timing
     whole_peak_bytes: int
     unsplit: tuple[Unsplit, ...]
     cuts: tuple[CutCost, ...]
     rejected: dict[str, str] = field(default_factory=dict[str, str])
-    """Reasons by id of the positions that are no cuts, when all were asked for."""
 
 
 def bench_model(
     path: Path,
-    call: Inputs,
+    inputs: Inputs,
     link: Link,
-    wanted: str = "legal",
+    cuts: str = "legal",
     *,
     dims: Mapping[str, int] | None = None,
     effort: Effort = Effort(),
@@ -132,40 +163,47 @@ def bench_model(
     progress: Progress = silent,
     **options: Any,
 ) -> Bench:
-    """Measure the `wanted` cuts ("legal", "all", or ids joined by commas) of a model file on the inputs `call`.
+    """Measure what cuts of a model cost.
 
-    Inputs that it lacks are made up, in sizes that the engine takes unless `dims` says which.
-    `options` are those of `compile_model`, for every cut. Raises CutError for an unknown or rejected id, and what
-    compiling and running raise.
+    Args:
+        path: The model file.
+        inputs: The model's inputs by name. Those that are missing are made up.
+        link: The link between device and server.
+        cuts: "legal", "all" (which lists the rejected positions too), or ids joined by commas.
+        dims: Sizes of open dimensions of inputs that are made up; by default the first sizes that
+            the engine takes.
+        effort: How carefully to measure.
+        slowdown: How many times slower than this machine the device is.
+        progress: Called before each step.
+        **options: Options of `compile_model`, the same for every cut.
+
+    Raises:
+        CutError: An id is unknown or no legal cut, or there is none at all.
+        IrsplitError: Compiling or running fails.
     """
-    found = _positions(path, options)
-    chosen = _chosen(found, wanted)
+    positions = _positions(path, options)
+    chosen = _chosen(positions, cuts)
     whole, infos = whole_model(path)
     steps = Steps(progress, 1 + (2 if effort.fresh else 1) * len(chosen))
+
     steps.begin("whole model")
     timing = (effort.engine, effort.warmup, effort.runs)
-    (call,), (load, outputs) = first_taken(
-        lambda calls: effort.run(measure_part, whole, calls[0], *timing),
+    (inputs,), (load, outputs) = first_taken(
+        lambda samples: effort.run(measure_part, whole, samples[0], *timing),
         infos,
         1,
         dims=dims,
-        given=call,
+        given=inputs,
     )
-
-    def cost(cut: Cut) -> CutCost:
-        with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-            bundle = Path(folder) / "bundle"
-            steps.begin(f"cut {cut.id}, rounds")
-            compile_model(path, bundle, [cut.id], remember=False, **options)
-            rounds = effort.run(measure_split, whole, bundle, call, *timing)
-            peaks = (0, 0)
-            if effort.fresh:
-                steps.begin(f"cut {cut.id}, memory")
-                device_peak = isolated(measure_device, bundle, call, effort.engine)
-                peaks = device_peak, isolated(measure_server, bundle, rounds.frame, effort.engine)
-        return _cost(cut, rounds, peaks, link, slowdown)
-
     returned = sum(np.asarray(output).nbytes for output in outputs.values())
+
+    measurement = _CutMeasurement(path, whole, inputs, options, effort, steps)
+    costs: list[CutCost] = []
+    for cut in chosen:
+        rounds, peaks = measurement.measure(cut)
+        costs.append(_cost(cut, rounds, peaks, link, slowdown))
+
+    rejected = [cut for cut in positions if not cut.legal] if cuts == "all" else []
     return Bench(
         irsplit=VERSION,
         model=path.name,
@@ -184,12 +222,40 @@ def bench_model(
         },
         whole=Timing(load.wall_ns, load.spread_ns, effort.runs),
         whole_peak_bytes=load.peak_bytes if effort.fresh else 0,
-        unsplit=_unsplit(call, load.wall_ns, returned, link, slowdown, effort.runs),
-        cuts=tuple(map(cost, chosen)),
-        rejected={cut.id: str(cut.reason) for cut in found if not cut.legal}
-        if wanted == "all"
-        else {},
+        unsplit=_unsplit(inputs, load, returned, link, slowdown, effort.runs),
+        cuts=tuple(costs),
+        rejected={cut.id: str(cut.reason) for cut in rejected},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _CutMeasurement:
+    """Compiles a model at one cut after the other, and measures each bundle."""
+
+    path: Path
+    whole: SegmentFile
+    inputs: Inputs
+    options: Mapping[str, Any]
+    effort: Effort
+    steps: Steps
+
+    def measure(self, cut: Cut) -> tuple[SplitRounds, tuple[int, int]]:
+        """Times of a bundle with this cut, and the peak memory of its sides."""
+        effort, engine = self.effort, self.effort.engine
+        with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
+            bundle = Path(folder) / "bundle"
+            self.steps.begin(f"cut {cut.id}, rounds")
+            compile_model(self.path, bundle, [cut.id], remember=False, **self.options)
+            rounds = effort.run(
+                measure_split, self.whole, bundle, self.inputs, engine, effort.warmup, effort.runs
+            )
+            if not effort.fresh:
+                return rounds, (0, 0)
+
+            self.steps.begin(f"cut {cut.id}, memory")
+            device_peak = isolated(measure_device, bundle, self.inputs, engine)
+            server_peak = isolated(measure_server, bundle, rounds.frame, engine)
+            return rounds, (device_peak, server_peak)
 
 
 def _positions(path: Path, options: Mapping[str, Any]) -> list[Cut]:
@@ -202,38 +268,42 @@ def _positions(path: Path, options: Mapping[str, Any]) -> list[Cut]:
     return list(context.cuts(model, options.get("max_tensors", 1)))
 
 
-def _chosen(found: Sequence[Cut], wanted: str) -> list[Cut]:
-    legal = {cut.id: cut for cut in found if cut.legal}
-    if wanted in ("all", "legal"):
+def _chosen(positions: Sequence[Cut], cuts: str) -> list[Cut]:
+    """The cuts to measure. Raises CutError for one that is no legal cut."""
+    legal = {cut.id: cut for cut in positions if cut.legal}
+    if cuts in ("all", "legal"):
         if not legal:
             raise CutError(
-                "the model has no legal cut to measure; see 'irsplit cuts', or allow more with --max-tensors"
+                "the model has no legal cut to measure; see 'irsplit cuts', or let more tensors "
+                "cross at a cut"
             )
         return list(legal.values())
-    ids = wanted.split(",")
-    unknown = next((id for id in ids if id not in legal), None)
-    if unknown is not None:
-        reason = next((f": {cut.reason}" for cut in found if cut.id == unknown), "")
-        raise CutError(
-            f"'{unknown}' is no legal cut{reason}; give all, legal, or ids of {', '.join(legal)}"
-        )
+
+    ids = cuts.split(",")
+    for id in ids:
+        if id not in legal:
+            reasons = [f": {cut.reason}" for cut in positions if cut.id == id]
+            reason = reasons[0] if reasons else ""
+            raise CutError(
+                f"'{id}' is no legal cut{reason}; give all, legal, or ids of {', '.join(legal)}"
+            )
     return [legal[id] for id in ids]
 
 
 def _cost(
     cut: Cut, rounds: SplitRounds, peaks: tuple[int, int], link: Link, slowdown: float
 ) -> CutCost:
+    """What a cut costs, from the times of its rounds."""
     totals = rounds.totals
     overheads = [total / whole - 1 for total, whole in zip(totals, rounds.whole, strict=True)]
-    walls = {
-        "whole": rounds.whole,
-        **{phase: getattr(rounds, phase) for phase in PHASES},
-        "total": totals,
-    }
-    times = {name: Timing.of(values) for name, values in walls.items()}
-    near = times["device"].median_ns + times["encode"].median_ns
-    far = times["decode"].median_ns + times["server"].median_ns
-    on_wire = _round_trip(link, len(rounds.frame), rounds.returned_bytes)
+    times = {"whole": Timing.of(rounds.whole)}
+    for phase in PHASES:
+        times[phase] = Timing.of(getattr(rounds, phase))
+    times["total"] = Timing.of(totals)
+
+    device_ns = times["device"].median_ns + times["encode"].median_ns
+    server_ns = times["decode"].median_ns + times["server"].median_ns
+    link_time_ns = _round_trip_ns(link, len(rounds.frame), rounds.returned_bytes)
     return CutCost(
         id=cut.id,
         kind=cut.kind or "",
@@ -245,50 +315,66 @@ def _cost(
         overhead_spread=round(spread(overheads), 4),
         device_peak_bytes=peaks[0],
         server_peak_bytes=peaks[1],
-        latency_ns=round(near * slowdown) + on_wire + far,
+        latency_ns=round(device_ns * slowdown) + link_time_ns + server_ns,
     )
 
 
 def _unsplit(
-    call: Inputs, whole_ns: int, returned: int, link: Link, slowdown: float, runs: int
+    inputs: Inputs, whole: Load, returned: int, link: Link, slowdown: float, runs: int
 ) -> tuple[Unsplit, ...]:
-    """Without coded inputs when one of them cannot be framed."""
-    found = [Unsplit("device only", 0, round(whole_ns * slowdown))]
-    dtypes = {name: from_numpy(array) for name, array in call.items()}
-    if not all(dtype is not None and dtype.framable for dtype in dtypes.values()):
-        return tuple(found)
-    codings = [
-        measure_codecs(name, str(dtypes[name]), [array], runs) for name, array in call.items()
-    ]
-    for name, codec in (
-        ("server only, raw input", "raw"),
-        ("server only, compressed input", "zstandard"),
-    ):
-        ways = [way for coding in codings for way in coding if way.codec == codec]
-        sent = sum(way.size_bytes for way in ways)
-        coding_ns = round(sum(way.encode_ns for way in ways) * slowdown) + sum(
-            way.decode_ns for way in ways
-        )
-        found.append(Unsplit(name, sent, coding_ns + _round_trip(link, sent, returned) + whole_ns))
-    return tuple(found)
+    """The model without a cut.
+
+    Args:
+        inputs: The model's inputs. If one of them cannot be framed, only the device is a baseline.
+        whole: Load of the whole model on this machine.
+        returned: Bytes of its outputs.
+        link: The link.
+        slowdown: How many times slower the device is.
+        runs: How often to measure the codecs.
+    """
+    cases = [Unsplit("device only", 0, round(whole.wall_ns * slowdown))]
+    measured: list[tuple[MeasuredTransfer, ...]] = []
+    for name, array in inputs.items():
+        dtype = from_numpy(array)
+        if dtype is None or not dtype.framable:
+            return tuple(cases)
+        measured.append(measure_codecs(name, str(dtype), [array], runs))
+
+    names = {"raw": "server only, raw input", "zstandard": "server only, compressed input"}
+    for codec, name in names.items():
+        sent, encode_ns, decode_ns = 0, 0, 0
+        for options in measured:
+            for option in options:
+                if option.codec == codec:
+                    sent += option.size_bytes
+                    encode_ns += option.encode_ns
+                    decode_ns += option.decode_ns
+        coding_ns = round(encode_ns * slowdown) + decode_ns
+        latency_ns = coding_ns + _round_trip_ns(link, sent, returned) + whole.wall_ns
+        cases.append(Unsplit(name, sent, latency_ns))
+    return tuple(cases)
 
 
-def _round_trip(link: Link, sent: int, returned: int) -> int:
+def _round_trip_ns(link: Link, sent: int, returned: int) -> int:
+    """Time for so many bytes to the server and back."""
     up = link_ns(np.array([sent]), link.up_goodput_bit_s)
     down = link_ns(np.array([returned]), link.down_goodput_bit_s)
     return int(up[0]) + int(down[0]) + link.rtt_ns
 
 
 def to_json(bench: Bench) -> str:
+    """A run as a JSON document."""
     return json.dumps({"format": FORMAT, **asdict(bench)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def load_bench(path: Path) -> Bench:
-    """Read what `to_json` wrote. Raises PlanError naming the file and what is wrong with it."""
+    """Read what `to_json` wrote.
+
+    Raises:
+        PlanError: The file cannot be read, or is something else.
+    """
     with reading(path, "damaged", "measure again with 'irsplit bench'", PlanError):
         data = json.loads(read_text(path))
         if data.pop("format", None) != FORMAT:
-            raise PlanError(
-                f"{path}: this is not {FORMAT}; make one with 'irsplit bench MODEL --json {path}'"
-            )
+            raise PlanError(f"{path}: this is not {FORMAT}; make one with 'irsplit bench'")
         return record(Bench, data)

@@ -1,7 +1,9 @@
-"""From measured parts to a device profile: rates per operator class, by regression, with the error it makes.
+"""Learns a device profile from a measured model: rates by operator class, and the error they make.
 
-The time of a part is modelled as the profile prices it: multiply-adds of each class, bytes moved by operators without
-any, and a fixed time per operator. Least squares of the relative errors, no rate negative.
+A device profile prices a stage by the multiply-accumulates of each operator class, the bytes that
+operators without any move, and a fixed time for each operator. These counts are the features of a
+linear regression whose target is the measured time of each stage. The costs are those with the least
+squares of the relative errors, none of them negative.
 """
 
 import datetime
@@ -19,12 +21,23 @@ from irsplit.profiles.load import OPERATOR_CLASSES
 from irsplit.profiles.measured import ModelProfile
 
 FEATURES = (*OPERATOR_CLASSES, "bytes", "operators")
-_FASTEST = {"work": 10**15, "bytes": 10**13}  # a class that cost nothing measurable: MAC/s, bytes/s
+_FASTEST_MAC_S = 10**15
+_FASTEST_BYTES_S = 10**13
+"""The rate of what cost nothing measurable."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFit:
-    """Nanoseconds per unit of each feature (None: nothing to learn it from), and the errors on what it learned from."""
+    """What was learned from one profile.
+
+    Attributes:
+        costs: Nanoseconds per unit of each feature; None where the model has none of it.
+        parts: Stages that it was learned from.
+        median_error: Median of the relative errors on those stages.
+        total_error: Relative error of their sum.
+        machine: The machine that was measured, in words.
+        model: The model that was measured.
+    """
 
     costs: dict[str, float | None]
     parts: int
@@ -35,56 +48,69 @@ class DeviceFit:
 
 
 def fit(
-    parts: Stages, macs: Macs, profile: ModelProfile, summed: Summed | None = None
+    stages: Stages, macs: Macs, profile: ModelProfile, summed: Summed | None = None
 ) -> DeviceFit:
-    """Learn a machine's rates from the stretches of a measured model. Raises PlanError when there is too little.
+    """Learn the rates of a machine from the stages of a measured model.
 
-    With `summed`, what the dialect knows of bodies and called graphs, the nodes inside are learned from, as they are
-    what is priced.
+    Args:
+        stages: The stages between the cuts of the model's own order.
+        macs: Multiply-accumulates of a node.
+        profile: Measured times of these stages.
+        summed: The dialect's rule for the cost of a node with bodies or callees. With it, the nodes
+            inside are counted, as these are what a plan prices.
+
+    Raises:
+        PlanError: The profile is of other stages, or of fewer than two.
     """
-    own = tuple(id for id in profile.cuts if id.isdecimal())
-    if own != tuple(cut.id for cut in parts.cuts) or len(profile.stretches) < 2:
+    own_order = tuple(id for id in profile.cuts if id.isdecimal())
+    if own_order != tuple(cut.id for cut in stages.cuts) or len(profile.stretches) < 2:
         raise PlanError(
             f"profile of {profile.model!r} has too few stretches of this model to learn rates from"
         )
-    counts = np.array(
-        [features(parts.plan.nodes[start:stop], macs, summed) for start, stop in parts.bounds],
-        dtype=np.float64,
-    )
+
+    rows = [features(stages.plan.nodes[start:stop], macs, summed) for start, stop in stages.bounds]
+    counts = np.array(rows, dtype=np.float64)
     times = np.array([max(1, load.wall_ns) for load in profile.stretches], dtype=np.float64)
+
+    # Dividing by the times makes errors relative, dividing by the scale makes features comparable.
     scale = np.maximum(counts.max(axis=0), 1.0)
-    found, _ = nnls(counts / scale / times[:, None], np.ones(len(times)))
-    costs = found / scale
-    errors = np.abs(counts @ costs - times) / times
-    learned = {
-        name: float(cost) if counts[:, i].any() else None
-        for i, (name, cost) in enumerate(zip(FEATURES, costs, strict=True))
-    }
-    total = abs(float((counts @ costs).sum() / times.sum()) - 1)
+    scaled_costs, _ = nnls(counts / scale / times[:, None], np.ones(len(times)))
+    costs = scaled_costs / scale
+
+    predicted = counts @ costs
+    errors = np.abs(predicted - times) / times
+    learned: dict[str, float | None] = {}
+    for index, name in enumerate(FEATURES):
+        learned[name] = float(costs[index]) if counts[:, index].any() else None
     return DeviceFit(
-        learned,
-        len(times),
-        statistics.median(errors.tolist()),
-        total,
-        profile.machine,
-        profile.model,
+        costs=learned,
+        parts=len(times),
+        median_error=statistics.median(errors.tolist()),
+        total_error=abs(float(predicted.sum() / times.sum()) - 1),
+        machine=profile.machine,
+        model=profile.model,
     )
 
 
 def features(nodes: Sequence[Node], macs: Macs, summed: Summed | None) -> list[int]:
-    """How much of each feature some nodes have; of branches, each feature counts from the one that has most of it."""
+    """How much of each feature some nodes have, in the order of FEATURES.
 
-    def total(node: Node, feature: str) -> int:
+    Of the branches of a conditional, each feature counts from the branch that has most of it.
+    """
+
+    def amount(node: Node, feature: str) -> int:
         if summed is not None and (node.graphs or node.callees):
-            return summed(node, lambda inner: _feature(inner, feature, macs))
-        return _feature(node, feature, macs)
+            return summed(node, lambda inner: _amount(inner, feature, macs))
+        return _amount(node, feature, macs)
 
-    return [sum(total(node, feature) for node in nodes) for feature in FEATURES]
+    return [sum(amount(node, feature) for node in nodes) for feature in FEATURES]
 
 
-def _feature(node: Node, feature: str, macs: Macs) -> int:
+def _amount(node: Node, feature: str, macs: Macs) -> int:
+    """How much of a feature one node has, without what it contains."""
     if feature == "operators":
         return 1
+
     kind, work = operator_class(node), macs(node)
     if work and kind in OPERATOR_CLASSES:
         return work if feature == kind else 0
@@ -92,35 +118,45 @@ def _feature(node: Node, feature: str, macs: Macs) -> int:
 
 
 def device_toml(found: DeviceFit, today: datetime.date) -> str:
-    """The fit as a device profile that `--device FILE` reads."""
-    error = f"median error {100 * found.median_error:.0f} % of {found.parts} parts, {100 * found.total_error:.0f} % in all"
-    rates = [_rate(name, found.costs[name], found.costs["conv"]) for name in OPERATOR_CLASSES]
-    moved = found.costs["bytes"]
-    speed = _FASTEST["bytes"] if not moved else min(_FASTEST["bytes"], round(1e9 / moved))
-    return "\n".join(
-        [
-            f"# {found.machine}, learned from {found.model}: {error}.",
-            "# A class that the model does not have is taken as fast as a convolution.",
-            'kind = "device"',
-            "",
-            "[sources.fit]",
-            f'text = "irsplit profile --fit on {_plain(found.machine)}, model {_plain(found.model)}: {error}"',
-            f'date = "{today.isoformat()}"',
-            "",
-            "[values]",
-            *rates,
-            f'memory_rate = {{ value = {speed}, unit = "B/s", source = "fit" }}',
-            f'overhead = {{ value = {round(found.costs["operators"] or 0)}, unit = "ns", source = "fit" }}',
-            "",
-        ]
+    """A fit as a device profile in TOML, dated `today`."""
+    error = (
+        f"median error {100 * found.median_error:.0f} % of {found.parts} parts, "
+        f"{100 * found.total_error:.0f} % in all"
     )
+    machine, model = _quotable(found.machine), _quotable(found.model)
+    memory_rate = _units_per_second(found.costs["bytes"], _FASTEST_BYTES_S)
+    overhead = round(found.costs["operators"] or 0)
+    lines = [
+        f"# {found.machine}, learned from {found.model}: {error}.",
+        "# A class that the model does not have is taken as fast as a convolution.",
+        'kind = "device"',
+        "",
+        "[sources.fit]",
+        f'text = "irsplit profile --fit on {machine}, model {model}: {error}"',
+        f'date = "{today.isoformat()}"',
+        "",
+        "[values]",
+        *(_rate(name, found) for name in OPERATOR_CLASSES),
+        f'memory_rate = {{ value = {memory_rate}, unit = "B/s", source = "fit" }}',
+        f'overhead = {{ value = {overhead}, unit = "ns", source = "fit" }}',
+        "",
+    ]
+    return "\n".join(lines)
 
 
-def _rate(name: str, cost: float | None, conv: float | None) -> str:
-    used = cost if cost is not None else conv
-    rate = _FASTEST["work"] if not used else min(_FASTEST["work"], round(1e9 / used))
-    return f'{name} = {{ value = {max(1, rate // 10**6)}, unit = "MMAC/s", source = "fit" }}'
+def _rate(name: str, found: DeviceFit) -> str:
+    """The line of one operator class; a class without a cost is as fast as a convolution."""
+    cost = found.costs[name]
+    if cost is None:
+        cost = found.costs["conv"]
+    rate = max(1, _units_per_second(cost, _FASTEST_MAC_S) // 10**6)
+    return f'{name} = {{ value = {rate}, unit = "MMAC/s", source = "fit" }}'
 
 
-def _plain(text: str) -> str:
+def _units_per_second(cost_ns: float | None, fastest: int) -> int:
+    return min(fastest, round(1e9 / cost_ns)) if cost_ns else fastest
+
+
+def _quotable(text: str) -> str:
+    """A text that may stand between quotation marks in TOML."""
     return text.replace("\\", "/").replace('"', "'")

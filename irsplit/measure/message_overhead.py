@@ -1,24 +1,26 @@
-"""What a frame and its answer cost beside engines, codecs and the link (`irsplit profile`).
+"""Measures what a frame and its answer cost beside engines, codecs and the link.
 
-A profile's parts are measured alone, again and again. In use they take turns: the runtime is around them, the encoder
-finds cold what the engine has used, a server's thread wakes up. What a real client and a server in a process of its
-own take beyond the sum of the parts is a cost of its own, paid once a round trip.
+`irsplit profile` measures the segments of a model alone, again and again. In use they take turns: the
+runtime is around them, the encoder finds caches cold that the engine has used, and a thread of the
+server has to wake up. What a real client and a server in a process of its own take beyond the sum of
+the segments is a cost of its own, paid once a round trip.
 """
 
 import contextlib
 import importlib.util
 import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irsplit.base.errors import ServeError
+from irsplit.base.lazy import LazyModule
 from irsplit.engines.execute import Inputs
+from irsplit.engines.isolate import isolated
 from irsplit.profiles import Message
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import EngineOptions
@@ -26,196 +28,254 @@ from irsplit.runtime.run.segments import open_segment_of
 from irsplit.runtime.run.session import DeviceSession
 from irsplit.runtime.serving.client.session import connect
 
-_BUNCH = 5
-"""Calls timed together, the first of them after something else: as many of the same kind follow it in a hot loop."""
+if TYPE_CHECKING:
+    from irsplit.runtime.serving.server import server as serving
+else:
+    # A device has no server's packages, and measures its own side without them.
+    serving = LazyModule("irsplit.runtime.serving.server.server")
+
+_LOOPBACK = "127.0.0.1"
+_NAME = "measured"
+_PORT_BYTES = 2
+_CALLS_TOGETHER = 5
+"""Calls that are timed together. The first one follows other work, the rest repeat it in a hot loop."""
 _COUNTED = 8
-_PATIENCE_S = 60.0
+"""Calls whose bytes on the wire are counted."""
+_TIMEOUT_S = 60.0
+_POLL_S = 0.1
 
 
-def measure_message(bundle: Path, call: Inputs, options: EngineOptions, runs: int) -> Message:
-    """What one message of a bundle with one cut costs; without grpc and a server, the device's runtime alone.
+def measure_message(bundle: Path, inputs: Inputs, options: EngineOptions, runs: int) -> Message:
+    """Measure what one message costs for a bundle with one cut.
 
-    The device's part is CPU time, which a busy machine does not change; the exchange is by the clock on the wall.
+    The device's share is CPU time, which a busy machine does not change; the exchange is wall time.
+    Without the packages of a server, only the device's share is measured.
+
+    Args:
+        bundle: Folder of a bundle with a device and a server segment.
+        inputs: The model's inputs, by name.
+        options: How the inference engine runs, on both sides.
+        runs: How often to measure.
+
+    Raises:
+        ServeError: The server does not start.
     """
-    parts = _Parts(bundle, call, options)
-    device_ns = parts.device_ns(runs)
+    sides = _BothSides(bundle, inputs, options)
+    device_ns = sides.device_ns(runs)
     if any(importlib.util.find_spec(name) is None for name in ("grpc", "uvicorn")):
         return Message(device_ns)
-    with _serving(bundle, options) as port:
-        exchange_ns = _exchange_ns(parts, port, runs)
-        with _Counter(port) as counter:
-            up_bytes, down_bytes = _protocol_bytes(parts, counter)
+
+    with _server_process(bundle, options) as port:
+        exchange_ns = _exchange_ns(sides, port, runs)
+        with _CountingProxy(port) as proxy:
+            up_bytes, down_bytes = _protocol_bytes(sides, proxy)
     return Message(device_ns, exchange_ns, up_bytes, down_bytes)
 
 
 def measure_device_message(
-    bundle: Path, call: Inputs, options: EngineOptions, runs: int
+    bundle: Path, inputs: Inputs, options: EngineOptions, runs: int
 ) -> Message:
-    """The device's part of a message, of a bundle whose first segment runs there and whose second does not."""
-    return Message(_Near(bundle, call, options).device_ns(runs))
+    """Measure the device's share of a message alone.
+
+    Args:
+        bundle: A bundle whose first segment runs on the device, and whose second one does not.
+        inputs: The model's inputs, by name.
+        options: How the inference engine runs.
+        runs: How often to measure.
+    """
+    return Message(_DeviceSide(bundle, inputs, options).device_ns(runs))
 
 
-class _Near:
-    """A bundle's first segment and the encoder, each alone, and the session that runs both together."""
+class _DeviceSide:
+    """A bundle's first segment and the encoder, each alone, and the session that runs both."""
 
-    def __init__(self, bundle: Path, call: Inputs, options: EngineOptions) -> None:
-        self.bundle, self.call, self.options = bundle, call, options
+    def __init__(self, bundle: Path, inputs: Inputs, options: EngineOptions) -> None:
+        self.bundle, self.inputs, self.options = bundle, inputs, options
         self.session = DeviceSession(bundle, options)
         manifest = self.session.manifest
-        self.boundary = manifest.boundaries[0]
-        near = manifest.segments[0]
-        engine = open_segment_of(manifest, 0, options)
-        self.known: dict[str, Any] = dict(call)
-        self._near = engine, [self.known[name] for name in near.inputs]
-        self.known.update(zip(near.outputs, engine.run(self._near[1]), strict=True))
-        self._sent = [self.known[spec.name] for spec in self.boundary.tensors]
+        self.schema = manifest.boundaries[0]
 
-    def compute(self) -> None:
-        self._near[0].run(self._near[1])
+        segment = manifest.segments[0]
+        self._device_engine = open_segment_of(manifest, 0, options)
+        self._device_inputs = [inputs[name] for name in segment.inputs]
+        outputs = self._device_engine.run(self._device_inputs)
+        self.values: dict[str, Any] = {
+            **inputs,
+            **dict(zip(segment.outputs, outputs, strict=True)),
+        }
+        self.sent = [self.values[spec.name] for spec in self.schema.tensors]
+
+    def compute_device(self) -> None:
+        self._device_engine.run(self._device_inputs)
 
     def encode(self) -> None:
-        framing.encode(self.boundary, self._sent)
+        framing.encode(self.schema, self.sent)
 
     def device_ns(self, runs: int) -> int:
         """What a call costs the device beyond engine and encoder."""
-        turns = [self._turn_ns() for _ in range(runs + 1)][1:]
-        return max(0, round(statistics.median(turns)))
+        rounds = [self._round_ns() for _ in range(runs + 1)][1:]  # the first one warms up
+        return max(0, round(statistics.median(rounds)))
 
-    def _turn_ns(self) -> float:
+    def _round_ns(self) -> float:
         clock = time.process_time_ns
-        alone = sum(_each_ns(part, clock) for part in (self.compute, self.encode))
-        return _each_ns(lambda: self.session.start(self.call), clock) - alone
+        alone = _call_ns(self.compute_device, clock) + _call_ns(self.encode, clock)
+        return _call_ns(lambda: self.session.start(self.inputs), clock) - alone
 
 
-class _Parts(_Near):
+class _BothSides(_DeviceSide):
     """Both segments of a bundle with one cut."""
 
-    def __init__(self, bundle: Path, call: Inputs, options: EngineOptions) -> None:
-        super().__init__(bundle, call, options)
-        far = self.session.manifest.segments[1]
-        engine = open_segment_of(self.session.manifest, 1, options)
-        self.frame = framing.encode(self.boundary, self._sent)
-        self._far = engine, [self.known[name] for name in far.inputs]
-        outputs = dict(zip(far.outputs, engine.run(self._far[1]), strict=True))
-        self.returned_bytes = sum(outputs[name].nbytes for name in far.results)
+    def __init__(self, bundle: Path, inputs: Inputs, options: EngineOptions) -> None:
+        super().__init__(bundle, inputs, options)
+        manifest = self.session.manifest
+        segment = manifest.segments[1]
+        self.frame = framing.encode(self.schema, self.sent)
+        self._server_engine = open_segment_of(manifest, 1, options)
+        self._server_inputs = [self.values[name] for name in segment.inputs]
+        results = self._server_engine.run(self._server_inputs)
+        outputs = dict(zip(segment.outputs, results, strict=True))
+        self.returned_bytes = sum(outputs[name].nbytes for name in segment.results)
 
     def decode(self) -> None:
-        framing.decode(self.boundary, self.frame)
+        framing.decode(self.schema, self.frame)
 
-    def compute_far(self) -> None:
-        self._far[0].run(self._far[1])
+    def compute_server(self) -> None:
+        self._server_engine.run(self._server_inputs)
 
 
-def _each_ns(call: Callable[[], object], clock: Callable[[], int]) -> float:
-    """Time of one of a bunch of calls."""
+def _call_ns(call: Callable[[], object], clock: Callable[[], int]) -> float:
+    """Mean time of one of several calls in a row."""
     began = clock()
-    for _ in range(_BUNCH):
+    for _ in range(_CALLS_TOGETHER):
         call()
-    return (clock() - began) / _BUNCH
+    return (clock() - began) / _CALLS_TOGETHER
 
 
-def _exchange_ns(parts: _Parts, port: int, runs: int) -> int:
-    """From the end of the device's part to the outputs, without link, codec and engine."""
-    found: list[float] = []
+def _exchange_ns(sides: _BothSides, port: int, runs: int) -> int:
+    """Time from the end of the device's share to the outputs, without link, codec and engine."""
+    rounds: list[float] = []
     with connect(
-        _url(port), parts.bundle, name=_NAME, timeout_s=_PATIENCE_S, options=parts.options
+        _url(port), sides.bundle, name=_NAME, timeout_s=_TIMEOUT_S, options=sides.options
     ) as session:
         for _ in range(max(runs, 2) + 1):
-            started = session.start(parts.call)
+            started = session.start(sides.inputs)
             began = time.perf_counter_ns()
             session.finish(started)
-            took = time.perf_counter_ns() - began
-            alone = (parts.encode, parts.decode, parts.compute_far)
-            found.append(took - sum(_each_ns(part, time.perf_counter_ns) for part in alone))
-    # What disturbs threads that wait for each other only makes them slower: the first quartile, not the median.
-    return max(0, round(statistics.quantiles(found[1:], n=4)[0]))
+            taken = time.perf_counter_ns() - began
+
+            steps = (sides.encode, sides.decode, sides.compute_server)
+            alone = sum(_call_ns(step, time.perf_counter_ns) for step in steps)
+            rounds.append(taken - alone)
+
+    # What disturbs threads that wait for each other only makes them slower, so the first quartile
+    # tells more than the median.
+    return max(0, round(statistics.quantiles(rounds[1:], n=4)[0]))
 
 
-def _protocol_bytes(parts: _Parts, counter: "_Counter") -> tuple[int, int]:
-    """Bytes on the wire beyond the frame and the raw results."""
-    url = _url(counter.port)
+def _protocol_bytes(sides: _BothSides, proxy: "_CountingProxy") -> tuple[int, int]:
+    """Bytes on the wire beyond the frame, and beyond the raw results."""
     with connect(
-        url, parts.bundle, name=_NAME, timeout_s=_PATIENCE_S, options=parts.options
+        _url(proxy.port), sides.bundle, name=_NAME, timeout_s=_TIMEOUT_S, options=sides.options
     ) as session:
-        session.infer(parts.call)
-        before = tuple(counter.passed)
+        session.infer(sides.inputs)  # opens the connection
+        up_before, down_before = proxy.passed
         for _ in range(_COUNTED):
-            session.infer(parts.call)
-        up, down = (
-            (now - then) // _COUNTED for now, then in zip(counter.passed, before, strict=True)
-        )
-    return max(0, up - len(parts.frame)), max(0, down - parts.returned_bytes)
-
-
-_NAME = "measured"
+            session.infer(sides.inputs)
+        up = (proxy.passed[0] - up_before) // _COUNTED
+        down = (proxy.passed[1] - down_before) // _COUNTED
+    return max(0, up - len(sides.frame)), max(0, down - sides.returned_bytes)
 
 
 def _url(port: int) -> str:
-    return f"grpc://127.0.0.1:{port}"
+    return f"grpc://{_LOOPBACK}:{port}"
 
 
 @contextlib.contextmanager
-def _serving(bundle: Path, options: EngineOptions) -> Generator[int]:
-    """A server process for the bundle; yields its port."""
-    command = [
-        sys.executable,
-        "-m",
-        "irsplit",
-        "serve",
-        "--port",
-        "0",
-        "--no-http",
-        "--workers",
-        "1",
-    ]
-    command += ["--threads", str(options.threads), "--log-level", "error", f"{_NAME}={bundle}"]
-    command += [f"--provider={each}" for each in options.providers]
-    command += [f"--delegate={each}" for each in options.delegates]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            told = process.stdout.readline()
-            if not told:
-                raise ServeError(
-                    "the server that messages are measured with did not start; see what it said above"
-                )
-            yield int(told.rsplit(":", 1)[1])
-        finally:
-            process.terminate()
+def _server_process(bundle: Path, options: EngineOptions) -> Generator[int]:
+    """Serve a bundle in a process of its own, and yield the port.
+
+    The process connects back to this one and sends the port. It serves until that connection ends,
+    which happens even when this process is killed.
+    """
+    with socket.create_server((_LOOPBACK, 0)) as listener, ThreadPoolExecutor(1) as thread:
+        address: tuple[str, int] = listener.getsockname()
+        process = thread.submit(lambda: isolated(_serve_until_closed, bundle, options, address))
+        with _accept(listener, process) as connection:
+            port = connection.recv(_PORT_BYTES)
+            if len(port) < _PORT_BYTES:
+                raise _not_started(process)
+            yield int.from_bytes(port, "big")
 
 
-class _Counter:
-    """Stands before a local port and counts what passes, up and down."""
+def _serve_until_closed(bundle: Path, options: EngineOptions, address: tuple[str, int]) -> None:
+    """The process of a server: send its port to `address`, and serve until that connection ends."""
+    server_options = serving.ServerOptions(port=0, http_port=None, workers=1, engine=options)
+    words = [f"{_NAME}={bundle}"]
+    with (
+        serving.serving(words, server_options) as server,
+        socket.create_connection(address) as connection,
+    ):
+        connection.sendall(server.port.to_bytes(_PORT_BYTES, "big"))
+        connection.recv(1)
+
+
+def _accept(listener: socket.socket, process: Future[None]) -> socket.socket:
+    """The connection of a process that starts. Raises ServeError if it ends before."""
+    listener.settimeout(_POLL_S)
+    while not process.done():
+        with contextlib.suppress(TimeoutError):
+            connection, _ = listener.accept()
+            connection.settimeout(None)
+            return connection
+    raise _not_started(process)
+
+
+def _not_started(process: Future[None]) -> ServeError:
+    """What to raise for a server that has ended; its own error goes first."""
+    process.result()
+    return ServeError("the server that messages are measured with ended before it was asked")
+
+
+class _CountingProxy:
+    """Stands before a local port and counts the bytes that pass.
+
+    Attributes:
+        port: The port to connect to.
+        passed: Bytes towards the server, and bytes back.
+    """
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((_LOOPBACK, 0))
         self._sockets: list[socket.socket] = [self._listener]
         self.port: int = self._listener.getsockname()[1]
         self.passed = [0, 0]
 
-    def __enter__(self) -> "_Counter":
+    def __enter__(self) -> "_CountingProxy":
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each in self._sockets:
+        for sock in self._sockets:
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
 
     def _accept(self) -> None:
+        """Connect every client to the target, until the listener is closed."""
         with contextlib.suppress(OSError):
             while True:
-                near = self._listener.accept()[0]
-                far = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets += [near, far]
-                for direction, pair in enumerate(((near, far), (far, near))):
-                    threading.Thread(
-                        target=self._pass, args=(direction, *pair), daemon=True
-                    ).start()
+                client = self._listener.accept()[0]
+                server = socket.create_connection((_LOOPBACK, self._target))
+                self._sockets += [client, server]
+                self._start(0, client, server)
+                self._start(1, server, client)
 
-    def _pass(self, direction: int, source: socket.socket, sink: socket.socket) -> None:
+    def _start(self, direction: int, source: socket.socket, sink: socket.socket) -> None:
+        arguments = (direction, source, sink)
+        threading.Thread(target=self._forward, args=arguments, daemon=True).start()
+
+    def _forward(self, direction: int, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self.passed[direction] += len(data)

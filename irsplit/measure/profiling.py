@@ -1,11 +1,12 @@
-"""Measure a model on this machine, part by part, each as the session that it will be (`irsplit profile`).
+"""Measures a model on this machine part by part, each part as the session that it will be.
 
-Three kinds of parts: the stretches between neighbouring legal cuts, the prefixes (everything after a cut switched off,
-as Ushakov et al. measure their U8 loads) and the suffixes.
+There are three kinds of parts beside the whole model: the stages between neighbouring legal cuts, the
+prefixes (everything after a cut is left out, as Ushakov et al. measure their U8 loads), and the
+suffixes.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,56 +37,72 @@ from irsplit.runtime.bundle.manifest import file_digest
 def profile_model(
     path: Path,
     *,
-    call: Inputs | None = None,
+    inputs: Inputs | None = None,
     dims: Mapping[str, int] | None = None,
     max_tensors: int = 1,
     rematerialise: bool = True,
     effort: Effort = Effort(),
     progress: Progress = silent,
 ) -> ModelProfile:
-    """Measure a model file: the stretches between the cuts of its own order, before and after every cut, and codecs.
+    """Measure a model: its stages, what runs before and after every cut, and the codecs.
 
-    `call` are inputs by name; those that it lacks are made up, in sizes that the engine takes unless `dims` says which.
-    Raises PlanError when there is no legal cut.
+    Args:
+        path: The model file.
+        inputs: The model's inputs by name. Those that are missing are made up.
+        dims: Sizes of open dimensions of inputs that are made up; by default the first sizes that
+            the engine takes.
+        max_tensors: How many tensors may cross at a cut.
+        rematerialise: Whether cheap values are computed on both sides of a cut instead of being
+            sent.
+        effort: How carefully to measure.
+        progress: Called before each step.
+
+    Raises:
+        PlanError: The model has no legal cut.
+        EngineError: The engine refuses the model or the inputs.
     """
     dialect = dialect_of(path)
     model = dialect.read(path)
-    found = chains(prepared(model, dialect, rematerialise=rematerialise).cuts(model, max_tensors))
-    parts = found[0]
-    plan, cuts = parts.plan, list({cut.id: cut for chain in found for cut in chain.cuts}.values())
-    infos = [tensor_info(value) for value in plan.inputs]
+    nested = chains(prepared(model, dialect, rematerialise=rematerialise).cuts(model, max_tensors))
+    stages = nested[0]
+    plan = stages.plan
+    cuts = _distinct(chain.cuts for chain in nested)
+
+    # A schedule with a name is not the model's own order, and its stages mean nothing to a plan.
+    stage_count = 0 if plan.name else len(stages.cuts) + 1
+    step_count = 1 + (1 + stage_count + 2 * len(cuts)) * len(effort.shares())
+    rounds = MeasuredRounds(dialect.name, effort, Steps(progress, step_count))
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
-        stretches = 0 if plan.name else len(parts.cuts) + 1
-        total = 1 + (1 + stretches + 2 * len(cuts)) * len(effort.shares())
-        bench = _Bench(
-            dialect,
-            model,
-            plan,
-            Path(folder),
-            MeasuredRounds(dialect.name, effort, Steps(progress, total)),
+        parts = _Parts(dialect, model, plan, Path(folder), rounds)
+        (file,) = parts.write((), "whole")
+        infos = [tensor_info(value) for value in plan.inputs]
+        (inputs_taken,), whole = first_taken(
+            lambda samples: parts.measure(file, samples[0]), infos, 1, dims=dims, given=inputs
         )
-        (file,) = bench.parts((), "whole")
-        (inputs,), whole = first_taken(
-            lambda calls: bench.first(file, calls[0]), infos, 1, dims=dims, given=call
-        )
-        values = dict(inputs)
-        between = bench.parts(parts.cuts, "stretch") if stretches else ()
-        own = [bench.kept(part, values) for part in between]
-        halves = [bench.parts((cut,), f"cut{cut.id}") for cut in cuts]
-        prefixes = [bench.kept(near, values) for near, _ in halves]
-        suffixes = [bench.first(far, values) for _, far in halves]
-        bundle, middle = bench.folder / "bundle", cuts[len(cuts) // 2]
+
+        # Stages and prefixes run first: their outputs are what later parts read.
+        values = dict(inputs_taken)
+        stage_files = parts.write(stages.cuts, "stretch") if stage_count else []
+        measured_stages = [parts.measure_and_keep(stage, values) for stage in stage_files]
+        halves = [parts.write((cut,), f"cut{cut.id}") for cut in cuts]
+        prefixes = [parts.measure_and_keep(prefix, values) for prefix, _ in halves]
+        suffixes = [parts.measure(suffix, values) for _, suffix in halves]
+
+        bundle = Path(folder) / "bundle"
         compile_model(
             path,
             bundle,
-            [middle.id],
+            [cuts[len(cuts) // 2].id],
             max_tensors=max_tensors,
             rematerialise=rematerialise,
             remember=False,
         )
-        message = bench.sweeps.message(measure_message, bundle, inputs)
-        bench.sweeps.again()
-    crossing = dict.fromkeys(value for cut in cuts for value in cut.boundary)
+        message = rounds.message(measure_message, bundle, inputs_taken)
+        rounds.again()
+
+    prefix_loads = [
+        _sending(part.load, cut, values) for part, cut in zip(prefixes, cuts, strict=True)
+    ]
     return ModelProfile(
         model=path.name,
         digest=file_digest(path),
@@ -95,67 +112,88 @@ def profile_model(
         runs=effort.runs,
         cuts=tuple(cut.id for cut in cuts),
         whole=whole.load,
-        stretches=tuple(part.load for part in own),
-        prefixes=tuple(
-            _sending(part.load, cut, values) for part, cut in zip(prefixes, cuts, strict=True)
-        ),
+        stretches=tuple(part.load for part in measured_stages),
+        prefixes=tuple(prefix_loads),
         suffixes=tuple(part.load for part in suffixes),
-        tensors={**_codings(crossing, values, effort), **_codings(plan.inputs, values, effort)},
-        previews=picture_sizes(call or {}),
+        tensors=_transfers([*_crossing(cuts), *plan.inputs], values, effort.runs),
+        previews=picture_sizes(inputs or {}),
         message=message,
     )
 
 
 @dataclass
-class _Bench:
-    """Writes parts of one model as files of their own, and measures them."""
+class _Parts:
+    """Writes parts of one model as files of their own, and measures them.
+
+    Attributes:
+        dialect: The model's format.
+        model: The model.
+        plan: Its schedule.
+        folder: Where the files go.
+        rounds: Measures them.
+    """
 
     dialect: Dialect
     model: Model
     plan: Schedule
     folder: Path
-    sweeps: MeasuredRounds
+    rounds: MeasuredRounds
 
-    def parts(self, cuts: Sequence[Cut], name: str) -> list[SegmentFile]:
-        """Files of the segments between some cuts."""
-        places = ("device",) + ("server",) * len(cuts)
-        return [
-            self._write(graph, f"{name}-{index}")
-            for index, graph in enumerate(split(self.plan, cuts, places))
-        ]
+    def write(self, cuts: Sequence[Cut], name: str) -> list[SegmentFile]:
+        """Write the segments between some cuts."""
+        placements = ("device", *("server" for _ in cuts))
+        graphs = split(self.plan, cuts, placements)
+        return [self._write(graph, f"{name}-{index}") for index, graph in enumerate(graphs)]
 
     def _write(self, graph: Graph, name: str) -> SegmentFile:
         lowered = engine_graph(graph)
         path = self.folder / f"{name}{self.dialect.extensions[0]}"
         self.dialect.write(self.model, lowered, path)
         inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
-        return SegmentFile(
-            path, self.model.dialect, inputs, tuple(value.name for value in lowered.outputs)
-        )
+        outputs = tuple(value.name for value in lowered.outputs)
+        return SegmentFile(path, self.model.dialect, inputs, outputs)
 
-    def first(self, file: SegmentFile, values: Mapping[str, Any]) -> MeasuredPart:
-        return self.sweeps.first(file.path.stem, file, values)[0]
+    def measure(self, file: SegmentFile, values: Mapping[str, Any]) -> MeasuredPart:
+        """Measure a part for the first time."""
+        return self.rounds.first(file.path.stem, file, values)[0]
 
-    def kept(self, file: SegmentFile, values: dict[str, Any]) -> MeasuredPart:
-        """The same; its outputs join the values that later parts read."""
-        part, outputs = self.sweeps.first(file.path.stem, file, values)
+    def measure_and_keep(self, file: SegmentFile, values: dict[str, Any]) -> MeasuredPart:
+        """Measure a part for the first time, and add its outputs to the values."""
+        part, outputs = self.rounds.first(file.path.stem, file, values)
         values.update(outputs)
         return part
 
 
+def _distinct(chains_of_cuts: Iterable[Sequence[Cut]]) -> list[Cut]:
+    """The cuts of all chains, each id once."""
+    cuts: dict[str, Cut] = {}
+    for chain in chains_of_cuts:
+        cuts.update((cut.id, cut) for cut in chain)
+    return list(cuts.values())
+
+
+def _crossing(cuts: Sequence[Cut]) -> list[Value]:
+    """The values that cross at some cut, each once."""
+    values: dict[Value, None] = {}
+    for cut in cuts:
+        values.update(dict.fromkeys(cut.boundary))
+    return list(values)
+
+
 def _sending(load: Load, cut: Cut, values: Mapping[str, Any]) -> Load:
-    """A prefix's load, with what its boundary sends as its output."""
+    """A prefix's load whose output is what its boundary sends."""
     size = sum(np.asarray(values[value.name]).nbytes for value in cut.boundary)
     return Load(load.wall_ns, load.cpu_ns, load.peak_bytes, size, load.spread_ns)
 
 
-def _codings(
-    crossing: Sequence[Value] | Mapping[Value, None], values: Mapping[str, Any], effort: Effort
+def _transfers(
+    crossing: Sequence[Value], values: Mapping[str, Any], runs: int
 ) -> dict[str, tuple[MeasuredTransfer, ...]]:
-    return {
-        value.name: measure_codecs(
-            value.name, value.type.dtype.name, [np.asarray(values[value.name])], effort.runs
-        )
-        for value in crossing
-        if isinstance(value.type, TensorType) and value.type.dtype.framable
-    }
+    """Sizes and times of values with every codec, for those that can be framed."""
+    transfers: dict[str, tuple[MeasuredTransfer, ...]] = {}
+    for value in crossing:
+        if isinstance(value.type, TensorType) and value.type.dtype.framable:
+            array = np.asarray(values[value.name])
+            dtype = value.type.dtype.name
+            transfers[value.name] = measure_codecs(value.name, dtype, [array], runs)
+    return transfers

@@ -1,4 +1,4 @@
-"""What real inputs cost to send: for the baseline that leaves the whole model to the server."""
+"""Measures what real inputs cost to send, for the baseline that runs the whole model on the server."""
 
 from irsplit.base.dtypes import from_numpy
 from irsplit.engines.execute import Inputs
@@ -7,19 +7,27 @@ from irsplit.engines.picture_baseline import measure_picture
 from irsplit.planner.cost import TransferOption
 
 
-def coded_inputs(call: Inputs) -> dict[str, tuple[TransferOption, ...]]:
+def coded_inputs(inputs: Inputs) -> dict[str, tuple[TransferOption, ...]]:
     """Sizes of each input without loss, and as a picture where it looks like one.
 
-    Sizes alone: times are of the machine that measures, and a report is the same wherever it is made.
+    The options have sizes alone: times would be of the machine that measures, and a report is the
+    same wherever it is made.
+
+    Args:
+        inputs: The model's inputs, by name.
+
+    Returns:
+        Transfer options by name, for the inputs that can be framed.
     """
-    found: dict[str, tuple[TransferOption, ...]] = {}
-    for name, array in call.items():
+    options: dict[str, tuple[TransferOption, ...]] = {}
+    for name, array in inputs.items():
         dtype = from_numpy(array)
-        if dtype is not None and dtype.framable:
-            codings = (*measure_codecs(name, dtype.name, [array], 1), *measure_picture(array))
-            found[name] = tuple(
-                TransferOption(coding.codec, coding.size_bytes)
-                for coding in codings
-                if coding.codec != "raw"
-            )
-    return found
+        if dtype is None or not dtype.framable:
+            continue
+        measured = (*measure_codecs(name, dtype.name, [array], 1), *measure_picture(array))
+        options[name] = tuple(
+            TransferOption(transfer.codec, transfer.size_bytes)
+            for transfer in measured
+            if transfer.codec != "raw"
+        )
+    return options

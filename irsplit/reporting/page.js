@@ -9,7 +9,7 @@
   const ROWS_SHOWN = 60;
   let everything = false;
 
-  // -- words and numbers ---------------------------------------------------------------------------------------
+  // -- words and numbers --------------------------------------------------------------------------
 
   const scaled = (value, steps) => {
     const step = steps.find(([limit]) => Math.abs(value) < limit) || steps[steps.length - 1];
@@ -24,7 +24,7 @@
   const letters = document.createElement("canvas").getContext("2d");
   letters.font = "12px system-ui, sans-serif";
   const wide = (text) => letters.measureText(text).width;
-  // As much of a text as fits into so many pixels.
+  // Shortens a text until it fits into so many pixels.
   const fitted = (text, pixels) => {
     let length = text.length, shown = text;
     while (length > 4 && wide(shown) > pixels) shown = shorten(text, length = Math.min(length - 1, Math.ceil(length * pixels / wide(shown))));
@@ -32,7 +32,7 @@
   };
   const SHOW = { latency: time, energy: energy, bytes: bytes };
 
-  // -- the model ------------------------------------------------------------------------------------------------
+  // -- the model ----------------------------------------------------------------------------------
 
   const prefix = (key) => data.groups.reduce((sums, group) => (sums.push(sums[sums.length - 1] + group[key]), sums), [0]);
   const deviceNs = prefix("device_ns"), serverNs = prefix("server_ns"), weights = prefix("weight_bytes"), deviceNj = prefix("device_nj");
@@ -60,12 +60,13 @@
 
   const wire = (bytes, bitsPerSecond) => Math.ceil(bytes * 8e9 / bitsPerSecond);
 
-  // The cheapest way of every tensor under the conditions; the planner folds codecs into tensors the same way.
+  // The cheapest transfer option of a tensor under the conditions, chosen as the planner does. An
+  // option is a list: codec, bytes, and nanoseconds to encode and to decode.
   const fold = (ways, bitsPerSecond, sender, receiver) => ways.map(([codec, size, encode, decode]) => ({
     codec, size, encode: encode / sender, wire: wire(size, bitsPerSecond), decode: decode / receiver,
   })).reduce((best, way) => !best || way.encode + way.wire + way.decode < best.encode + best.wire + best.decode ? way : best, null);
 
-  // The baselines' ways to send an input, as the planner has them.
+  // The transfer options that the planner gives the baselines for an input.
   const preferred = (ways, wanted) => { const found = ways.filter(([codec]) => wanted(codec)); return found.length ? found : ways.slice(0, 1); };
   const unpacked = (tensor) => preferred(tensor.ways, (codec) => codec === "raw");
   const packed = (tensor) => preferred([...tensor.ways, ...tensor.preview], (codec) => codec !== "raw");
@@ -100,7 +101,7 @@
 
   const codecsOfInputs = (now) => [...new Set(inputs.map((tensor) => fold(packed(tensor), now.up, now.device, now.server)).filter(Boolean).map((way) => way.codec))].join(", ");
 
-  // -- conditions ------------------------------------------------------------------------------------------------
+  // -- conditions ---------------------------------------------------------------------------------
 
   const load = data.load_percent / 100;
   const CONTROLS = [
@@ -133,7 +134,7 @@
   };
   const conditions = () => Object.fromEntries(CONTROLS.map((control) => [control.id, control.value]));
 
-  // -- drawing ---------------------------------------------------------------------------------------------------
+  // -- drawing ------------------------------------------------------------------------------------
 
   const SVG = "http://www.w3.org/2000/svg";
   const node = (name, attributes = {}, ...children) => {
@@ -187,12 +188,13 @@
     const rows = ($("order").value === "value" ? byValue : splits).filter((entry) => kept.has(entry));
     $("more").hidden = everything || splits.length <= ROWS_SHOWN;
     $("more").textContent = `Show all ${splits.length} cuts (these are the best ${ROWS_SHOWN})`;
-    // Drawn at the width it has, so that letters keep their size on a phone.
+    // Draw at the width that is there, so that letters keep their size on a phone.
     const width = Math.max(320, $("bars").clientWidth), narrow = width < 600, left = narrow ? 110 : 190, right = 75;
     const step = 20, top = 22 + 16 * baselines.length;
     const lines = baselines.filter(([, entry]) => Number.isFinite(entry.latency));
     const longest = Math.max(...rows.map((entry) => entry.latency).filter(Number.isFinite));
-    // A hopeless baseline must not flatten the bars: what lies beyond twice the longest bar is named at the edge.
+    // A hopeless baseline must not flatten the bars: beyond twice the longest bar, it is only named
+    // at the edge.
     const most = Math.max(longest, ...lines.map(([, entry]) => Math.min(entry.latency, 2 * longest)));
     const x = (value) => left + (width - left - right) * value / most;
     const height = top + rows.length * step + 8;
@@ -281,7 +283,7 @@
       text(width / 2, height - 4, `cut ${best.row.label}: device ${bytes(best.row.deviceMemory)}, server ${bytes(best.row.serverMemory)}`, "soft", "middle")));
   }
 
-  // Columns of the table: widths that change nothing are left out.
+  // Columns of the table, without the widths that change nothing.
   const changes = (bits) => !bits || data.tensors.some((tensor) => data.codings.some((coding, index) =>
     coding.bits === bits && tensor.sizes[index] !== tensor.sizes[data.codings.findIndex((other) => !other.bits && other.codec === coding.codec)]));
   const widths = [...new Set(data.codings.map((coding) => coding.bits))].filter(changes);
@@ -371,7 +373,7 @@
     tried ? `Sizes in ${tried.bits ? `int${tried.bits}` : "lossless"}, ${data.codec} are measured on ${tried.calls} calibration inputs.` : "",
     agreed ? `The outputs agree by ${Number(agreed.share.toPrecision(4))} (${agreed.worst.measure} of ${agreed.worst.outputs.join(", ")}), measured on ${agreed.calls} calibration inputs.` : "",
     assumedPower ? "The device's profile states no power: what is drawn of energy assumes the slider's." : "",
-    realInputs ? "" : "How small a real input gets is not known: the baseline takes an average (give one with --input, or --calibration of compile).",
+    realInputs ? "" : "How small a real input gets is not known: the baseline takes an average (give the report a real input, or calibration inputs to compile).",
   ].join(" ");
   for (const [key, name] of TERMS) $("legend").append(Object.assign(document.createElement("span"), { innerHTML: `<i style="background:var(--${key})"></i>${name}` }));
   $("legend").append(Object.assign(document.createElement("span"), { innerHTML: '<i class="line"></i>baselines' }));

@@ -1,4 +1,4 @@
-"""The report as one HTML file: template, style and script of this folder around the data."""
+"""The report as one HTML file: the template, style and script of this folder around the data."""
 
 import html
 import json
@@ -9,18 +9,26 @@ from typing import Any
 
 
 def render(data: dict[str, Any]) -> str:
-    """A page that needs no network; everything in `data` that comes from a model is escaped."""
-    # Inside <script>, only "</" and "<!--" could end or change the element.
+    """Render the report as a page that needs no network.
+
+    Args:
+        data: What `report_data` returns. Whatever in it comes from a model is escaped.
+
+    Returns:
+        The page as HTML.
+    """
+    # Within <script>, only "</" and "<!--" could end or change the element.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    parts = {
+    contents = {
         "TITLE": html.escape(data["title"]),
-        "STYLE": _part("page.css"),
-        "SCRIPT": _part("page.js"),
+        "STYLE": _resource("page.css"),
+        "SCRIPT": _resource("page.js"),
         "DATA": text,
     }
-    return re.sub("@([A-Z]+)@", lambda match: parts[match.group(1)], _part("page.html"))
+    return re.sub("@([A-Z]+)@", lambda match: contents[match.group(1)], _resource("page.html"))
 
 
 @cache
-def _part(name: str) -> str:
+def _resource(name: str) -> str:
+    """A file of this folder."""
     return (files("irsplit.reporting") / name).read_text(encoding="utf-8")

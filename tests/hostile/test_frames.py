@@ -28,8 +28,8 @@ from irsplit.runtime.serving.protocol.messages import (
     frame_tensor,
 )
 from irsplit.runtime.serving.server.hosted import HostedBundle
-from irsplit.runtime.serving.server.room import Room
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
+from irsplit.runtime.serving.server.working_memory import WorkingMemory
 
 USUAL = {
     "rows": (64, 16),
@@ -163,16 +163,16 @@ def test_the_estimate_grows_as_the_graph_does(bundles):
 
 
 def test_runs_take_turns_when_together_they_are_too_large():
-    room = Room(100)
-    first = room.take_now(80)
+    memory = WorkingMemory(100)
+    first = memory.try_acquire(80)
     assert first is not None
-    assert room.take_now(30) is None
-    first.begin()
-    first.leave(7)  # nobody waits for it, and its message stays with the engine
-    assert room.taken == 87
-    first.end()
-    assert room.taken == 0
-    assert room.take_now(1000) is not None  # what is larger than all has the room for itself
+    assert memory.try_acquire(30) is None
+    first.start()
+    first.abandon(7)  # nobody waits for it, and its message stays with the engine
+    assert memory.taken == 87
+    first.release()
+    assert memory.taken == 0
+    assert memory.try_acquire(1000) is not None  # what is larger than all has the room for itself
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads the memory of a process from /proc")

@@ -28,9 +28,13 @@ from irsplit.runtime.serving.protocol.messages import (
     ServiceError,
     WireTensor,
 )
-from irsplit.runtime.serving.server import doorkeeper
-from irsplit.runtime.serving.server.connections import Crowd, connections_for, raise_file_limit
-from irsplit.runtime.serving.server.logs import Rarely
+from irsplit.runtime.serving.server import authenticator
+from irsplit.runtime.serving.server.connections import (
+    ConnectionLimiter,
+    connections_for,
+    raise_file_limit,
+)
+from irsplit.runtime.serving.server.logs import RateLimitedLog
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
@@ -179,7 +183,7 @@ def test_an_answer_as_json_has_a_limit():
 
 
 def test_guessing_tokens_is_slow_and_who_has_it_does_not_wait(bundle, monkeypatch, server_log):
-    monkeypatch.setattr(doorkeeper, "LEAST_DELAY_S", 0.3)
+    monkeypatch.setattr(authenticator, "LEAST_DELAY_S", 0.3)
     options = ServerOptions(port=0, http_port=0, token="secret")
     with serving([str(bundle)], options) as server:
         began = time.monotonic()
@@ -197,10 +201,10 @@ def test_guessing_tokens_is_slow_and_who_has_it_does_not_wait(bundle, monkeypatc
 
 def test_events_of_strangers_are_logged_once_a_second(caplog):
     now = [0.0]
-    rarely = Rarely(logging.getLogger("irsplit.test"), lambda: now[0])
+    log = RateLimitedLog(logging.getLogger("irsplit.test"), lambda: now[0])
     for step in range(1000):
         now[0] = step / 400
-        rarely.event(logging.WARNING, "refused", door="http", text=str(step))
+        log.event(logging.WARNING, "refused", door="http", text=str(step))
     assert len(caplog.records) == 3
     assert caplog.records[1].irsplit_fields == {"door": "http", "text": "400", "left_out": 399}
 
@@ -208,8 +212,8 @@ def test_events_of_strangers_are_logged_once_a_second(caplog):
 class Quiet:
     """A connection that was dropped or not."""
 
-    def __init__(self, waits_for_us: bool = False) -> None:
-        self.waits_for_us = waits_for_us
+    def __init__(self, awaits_server: bool = False) -> None:
+        self.awaits_server = awaits_server
         self.dropped = False
 
     def drop(self) -> None:
@@ -218,15 +222,15 @@ class Quiet:
 
 def test_the_idlest_connection_goes_first():
     drops: list[None] = []
-    crowd = Crowd(2, lambda: drops.append(None))
-    busy, idle, newer, newest = Quiet(waits_for_us=True), Quiet(), Quiet(), Quiet()
+    limiter = ConnectionLimiter(2, lambda: drops.append(None))
+    busy, idle, newer, newest = Quiet(awaits_server=True), Quiet(), Quiet(), Quiet()
     for connection in (busy, idle, newer):
-        crowd.enter(connection)
+        limiter.add(connection)
     assert (busy.dropped, idle.dropped, newer.dropped) == (False, True, False)
-    crowd.moved(idle)  # it is gone
-    crowd.enter(newest)
+    limiter.touch(idle)  # it is gone
+    limiter.add(newest)
     assert newer.dropped
-    assert (len(crowd), len(drops)) == (2, 2)
+    assert (len(limiter), len(drops)) == (2, 2)
 
 
 def test_connections_leave_files_to_spare():

@@ -23,7 +23,7 @@ from irsplit.runtime.serving.protocol.messages import (
     frame_tensor,
     to_array,
 )
-from irsplit.runtime.serving.server.batching import Batching, Collector
+from irsplit.runtime.serving.server.batching import Batcher, Batching
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
 from irsplit.runtime.serving.server.server import Server, ServerOptions, serving
 
@@ -163,12 +163,12 @@ def batch_runs(server: Server) -> tuple[float, float]:
 
 
 class Recorder:
-    """The other side of a Collector: one turn at a time, answers are the jobs themselves."""
+    """The other side of a Batcher: one turn at a time, answers are the jobs themselves."""
 
     def __init__(self, batching: Batching) -> None:
         self.runs: list[list[int]] = []
         self.turn = asyncio.Semaphore(1)
-        self.collector = Collector[str, int, int](batching, self.turn.acquire, self.run)
+        self.collector = Batcher[str, int, int](batching, self.turn.acquire, self.run)
 
     async def run(self, key: str, jobs: list[int]) -> Sequence[int | Exception]:
         self.runs.append(jobs)

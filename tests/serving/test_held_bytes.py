@@ -16,8 +16,7 @@ from benchmarks import http2
 from irsplit.base.errors import ServeError
 from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.messages import Code, InferRequest, ServiceError, frame_tensor
-from irsplit.runtime.serving.server import grpc_server
-from irsplit.runtime.serving.server import memory_budget as bodies
+from irsplit.runtime.serving.server import grpc_server, memory_budget
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget
 from irsplit.runtime.serving.server.metrics import Metrics
 from irsplit.runtime.serving.server.served import Limits
@@ -39,18 +38,18 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 def test_who_finds_no_room_waits_for_it_in_turn():
     async def play() -> list[str]:
-        room, order = MemoryBudget(10, 10, Metrics()), list[str]()
+        budget, order = MemoryBudget(10, 10, Metrics()), list[str]()
 
         async def taker(name: str, size: int) -> None:
-            with room.share() as share:
-                async with share:
-                    await share.take(size)
+            with budget.reservation() as reservation:
+                async with reservation:
+                    await reservation.acquire(size)
                 order.append(name)
 
-        with room.share() as first:
+        with budget.reservation() as first:
             async with first:
-                await first.take(6)
-            first.hold(8)
+                await first.acquire(6)
+            first.resize(8)
             others = [
                 asyncio.create_task(taker(name, size))
                 for name, size in (("large", 9), ("small", 2))
@@ -64,30 +63,30 @@ def test_who_finds_no_room_waits_for_it_in_turn():
 
 
 def test_the_oldest_on_its_way_goes_and_what_is_whole_stays(monkeypatch):
-    monkeypatch.setattr(bodies, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(memory_budget, "EVICT_AFTER_S", 0.0)
     metrics = Metrics()
 
-    async def never_ends(share: Any) -> Code | None:
+    async def never_ends(reservation: Any) -> Code | None:
         try:
-            async with share:
-                await share.take(4)
+            async with reservation:
+                await reservation.acquire(4)
                 await asyncio.Event().wait()
         except ServiceError as error:
             return error.code
         finally:
-            share.close()
+            reservation.close()
         return None
 
     async def play() -> None:
-        room = MemoryBudget(10, 10, metrics)
-        with room.share() as whole, room.share() as late:
+        budget = MemoryBudget(10, 10, metrics)
+        with budget.reservation() as whole, budget.reservation() as late:
             async with whole:
-                await whole.take(4)
-            stuck = asyncio.create_task(never_ends(bodies.Reservation(room)))
+                await whole.acquire(4)
+            stuck = asyncio.create_task(never_ends(memory_budget.Reservation(budget)))
             await asyncio.sleep(0)
             assert metric(metrics, "held_bytes") == 8
             async with late:
-                await late.take(4)
+                await late.acquire(4)
             assert await stuck is Code.OVERLOADED
         assert metric(metrics, "held_bytes") == 0
 
@@ -96,7 +95,9 @@ def test_the_oldest_on_its_way_goes_and_what_is_whole_stays(monkeypatch):
 
 
 def test_a_budget_below_one_message_is_refused():
-    with pytest.raises(ServeError, match="raise --max-held-bytes, or lower --max-frame-bytes"):
+    with pytest.raises(
+        ServeError, match="raise the limit of all messages, or lower that of a frame"
+    ):
         ServerOptions(limits=Limits(frame_bytes=1000, held_bytes=1000)).check()
 
 
@@ -121,8 +122,8 @@ def stuck_over_grpc(server: Server) -> socket.socket:
 def test_bodies_that_never_end_do_not_keep_others_out(
     scheme, stuck, onnx_bundle: Path, calls, monkeypatch
 ):
-    """Each door has room for four or five of the twelve; a second later there is some for those who go on."""
-    monkeypatch.setattr(bodies, "PATIENCE_S", 0.05)
+    """Each frontend has room for four or five of the twelve; a second later there is some for those who go on."""
+    monkeypatch.setattr(memory_budget, "EVICT_AFTER_S", 0.05)
     call = calls["onnx"][0]
     expected = irsplit.LocalSession(onnx_bundle).run(call)["logits"]
     options = ServerOptions(port=0, http_port=0, limits=LIMITS)
@@ -144,7 +145,7 @@ def test_bodies_that_never_end_do_not_keep_others_out(
 
 
 def test_who_is_pushed_out_is_told_when_to_come_back(onnx_bundle, monkeypatch):
-    monkeypatch.setattr(bodies, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(memory_budget, "EVICT_AFTER_S", 0.0)
     options = ServerOptions(port=0, http_port=0, limits=LIMITS)
     with serving([f"onnx={onnx_bundle}"], options) as server, contextlib.ExitStack() as stack:
         first, *_ = [stack.enter_context(stuck_over_http(server)) for _ in range(8)]

@@ -351,7 +351,7 @@ def test_command_does_not_listen_to_other_machines_unprotected(
     monkeypatch.chdir(mine.certificate.parent)
     Path("token").write_text(TOKEN)
     assert main(["serve", str(bundle), "--host", "0.0.0.0", *words]) == 2
-    assert "--insecure" in capsys.readouterr().err
+    assert "allow an insecure server" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

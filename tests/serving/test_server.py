@@ -298,18 +298,19 @@ def test_token_is_asked_at_both_doors(onnx_bundle):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_nothing_listens_beyond_loopback_unprotected(host):
-    with pytest.raises(ServeError, match="--insecure"):
+    with pytest.raises(ServeError, match="allow an insecure server"):
         ServerOptions(host=host, token=TOKEN).check()
     ServerOptions(host=host, insecure=True).check()
 
 
-@pytest.mark.parametrize(("door", "option"), [("port", "--port"), ("http_port", "--http-port")])
-def test_a_port_that_is_taken_is_refused_with_the_reason(door, option, onnx_bundle):
+@pytest.mark.parametrize(("option", "name"), [("port", "gRPC"), ("http_port", "HTTP")])
+def test_a_port_that_is_taken_is_refused_with_the_reason(option, name, onnx_bundle):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        options = ServerOptions(**ANY_PORT | {door: taken.getsockname()[1]})
+        options = ServerOptions(**ANY_PORT | {option: taken.getsockname()[1]})
         with (
             pytest.raises(
-                ServeError, match=f"Address already in use; give another {option} or --host"
+                ServeError,
+                match=f"Address already in use; give {name} another port, or another host",
             ),
             serving([f"onnx={onnx_bundle}"], options),
         ):

@@ -1,1 +1,1 @@
-"""The server's side as a service."""
+"""The server's side as a service: frontends, queue, memory budgets, sessions, metrics."""

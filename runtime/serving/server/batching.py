@@ -1,13 +1,13 @@
-"""Frames of several requests through the engine at once, where the first dimension of all tensors is a batch.
+"""Runs frames of several requests at once, where the first dimension of all tensors is a batch.
 
-A shape does not say that rows are independent (a recurrent network may have time there): `mixed_rows` tries it out.
+A shape does not say that rows are independent: a recurrent network may have time in its first
+dimension. `batching_obstacle` finds out by trying.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -22,82 +22,127 @@ _Answer = TypeVar("_Answer")
 _PROBE_DIM = 3
 """Size of further dimensions that may vary, when rows are tried."""
 _TOLERANCE = 1e-3
-"""Of the largest element: kernels round differently for other batches, but rows that mix differ by far more."""
+"""Allowed difference as a share of the largest element.
+
+Kernels round differently for other batch sizes, but rows that depend on each other differ by far more.
+"""
 
 Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """At most `frames` together; the first of them waits `delay_s` for others. `frames` 1: every frame alone."""
+    """How frames are gathered.
+
+    Attributes:
+        frames: Frames in one run, at most; 1 runs every frame alone.
+        delay_s: How long the first frame waits for others.
+    """
 
     frames: int = 1
     delay_s: float = 0.0
 
 
-def joined(parts: Sequence[Values]) -> dict[str, NDArray[Any]]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def join_rows(requests: Sequence[Values]) -> dict[str, NDArray[Any]]:
+    """Concatenate the values of several requests along their rows, by name."""
+    return {
+        name: np.concatenate([values[name] for values in requests], axis=0) for name in requests[0]
+    }
 
 
-def parted(
+def split_rows(
     values: Values, rows: Sequence[int], names: Sequence[str]
 ) -> list[dict[str, NDArray[Any]]]:
-    """The rows of each part. Raises ValueError when a value has another number of rows."""
+    """Undo `join_rows`.
+
+    Args:
+        values: Joined arrays by name.
+        rows: Rows of each request.
+        names: The arrays to split.
+
+    Returns:
+        The arrays of each request, by name.
+
+    Raises:
+        ValueError: An array has another number of rows than all requests together.
+    """
+    total = sum(rows)
     for name in names:
-        if values[name].shape[:1] != (sum(rows),):
-            raise ValueError(
-                f"'{name}' of shape {list(values[name].shape)} has no row for each of {sum(rows)}"
-            )
-    ends = list(accumulate(rows))
-    return [
-        {name: values[name][end - count : end] for name in names}
-        for count, end in zip(rows, ends, strict=True)
-    ]
+        if values[name].shape[:1] != (total,):
+            shape = list(values[name].shape)
+            raise ValueError(f"'{name}' of shape {shape} has no row for each of {total}")
+
+    requests: list[dict[str, NDArray[Any]]] = []
+    start = 0
+    for count in rows:
+        requests.append({name: values[name][start : start + count] for name in names})
+        start += count
+    return requests
 
 
-def alike(values: Values) -> Hashable:
-    """Equal for values that may be joined."""
+def shape_key(values: Values) -> Hashable:
+    """A key that is equal for values whose rows may be joined."""
     return tuple((name, array.dtype.str, array.shape[1:]) for name, array in values.items())
 
 
-def mixed_rows(boundary: FrameSchema, run: Callable[[Values], Values], names: Sequence[str]) -> str:
-    """Why frames of this boundary cannot be joined, "" when they can; `run` gives the values that answers need."""
-    fixed = next((spec.name for spec in boundary.tensors if spec.shape[:1] != (None,)), None)
-    if fixed is not None:
-        return f"the first dimension of '{fixed}' is fixed"
-    unknown = next((spec.name for spec in boundary.tensors if spec.dtype[:2] in ("bf", "f8")), None)
-    if unknown is not None:
-        return f"'{unknown}' has elements that cannot be made up"
+def batching_obstacle(
+    schema: FrameSchema, run: Callable[[Values], Values], names: Sequence[str]
+) -> str:
+    """Find out why frames of a boundary cannot run together.
+
+    Requests of one row and of two rows run alone, then joined. They can be batched if the results
+    agree.
+
+    Args:
+        schema: The schema of the frames.
+        run: Computes all values that answers need from the values of a frame.
+        names: Those values that are compared.
+
+    Returns:
+        The reason, or "" if frames can run together.
+
+    Raises:
+        EngineError: The engine does not take the synthetic values.
+    """
+    for spec in schema.tensors:
+        if spec.shape[:1] != (None,):
+            return f"the first dimension of '{spec.name}' is fixed"
+    for spec in schema.tensors:
+        if spec.dtype[:2] in ("bf", "f8"):
+            return f"'{spec.name}' has elements that cannot be made up"
+
+    rows = (1, 2)
     random = np.random.default_rng(0)
-    parts = [
-        {spec.name: _sample(spec, rows, random) for spec in boundary.tensors} for rows in (1, 2)
+    requests = [
+        {spec.name: _random_array(spec, count, random) for spec in schema.tensors} for count in rows
     ]
-    alone = [run(part) for part in parts]
+    alone = [run(values) for values in requests]
     try:
-        together = parted(run(joined(parts)), (1, 2), names)
+        together = split_rows(run(join_rows(requests)), rows, names)
     except ValueError as error:
         return str(error)
-    for expected, found in zip(alone, together, strict=True):
+
+    for expected, actual in zip(alone, together, strict=True):
         for name in names:
-            if not _close(expected[name], found[name]):
+            if not _close(expected[name], actual[name]):
                 return f"rows of '{name}' depend on each other"
     return ""
 
 
-def _sample(spec: TensorSpec, rows: int, random: np.random.Generator) -> NDArray[Any]:
+def _random_array(spec: TensorSpec, rows: int, random: np.random.Generator) -> NDArray[Any]:
+    """Values for one tensor of a frame. Wide integers are 0 and 1, as they may be indices."""
     shape = (rows, *(_PROBE_DIM if dim is None else dim for dim in spec.shape[1:]))
     if spec.storage.kind == "f":
         return random.standard_normal(shape).astype(spec.storage)
-    # Wide integers may be indices: 0 and 1 are legal ones nearly everywhere.
     top = 100 if spec.dtype in ("i8", "u8") else 2
     return random.integers(0, top, shape).astype(spec.storage)
 
 
-def _close(expected: NDArray[Any], found: NDArray[Any]) -> bool:
-    if expected.dtype.kind != "f" or expected.shape != found.shape:
-        return np.array_equal(expected, found)
+def _close(expected: NDArray[Any], actual: NDArray[Any]) -> bool:
+    if expected.dtype.kind != "f" or expected.shape != actual.shape:
+        return np.array_equal(expected, actual)
     largest = float(np.max(np.abs(expected), initial=0.0))
-    return np.allclose(expected, found, rtol=0, atol=_TOLERANCE * largest, equal_nan=True)
+    return np.allclose(expected, actual, rtol=0, atol=_TOLERANCE * largest, equal_nan=True)
 
 
 class _Group(Generic[_Job, _Answer]):
@@ -108,10 +153,17 @@ class _Group(Generic[_Job, _Answer]):
         self.full = asyncio.Event()
 
 
-class Collector(Generic[_Key, _Job, _Answer]):
-    """Gathers jobs of one key until there are enough or the first has waited long enough, and `run` has its `turn`.
+class Batcher(Generic[_Key, _Job, _Answer]):
+    """Gathers jobs of the same key, and runs them together.
 
-    `run` gives an answer or an exception for each job. Belongs to one event loop.
+    A group is closed when it is full. Otherwise it is closed when its first job has waited for the
+    delay and its turn to run has come, so it still grows while all workers are busy. Belongs to one
+    event loop.
+
+    Args:
+        batching: Size of a group, and the delay.
+        turn: Waits until a worker is free, and takes it.
+        run: Runs the jobs of one key, and returns an answer or an exception for each.
     """
 
     def __init__(
@@ -127,13 +179,14 @@ class Collector(Generic[_Key, _Job, _Answer]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, key: _Key, job: _Job) -> _Answer:
-        """The answer to one job. A caller that is cancelled takes its job back if it has not begun."""
+        """Answer one job. A caller that is cancelled takes its job back if it has not begun."""
         group = self._open.get(key)
         if group is None:
             group = self._open[key] = _Group[_Job, _Answer]()
             task = asyncio.create_task(self._gather(key, group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         group.jobs.append((job, answer))
         if len(group.jobs) >= self._batching.frames:
@@ -142,15 +195,17 @@ class Collector(Generic[_Key, _Job, _Answer]):
         return await answer
 
     def _close(self, key: _Key, group: _Group[_Job, _Answer]) -> None:
-        """Later jobs of this key begin another group."""
+        """Let later jobs of this key begin another group."""
         if self._open.get(key) is group:
             del self._open[key]
 
     async def _gather(self, key: _Key, group: _Group[_Job, _Answer]) -> None:
+        """Wait until a group is complete, run it, and hand out its answers."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(group.full.wait(), self._batching.delay_s)
         await self._turn()
         self._close(key, group)
+
         jobs = [(job, answer) for job, answer in group.jobs if not answer.done()]
         outcomes = await self._run(key, [job for job, _ in jobs])
         for (_, answer), outcome in zip(jobs, outcomes, strict=True):

@@ -1,4 +1,8 @@
-"""The calls of inference.GRPCInferenceService on a service, whoever listens: our door or an engine."""
+"""The methods of inference.GRPCInferenceService on a service.
+
+They take and return messages without listening themselves, so that both our frontend and a host
+engine such as Ray Serve can call them.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,17 +32,17 @@ METHODS = (
 )
 
 OPEN = ("ServerLive", "ServerReady")
-"""Methods that need no token: a load balancer asks them."""
+"""Methods that need no token, because load balancers call them."""
 
 
 _MOST_BYTES = 1 << 12
-"""Of a request that is no inference."""
+"""Size of a request that is no inference, at most."""
 _AT_ONCE = 1 << 14
-"""Bytes of a message, raw contents apart, that are taken apart where they came in."""
+"""Bytes of a message, without raw contents, that are parsed on the event loop."""
 
 
 class GrpcMethods:
-    """Bytes of a request in, message of an answer out; all of them raise ServiceError."""
+    """Answers requests given as bytes with messages. Every method may raise ServiceError."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -53,7 +57,19 @@ class GrpcMethods:
         }
 
     async def call(self, name: str, data: bytes, timeout_s: float | None = None) -> Any:
-        """The answer to a request; `timeout_s` is what gRPC leaves, None where the host does not tell."""
+        """Answer one request.
+
+        Args:
+            name: One of METHODS.
+            data: The request as protobuf.
+            timeout_s: Time that gRPC leaves for it; None where the host does not say.
+
+        Returns:
+            The answer as a protobuf message.
+
+        Raises:
+            ServiceError: The request is no such message, or is refused.
+        """
         try:
             if name == "ModelInfer":
                 message: Any = await self._parsed(data)
@@ -66,7 +82,7 @@ class GrpcMethods:
         return await self._table[name](message, timeout_s)
 
     async def _parsed(self, data: bytes) -> InferRequest:
-        """A request; one whose elements come one by one is taken apart elsewhere, while others are answered."""
+        """Parse a request; a large one on a thread, while others are answered."""
         described = protobuf.check_size(data)
         if described < _AT_ONCE:
             return protobuf.request_from_bytes(data)
@@ -81,9 +97,10 @@ class GrpcMethods:
         return protobuf.message("ServerReadyResponse")(ready=self._service.ready)
 
     async def _model_ready(self, message: Any, _: float | None) -> Any:
+        """As Triton does, say "not ready" for a model that the server does not have."""
         try:
             self._service.find(message.name, message.version)
-        except ServiceError:  # what is not here is not ready, as Triton has it
+        except ServiceError:
             return protobuf.message("ModelReadyResponse")(ready=False)
         return protobuf.message("ModelReadyResponse")(ready=self._service.ready)
 
@@ -99,24 +116,26 @@ class GrpcMethods:
             name=bundle.name,
             versions=list(self._service.bundles[bundle.name]),
             platform=f"irsplit_{bundle.manifest.segments[-1].format}",
-            inputs=[_tensor_metadata(info) for info in bundle.inputs],
-            outputs=[_tensor_metadata(info) for info in bundle.outputs],
+            inputs=map(_tensor_metadata, bundle.inputs),
+            outputs=map(_tensor_metadata, bundle.outputs),
         )
 
-    async def _infer(self, request: InferRequest, left_s: float | None) -> Any:
-        limits = [limit for limit in (timeout_s(request), left_s) if limit is not None]
+    async def _infer(self, request: InferRequest, remaining_s: float | None) -> Any:
+        limits = [limit for limit in (timeout_s(request), remaining_s) if limit is not None]
         response = await self._service.infer(request, min(limits, default=None))
         return protobuf.response_to_message(response)
 
 
 def add_to_server(servicer: Any, server: Any) -> None:
-    """Register the methods of a servicer that takes and gives bytes: Ray Serve's `grpc_servicer_functions`."""
+    """Register the methods of a servicer that takes and returns bytes.
+
+    Ray Serve calls this by the name that its `grpc_servicer_functions` give.
+    """
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(getattr(servicer, name)) for name in METHODS
     }
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),)
-    )
+    handler = grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers)
+    server.add_generic_rpc_handlers((handler,))
 
 
 def _tensor_metadata(info: TensorInfo) -> Any:

@@ -1,4 +1,4 @@
-"""The gRPC door: inference.GRPCInferenceService."""
+"""The gRPC frontend: inference.GRPCInferenceService."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import grpc.aio
 
 from irsplit.runtime.serving.protocol import protobuf
 from irsplit.runtime.serving.protocol.messages import Code, ServiceError
-from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
+from irsplit.runtime.serving.server.authenticator import Authenticator
 from irsplit.runtime.serving.server.grpc_methods import METHODS, OPEN, GrpcMethods
 from irsplit.runtime.serving.server.logs import event
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget, Reservation
@@ -19,37 +19,43 @@ from irsplit.runtime.serving.server.service import Service
 _LOG = logging.getLogger("irsplit.serve")
 _LATER = (Code.OVERLOADED, Code.DRAINING)
 _PUSHBACK = ("grpc-retry-pushback-ms", "1000")
-"""Tells stock clients that repeat calls when to do so."""
+"""Tells stock clients that retry when to do so."""
 
 
 HANDSHAKE_S = 20.0
 """A connection on which no HTTP/2 was spoken for so long is closed."""
 AGE_S = 600.0
+"""Age at which a connection is closed; its client opens another one."""
 AGE_GRACE_S = 60.0
-"""Of the calls on a connection that is so old: clients take another one, and who reads no answer is dropped."""
+"""Time for the calls on such a connection to end; a client that reads no answer is dropped then."""
 
 
 class GrpcFrontend:
-    """Listens until `stop`, also when gRPC does not.
+    """Listens until `stop`, and begins again when gRPC's own server ends.
 
-    A connection has at most `streams` requests under way, so that one whose answers nobody reads holds no more. Beyond
-    `connections`, gRPC accepts none.
+    Args:
+        service: What answers.
+        budget: The memory that messages take.
+        authenticator: Checks the token.
+        streams: Requests that one connection may have under way, so that a client which reads no
+            answers holds no more.
+        connections: Connections beyond which gRPC accepts none.
     """
 
     def __init__(
         self,
         service: Service,
-        bodies: MemoryBudget,
-        doorkeeper: Doorkeeper,
+        budget: MemoryBudget,
+        authenticator: Authenticator,
         streams: int,
         connections: int,
     ) -> None:
         self._service = service
         self._methods = GrpcMethods(service)
-        self._bodies = bodies
-        self._doorkeeper = doorkeeper
+        self._budget = budget
+        self._authenticator = authenticator
         self._options = [
-            ("grpc.max_receive_message_length", bodies.largest),
+            ("grpc.max_receive_message_length", budget.largest),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", streams),
             ("grpc.max_allowed_incoming_connections", connections),
@@ -65,13 +71,18 @@ class GrpcFrontend:
         self._handlers = {name: self._handler(name) for name in METHODS}
 
     async def start(self, address: str, port: int, credentials: Any = None) -> int:
-        """The port that it listens on; 0 takes a free one. Raises RuntimeError when it is taken."""
+        """Listen, and return the port; port 0 takes a free one.
+
+        Raises:
+            RuntimeError: The port is taken.
+        """
         self._address, self._credentials, self._stopping = address, credentials, False
         self._server, self._port = await self._listen(port)
         self._watch = asyncio.create_task(self._keep_listening())
         return self._port
 
     async def stop(self, grace_s: float) -> None:
+        """Stop listening; calls that take longer than `grace_s` are cancelled."""
         self._stopping = True
         await self._server.stop(grace_s)
         await self._watch
@@ -80,6 +91,7 @@ class GrpcFrontend:
         server = grpc.aio.server(options=self._options)
         methods = grpc.method_handlers_generic_handler(protobuf.SERVICE, self._handlers)
         server.add_generic_rpc_handlers((methods,))
+
         address = f"{self._address}:{port}"
         if self._credentials is None:
             port = server.add_insecure_port(address)
@@ -89,9 +101,14 @@ class GrpcFrontend:
         return server, port
 
     async def _keep_listening(self) -> None:
-        """grpc.aio ends its server for all clients when one asks for a method whose name is no UTF-8."""
+        """Listen again whenever the server ends without being stopped.
+
+        grpc.aio ends its server for all clients when one of them calls a method whose name is not
+        UTF-8.
+        """
         while True:
-            with contextlib.suppress(Exception):  # what ended it; the log of asyncio has it
+            # What ended it is in asyncio's log.
+            with contextlib.suppress(Exception):
                 await self._server.wait_for_termination()
             if self._stopping:
                 return
@@ -101,19 +118,24 @@ class GrpcFrontend:
             self._server, _ = await self._listen(self._port)
 
     def _handler(self, name: str) -> Any:
-        """Of a method with one request; gRPC knows it as one with several, to hand over the call before its request."""
+        """The handler of a method.
+
+        Every method has one request. gRPC is told that there may be several, because it then hands
+        over the call before it has received the request, and a client without the token is refused
+        first.
+        """
 
         async def answer(_: Any, context: Any) -> bytes:
-            share = Reservation(self._bodies)
-            context.add_done_callback(share.close)
+            reservation = Reservation(self._budget)
+            context.add_done_callback(reservation.close)
             try:
                 if name in OPEN:  # all of these requests are empty
                     data = b""
                 else:
-                    data = await self._admitted(context, share)
+                    data = await self._admitted(context, reservation)
                 message = await self._methods.call(name, data, context.time_remaining())
                 packed: bytes = message.SerializeToString()
-                share.hold(len(packed))
+                reservation.resize(len(packed))
                 return packed
             except ServiceError as error:
                 later = (_PUSHBACK,) if error.code in _LATER else ()
@@ -123,32 +145,29 @@ class GrpcFrontend:
 
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    async def _admitted(self, context: Any, share: Reservation) -> bytes:
-        """The request of a client that may ask; counted when it is refused."""
+    async def _admitted(self, context: Any, reservation: Reservation) -> bytes:
+        """Read the request of a client that has the token; a refusal is counted."""
         try:
-            await self._doorkeeper.check(_authorization(context), "grpc")
-            return await self._request(context, share)
+            await self._authenticator.check(_authorization(context), "grpc")
+            return await self._request(context, reservation)
         except ServiceError as error:
             self._service.refused(error, "grpc")
             raise
 
-    async def _request(self, context: Any, share: Reservation) -> bytes:
-        """How large it is shows when it is here: until then, it takes the room of the largest."""
-        async with share:
-            await share.take(self._bodies.largest)
+    async def _request(self, context: Any, reservation: Reservation) -> bytes:
+        """Read a request. gRPC does not tell its size before, so the largest is reserved first."""
+        async with reservation:
+            await reservation.acquire(self._budget.largest)
             data = await context.read()
         if not isinstance(data, bytes):
             raise ServiceError(Code.INVALID, "a call without a request")
-        share.hold(len(data))
+        reservation.resize(len(data))
         return data
 
 
 def _authorization(context: Any) -> str:
-    return next(
-        (
-            str(value)
-            for key, value in context.invocation_metadata() or ()
-            if key == "authorization"
-        ),
-        "",
-    )
+    """The authorization header of a call, "" if it has none."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            return str(value)
+    return ""

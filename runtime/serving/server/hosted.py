@@ -1,4 +1,7 @@
-"""The server's side of a bundle in an engine with threads and queues of its own: neither asyncio nor other packages."""
+"""The server's side of a bundle inside an engine that has threads and queues of its own.
+
+It needs neither asyncio nor the packages of `irsplit serve`.
+"""
 
 from pathlib import Path
 
@@ -11,16 +14,28 @@ from irsplit.runtime.serving.server.served import Limits, ServedBundle
 
 
 class HostedBundle:
-    """`name` is what the engine calls it, which runs several requests, or several processes, at a time. Thread-safe."""
+    """A bundle that a host engine calls, from several threads or processes if it likes.
+
+    Rows, decoded bytes, working memory and the lengths of texts have the limits of `Limits`.
+
+    Args:
+        folder: The bundle.
+        name: What the host calls it.
+        options: How the inference engine runs.
+
+    Raises:
+        BundleError: The bundle is damaged or has no segment for a server.
+    """
 
     def __init__(self, folder: Path, name: str, options: EngineOptions = ONE_THREAD) -> None:
         self._bundle = ServedBundle(Manifest.load(folder), name, Limits(), options)
         self._longest_name = longest_name(self._bundle.manifest)
 
     def infer(self, request: InferRequest) -> InferResponse:
-        """The answer to a request that may have been damaged on its way. Raises ServiceError.
+        """Answer a request, whose checksum is compared first.
 
-        Rows, decoded bytes, working memory and the lengths of texts are limited as `Limits` has them.
+        Raises:
+            ServiceError: The request is damaged, too large, or cannot be answered.
         """
         check_request(request, self._longest_name)
         request = check(request)

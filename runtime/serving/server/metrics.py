@@ -1,4 +1,4 @@
-"""What a server counts, in Prometheus' text format."""
+"""Metrics of a server, in Prometheus' text format."""
 
 from typing import Any, TypeVar
 
@@ -6,93 +6,82 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _FRAMES = (1, 2, 4, 8, 16, 32, 64, 128)
-
+_MODEL = ("model", "version")
+"""Labels of what is counted for each bundle."""
 
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
 class Metrics:
-    """One registry a server, so that several servers fit into one process."""
+    """The metrics of one server in a registry of its own, so that a process may have several."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
-        labels = ("model", "version")
-        self.requests = Counter(
-            "irsplit_requests", "Requests by outcome.", (*labels, "code"), registry=self.registry
+
+        # Requests and their answers.
+        self.requests = self._counter(
+            "irsplit_requests", "Requests, by outcome.", (*_MODEL, "code")
         )
-        self.seconds = Histogram(
-            "irsplit_request_seconds",
-            "From arrival to answer.",
-            labels,
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.seconds = self._histogram(
+            "irsplit_request_seconds", "Time from arrival to answer.", _SECONDS
         )
-        self.compute = Histogram(
-            "irsplit_compute_seconds",
-            "In the engines.",
-            labels,
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.compute = self._histogram(
+            "irsplit_compute_seconds", "Time in the inference engines.", _SECONDS
         )
-        self.batch = Histogram(
-            "irsplit_batch_frames",
-            "Frames of one run.",
-            labels,
-            buckets=_FRAMES,
-            registry=self.registry,
+        self.batch = self._histogram("irsplit_batch_frames", "Frames in one run.", _FRAMES)
+        self.boundary = self._counter(
+            "irsplit_resumed", "Answers, by the boundary that was resumed.", (*_MODEL, "boundary")
         )
-        self.boundary = Counter(
-            "irsplit_resumed",
-            "Answers by boundary resumed from.",
-            (*labels, "boundary"),
-            registry=self.registry,
+        self.received = self._counter(
+            "irsplit_received_bytes", "Bytes of tensors received.", _MODEL
         )
-        self.received = Counter(
-            "irsplit_received_bytes", "Bytes of tensors in.", labels, registry=self.registry
-        )
-        self.sent = Counter(
-            "irsplit_sent_bytes", "Bytes of tensors out.", labels, registry=self.registry
-        )
-        self.waiting = Gauge("irsplit_waiting", "Requests in the queue.", registry=self.registry)
-        self.running = Gauge("irsplit_running", "Requests in the engines.", registry=self.registry)
-        self.held = Gauge(
-            "irsplit_held_bytes", "Of messages on their way in or out.", registry=self.registry
-        )
-        self.working = Gauge(
+        self.sent = self._counter("irsplit_sent_bytes", "Bytes of tensors sent.", _MODEL)
+
+        # The queue and its memory.
+        self.waiting = self._gauge("irsplit_waiting", "Requests in the queue.")
+        self.running = self._gauge("irsplit_running", "Requests in the inference engines.")
+        self.held = self._gauge("irsplit_held_bytes", "Bytes of messages that arrive or leave.")
+        self.working = self._gauge(
             "irsplit_working_bytes",
-            "That runs take, and requests that nobody waits for.",
-            registry=self.registry,
+            "Estimated bytes of runs, and of requests whose client has gone.",
         )
-        self.session_bytes = Gauge(
-            "irsplit_session_bytes",
-            "Of states and latest answers of sessions.",
-            registry=self.registry,
-        )
-        self.connections = Gauge(
-            "irsplit_connections", "Open ones.", ("door",), registry=self.registry
-        )
-        self.dropped = Counter(
-            "irsplit_dropped_connections",
-            "Closed for others, the idlest first.",
-            ("door",),
-            registry=self.registry,
-        )
-        self.pushed_out = Counter(
+        self.evicted = self._counter(
             "irsplit_pushed_out",
-            "Messages that took too long while others needed their room.",
-            registry=self.registry,
-        )
-        self.sessions = Gauge(
-            "irsplit_sessions", "Sessions of stateful bundles.", registry=self.registry
+            "Messages that took too long while others needed their memory.",
         )
 
-    def of(self, metric: _Metric, *labels: str) -> _Metric:
-        """The child of a metric with these labels. Their own look-up takes longer than counting does."""
+        # Sessions and connections.
+        self.sessions = self._gauge("irsplit_sessions", "Sessions of stateful bundles.")
+        self.session_bytes = self._gauge(
+            "irsplit_session_bytes", "Bytes of the states and latest answers of sessions."
+        )
+        self.connections = self._gauge("irsplit_connections", "Open connections.", ("door",))
+        self.dropped = self._counter(
+            "irsplit_dropped_connections",
+            "Idle connections that were closed for new ones.",
+            ("door",),
+        )
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, _MODEL, buckets=buckets, registry=self.registry)
+
+    def child(self, metric: _Metric, *labels: str) -> _Metric:
+        """The child of a metric with these labels.
+
+        It is kept here, because Prometheus' own look-up takes longer than counting does.
+        """
         child: Any = self._children.get((metric, labels))
         if child is None:
             child = self._children[metric, labels] = metric.labels(*labels)
         return child
 
     def text(self) -> bytes:
+        """All metrics as Prometheus reads them."""
         return generate_latest(self.registry)

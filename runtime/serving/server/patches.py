@@ -1,4 +1,7 @@
-"""Patches for devices: from the build that one has to the latest that the server has, made when first asked for."""
+"""Patches for devices, made when they are first asked for.
+
+A patch leads from the build that a device has to the latest one that the server has.
+"""
 
 import asyncio
 import hashlib
@@ -13,16 +16,21 @@ from irsplit.runtime.serving.server.served import ServedBundle
 from irsplit.runtime.serving.server.service import Service
 
 MakePatch = Callable[[Path | None, Path, Path, str], object]
-"""Old bundle (None: nothing), new bundle, patch to write, place."""
+"""Takes the old bundle (None for none), the new bundle, the patch to write, and the placement."""
 
 _KEY_LENGTH = 32
-"""Of what names a patch: its file, and the tag by which a device knows it again."""
+"""Letters of a patch's key: the name of its file, and the tag by which a device knows it again."""
 
-PLACES = ("device", "server")
+PLACEMENTS = ("device", "server")
 
 
 class PatchMaker:
-    """`make` runs on a thread of its own, one patch at a time; patches are kept in a temporary folder until `close`."""
+    """Makes patches on a thread of its own, one at a time, and keeps them until `close`.
+
+    Args:
+        service: The bundles.
+        make: Writes one patch.
+    """
 
     def __init__(self, service: Service, make: MakePatch) -> None:
         self._service = service
@@ -31,47 +39,65 @@ class PatchMaker:
         self._thread = ThreadPoolExecutor(1, "irsplit-patches")
         self._patches: dict[str, asyncio.Future[Path]] = {}
 
-    async def patch(self, name: str, digest: str, place: str) -> Path | None:
-        """What makes the latest build of the one with this digest ("" or unknown here: of nothing); None when it is it.
+    async def patch(self, name: str, digest: str, placement: str) -> Path | None:
+        """The patch that makes the latest build of a bundle.
 
-        Raises ServiceError.
+        Args:
+            name: Name of the bundle.
+            digest: Digest of the build that the device has. With "", or one that this server does
+                not have, the patch starts from nothing.
+            placement: The side to patch; "" for both.
+
+        Returns:
+            The file of the patch, or None if the device has the latest build.
+
+        Raises:
+            ServiceError: The bundle or placement is unknown, or no patch can be made.
         """
         latest = self._service.find(name)
-        if place and place not in PLACES:
+        if placement and placement not in PLACEMENTS:
             raise ServiceError(
-                Code.INVALID, f"no place '{place}'; give device or server, or neither for both"
+                Code.INVALID,
+                f"no place '{placement}'; give device or server, or neither for both",
             )
         if digest == latest.manifest.digest:
             return None
+
         versions = self._service.bundles[name].values()
         old = next((bundle for bundle in versions if bundle.manifest.digest == digest), None)
-        words = (name, "" if old is None else old.manifest.digest, latest.manifest.digest, place)
+        old_digest = "" if old is None else old.manifest.digest
+        words = (name, old_digest, latest.manifest.digest, placement)
         key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:_KEY_LENGTH]
         if key not in self._patches:
             path = Path(self._folder.name) / key
-            call = asyncio.get_running_loop().run_in_executor(
-                self._thread, self._made, old, latest, path, place
+            self._patches[key] = asyncio.get_running_loop().run_in_executor(
+                self._thread, self._write, old, latest, path, placement
             )
-            self._patches[key] = call
+
         try:
+            # A device that goes away must not cancel the patch for the others that wait for it.
             return await asyncio.shield(self._patches[key])
         except Exception as error:
-            self._patches.pop(key, None)  # the next device may have more luck
+            self._patches.pop(key, None)  # the next request tries again
             if not isinstance(error, IrsplitError):
                 raise
             raise ServiceError(Code.NOT_FOUND, f"'{name}' cannot be handed out: {error}") from error
 
-    def _made(self, old: ServedBundle | None, latest: ServedBundle, path: Path, place: str) -> Path:
+    def _write(
+        self, old: ServedBundle | None, latest: ServedBundle, path: Path, placement: str
+    ) -> Path:
+        """Write a patch from the old build, or from nothing where that is impossible."""
         if old is not None:
             try:
-                self._make(old.manifest.folder, latest.manifest.folder, path, place)
+                self._make(old.manifest.folder, latest.manifest.folder, path, placement)
             except IrsplitError:
-                pass  # of the old build, this server may have one side only
+                pass  # this server may have one side only of the old build
             else:
                 return path
-        self._make(None, latest.manifest.folder, path, place)
+        self._make(None, latest.manifest.folder, path, placement)
         return path
 
     def close(self) -> None:
+        """Stop the thread and remove all patches."""
         self._thread.shutdown(cancel_futures=True)
         self._folder.cleanup()

@@ -1,4 +1,4 @@
-"""One bundle on a server: frames in, outputs out, state kept apart for every session."""
+"""One bundle on a server: frames in, outputs out, and a state of its own for every session."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,6 @@ from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.run.segments import SegmentRun, SegmentRunner, decode, encode
 from irsplit.runtime.run.session import check_inputs
-from irsplit.runtime.serving.protocol.checksum import contents_digest
 from irsplit.runtime.serving.protocol.messages import (
     DATATYPES,
     FRAME,
@@ -27,19 +26,36 @@ from irsplit.runtime.serving.protocol.messages import (
     to_array,
     to_tensor,
 )
-from irsplit.runtime.serving.server.batching import alike, joined, mixed_rows, parted
-from irsplit.runtime.serving.server.sequences import Sequences, Step
+from irsplit.runtime.serving.server.batching import (
+    batching_obstacle,
+    join_rows,
+    shape_key,
+    split_rows,
+)
+from irsplit.runtime.serving.server.request_parts import (
+    frame_of,
+    has_frame,
+    input_shapes,
+    step_of,
+)
+from irsplit.runtime.serving.server.sequences import Sequences
 
 _MOST_NAMES = 8
-"""Of what a request brings, in the text of a refusal."""
+"""Names of a request's tensors in the text of a refusal, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may take, and `held_bytes` and `working_bytes` all of them at a time.
+    """What requests may take. Each limit is checked before anything of that size is allocated.
 
-    Checked before anything of that size is allocated. `rows` are those of a batch, `working_bytes` what engines take
-    to run, as the manifest estimates it.
+    Attributes:
+        frame_bytes: Size of a frame.
+        decoded_bytes: Size of the tensors in a frame.
+        held_bytes: Size of all messages, and of all sessions, together.
+        rows: Rows of a batch.
+        working_bytes: Memory that all runs together take, as the manifest estimates it.
+        sessions: Sessions of a bundle.
+        session_idle_s: How long a session is kept that nobody uses.
     """
 
     frame_bytes: int = 64 << 20
@@ -52,33 +68,50 @@ class Limits:
 
     @property
     def of_run(self) -> RunLimits:
+        """The limits that the manifest checks before a run."""
         return RunLimits(self.rows, self.decoded_bytes, self.working_bytes)
 
     @property
     def message_bytes(self) -> int:
-        """Of a message around a frame: names, parameters, tags, JSON."""
+        """Size of a message around a frame, with its names, parameters, tags and JSON."""
         return self.frame_bytes + (1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A request that can be run: the first segment, what it reads, the names of the outputs to send, its contents."""
+    """A request that has been checked and can run.
+
+    Attributes:
+        id: The client's name for the request.
+        start: The first segment to run.
+        values: What that segment reads, by name.
+        outputs: Names of the tensors to send back.
+        contents: The request's checksum.
+        large: Whether the run takes so much memory that the engine must not keep it afterwards.
+    """
 
     id: str
     start: int
     values: Mapping[str, Any] = field(repr=False)
-    wanted: tuple[str, ...]
+    outputs: tuple[str, ...]
     contents: str
     large: bool
-    """Whether it takes so much memory that the engine must not keep it."""
 
 
 class ServedBundle:
-    """A bundle that is ready to resume, its files compared with their digests.
+    """A bundle that is ready to resume frames. `infer` may be called from several threads.
 
-    `infer` may be called from several threads.
+    Its `version` is the beginning of the bundle's digest: device and server have the same build
+    exactly when they agree on it.
 
-    `version` is the beginning of the bundle's digest: both sides have the same build exactly when they agree on it.
+    Args:
+        manifest: The bundle, whose files are compared with their digests.
+        name: What clients call it.
+        limits: What requests may take.
+        options: How the inference engine runs.
+
+    Raises:
+        BundleError: The bundle is damaged or has no segment for a server.
     """
 
     def __init__(
@@ -92,9 +125,10 @@ class ServedBundle:
         self.segments = SegmentRunner(manifest, "server", options)
         self.one_thread = options.threads == 1
         """Whether the thread that calls an engine does all its work."""
+
         count = len(manifest.segments)
-        mine = [index for index in range(count) if self.segments.has(index, index + 1)]
-        if not mine:
+        own = [index for index in range(count) if self.segments.has(index, index + 1)]
+        if not own:
             raise BundleError(
                 f"{manifest.store.root}: no segment runs on the server; run it with 'irsplit run'"
             )
@@ -102,11 +136,12 @@ class ServedBundle:
         self._stops = [self._find_stop(start) for start in range(count)]
         self._infos = {info.name: info for info in manifest.outputs}
         self.stateful = self.segments.stateful(0, count)
-        for index in mine:
+        for index in own:
             self.segments.open(index, index + 1)
+
         self.inputs = [TensorInfo(FRAME, "u8", (None,))]
         self.outputs = answer_tensors(manifest)
-        self._joinable: set[int] = set()
+        self._batched: set[int] = set()
         self.sequences = Sequences[InferResponse](
             self.segments.fresh,
             limits.sessions,
@@ -115,182 +150,243 @@ class ServedBundle:
             most_bytes=limits.held_bytes,
         )
 
+    # Which requests are for this bundle, and which of them may run together.
+
     def owns(self, request: InferRequest) -> bool:
         """Whether the frame of a request, or the session that it ends, belongs to this bundle."""
-        return session_ended_by(request) in self.sequences or any(
-            self._owns(request, boundary.index) for boundary in self.manifest.boundaries
-        )
+        if session_ended_by(request) in self.sequences:
+            return True
+        return any(self._owns(request, schema.index) for schema in self.manifest.boundaries)
 
     def _owns(self, request: InferRequest, boundary: int) -> bool:
+        """Whether a request brings a frame of this boundary."""
         try:
-            owner = self.manifest.boundary_of(_frame_of(request))
+            owner = self.manifest.boundary_of(frame_of(request))
         except (FrameError, ServiceError):
             return False
         return owner is not None and owner.index == boundary
 
     def allow_batches(self) -> dict[int, str]:
-        """Find out which boundaries' frames may run together; why not, for the others."""
+        """Try for every boundary whether its frames may run together, and allow it where they may.
+
+        Returns:
+            The reasons why not, by index of the other boundaries.
+        """
         reasons: dict[int, str] = {}
-        for boundary in self.manifest.boundaries:
-            start = boundary.index + 1
-            stop = self._stop(start)
-            if stop == start:
-                continue
-            names = self._needed(start, stop)
-            try:
-                reason = (
-                    "it has state"
-                    if self.stateful
-                    else mixed_rows(boundary, self._values_of(start, stop), names)
-                )
-            except EngineError as error:
-                reason = f"the engine refuses rows that were made up: {error}"
+        for schema in self.manifest.boundaries:
+            if self._stops[schema.index + 1] == schema.index + 1:
+                continue  # the segment behind it does not run here
+
+            reason = self._batching_obstacle(schema)
             if reason:
-                reasons[boundary.index] = reason
+                reasons[schema.index] = reason
             else:
-                self._joinable.add(boundary.index)
+                self._batched.add(schema.index)
         return reasons
+
+    def _batching_obstacle(self, schema: FrameSchema) -> str:
+        if self.stateful:
+            return "it has state"
+
+        start = schema.index + 1
+        stop = self._stops[start]
+        try:
+            return batching_obstacle(
+                schema, self._values_of(start, stop), self._answer_values(start, stop)
+            )
+        except EngineError as error:
+            return f"the engine refuses rows that were made up: {error}"
 
     def _values_of(self, start: int, stop: int) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         return lambda values: self.segments.run(start, stop, values).values
 
     def boundary_of(self, request: InferRequest) -> int | None:
-        """Of a request whose frame may run together with others of this boundary: its index."""
-        if [tensor.name for tensor in request.inputs] != [FRAME] or not self._joinable:
+        """Index of the boundary whose frames this request may run with; None if it runs alone."""
+        if not self._batched or not has_frame(request):
             return None
-        return next((index for index in self._joinable if self._owns(request, index)), None)
+        return next((index for index in self._batched if self._owns(request, index)), None)
+
+    # What a request takes.
 
     def needed_bytes(self, request: InferRequest) -> int:
-        """Memory that running a request takes, by estimate; 0 where nothing runs. It looks at sizes alone.
+        """Estimate the memory that a request takes to run, from sizes alone; 0 if nothing runs.
 
-        Raises ServiceError TOO_LARGE for a request beyond the limits, and for what is no request of this bundle.
+        Raises:
+            ServiceError: TOO_LARGE for a request beyond the limits; another code for what is no
+                request of this bundle.
         """
         if self.stateful and session_ended_by(request):
             return 0
-        return self._measured(request)[1]
+        return self._start_and_bytes(request)[1]
 
-    def _measured(self, request: InferRequest) -> tuple[int, int]:
-        """The first segment to run, and the memory that is needed from there on."""
-        if [tensor.name for tensor in request.inputs] != [FRAME]:
-            start, shapes = 0, self._input_shapes(request)
-        else:
-            frame, boundary = self._framed(request)
+    def _start_and_bytes(self, request: InferRequest) -> tuple[int, int]:
+        """The first segment to run, and an estimate of the memory that is needed from there on."""
+        if has_frame(request):
+            frame, schema = self._frame_and_schema(request)
             try:
-                found = framing.frame_shapes(boundary, frame)
+                frame_shapes = framing.frame_shapes(schema, frame)
             except FrameError as error:
                 raise ServiceError(Code.INVALID, str(error)) from error
-            start = boundary.index + 1
-            shapes = {spec.name: shape for spec, shape in zip(boundary.tensors, found, strict=True)}
+            start = schema.index + 1
+            names = [spec.name for spec in schema.tensors]
+            shapes = dict(zip(names, frame_shapes, strict=True))
+        else:
+            self._check_takes_inputs(request)
+            start, shapes = 0, input_shapes(request, self.manifest.inputs)
+
         try:
             return start, self.manifest.needed(start, shapes, self.limits.of_run)
         except ValueError as error:
             raise ServiceError(Code.TOO_LARGE, f"'{self.name}': {error}") from error
 
+    def _frame_and_schema(self, request: InferRequest) -> tuple[bytes | memoryview, FrameSchema]:
+        """The frame of a request, of which only the header is looked at, and its schema."""
+        frame = frame_of(request)
+        if len(frame) > self.limits.frame_bytes:
+            text = (
+                f"frame of {len(frame)} bytes, the limit is {self.limits.frame_bytes}; "
+                "raise the server's limit of a frame's bytes"
+            )
+            raise ServiceError(Code.TOO_LARGE, text)
+
+        try:
+            schema = self.manifest.boundary_of(frame)
+        except FrameError as error:
+            raise ServiceError(Code.INVALID, str(error)) from error
+        if schema is not None:
+            return frame, schema
+
+        digest = framing.frame_digest(frame)
+        text = (
+            f"the frame belongs to boundary {digest.hex()} of another build; '{self.name}' here is "
+            f"{self.version}: give both sides the same build"
+        )
+        raise ServiceError(Code.MISMATCH, text)
+
+    def _check_takes_inputs(self, request: InferRequest) -> None:
+        """Raise ServiceError if this server cannot run the whole model."""
+        if self._whole:
+            return
+        names = ", ".join(f"'{tensor.name}'" for tensor in request.inputs[:_MOST_NAMES])
+        text = (
+            f"'{self.name}' takes one UINT8 tensor '{FRAME}', not {names or 'nothing'}; for the "
+            "model's own inputs the server needs the device's side of the bundle too"
+        )
+        raise ServiceError(Code.INVALID, text)
+
+    # Requests that run alone.
+
     def infer(self, request: InferRequest) -> InferResponse:
-        """Resume the request's frame, or run the whole model on its inputs, or end a session. Raises ServiceError."""
-        if self.stateful and (ended := session_ended_by(request)):
-            self.sequences.end(ended)
+        """Answer a request: resume its frame, run the whole model on its inputs, or end a session.
+
+        Raises:
+            ServiceError: The request is refused, or the engine fails.
+        """
+        if self.stateful and (session := session_ended_by(request)):
+            self.sequences.end(session)
             return InferResponse(self.name, self.version, [], request.id, answers=request.contents)
+
         task = self._task(request)
-        if not self.segments.stateful(task.start, self._stop(task.start)):
-            return self._run(self.segments, task)  # what the device keeps is its own
-        session, step = _step_of(request)
+        if not self.segments.stateful(task.start, self._stops[task.start]):
+            return self._run(self.segments, task)  # the device keeps its own state
+
+        session, step = step_of(request)
         if session in ("", "0"):
-            text = f"bundle '{self.name}' keeps state between calls; send sequence_id, and sequence_start with the first"
+            text = (
+                f"bundle '{self.name}' keeps state between calls; send sequence_id, and "
+                "sequence_start with the first"
+            )
             raise ServiceError(Code.INVALID, text)
         answer = self.sequences.run(session, step, lambda segments: self._run(segments, task))
         return replace(answer, id=request.id)
 
     def _task(self, request: InferRequest) -> _Task:
-        """Whatever can be refused is refused here, before a state moves. Raises ServiceError."""
-        start, needed = self._measured(request)
-        if self._stop(start) == start:
+        """Check a request and read its values.
+
+        Whatever can be refused is refused here, before any state moves. Raises ServiceError.
+        """
+        start, needed = self._start_and_bytes(request)
+        if self._stops[start] == start:
             text = f"segment '{self.manifest.segments[start].name}' runs on the device, not here"
             raise ServiceError(Code.INVALID, text)
-        made = self._made(start)
-        unknown = next((name for name in request.outputs if name not in made), None)
-        if unknown is not None:
-            raise ServiceError(
-                Code.INVALID, f"'{unknown}' is not made here; outputs: {', '.join(made)}"
-            )
-        return _Task(
-            request.id,
-            start,
-            self._values(request, start),
-            tuple(dict.fromkeys(request.outputs or made)),
-            request.contents,
-            needed > LARGE_BYTES,
-        )
 
-    def _made(self, start: int) -> list[str]:
-        """Names of the tensors that an answer may have, when it begins with segment `start`."""
-        stop, segments = self._stop(start), self.manifest.segments
-        results = [name for segment in segments[start:stop] for name in segment.results]
-        return results if stop == len(segments) else [*results, FRAME]
+        available = self._available_outputs(start)
+        for name in request.outputs:
+            if name not in available:
+                text = f"'{name}' is not made here; outputs: {', '.join(available)}"
+                raise ServiceError(Code.INVALID, text)
+
+        values = self._values(request, start)
+        outputs = tuple(dict.fromkeys(request.outputs or available))
+        return _Task(request.id, start, values, outputs, request.contents, needed > LARGE_BYTES)
+
+    def _available_outputs(self, start: int) -> list[str]:
+        """Names of the tensors that an answer may have when it begins with segment `start`."""
+        stop = self._stops[start]
+        names = self._results(start, stop)
+        return names if stop == len(self.manifest.segments) else [*names, FRAME]
+
+    def _results(self, start: int, stop: int) -> list[str]:
+        """The model's outputs that segments `start` to `stop` - 1 compute."""
+        names: list[str] = []
+        for segment in self.manifest.segments[start:stop]:
+            names.extend(segment.results)
+        return names
+
+    def _answer_values(self, start: int, stop: int) -> list[str]:
+        """The values that answers are made of: the model's outputs, and what crosses next."""
+        names = self._results(start, stop)
+        if stop < len(self.manifest.segments):
+            names += [spec.name for spec in self.manifest.boundaries[stop - 1].tensors]
+        return list(dict.fromkeys(names))
 
     def _values(self, request: InferRequest, start: int) -> Mapping[str, Any]:
         """What the first segment reads. Its size is known to be within the limits."""
-        if start == 0:
-            return self._model_inputs(request)
         try:
-            return decode(
-                self.manifest.boundaries[start - 1], _frame_of(request), self.limits.decoded_bytes
-            )
-        except FrameError as error:
+            if start == 0:
+                arrays = {tensor.name: to_array(tensor) for tensor in request.inputs}
+                return check_inputs(self.manifest.inputs, arrays)
+            schema = self.manifest.boundaries[start - 1]
+            return decode(schema, frame_of(request), self.limits.decoded_bytes)
+        except (EngineError, FrameError) as error:
             raise ServiceError(Code.INVALID, str(error)) from error
 
-    def _framed(self, request: InferRequest) -> tuple[bytes | memoryview, FrameSchema]:
-        """The frame of a request, of which nothing but the head is looked at, and the boundary it belongs to."""
-        frame = _frame_of(request)
-        if len(frame) > self.limits.frame_bytes:
-            text = f"frame of {len(frame)} bytes, the limit is {self.limits.frame_bytes}; raise it with --max-frame-bytes"
-            raise ServiceError(Code.TOO_LARGE, text)
+    def _run(self, segments: SegmentRunner, task: _Task) -> InferResponse:
+        return self._answer(task, self._compute(segments, task))
+
+    def _compute(self, segments: SegmentRunner, task: _Task) -> SegmentRun:
         try:
-            boundary = self.manifest.boundary_of(frame)
-        except FrameError as error:
-            raise ServiceError(Code.INVALID, str(error)) from error
-        if boundary is not None:
-            return frame, boundary
-        text = (
-            f"the frame belongs to boundary {framing.frame_digest(frame).hex()} of another build; "
-            f"'{self.name}' here is {self.version}: give both sides the same build"
+            return segments.run(task.start, self._stops[task.start], task.values, task.large)
+        except (BundleError, EngineError) as error:
+            raise ServiceError(Code.INTERNAL, str(error)) from error
+
+    def _answer(self, task: _Task, run: SegmentRun) -> InferResponse:
+        return InferResponse(
+            self.name,
+            self.version,
+            [self._output(task, name, run) for name in task.outputs],
+            task.id,
+            _timing(task.start, run),
+            answers=task.contents,
         )
-        raise ServiceError(Code.MISMATCH, text)
 
-    def _input_shapes(self, request: InferRequest) -> dict[str, tuple[int, ...]]:
-        """Shapes of the model's inputs in a request that brings them. Raises ServiceError for others."""
-        if not self._whole:
-            names = (
-                ", ".join(f"'{tensor.name}'" for tensor in request.inputs[:_MOST_NAMES])
-                or "nothing"
-            )
-            text = (
-                f"'{self.name}' takes one UINT8 tensor '{FRAME}', not {names}; for the model's own inputs "
-                "the server needs the device's side of the bundle too"
-            )
-            raise ServiceError(Code.INVALID, text)
-        shapes = {tensor.name: tensor.shape for tensor in request.inputs}
-        if len(shapes) < len(request.inputs):
-            raise ServiceError(Code.INVALID, "an input is given twice")
-        for info in self.manifest.inputs:
-            if info.name not in shapes:
-                raise ServiceError(Code.INVALID, f"input '{info.name}' is missing")
-            if info.shape is not None and len(shapes[info.name]) != len(info.shape):
-                text = f"input '{info.name}' has {len(shapes[info.name])} dimensions; give {len(info.shape)}"
-                raise ServiceError(Code.INVALID, text)
-        return shapes
+    def _output(self, task: _Task, name: str, run: SegmentRun) -> WireTensor:
+        """One tensor of an answer: an output of the model, or else the next frame."""
+        if name in run.results:
+            return to_tensor(self._infos[name], run.results[name])
+        schema = self.manifest.boundaries[self._stops[task.start] - 1]
+        return frame_tensor(encode(schema, run.values))
 
-    def _model_inputs(self, request: InferRequest) -> Mapping[str, Any]:
-        arrays = {tensor.name: to_array(tensor) for tensor in request.inputs}
-        try:
-            return check_inputs(self.manifest.inputs, arrays)
-        except EngineError as error:
-            raise ServiceError(Code.INVALID, str(error)) from error
+    # Requests that run together.
 
     def infer_together(
         self, requests: Sequence[InferRequest]
     ) -> list[InferResponse | ServiceError]:
-        """As `infer` for frames of one boundary, in as few runs as shapes allow; an error is one request's own."""
+        """Answer requests with frames of one boundary in as few runs as their shapes allow.
+
+        Returns:
+            What `infer` returns or raises, for each request.
+        """
         answers: dict[int, InferResponse | ServiceError] = {}
         groups: dict[Hashable, list[tuple[int, _Task]]] = {}
         for index, request in enumerate(requests):
@@ -299,141 +395,74 @@ class ServedBundle:
             except ServiceError as error:
                 answers[index] = error
             else:
-                groups.setdefault(alike(task.values), []).append((index, task))
+                groups.setdefault(shape_key(task.values), []).append((index, task))
+
         for group in groups.values():
-            stretches = self._run_together([task for _, task in group])
-            for (index, task), stretch in zip(group, stretches, strict=True):
+            runs = self._run_together([task for _, task in group])
+            for (index, task), run in zip(group, runs, strict=True):
                 try:
-                    answers[index] = self._answer(
-                        task, stretch or self._compute(self.segments, task)
-                    )
+                    run = run or self._compute(self.segments, task)
+                    answers[index] = self._answer(task, run)
                 except ServiceError as error:
                     answers[index] = error
         return [answers[index] for index in range(len(requests))]
 
     def _run_together(self, tasks: Sequence[_Task]) -> Sequence[SegmentRun | None]:
-        """The stretch of each task, all from one run; None for each when they must run alone."""
+        """Each task's share of one run; None for each task if they must run alone."""
         if len(tasks) == 1:
             return [None]
-        start, parts = tasks[0].start, [task.values for task in tasks]
-        rows = [len(next(iter(part.values()))) for part in parts]
+
+        start = tasks[0].start
+        stop = self._stops[start]
+        requests = [task.values for task in tasks]
+        rows = [len(next(iter(values.values()))) for values in requests]
         large = any(task.large for task in tasks)
         try:
-            stretch = self.segments.run(start, self._stop(start), joined(parts), large)
-            values = parted(stretch.values, rows, self._needed(start, self._stop(start)))
+            run = self.segments.run(start, stop, join_rows(requests), large)
+            shares = split_rows(run.values, rows, self._answer_values(start, stop))
         except (EngineError, ValueError):
-            return [None] * len(
-                parts
-            )  # one of them may be at fault, or their rows: alone, each gets its own answer
-        return [
-            SegmentRun(part, {n: part[n] for n in stretch.results}, stretch.seconds)
-            for part in values
-        ]
+            # One of them may be at fault, or their rows: alone, each gets its own answer.
+            return [None] * len(tasks)
 
-    def _needed(self, start: int, stop: int) -> list[str]:
-        """Values that answers are made of: results, and what crosses next."""
-        segments = self.manifest.segments
-        names = [name for segment in segments[start:stop] for name in segment.results]
-        if stop < len(segments):
-            names += [spec.name for spec in self.manifest.boundaries[stop - 1].tensors]
-        return list(dict.fromkeys(names))
-
-    def _run(self, segments: SegmentRunner, task: _Task) -> InferResponse:
-        return self._answer(task, self._compute(segments, task))
-
-    def _compute(self, segments: SegmentRunner, task: _Task) -> SegmentRun:
-        try:
-            return segments.run(task.start, self._stop(task.start), task.values, task.large)
-        except (BundleError, EngineError) as error:
-            raise ServiceError(Code.INTERNAL, str(error)) from error
-
-    def _answer(self, task: _Task, stretch: SegmentRun) -> InferResponse:
-        outputs = [self._output(task, name, stretch) for name in task.wanted]
-        return InferResponse(
-            self.name,
-            self.version,
-            outputs,
-            task.id,
-            _timing(task.start, stretch),
-            answers=task.contents,
-        )
-
-    def _output(self, task: _Task, name: str, stretch: SegmentRun) -> WireTensor:
-        if name in stretch.results:
-            return to_tensor(self._infos[name], stretch.results[name])
-        return frame_tensor(
-            encode(self.manifest.boundaries[self._stop(task.start) - 1], stretch.values)
-        )
-
-    def _stop(self, start: int) -> int:
-        """Behind the last segment that runs here without a pause."""
-        return self._stops[start]
+        runs: list[SegmentRun] = []
+        for values in shares:
+            results = {name: values[name] for name in run.results}
+            runs.append(SegmentRun(values, results, run.seconds))
+        return runs
 
     def _find_stop(self, start: int) -> int:
+        """The first segment behind `start` that does not run here, so that a run ends before it."""
         count = len(self.manifest.segments)
         if start == 0 and self._whole:
             return count
-        return next(
-            (index for index in range(start, count) if not self.segments.has(index, index + 1)),
-            count,
-        )
+        for index in range(start, count):
+            if not self.segments.has(index, index + 1):
+                return index
+        return count
 
 
 def answer_tensors(manifest: Manifest) -> list[TensorInfo]:
-    """What a server's answer may hold: the model's outputs that are made there, or the next frame."""
-    here = [
-        segment
-        for segment in manifest.segments
-        if segment.placement == "server" or "server" in segment.copies
-    ]
-    made = {name for segment in here for name in segment.results}
-    found = [info for info in manifest.outputs if info.name in made and info.dtype in DATATYPES]
-    goes_on = manifest.segments[-1].placement != "server"
-    return [*found, TensorInfo(FRAME, "u8", (None,))] if goes_on else found
+    """The tensors that a server's answer may hold.
+
+    These are the model's outputs that the server computes, and the next frame if the last segment
+    runs on the device.
+    """
+    names: set[str] = set()
+    for segment in manifest.segments:
+        if segment.placement == "server" or "server" in segment.copies:
+            names.update(segment.results)
+
+    tensors = [info for info in manifest.outputs if info.name in names and info.dtype in DATATYPES]
+    if manifest.segments[-1].placement != "server":
+        tensors.append(TensorInfo(FRAME, "u8", (None,)))
+    return tensors
 
 
 def _size_of(response: InferResponse) -> int:
     return sum(len(tensor.data) for tensor in response.outputs)
 
 
-def _timing(start: int, stretch: SegmentRun) -> dict[str, Parameter]:
-    """What a client plans with: where this side began, and the nanoseconds of every segment it ran."""
-    segments = ",".join(
-        f"{index}:{int(seconds * 1e9)}" for index, seconds in stretch.seconds.items()
-    )
+def _timing(start: int, run: SegmentRun) -> dict[str, Parameter]:
+    """What a client plans with: the first segment, and the nanoseconds of every one that ran."""
+    segments = ",".join(f"{index}:{int(1e9 * seconds)}" for index, seconds in run.seconds.items())
     return {"first_segment": start, "segment_ns": segments}
-
-
-def _step_of(request: InferRequest) -> tuple[str, Step]:
-    """Session and step that a request names. Raises ServiceError for parameters of another type."""
-    kinds = {
-        "sequence_id": (str, int),
-        "sequence_step": (int,),
-        "sequence_start": (bool,),
-        "sequence_end": (bool,),
-    }
-    given = {name: value for name in kinds if (value := request.parameters.get(name)) is not None}
-    wrong = next((name for name, value in given.items() if type(value) not in kinds[name]), None)
-    if wrong is not None:
-        kind = " or ".join(kind.__name__ for kind in kinds[wrong])
-        raise ServiceError(
-            Code.INVALID, f"parameter '{wrong}' is {type(given[wrong]).__name__}; send {kind}"
-        )
-    number = given.get("sequence_step")
-    contents = request.contents or contents_digest(request.inputs)
-    start, end = bool(given.get("sequence_start", False)), bool(given.get("sequence_end", False))
-    return str(given.get("sequence_id", "")), Step(
-        None if number is None else int(number), start, end, contents
-    )
-
-
-def _frame_of(request: InferRequest) -> bytes | memoryview:
-    tensor: WireTensor | None = next(
-        (tensor for tensor in request.inputs if tensor.name == FRAME), None
-    )
-    if tensor is None:
-        raise ServiceError(Code.INVALID, f"no tensor '{FRAME}' in the request")
-    if tensor.datatype != "UINT8" or tensor.shape != (len(tensor.data),):
-        text = f"'{FRAME}' is {tensor.datatype}{list(tensor.shape)} of {len(tensor.data)} bytes; send UINT8[n] of n bytes"
-        raise ServiceError(Code.INVALID, text)
-    return tensor.data

@@ -1,37 +1,29 @@
-"""A server: bundles, the two doors, security, and an orderly end."""
+"""A server: its bundles, both frontends, and an orderly end."""
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 import socket
-import ssl
 import threading
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import uvicorn
 
 from irsplit.base.errors import BundleError, ServeError
 from irsplit.runtime.bundle.manifest import Manifest
-from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions
-from irsplit.runtime.serving.protocol.bearer import is_token
-from irsplit.runtime.serving.server.batching import Batching
+from irsplit.runtime.serving.server.authenticator import Authenticator
 from irsplit.runtime.serving.server.connections import (
     ACCEPTED_AT_ONCE,
-    MOST_CONNECTIONS,
-    Crowd,
-    GrpcCrowd,
+    ConnectionLimiter,
+    GrpcConnectionLimiter,
     connections_for,
     quiet_about_files,
     raise_file_limit,
 )
-from irsplit.runtime.serving.server.doorkeeper import Doorkeeper
 from irsplit.runtime.serving.server.grpc_server import GrpcFrontend
 from irsplit.runtime.serving.server.http_connections import (
     QUIET_S,
@@ -39,96 +31,34 @@ from irsplit.runtime.serving.server.http_connections import (
     logged_handshakes,
 )
 from irsplit.runtime.serving.server.http_server import HttpFrontend
-from irsplit.runtime.serving.server.logs import Rarely, event
+from irsplit.runtime.serving.server.logs import RateLimitedLog, event
 from irsplit.runtime.serving.server.memory_budget import MemoryBudget
+from irsplit.runtime.serving.server.options import ServerOptions
 from irsplit.runtime.serving.server.patches import MakePatch, PatchMaker
-from irsplit.runtime.serving.server.served import Limits, ServedBundle
-from irsplit.runtime.serving.server.service import NO_BATCHING, Service
+from irsplit.runtime.serving.server.served import ServedBundle
+from irsplit.runtime.serving.server.service import Service
 
+__all__ = ["Server", "ServerOptions", "load_bundles", "serve", "serving"]
+
+_T = TypeVar("_T")
 _LOG = logging.getLogger("irsplit.serve")
 _EXPIRY_PERIOD_S = 5.0
+_GRPC_GRACE_S = 0.2
 _SPARE_STREAMS = 16
-"""Of a connection that has filled the queue: to be told so, and to ask for health."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """`port` is gRPC's, `http_port` HTTP's; 0 takes a free one, None leaves the HTTP door closed.
-
-    Beyond loopback both `token` and TLS (`certificate` with its `key`, PEM files) are required, unless `insecure`.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8001
-    http_port: int | None = 8000
-    workers: int = 2
-    queue: int = 64
-    engine: EngineOptions = ONE_THREAD
-    batching: Batching = NO_BATCHING
-    limits: Limits = field(default_factory=Limits)
-    token: str = field(default="", repr=False)
-    certificate: Path | None = None
-    key: Path | None = None
-    insecure: bool = False
-    grace_s: float = 10.0
-    connections: int = MOST_CONNECTIONS
-    """To each door at most; fewer where the process may have fewer files."""
-
-    def check(self) -> None:
-        """Raise ServeError for what would leave the server open to strangers, or cannot work."""
-        if (self.certificate is None) != (self.key is None):
-            raise ServeError(
-                "a certificate needs its key and a key its certificate; give --tls-cert and --tls-key"
-            )
-        if not is_token(self.token):
-            raise ServeError(
-                "a token is of visible ASCII characters; give another with --token-file"
-            )
-        protected = self.token and self.certificate is not None
-        if not (_is_loopback(self.host) or protected or self.insecure):
-            raise ServeError(
-                f"{self.host} can be reached from other machines: give --token-file, --tls-cert and --tls-key, "
-                "or --insecure if something else protects it"
-            )
-        if self.certificate is not None and self.key is not None:
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
-            except OSError as error:  # ssl.SSLError is one
-                files = f"{self.certificate} and {self.key}"
-                raise ServeError(
-                    f"{files} cannot be used ({error}); give PEM files that go together"
-                ) from error
-        if self.workers < 1 or self.queue < 0 or self.engine.threads < 0:
-            raise ServeError(
-                f"{self.workers} workers, {self.engine.threads} threads and a queue of {self.queue}: "
-                "give at least 1 worker, 1 thread (0: the engine chooses) and a queue of 0"
-            )
-        if self.connections < 1:
-            raise ServeError(f"{self.connections} connections: give 1 or more")
-        if self.grace_s < 0:
-            raise ServeError(f"{self.grace_s:g} s to finish when told to stop: give 0 or more")
-        limits = self.limits
-        if limits.rows < 1 or limits.decoded_bytes < 1 or limits.working_bytes < 1:
-            raise ServeError(
-                f"{limits.rows} rows, {limits.decoded_bytes} decoded and {limits.working_bytes} working bytes: "
-                "give 1 or more of each"
-            )
-        if limits.held_bytes < limits.message_bytes:
-            raise ServeError(
-                f"{limits.held_bytes} bytes for all messages, but one may have {limits.message_bytes}: "
-                "raise --max-held-bytes, or lower --max-frame-bytes"
-            )
-        for port in (self.port, self.http_port or 0):
-            if not 0 <= port < 1 << 16:
-                raise ServeError(f"{port} is no port; give 1 to 65535, or 0 for a free one")
-        if self.batching.frames < 1 or self.batching.delay_s < 0:
-            raise ServeError(
-                f"{self.batching.frames} frames together after {self.batching.delay_s} s: give 1 or more"
-            )
+"""Requests of a connection beyond a full queue: to be told that it is full, and to ask for health."""
 
 
 class Server:
-    """A server inside a running event loop."""
+    """A server inside a running event loop.
+
+    Args:
+        bundles: What it serves.
+        options: How it is started.
+        make_patch: Writes patches for devices; None serves no updates.
+
+    Raises:
+        ServeError: The options are unsafe or impossible.
+    """
 
     def __init__(
         self,
@@ -138,42 +68,52 @@ class Server:
     ) -> None:
         options.check()
         self.options = options
-        self.service = Service(bundles, options.workers, options.queue, options.batching)
-        limits = options.limits
-        self._bodies = MemoryBudget(limits.held_bytes, limits.message_bytes, self.service.metrics)
-        streams = options.workers + options.queue + _SPARE_STREAMS
-        self._most = connections_for(raise_file_limit(), options.connections)
-        self._doorkeeper = Doorkeeper(options.token)
-        self._grpc = GrpcFrontend(self.service, self._bodies, self._doorkeeper, streams, self._most)
-        self._crowds: dict[str, Crowd | GrpcCrowd] = {
-            "http": Crowd(self._most, self._dropping("http")),
-            "grpc": GrpcCrowd(lambda: self.port, self._most, self._dropping("grpc")),
-        }
-        for door, crowd in self._crowds.items():
-            self.service.metrics.connections.labels(door).set_function(crowd.__len__)
-        self._updates = None if make_patch is None else PatchMaker(self.service, make_patch)
-        self._http: uvicorn.Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
         self.http_port: int | None = None
+        self.service = Service(bundles, options.workers, options.queue, options.batching)
+        metrics, limits = self.service.metrics, options.limits
+        self._budget = MemoryBudget(limits.held_bytes, limits.message_bytes, metrics)
+        self._authenticator = Authenticator(options.token)
+        self._updates = None if make_patch is None else PatchMaker(self.service, make_patch)
+
+        self._most = connections_for(raise_file_limit(), options.connections)
+        self._http_limiter = ConnectionLimiter(self._most, self._on_drop("http"))
+        self._grpc_limiter = GrpcConnectionLimiter(
+            lambda: self.port, self._most, self._on_drop("grpc")
+        )
+        metrics.connections.labels("http").set_function(self._http_limiter.__len__)
+        metrics.connections.labels("grpc").set_function(self._grpc_limiter.__len__)
+
+        streams = options.workers + options.queue + _SPARE_STREAMS
+        self._grpc = GrpcFrontend(
+            self.service, self._budget, self._authenticator, streams, self._most
+        )
+        self._http: uvicorn.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _on_drop(self, frontend: str) -> Callable[[], None]:
+        """A function that counts and logs an idle connection which was closed for a new one."""
+        dropped, log = self.service.metrics.dropped.labels(frontend), RateLimitedLog(_LOG)
+
+        def on_drop() -> None:
+            dropped.inc()
+            text = f"the limit is {self._most}"
+            log.event(logging.WARNING, "idle connection closed", door=frontend, text=text)
+
+        return on_drop
 
     async def start(self) -> None:
-        """Listen. Raises ServeError when an address is taken or a certificate is no good."""
-        rarely = Rarely(_LOG)
-        tell = partial(rarely.event, logging.ERROR, "no file is left for a connection")
-        asyncio.get_running_loop().set_exception_handler(quiet_about_files(tell))
-        host, port = _bracketed(self.options.host), self.options.port
-        credentials = None
-        try:
-            _check_free(self.options.host, port)
-            if self.options.certificate is not None and self.options.key is not None:
-                pair = (self.options.key.read_bytes(), self.options.certificate.read_bytes())
-                credentials = grpc.ssl_server_credentials([pair])
-            self.port = await self._grpc.start(host, port, credentials)
-        except (RuntimeError, OSError) as error:
-            raise ServeError(
-                f"cannot listen on {host}:{port}: {error}; give another --port or --host"
-            ) from error
+        """Listen on both ports.
+
+        Raises:
+            ServeError: An address is taken.
+        """
+        report = partial(
+            RateLimitedLog(_LOG).event, logging.ERROR, "no file is left for a connection"
+        )
+        asyncio.get_running_loop().set_exception_handler(quiet_about_files(report))
+
+        await self._start_grpc(self.options.port)
         if self.options.http_port is not None:
             try:
                 await self._start_http(self.options.http_port)
@@ -181,12 +121,11 @@ class Server:
                 await self._grpc.stop(0)
                 raise
         self._tasks.append(asyncio.create_task(self.service.expire_sessions(_EXPIRY_PERIOD_S)))
-        self._tasks.append(asyncio.create_task(self._watch_grpc()))
-        names = [
-            f"{name} {version}"
-            for name, versions in self.service.bundles.items()
-            for version in versions
-        ]
+        self._tasks.append(asyncio.create_task(self._grpc_limiter.watch()))
+
+        names: list[str] = []
+        for name, versions in self.service.bundles.items():
+            names.extend(f"{name} {version}" for version in versions)
         event(
             _LOG,
             logging.INFO,
@@ -197,37 +136,49 @@ class Server:
             bundles=names,
         )
 
-    async def _watch_grpc(self) -> None:
-        crowd = self._crowds["grpc"]
-        assert isinstance(crowd, GrpcCrowd)
-        await crowd.watch()
-
-    def _dropping(self, door: str) -> Callable[[], None]:
-        """What counts and logs a connection that had to go for another one."""
-        dropped, rarely = self.service.metrics.dropped.labels(door), Rarely(_LOG)
-
-        def tell() -> None:
-            dropped.inc()
-            rarely.event(
-                logging.WARNING,
-                "idle connection closed",
-                door=door,
-                text=f"the limit is {self._most}",
-            )
-
-        return tell
+    async def _start_grpc(self, port: int) -> None:
+        host = _bracketed(self.options.host)
+        credentials = None
+        try:
+            _check_free(self.options.host, port)
+            if self.options.certificate is not None and self.options.key is not None:
+                pair = (self.options.key.read_bytes(), self.options.certificate.read_bytes())
+                credentials = grpc.ssl_server_credentials([pair])
+            self.port = await self._grpc.start(host, port, credentials)
+        except (RuntimeError, OSError) as error:
+            raise ServeError(
+                f"cannot listen on {host}:{port}: {error}; give gRPC another port, or another host"
+            ) from error
 
     async def _start_http(self, port: int) -> None:
+        address = f"{_bracketed(self.options.host)}:{port}"
+        remedy = "give HTTP another port, or another host"
         try:
             _check_free(self.options.host, port)
         except OSError as error:
-            text = f"cannot listen on {_bracketed(self.options.host)}:{port}: {error}; give another --http-port or --host"
-            raise ServeError(text) from error
+            raise ServeError(f"cannot listen on {address}: {error}; {remedy}") from error
+
+        config = self._http_config(port)
+        try:
+            listener = config.bind_socket()
+        except SystemExit as error:  # uvicorn exits when the address is taken
+            raise ServeError(f"cannot listen on {address}; {remedy}") from error
+        # Accepted connections inherit this. asyncio sets it only on sockets that say they are TCP,
+        # and uvicorn's do not.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        self.http_port = int(listener.getsockname()[1])
+        self._http = _UvicornServer(config)
+        self._tasks.append(asyncio.create_task(self._http.serve([listener])))
+        while not self._http.started:
+            await asyncio.sleep(0.005)
+
+    def _http_config(self, port: int) -> uvicorn.Config:
         config = uvicorn.Config(
-            HttpFrontend(self.service, self._bodies, self._doorkeeper, self._updates),
+            HttpFrontend(self.service, self._budget, self._authenticator, self._updates),
             host=self.options.host,
             port=port,
-            http=partial(BoundedConnection, crowd=self._crowds["http"]),  # pyright: ignore[reportArgumentType]
+            http=partial(BoundedConnection, limiter=self._http_limiter),  # pyright: ignore[reportArgumentType]
             backlog=ACCEPTED_AT_ONCE,
             ws="none",
             lifespan="off",
@@ -242,28 +193,17 @@ class Server:
         config.load()
         if config.ssl is not None:
             config.ssl.sslobject_class = logged_handshakes()
-        try:
-            listener = config.bind_socket()
-        except SystemExit as error:  # uvicorn's way to say that the address is taken
-            raise ServeError(
-                f"cannot listen on {self.options.host}:{port}; give another --http-port or --host"
-            ) from error
-        # Accepted connections inherit it; asyncio sets it only on sockets that say they are TCP, and these do not.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.http_port = int(listener.getsockname()[1])
-        self._http = _QuietServer(config)
-        self._tasks.append(asyncio.create_task(self._http.serve([listener])))
-        while not self._http.started:
-            await asyncio.sleep(0.005)
+        return config
 
     async def stop(self) -> None:
-        """Answer what has been asked, refuse what comes, close."""
+        """Answer the requests that are here, refuse new ones, and close."""
         event(_LOG, logging.INFO, "draining", grace_s=self.options.grace_s)
         await self.service.drain(self.options.grace_s)
-        await self._grpc.stop(0.2)
+        await self._grpc.stop(_GRPC_GRACE_S)
         if self._http is not None:
             self._http.should_exit = True
             await self._tasks[0]
+
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -272,8 +212,8 @@ class Server:
         event(_LOG, logging.INFO, "stopped")
 
 
-class _QuietServer(uvicorn.Server):
-    """Signals are handled by whoever runs both doors."""
+class _UvicornServer(uvicorn.Server):
+    """A uvicorn server that leaves signals to whoever runs both frontends."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -281,7 +221,12 @@ class _QuietServer(uvicorn.Server):
 
 
 def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBundle]:
-    """Open bundles given as FOLDER or NAME=FOLDER. Raises BundleError, EngineError."""
+    """Open bundles that are given as FOLDER or NAME=FOLDER.
+
+    Raises:
+        BundleError: A folder is no bundle, or a name cannot be used.
+        EngineError: An engine does not open a segment.
+    """
     bundles: list[ServedBundle] = []
     for word in words:
         name, equals, folder = word.partition("=")
@@ -301,7 +246,17 @@ async def serve(
     started: Callable[[Server], None],
     make_patch: MakePatch | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. `started` is called once it listens."""
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Args:
+        words: Bundles, as `load_bundles` takes them.
+        options: How the server is started.
+        started: Called once it listens.
+        make_patch: Writes patches for devices; None serves no updates.
+
+    Raises:
+        IrsplitError: A bundle or an option cannot be used, or an address is taken.
+    """
     server = Server(load_bundles(words, options), options, make_patch)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -316,12 +271,21 @@ async def serve(
 def serving(
     words: Sequence[str], options: ServerOptions, make_patch: MakePatch | None = None
 ) -> Generator[Server]:
-    """A server on a thread of this process, for applications and tests; drained when the block ends."""
+    """Serve on a thread of this process, for applications and tests; drain at the block's end.
+
+    Args:
+        words: Bundles, as `load_bundles` takes them.
+        options: How the server is started.
+        make_patch: Writes patches for devices; None serves no updates.
+
+    Raises:
+        IrsplitError: A bundle or an option cannot be used, or an address is taken.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="irsplit-server", daemon=True)
     thread.start()
 
-    def on_loop(call: Any) -> Any:
+    def on_loop(call: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(call, loop).result()
 
     async def create() -> Server:
@@ -341,17 +305,11 @@ def serving(
         loop.close()
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _check_free(host: str, port: int) -> None:
-    """Raise OSError for an address that cannot be listened on: gRPC would not say why, and uvicorn on a line apart."""
+    """Raise OSError for an address that cannot be listened on.
+
+    gRPC would not say why, and uvicorn would say it on a line apart.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
