@@ -21,9 +21,10 @@ from irsplit.base.dtypes import from_numpy
 from irsplit.base.errors import VERSION, CutError, PlanError
 from irsplit.base.progress import Progress, Steps, silent
 from irsplit.base.reading import read_text, reading, record
-from irsplit.compilation.compiler import compile_model, whole_model
+from irsplit.compilation.compiler import compile
+from irsplit.compilation.model_file import ModelFile
+from irsplit.compilation.options import CompileOptions
 from irsplit.compilation.provenance import engine
-from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Inputs
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import (
@@ -121,26 +122,28 @@ class Bench:
 
 
 def bench_model(
-    path: Path,
+    source: ModelFile | Path | str,
     call: Inputs,
     link: Link,
     wanted: str = "legal",
+    options: CompileOptions = CompileOptions(),
     *,
     dims: Mapping[str, int] | None = None,
     effort: Effort = Effort(),
     slowdown: float = 1.0,
+    calibration: Sequence[Inputs] = (),
     progress: Progress = silent,
-    **options: Any,
 ) -> Bench:
     """Measure the `wanted` cuts ("legal", "all", or ids joined by commas) of a model file on the inputs `call`.
 
     Inputs that it lacks are made up, in sizes that the engine takes unless `dims` says which.
-    `options` are those of `compile_model`, for every cut. Raises CutError for an unknown or rejected id, and what
+    `options` are those of `irsplit.compile`, for every cut. Raises CutError for an unknown or rejected id, and what
     compiling and running raise.
     """
-    found = _positions(path, options)
+    file = ModelFile.of(source)
+    path, whole, infos = file.path, file.whole(), file.inputs
+    found = _positions(file, options)
     chosen = _chosen(found, wanted)
-    whole, infos = whole_model(path)
     steps = Steps(progress, 1 + (2 if effort.fresh else 1) * len(chosen))
     steps.begin("whole model")
     timing = (effort.engine, effort.warmup, effort.runs)
@@ -156,7 +159,16 @@ def bench_model(
         with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
             bundle = Path(folder) / "bundle"
             steps.begin(f"cut {cut.id}, rounds")
-            compile_model(path, bundle, [cut.id], remember=False, **options)
+            compile(
+                _unbound(file, options),
+                bundle,
+                options,
+                calibration=calibration,
+                cuts=[cut.id],
+                dims=(),
+                report=False,
+                remember=False,
+            )
             rounds = effort.run(measure_split, whole, bundle, call, *timing)
             peaks = (0, 0)
             if effort.fresh:
@@ -172,7 +184,7 @@ def bench_model(
         digest=file_digest(path),
         machine=machine(),
         cpus=os.cpu_count() or 1,
-        engine=engine(dialect_of(path).name, effort.engine),
+        engine=engine(file.dialect.name, effort.engine),
         conditions={
             "link": link.name,
             "slowdown": slowdown,
@@ -180,7 +192,7 @@ def bench_model(
             "warmup": effort.warmup,
             "runs": effort.runs,
             "fresh": effort.fresh,
-            **{name: value for name, value in options.items() if name != "calibration"},
+            **_conditions(options),
         },
         whole=Timing(load.wall_ns, load.spread_ns, effort.runs),
         whole_peak_bytes=load.peak_bytes if effort.fresh else 0,
@@ -192,14 +204,31 @@ def bench_model(
     )
 
 
-def _positions(path: Path, options: Mapping[str, Any]) -> list[Cut]:
-    """Every position of the model, as `compile_model` would see it with these options."""
-    dialect = dialect_of(path)
-    model = dialect.read(path)
+def _conditions(options: CompileOptions) -> dict[str, Any]:
+    """The options that change the figures, by the names that they have in the JSON form."""
+    return {
+        "boundary": options.quantize,
+        "boundary_ops": options.boundary_ops,
+        "agreement_measure": options.agreement_measure,
+        "codec": options.codec,
+        "max_tensors": options.max_tensors,
+        "state": list(options.state),
+        "rematerialise": options.rematerialise,
+    }
+
+
+def _unbound(file: ModelFile, options: CompileOptions) -> ModelFile:
+    """The model as it was read: a state that is bound changes its graph."""
+    return ModelFile.read(file.path) if options.state else file
+
+
+def _positions(file: ModelFile, options: CompileOptions) -> list[Cut]:
+    """Every position of the model, as `irsplit.compile` would see it with these options."""
+    file = _unbound(file, options)
     context = prepared(
-        model, dialect, options.get("state", ()), rematerialise=options.get("rematerialise", True)
+        file.model, file.dialect, options.state, rematerialise=options.rematerialise
     )
-    return list(context.cuts(model, options.get("max_tensors", 1)))
+    return list(context.cuts(file.model, options.max_tensors))
 
 
 def _chosen(found: Sequence[Cut], wanted: str) -> list[Cut]:
@@ -207,7 +236,8 @@ def _chosen(found: Sequence[Cut], wanted: str) -> list[Cut]:
     if wanted in ("all", "legal"):
         if not legal:
             raise CutError(
-                "the model has no legal cut to measure; see 'irsplit cuts', or allow more with --max-tensors"
+                "the model has no legal cut to measure",
+                remedy="see `irsplit.find_cuts`, or allow more with `max_tensors`",
             )
         return list(legal.values())
     ids = wanted.split(",")

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from irsplit.base.progress import Progress, Steps, silent
-from irsplit.compilation.compiler import compile_model
+from irsplit.compilation.compiler import compile
+from irsplit.compilation.model_file import ModelFile
 from irsplit.compilation.provenance import engine
 from irsplit.dialects.base import Dialect
-from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Inputs, SegmentFile
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.measure import measure_codecs
@@ -34,7 +34,7 @@ from irsplit.runtime.bundle.manifest import file_digest
 
 
 def profile_model(
-    path: Path,
+    source: ModelFile | Path | str,
     *,
     call: Inputs | None = None,
     dims: Mapping[str, int] | None = None,
@@ -48,8 +48,8 @@ def profile_model(
     `call` are inputs by name; those that it lacks are made up, in sizes that the engine takes unless `dims` says which.
     Raises PlanError when there is no legal cut.
     """
-    dialect = dialect_of(path)
-    model = dialect.read(path)
+    read = ModelFile.of(source)
+    path, dialect, model = read.path, read.dialect, read.model
     found = chains(prepared(model, dialect, rematerialise=rematerialise).cuts(model, max_tensors))
     parts = found[0]
     plan, cuts = parts.plan, list({cut.id: cut for chain in found for cut in chain.cuts}.values())
@@ -75,12 +75,13 @@ def profile_model(
         prefixes = [bench.kept(near, values) for near, _ in halves]
         suffixes = [bench.first(far, values) for _, far in halves]
         bundle, middle = bench.folder / "bundle", cuts[len(cuts) // 2]
-        compile_model(
-            path,
+        compile(
+            read,
             bundle,
-            [middle.id],
+            cuts=[middle.id],
             max_tensors=max_tensors,
             rematerialise=rematerialise,
+            report=False,
             remember=False,
         )
         message = bench.sweeps.message(measure_message, bundle, inputs)
