@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from irsplit.base.errors import VERSION, IrsplitError
 from irsplit.base.lazy import LazyModule
+from irsplit.commands.flags import old_names, text_of
+from irsplit.commands.log import Log
 from irsplit.commands.registry import COMMANDS, Parser, module_of, parser_of
 from irsplit.commands.terminal import escaping, message
 
@@ -49,9 +51,13 @@ def _run(words: Sequence[str]) -> int:
         hint = f"did you mean '{near[0]}'? See" if near else f"known: {', '.join(COMMANDS)}; see"
         parser.exit(2, f"error: there is no command '{name}'; {hint} 'irsplit --help'\n")
     try:
-        return module_of(name).run(parser_of(name).parse_args(words[1:]))
+        arguments = parser_of(name).parse_args(words[1:])
+        log = Log(structured=getattr(arguments, "log_json", False))
+        for note in old_names(arguments):
+            log.note(note)
+        return module_of(name).run(arguments)
     except IrsplitError as error:
-        print(f"error: {message(str(error))}", file=sys.stderr)
+        print(f"error: {message(text_of(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of our output went away (irsplit cuts MODEL | head): nothing left to say to it.

@@ -19,7 +19,8 @@ from olive.passes import Pass
 from olive.passes.pass_config import BasePassConfig, PassConfigParam
 
 from irsplit.adapters.metadata import check_segment, segment_properties
-from irsplit.compilation.compiler import compile_model
+from irsplit.adapters.split_bytes import IN_MEMORY
+from irsplit.compilation.compiler import compile
 from irsplit.runtime.bundle.manifest import Manifest
 
 
@@ -47,13 +48,13 @@ class IrsplitSplit(Pass):
     ) -> CompositeModelHandler:
         options: Any = config
         folder = Path(output_model_path).with_suffix("")
-        compiled = compile_model(
+        compiled = compile(
             model.model_path,
             folder / "bundle",
-            options.cuts,
+            IN_MEMORY,
+            cuts=options.cuts,
             max_tensors=options.max_tensors,
             codec=options.codec,
-            remember=False,
         )
         manifest = compiled.manifest
         components = [

@@ -9,7 +9,7 @@ from irsplit.runtime.bundle.patch import apply_delta
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/old
-irsplit compile examples/digits/digits.onnx -o build/new --boundary int8 --calibration examples/digits/pictures
+irsplit compile examples/digits/digits.onnx -o build/new --quantize int8 --calibration examples/digits/pictures
 irsplit delta build/old build/new -o build/update.irsd
 irsplit apply build/old build/update.irsd -o build/updated
 """

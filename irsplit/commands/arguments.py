@@ -50,6 +50,7 @@ def add_dims(parser: ArgumentParser, use: str = "") -> None:
         "--dim",
         action="append",
         default=[],
+        dest="dims",
         metavar=DIM,
         help=f"size of an open dimension of an input, {DIM_NAMES}: estimates count with the sizes that the model then "
         f"has everywhere, found by running it once; default: those of --calibration, else 1{use}",

@@ -10,17 +10,17 @@ from irsplit.base.errors import PlanError
 from irsplit.commands.arguments import add_cuts, add_link, add_state
 from irsplit.commands.coding import add_coding
 from irsplit.commands.engine import add_engine, engine_options
-from irsplit.commands.inputs import add_dims, model_dims, parse_inputs
+from irsplit.commands.inputs import add_dims
+from irsplit.commands.options import options_of
 from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
-from irsplit.compilation.compiler import whole_model
-from irsplit.dialects.registry import dialect_of
-from irsplit.engines.inputs import load_calls
-from irsplit.measure.bench import PHASES, Bench, CutCost, Timing, bench_model, load_bench, to_json
+from irsplit.compilation.input_words import parse_inputs
+from irsplit.compilation.model_file import ModelFile
+from irsplit.measure.bench import PHASES, Bench, CutCost, Timing, load_bench, to_json
 from irsplit.measure.comparison import Change, Comparison, compare
+from irsplit.measure.interface import bench
 from irsplit.measure.measurement import Effort
 from irsplit.planner import human
-from irsplit.profiles import link
 
 EXAMPLES = """
 irsplit bench examples/digits/digits.onnx --cuts 4,11 --quick --link lte --json build/bench.json
@@ -33,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cuts",
         default="legal",
+        dest="which",
         metavar="legal|all|ID,...",
         help="which to measure: every legal cut (default), some by id; 'all' lists the rejected positions too",
     )
@@ -87,37 +88,29 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     _check(arguments)
-    options = engine_options(arguments, dialect_of(arguments.model).name)
+    file = ModelFile.read(arguments.model)
+    engine = engine_options(arguments, file.dialect.name)
     old = load_bench(arguments.baseline) if arguments.baseline is not None else None
-    infos = whole_model(arguments.model)[1]
-    samples = load_calls(arguments.calibration, infos) if arguments.calibration else []
+    infos = file.inputs
     given = parse_inputs(arguments.input, infos)
     with progress() as told:
-        bench = bench_model(
-            arguments.model,
-            {**(samples[0] if samples else {}), **given},
-            link(arguments.link),
-            arguments.cuts,
-            dims=model_dims(arguments.dim, arguments.model),
-            effort=Effort(options, arguments.warmup, arguments.runs, fresh=not arguments.quick),
+        found = bench(
+            file,
+            arguments.which,
+            options_of(arguments),
+            inputs=given,
+            calibration=arguments.calibration,
             slowdown=arguments.slowdown,
+            effort=Effort(engine, arguments.warmup, arguments.runs, fresh=not arguments.quick),
             progress=told,
-            boundary=arguments.boundary,
-            boundary_ops=arguments.boundary_ops,
-            agreement_measure=arguments.agreement_measure,
-            codec=arguments.codec,
-            calibration=samples,
-            max_tensors=arguments.max_tensors,
-            state=arguments.state,
-            rematerialise=arguments.rematerialise,
         )
     if arguments.json == Path("-"):
-        print(to_json(bench), end="")
+        print(to_json(found), end="")
     else:
-        _print(bench, made_up=len(given) < len(infos) and not samples)
+        _print(found, made_up=len(given) < len(infos) and not arguments.calibration)
     if arguments.json not in (None, Path("-")):
-        write_file(arguments.json, lambda file: file.write(to_json(bench).encode()))
-    return 0 if old is None else _compare(old, bench, arguments)
+        write_file(arguments.json, lambda file: file.write(to_json(found).encode()))
+    return 0 if old is None else _compare(old, found, arguments)
 
 
 def _check(arguments: Namespace) -> None:
@@ -218,7 +211,8 @@ def _compare(old: Bench, new: Bench, arguments: Namespace) -> int:
 def _changes(found: Comparison) -> str:
     beyond = found.beyond()
     cuts = {change.cut for change in found.changes}
-    same = f"{len(cuts) - len({change.cut for change in beyond})} of {len(cuts)} cuts changed by no more than their spread"
+    count = len(cuts) - len({change.cut for change in beyond})
+    same = f"{count} of {len(cuts)} cuts changed by no more than their spread"
     if not beyond:
         return same
     rows: Sequence[tuple[str, ...]] = [_change(change) for change in beyond]

@@ -1,18 +1,17 @@
 """Arguments that say how a boundary is coded."""
 
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
 from pathlib import Path
 
+from irsplit.commands.flags import OldName
 from irsplit.passes.targets import TARGET_OPTIONS, TARGETS
 
 
 def add_coding(parser: ArgumentParser) -> None:
     """How a boundary is made ready and coded: the options that `compile` and `bench` share."""
-    parser.add_argument(
-        "--boundary",
-        default="lossless",
-        metavar="TARGET",
-        help=f"how floats and quantized 8-bit integers cross: {', '.join(TARGETS)}; default lossless. Options follow "
+    _add_quantize(
+        parser,
+        f"how floats and quantized 8-bit integers cross: {', '.join(TARGETS)}; default lossless. Options follow "
         f"with commas: {', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), "
         "as in int8,range=mse,per-channel or agreement=0.98,snr=20",
     )
@@ -31,6 +30,18 @@ def add_coding(parser: ArgumentParser) -> None:
         default="zstandard",
         help="lossless codec of the boundary: raw, zstandard (default), static-rans or auto; "
         "the last two learn from the calibration data",
+    )
+
+
+def _add_quantize(parser: ArgumentParser, text: str) -> None:
+    parser.add_argument("--quantize", default="lossless", metavar="TARGET", help=text)
+    parser.add_argument(
+        "--boundary",
+        action=OldName,
+        renamed="--quantize",
+        dest="quantize",
+        default="lossless",
+        help=SUPPRESS,
     )
 
 
@@ -64,11 +75,8 @@ def add_pricing(parser: ArgumentParser) -> None:
         default="zstandard",
         help="of the boundary, as for compile: raw, zstandard (default), static-rans, auto",
     )
-    parser.add_argument(
-        "--boundary",
-        default="lossless",
-        metavar="TARGET",
-        help="how floats and quantized integers cross, as for compile; default lossless",
+    _add_quantize(
+        parser, "how floats and quantized integers cross, as for compile; default lossless"
     )
     _add_calibration(
         parser, "inputs on which boundaries are measured in this codec, instead of published ratios"

@@ -1,29 +1,26 @@
 """irsplit compile MODEL -o DIR, irsplit compile FILE.toml"""
 
 import time
-from argparse import ArgumentError, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import NoReturn
 
 from irsplit.base.errors import BundleError, IrsplitError, ParseError, short
-from irsplit.codec_training.agreement.measures import measure_file
 from irsplit.commands.arguments import add_cuts, add_dims, add_state, positive
-from irsplit.commands.building import run_build_file
+from irsplit.commands.building import TargetParser, run_build_file
 from irsplit.commands.coding import add_coding
+from irsplit.commands.flags import text_of
 from irsplit.commands.log import Log
+from irsplit.commands.options import options_of
 from irsplit.commands.output import print_json, size
-from irsplit.commands.planning import add_plan_arguments, chooser
+from irsplit.commands.planning import add_plan_arguments
 from irsplit.commands.progress import progress
-from irsplit.compilation.compiler import compile_model, whole_model
-from irsplit.compilation.depfile import write_depfile
-from irsplit.dialects.base import WriteOptions
-from irsplit.engines.inputs import input_files, load_calls
-from irsplit.passes.targets import boundary_bits
-from irsplit.runtime.bundle.manifest import MANIFEST
+from irsplit.compilation.compiler import compile
+from irsplit.compilation.depfile import made_from, write_depfile
+from irsplit.runtime.bundle.manifest import MANIFEST, Manifest
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits
-irsplit compile examples/digits/digits.onnx -o build/digits --boundary int8 --calibration examples/digits/pictures
+irsplit compile examples/digits/digits.onnx -o build/digits --quantize int8 --calibration examples/digits/pictures
 irsplit compile examples/digits/digits.onnx -o build/digits --device pixel-2 --link wifi --limit memory=100kB
 irsplit compile examples/ci/irsplit.toml --jobs 2
 """
@@ -44,6 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--cut",
         action="append",
         default=[],
+        dest="cuts",
         metavar="ID",
         help="a cut by id or tensor name (see 'irsplit cuts'); give it several times for several cuts; "
         "default: the smallest boundary below the input's size, or with --device the best by the planner",
@@ -54,6 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--place",
         action="append",
         default=[],
+        dest="places",
         metavar="PLACE",
         help="where each segment runs, in order: device or server; default: the first on the device",
     )
@@ -103,7 +102,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def _add_build_arguments(parser: ArgumentParser) -> None:
     """For build pipelines."""
     parser.add_argument(
-        "--werror", action="store_true", help="warnings are errors: nothing is written then"
+        "--werror",
+        action="store_true",
+        dest="warnings_are_errors",
+        help="warnings are errors: nothing is written then",
     )
     parser.add_argument(
         "--log-json", action="store_true", help="say what happens as JSON, one object a line"
@@ -127,23 +129,23 @@ def _add_build_arguments(parser: ArgumentParser) -> None:
 
 
 _SAID_BY_PIPELINE = (
-    "cut",
-    "place",
+    "cuts",
+    "places",
     "device",
-    "boundary",
+    "quantize",
     "boundary_ops",
     "agreement_measure",
     "codec",
     "max_tensors",
     "rematerialise",
     "state",
-    "dim",
+    "dims",
 )
-"""Options whose meaning is in the pipeline's text."""
-_OF_A_PLAN = ("server", "link", "objective", "limit", "rule", "pattern", "load")
-_WRITTEN = {"output": "-o", "rematerialise": "--no-rematerialise"}
+"""Arguments whose meaning is in the pipeline's text."""
+
+_OF_A_PLAN = ("server", "link", "objective", "limits", "policy", "pattern", "load")
 _OF_BUILD_FILES = ("target", "jobs")
-_WITH_BUILD_FILES = (*_OF_BUILD_FILES, "json", "werror", "log_json", "depfile")
+_WITH_BUILD_FILES = (*_OF_BUILD_FILES, "json", "warnings_are_errors", "log_json", "depfile")
 
 
 def run(arguments: Namespace) -> int:
@@ -151,116 +153,95 @@ def run(arguments: Namespace) -> int:
     try:
         _refuse_useless(arguments)
         if arguments.model.suffix == ".toml":
-            options = _Options(exit_on_error=False)
+            options = TargetParser()
             add_arguments(options)
             return run_build_file(arguments, options)
         return _run_model(arguments, log)
     except IrsplitError as error:
-        log.error(str(error))
+        log.error(text_of(error))
         return 2
-
-
-class _Options(ArgumentParser):
-    """Those of a target: a mistake is the build file's, not the command line's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ArgumentError(None, message)
 
 
 def _run_model(arguments: Namespace, log: Log) -> int:
     if arguments.output is None:
         raise BundleError("say where the bundle goes with -o DIR")
     begun = time.monotonic()
-    calls = (
-        load_calls(arguments.calibration, whole_model(arguments.model)[1])
-        if arguments.calibration
-        else []
-    )
-    with progress(shown=not arguments.log_json) as told:
-        compiled = compile_model(
+    options = options_of(arguments)
+    with progress(shown=not arguments.log_json) as show:
+        compiled = compile(
             arguments.model,
             arguments.output,
-            arguments.cut,
-            boundary=arguments.boundary,
-            boundary_ops=arguments.boundary_ops,
-            agreement_measure=arguments.agreement_measure,
-            calibration=calls,
-            max_tensors=arguments.max_tensors,
-            places=arguments.place,
-            codec=arguments.codec,
-            state=arguments.state,
-            dim=arguments.dim,
-            rematerialise=arguments.rematerialise,
-            autonomous=arguments.autonomous,
-            adaptive=arguments.adaptive,
-            choose=chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
-            if arguments.device
-            else None,
-            pipeline=arguments.pipeline,
-            options=WriteOptions(arguments.external_over, arguments.share_weights),
-            report=arguments.report,
-            warnings_are_errors=arguments.werror,
-            progress=told,
+            options,
+            calibration=arguments.calibration,
+            progress=show,
         )
     for remark in compiled.remarks:
         log.remark(remark)
+
     if arguments.depfile is not None:
-        files = [*compiled.source_files, *input_files(arguments.calibration), *_profiles(arguments)]
-        files += [path for path in [measure_file(arguments.agreement_measure)] if path is not None]
+        files = made_from(compiled, options, arguments.calibration)
         write_depfile(arguments.depfile, arguments.output / MANIFEST, files)
     seconds = round(time.monotonic() - begun, 3)
-    log.event(
-        "done", bundle=str(arguments.output), digest=compiled.manifest.digest, seconds=seconds
-    )
-    manifest = compiled.manifest
+    bundle, digest = str(arguments.output), compiled.manifest.digest
+    log.event("done", bundle=bundle, digest=digest, seconds=seconds)
     if arguments.json:
-        print_json(manifest.raw)
-        return 0
-    for index, segment in enumerate(manifest.segments):
-        path = manifest.path(segment.file)
-        print(f"{segment.placement:7} {path}  {size(path.stat().st_size)}")
-        if index < len(manifest.boundaries):
-            for spec in manifest.boundaries[index].tensors:
-                shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)
-                coded = f"{spec.quantization.bits} bits, " if spec.quantization is not None else ""
-                print(f"   |    {short(spec.name)}  {spec.dtype}[{shape}]  {coded}{spec.codec}")
+        print_json(compiled.manifest.raw)
+    else:
+        _print(compiled.manifest)
     return 0
 
 
-def _profiles(arguments: Namespace) -> list[Path]:
-    """Profiles that are files, not names: their changes may change the cut."""
-    words = [arguments.device or "", arguments.server, arguments.link] if arguments.device else []
-    return [path for word in words for path in [Path(word.partition(",")[0])] if path.is_file()]
+def _print(manifest: Manifest) -> None:
+    """The segments in order, with what crosses between them."""
+    for index, segment in enumerate(manifest.segments):
+        path = manifest.path(segment.file)
+        print(f"{segment.placement:7} {path}  {size(path.stat().st_size)}")
+        if index == len(manifest.boundaries):
+            continue
+        for spec in manifest.boundaries[index].tensors:
+            shape = "x".join("?" if dim is None else str(dim) for dim in spec.shape)
+            bits = f"{spec.quantization.bits} bits, " if spec.quantization is not None else ""
+            print(f"   |    {short(spec.name)}  {spec.dtype}[{shape}]  {bits}{spec.codec}")
 
 
 def _refuse_useless(arguments: Namespace) -> None:
     """Raise ParseError for options that would mean nothing beside the others."""
-    given = _given(arguments)
+    flags = _given_flags(arguments)
     if arguments.model.suffix == ".toml":
-        if words := [word for name, word in given.items() if name not in _WITH_BUILD_FILES]:
+        if words := [flag for name, flag in flags.items() if name not in _WITH_BUILD_FILES]:
             raise ParseError(
-                f'{arguments.model}: {", ".join(words)}: a build file says it itself, the folder as output = "DIR" at '
-                "its top, options in [defaults] or a target; write them there"
+                f'{", ".join(words)}: a build file says it itself, the folder as output = "DIR" '
+                "at its top, options in [defaults] or a target",
+                where=str(arguments.model),
+                remedy="write them there",
             )
         return
-    if words := [given[name] for name in _OF_BUILD_FILES if name in given]:
+    if words := [flags[name] for name in _OF_BUILD_FILES if name in flags]:
         raise ParseError(
             f"{', '.join(words)}: only for build files (.toml), and this is a model; leave it out"
         )
-    if words := [given[name] for name in _SAID_BY_PIPELINE if name in given and arguments.pipeline]:
+    words = [flags[name] for name in _SAID_BY_PIPELINE if name in flags]
+    if words and arguments.pipeline:
         raise ParseError(
-            f"--pipeline says which passes run, and {', '.join(words)} would too; put the option into the pipeline"
+            f"--pipeline says which passes run, and {', '.join(words)} would too; put the option "
+            "into the pipeline"
         )
-    if words := [given[name] for name in _OF_A_PLAN if name in given and not arguments.device]:
+    if words := [flags[name] for name in _OF_A_PLAN if name in flags and not arguments.device]:
         raise ParseError(
             f"{', '.join(words)}: only for a plan, which needs --device PROFILE; give it"
         )
 
 
-def _given(arguments: Namespace) -> dict[str, str]:
-    """Options that are not at their defaults, as they are written."""
+def _given_flags(arguments: Namespace) -> dict[str, str]:
+    """The flags of the arguments that are not at their defaults, by name."""
     parser = ArgumentParser()
     add_arguments(parser)
     defaults = vars(parser.parse_args([str(arguments.model)]))
-    given = [name for name, value in vars(arguments).items() if value != defaults[name]]
-    return {name: _WRITTEN.get(name, f"--{name.replace('_', '-')}") for name in given}
+    flags: dict[str, str] = {}
+    for action in parser._actions:
+        name = action.dest
+        if name in defaults and name != "model" and getattr(arguments, name) != defaults[name]:
+            # What switches a default off is written last.
+            is_switch = len(action.option_strings) > 1 and defaults[name] is True
+            flags.setdefault(name, action.option_strings[-1 if is_switch else 0])
+    return flags

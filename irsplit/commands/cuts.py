@@ -2,17 +2,15 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
 from irsplit.base.errors import short
 from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.log import say_remarks
 from irsplit.commands.output import print_json, shorten, size, table
 from irsplit.commands.progress import working
-from irsplit.dialects.registry import dialect_of
-from irsplit.ir import TensorType, Value
+from irsplit.compilation.cut_list import find_cuts
+from irsplit.ir import TensorType
 from irsplit.passes import Cut
-from irsplit.passes.preparation import prepared
 
 EXAMPLES = """
 irsplit cuts examples/digits/digits.onnx
@@ -31,17 +29,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    dialect = dialect_of(arguments.model)
     with working("looking at every position"):
-        model = dialect.read(arguments.model)
-        context = prepared(
-            model, dialect, arguments.state, arguments.dim, rematerialise=arguments.rematerialise
+        cuts = find_cuts(
+            arguments.model,
+            max_tensors=arguments.max_tensors,
+            rematerialise=arguments.rematerialise,
+            state=arguments.state,
+            dims=arguments.dims,
         )
-        cuts = context.cuts(model, arguments.max_tensors)
-    shown = [cut for cut in cuts if cut.legal or not arguments.legal]
-    say_remarks(context.remarks)
+    shown = cuts.legal if arguments.legal else cuts
+    say_remarks(cuts.remarks)
     if arguments.json:
-        print_json([describe(cut) for cut in shown])
+        print_json(shown.to_json())
         return 0
     legal = sum(cut.legal for cut in cuts)
     if shown:
@@ -53,38 +52,6 @@ def run(arguments: Namespace) -> int:
         )
     print(f"{legal} legal of {len(cuts)} positions")
     return 0
-
-
-def describe(cut: Cut) -> dict[str, Any]:
-    """A cut as JSON; bytes are null when a dimension is not known before run time, and estimated as --dim says."""
-    return {
-        "id": cut.id,
-        "after": cut.after_name,
-        "legal": cut.legal,
-        "kind": cut.kind,
-        "reason": cut.reason,
-        "shapes": [value.name for value in cut.shapes],
-        "rematerialised": [value.name for value in cut.rematerialised],
-        "forwards": [value.name for value in cut.forwards],
-        "early_outputs": [value.name for value in cut.early_outputs],
-        "tensors": [_tensor(value) for value in cut.tensors],
-        "bytes": cut.size_bytes(),
-        "estimated_bytes": cut.estimated_bytes,
-        "device_weight_bytes": cut.weight_bytes,
-        "device_macs_share": cut.macs_share,
-    }
-
-
-def _tensor(value: Value) -> dict[str, Any]:
-    if not isinstance(value.type, TensorType):
-        return {"name": value.name, "dtype": None, "shape": None, "bytes": None}
-    shape = None if value.type.shape is None else list(value.type.shape)
-    return {
-        "name": value.name,
-        "dtype": value.type.dtype.name,
-        "shape": shape,
-        "bytes": value.type.size_bytes(),
-    }
 
 
 def _bytes(cut: Cut) -> str:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from irsplit.commands.output import size
 from irsplit.commands.progress import progress
-from irsplit.compilation.delta import write_delta
+from irsplit.compilation.delta import delta
 from irsplit.ir.printer import PLACES
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/old
-irsplit compile examples/digits/digits.onnx -o build/new --boundary int8 --calibration examples/digits/pictures
+irsplit compile examples/digits/digits.onnx -o build/new --quantize int8 --calibration examples/digits/pictures
 irsplit delta build/old build/new -o build/update.irsd --place device
 """
 
@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     with progress() as told:
-        report = write_delta(
+        report = delta(
             arguments.old,
             arguments.new,
             arguments.output,

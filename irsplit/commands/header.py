@@ -8,7 +8,7 @@ from irsplit.base.atomic_files import write_file
 from irsplit.base.errors import BundleError
 from irsplit.codec_training.header import c_header
 from irsplit.commands.arguments import DIM, DIM_NAMES
-from irsplit.commands.inputs import tensor_dims
+from irsplit.compilation.input_words import tensor_sizes
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame.descriptor import FrameSchema
 
@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> int:
     boundary = boundaries[arguments.boundary]
     numbers = [word for word in arguments.dim if word.isdecimal()]
     words = [word for word in arguments.dim if word not in numbers]
-    dims = tensor_dims(words, {spec.name: spec.shape for spec in boundary.tensors}, manifest)
+    dims = tensor_sizes(words, {spec.name: spec.shape for spec in boundary.tensors}, manifest)
     text = c_header(boundary, int(numbers[-1]) if numbers else None, dims)
     if arguments.output is None:
         print(text, end="")

@@ -4,10 +4,13 @@ import json
 import sys
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from irsplit.commands.flags import in_flags
 from irsplit.commands.terminal import message
-from irsplit.passes import Remark
+
+if TYPE_CHECKING:
+    from irsplit.passes import Remark
 
 _SPEAKING = threading.Lock()
 
@@ -18,7 +21,7 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def say_remarks(remarks: Iterable[Remark]) -> None:
+def say_remarks(remarks: Iterable["Remark"]) -> None:
     """What passes had to say, as lines for people."""
     log = Log(structured=False)
     for remark in remarks:
@@ -36,14 +39,21 @@ class Log:
         if self.structured:
             say(json.dumps({"event": name, **details}, ensure_ascii=False))
 
-    def remark(self, remark: Remark) -> None:
+    def remark(self, remark: "Remark") -> None:
+        """What a pass said, with flags in place of names of the Python interface."""
+        text = in_flags(remark.text)
         if self.structured:
-            self.event(
-                "remark",
-                **{"pass": remark.pass_name, "warning": remark.warning, "text": remark.text},
-            )
+            said = {"pass": remark.pass_name, "warning": remark.warning, "text": text}
+            self.event("remark", **said)
         else:
-            say(f"{'warning' if remark.warning else 'note'}: {message(remark.text)}")
+            say(f"{'warning' if remark.warning else 'note'}: {message(text)}")
+
+    def note(self, text: str) -> None:
+        """Something that people should know."""
+        if self.structured:
+            self.event("note", text=text)
+        else:
+            say(f"note: {message(text)}")
 
     def error(self, text: str) -> None:
         if self.structured:

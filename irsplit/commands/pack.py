@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from irsplit.commands.output import size
-from irsplit.compilation.pack import pack_bundle
+from irsplit.compilation.pack import pack
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/digits
@@ -26,6 +26,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    for path in pack_bundle(arguments.bundle, arguments.output):
+    for path in pack(arguments.bundle, arguments.output):
         print(f"{path}  {size(path.stat().st_size)}")
     return 0

@@ -8,16 +8,12 @@ from pathlib import Path
 from irsplit.commands.arguments import add_cuts, add_dims, add_state
 from irsplit.commands.coding import add_pricing
 from irsplit.commands.log import say_remarks
+from irsplit.commands.options import options_of
 from irsplit.commands.output import print_json, shorten, table
-from irsplit.commands.planning import add_plan_arguments, chooser
+from irsplit.commands.planning import add_plan_arguments
 from irsplit.commands.progress import working
-from irsplit.compilation.compiler import whole_model
-from irsplit.compilation.samples import CalibrationSamples
-from irsplit.dialects.registry import dialect_of
-from irsplit.engines.inputs import load_calls
+from irsplit.compilation.split_plan import plan
 from irsplit.passes.planning.choice import CutChoice
-from irsplit.passes.preparation import prepared
-from irsplit.passes.targets import boundary_bits
 from irsplit.planner import Costs
 from irsplit.planner.cost import Placement, unit
 
@@ -41,26 +37,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    dialect = dialect_of(arguments.model)
-    choose = chooser(arguments, arguments.codec, boundary_bits(arguments.boundary))
-    calls = (
-        load_calls(arguments.calibration, whole_model(arguments.model)[1])
-        if arguments.calibration
-        else []
-    )
     with working("pricing cuts"):
-        model = dialect.read(arguments.model)
-        context = prepared(
-            model,
-            dialect,
-            arguments.state,
-            arguments.dim,
-            calls=calls,
-            rematerialise=arguments.rematerialise,
-        )
-        context.samples = CalibrationSamples(dialect, model.entry, calls) if calls else None
-        choice = choose.choose(model, context)
-    say_remarks(context.remarks)
+        found = plan(arguments.model, options_of(arguments), calibration=arguments.calibration)
+    choice = found.choice
+    say_remarks(found.remarks)
     if arguments.json:
         print_json(choice.to_json())
     else:

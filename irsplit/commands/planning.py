@@ -1,9 +1,9 @@
 """Arguments of the planner, which `plan` and `compile` share."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 
 from irsplit.commands.arguments import add_link, positive
-from irsplit.passes.choose_cut import OBJECTIVES, PATTERNS, ChooseCut
+from irsplit.passes.choose_cut import OBJECTIVES, PATTERNS
 from irsplit.passes.planning.policies import RULES
 
 
@@ -11,6 +11,7 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
     """Everything but --max-tensors, which commands without a plan have too."""
     parser.add_argument(
         "--device",
+        default="",
         metavar="PROFILE",
         help="device by name or .toml, or measured, of the model or a bundle of it: profile.json[,slowdown=4]",
     )
@@ -29,11 +30,16 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         "--limit",
         action="append",
         default=[],
+        dest="limits",
         metavar="METRIC=VALUE",
         help="such as memory=64MB or energy=2J",
     )
     parser.add_argument(
-        "--rule", choices=RULES, default="exact", help="exact (default), or the policy of a paper"
+        "--rule",
+        choices=RULES,
+        default="exact",
+        dest="policy",
+        help="exact (default), or the policy of a paper",
     )
     parser.add_argument(
         "--pattern",
@@ -47,21 +53,4 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         default=100,
         metavar="PERCENT",
         help="server load; 100 (default) is idle",
-    )
-
-
-def chooser(arguments: Namespace, codec: str = "", bits: int = 0) -> ChooseCut:
-    """The pass that these arguments mean, for a boundary in this codec, floats quantized to so many bits."""
-    return ChooseCut(
-        device=arguments.device,
-        server=arguments.server,
-        link=arguments.link,
-        objective=arguments.objective,
-        limit=tuple(arguments.limit),
-        rule=arguments.rule,
-        pattern=arguments.pattern,
-        max_tensors=arguments.max_tensors,
-        load=arguments.load,
-        codec=codec,
-        bits=bits,
     )

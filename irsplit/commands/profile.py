@@ -8,18 +8,18 @@ from irsplit.base.atomic_files import write_file
 from irsplit.base.errors import PlanError
 from irsplit.commands.arguments import add_cuts
 from irsplit.commands.engine import add_engine, engine_options
-from irsplit.commands.inputs import add_dims, bundle_dims, model_dims, parse_inputs
+from irsplit.commands.inputs import add_dims
 from irsplit.commands.progress import progress
-from irsplit.compilation.compiler import whole_model
-from irsplit.dialects.registry import dialect_of
-from irsplit.measure.bundle_profiling import profile_bundle, tensors_to_feed
+from irsplit.compilation.input_words import parse_inputs
+from irsplit.compilation.model_file import ModelFile
+from irsplit.measure.bundle_profiling import tensors_to_feed
 from irsplit.measure.device_fit import device_toml, fit
+from irsplit.measure.interface import profile
 from irsplit.measure.measurement import Effort
-from irsplit.measure.profiling import profile_model
 from irsplit.passes.planning.stages import chains
 from irsplit.passes.preparation import prepared
 from irsplit.planner import human
-from irsplit.profiles.measured import Measured, ModelProfile, to_json
+from irsplit.profiles.measured import BundleProfile, Measured, ModelProfile, to_json
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.store import is_bundle
 
@@ -88,57 +88,56 @@ def _effort(arguments: Namespace, format: str) -> Effort:
 
 
 def _profile_model(arguments: Namespace) -> None:
-    effort = _effort(arguments, dialect_of(arguments.model).name)
-    infos = whole_model(arguments.model)[1]
+    file = ModelFile.read(arguments.model)
     with progress() as told:
-        profile = profile_model(
-            arguments.model,
-            inputs=parse_inputs(arguments.input, infos),
-            dims=model_dims(arguments.dim, arguments.model),
+        measured = profile(
+            file,
+            inputs=parse_inputs(arguments.input, file.inputs),
+            dims=arguments.dims,
             max_tensors=arguments.max_tensors,
             rematerialise=arguments.rematerialise,
-            effort=effort,
+            effort=_effort(arguments, file.dialect.name),
             progress=told,
         )
-    _write(arguments.output, profile)
-    print(
-        f"whole model: {human('latency', profile.whole.wall_ns)}, {human('memory', profile.whole.peak_bytes)}"
-    )
-    print(f"{len(profile.cuts)} cuts measured: {arguments.output}")
+    assert isinstance(measured, ModelProfile)
+    _write(arguments.output, measured)
+    latency = human("latency", measured.whole.wall_ns)
+    print(f"whole model: {latency}, {human('memory', measured.whole.peak_bytes)}")
+    print(f"{len(measured.cuts)} cuts measured: {arguments.output}")
     if arguments.fit is not None:
-        _fit(arguments, profile)
+        _fit(arguments, file, measured)
 
 
 def _profile_bundle(arguments: Namespace) -> None:
-    given = {"--fit": arguments.fit, "--max-tensors": arguments.max_tensors > 1}
-    given["--no-rematerialise"] = not arguments.rematerialise
-    if words := [word for word, value in given.items() if value]:
+    useless = {
+        "--fit": arguments.fit is not None,
+        "--max-tensors": arguments.max_tensors > 1,
+        "--no-rematerialise": not arguments.rematerialise,
+    }
+    if flags := [flag for flag, is_given in useless.items() if is_given]:
         raise PlanError(
-            f"{', '.join(words)}: only for a model, and {arguments.model} is a bundle; leave it out"
+            f"{', '.join(flags)}: only for a model, and {arguments.model} is a bundle; leave it out"
         )
+
     manifest = Manifest.load(arguments.model)
-    effort = _effort(arguments, manifest.segments[0].format)
-    infos = tensors_to_feed(manifest)
     with progress() as told:
-        profile = profile_bundle(
+        measured = profile(
             arguments.model,
-            inputs=parse_inputs(arguments.input, infos),
-            dims=bundle_dims(arguments.dim, infos, manifest),
-            effort=effort,
+            inputs=parse_inputs(arguments.input, tensors_to_feed(manifest)),
+            dims=arguments.dims,
+            effort=_effort(arguments, manifest.segments[0].format),
             progress=told,
         )
-    _write(arguments.output, profile)
-    for segment, load in zip(manifest.segments, profile.segments, strict=True):
-        found = (
-            f"{human('latency', load.wall_ns)}, {human('memory', load.peak_bytes)}"
-            if load
-            else "not here"
-        )
-        print(f"{segment.name}: {found}")
-    count = sum(load is not None for load in profile.segments)
-    print(
-        f"{count} of {len(profile.segments)} segments of {profile.model} measured: {arguments.output}"
-    )
+    assert isinstance(measured, BundleProfile)
+    _write(arguments.output, measured)
+    for segment, load in zip(manifest.segments, measured.segments, strict=True):
+        text = "not here"
+        if load is not None:
+            text = f"{human('latency', load.wall_ns)}, {human('memory', load.peak_bytes)}"
+        print(f"{segment.name}: {text}")
+    count = sum(load is not None for load in measured.segments)
+    of = f"{len(measured.segments)} segments of {measured.model}"
+    print(f"{count} of {of} measured: {arguments.output}")
 
 
 def _write(path: Path, profile: Measured) -> None:
@@ -146,14 +145,13 @@ def _write(path: Path, profile: Measured) -> None:
     print(f"{profile.machine}; {profile.engine}, {profile.threads} thread(s)")
 
 
-def _fit(arguments: Namespace, profile: ModelProfile) -> None:
-    dialect = dialect_of(arguments.model)
-    model = dialect.read(arguments.model)
-    context = prepared(model, dialect, rematerialise=arguments.rematerialise)
-    found = fit(
-        chains(context.cuts(model, arguments.max_tensors))[0], dialect.macs, profile, dialect.summed
-    )
-    text = device_toml(found, datetime.date.today())
-    write_file(arguments.fit, lambda file: file.write(text.encode()))
-    error = f"median error {100 * found.median_error:.0f} %, {100 * found.total_error:.0f} % in all"
-    print(f"rates learned from {found.parts} parts, {error}: {arguments.fit}")
+def _fit(arguments: Namespace, file: ModelFile, profile: ModelProfile) -> None:
+    """Learn the rates of this device from a profile, and write them as one of their own."""
+    context = prepared(file.model, file.dialect, rematerialise=arguments.rematerialise)
+    stages = chains(context.cuts(file.model, arguments.max_tensors))[0]
+    rates = fit(stages, file.dialect.macs, profile, file.dialect.summed)
+
+    text = device_toml(rates, datetime.date.today())
+    write_file(arguments.fit, lambda stream: stream.write(text.encode()))
+    error = f"median error {100 * rates.median_error:.0f} %, {100 * rates.total_error:.0f} % in all"
+    print(f"rates learned from {rates.parts} parts, {error}: {arguments.fit}")

@@ -8,9 +8,9 @@ import numpy as np
 
 from irsplit.base.atomic_files import write_file
 from irsplit.commands.engine import add_engine, engine_options
-from irsplit.commands.inputs import parse_inputs
 from irsplit.commands.output import size
 from irsplit.commands.progress import working
+from irsplit.compilation.input_words import parse_inputs
 from irsplit.engines.execute import run_bundle
 from irsplit.engines.isolate import isolated
 from irsplit.runtime.bundle.manifest import Manifest

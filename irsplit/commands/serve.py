@@ -8,7 +8,7 @@ from pathlib import Path
 from irsplit.base.errors import ServeError
 from irsplit.commands.engine import add_engine, engine_options
 from irsplit.commands.token import add_token, token_of
-from irsplit.compilation.delta import write_delta
+from irsplit.compilation.delta import delta
 from irsplit.runtime.serving.server.batching import Batching
 from irsplit.runtime.serving.server.logs import configure
 from irsplit.runtime.serving.server.served import Limits
@@ -153,7 +153,7 @@ def run(arguments: Namespace) -> int:
         connections=arguments.max_connections,
     )
     options.check()
-    asyncio.run(serve(arguments.bundles, options, _announce, write_delta))
+    asyncio.run(serve(arguments.bundles, options, _announce, delta))
     return 0
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from irsplit.commands.coding import add_measure
-from irsplit.commands.inputs import add_dims, bundle_dims, parse_inputs
+from irsplit.commands.inputs import add_dims
 from irsplit.commands.output import print_json, table
 from irsplit.commands.progress import progress
+from irsplit.compilation.checks import CheckOptions
 from irsplit.compilation.differences import TOLERANCE, OutputDifference
-from irsplit.compilation.verification import RandomOutput, Requirements, Verification, verify_bundle
-from irsplit.engines.inputs import load_calls
+from irsplit.compilation.verification import RandomOutput, Requirements, Verification
 from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 
 EXAMPLES = """
@@ -69,30 +69,26 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    manifest = Manifest.load(arguments.bundle)
-    infos = manifest.inputs
-    calls = load_calls(arguments.inputs, infos) if arguments.inputs else []
-    fixed, dims = parse_inputs(arguments.input, infos), bundle_dims(arguments.dim, infos, manifest)
     with progress() as told:
-        outcome = verify_bundle(
-            arguments.bundle,
-            arguments.model,
-            calls=calls,
-            fixed=fixed,
-            seed=arguments.seed,
-            dims=dims,
-            agreement_measure=arguments.agreement_measure,
-            requirements=Requirements(
-                arguments.min_agreement, arguments.max_error, arguments.min_snr
-            ),
-            allow_nothing=arguments.allow_nothing,
-            progress=told,
-        )
+        outcome = checks_of(arguments).run(arguments.bundle, arguments.model, told)
     if arguments.json:
         print_json(outcome.to_json())
     else:
-        _print(outcome, infos)
+        _print(outcome, Manifest.load(arguments.bundle).inputs)
     return 0 if outcome.holds else 1
+
+
+def checks_of(arguments: Namespace) -> CheckOptions:
+    """What the arguments ask for."""
+    return CheckOptions(
+        samples=arguments.inputs,
+        inputs=arguments.input,
+        seed=arguments.seed,
+        dims=arguments.dims,
+        agreement_measure=arguments.agreement_measure,
+        requirements=Requirements(arguments.min_agreement, arguments.max_error, arguments.min_snr),
+        allow_nothing=arguments.allow_nothing,
+    )
 
 
 def _print(outcome: Verification, infos: Sequence[TensorInfo]) -> None:

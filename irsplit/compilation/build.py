@@ -1,5 +1,4 @@
-"""Build pipelines: several bundles from one irsplit.toml, in parallel, each made again only when what it is made from
-has changed.
+"""Build pipelines: several bundles from one irsplit.toml, in parallel, each made only when needed.
 
     output = "build"                    # folder of the bundles; this is the default
     [defaults]                          # options of every target
@@ -9,19 +8,17 @@ has changed.
     device = "pixel-2"                  # any option of `irsplit compile`, by its long name
     link = "lte"
     limit = ["memory=64MB"]
-    verify = {inputs = ["pictures"], min-agreement = 0.99}    # options of `irsplit verify`, or true
+    verify = {inputs = ["pictures"], min-agreement = 0.99}    # of `irsplit verify`, or true
 
-A target with `verify` takes the place of an older bundle only when its bundle holds.
-
-Paths are relative to the file. What a bundle was made from is remembered in `.NAME.stamp` beside it.
+A target is made again when its options, or the files that its bundle was made from, have changed.
+What that was is remembered in `.NAME.stamp` beside the bundle. A target with `verify` takes the
+place of an older bundle only when its bundle holds. Paths are relative to the file.
 """
 
 import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,337 +29,309 @@ from typing import Any
 from irsplit.base.atomic_files import new_folder, scratch_folder, write_file
 from irsplit.base.errors import VERSION, BundleError, ParseError
 from irsplit.base.reading import read_text, reading, record
-from irsplit.compilation.depfile import read_depfile
+from irsplit.codec_training.agreement.measures import measure_file
+from irsplit.compilation.build_worker import DONE, Event, Job, run_job
+from irsplit.compilation.checks import CheckOptions
+from irsplit.engines.inputs import input_files
 from irsplit.runtime.bundle.manifest import MANIFEST, file_digest
 
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _LONGEST_NAME = 200
 """Bytes of a target's name: its bundle, stamp and temporary files have longer ones."""
 
-Report = Callable[[str, dict[str, Any]], None]
-"""Called with a target's name and an event of it: "fresh", "start", "done", or one of `irsplit compile --log-json`."""
+_KEYS = ("output", "defaults", "targets")
+_NOT_OF_TARGETS = ("output", "depfile", "json", "log-json", "werror")
+_NOT_OF_VERIFY = ("model", "json")
+
+ReportEvent = Callable[[str, Event], None]
+"""Called with a target's name and an event of it: "fresh", "start", or one of a worker's."""
+
+OptionTable = dict[str, bool | tuple[str, ...]]
+"""Options by long name: whether a flag is given, or the values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One bundle: `words` are the options of `irsplit compile`, `verify` those of `irsplit verify`, None without it."""
+    """One bundle: its model, and the options as they are written."""
 
     name: str
     model: str
-    words: tuple[str, ...]
-    verify: tuple[str, ...] | None = None
+    options: OptionTable
+    verify: OptionTable | None = None
+    """Options of the verification; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildFile:
-    """`folder` is where the file lies and its paths begin; `output` is the folder of the bundles."""
+    """A build file: `folder` is where it lies, `output` the folder of the bundles."""
 
     folder: Path
     output: Path
     targets: tuple[Target, ...]
 
     @classmethod
-    def load(cls, path: Path) -> "BuildFile":
-        """Raises ParseError, naming the key, for what is no build file."""
-        with reading(
-            path,
-            "is no TOML",
-            "write a build file as in docs/how-to/build-pipelines.md",
-            ParseError,
-        ):
+    def load(cls, path: Path | str) -> "BuildFile":
+        """Read a build file.
+
+        Raises:
+            ParseError: It is no build file; the text names the key.
+        """
+        path = Path(path)
+        remedy = "write a build file as in docs/how-to/build-pipelines.md"
+        with reading(path, "is no TOML", remedy, ParseError):
             data = tomllib.loads(read_text(path))
-        unknown = sorted(set(data) - {"output", "defaults", "targets"})
+        unknown = sorted(set(data) - set(_KEYS))
         if unknown:
             raise ParseError(
-                f"{path}: unknown key '{unknown[0]}'; known keys: output, defaults, targets"
+                f"unknown key '{unknown[0]}'",
+                where=str(path),
+                remedy=f"known keys: {', '.join(_KEYS)}",
             )
-        output, defaults, tables = (
-            data.get("output", "build"),
-            data.get("defaults", {}),
-            data.get("targets"),
-        )
+
+        output, defaults = data.get("output", "build"), data.get("defaults", {})
         if not isinstance(output, str) or "\0" in output or not isinstance(defaults, dict):
             raise ParseError(
-                f"{path}: output is the name of a folder and defaults a table of options"
+                "output is the name of a folder and defaults a table of options", where=str(path)
             )
-        if (
-            not isinstance(tables, dict)
-            or not tables
-            or not all(isinstance(each, dict) for each in tables.values())
-        ):
-            raise ParseError(f"{path}: has no target; add a table [targets.NAME] with a model")
-        targets = [_target(path, name, {**defaults, **table}) for name, table in tables.items()]
+        targets = [
+            _target(path, name, {**defaults, **table})
+            for name, table in _target_tables(path, data.get("targets")).items()
+        ]
         return cls(path.parent, path.parent / output, tuple(targets))
 
     def select(self, names: Sequence[str]) -> tuple[Target, ...]:
-        """The targets of these names, or all. Raises ParseError for an unknown name."""
-        known = {target.name: target for target in self.targets}
-        missing = next((name for name in names if name not in known), None)
-        if missing is not None:
-            raise ParseError(f"there is no target '{missing}'; targets: {', '.join(known)}")
-        return tuple(known[name] for name in names) if names else self.targets
+        """The targets of these names, or all.
 
-    def bundle(self, target: Target) -> Path:
-        return self.output / target.name
+        Raises:
+            ParseError: There is no target of a name.
+        """
+        by_name = {target.name: target for target in self.targets}
+        for name in names:
+            if name not in by_name:
+                raise ParseError(
+                    f"there is no target '{name}'", remedy=f"targets: {', '.join(by_name)}"
+                )
+        return tuple(by_name[name] for name in names) if names else self.targets
 
-    def inputs(self, target: Target) -> list[Path]:
-        """What the bundle was made from when it was made last."""
-        stamp = _read_stamp(self._stamp(target))
+    def bundle(self, name: str) -> Path:
+        """Where the bundle of a target goes."""
+        return self.output / name
+
+    def inputs(self, name: str) -> list[Path]:
+        """What the bundle of a target was made from when it was made last."""
+        stamp = _read_stamp(self._stamp(name))
         return [] if stamp is None else [self.folder / file for file in stamp.files]
 
-    def build(
-        self, targets: Iterable[Target], jobs: int, report: Report, flags: Sequence[str] = ()
-    ) -> dict[str, int]:
-        """Make the bundles of the targets that are not fresh; the names of those that failed, with their exit codes: 1
-        where the bundle did not hold, 2 where there is none.
+    def build(self, jobs: Iterable[Job], count: int, report: ReportEvent) -> dict[str, int]:
+        """Make the bundles that are not fresh.
 
-        `flags` are further words for every compilation, such as --werror.
+        Args:
+            jobs: What to make.
+            count: How many are made at a time.
+            report: Called with every event, from several threads.
+
+        Returns:
+            The exit codes of the targets that failed, by name: 1 where the bundle did not hold,
+            2 where there is none.
+
+        Raises:
+            BundleError: The output folder cannot be written.
         """
         try:
             self.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BundleError(
-                f"{self.output}: is no folder to write to: {error.strerror}; change output"
+                f"is no folder to write to: {error.strerror}",
+                where=str(self.output),
+                remedy="change output",
             ) from error
-        with ThreadPoolExecutor(max(1, jobs)) as pool:
-            made = {
-                target.name: pool.submit(self._make, target, report, flags) for target in targets
-            }
-            return {name: code.result() for name, code in made.items() if code.result()}
 
-    def _make(self, target: Target, report: Report, flags: Sequence[str]) -> int:
-        words, stamp = (*target.words, *flags), self._stamp(target)
-        key = _key(target, words)
-        if self._is_fresh(target, key):
-            report(target.name, {"event": "fresh", "bundle": str(self.bundle(target))})
-            return 0
-        report(target.name, {"event": "start", "model": target.model})
-        depfile = self.output.resolve() / f".{target.name}.d"
-        bundle = self.bundle(target).resolve()
-        if target.verify is None:
-            code = self._compile(target, bundle, depfile, words, report)
-        else:
-            code = self._compile_verified(target, target.verify, bundle, depfile, words, report)
-        if code:
+        # Each thread waits for the process of one job.
+        with ThreadPoolExecutor(max(1, count)) as pool:
+            codes = {job.name: pool.submit(self._make, job, report) for job in jobs}
+        return {name: code.result() for name, code in codes.items() if code.result() != DONE}
+
+    def _make(self, job: Job, report: ReportEvent) -> int:
+        """Make one bundle unless it is fresh, and stamp it."""
+        key = _key(job)
+        if self._is_fresh(job, key):
+            report(job.name, {"event": "fresh", "bundle": str(self.bundle(job.name))})
+            return DONE
+
+        report(job.name, {"event": "start", "model": job.model})
+        code, files = self._make_bundle(job, report)
+        if code != DONE:
             return code
-        sources = [*read_depfile(depfile), *(self._files_of(target.verify or ()))]
-        files = {str(path): _state(self.folder / path) for path in sources}
-        depfile.unlink()
-        made = file_digest(self.bundle(target) / MANIFEST)
-        text = json.dumps(asdict(_Stamp(key, made, files)), indent=1)
-        write_file(stamp, lambda file: file.write(text.encode()))
-        return 0
 
-    def _compile(
-        self, target: Target, bundle: Path, depfile: Path, words: Sequence[str], report: Report
-    ) -> int:
-        output = ["-o", str(bundle), "--log-json", "--depfile", str(depfile)]
-        return _compile(
-            self.folder, [target.model, *output, *words], lambda event: report(target.name, event)
-        )
+        files += self._files_of_checks(job.verify)
+        states = {file: _state(self.folder / file) for file in files}
+        manifest = file_digest(self.bundle(job.name) / MANIFEST)
+        text = json.dumps(asdict(_Stamp(key, manifest, states)), indent=1)
+        write_file(self._stamp(job.name), lambda file: file.write(text.encode()))
+        return DONE
 
-    def _compile_verified(
-        self,
-        target: Target,
-        verify: Sequence[str],
-        bundle: Path,
-        depfile: Path,
-        words: Sequence[str],
-        report: Report,
-    ) -> int:
-        """Compile beside the bundle, and let the new one take its place when it holds."""
-        done: list[dict[str, Any]] = []
+    def _make_bundle(self, job: Job, report: ReportEvent) -> tuple[int, list[str]]:
+        """The exit code of a job, and the files that its bundle was made from."""
+        bundle = self.bundle(job.name).resolve()
+        if job.verify is None:
+            made = run_job(job, self.folder, bundle, lambda event: report(job.name, event))
+            return made.code, [*made.files]
 
-        def report_all_but_the_end(name: str, event: dict[str, Any]) -> None:
+        # The new bundle is made beside the old one, whose place it takes when it holds.
+        done: list[Event] = []
+
+        def report_or_keep(event: Event) -> None:
             if event["event"] == "done":
                 done.append(event | {"bundle": str(bundle)})
             else:
-                report(name, event)
+                report(job.name, event)
 
         with scratch_folder(bundle) as scratch:
             candidate = scratch / bundle.name
-            code = self._compile(target, candidate, depfile, words, report_all_but_the_end)
-            if code:
-                return code
-            code, outcome = _verify(self.folder, [str(candidate), "--model", target.model, *verify])
-            if code:
-                report(
-                    target.name,
-                    {"event": "error", "text": f"verify: {outcome.pop('text')}", **outcome},
-                )
-                depfile.unlink()
-                return code
-            report(target.name, {"event": "verified", **outcome})
+            made = run_job(job, self.folder, candidate, report_or_keep)
+            if made.code != DONE:
+                return made.code, []
             with new_folder(bundle) as new:
                 for path in candidate.iterdir():
                     path.rename(new / path.name)
         for event in done:
-            report(target.name, event)
-        return 0
+            report(job.name, event)
+        return DONE, [*made.files]
 
-    def _files_of(self, words: Sequence[str]) -> list[str]:
-        """Files that words of the command line name: themselves, behind NAME= or in front of :FUNCTION."""
-        files: list[str] = []
-        for word in words:
-            for name in {
-                word,
-                word.partition("=")[2],
-                word.rpartition("=")[2].rpartition(":")[0],
-            } - {""}:
-                path = self.folder / name
-                inside = sorted(path.iterdir()) if path.is_dir() else [path]
-                files += [os.path.relpath(file, self.folder) for file in inside if file.is_file()]
-        return files
+    def _files_of_checks(self, checks: CheckOptions | None) -> list[str]:
+        """Files that a verification reads beside the bundle and its model."""
+        if checks is None:
+            return []
+        paths = [self.folder / path for path in checks.samples]
+        for word in checks.inputs:
+            # Tensor names may hold '=', and so may paths: whichever is a file is meant.
+            names = {word.partition("=")[2], word.rpartition("=")[2]} - {""}
+            paths += [self.folder / name for name in names]
+        measure = measure_file(checks.agreement_measure)
+        paths += [] if measure is None else [self.folder / measure]
+        files = dict.fromkeys(path for path in input_files(paths) if path.is_file())
+        return [os.path.relpath(file, self.folder) for file in files]
 
-    def _stamp(self, target: Target) -> Path:
-        return self.output / f".{target.name}.stamp"
+    def _stamp(self, name: str) -> Path:
+        return self.output / f".{name}.stamp"
 
-    def _is_fresh(self, target: Target, key: str) -> bool:
-        stamp, manifest = _read_stamp(self._stamp(target)), self.bundle(target) / MANIFEST
-        return (
-            stamp is not None
-            and stamp.key == key
-            and manifest.is_file()
-            and stamp.manifest == file_digest(manifest)
-            and all(_is_unchanged(self.folder / file, state) for file, state in stamp.files.items())
+    def _is_fresh(self, job: Job, key: str) -> bool:
+        """Whether the bundle is what the job would make."""
+        stamp, manifest = _read_stamp(self._stamp(job.name)), self.bundle(job.name) / MANIFEST
+        if stamp is None or stamp.key != key:
+            return False
+        if not manifest.is_file() or stamp.manifest != file_digest(manifest):
+            return False
+        return all(_is_unchanged(self.folder / file, state) for file, state in stamp.files.items())
+
+
+def read_targets(path: Path, names: Sequence[str]) -> tuple[BuildFile, tuple[Target, ...]]:
+    """A build file and the targets of these names, or all of its targets.
+
+    Raises:
+        BundleError: There is no such file.
+        ParseError: It is no build file, or has no target of a name.
+    """
+    if not path.is_file():
+        raise BundleError("no such file", where=str(path), remedy="give a build file")
+    build = BuildFile.load(path)
+    return build, build.select(names)
+
+
+# -- what is written in the file -------------------------------------------------------------------
+
+
+def _target_tables(path: Path, tables: Any) -> dict[str, dict[str, Any]]:
+    """The tables of the targets. Raises ParseError where they are none."""
+    valid = isinstance(tables, dict) and bool(tables)
+    if not valid or not all(isinstance(table, dict) for table in tables.values()):
+        raise ParseError(
+            "has no target", where=str(path), remedy="add a table [targets.NAME] with a model"
         )
+    return tables
 
 
-def _target(path: Path, name: str, options: dict[str, Any]) -> Target:
-    model = options.pop("model", None)
+def _target(path: Path, name: str, table: dict[str, Any]) -> Target:
+    """One target from its table, the defaults included."""
+    where = f"{path}: target '{name}'"
+    model = table.pop("model", None)
     if not isinstance(model, str):
-        raise ParseError(f"{path}: target '{name}' has no model; add model = \"FILE\"")
-    if (
-        "/" in name
-        or name.startswith(".")
-        or not name.isprintable()
-        or not 0 < len(name.encode()) <= _LONGEST_NAME
-    ):
+        raise ParseError("has no model", where=where, remedy='add model = "FILE"')
+    if not _is_folder_name(name):
         raise ParseError(
-            f"{path}: target '{name}': the name is a folder's; use a short one, no '/', no dot in front"
+            "the name is a folder's",
+            where=where,
+            remedy="use a short one, without '/' and without a dot in front",
         )
-    reserved = sorted({"output", "depfile", "json", "log-json", "werror"} & set(options))
-    if reserved:
-        raise ParseError(
-            f"{path}: target '{name}': '{reserved[0]}' is not for a target; give it on the command line"
-        )
-    odd = next((option for option in options if not _OPTION.fullmatch(option)), None)
-    if odd is not None:
-        raise ParseError(
-            f"{path}: target '{name}': no option '{odd}'; 'irsplit compile --help' lists them"
-        )
-    verify = _verify_words(path, name, options.pop("verify", False))
-    words = [
-        word
-        for option, value in sorted(options.items())
-        for word in _words(path, name, option, value)
-    ]
-    if any("\0" in word for word in (model, *words, *(verify or ()))):
-        raise ParseError(f"{path}: target '{name}': a value holds a character of code 0; remove it")
-    return Target(name, model, tuple(words), verify)
+    for option in _NOT_OF_TARGETS:
+        if option in table:
+            raise ParseError(
+                f"'{option}' is not for a target",
+                where=where,
+                remedy="give it on the command line",
+            )
+    for option in table:
+        if not _OPTION.fullmatch(option):
+            raise ParseError(
+                f"no option '{option}'", where=where, remedy="'irsplit compile --help' lists them"
+            )
+
+    verify = _verify_table(where, table.pop("verify", False))
+    options = _option_table(where, table)
+    if any("\0" in text for text in (model, *_texts(options), *_texts(verify or {}))):
+        raise ParseError("a value holds a character of code 0", where=where, remedy="remove it")
+    return Target(name, model, options, verify)
 
 
-def _verify_words(path: Path, name: str, options: Any) -> tuple[str, ...] | None:
-    """The words of `verify = {...}`; None without it."""
-    if isinstance(options, bool):
-        return () if options else None
-    if not isinstance(options, dict):
-        raise ParseError(
-            f"{path}: target '{name}': verify must be true or a table, as {{min-agreement = 0.99}}"
-        )
-    table: dict[str, Any] = options
-    if reserved := sorted({"model", "json"} & set(table)):
-        raise ParseError(
-            f"{path}: target '{name}': '{reserved[0]}' of verify is the target's own; leave it out"
-        )
-    return tuple(
-        word
-        for option, value in sorted(table.items())
-        for word in _words(path, name, option, value)
-    )
+def _is_folder_name(name: str) -> bool:
+    if "/" in name or name.startswith(".") or not name.isprintable():
+        return False
+    return 0 < len(name.encode()) <= _LONGEST_NAME
 
 
-def _key(target: Target, words: Sequence[str]) -> str:
-    """What a bundle is made of beside files."""
-    described = [VERSION, target.model, *words]
-    if target.verify is not None:
-        described += ["verify", *target.verify]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+def _verify_table(where: str, table: Any) -> OptionTable | None:
+    """The options of `verify = {...}`; None without it."""
+    if isinstance(table, bool):
+        return {} if table else None
+    if not isinstance(table, dict):
+        raise ParseError("verify must be true or a table, as {min-agreement = 0.99}", where=where)
+    for option in _NOT_OF_VERIFY:
+        if option in table:
+            raise ParseError(
+                f"'{option}' of verify is the target's own", where=where, remedy="leave it out"
+            )
+    return _option_table(where, table)
 
 
-def _words(path: Path, name: str, option: str, value: Any) -> list[str]:
-    """The words of one option: a flag for true, the option once for every item of a list."""
-    flag = f"--{option}"
+def _option_table(where: str, table: dict[str, Any]) -> OptionTable:
+    """Options in the order of their names, so that the order in the file does not matter."""
+    return {option: _option_value(where, option, table[option]) for option in sorted(table)}
+
+
+def _option_value(where: str, option: str, value: Any) -> bool | tuple[str, ...]:
     match value:
         case bool():
-            return [flag] if value else []
+            return value
         case str() | int() | float():
-            return [f"{flag}={value}"]
-        case [*items] if not all(isinstance(item, str | int | float) for item in items):
-            raise ParseError(
-                f"{path}: target '{name}': {option} must be a list of text and numbers"
-            )
-        case [*items] if option in ("calibration", "inputs"):
-            return [flag, *map(str, items)]
-        case [*items]:
-            return [f"{flag}={item}" for item in items]
+            return (str(value),)
+        case [*items] if all(isinstance(item, str | int | float) for item in items):
+            return tuple(map(str, items))
+        case [*_]:
+            raise ParseError(f"{option} must be a list of text and numbers", where=where)
         case _:
             raise ParseError(
-                f"{path}: target '{name}': {option} must be text, a number, true or a list of those"
+                f"{option} must be text, a number, true or a list of those", where=where
             )
 
 
-def _compile(folder: Path, words: Sequence[str], report: Callable[[dict[str, Any]], None]) -> int:
-    """Run `irsplit compile` in the build file's folder, so that names in bundles do not depend on where that lies."""
-    command = [sys.executable, "-m", "irsplit", "compile", *words]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            report(_event(line))
-    return process.returncode
+def _texts(options: OptionTable) -> list[str]:
+    texts = [*options]
+    for value in options.values():
+        texts += [] if isinstance(value, bool) else value
+    return texts
 
 
-def _verify(folder: Path, words: Sequence[str]) -> tuple[int, dict[str, Any]]:
-    """Exit code of `irsplit verify`, and what to report of it; "text" says why where the code is not 0."""
-    command = [sys.executable, "-m", "irsplit", "verify", "--json", *words]
-    done = subprocess.run(
-        command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False
-    )
-    try:
-        outcome = json.loads(done.stdout)
-    except ValueError:
-        return done.returncode or 2, {"text": done.stderr.strip().removeprefix("error: ")}
-    told = {
-        "lossless": outcome["lossless"],
-        "calls": outcome["calls"],
-        "agreement": outcome["agreement"],
-    }
-    reasons = {"text": "; ".join(outcome["failures"])} if done.returncode else {}
-    return done.returncode, told | reasons
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-
-
-def _event(line: str) -> dict[str, Any]:
-    """An event of `compile --log-json`; whatever else a library prints is one too."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {"event": "output", "text": line.rstrip("\n")}
-    return (
-        event
-        if isinstance(event, dict) and "event" in event
-        else {"event": "output", "text": line.rstrip("\n")}
-    )
+# -- what a bundle was made from -------------------------------------------------------------------
 
 
 _State = tuple[int, int, str]
@@ -371,11 +340,17 @@ _State = tuple[int, int, str]
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """What a bundle was made of: `key` names version and options, `files` everything that was read."""
+    """What a bundle was made from: `key` stands for version and options, `files` has the rest."""
 
     key: str
     manifest: str
     files: dict[str, _State]
+
+
+def _key(job: Job) -> str:
+    """A digest of everything but files that a bundle is made from."""
+    described = json.dumps([VERSION, asdict(job)], default=str)
+    return hashlib.sha256(described.encode()).hexdigest()
 
 
 def _state(path: Path) -> _State:
@@ -384,7 +359,7 @@ def _state(path: Path) -> _State:
 
 
 def _is_unchanged(path: Path, state: _State) -> bool:
-    """Size and time first: the digest of a large file is computed only when they differ."""
+    """Whether a file is as it was; its digest is computed only where size or time differ."""
     size, time_ns, digest = state
     if not path.is_file():
         return False
@@ -395,17 +370,9 @@ def _is_unchanged(path: Path, state: _State) -> bool:
 
 
 def _read_stamp(path: Path) -> _Stamp | None:
-    """None where there is none, or a damaged one: the bundle is made again."""
+    """A stamp; None where there is none, or a damaged one, and the bundle is made again."""
     try:
         with reading(path, "is no stamp", "compile again", ParseError):
             return record(_Stamp, json.loads(read_text(path)))
     except ParseError:
         return None
-
-
-def read_targets(path: Path, names: Sequence[str]) -> tuple[BuildFile, tuple[Target, ...]]:
-    """A build file and the targets of these names, or all of its targets."""
-    if not path.is_file():
-        raise BundleError(f"{path}: no such file; give a build file")
-    build = BuildFile.load(path)
-    return build, build.select(names)

@@ -82,13 +82,13 @@ class DeltaReport:
     patch_bytes: int
 
 
-def write_delta(
-    old: Path | None,
-    new: Path,
-    patch: Path,
+def delta(
+    old: Path | str | None,
+    new: Path | str,
+    patch: Path | str,
     place: str = "",
     *,
-    sign_with: Path | None = None,
+    sign_with: Path | str | None = None,
     progress: Progress = silent,
 ) -> DeltaReport:
     """Write the patch that makes bundle `new` of bundle `old`, or of nothing; with `place`, only that side's files.
@@ -97,6 +97,7 @@ def write_delta(
     manifest (manifest.sig). Every patch that makes a build with such a file carries its signature, those that a server
     makes too. Raises BundleError for what is no bundle, or not whole, and for a file that is no such key.
     """
+    patch = Path(patch)
     before, after = None if old is None else Manifest.load(old), Manifest.load(new)
     for manifest in filter(None, (before, after)):
         manifest.check_files()
@@ -109,7 +110,7 @@ def write_delta(
             f"{new}: too large for a patch, which makes at most {LARGEST_BUILD >> 30} GiB; copy it whole"
         )
     if sign_with is not None:
-        _sign(after, sign_with)
+        _sign(after, Path(sign_with))
     steps = Steps(progress, len(names) + 1)
     with ExitStack() as stack:
 
@@ -124,6 +125,10 @@ def write_delta(
         write_file(patch, lambda file: making.write(f"{place}/" if place else "", file))
     sizes = [after.path(name).stat().st_size for name in (*names, MANIFEST)]
     return DeltaReport(len(names), len(names) - len(making.made), sum(sizes), patch.stat().st_size)
+
+
+write_delta = delta
+"""`delta` by its old name."""
 
 
 @dataclass

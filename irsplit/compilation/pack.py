@@ -13,7 +13,7 @@ from irsplit.runtime.bundle.packing import write_packed
 from irsplit.runtime.bundle.store import PACKED, check_name
 
 
-def pack_bundle(bundle: Path, folder: Path) -> list[Path]:
+def pack(bundle: Path | str, folder: Path | str) -> list[Path]:
     """Write NAME.device.irsb and NAME.server.irsb of a bundle into `folder`; of one that has one side, that one.
 
     The same bundle gives the same bytes. Each file appears whole or not at all. Raises BundleError for a bundle that
@@ -31,7 +31,7 @@ def pack_bundle(bundle: Path, folder: Path) -> list[Path]:
     written: list[Path] = []
     for place, names in sides.items():
         if names:
-            path = folder / f"{manifest.name}.{place}{PACKED}"
+            path = Path(folder) / f"{manifest.name}.{place}{PACKED}"
             write_file(path, lambda file, names=names: write_packed(manifest, names, file))
             written.append(path)
     return written

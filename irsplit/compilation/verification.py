@@ -15,6 +15,8 @@ from irsplit.codec_training.agreement.reach import reached_outputs
 from irsplit.codec_training.agreement.recognise import RoleOf, View
 from irsplit.compilation import sources
 from irsplit.compilation.differences import TOLERANCE, OutputDifference, compare
+from irsplit.compilation.input_words import Sizes, input_sizes
+from irsplit.compilation.model_file import SampleSource, load_samples
 from irsplit.compilation.randomness import (
     Run,
     Statistics,
@@ -95,7 +97,7 @@ class RandomOutput:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The outcome of `verify_bundle`; `holds` is what its exit code says.
+    """The outcome of `verify`; `holds` is what its exit code says.
 
     A lossless bundle must be bit-equal with the engine's optimisations off, or close to it where the boundary has a
     half-precision type. A quantized one has no promise but the numbers here: it holds when every output has the right
@@ -164,30 +166,52 @@ class _Compared:
         )
 
 
-def verify_bundle(
+def verify(
     bundle: Path | str,
     model: Path | str | None = None,
     *,
-    calls: Sequence[Inputs] = (),
-    fixed: Inputs | None = None,
+    samples: SampleSource = (),
+    inputs: Inputs | None = None,
     seed: int = 0,
-    dims: Mapping[str, int] | None = None,
+    dims: Sizes = (),
     engine_defaults: bool = True,
     agreement_measure: str = "",
     requirements: Requirements = Requirements(),
     allow_nothing: bool = False,
     progress: Progress = silent,
 ) -> Verification:
-    """Run the whole model and the bundle on the same inputs, both in processes of their own, and compare.
+    """Compare a bundle with the model that it was compiled from, as `irsplit verify` does.
 
-    `calls` are inputs by name; without any, three seeded ones are made up, but for the inputs in `fixed`, in sizes that
-    the engine takes (`dims` gives sizes to dimensions that may vary). A stateful model sees them as a sequence. `model`
-    is needed only when the source has moved. Without `engine_defaults` only the run with the engine's optimisations off
-    is made. `agreement_measure` reads the outputs as in `compile_model`; without it as the bundle was compiled.
-    `requirements` make a gate of a quantized bundle. Where all outputs are empty nothing is compared, and the bundle
-    holds only with `allow_nothing`.
+    Whole model and bundle run on the same inputs, both in processes of their own. Without
+    samples, three calls of seeded inputs are made up, in sizes that the engine takes. A model
+    with state sees the calls as a sequence.
 
-    Raises BundleError for a bundle that is damaged or whose model is not found, EngineError for inputs that do not fit.
+    Args:
+        bundle: The bundle's folder.
+        model: The source model; needed only where it is no longer where it was.
+        samples: Inputs of several calls: arrays by input name, or files and folders.
+        inputs: Arrays of some inputs, the same in every call; the others are made up.
+        seed: For inputs that are made up.
+        dims: Sizes of open dimensions of inputs that are made up: words as NAME=N, or numbers by
+            "<input>.<axis>".
+        engine_defaults: Whether to compare with the engine's defaults too, and not only with its
+            optimisations off.
+        agreement_measure: How outputs are read, as in `irsplit.CompileOptions`; by default as
+            the bundle was compiled.
+        requirements: What a quantized bundle must keep.
+        allow_nothing: Whether the bundle holds when all outputs are empty.
+        progress: Called before every run.
+
+    Returns:
+        What was compared, and whether the bundle holds.
+
+    Raises:
+        BundleError: The bundle is damaged, or its model is not found.
+        EngineError: Inputs do not fit.
+
+    Example:
+        >>> verify("build/digits").holds
+        True
     """
     manifest = Manifest.load(bundle)
     manifest.check_files()
@@ -202,6 +226,7 @@ def verify_bundle(
         info for info in map(tensor_info, required_inputs(source.entry)) if info.name not in states
     ]
     steps = Steps(progress, 4 if engine_defaults else 2)
+    calls: Sequence[Inputs] = load_samples(samples, infos, complete=False)
     if calls:
         exact = _run(manifest, whole, calls, EXACT, steps)
     else:
@@ -210,8 +235,8 @@ def verify_bundle(
             infos,
             3,
             seed=seed,
-            dims=dims,
-            given=fixed,
+            dims=input_sizes(dims, manifest.inputs, manifest),
+            given=inputs,
         )
     optimized = _run(manifest, whole, calls, DEFAULT_OPTIONS, steps) if engine_defaults else None
 

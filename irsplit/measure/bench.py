@@ -23,9 +23,10 @@ from irsplit.base.dtypes import from_numpy
 from irsplit.base.errors import VERSION, CutError, PlanError
 from irsplit.base.progress import Progress, Steps, silent
 from irsplit.base.reading import read_text, reading, record
-from irsplit.compilation.compiler import compile_model, whole_model
+from irsplit.compilation.compiler import compile
+from irsplit.compilation.model_file import ModelFile
+from irsplit.compilation.options import CompileOptions
 from irsplit.compilation.provenance import engine
-from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Inputs, SegmentFile
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import (
@@ -152,38 +153,41 @@ class Bench:
 
 
 def bench_model(
-    path: Path,
+    source: ModelFile | Path | str,
     inputs: Inputs,
     link: Link,
     cuts: str = "legal",
+    options: CompileOptions = CompileOptions(),
     *,
     dims: Mapping[str, int] | None = None,
     effort: Effort = Effort(),
     slowdown: float = 1.0,
+    calibration: Sequence[Inputs] = (),
     progress: Progress = silent,
-    **options: Any,
 ) -> Bench:
     """Measure what cuts of a model cost.
 
     Args:
-        path: The model file.
+        source: The model file, or a model that was read.
         inputs: The model's inputs by name. Those that are missing are made up.
         link: The link between device and server.
         cuts: "legal", "all" (which lists the rejected positions too), or ids joined by commas.
+        options: How every cut is compiled.
         dims: Sizes of open dimensions of inputs that are made up; by default the first sizes that
             the engine takes.
         effort: How carefully to measure.
         slowdown: How many times slower than this machine the device is.
+        calibration: Samples for quantization and for codecs that learn.
         progress: Called before each step.
-        **options: Options of `compile_model`, the same for every cut.
 
     Raises:
         CutError: An id is unknown or no legal cut, or there is none at all.
         IrsplitError: Compiling or running fails.
     """
-    positions = _positions(path, options)
+    file = ModelFile.of(source)
+    path, whole, infos = file.path, file.whole(), file.inputs
+    positions = _positions(file, options)
     chosen = _chosen(positions, cuts)
-    whole, infos = whole_model(path)
     steps = Steps(progress, 1 + (2 if effort.fresh else 1) * len(chosen))
 
     steps.begin("whole model")
@@ -197,7 +201,7 @@ def bench_model(
     )
     returned = sum(np.asarray(output).nbytes for output in outputs.values())
 
-    measurement = _CutMeasurement(path, whole, inputs, options, effort, steps)
+    measurement = _CutMeasurement(file, whole, inputs, options, calibration, effort, steps)
     costs: list[CutCost] = []
     for cut in chosen:
         rounds, peaks = measurement.measure(cut)
@@ -210,7 +214,7 @@ def bench_model(
         digest=file_digest(path),
         machine=machine(),
         cpus=os.cpu_count() or 1,
-        engine=engine(dialect_of(path).name, effort.engine),
+        engine=engine(file.dialect.name, effort.engine),
         conditions={
             "link": link.name,
             "slowdown": slowdown,
@@ -218,7 +222,7 @@ def bench_model(
             "warmup": effort.warmup,
             "runs": effort.runs,
             "fresh": effort.fresh,
-            **{name: value for name, value in options.items() if name != "calibration"},
+            **_conditions(options),
         },
         whole=Timing(load.wall_ns, load.spread_ns, effort.runs),
         whole_peak_bytes=load.peak_bytes if effort.fresh else 0,
@@ -232,10 +236,11 @@ def bench_model(
 class _CutMeasurement:
     """Compiles a model at one cut after the other, and measures each bundle."""
 
-    path: Path
+    file: ModelFile
     whole: SegmentFile
     inputs: Inputs
-    options: Mapping[str, Any]
+    options: CompileOptions
+    calibration: Sequence[Inputs]
     effort: Effort
     steps: Steps
 
@@ -245,7 +250,16 @@ class _CutMeasurement:
         with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
             bundle = Path(folder) / "bundle"
             self.steps.begin(f"cut {cut.id}, rounds")
-            compile_model(self.path, bundle, [cut.id], remember=False, **self.options)
+            compile(
+                _unbound(self.file, self.options),
+                bundle,
+                self.options,
+                calibration=self.calibration,
+                cuts=[cut.id],
+                dims=(),
+                report=False,
+                remember=False,
+            )
             rounds = effort.run(
                 measure_split, self.whole, bundle, self.inputs, engine, effort.warmup, effort.runs
             )
@@ -258,14 +272,29 @@ class _CutMeasurement:
             return rounds, (device_peak, server_peak)
 
 
-def _positions(path: Path, options: Mapping[str, Any]) -> list[Cut]:
-    """Every position of the model, as `compile_model` would see it with these options."""
-    dialect = dialect_of(path)
-    model = dialect.read(path)
-    context = prepared(
-        model, dialect, options.get("state", ()), rematerialise=options.get("rematerialise", True)
-    )
-    return list(context.cuts(model, options.get("max_tensors", 1)))
+def _conditions(options: CompileOptions) -> dict[str, Any]:
+    """The options that change the figures, by the names that they have in the JSON form."""
+    return {
+        "boundary": options.quantize,
+        "boundary_ops": options.boundary_ops,
+        "agreement_measure": options.agreement_measure,
+        "codec": options.codec,
+        "max_tensors": options.max_tensors,
+        "state": list(options.state),
+        "rematerialise": options.rematerialise,
+    }
+
+
+def _unbound(file: ModelFile, options: CompileOptions) -> ModelFile:
+    """The model as it was read: a state that is bound changes its graph."""
+    return ModelFile.read(file.path) if options.state else file
+
+
+def _positions(file: ModelFile, options: CompileOptions) -> list[Cut]:
+    """Every position of the model, as `irsplit.compile` would see it with these options."""
+    file = _unbound(file, options)
+    context = prepared(file.model, file.dialect, options.state, rematerialise=options.rematerialise)
+    return list(context.cuts(file.model, options.max_tensors))
 
 
 def _chosen(positions: Sequence[Cut], cuts: str) -> list[Cut]:
@@ -274,8 +303,8 @@ def _chosen(positions: Sequence[Cut], cuts: str) -> list[Cut]:
     if cuts in ("all", "legal"):
         if not legal:
             raise CutError(
-                "the model has no legal cut to measure; see 'irsplit cuts', or let more tensors "
-                "cross at a cut"
+                "the model has no legal cut to measure",
+                remedy="see `irsplit.find_cuts`, or allow more with `max_tensors`",
             )
         return list(legal.values())
 

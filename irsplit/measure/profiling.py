@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from irsplit.base.progress import Progress, Steps, silent
-from irsplit.compilation.compiler import compile_model
+from irsplit.compilation.compiler import compile
+from irsplit.compilation.model_file import ModelFile
 from irsplit.compilation.provenance import engine
 from irsplit.dialects.base import Dialect
-from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import Inputs, SegmentFile
 from irsplit.engines.inputs import tensor_info
 from irsplit.engines.measure import measure_codecs
@@ -35,7 +35,7 @@ from irsplit.runtime.bundle.manifest import file_digest
 
 
 def profile_model(
-    path: Path,
+    source: ModelFile | Path | str,
     *,
     inputs: Inputs | None = None,
     dims: Mapping[str, int] | None = None,
@@ -47,7 +47,7 @@ def profile_model(
     """Measure a model: its stages, what runs before and after every cut, and the codecs.
 
     Args:
-        path: The model file.
+        source: The model file, or a model that was read.
         inputs: The model's inputs by name. Those that are missing are made up.
         dims: Sizes of open dimensions of inputs that are made up; by default the first sizes that
             the engine takes.
@@ -61,8 +61,8 @@ def profile_model(
         PlanError: The model has no legal cut.
         EngineError: The engine refuses the model or the inputs.
     """
-    dialect = dialect_of(path)
-    model = dialect.read(path)
+    read = ModelFile.of(source)
+    path, dialect, model = read.path, read.dialect, read.model
     nested = chains(prepared(model, dialect, rematerialise=rematerialise).cuts(model, max_tensors))
     stages = nested[0]
     plan = stages.plan
@@ -89,12 +89,13 @@ def profile_model(
         suffixes = [parts.measure(suffix, values) for _, suffix in halves]
 
         bundle = Path(folder) / "bundle"
-        compile_model(
-            path,
+        compile(
+            read,
             bundle,
-            [cuts[len(cuts) // 2].id],
+            cuts=[cuts[len(cuts) // 2].id],
             max_tensors=max_tensors,
             rematerialise=rematerialise,
+            report=False,
             remember=False,
         )
         message = rounds.message(measure_message, bundle, inputs_taken)
