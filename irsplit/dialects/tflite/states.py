@@ -93,7 +93,7 @@ class Resources:
         return self._written.get(graph, {})
 
     def writes(self, node: Node) -> Iterator[str]:
-        """Names of the resources that a node itself writes; a custom operator may write them all."""
+        """Names of the resources that a node itself writes; a custom one may write them all."""
         if node.op in WRITERS and node.inputs and node.inputs[0] is not None:
             yield from self._names.get(node.inputs[0], ())
         elif node.op.startswith("tflite.custom."):
