@@ -1,1 +1,4 @@
-"""What every other room stands on: errors, element types, digests, files that appear whole, lazy imports."""
+"""What every other room stands on.
+
+Errors, element types, digests, files that appear whole, lazy imports, untrusted files.
+"""

@@ -1,4 +1,4 @@
-"""SHA-256 of files, made in threads beside other work."""
+"""SHA-256 digests of files, computed in threads while other work goes on."""
 
 import hashlib
 import mmap
@@ -9,19 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 THREADS = min(4, os.cpu_count() or 1)
-"""As many as help: then the disk or the memory is busy."""
+"""More would not help: the disk or the memory is busy then."""
 
 _BLOCK = 1 << 23
-"""Large, because each block waits for Python's lock: passes that hold it would slow small ones down."""
+"""Large, because a thread waits for Python's lock before each block."""
 
 Content = Path | memoryview
 """A file, or the bytes of one that is mapped."""
 
 
 class Digests:
-    """Digests of contents that do not change meanwhile; a file is read once, however many links to it there are.
+    """Computes digests of contents that do not change in the meantime.
 
-    A context: leaving it early, with an error, ends the work.
+    A file is read once, however many links to it there are. It is a context manager; leaving it
+    early, with an error, ends the work.
     """
 
     def __init__(self) -> None:
@@ -37,17 +38,30 @@ class Digests:
         self._pool.shutdown()
 
     def start(self, contents: Iterable[Content]) -> None:
-        """Begin with these; whoever asks for their digests later may not have to wait."""
+        """Begin to compute digests that `of` will be asked for later."""
         for content in contents:
             self._begin(content)
 
     def of(self, contents: Iterable[Content]) -> list[str]:
-        """The digests of these, in hexadecimal. Raises OSError for a file that cannot be read."""
-        return [each.result() for each in [self._begin(content) for content in contents]]
+        """The digests of some contents, in their order.
+
+        Args:
+            contents: Files, or bytes of mapped files.
+
+        Returns:
+            The digests as hexadecimal digits.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        # All begin before the first is waited for.
+        digests = [self._begin(content) for content in contents]
+        return [digest.result() for digest in digests]
 
     def _begin(self, content: Content) -> Future[str]:
         if isinstance(content, memoryview):
             return self._pool.submit(self._digest_of_bytes, content)
+
         status = content.stat()
         file = status.st_dev, status.st_ino
         if file not in self._made:

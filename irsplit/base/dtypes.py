@@ -1,7 +1,4 @@
-"""Element types: one table for both formats, the IR text, the frame and numpy.
-
-`code` is the number that frames and boundary descriptors carry; it is never renumbered.
-"""
+"""Element types: one table for all model formats, the IR text, frames and numpy."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,11 +15,15 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """An element type, equal by name.
+    """An element type; two are equal if they have the same name.
 
-    `bits` is the packed size of one element, 0 when it has no fixed size. `layout` is numpy's name of the type that
-    holds one element in memory: the type itself where numpy has it, the unsigned integer of the same width for bfloat16
-    and the 8-bit floats, None for packed sub-byte and non-numeric types.
+    Attributes:
+        name: The name in the IR text.
+        code: The number in frames and descriptors, which never changes.
+        bits: The packed size of one element; 0 if it has no fixed size.
+        layout: numpy's name of the type that holds one element in memory: the type itself if numpy
+            has it, the unsigned integer of the same width for bfloat16 and 8-bit floats, None for
+            packed types of less than a byte and for types without numbers.
     """
 
     name: str
@@ -35,16 +36,17 @@ class DType:
 
     @property
     def is_float(self) -> bool:
+        """Whether the elements are floating-point numbers."""
         return self.name.startswith(("f", "bf"))
 
     @property
     def framable(self) -> bool:
-        """Whether a boundary may carry it: a fixed size per element, and a memory layout both engines agree on."""
+        """Whether frames can carry such elements: engines agree on their layout in memory."""
         return self.layout is not None
 
     @property
     def storage(self) -> "np.dtype[np.generic] | None":
-        """`layout` as numpy's type."""
+        """`layout` as a numpy type."""
         return None if self.layout is None else _storage(self.layout)
 
 
@@ -96,5 +98,5 @@ _BY_LAYOUT = {
 
 
 def from_numpy(array: "NDArray[np.generic]") -> DType | None:
-    """The element type of an array, whatever its byte order; None when the formats have no such type."""
+    """The element type of an array in any byte order; None if model formats have no such type."""
     return _BY_LAYOUT.get(array.dtype.newbyteorder("<").str)

@@ -1,4 +1,4 @@
-"""What installed packages offer through entry points."""
+"""The entry points by which installed packages extend irsplit."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,26 +14,40 @@ else:
 
 
 def entry_points(group: str) -> "list[metadata.EntryPoint]":
-    """The entry points of a group, each once, in order of name and value."""
-    # A package that is found twice on the path lists the same entry point twice.
+    """The entry points of a group, each once, in order of name and value.
+
+    Args:
+        group: The name of the group, such as "irsplit.dialects".
+    """
     points: list[metadata.EntryPoint] = _installed().select(group=group)
-    found = {(point.name, point.value): point for point in points}
-    return [point for _, point in sorted(found.items())]
+    # A package that is on the path twice lists each of its entry points twice.
+    distinct = {(point.name, point.value): point for point in points}
+    return [point for _, point in sorted(distinct.items())]
 
 
 def load(point: "metadata.EntryPoint", kind: str) -> Any:
-    """What an entry point of another package stands for.
+    """Import what an entry point refers to.
 
-    Raises IrsplitError, naming both, for whatever the package's module raises when it is imported.
+    Args:
+        point: An entry point, usually of another package.
+        kind: What it is for, in error messages, such as "dialect".
+
+    Returns:
+        The object.
+
+    Raises:
+        IrsplitError: The package's module raised something; the error names it and the module.
     """
     try:
         return point.load()
     except Exception as error:
-        text = f"the {kind} '{point.name}' of {point.value} cannot be loaded: {reason(error)}; uninstall or mend it"
-        raise IrsplitError(text) from error
+        raise IrsplitError(
+            f"the {kind} '{point.name}' of {point.value} cannot be loaded: {reason(error)}",
+            remedy="uninstall or mend it",
+        ) from error
 
 
 @cache
 def _installed() -> Any:
-    """What `select` chooses from. Made once in a process: every installed package has a file to be read for it."""
+    """All entry points, read once a process, because each installed package has a file to read."""
     return metadata.entry_points()

@@ -62,7 +62,7 @@ class ModelError(IrsplitError):
 
 
 class UnsupportedError(IrsplitError):
-    """The input is valid, but asks for what irsplit does not do; refused rather than silently lost."""
+    """The input is valid, but irsplit does not support it; nothing is lost silently."""
 
 
 class VerifyError(IrsplitError):
@@ -86,7 +86,7 @@ class MeasureError(IrsplitError):
 
 
 class BundleError(IrsplitError):
-    """A folder or file is no bundle, or a damaged one."""
+    """A folder or file is not a bundle, or is damaged; or a file cannot be written."""
 
 
 class FrameError(IrsplitError):

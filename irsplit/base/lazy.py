@@ -1,6 +1,7 @@
-"""Imports that wait until they are needed, so that a command does not pay for what it does not do.
+"""Imports that wait until they are needed, so that no command pays for what it does not use.
 
-For modules that most runs never touch. Everything else is imported at the top of the file that uses it.
+They are for modules that most runs never touch. Everything else is imported at the top of the file
+that uses it.
 """
 
 import importlib
@@ -9,9 +10,9 @@ from typing import Any
 
 
 class LazyModule:
-    """Stands for a module, which is imported when an attribute of it is first read.
+    """Stands for a module that is imported when one of its attributes is first read.
 
-    Type checkers are told of the module itself:
+    Type checkers see the module itself if it is used in this manner:
 
         if TYPE_CHECKING:
             import onnx
@@ -29,12 +30,15 @@ class LazyModule:
 def exports(
     package: str, homes: Mapping[str, str], packages: Collection[str] = ()
 ) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose names are imported when they are first asked for.
+    """Make the `__getattr__` of a package whose names are imported when first asked for.
 
     Args:
-        package: The package's name.
-        homes: The module of each name.
+        package: The name of the package.
+        homes: The module that defines each name.
         packages: Packages inside of this one that are attributes of it too.
+
+    Returns:
+        A function for the package to bind to `__getattr__`.
     """
 
     def home_of(name: str) -> Any:

@@ -1,21 +1,26 @@
-"""How work that takes a while says how far it is."""
+"""How work that takes a while reports its progress."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called before each part of the work."""
+    """A function that is called before each step of the work."""
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` parts are finished, and `what` comes next."""
+        """Report that `done` of `total` steps are finished, and that `what` comes next."""
 
 
 def silent(done: int, total: int, what: str) -> None:
-    """Progress that nobody watches."""
+    """A progress function that reports nothing."""
 
 
 class Steps:
-    """The parts of one piece of work, counted as they begin."""
+    """Counts the steps of one piece of work as they begin.
+
+    Args:
+        progress: The function to report to.
+        total: The number of steps.
+    """
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
@@ -23,5 +28,6 @@ class Steps:
         self._begun = 0
 
     def begin(self, what: str) -> None:
+        """Report that the next step, `what`, begins."""
         self._progress(self._begun, self._total, what)
         self._begun += 1

@@ -1,10 +1,10 @@
-"""Where a reader meets a file that anybody may have written: whatever it trips over becomes one error with a name.
+"""Reads files that anybody may have written, so that whatever goes wrong becomes one clear error.
 
     with reading(path, "no profile", "make one with 'irsplit profile'", PlanError):
         return record(Profile, json.loads(read_text(path)))
 
-A reader puts everything that looks at the contents into the block, and nothing else: a defect of ours that happens
-elsewhere keeps its trace.
+A reader puts everything that looks at the contents into the block, and nothing else: a defect of
+irsplit that shows elsewhere keeps its traceback.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from irsplit.base.errors import IrsplitError
 _T = TypeVar("_T")
 
 LARGEST_TEXT = 64 << 20
-"""Bytes of a manifest, a profile or another file that is parsed whole: far more than any that we write."""
+"""The most bytes of a file that is parsed whole, such as a manifest; we write far less."""
 LARGEST_INTEGER = (1 << 63) - 1
-"""Sizes and times end in arrays of 64-bit integers."""
+"""The largest integer in a file, because sizes and times end in arrays of 64-bit integers."""
 
 _BLOCK = 1 << 16
 _LONGEST_REASON = 300
@@ -42,7 +42,7 @@ _TRIPPED = (
     ValueError,
     struct.error,
 )
-"""What parsers, and code that trusts what they gave, raise for contents that they were not made for."""
+"""What parsers, and code that trusts their results, raise for unexpected contents."""
 
 
 @contextmanager
@@ -53,25 +53,37 @@ def reading(
     error: type[IrsplitError],
     also: tuple[type[Exception], ...] = (),
 ) -> Generator[None]:
-    """Turn what reading `source` raises into an `error` of one line: "SOURCE: PROBLEM (REASON); REMEDY".
+    """Turn whatever a block raises while it reads a file into one error.
+
+    The text of the error is "SOURCE: PROBLEM (REASON); REMEDY". An IrsplitError that the block
+    raises passes unchanged.
 
     Args:
         source: The file, as the user named it.
         problem: What is wrong with it, such as "damaged manifest".
-        remedy: What to do about it.
-        error: What to raise. An IrsplitError from the block passes as it is.
-        also: Exceptions of a library that derive from none of the usual ones.
+        remedy: What the user can do.
+        error: The class of the error.
+        also: Exceptions of a library that do not derive from the usual ones.
     """
     try:
         yield
     except (*_TRIPPED, *also) as tripped:
         if isinstance(tripped, OSError) and tripped.errno is not None:
-            raise error(f"{source}: cannot be read: {tripped.strerror}; {remedy}") from tripped
-        raise error(f"{source}: {problem} ({reason(tripped)}); {remedy}") from tripped
+            what = f"cannot be read: {tripped.strerror}"
+        else:
+            what = f"{problem} ({reason(tripped)})"
+        raise error(what, where=str(source), remedy=remedy) from tripped
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, on one line, for a reader who does not know Python."""
+    """The text of an exception on one line, for a reader who does not know Python.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        At most 300 letters and an ellipsis.
+    """
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, MemoryError):
@@ -86,14 +98,19 @@ def reason(error: BaseException) -> str:
 
 
 def read_bytes(path: Path, largest: int = LARGEST_TEXT) -> bytes:
-    """The contents of a file, which may be a pipe or an endless device. Raises ValueError above `largest` bytes."""
+    """Read a file, which may also be a pipe or an endless device.
+
+    Raises:
+        ValueError: The file has more than `largest` bytes.
+        OSError: The file cannot be read.
+    """
     with path.open("rb") as file:
         return read_all(file, largest)
 
 
 def read_all(file: typing.BinaryIO | io.BufferedReader, largest: int = LARGEST_TEXT) -> bytes:
-    """The rest of an open file. Raises ValueError above `largest` bytes."""
-    # In blocks: one read would first allocate all that it may return.
+    """Read the rest of an open file. Raises ValueError above `largest` bytes."""
+    # In blocks, because a single read would first allocate all that it may return.
     data = bytearray()
     while block := file.read(_BLOCK):
         data += block
@@ -103,22 +120,32 @@ def read_all(file: typing.BinaryIO | io.BufferedReader, largest: int = LARGEST_T
 
 
 def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
-    """As `read_bytes`, for UTF-8 text."""
+    """Read a file of UTF-8 text, as `read_bytes` does."""
     return read_bytes(path, largest).decode()
 
 
 def record(kind: type[_T], data: Any, *, others: bool = False) -> _T:
-    """A dataclass from the JSON object that `dataclasses.asdict` made of one, nested ones included.
+    """Make a dataclass of what `dataclasses.asdict` and `json` made of one, nested ones included.
 
-    Every value must have the type that its field names. Integers must fit into 64 bits, numbers must be finite, and
-    text must be such that it can be written again.
+    Every value must have the type that its field names. Integers must fit into 64 bits, numbers
+    must be finite, and text must be such that it can be written again.
 
     Args:
         kind: The dataclass.
-        data: What `json.loads` gave.
-        others: Ignore keys that are no fields, in every object; otherwise they are refused.
+        data: What `json.loads` returned.
+        others: Whether keys that are not fields are ignored, in every object, instead of refused.
 
-    Raises ValueError that names the key.
+    Raises:
+        ValueError: A key is missing, unknown or has a wrong value; the text names the key.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Link:
+        ...     name: str
+        ...     rtt_s: float = 0.0
+        >>> record(Link, {"name": "lte", "rtt_s": 0.05})
+        Link(name='lte', rtt_s=0.05)
     """
     return _record(kind, data, "", others)
 
@@ -141,59 +168,79 @@ def _record(kind: type[_T], data: Any, where: str, others: bool) -> _T:
 
 
 def _value(hint: Any, value: Any, where: str, others: bool) -> Any:
+    """A value checked against the type of its field, and converted to it."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and types.NoneType in arguments:
             return None
-        (hint,) = (each for each in arguments if each is not types.NoneType)
+        (hint,) = (argument for argument in arguments if argument is not types.NoneType)
         return _value(hint, value, where, others)
+
     if origin is tuple:
         return tuple(_items(hint, value, where, others))
     if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} is {_named(value)}, no object")
-        return {
-            _key(arguments[0], key, where): _value(arguments[1], each, _within(where, key), others)
-            for key, each in value.items()
-        }
+        return _mapping(arguments[0], arguments[1], value, where, others)
     if dataclasses.is_dataclass(hint):
         return _record(typing.cast(Any, hint), value, where, others)
     return _plain(hint, value, where)
 
 
+def _mapping(key_hint: Any, hint: Any, value: Any, where: str, others: bool) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {_named(value)}, no object")
+    items = typing.cast("dict[str, Any]", value).items()
+    return {
+        _key(key_hint, key, where): _value(hint, item, _within(where, key), others)
+        for key, item in items
+    }
+
+
 def _items(hint: Any, value: Any, where: str, others: bool) -> Iterable[Any]:
-    """The items of a tuple, whose hint is `tuple[X, ...]` or has as many arguments as there are items."""
-    arguments = typing.get_args(hint)
+    """The items of a tuple.
+
+    Its hint is `tuple[X, ...]`, or has as many arguments as the tuple has items.
+    """
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where} is {_named(value)}, no list")
+
+    arguments = typing.get_args(hint)
     items = typing.cast("list[Any]", value)
     hints = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else arguments
     if len(hints) != len(items):
         raise ValueError(f"{where} has {len(items)} items, not {len(hints)}")
-    for index, (each, item) in enumerate(zip(hints, items, strict=True)):
-        yield _value(each, item, f"{where}[{index}]", others)
+    for index, (item_hint, item) in enumerate(zip(hints, items, strict=True)):
+        yield _value(item_hint, item, f"{where}[{index}]", others)
 
 
 def _plain(hint: Any, value: Any, where: str) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and number and math.isfinite(value):
+    """A value that is no container."""
+    if hint is float and _is_finite_number(value):
         return value
     if hint is str and isinstance(value, str):
         return _text(value, where)
-    fits = hint is not float and type(value) is hint
-    if fits and (hint is not int or abs(value) <= LARGEST_INTEGER):
+    if hint is not float and type(value) is hint and not _is_too_large(value):
         return value
     if issubclass(hint, str) and isinstance(value, str):
-        return hint(value)  # an enumeration: raises ValueError for what is none of it
+        # An enumeration, which raises ValueError for a text that is no member.
+        return hint(value)
     raise ValueError(f"{where} is {_named(value)}, no {_KINDS.get(hint, hint.__name__)}")
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_too_large(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) > LARGEST_INTEGER
 
 
 _KINDS = {int: "whole number", float: "finite number", str: "text", bool: "true or false"}
 
 
 def _text(value: str, where: str) -> str:
+    """A text, which must have no half of a surrogate pair: it could not be written as UTF-8."""
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{where} has half of a surrogate pair")
     return value
@@ -209,12 +256,9 @@ def _key(hint: Any, key: str, where: str) -> Any:
 
 
 def shorten(value: object) -> str:
-    """A value in a few letters, control characters escaped."""
-    text = (
-        "a number beyond 64 bits"
-        if isinstance(value, int) and abs(value) > LARGEST_INTEGER
-        else repr(value)
-    )
+    """A value in at most 60 letters and an ellipsis, with control characters escaped."""
+    # Python would refuse to print an integer of very many digits.
+    text = "a number beyond 64 bits" if _is_too_large(value) else repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
@@ -223,15 +267,18 @@ def _within(where: str, key: str) -> str:
 
 
 def _named(value: Any) -> str:
-    """A value in a few letters."""
-    if isinstance(value, dict | list | tuple):
-        return "an object" if isinstance(value, dict) else "a list"
+    """What an error message calls a value."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
     return shorten(value)
 
 
 @cache
 def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """Type and whether it must be given, of every field of a dataclass that its constructor takes."""
+    """The fields that the constructor of a dataclass takes: their types, and whether they must be
+    given."""
     hints = typing.get_type_hints(kind)
     absent = dataclasses.MISSING
     return {

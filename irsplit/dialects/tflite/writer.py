@@ -1,4 +1,4 @@
-"""From the IR to a .tflite file: the tables of the source file, with new wiring and only what is used."""
+"""From the IR to a .tflite file: the source's tables with new wiring, and only what is used."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,21 +25,36 @@ from irsplit.dialects.tflite.tables import new_operator_code, new_tensor
 from irsplit.dialects.tflite.trailer import find_trailer, relocated
 from irsplit.ir import Constant, Graph, Model, Node, Value
 
-# Offsets of a flatbuffer are signed 32-bit numbers; what does not fit lies behind it, where Buffer.offset points.
 INLINE_LIMIT = (1 << 31) - (1 << 24)
-# Buffers up to this size are not worth an offset, and stay inside the flatbuffer.
+"""Offsets of a flatbuffer are signed 32-bit numbers. If the weights exceed this, they are placed
+behind the flatbuffer, where `Buffer.offset` refers to them."""
 SMALL_BYTES = 64
-# Metadata that speaks of tensors by their position, and so would lie about a segment.
+"""Buffers up to this size are not worth an offset, and stay inside the flatbuffer."""
 POSITIONAL_METADATA = ("TFLITE_METADATA", "OfflineMemoryAllocation")
+"""Metadata that names tensors by their position, and so would be wrong in a segment."""
 DEFAULT_SIGNATURE = "serving_default"
 
 
 def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -> list[Path]:
-    """Write `graph` as the entry of a file of its own.
+    """Write a graph as the entry of a file of its own.
 
-    A segment gets exactly the tensors, buffers, operator codes and callees that it uses. A graph that is no segment
-    is the whole model: what nothing refers to, other signatures and their subgraphs, all metadata and what follows
-    the flatbuffer (associated files) are written too.
+    A segment gets exactly the tensors, buffers, operator codes and callees that it uses. A graph
+    that is not a segment stands for the whole model: everything is written, also what nothing
+    refers to, other signatures with their subgraphs, all metadata, and what follows the flatbuffer
+    in the source file (associated files).
+
+    Args:
+        model: A model that this dialect has read.
+        graph: A segment (after `engine_graph`), or the model's entry.
+        path: The file to write, which appears whole or not at all.
+        options: Where the weights go.
+
+    Returns:
+        The files that were written, which is `path` alone.
+
+    Raises:
+        ModelError: The file cannot be written.
+        UnsupportedError: TFLite cannot express what a pass has added.
     """
     model.native.table.source.start()
     builder = Builder(_Writer(model, graph, options).model(), IDENTIFIER)
@@ -56,30 +71,35 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
 
 
 def _trailer(model: Model) -> Constant | None:
+    """What follows the flatbuffer and its payloads in the source file."""
     native: ModelNative = model.native
-    options = (
-        node.native.large_options
-        for graph in model.graphs
-        for node in graph.nodes
-        if node.native is not None
-    )
-    return find_trailer(
-        native.table, [span for span in (*native.contents, *options) if span is not None]
-    )
+    payloads = [span for span in native.contents if span is not None]
+    for graph in model.graphs:
+        for node in graph.nodes:
+            if node.native is not None and node.native.large_options is not None:
+                payloads.append(node.native.large_options)
+    return find_trailer(native.table, payloads)
 
 
 def _graphs(model: Model, graph: Graph) -> list[Graph]:
-    """The graphs to write, in the order of the file: a segment before what it calls, the whole model as it was."""
+    """The graphs to write in the order of the file.
+
+    A segment comes before what it calls; the whole model keeps the order of the source.
+    """
     if graph.placement is not None:
         entry = with_initialisers(graph)
-        return [entry, *sorted(called_graphs([entry])[1:], key=lambda callee: callee.native.index)]
+        return [entry, *sorted(called_graphs([entry])[1:], key=_index)]
     entry = graph if has_initialisers(graph) else with_initialisers(graph)
     others = (other for other in model.graphs if other.native is not graph.native)
-    return sorted(called_graphs([entry, *others]), key=lambda other: other.native.index)
+    return sorted(called_graphs([entry, *others]), key=_index)
+
+
+def _index(graph: Graph) -> int:
+    return graph.native.index
 
 
 class _Writer:
-    """The tables of the new file, as edits of those of the source."""
+    """Makes the tables of the new file, as edits of those of the source."""
 
     def __init__(self, model: Model, graph: Graph, options: WriteOptions) -> None:
         self.native: ModelNative = model.native
@@ -93,20 +113,25 @@ class _Writer:
         ]
         attached = [table.integer("buffer") for table in self.metadata]
         self.numbers = Numbering(self.native, self.graphs, attached, whole=self.whole)
-        weights = sum(
-            constant.length
-            for constant in map(self.numbers.constants.get, self.numbers.buffers)
-            if constant
-        )
-        limit = (
-            INLINE_LIMIT
-            if options.external_over is None
-            else min(options.external_over, INLINE_LIMIT)
-        )
-        # Engines look for metadata inside the flatbuffer only.
-        self.inline = set(attached if weights > limit else self.numbers.buffers)
+        self.inline = self._inline_buffers(attached, options)
+
+    def _inline_buffers(self, attached: Iterable[int], options: WriteOptions) -> set[BufferKey]:
+        """The buffers that stay inside the flatbuffer: all, or only those of metadata.
+
+        Engines look for metadata inside the flatbuffer only.
+        """
+        weights = 0
+        for key in self.numbers.buffers:
+            constant = self.numbers.constants.get(key)
+            weights += 0 if constant is None else constant.length
+
+        limit = INLINE_LIMIT
+        if options.external_over is not None:
+            limit = min(options.external_over, INLINE_LIMIT)
+        return set(attached if weights > limit else self.numbers.buffers)
 
     def model(self) -> Edit:
+        """The root table."""
         fields: dict[str, FieldValue] = {
             "operator_codes": [self._operator_code(key) for key in self.numbers.codes],
             "subgraphs": [self._subgraph(graph) for graph in self.graphs],
@@ -115,6 +140,7 @@ class _Writer:
             "signature_defs": self._signatures(),
         }
         if self.native.table.has("external_buffers"):
+            # Their weights are inside now.
             fields |= {"external_buffers": None, "external_buffer_groups": None}
         legacy = self.native.table.numbers("metadata_buffer")
         fields["metadata_buffer"] = [
@@ -126,16 +152,16 @@ class _Writer:
         return self.native.codes[key] if isinstance(key, int) else new_operator_code(key)
 
     def _buffer(self, key: BufferKey) -> Table | Edit:
-        source = (
-            self.native.buffers[key]
-            if isinstance(key, int) and key < len(self.native.buffers)
-            else None
-        )
         constant = self.numbers.constants.get(key)
         if key == 0 and constant is not None and not self.whole:
             return new("Buffer")
+
+        source: Table | None = None
+        if isinstance(key, int) and key < len(self.native.buffers):
+            source = self.native.buffers[key]
         if constant is None:
             return source or new("Buffer")
+
         fields: dict[str, FieldValue] = {"data": Payload(constant), "offset": None, "size": None}
         if key not in self.inline and constant.length > SMALL_BYTES:
             fields = {"data": None, "offset": Payload(constant), "size": constant.length}
@@ -145,7 +171,7 @@ class _Writer:
         number = self.numbers.buffers[table.integer("buffer")]
         return table if number == table.integer("buffer") else edit(table, buffer=number)
 
-    # -- subgraphs ----------------------------------------------------------------------------------------------
+    # -- subgraphs ----------------------------------------------------------------------------
 
     def _subgraph(self, graph: Graph) -> Edit:
         native: SubgraphNative = graph.native
@@ -165,10 +191,11 @@ class _Writer:
         if tensor.native is None:
             assert tensor.value is not None, "a tensor comes from the source or from a value"
             return new_tensor(tensor.value, buffer)
+
         table = tensor.native.table
-        fields: dict[str, FieldValue] = (
-            {} if buffer == table.integer("buffer") else {"buffer": buffer}
-        )
+        fields: dict[str, FieldValue] = {}
+        if buffer != table.integer("buffer"):
+            fields["buffer"] = buffer
         if tensor.native.is_external:
             fields["external_buffer"] = None
         if tensor.native.companions:
@@ -176,22 +203,22 @@ class _Writer:
         return edit(table, **fields) if fields else table
 
     def _quantization(self, tensor: NumberedTensor, tensors: Tensors) -> Edit | None:
-        """The quantization of blocks, whose scales and zero points are tensors."""
+        """The quantization of blocks, which names the tensors with scales and zero points."""
         assert tensor.native is not None
         quantization = tensor.native.table.table("quantization")
         details = None if quantization is None else quantization.table("details")
         if quantization is None or details is None:
             return None
-        companions = {
+
+        new_numbers = {
             companion.index: tensors.of_native[companion] for companion in tensor.native.companions
         }
-        numbers = {
-            name: details.integer(name) for name in ("scales", "zero_points") if details.has(name)
-        }
-        return edit(
-            quantization,
-            details=edit(details, **{name: companions.get(n, n) for name, n in numbers.items()}),
-        )
+        changed: dict[str, FieldValue] = {}
+        for name in ("scales", "zero_points"):
+            if details.has(name):
+                number = details.integer(name)
+                changed[name] = new_numbers.get(number, number)
+        return edit(quantization, details=edit(details, **changed))
 
     def _operator(self, node: Node, tensors: Tensors) -> Table | Edit:
         native: OperatorNative | None = node.native
@@ -202,6 +229,7 @@ class _Writer:
         }
         if native is None:
             return new("Operator", **fields)
+
         if native.intermediates:
             fields["intermediates"] = [
                 -1 if item is None else tensors.of_native[item] for item in native.intermediates
@@ -218,81 +246,94 @@ class _Writer:
         fields: dict[str, FieldValue] = {}
         for union in ("builtin_options", "builtin_options2"):
             options = table.table(union)
+            if options is None:
+                continue
+
             changed: dict[str, FieldValue] = {}
-            for name in CALLS.get(options.layout.name, ()) if options is not None else ():
-                assert options is not None
-                count = (
-                    len(options.numbers(name))
-                    if options.layout.fields[name].kind == "numbers"
-                    else None
-                )
-                changed[name] = (
-                    numbers.pop(0) if count is None else [numbers.pop(0) for _ in range(count)]
-                )
-            if options is not None and changed:
+            for name in CALLS.get(options.layout.name, ()):
+                if options.layout.fields[name].kind == "numbers":
+                    count = len(options.numbers(name))
+                    changed[name], numbers = numbers[:count], numbers[count:]
+                else:
+                    changed[name] = numbers.pop(0)
+            if changed:
                 fields[union] = edit(options, **changed)
         return fields
 
-    # -- signatures ---------------------------------------------------------------------------------------------
+    # -- signatures ---------------------------------------------------------------------------
 
     def _signatures(self) -> list[Table | Edit]:
+        """The signatures of the whole model, or those of the segment's subgraph."""
         source = self.native.table.tables("signature_defs")
         if self.whole:
-            return [signature for table in source for signature in self._whole_signature(table)]
-        own = [
-            table for table in source if table.integer("subgraph_index") == self.entry.native.index
-        ]
-        tensors = self.numbers.tensors[self.entry]
+            whole = [self._whole_signature(table) for table in source]
+            return [signature for signature in whole if signature is not None]
+
+        index = self.entry.native.index
+        own = [table for table in source if table.integer("subgraph_index") == index]
+        if not own:
+            return [self._segment_signature(DEFAULT_SIGNATURE, (), ())]
         return [
-            new(
-                "SignatureDef",
-                signature_key=table.text("signature_key")
-                if table is not None
-                else DEFAULT_SIGNATURE,
-                inputs=_tensor_maps(
-                    self.entry.inputs, tensors, table.tables("inputs") if table is not None else ()
-                ),
-                outputs=_tensor_maps(
-                    self.entry.outputs,
-                    tensors,
-                    table.tables("outputs") if table is not None else (),
-                ),
-                subgraph_index=self.numbers.graphs[self.entry],
+            self._segment_signature(
+                table.text("signature_key"), table.tables("inputs"), table.tables("outputs")
             )
-            for table in own or [None]
+            for table in own
         ]
 
-    def _whole_signature(self, table: Table) -> Iterable[Edit]:
-        """The signature with new numbers; none when its subgraph is gone."""
+    def _segment_signature(
+        self, key: str | None, inputs: Iterable[Table], outputs: Iterable[Table]
+    ) -> Edit:
+        """A signature for the segment; `inputs` and `outputs` are the names that the source has."""
+        tensors = self.numbers.tensors[self.entry]
+        return new(
+            "SignatureDef",
+            signature_key=key,
+            inputs=_tensor_maps(self.entry.inputs, tensors, inputs),
+            outputs=_tensor_maps(self.entry.outputs, tensors, outputs),
+            subgraph_index=self.numbers.graphs[self.entry],
+        )
+
+    def _whole_signature(self, table: Table) -> Edit | None:
+        """A signature of the whole model with new numbers; None if its subgraph is gone."""
         index = table.integer("subgraph_index")
         graph = next((graph for graph in self.graphs if graph.native.index == index), None)
         if graph is None:
-            return
+            return None
+
         tensors: dict[int, int] = {
             native.index: number for native, number in self.numbers.tensors[graph].of_native.items()
         }
-        maps: dict[str, FieldValue] = {
-            name: [
-                edit(item, tensor_index=tensors[item.integer("tensor_index")])
-                for item in table.tables(name)
-                if item.integer("tensor_index") in tensors
-            ]
-            for name in ("inputs", "outputs")
-        }
-        yield _edit_vectors(table, {**maps, "subgraph_index": self.numbers.graphs[graph]})
+        fields: dict[str, FieldValue] = {}
+        for name in ("inputs", "outputs"):
+            maps: list[Table | Edit] = []
+            for item in table.tables(name):
+                number = tensors.get(item.integer("tensor_index"))
+                if number is not None:
+                    maps.append(edit(item, tensor_index=number))
+            fields[name] = maps
+        fields["subgraph_index"] = self.numbers.graphs[graph]
+        return _edit_vectors(table, fields)
 
 
 def _tensor_maps(values: Sequence[Value], tensors: Tensors, source: Iterable[Table]) -> list[Edit]:
-    """Names for the inputs or outputs of a segment: what the source's signature calls them, or the tensors' names."""
+    """Names for the inputs or outputs of a segment, all different.
+
+    Args:
+        values: The inputs or outputs.
+        tensors: The tensors of the segment.
+        source: The names that the source's signature has, by tensor. A value without one there gets
+            the name of its tensor.
+    """
     keys: dict[int, list[str]] = {}
     for item in source:
         keys.setdefault(item.integer("tensor_index"), []).append(item.text("name") or "")
+
     maps: list[Edit] = []
     taken: set[str] = set()
     for value in dict.fromkeys(values):
-        known = keys.get(value.native.index, []) if value.native is not None else []
-        for key in known or [""]:
-            key = key or value.name
+        names = keys.get(value.native.index, []) if value.native is not None else []
+        for name in names or [value.name]:
+            key = name or value.name
             while key in taken:
                 key += "_"
             taken.add(key)
