@@ -42,7 +42,7 @@ from benchmarks.link import Proxy
 from benchmarks.networks import resnet101_v2
 from benchmarks.soak import process
 from benchmarks.tables import markdown
-from irsplit.runtime.bundle import manifest
+from irsplit.runtime.run import segments
 from irsplit.runtime.run.engines import EngineOptions, ModelFile
 from irsplit.runtime.run.state import Segment, open_segment
 
@@ -110,7 +110,7 @@ def pace(stops: Sequence[Way]) -> None:
     def paced(file: ModelFile, segment: Segment, options: EngineOptions) -> Paced:
         return Paced(open_segment(file, segment, options), names[Path(file.name).stem])
 
-    manifest.open_segment = paced
+    segments.open_segment = paced
 
 
 def follow(proxy: Proxy, began: float) -> None:

@@ -16,6 +16,7 @@ from irsplit.base.errors import IrsplitError
 from irsplit.base.lazy import exports
 
 if TYPE_CHECKING:
+    from irsplit import passes, runtime
     from irsplit.adapters.split_bytes import SplitModel, split_bytes
     from irsplit.compilation.compiler import Compiled, compile_model
     from irsplit.compilation.pack import pack_bundle
@@ -64,7 +65,9 @@ __all__ = [
     "compile_model",
     "find_cuts",
     "pack_bundle",
+    "passes",
     "read_model",
+    "runtime",
     "split_bytes",
     "verify_bundle",
 ]
@@ -74,4 +77,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-__getattr__ = exports(__name__, _HOMES)
+__getattr__ = exports(__name__, _HOMES, ("passes", "runtime"))

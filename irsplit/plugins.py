@@ -12,12 +12,14 @@ from irsplit.dialects import registry as dialects
 from irsplit.passes import pipeline as passes
 from irsplit.runtime.frame import codec_plugins as foreign
 from irsplit.runtime.frame.descriptor import CODECS
+from irsplit.runtime.run import engines
 
 GROUPS = {
     passes.ENTRY_POINTS: "pass",
     dialects.ENTRY_POINTS: "dialect",
     foreign.ENTRY_POINTS: "codec",
     measures.ENTRY_POINTS: "measure",
+    engines.ENTRY_POINTS: "engine",
 }
 
 

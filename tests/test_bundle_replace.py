@@ -13,6 +13,7 @@ from irsplit.base.atomic_files import exchange
 from irsplit.base.errors import BundleError, EngineError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS
+from irsplit.runtime.run.segments import open_segment_of
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 TESTS = Path(__file__).parent
@@ -142,7 +143,7 @@ def test_a_bundle_that_is_replaced_while_it_is_open_is_not_mixed(name, tmp_path)
     session = irsplit.DeviceSession(tmp_path / "bundle")
     irsplit.compile_model(EXAMPLE / name, tmp_path / "bundle", ["down/relu"])
     with pytest.raises(BundleError, match="was replaced while it was in use"):
-        session.manifest.engine(0, DEFAULT_OPTIONS)
+        open_segment_of(session.manifest, 0, DEFAULT_OPTIONS)
     if name.endswith("tflite"):
         with pytest.raises(EngineError, match="was replaced while it was in use"):
             session.reset()

@@ -280,3 +280,15 @@ def test_a_bundle_knows_the_symbols_of_its_dimensions(
     assert "h: f32[3, 8]" in headers[0]
     assert main(["header", str(tmp_path / "b"), "--dim", "depth=3"]) == 2
     assert "those that vary: h, h.0, batch" in capsys.readouterr().err
+
+
+def test_one_key_of_the_manifest_has_the_symbols_of_inputs_outputs_and_what_crosses(
+    tmp_path: Path,
+) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Sqrt", ["h"], ["y"])]
+    model = saved(tmp_path / "open.onnx", nodes, [tensor("y", ["batch", 8])], rows="batch")
+    irsplit.compile_model(model, tmp_path / "b", "h", codec="raw")
+    manifest = Manifest.load(tmp_path / "b")
+    assert manifest.raw["symbols"] == {"x.0": "batch", "y.0": "batch", "h.0": "batch"}
+    assert all("symbols" not in item for item in manifest.raw["inputs"] + manifest.raw["outputs"])
+    assert [info.symbols for info in (*manifest.inputs, *manifest.outputs)] == [{0: "batch"}] * 2

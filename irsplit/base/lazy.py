@@ -4,7 +4,7 @@ For modules that most runs never touch. Everything else is imported at the top o
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
@@ -26,10 +26,20 @@ class LazyModule:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-def exports(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose names come from the modules in `homes`, imported when first asked for."""
+def exports(
+    package: str, homes: Mapping[str, str], packages: Collection[str] = ()
+) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose names are imported when they are first asked for.
+
+    Args:
+        package: The package's name.
+        homes: The module of each name.
+        packages: Packages inside of this one that are attributes of it too.
+    """
 
     def home_of(name: str) -> Any:
+        if name in packages:
+            return importlib.import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
         return getattr(importlib.import_module(homes[name]), name)

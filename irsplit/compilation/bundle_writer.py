@@ -102,9 +102,10 @@ def write_bundle(
 
 
 def _symbols(source: Graph, model: Model) -> dict[str, dict[str, str]]:
-    """Symbols of the open dimensions of inputs and of what crosses, by "<tensor>.<axis>"; nothing without any."""
+    """Symbols of the open dimensions of inputs, outputs and what crosses, by "<tensor>.<axis>"; nothing without any."""
     crossing = [value for _, send in sends(model) for value in send.inputs if value is not None]
-    symbols = symbols_of(dict.fromkeys((*required_inputs(source), *crossing)))
+    tensors = (*required_inputs(source), *source.outputs, *crossing)
+    symbols = symbols_of(dict.fromkeys(tensors))
     return {"symbols": symbols} if symbols else {}
 
 

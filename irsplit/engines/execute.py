@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from irsplit.base.lazy import LazyModule
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions, open_engine
+from irsplit.runtime.run.segments import open_segment_of
 from irsplit.runtime.run.session import LocalSession
 from irsplit.runtime.run.state import StateInfo, StateValues, open_segment
 
@@ -94,7 +95,7 @@ class BundleSegment:
 
     def open(self, options: EngineOptions) -> Engine:
         """Load the segment into an engine that keeps the state itself."""
-        return Manifest.load(self.bundle).engine(self.index, options)
+        return open_segment_of(Manifest.load(self.bundle), self.index, options)
 
 
 def run_whole(

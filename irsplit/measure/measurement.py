@@ -18,7 +18,7 @@ from irsplit.engines.isolate import Isolation, copies, isolated
 from irsplit.engines.measure import Runs, load_of, rerun_part, run_part
 from irsplit.profiles import Message
 from irsplit.profiles.measured import Load
-from irsplit.runtime.run.engines import MODULES, ONE_THREAD, EngineOptions
+from irsplit.runtime.run.engines import ONE_THREAD, EngineOptions, engine_module
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -50,7 +50,7 @@ class Effort:
         if not self.fresh:
             yield self.run
             return
-        with copies((run_part.__module__, MODULES[format])) as call:
+        with copies((run_part.__module__, engine_module(format))) as call:
             yield call
 
     def shares(self) -> list[int]:

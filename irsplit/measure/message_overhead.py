@@ -22,6 +22,7 @@ from irsplit.engines.execute import Inputs
 from irsplit.profiles import Message
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.run.engines import EngineOptions
+from irsplit.runtime.run.segments import open_segment_of
 from irsplit.runtime.run.session import DeviceSession
 from irsplit.runtime.serving.client.session import connect
 
@@ -63,7 +64,7 @@ class _Near:
         manifest = self.session.manifest
         self.boundary = manifest.boundaries[0]
         near = manifest.segments[0]
-        engine = manifest.engine(0, options)
+        engine = open_segment_of(manifest, 0, options)
         self.known: dict[str, Any] = dict(call)
         self._near = engine, [self.known[name] for name in near.inputs]
         self.known.update(zip(near.outputs, engine.run(self._near[1]), strict=True))
@@ -92,7 +93,7 @@ class _Parts(_Near):
     def __init__(self, bundle: Path, call: Inputs, options: EngineOptions) -> None:
         super().__init__(bundle, call, options)
         far = self.session.manifest.segments[1]
-        engine = self.session.manifest.engine(1, options)
+        engine = open_segment_of(self.session.manifest, 1, options)
         self.frame = framing.encode(self.boundary, self._sent)
         self._far = engine, [self.known[name] for name in far.inputs]
         outputs = dict(zip(far.outputs, engine.run(self._far[1]), strict=True))

@@ -1,12 +1,13 @@
-"""manifest.json of a bundle: segments, boundaries and files, read and checked.
+"""The manifest of a bundle, `manifest.json`: its segments, boundaries and files, read and checked.
 
-The one description of a bundle that both sides share; the compiler writes it, sessions read it.
+Both sides share it: the compiler writes it and sessions read it. It describes and opens nothing;
+`irsplit.runtime.run` opens engines.
 """
 
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,90 +15,39 @@ from irsplit.base.atomic_files import MANIFEST
 from irsplit.base.digests import Digests
 from irsplit.base.errors import BundleError
 from irsplit.base.reading import read_all, reading, record, shorten
+from irsplit.runtime.bundle.segment import SegmentInfo, TensorInfo
 from irsplit.runtime.bundle.store import MOST_FILES, BundleFolder, Store, check_name, open_store
 from irsplit.runtime.bundle.working_memory import RunLimits, TensorLike, WorkingMemory, needed
 from irsplit.runtime.frame.descriptor import FrameSchema
-from irsplit.runtime.run.engines import Engine, EngineOptions
-from irsplit.runtime.run.state import StateInfo, open_segment
+from irsplit.runtime.frame.frame import Bytes, frame_digest
 
 FORMAT_VERSION = 1
 
 _LARGEST_READ = 1 << 28
-"""Bytes of a manifest or of a boundary's descriptor, which are read whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """A tensor at the edge of a segment: original name, element type, shape (None: a dimension that may vary).
-
-    `symbols` are the model's names of open dimensions, by axis: of one size wherever they occur.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...] | None
-    symbols: dict[int, str] = field(default_factory=dict[int, str], compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        shape = None if self.shape is None else list(self.shape)
-        symbols = {str(axis): symbol for axis, symbol in self.symbols.items()}
-        named = {"symbols": symbols} if symbols else {}
-        return {"name": self.name, "dtype": self.dtype, "shape": shape, **named}
-
-    def __post_init__(self) -> None:
-        if any(dim is not None and dim < 0 for dim in self.shape or ()):
-            raise ValueError(f"'{self.name}' has a negative dimension")
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentInfo:
-    """One segment: where it runs, its model file, and what the engine is fed and gives, in the file's order.
-
-    `results` are the outputs of the whole model that are ready after this segment. `stateful` segments keep state
-    between calls and must see every call of a stream in order. `copies` has the segment's file at other places: an
-    autonomous bundle's device can run what the server runs.
-    """
-
-    name: str
-    placement: str
-    file: str
-    format: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    results: tuple[str, ...]
-    stateful: bool = False
-    copies: dict[str, str] = field(default_factory=dict[str, str])
-    state: tuple[StateInfo, ...] = ()
-    """State that the session keeps: neither fed by the caller nor part of a frame or a result."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "place": self.placement,
-            "file": self.file,
-            "format": self.format,
-            "inputs": list(self.inputs),
-            "outputs": list(self.outputs),
-            "results": list(self.results),
-            "stateful": self.stateful,
-            "copies": self.copies,
-            "state": [[info.input, info.output] for info in self.state],
-            "state_tensors": [info.to_json() for info in self.state],
-        }
-
-    @classmethod
-    def from_json(cls, data: Any) -> "SegmentInfo":
-        """Raises ValueError."""
-        if not isinstance(data, dict):
-            raise ValueError("a segment is no object")
-        tensors = data.get("state_tensors", [])  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        given = {**data, "placement": data.get("place"), "state": tensors}
-        return record(cls, given, others=True)
+"""Largest manifest or descriptor in bytes. Both are read whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A bundle's description. `store` has the files; `digest` names the bundle's contents."""
+    """The description of one build of a bundle.
+
+    Example:
+        manifest = Manifest.load("build/digits")
+        [segment.placement for segment in manifest.segments]    # ["device", "server"]
+
+    Attributes:
+        store: Gives access to the bundle's files.
+        name: The bundle's name.
+        digest: SHA-256 of the bundle's contents, in hexadecimal: it names the build.
+        inputs: The inputs of the whole model.
+        outputs: The outputs of the whole model.
+        segments: The segments in the order in which they run.
+        boundaries: Boundary `i` lies between segments `i` and `i + 1`.
+        files: SHA-256 of every file but the manifest itself, by the path in the bundle.
+        working_memory: For every segment that a run may begin with, an estimate of the memory
+            that the run takes; None where no dimension is open or nothing is known.
+        raw: The whole JSON object, with what only the compiler's side reads.
+    """
 
     store: Store
     name: str
@@ -107,15 +57,20 @@ class Manifest:
     segments: tuple[SegmentInfo, ...]
     boundaries: tuple[FrameSchema, ...]
     files: dict[str, str] = field(repr=False)
-    """SHA-256 of every file of the bundle but the manifest itself, by path relative to the bundle."""
     working_memory: tuple[WorkingMemory | None, ...] = field(repr=False)
-    """For every segment that a run may begin with; None where nothing is open or known."""
     raw: dict[str, Any] = field(repr=False)
-    """The whole JSON object: what only the compiler's side looks at."""
 
     @classmethod
     def load(cls, bundle: Path | str) -> "Manifest":
-        """Read the manifest of a bundle's folder or packed side. Raises BundleError when it is none, or damaged."""
+        """Read and check the manifest of a bundle.
+
+        Args:
+            bundle: The bundle's folder, or a packed side.
+
+        Raises:
+            BundleError: There is no bundle, its manifest is damaged or of another format version,
+                or a descriptor is missing.
+        """
         store = open_store(Path(bundle))
         path = store.root / MANIFEST
         with reading(path, "damaged manifest", "compile the bundle again", BundleError):
@@ -123,47 +78,69 @@ class Manifest:
             version = data["format_version"]
             if version != FORMAT_VERSION:
                 raise BundleError(
-                    f"{path}: format version {shorten(version)}, this release reads {FORMAT_VERSION}; "
-                    "compile the bundle again"
+                    f"{path}: format version {shorten(version)}, this release reads "
+                    f"{FORMAT_VERSION}; compile the bundle again"
                 )
             return cls._from_json(store, data)
 
     @classmethod
     def _from_json(cls, store: Store, data: dict[str, Any]) -> "Manifest":
         segments = tuple(SegmentInfo.from_json(item) for item in data["segments"])
-        found = record(_Contents, data, others=True)
+        contents = record(_Contents, data, others=True)
         _check_names(data)
-        boundaries = tuple(_read_boundary(store, item) for item in found.boundaries)
-        if not segments or len(boundaries) != len(segments) - 1:
-            raise ValueError(f"{len(segments)} segments and {len(boundaries)} boundaries")
-        if found.boundary_ops is not None and len(found.boundary_ops) != len(boundaries):
-            raise ValueError(
-                f"{len(boundaries)} boundaries and {len(found.boundary_ops)} with operators"
-            )
-        _check_wiring(found.inputs, segments, boundaries)
+
+        boundaries = tuple(_read_boundary(store, entry) for entry in contents.boundaries)
+        _check_counts(contents, segments)
+        _check_wiring(contents.inputs, segments, boundaries)
+
         return cls(
             store,
-            found.name,
-            found.digest,
-            found.inputs,
-            found.outputs,
+            contents.name,
+            contents.digest,
+            _with_symbols(contents.inputs, contents.symbols),
+            _with_symbols(contents.outputs, contents.symbols),
             segments,
             boundaries,
-            found.files,
-            _read_working_memory(data.get("working_memory"), found.inputs, boundaries),
+            contents.files,
+            _read_working_memory(data.get("working_memory"), contents.inputs, boundaries),
             data,
         )
 
     def received(self, start: int) -> list[TensorLike]:
-        """What a run that begins with segment `start` is given: the model's inputs, or what crosses before it."""
+        """The tensors that a run beginning with segment `start` receives.
+
+        These are the model's inputs for segment 0, and the tensors of the boundary before any
+        other segment.
+        """
         return _received(self.inputs, self.boundaries, start)
 
     def needed(self, start: int, shapes: Mapping[str, Sequence[int]], limits: RunLimits) -> int:
-        """Bytes that a run from segment `start` on takes, by estimate, when what it is given has these shapes.
+        """Estimate the memory of a run. Nothing is allocated.
 
-        Raises ValueError for a run beyond the limits. Nothing is allocated.
+        Args:
+            start: The segment that the run begins with.
+            shapes: Shapes of the tensors that the run receives, by name.
+            limits: What the run may take.
+
+        Returns:
+            Bytes.
+
+        Raises:
+            ValueError: The run is beyond the limits.
         """
         return needed(limits, self.received(start), shapes, self.working_memory[start])
+
+    def boundary_of(self, frame: Bytes) -> FrameSchema | None:
+        """Find the boundary that a frame belongs to by its header; None for one of another build.
+
+        Raises:
+            FrameError: The bytes do not begin like a frame.
+        """
+        head = frame_digest(frame)
+        for boundary in self.boundaries:
+            if boundary.digest.startswith(head):
+                return boundary
+        return None
 
     @property
     def folder(self) -> Path:
@@ -171,58 +148,62 @@ class Manifest:
         return self._folder().root
 
     def path(self, file: str) -> Path:
-        """Where a file of the bundle is. Raises BundleError for a packed side, and for one that is missing."""
+        """Where a file of the bundle lies.
+
+        Raises:
+            BundleError: The bundle is a packed side, or the file is missing.
+        """
         return self._folder().path(file)
 
     def _folder(self) -> BundleFolder:
-        if not isinstance(self.store, BundleFolder):
-            raise BundleError(
-                f"{self.store.root}: is one packed side of a bundle; give the folder that 'irsplit compile' wrote, "
-                "which has both"
-            )
-        return self.store
-
-    def file(self, index: int) -> str | None:
-        """The file of a segment that is here: its own, or the copy of an autonomous bundle; None without one."""
-        segment = self.segments[index]
-        return next(
-            (file for file in (segment.file, *segment.copies.values()) if self.store.holds(file)),
-            None,
+        if isinstance(self.store, BundleFolder):
+            return self.store
+        raise BundleError(
+            f"{self.store.root}: is one packed side of a bundle; give the folder that "
+            "'irsplit compile' wrote, which has both"
         )
 
-    def engine(self, index: int, options: EngineOptions) -> Engine:
-        """An engine with a segment. Raises BundleError when its file is not here or no longer this build's."""
+    def file(self, index: int) -> str | None:
+        """The model file of a segment that is present: its own, else a copy; None without any."""
         segment = self.segments[index]
-        engine = open_segment(self.store.model(self.file(index) or segment.file), segment, options)
-        self.store.check_same()
-        return engine
+        for file in (segment.file, *segment.copies.values()):
+            if self.store.holds(file):
+                return file
+        return None
 
     def check_files(self, places: Collection[str] | None = None) -> None:
-        """Read the files that are present, in threads, and compare their digests with those of the compilation.
+        """Compare the digests of the files that are present with those of the compilation.
+
+        The files are read in several threads.
 
         Args:
-            places: Check the sides of these places alone; None for all that is here.
+            places: Check the files of these placements alone; None for all that are present.
 
-        Raises BundleError that names the file for one that has changed, and for a segment without a digest.
+        Raises:
+            BundleError: A file has changed or cannot be read, or the manifest lacks the digest of
+                a segment. The text names the file.
         """
         for segment in self.segments:
             for file in (segment.file, *segment.copies.values()):
                 if file not in self.files:
                     raise BundleError(
-                        f"{self.store.root / MANIFEST}: no digest of {file}; compile the bundle again"
+                        f"{self.store.root / MANIFEST}: no digest of {file}; "
+                        "compile the bundle again"
                     )
 
-        wanted = [
-            file for file in self.files if places is None or PurePosixPath(file).parts[0] in places
-        ]
-        present = [file for file in wanted if self.store.holds(file)]
+        present: list[str] = []
+        for file in self.files:
+            selected = places is None or PurePosixPath(file).parts[0] in places
+            if selected and self.store.holds(file):
+                present.append(file)
+
         try:
             with Digests() as digests:
-                found = digests.of(self.store.content(file) for file in present)
+                computed = digests.of(self.store.content(file) for file in present)
         except OSError as error:
             raise BundleError(f"{self.store.root}: cannot be read: {error.strerror}") from error
 
-        for file, digest in zip(present, found, strict=True):
+        for file, digest in zip(present, computed, strict=True):
             if digest != self.files[file]:
                 path = self.store.root / file
                 raise BundleError(
@@ -230,17 +211,8 @@ class Manifest:
                 )
 
 
-def run_engine(
-    engine: Engine, segment: SegmentInfo, values: Mapping[str, Any], large: bool
-) -> list[Any]:
-    """What a segment's engine gives for the values that it reads; after a `large` run it keeps no memory."""
-    inputs = [values[name] for name in segment.inputs]
-    in_engine = segment.stateful and not segment.state  # the state, which would go too
-    return engine.run(inputs, large=True) if large and not in_engine else engine.run(inputs)
-
-
 def manifest_text(data: dict[str, Any]) -> str:
-    """The one way to write a manifest: equal objects give equal bytes."""
+    """The text of a manifest. Equal objects give equal bytes, which patches rely on."""
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -248,6 +220,16 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def named_files(data: dict[str, Any]) -> set[str]:
+    """The files of all segments and boundaries in a manifest's JSON, whatever their placement."""
+    names: set[str] = set()
+    for segment in data["segments"]:
+        names.update((segment["file"], *segment.get("copies", {}).values()))
+    for boundary in data["boundaries"]:
+        names.update(boundary["descriptor"].values())
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +258,7 @@ class _Provenance:
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """Those of a priced cut that choosing a cut at run time reads."""
+    """The cost terms of a cut that choosing a cut at run time reads."""
 
     device_ns: int
     device_codec_ns: int
@@ -307,7 +289,10 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What the manifest says beside the segments, as far as anybody reads it: older ones lack what has a default."""
+    """Everything in a manifest but the segments, as far as it is read.
+
+    What has a default is missing from manifests of older releases.
+    """
 
     name: str
     digest: str
@@ -317,47 +302,70 @@ class _Contents:
     outputs: tuple[TensorInfo, ...]
     boundaries: tuple[_BoundaryEntry, ...]
     files: dict[str, str]
+    symbols: dict[str, str] = field(default_factory=dict[str, str])
+    """Symbols of open dimensions by "TENSOR.AXIS"."""
     provenance: _Provenance | None = None
     choice: _Choice | None = None
     boundary_ops: tuple[dict[str, dict[str, Any]], ...] | None = None
 
 
+def _with_symbols(
+    tensors: Sequence[TensorInfo], symbols: Mapping[str, str]
+) -> tuple[TensorInfo, ...]:
+    """The tensors with the symbols of their open dimensions."""
+    return tuple(replace(info, symbols=_symbols_of(info, symbols)) for info in tensors)
+
+
+def _symbols_of(info: TensorInfo, symbols: Mapping[str, str]) -> dict[int, str]:
+    by_axis: dict[int, str] = {}
+    for axis, dim in enumerate(info.shape or ()):
+        symbol = symbols.get(f"{info.name}.{axis}")
+        if dim is None and symbol is not None:
+            by_axis[axis] = symbol
+    return by_axis
+
+
+def _check_counts(contents: _Contents, segments: Sequence[SegmentInfo]) -> None:
+    """Raise ValueError unless every two neighbouring segments have one boundary between them."""
+    count = len(contents.boundaries)
+    if not segments or count != len(segments) - 1:
+        raise ValueError(f"{len(segments)} segments and {count} boundaries")
+    if contents.boundary_ops is not None and len(contents.boundary_ops) != count:
+        raise ValueError(f"{count} boundaries and {len(contents.boundary_ops)} with operators")
+
+
 def _check_wiring(
     inputs: Sequence[TensorInfo], segments: Sequence[SegmentInfo], boundaries: Sequence[FrameSchema]
 ) -> None:
-    """Raise ValueError for a segment that reads, or a boundary that carries, what nothing before it gives."""
-    known = {info.name for info in inputs}
+    """Raise ValueError for a value that is read or sent where nothing before has given it."""
+    available = {info.name for info in inputs}
     for index, segment in enumerate(segments):
-        _check_known(f"segment '{segment.name}' reads", segment.inputs, known)
-        known.update(segment.outputs)
-        _check_known(f"segment '{segment.name}' has the result", segment.results, known)
-        if index < len(boundaries):
-            boundary = boundaries[index]
-            if boundary.index != index:
-                raise ValueError(f"{boundary} at the place of boundary {index}")
-            crossing = [spec.name for spec in boundary.tensors]
-            _check_known(f"{boundary} carries", crossing, known)
-            known = set(crossing)
+        _check_available(f"segment '{segment.name}' reads", segment.inputs, available)
+        available.update(segment.outputs)
+        _check_available(f"segment '{segment.name}' has the result", segment.results, available)
+        if index == len(boundaries):
+            break
+
+        boundary = boundaries[index]
+        if boundary.index != index:
+            raise ValueError(f"{boundary} in the place of boundary {index}")
+        crossing = [spec.name for spec in boundary.tensors]
+        _check_available(f"{boundary} carries", crossing, available)
+        # The next segment runs on what crossed, and on nothing else.
+        available = set(crossing)
 
 
-def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
-    missing = next((name for name in names if name not in known), None)
-    if missing is not None:
-        raise ValueError(f"{what} '{missing}', which nothing before it gives")
-
-
-def named_files(data: dict[str, Any]) -> set[str]:
-    """The files that the segments and boundaries of a manifest's JSON want, on whatever side."""
-    names: set[str] = set()
-    for segment in data["segments"]:
-        names.update((segment["file"], *segment.get("copies", {}).values()))
-    for boundary in data["boundaries"]:
-        names.update(boundary["descriptor"].values())
-    return names
+def _check_available(what: str, names: Iterable[str], available: Collection[str]) -> None:
+    for name in names:
+        if name not in available:
+            raise ValueError(f"{what} '{name}', which nothing before it gives")
 
 
 def _check_names(data: dict[str, Any]) -> None:
-    """Raise ValueError for a name, a digest or a file that no bundle has: they come from whoever wrote the manifest."""
+    """Raise ValueError for a digest or a file name that no bundle has.
+
+    The manifest may come from anybody, and its names become paths.
+    """
     for digest in (data["digest"], *data["files"].values()):
         if not isinstance(digest, str) or len(digest) != 64 or len(bytes.fromhex(digest)) != 32:
             raise ValueError(f"{digest!r:.80} is no SHA-256")
@@ -369,8 +377,9 @@ def _check_names(data: dict[str, Any]) -> None:
 
 
 def _read(store: Store, file: str) -> bytes:
-    if store.size(file) > _LARGEST_READ:
-        raise ValueError(f"{file} has {store.size(file)} bytes, at most {_LARGEST_READ} are read")
+    size = store.size(file)
+    if size > _LARGEST_READ:
+        raise ValueError(f"{file} has {size} bytes, at most {_LARGEST_READ} are read")
     with store.open(file) as opened:
         return read_all(opened)
 
@@ -383,23 +392,24 @@ def _received(
 
 
 def _read_working_memory(
-    found: Any, inputs: Sequence[TensorInfo], boundaries: Sequence[FrameSchema]
+    entries: Any, inputs: Sequence[TensorInfo], boundaries: Sequence[FrameSchema]
 ) -> tuple[WorkingMemory | None, ...]:
-    """Older bundles have none."""
+    """The estimates of all segments. Bundles of older releases have none."""
     count = len(boundaries) + 1
-    if found is None:
+    if entries is None:
         return (None,) * count
-    if len(found) != count:
-        raise ValueError(f"working memory of {len(found)} segments, not {count}")
-    pairs = enumerate(found)
-    return tuple(
-        item and WorkingMemory.from_json(item, _received(inputs, boundaries, start))
-        for start, item in pairs
-    )
+    if len(entries) != count:
+        raise ValueError(f"working memory of {len(entries)} segments, not {count}")
+
+    estimates: list[WorkingMemory | None] = []
+    for start, entry in enumerate(entries):
+        tensors = _received(inputs, boundaries, start)
+        estimates.append(WorkingMemory.from_json(entry, tensors) if entry else None)
+    return tuple(estimates)
 
 
 def _read_boundary(store: Store, entry: _BoundaryEntry) -> FrameSchema:
-    """The boundary from the first descriptor that is present: a device has its own copy only."""
+    """Read the first descriptor that is present: each side has its own copy only."""
     for name in entry.descriptor.values():
         if store.holds(name):
             return FrameSchema.from_bytes(_read(store, name))

@@ -1,10 +1,12 @@
-"""Run a bundle: the device's side starts, a frame travels, the server's side resumes.
+"""Run a bundle: the device side starts, a frame travels, and the server side resumes.
 
-    device = DeviceSession("build");  frame = device.start({"image": image})
-    server = ServerSession("build");  outputs = server.resume(frame)
+    device = DeviceSession("build")
+    server = ServerSession("build")
+    frame = device.start({"image": image})
+    outputs = server.resume(frame)
 
-Outputs of the whole model that are ready before a frame is sent ride on it as `frame.results`: they stay on this side,
-only the bytes travel.
+Outputs of the whole model that are complete before a frame is sent stay on the side that computed
+them: they ride on the frame object as `frame.results`, and only the bytes travel.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,21 +18,27 @@ from numpy.typing import NDArray
 
 from irsplit.base.dtypes import BY_NAME, from_numpy
 from irsplit.base.errors import BundleError, EngineError, FrameError
-from irsplit.runtime.bundle.manifest import Manifest, TensorInfo, run_engine
+from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.segment import TensorInfo
 from irsplit.runtime.bundle.working_memory import LARGE_BYTES, RunLimits
 from irsplit.runtime.frame import frame as framing
 from irsplit.runtime.frame.descriptor import DIGEST_SIZE, FrameSchema
-from irsplit.runtime.run.engines import DEFAULT_OPTIONS, Engine, EngineOptions
-from irsplit.runtime.run.state import named_outputs
+from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
+from irsplit.runtime.run.segments import SegmentRunner, decode, encode
 
 Arrays = Mapping[str, NDArray[Any]]
+"""Arrays by name."""
 
 _ANY_RUN = RunLimits(rows=1 << 32, decoded_bytes=framing.DEFAULT_MAX_BYTES, working_bytes=1 << 62)
-"""Of frames that come from the application itself."""
+"""Limits for frames that come from the application itself."""
 
 
 class Frame(bytes):
-    """The bytes that travel, and beside them the results of the whole model that stay on this side."""
+    """The bytes that travel.
+
+    Attributes:
+        results: Outputs of the whole model that stay on this side, by name.
+    """
 
     results: dict[str, Any]
 
@@ -41,18 +49,27 @@ class Frame(bytes):
 
 
 class Session:
-    """The segments of one place, with their engines and, between calls, their state.
+    """The segments of some placements with their engines and, between calls, their state.
 
-    `places` says which segments this process runs. Boundaries between two of them are passed in memory, without
-    quantization or codec. `bundle` is a folder, or a packed side for the segments it holds. Not for several threads at
-    once.
+    A boundary between two segments that both run in this session is passed in memory, without
+    quantization or codec. A session serves one thread at a time.
 
-    The files of these places are read once and compared with their digests before an engine opens them, which takes
-    the time of SHA-256, about a second a GB; `verify_digests=False` trusts them instead. Raises BundleError for what
-    is no bundle or a damaged one, EngineError when an engine refuses a segment.
+    Example:
+        session = Session("build", ["server"])
+        outcome = session.resume(frame)
 
-    `limits` are for frames of strangers: rows, decoded bytes and working memory of a `resume`, as `irsplit serve` has
-    them. Without, a frame may decode to 1 GiB, and rows and working memory are as many as it says.
+    Args:
+        bundle: The bundle's folder, or a packed side with the segments that run here.
+        places: The placements whose segments this process runs: "device", "server", or both.
+        options: How engines run.
+        limits: Rows, decoded bytes and working memory of one `resume`, for frames from strangers.
+            By default a frame may decode to 1 GiB, and nothing else is limited.
+        verify_digests: Compare the files of these placements with their digests before an engine
+            opens them. That reads each file once, at about a second a GB.
+
+    Raises:
+        BundleError: There is no bundle, or a damaged one.
+        EngineError: An engine refuses a segment.
     """
 
     def __init__(
@@ -68,28 +85,36 @@ class Session:
         if verify_digests:
             self.manifest.check_files(places)
         self._limits = limits or _ANY_RUN
+
+        # Copies do not count: the device of an autonomous bundle stops where its own segments do.
         self._here = [segment.placement in places for segment in self.manifest.segments]
-        self._engines: dict[int, Engine] = {}
+        self._runner = SegmentRunner(self.manifest, places, options)
         for index, here in enumerate(self._here):
             if here:
-                self._engines[index] = self.manifest.engine(index, options)
-        self._by_digest = {boundary.digest: boundary for boundary in self.manifest.boundaries}
+                self._runner.open(index, index + 1)
 
     @property
     def boundaries(self) -> tuple[FrameSchema, ...]:
-        """Boundary i lies between segments i and i + 1."""
+        """The boundaries of the bundle. Boundary `i` lies between segments `i` and `i + 1`."""
         return self.manifest.boundaries
 
     def reset(self) -> None:
         """Forget what stateful segments keep between calls."""
-        for engine in self._engines.values():
-            engine.reset()
+        self._runner.reset()
 
     def start(self, inputs: Arrays) -> Frame | dict[str, Any]:
-        """Run from the model's inputs up to the first boundary to another place, or to the end.
+        """Run from the model's inputs to the first boundary to another placement, or to the end.
 
-        Returns the frame to send, or the outputs by name when the whole model runs here. Raises EngineError, naming
-        the input, for one that is missing, unknown or of the wrong type or shape.
+        Args:
+            inputs: The model's inputs by name.
+
+        Returns:
+            The frame to send, or the model's outputs by name when all segments run here.
+
+        Raises:
+            BundleError: The bundle starts at another placement.
+            EngineError: An input is missing, unknown, or of the wrong type or shape; the text names
+                it. Or an engine fails.
         """
         if not self._here[0]:
             first = self.manifest.segments[0]
@@ -99,10 +124,18 @@ class Session:
         return self._advance(0, check_inputs(self.manifest.inputs, inputs), {})
 
     def resume(self, frame: bytes) -> Frame | dict[str, Any]:
-        """Go on behind the boundary of `frame`, to the next boundary to another place or to the end.
+        """Run from the boundary of a frame to the next one to another placement, or to the end.
 
-        Returns outputs by name, those already in `frame.results` included. Raises FrameError for a frame that is
-        damaged, belongs to another bundle or is beyond the limits, which its first bytes tell.
+        Args:
+            frame: The bytes of a frame. For a `Frame`, its results are among the outputs.
+
+        Returns:
+            The next frame to send, or the model's outputs by name.
+
+        Raises:
+            FrameError: The frame is damaged, belongs to another build, is resumed elsewhere, or is
+                beyond the limits.
+            EngineError: An engine fails.
         """
         boundary = self._boundary_of(frame)
         index = boundary.index + 1
@@ -110,65 +143,74 @@ class Session:
             raise FrameError(
                 f"{boundary} is resumed on the {self.manifest.segments[index].placement}, not here"
             )
+
+        # The first bytes of a frame tell what it takes to run, before anything is allocated.
         shapes = framing.frame_shapes(boundary, frame)
-        named = {spec.name: shape for spec, shape in zip(boundary.tensors, shapes, strict=True)}
+        by_name = {spec.name: shape for spec, shape in zip(boundary.tensors, shapes, strict=True)}
         try:
-            needed = self.manifest.needed(index, named, self._limits)
+            needed = self.manifest.needed(index, by_name, self._limits)
         except ValueError as error:
             raise FrameError(f"frame for {boundary}: {error}") from error
-        arrays = framing.decode(boundary, frame, max_bytes=self._limits.decoded_bytes)
-        values = {spec.name: array for spec, array in zip(boundary.tensors, arrays, strict=True)}
-        return self._advance(index, values, getattr(frame, "results", {}), needed > LARGE_BYTES)
+
+        values = decode(boundary, frame, self._limits.decoded_bytes)
+        results = getattr(frame, "results", {})
+        return self._advance(index, values, results, needed > LARGE_BYTES)
 
     def _boundary_of(self, frame: bytes) -> FrameSchema:
-        head = framing.frame_digest(frame)
-        for digest, boundary in self._by_digest.items():
-            if digest.startswith(head):
-                return boundary
-        known = ", ".join(str(boundary) for boundary in self._by_digest.values()) or "none"
+        boundary = self.manifest.boundary_of(frame)
+        if boundary is not None:
+            return boundary
+        head = framing.frame_digest(frame).hex()
+        boundaries = ", ".join(map(str, self.boundaries)) or "none"
         raise FrameError(
-            f"the frame belongs to boundary {head.hex()} of another bundle; bundle '{self.manifest.name}' "
-            f"({self.manifest.digest[: 2 * DIGEST_SIZE]}) has {known}; use the same build on both sides"
+            f"the frame belongs to boundary {head} of another bundle; bundle "
+            f"'{self.manifest.name}' ({self.manifest.digest[: 2 * DIGEST_SIZE]}) has {boundaries}; "
+            "use the same build on both sides"
         )
 
     def _advance(
-        self, index: int, values: Arrays, results: Mapping[str, Any], large: bool = False
+        self, start: int, values: Arrays, results: Mapping[str, Any], large: bool = False
     ) -> Frame | dict[str, Any]:
-        """Run segments from `index` on while they are here."""
-        values, results = dict(values), dict(results)
-        while True:
-            values.update(self.run_segment(index, values, large))
-            results.update((name, values[name]) for name in self.manifest.segments[index].results)
-            index += 1
-            if index == len(self._here) or self._pauses_before(index):
-                break
-        if index == len(self._here):
-            return {
-                info.name: results[info.name]
-                for info in self.manifest.outputs
-                if info.name in results
-            }
-        boundary = self.boundaries[index - 1]
-        return Frame(
-            framing.encode(boundary, [values[spec.name] for spec in boundary.tensors]), results
-        )
+        """Run the segments from `start` up to the first one before which a frame leaves."""
+        count = len(self._here)
+        stop = start + 1
+        while stop < count and not self._pauses_before(stop):
+            stop += 1
+        run = self._runner.run(start, stop, values, large)
+
+        results = {**results, **run.results}
+        if stop < count:
+            return Frame(encode(self.boundaries[stop - 1], run.values), results)
+        # In the order of the model's outputs.
+        return {
+            info.name: results[info.name] for info in self.manifest.outputs if info.name in results
+        }
 
     def _pauses_before(self, index: int) -> bool:
         """Whether a frame leaves this session before segment `index`."""
         return not self._here[index]
 
     def run_segment(self, index: int, values: Arrays, large: bool = False) -> dict[str, Any]:
-        """Run one segment alone on the values it reads; what it gives, by original tensor name.
+        """Run one segment alone.
 
-        After a `large` run the engine keeps none of the memory that it took.
+        Args:
+            index: The segment, which must run here.
+            values: What the segment reads, by name.
+            large: Let the engine give the memory of this run back.
+
+        Returns:
+            What the segment gives, by name.
         """
-        segment = self.manifest.segments[index]
-        outputs = run_engine(self._engines[index], segment, values, large)
-        return named_outputs(segment, outputs)
+        run = self._runner.run(index, index + 1, values, large)
+        return {name: run.values[name] for name in self.manifest.segments[index].outputs}
 
 
 class DeviceSession(Session):
-    """The segments on the device: `start(inputs)` gives the frame to send."""
+    """The device side of a bundle: `start(inputs)` gives the frame to send.
+
+    Example:
+        frame = DeviceSession("build").start({"image": image})
+    """
 
     def __init__(
         self,
@@ -180,17 +222,22 @@ class DeviceSession(Session):
         super().__init__(bundle, ("device",), options, verify_digests=verify_digests)
 
     def start(self, inputs: Arrays) -> Frame:
-        """As `Session.start`: the frame for the server."""
+        """As `Session.start`, for a bundle that goes on at the server: the frame to send."""
         outcome = super().start(inputs)
         if not isinstance(outcome, Frame):
             raise BundleError(
-                f"bundle '{self.manifest.name}' ends on the device, without a frame; use LocalSession"
+                f"bundle '{self.manifest.name}' ends on the device, without a frame; "
+                "use LocalSession"
             )
         return outcome
 
 
 class ServerSession(Session):
-    """The segments on the server: `resume(frame)` gives the outputs of the whole model."""
+    """The server side of a bundle: `resume(frame)` gives the outputs of the whole model.
+
+    Example:
+        outputs = ServerSession("build").resume(frame)
+    """
 
     def __init__(
         self,
@@ -214,7 +261,16 @@ class ServerSession(Session):
 
 
 class LocalSession(Session):
-    """All segments in this process, every boundary through a real frame: what both sides together compute."""
+    """All segments in this process, with a real frame at every boundary.
+
+    It computes what both sides compute together.
+
+    Example:
+        outputs = LocalSession("build").run({"image": image})
+
+    Attributes:
+        frame_bytes: The sizes of the frames of the latest call.
+    """
 
     def __init__(
         self,
@@ -225,13 +281,12 @@ class LocalSession(Session):
     ) -> None:
         super().__init__(bundle, ("device", "server"), options, verify_digests=verify_digests)
         self.frame_bytes: list[int] = []
-        """Size of every frame of the latest call."""
 
     def _pauses_before(self, index: int) -> bool:
         return True
 
     def run(self, inputs: Arrays) -> dict[str, Any]:
-        """All outputs of the model by name."""
+        """Run the whole model: all its outputs by name."""
         self.frame_bytes = []
         outcome = self.start(inputs)
         while isinstance(outcome, Frame):
@@ -241,17 +296,29 @@ class LocalSession(Session):
 
 
 def check_inputs(expected: Sequence[TensorInfo], inputs: Arrays) -> dict[str, NDArray[Any]]:
-    """The inputs as arrays of the right types. Raises EngineError that names what is missing, unknown or wrong."""
+    """Check the inputs of a call.
+
+    Args:
+        expected: The inputs of the model.
+        inputs: Arrays by name, or what numpy makes arrays of.
+
+    Returns:
+        An array for every input of the model, by name.
+
+    Raises:
+        EngineError: An input is missing, unknown, or of the wrong type or shape; the text names it.
+    """
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise EngineError(
             f"inputs are a {type(inputs).__name__}; give arrays by name: {_example(expected)}"
         )
-    known = {info.name for info in expected}
+    names = {info.name for info in expected}
     for name in inputs:
-        if name not in known:
+        if name not in names:
             raise EngineError(
-                f"the model has no input '{name}'; its inputs: {', '.join(sorted(known))}"
+                f"the model has no input '{name}'; its inputs: {', '.join(sorted(names))}"
             )
+
     arrays: dict[str, NDArray[Any]] = {}
     for info in expected:
         if info.name not in inputs:
@@ -266,16 +333,17 @@ def check_inputs(expected: Sequence[TensorInfo], inputs: Arrays) -> dict[str, ND
 
 
 def _fits(info: TensorInfo, array: NDArray[Any]) -> bool:
-    dtype = from_numpy(array)
-    if info.dtype in BY_NAME and BY_NAME[info.dtype].storage is not None:
-        same_type = dtype == BY_NAME[info.dtype] or array.dtype == BY_NAME[info.dtype].storage
-        if not same_type:
+    """Whether an array has the type and the shape of an input, as far as they are known."""
+    dtype = BY_NAME.get(info.dtype)
+    if dtype is not None and dtype.storage is not None:
+        # Types that numpy lacks are given as the integers that store them.
+        if from_numpy(array) != dtype and array.dtype != dtype.storage:
             return False
     if info.shape is None:
         return True
-    return len(info.shape) == array.ndim and all(
-        wanted in (None, size) for wanted, size in zip(info.shape, array.shape, strict=True)
-    )
+    if len(info.shape) != array.ndim:
+        return False
+    return all(dim in (None, size) for dim, size in zip(info.shape, array.shape, strict=True))
 
 
 def _described(info: TensorInfo) -> str:

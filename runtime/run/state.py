@@ -1,7 +1,6 @@
-"""State that a segment takes as inputs and gives as outputs: what is kept between calls."""
+"""State that a segment takes as inputs and gives as outputs, kept between calls."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,42 +8,38 @@ from numpy.typing import NDArray
 
 from irsplit.base.dtypes import BY_NAME
 from irsplit.base.errors import BundleError, EngineError
-from irsplit.runtime.run.engines import Engine, EngineOptions, ModelFile, open_engine
+from irsplit.runtime.bundle.segment import StateInfo
+from irsplit.runtime.bundle.store import ModelFile
+from irsplit.runtime.run.engines import Engine, EngineOptions, open_engine
 
-
-@dataclass(frozen=True, slots=True)
-class StateInfo:
-    """A state by the names of the input that takes it and the output that gives it; at first zeros of `shape`."""
-
-    input: str
-    output: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "input": self.input,
-            "output": self.output,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-        }
-
-    def __post_init__(self) -> None:
-        if any(dim < 0 for dim in self.shape):
-            raise ValueError(f"state '{self.input}' has a negative dimension")
+__all__ = [
+    "Segment",
+    "StateInfo",
+    "StateValues",
+    "StatefulEngine",
+    "named_outputs",
+    "open_segment",
+]
 
 
 class StateValues:
-    """The current values of some states."""
+    """The current values of some states.
+
+    Attributes:
+        values: The arrays, by the name of the input that takes each.
+    """
 
     def __init__(self, infos: Sequence[StateInfo]) -> None:
         self._infos = tuple(infos)
         self.values: dict[str, Any] = {}
-        """By the name of the input."""
         self.reset()
 
     def reset(self) -> None:
-        """Back to zeros. Raises BundleError for a type that has no zero here, and for a state larger than memory."""
+        """Set every state to zeros.
+
+        Raises:
+            BundleError: A state has a type without a zero, or is larger than the memory.
+        """
         for info in self._infos:
             dtype = BY_NAME.get(info.dtype)
             if dtype is None or dtype.storage is None:
@@ -54,18 +49,19 @@ class StateValues:
             try:
                 self.values[info.input] = np.zeros(info.shape, dtype.storage)
             except (MemoryError, ValueError) as error:
-                text = f"state '{info.input}' of shape {list(info.shape)} is too large for this machine"
                 raise BundleError(
-                    f"{text}; give other sizes with 'irsplit compile --dim'"
+                    f"state '{info.input}' of shape {list(info.shape)} is too large for this "
+                    "machine; give other sizes with 'irsplit compile --dim'"
                 ) from error
 
     def keep(self, outputs: Mapping[str, Any]) -> None:
-        """Take over what a call gave."""
-        self.values.update((info.input, outputs[info.output]) for info in self._infos)
+        """Take the new values of all states from the outputs of a call, by name."""
+        for info in self._infos:
+            self.values[info.input] = outputs[info.output]
 
 
 class Segment(Protocol):
-    """What `open_segment` must know of a segment: its format, its outputs without the state, and its state."""
+    """What `open_segment` reads of a segment. The outputs are those without the state."""
 
     @property
     def format(self) -> str: ...
@@ -76,20 +72,29 @@ class Segment(Protocol):
 
 
 def named_outputs(segment: Segment, outputs: Sequence[Any]) -> dict[str, Any]:
-    """What a segment's engine gave, by name. Raises EngineError when the file is not the one that was described."""
-    if len(outputs) != len(segment.outputs):
-        raise _unlike(len(outputs), len(segment.outputs))
+    """The outputs of a segment's engine by name.
+
+    Raises:
+        EngineError: There are more or fewer than described: the file is another one.
+    """
+    _check_count(len(outputs), len(segment.outputs))
     return dict(zip(segment.outputs, outputs, strict=True))
 
 
-def _unlike(count: int, described: int) -> EngineError:
-    return EngineError(
-        f"a segment gave {count} outputs, its manifest has {described}; compile the bundle again"
-    )
+def _check_count(count: int, described: int) -> None:
+    if count != described:
+        raise EngineError(
+            f"a segment gave {count} outputs, its manifest has {described}; "
+            "compile the bundle again"
+        )
 
 
 class StatefulEngine:
-    """An engine that is fed its own state: in the file, states come behind the other inputs and outputs."""
+    """An engine that feeds a segment's state back from each call to the next.
+
+    In the segment's file, states come behind the other inputs and outputs. An output that is both a
+    state and an ordinary output is in the file once, among the ordinary ones.
+    """
 
     def __init__(self, engine: Engine, segment: Segment) -> None:
         self._engine = engine
@@ -99,15 +104,17 @@ class StatefulEngine:
         self.optimized = engine.optimized
 
     def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
+        """As `Engine.run`, for the inputs and outputs without the state."""
         outputs = self._engine.run([*inputs, *self._states.values.values()], large)
         names = (*self._outputs, *self._kept)
-        if len(outputs) != len(names):
-            raise _unlike(len(outputs), len(names))
+        _check_count(len(outputs), len(names))
+
         self._states.keep(dict(zip(names, outputs, strict=True)))
         return outputs[: len(self._outputs)]
 
     @property
     def state_bytes(self) -> int:
+        """Size of the current state."""
         return sum(value.nbytes for value in self._states.values.values())
 
     def reset(self) -> None:
@@ -116,6 +123,11 @@ class StatefulEngine:
 
 
 def open_segment(file: ModelFile, segment: Segment, options: EngineOptions) -> Engine:
-    """The engine of a segment's file, which keeps the segment's state between calls. Raises EngineError."""
+    """Load a segment's file into an engine that keeps the segment's state between calls.
+
+    Raises:
+        BundleError: The state cannot be kept.
+        EngineError: The engine is not installed, or refuses the file.
+    """
     engine = open_engine(file, segment.format, options)
     return StatefulEngine(engine, segment) if segment.state else engine

@@ -1,34 +1,76 @@
-"""Executors of segment files: one module an engine, loaded when a segment of its format is opened."""
+"""Inference engines that run segment files, found by the file's format.
+
+An engine is an entry point of the group `irsplit.engines`. Its name is the format of the files
+that it opens, and its object is a function `open_engine(file, options) -> Engine`. The module with
+that function is imported when a file of its format is opened.
+"""
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import EngineError
 from irsplit.base.reading import read_text, reading, record
+from irsplit.runtime.bundle.store import MappedModel, ModelFile
 
-MODULES = {
-    "onnx": "irsplit.runtime.run.engines.ort",
-    "tflite": "irsplit.runtime.run.engines.litert",
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "ENTRY_POINTS",
+    "ONE_THREAD",
+    "Accelerator",
+    "Engine",
+    "EngineOptions",
+    "MappedModel",
+    "ModelFile",
+    "engine_module",
+    "formats",
+    "open_engine",
+]
+
+ENTRY_POINTS = "irsplit.engines"
+"""The group of entry points that engines are registered in."""
+
+_OURS = {
+    "onnx": ("irsplit.runtime.run.engines.ort", "open_engine"),
+    "tflite": ("irsplit.runtime.run.engines.litert", "open_engine"),
 }
-"""Format of a segment file to the module with its `open_engine`."""
+"""Module and name of our own entry points, by format.
+
+They are in the metadata too, but searching the metadata of all installed packages takes a tenth of
+a second, which a device should not pay at every start.
+"""
+_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+"""The packages that our own engines need, by format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """What an engine hands the nodes to that it can run: by name, with options of its own."""
+    """Something that an engine hands the nodes to that it can run, such as a GPU.
+
+    Example:
+        str(Accelerator.parse("cuda,device_id=1"))    # "cuda,device_id=1"
+
+    Attributes:
+        name: Its name, as the engine knows it.
+        options: Keys and values that the engine passes on to it.
+    """
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Accelerator":
-        """NAME[,KEY=VALUE...], as str() writes it. Raises EngineError."""
+        """Read NAME[,KEY=VALUE...], as `str` writes it.
+
+        Raises:
+            EngineError: The text has another form.
+        """
         name, *words = text.split(",")
         pairs = [word.partition("=") for word in words]
         if not name or not all(key and equals for key, equals, _ in pairs):
@@ -41,43 +83,53 @@ class Accelerator:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """`optimize` lets the engine fuse and reorder; without it a node computes the same whatever surrounds it."""
+    """How engines run a model.
+
+    Attributes:
+        optimize: Let the engine fuse and reorder nodes. Without it a node computes the same,
+            whatever surrounds it.
+        threads: Threads of one call; 0 leaves the number to the engine.
+        providers: Execution providers of onnxruntime, the first choice first:
+            "CUDAExecutionProvider", or "cuda" for short. What none of them takes runs on the CPU.
+        delegates: Delegates of LiteRT, each by the name of its library: "libedgetpu.so.1".
+    """
 
     optimize: bool = True
     threads: int = 0
-    """0: the engine chooses."""
     providers: tuple[Accelerator, ...] = ()
-    """Execution providers of onnxruntime, the first choice first: "CUDAExecutionProvider", or short "cuda".
-
-    What none of them takes runs on the CPU.
-    """
     delegates: tuple[Accelerator, ...] = ()
-    """Delegates of LiteRT, each the name of its library: "libedgetpu.so.1"."""
 
     def accelerators(self, format: str) -> tuple[Accelerator, ...]:
-        """Those of the engine of a format."""
+        """The accelerators that are meant for the engine of a format."""
         return {"onnx": self.providers, "tflite": self.delegates}.get(format, ())
 
     @classmethod
     def load(cls, path: Path) -> "EngineOptions":
-        """What `save` wrote, or somebody edited. Raises EngineError."""
+        """Read a file that `save` or a person wrote.
+
+        Raises:
+            EngineError: The file holds no options.
+        """
         remedy = 'give {"threads": 1, "providers": ["NAME,KEY=VALUE"], "delegates": []}'
         with reading(path, "no options of an engine", remedy, EngineError):
-            found = record(_Options, json.loads(read_text(path)))
-            providers, delegates = (
-                tuple(map(Accelerator.parse, words)) for words in (found.providers, found.delegates)
-            )
-            return cls(found.optimize, found.threads, providers, delegates)
+            options = record(_Options, json.loads(read_text(path)))
+            providers = tuple(Accelerator.parse(text) for text in options.providers)
+            delegates = tuple(Accelerator.parse(text) for text in options.delegates)
+            return cls(options.optimize, options.threads, providers, delegates)
 
     def save(self, path: Path) -> None:
-        """As JSON, accelerators in words."""
-        named = {"providers": [*map(str, self.providers)], "delegates": [*map(str, self.delegates)]}
-        path.write_text(json.dumps({"threads": self.threads, **named}) + "\n", encoding="utf-8")
+        """Write threads and accelerators as JSON, each accelerator as text."""
+        data = {
+            "threads": self.threads,
+            "providers": [str(accelerator) for accelerator in self.providers],
+            "delegates": [str(accelerator) for accelerator in self.delegates],
+        }
+        path.write_text(json.dumps(data) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """EngineOptions as a file has them."""
+    """EngineOptions as a file holds them."""
 
     optimize: bool = True
     threads: int = 0
@@ -89,47 +141,95 @@ DEFAULT_OPTIONS = EngineOptions()
 ONE_THREAD = EngineOptions(threads=1)
 
 
-@dataclass(frozen=True, slots=True)
-class MappedModel:
-    """A model file inside of a larger, mapped one, and the contents of the files beside it, by name."""
-
-    name: str
-    data: memoryview
-    beside: Mapping[str, memoryview]
-
-
-ModelFile = Path | MappedModel
-
-
 class Engine(Protocol):
-    """A loaded model file. Inputs and outputs are positional, in the file's order: names need not be unique."""
+    """A model file that is loaded and ready to run.
+
+    Inputs and outputs are positional, in the file's order, because names need not be unique.
+    """
 
     optimized: bool
-    """Whether it fuses and reorders; an engine that can run a model in one way only does so whatever was asked."""
+    """Whether it fuses and reorders nodes. An engine that can run a model in one way only does so,
+    whatever the options ask for."""
 
     def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
-        """One inference. Raises EngineError when the engine refuses the inputs or fails.
+        """Run one inference.
 
-        After a `large` one, the engine keeps none of the memory that it took, nor state that lies in it.
+        Args:
+            inputs: One array for each input of the file.
+            large: Give the memory that this run takes back afterwards, and with it any state that
+                lies in that memory.
+
+        Returns:
+            One value for each output of the file.
+
+        Raises:
+            EngineError: The engine refuses the inputs, or fails.
         """
         ...
 
     def reset(self) -> None:
-        """Forget state kept between calls."""
+        """Forget the state that is kept between calls."""
         ...
 
 
-def open_engine(file: ModelFile, format: str, options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
-    """Load a model file. Raises EngineError when engine or accelerator are not installed, or refuse the file.
+def formats() -> list[str]:
+    """The formats that an engine is installed for."""
+    return sorted({*_OURS, *(point.name for point in entry_points(ENTRY_POINTS))})
 
-    An engine may abort the process on a malformed file: open files that nobody vouches for in a subprocess.
+
+def engine_module(format: str) -> str:
+    """The module that opens files of a format, for whoever imports it in advance.
+
+    Raises:
+        EngineError: There is no engine for the format, or there are two.
     """
-    if format not in MODULES:
-        raise EngineError(f"no engine for format '{format}'; formats: {', '.join(MODULES)}")
+    module, _ = _location(format)
+    return module
+
+
+def open_engine(file: ModelFile, format: str, options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
+    """Load a model file into the engine of its format.
+
+    An engine may abort the process on a malformed file. Open files from strangers in a process of
+    their own.
+
+    Example:
+        engine = open_engine(Path("server/model.onnx"), "onnx")
+        outputs = engine.run([features])
+
+    Args:
+        file: The model file.
+        format: Its format, which is the name of the engine's entry point.
+        options: How the engine runs the model.
+
+    Raises:
+        EngineError: The engine or an accelerator is not installed, or refuses the file.
+    """
+    module, name = _location(format)
     try:
-        module = importlib.import_module(MODULES[format])
+        opener = getattr(importlib.import_module(module), name)
     except ImportError as error:
+        package = _PACKAGES.get(format, f"what {module} needs")
         raise EngineError(
-            f"{file.name} needs an engine that is not installed: {error}; install it"
+            f"{file.name} needs an engine that is not installed: {error}; install {package}"
         ) from error
-    return module.open_engine(file, options)
+    return opener(file, options)
+
+
+def _location(format: str) -> tuple[str, str]:
+    """The module of a format's engine, and the name of the function in it."""
+    if format in _OURS:
+        return _OURS[format]
+
+    points = {point.value: point for point in entry_points(ENTRY_POINTS) if point.name == format}
+    if not points:
+        raise EngineError(
+            f"no engine for format '{format}'; install a package that has one. Formats with an "
+            f"engine: {', '.join(formats())}"
+        )
+    if len(points) > 1:
+        raise EngineError(
+            f"two engines are for format '{format}': {' and '.join(sorted(points))}; uninstall one"
+        )
+    (point,) = points.values()
+    return point.module, point.attr

@@ -123,10 +123,10 @@ class ServedBundle:
 
     def _owns(self, request: InferRequest, boundary: int) -> bool:
         try:
-            head = framing.frame_digest(_frame_of(request))
+            owner = self.manifest.boundary_of(_frame_of(request))
         except (FrameError, ServiceError):
             return False
-        return self.manifest.boundaries[boundary].digest.startswith(head)
+        return owner is not None and owner.index == boundary
 
     def allow_batches(self) -> dict[int, str]:
         """Find out which boundaries' frames may run together; why not, for the others."""
@@ -246,14 +246,13 @@ class ServedBundle:
             text = f"frame of {len(frame)} bytes, the limit is {self.limits.frame_bytes}; raise it with --max-frame-bytes"
             raise ServiceError(Code.TOO_LARGE, text)
         try:
-            head = framing.frame_digest(frame)
+            boundary = self.manifest.boundary_of(frame)
         except FrameError as error:
             raise ServiceError(Code.INVALID, str(error)) from error
-        for boundary in self.manifest.boundaries:
-            if boundary.digest.startswith(head):
-                return frame, boundary
+        if boundary is not None:
+            return frame, boundary
         text = (
-            f"the frame belongs to boundary {head.hex()} of another build; '{self.name}' here is "
+            f"the frame belongs to boundary {framing.frame_digest(frame).hex()} of another build; '{self.name}' here is "
             f"{self.version}: give both sides the same build"
         )
         raise ServiceError(Code.MISMATCH, text)
