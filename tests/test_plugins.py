@@ -70,7 +70,7 @@ def test_the_template_passes_its_own_tests(site: Path, tmp_path: Path) -> None:
         tmp_path / "tests",
     )
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert "15 passed" in done.stdout
 
 
 def test_the_list_names_origins(site: Path) -> None:
@@ -79,6 +79,7 @@ def test_the_list_names_origins(site: Path) -> None:
     listed = {(entry["kind"], entry["name"]): entry for entry in json.loads(done.stdout)}
     assert listed["pass", "limit-boundary"]["origin"] == "irsplit-budget 1.0"
     assert listed["codec", "xz"]["origin"] == "irsplit-budget 1.0"
+    assert listed["dialect", "dense"]["origin"] == "irsplit-budget 1.0"
     assert listed["pass", "partition"]["origin"].startswith("irsplit ")
     assert listed["dialect", "onnx"]["origin"].startswith("irsplit ")
     assert {name for kind, name in listed if kind == "codec"} == {
@@ -129,13 +130,64 @@ def test_a_foreign_dialect(tmp_path: Path) -> None:
     assert "irsplit reads onnx, tflite" in irsplit([], "cuts", tmp_path / "digits.network").stderr
 
 
+def dense_file(path: Path) -> Path:
+    """A .dense file with a bottleneck of 3 features between two wide layers."""
+
+    def layer(name: str, reads: str, rows: int, columns: int) -> dict[str, object]:
+        numbers = [
+            [(row * columns + column) % 7 - 3 for column in range(columns)] for row in range(rows)
+        ]
+        words = {"name": name, "reads": reads, "activation": "relu"}
+        return {**words, "weight": numbers, "bias": [1] * columns}
+
+    layers = [
+        layer("narrow", "x", 16, 3),
+        layer("wide", "narrow", 3, 32),
+        layer("y", "wide", 32, 4),
+    ]
+    path.write_text(json.dumps({"inputs": {"x": 16}, "layers": layers, "outputs": ["y"]}))
+    return path
+
+
+def test_a_dialect_and_an_engine_of_another_package(site: Path, tmp_path: Path) -> None:
+    model, bundle = dense_file(tmp_path / "model.dense"), tmp_path / "bundle"
+    done = irsplit([site], "cuts", model, "--json")
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)
+    assert [(cut["after"], cut["legal"]) for cut in listed] == [("narrow", True), ("wide", True)]
+    assert listed[0]["device_macs_share"] == 48 / 272
+
+    done = irsplit([site], "compile", model, "-o", bundle, "--cut", "narrow")
+    assert done.returncode == 0, done.stderr
+    device = json.loads((bundle / "device" / "model.dense").read_text())
+    assert (list(device["inputs"]), device["outputs"]) == (["x"], ["narrow"])
+
+    done = irsplit([site], "verify", bundle)
+    assert done.stdout.startswith("optimisations off: bit-equal"), done.stdout + done.stderr
+
+    done = irsplit([], "run", bundle, "--input", f"x={[[1] * 16]}")
+    assert done.returncode == 2
+    assert "no engine for format 'dense'" in done.stderr
+
+
+def test_a_damaged_file_of_another_package(site: Path, tmp_path: Path) -> None:
+    model = dense_file(tmp_path / "model.dense")
+    model.write_text(model.read_text().replace("narrow", "other", 1))
+    done = irsplit([site], "cuts", model)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "layer 'wide' reads 'narrow', which is not computed" in done.stderr
+
+
 def test_conflicts_are_named(site: Path, tmp_path: Path) -> None:
     module = (
         "class Pass:\n    name = 'limit-boundary'\n"
         "class Codec:\n    name = 'zip'\n    code = 128\n    def open(self, parameters): return self\n"
         "CODEC = Codec()\n"
     )
-    entry_points = "[irsplit.passes]\nlimit-boundary = rival:Pass\nbroken = rival:missing\n[irsplit.codecs]\nzip = rival:CODEC\n"
+    entry_points = (
+        "[irsplit.passes]\nlimit-boundary = rival:Pass\nbroken = rival:missing\n"
+        "[irsplit.codecs]\nzip = rival:CODEC\n"
+    )
     rival = package(tmp_path, "rival", module, entry_points)
     done = irsplit([site, rival], "plugins", "--json")
     assert done.returncode == 1

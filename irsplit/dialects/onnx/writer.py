@@ -1,6 +1,10 @@
-"""IR to ModelProto: spans of the source, with new bytes only where a pass changed something."""
+"""IR to ModelProto: spans of the source, with new bytes only where a pass changed something.
 
-from collections.abc import Iterable, Iterator, Mapping
+A segment gets only what it uses. A whole model gets everything that the source has, in the order of
+the source, so that an untouched model comes out byte for byte.
+"""
+
+from collections.abc import Iterable, Iterator
 from logging import getLogger
 from pathlib import Path
 
@@ -9,24 +13,52 @@ from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.attributes import attribute_message
 from irsplit.dialects.onnx.blocks import BlockWriter
-from irsplit.dialects.onnx.source import Annotation, SourceGraph, SourceModel, SourceNode
+from irsplit.dialects.onnx.source import SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import SPARSE
-from irsplit.dialects.onnx.typeinfo import read_type, value_info
+from irsplit.dialects.onnx.value_infos import ValueInfos
 from irsplit.dialects.onnx.weights import Weights
 from irsplit.dialects.onnx.wire import ProtoField, ProtoMessage, ProtoSpan, fields, read_text
-from irsplit.ir import Buffer, Graph, Model, Node, Type, Value, walk
+from irsplit.ir import Buffer, Graph, Model, Node, Value, walk
 
 _log = getLogger("irsplit")
 
 _LARGE = 1 << 28
-"""Weights that come from a data file go into one where the model would be larger with them: between files with the same
-alignment the kernel copies whole pages, and engines map them."""
+"""Most bytes of a model with weights that come from a data file; larger ones get a data file too.
+
+Between data files with the same alignment the kernel copies whole pages, and engines map them.
+"""
+
 _OLD_INITIALIZERS = 4
 """Before this IR version every initializer must be a graph input too."""
 
+_GRAPH_KEYS = (
+    schema.GRAPH_NODE,
+    schema.GRAPH_INITIALIZER,
+    schema.GRAPH_INPUT,
+    schema.GRAPH_OUTPUT,
+    schema.GRAPH_VALUE_INFO,
+    schema.GRAPH_ANNOTATION,
+    schema.GRAPH_SPARSE,
+)
+"""Fields that a graph may need although its source has none of them."""
+
 
 def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -> list[Path]:
-    """Write `graph` as a model file: a segment with only what it uses, a whole model with everything."""
+    """Write a graph as a model file.
+
+    Args:
+        model: The model, which the ONNX dialect has read.
+        graph: A segment, or the entry of the whole model.
+        path: The file to write; a data file gets its name with ".data" behind.
+        options: How to store the weights.
+
+    Returns:
+        The files that were written, the model first.
+
+    Raises:
+        UnsupportedError: The model is too large even without its weights, or a file would
+            overwrite its own source.
+    """
     limit = _inline_limit(model, graph, options)
     weights = Weights(shared=options.share_weights)
     message = ModelWriter(model, graph, weights).model()
@@ -35,10 +67,13 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
         message = ModelWriter(model, graph, weights).model()
     if message.size > schema.SIZE_LIMIT:
         raise UnsupportedError(
-            f"{path}: {message.size} bytes remain in the model without its initializers, and protobuf allows "
-            f"{schema.SIZE_LIMIT}; turn its large Constant nodes into initializers, or cut into more segments"
+            f"{path}: {message.size} bytes remain in the model without its initializers, and "
+            f"protobuf allows {schema.SIZE_LIMIT}; turn its large Constant nodes into "
+            "initializers, or cut into more segments"
         )
-    _refuse_overwriting([path, path.with_name(f"{path.name}.data")], model.native.buffer, graph)
+
+    targets = [path, path.with_name(f"{path.name}.data")]
+    _refuse_overwriting(targets, [model.native.buffer, *_buffers(graph)])
     with BlockWriter(path) as file:
         file.message(message)
     return [path, *weights.finish(path.parent)]
@@ -48,28 +83,37 @@ def _inline_limit(model: Model, graph: Graph, options: WriteOptions) -> int:
     """Bytes up to which a model has its weights inside."""
     if options.external_over is not None:
         return min(options.external_over, schema.SIZE_LIMIT)
-    buffers = {value.constant.buffer for value in graph.values() if value.constant is not None}
-    beside = any(
-        buffer.path is not None and buffer is not model.native.buffer for buffer in buffers
+    from_data_file = any(
+        buffer.path is not None and buffer is not model.native.buffer for buffer in _buffers(graph)
     )
-    return _LARGE if beside else schema.SIZE_LIMIT
+    return _LARGE if from_data_file else schema.SIZE_LIMIT
 
 
-def _refuse_overwriting(targets: list[Path], source: Buffer, graph: Graph) -> None:
-    buffers = {
-        source,
-        *(value.constant.buffer for value in graph.values() if value.constant is not None),
-    }
-    for path in targets:
-        for buffer in buffers:
-            if buffer.path is not None and path.exists() and path.samefile(buffer.path):
+def _buffers(graph: Graph) -> set[Buffer]:
+    """Where the graph's constants lie."""
+    return {value.constant.buffer for value in graph.values() if value.constant is not None}
+
+
+def _refuse_overwriting(targets: list[Path], sources: Iterable[Buffer]) -> None:
+    """Raise UnsupportedError if a target is the file of a source."""
+    existing = [path for path in targets if path.exists()]
+    for buffer in sources:
+        for path in existing:
+            if buffer.path is not None and path.samefile(buffer.path):
                 raise UnsupportedError(
-                    f"{path}: cannot overwrite the file that the model is read from; give another path"
+                    f"{path}: cannot overwrite the file that the model is read from; give another "
+                    "path"
                 )
 
 
 class ModelWriter:
-    """One model on its way out; subclasses leave things out."""
+    """Makes the ModelProto of one graph. Subclasses leave things out.
+
+    Args:
+        model: The model.
+        graph: The graph that becomes the main graph of the file.
+        weights: Decides where the initializers go.
+    """
 
     def __init__(self, model: Model, graph: Graph, weights: Weights) -> None:
         assert isinstance(model.native, SourceModel), "the model was not read by the ONNX dialect"
@@ -78,14 +122,17 @@ class ModelWriter:
         self.entry = graph
         self.is_segment = graph.placement is not None
         self.weights = weights
+        self.value_infos = ValueInfos(model.native.buffer, self.is_segment)
 
-    # -- model --------------------------------------------------------------------------------------------------
+    # -- model ------------------------------------------------------------------------------------
 
     def model(self) -> ProtoMessage:
+        """Make the ModelProto."""
         message, buffer = ProtoMessage(), self.source.buffer
         functions = self.functions()
         domains = self.domains(functions)
         definitions = iter(self.source.functions.values())
+
         for field in self.source.fields:
             match field.key:
                 case schema.MODEL_GRAPH:
@@ -98,11 +145,13 @@ class ModelWriter:
                     pass
                 case schema.MODEL_TRAINING if self.is_segment:
                     _log.warning(
-                        "%s: training information stays with the whole model; segments do not get it",
+                        "%s: training information stays with the whole model; segments do not get "
+                        "it",
                         buffer.name,
                     )
                 case _:
                     message.span(buffer, field.head, field.stop)
+
         for domain in self.new_domains():
             opset = ProtoMessage()
             opset.text(schema.OPSET_DOMAIN, domain)
@@ -111,32 +160,40 @@ class ModelWriter:
         return message
 
     def new_domains(self) -> list[str]:
-        """Domains that only nodes made by passes use: the first version of each."""
-        known = {operators.plain_domain(domain) for domain in self.source.opsets}
+        """Domains that only nodes made by passes use; they are imported in their first version."""
+        imported = {operators.plain_domain(domain) for domain in self.source.opsets}
         made = (node for node in walk(self.entry) if not isinstance(node.native, SourceNode))
-        return sorted({operators.domain(node) for node in made} - known)
+        return sorted({operators.domain(node) for node in made} - imported)
 
     def functions(self) -> set[Graph]:
-        """The functions to write: for a segment those that it calls, directly or through others."""
+        """The functions to write; a segment gets those that it calls, directly or not."""
         if not self.is_segment:
             return set(self.model_graphs)
+
         called: set[Graph] = set()
         pending = [self.entry]
         while pending:
             for node in walk(pending.pop()):
-                fresh = [graph for graph in node.callees if graph not in called]
-                called.update(fresh)
-                pending.extend(fresh)
+                new = [graph for graph in node.callees if graph not in called]
+                called.update(new)
+                pending.extend(new)
         return called
 
     def domains(self, functions: Iterable[Graph]) -> set[str]:
-        """Domains to import: for a segment those of its operators, and the default one, which others build upon."""
+        """The domains to import.
+
+        A segment imports those of its operators, and the default one, which others build upon.
+        """
         if not self.is_segment:
             return {operators.plain_domain(domain) for domain in self.source.opsets}
-        graphs = [self.entry, *functions]
-        return {"", *(operators.domain(node) for graph in graphs for node in walk(graph))}
+
+        domains = {""}
+        for graph in (self.entry, *functions):
+            domains.update(operators.domain(node) for node in walk(graph))
+        return domains
 
     def opset_domain(self, message: ProtoField) -> str:
+        """The domain of an OperatorSetIdProto."""
         data = self.source.buffer.view
         for field in fields(data, message.start, message.stop):
             if field.key == schema.OPSET_DOMAIN:
@@ -144,6 +201,7 @@ class ModelWriter:
         return ""
 
     def function(self, graph: Graph) -> ProtoMessage:
+        """Make a FunctionProto."""
         source: SourceGraph = graph.native
         message = ProtoMessage()
         for key in source.order:
@@ -152,10 +210,12 @@ class ModelWriter:
             self.rest(message, key, source)
         return message
 
-    # -- graphs -------------------------------------------------------------------------------------------------
+    # -- graphs -----------------------------------------------------------------------------------
 
     def graph(self, graph: Graph) -> ProtoMessage:
+        """Make a GraphProto, with its fields in the order of the source."""
         source: SourceGraph = graph.native or SourceGraph()
+        infos = self.value_infos
         message = ProtoMessage()
         constants = self.constants(graph, source)
         for key in dict.fromkeys((*source.order, *_GRAPH_KEYS)):
@@ -163,152 +223,92 @@ class ModelWriter:
                 case schema.GRAPH_NODE:
                     self.nodes(message, key, graph, source)
                 case schema.GRAPH_INITIALIZER:
-                    for value in constants:
-                        if value.constant and value.constant.encoding != SPARSE:
-                            self.initializer(message, value, source)
-                    for field in self.parameters(graph, source):
+                    self.initializers(message, constants, source)
+                    for field in infos.parameters(graph, source):
                         message.span(self.source.buffer, field.head, field.stop)
                 case schema.GRAPH_SPARSE:
-                    for value in constants:
-                        if value.constant and value.constant.encoding == SPARSE:
-                            constant = value.constant
-                            message.payload(
-                                key,
-                                constant.buffer,
-                                constant.offset,
-                                constant.offset + constant.length,
-                            )
+                    self.sparse_initializers(message, constants)
                 case schema.GRAPH_INPUT:
-                    self.infos(message, key, self.inputs(graph, source), source, source.inputs)
+                    inputs = self.inputs(graph, source)
+                    infos.add_declared(message, key, inputs, source, source.inputs)
                 case schema.GRAPH_OUTPUT:
-                    self.infos(message, key, self.outputs(graph), source, source.outputs)
+                    outputs = self.outputs(graph)
+                    infos.add_declared(message, key, outputs, source, source.outputs)
                 case schema.GRAPH_VALUE_INFO:
-                    self.value_infos(message, graph, source)
+                    infos.add_inner(message, graph, source)
                 case schema.GRAPH_ANNOTATION:
-                    for annotation in self.annotations(graph, source):
-                        message.span(
-                            self.source.buffer, annotation.message.head, annotation.message.stop
-                        )
+                    for annotation in infos.annotations(graph, source):
+                        field = annotation.message
+                        message.span(self.source.buffer, field.head, field.stop)
                 case _:
                     self.rest(message, key, source)
         return message
 
-    def initializer(self, message: ProtoMessage, value: Value, source: SourceGraph) -> None:
-        if self.weights.is_verbatim(value, self.origin(value, source)):
-            field = source.initializers[value.name]
-            message.span(self.source.buffer, field.head, field.stop)
-        else:
-            message.message(
-                schema.GRAPH_INITIALIZER, self.weights.tensor(value, self.origin(value, source))
-            )
+    def initializers(
+        self, message: ProtoMessage, constants: Iterable[Value], source: SourceGraph
+    ) -> None:
+        """Add the constants that are no sparse tensors."""
+        for value in constants:
+            if value.constant is None or value.constant.encoding == SPARSE:
+                continue
+            origin = self.origin(value, source)
+            if self.weights.is_verbatim(value, origin):
+                field = source.initializers[value.name]
+                message.span(self.source.buffer, field.head, field.stop)
+            else:
+                message.message(schema.GRAPH_INITIALIZER, self.weights.tensor(value, origin))
+
+    def sparse_initializers(self, message: ProtoMessage, constants: Iterable[Value]) -> None:
+        """Add the constants that are sparse tensors."""
+        for value in constants:
+            constant = value.constant
+            if constant is None or constant.encoding != SPARSE:
+                continue
+            stop = constant.offset + constant.length
+            message.payload(schema.GRAPH_SPARSE, constant.buffer, constant.offset, stop)
 
     def constants(self, graph: Graph, source: SourceGraph) -> list[Value]:
-        """Constants and defaults in the source's order, new ones last."""
-        given = {
+        """Constants and default values in the order of the source, new ones last."""
+        by_name = {
             value.name: value
             for value in (*graph.constants, *graph.inputs)
             if value.constant is not None
         }
-        known = [
-            given.pop(name) for name in (*source.initializers, *source.sparse) if name in given
-        ]
-        return [*known, *given.values()]
+        ordered: list[Value] = []
+        for name in (*source.initializers, *source.sparse):
+            if name in by_name:
+                ordered.append(by_name.pop(name))
+        return [*ordered, *by_name.values()]
 
     def origin(self, value: Value, source: SourceGraph) -> ProtoSpan | None:
+        """The tensor of the source that has the name of this constant."""
         field = source.initializers.get(value.name) or source.sparse.get(value.name)
         return None if field is None else ProtoSpan(self.source.buffer, field.start, field.stop)
 
     def inputs(self, graph: Graph, source: SourceGraph) -> list[Value]:
-        """Graph inputs, and in old models the constants; not those that the source, against the rules, did not list."""
+        """Graph inputs, which in old models include the constants.
+
+        Constants that the source, against the rules, did not list stay unlisted.
+        """
         if graph is not self.entry or self.source.ir_version >= _OLD_INITIALIZERS:
             return graph.inputs
         unlisted = source.initializers.keys() - source.inputs.keys()
         return [*graph.inputs, *(value for value in graph.constants if value.name not in unlisted)]
 
     def outputs(self, graph: Graph) -> list[Value]:
+        """Graph outputs; a subclass may add some."""
         return graph.outputs
 
-    def infos(
-        self,
-        message: ProtoMessage,
-        key: int,
-        values: Iterable[Value],
-        source: SourceGraph,
-        declared: Mapping[str, ProtoField],
-    ) -> None:
-        """Graph inputs or outputs: as the source declared them, or with the type that is known now."""
-        for value in values:
-            field = declared.get(value.name)
-            if field is None or value.type != source.types.get(value.name):
-                field = self.equal_info(value, source)
-            if field is None:
-                message.message(key, value_info(value.name, value.type))
-            else:
-                message.payload(key, self.source.buffer, field.start, field.stop)
-
-    def equal_info(self, value: Value, source: SourceGraph) -> ProtoField | None:
-        """A ValueInfoProto of the source, whatever its role there, that says the very type of the value."""
-        for declared in (source.inputs, source.outputs, source.value_info):
-            field = declared.get(value.name)
-            if field is not None and self.declared_type(field) == value.type:
-                return field
-        return None
-
-    def declared_type(self, message: ProtoField) -> Type | None:
-        data = self.source.buffer.view
-        for field in fields(data, message.start, message.stop):
-            if field.key == schema.INFO_TYPE:
-                return read_type(data, field.start, field.stop)
-        return None
-
-    def value_infos(self, message: ProtoMessage, graph: Graph, source: SourceGraph) -> None:
-        """Types of inner values: those that the source says, and of what new operators give that no inference knows.
-
-        What the source says of no value at all stays in a whole model only.
-        """
-        inner = {value.name: value for value in graph.values()}
-        if self.is_segment:
-            for value in (*graph.inputs, *graph.outputs):
-                inner.pop(value.name, None)
-        for name, field in source.value_info.items():
-            value = inner.get(name)
-            if value is None and (self.is_segment or name in source.types):
-                continue
-            if value is None or value.type == source.types[name]:
-                message.span(self.source.buffer, field.head, field.stop)
-            else:
-                message.message(schema.GRAPH_VALUE_INFO, value_info(name, value.type))
-        self.infos(message, schema.GRAPH_VALUE_INFO, _unknown_results(graph), source, {})
-
-    def annotations(self, graph: Graph, source: SourceGraph) -> list[Annotation]:
-        """Quantization annotations of the graph's values; a whole model also keeps those of no value at all."""
-        names = {value.name for value in graph.values()} if source.annotations else set[str]()
-        whole = not self.is_segment
-        return [
-            each
-            for each in source.annotations
-            if each.tensor in names or (whole and each.tensor not in source.types)
-        ]
-
-    def parameters(self, graph: Graph, source: SourceGraph) -> list[ProtoField]:
-        """Initializers that only annotations mention: a segment may have lost them."""
-        annotations = self.annotations(graph, source)
-        names = {value.name for value in graph.values()} if annotations else set[str]()
-        wanted = dict.fromkeys(name for annotation in annotations for name in annotation.parameters)
-        return [
-            source.initializers[name]
-            for name in wanted
-            if name in source.initializers and name not in names
-        ]
-
     def rest(self, message: ProtoMessage, key: int, source: SourceGraph) -> None:
+        """Add the fields of the source with this key that the IR does not model."""
         for field in source.rest:
             if field.key == key:
                 message.span(self.source.buffer, field.head, field.stop)
 
-    # -- nodes --------------------------------------------------------------------------------------------------
+    # -- nodes ------------------------------------------------------------------------------------
 
     def nodes(self, message: ProtoMessage, key: int, graph: Graph, source: SourceGraph) -> None:
+        """Add the nodes of a graph, untouched ones as they are in the source."""
         nodes = graph.nodes if self.is_segment else _source_order(graph.nodes, source)
         for node in nodes:
             if self.is_untouched(node):
@@ -318,7 +318,7 @@ class ModelWriter:
                 message.message(key, self.node(node))
 
     def is_untouched(self, node: Node) -> bool:
-        """Whether the NodeProto of the source still says the truth about the node, bodies included."""
+        """Whether the NodeProto of the source still describes the node, bodies included."""
         native = node.native
         return (
             isinstance(native, SourceNode)
@@ -328,31 +328,37 @@ class ModelWriter:
         )
 
     def is_untouched_body(self, graph: Graph) -> bool:
+        """Whether the GraphProto of the source still describes the body."""
         source = graph.native
         if not isinstance(source, SourceGraph):
             return False
+        if source.input_names != _names(graph.inputs):
+            return False
+        if source.output_names != _names(graph.outputs):
+            return False
+
+        positions = {node.native.position for node in graph.nodes if self.is_untouched(node)}
+        if not len(positions) == len(graph.nodes) == source.node_count:
+            return False
+        if any(value.type != source.types.get(value.name) for value in graph.values()):
+            return False
+
         constants = self.constants(graph, source)
-        return (
-            source.node_count
-            == len({node.native.position for node in graph.nodes if self.is_untouched(node)})
-            and source.node_count == len(graph.nodes)
-            and source.input_names == _names(graph.inputs)
-            and source.output_names == _names(graph.outputs)
-            and all(value.type == source.types.get(value.name) for value in graph.values())
-            and all(
-                self.weights.is_verbatim(value, self.origin(value, source)) for value in constants
-            )
-            and len(constants) == len(source.initializers) + len(source.sparse)
+        if len(constants) != len(source.initializers) + len(source.sparse):
+            return False
+        return all(
+            self.weights.is_verbatim(value, self.origin(value, source)) for value in constants
         )
 
     def node(self, node: Node) -> ProtoMessage:
-        """A NodeProto with the wiring of the IR and everything else as it was."""
+        """Make a NodeProto with the wiring of the IR, and everything else as it was."""
         message = ProtoMessage()
         message.texts(schema.NODE_INPUT, _names(node.inputs))
         message.texts(schema.NODE_OUTPUT, _names(node.outputs))
         if not isinstance(node.native, SourceNode):
             self.new_node(message, node)
             return message
+
         buffer, bodies = node.native.buffer, iter(node.graphs)
         for field in fields(buffer.view, node.native.message.start, node.native.message.stop):
             if field.key == schema.NODE_ATTRIBUTE and node.graphs:
@@ -364,6 +370,7 @@ class ModelWriter:
     def attribute(
         self, buffer: Buffer, message: ProtoField, bodies: Iterator[Graph]
     ) -> ProtoMessage:
+        """Make an AttributeProto; each graph in it is replaced by the next body."""
         rebuilt = ProtoMessage()
         for field in fields(buffer.view, message.start, message.stop):
             if field.key in schema.ATTRIBUTE_BODIES:
@@ -373,7 +380,7 @@ class ModelWriter:
         return rebuilt
 
     def new_node(self, message: ProtoMessage, node: Node) -> None:
-        """The rest of a node that a pass made: name, operator, attributes."""
+        """Add name, operator and attributes of a node that a pass made."""
         message.text(schema.NODE_NAME, node.name)
         message.text(schema.NODE_OP, node.op.rpartition(".")[2])
         for name, value in node.attributes.items():
@@ -381,39 +388,17 @@ class ModelWriter:
         message.text(schema.NODE_DOMAIN, operators.domain(node))
 
 
-_GRAPH_KEYS = (
-    schema.GRAPH_NODE,
-    schema.GRAPH_INITIALIZER,
-    schema.GRAPH_INPUT,
-    schema.GRAPH_OUTPUT,
-    schema.GRAPH_VALUE_INFO,
-    schema.GRAPH_ANNOTATION,
-    schema.GRAPH_SPARSE,
-)
-
-
 def _names(values: Iterable[Value | None]) -> tuple[str, ...]:
+    # A list, because building it is faster than a generator, and this runs for every node.
     return tuple(["" if value is None else value.name for value in values])
 
 
-def _unknown_results(graph: Graph) -> list[Value]:
-    """What nodes that passes made give, where no inference knows their operators; outputs of the graph have types."""
-    made = [
-        node
-        for node in graph.nodes
-        if not isinstance(node.native, SourceNode) and operators.is_unknown(node.op)
-    ]
-    results = [value for node in made for value in node.outputs if value is not None]
-    return [value for value in results if value not in graph.outputs]
-
-
 def _source_order(nodes: list[Node], source: SourceGraph) -> list[Node]:
-    """The order of the source, which need not be topological, when these are exactly its nodes."""
-    indices = [node.native.position for node in nodes if isinstance(node.native, SourceNode)]
-    if (
-        len(indices) != len(nodes)
-        or len(indices) != source.node_count
-        or len(set(indices)) != len(indices)
-    ):
+    """Put the nodes into the order of the source, if they are exactly the nodes of the source.
+
+    That order need not be topological.
+    """
+    positions = [node.native.position for node in nodes if isinstance(node.native, SourceNode)]
+    if not len(set(positions)) == len(positions) == len(nodes) == source.node_count:
         return nodes
     return sorted(nodes, key=lambda node: node.native.position)
