@@ -3,33 +3,38 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irsplit.ir import Graph, Model, uses_with_captures, walk
+from irsplit.ir import Graph, Model, Value, uses_with_captures, walk
 from irsplit.passes.base import Context
 
 
 @dataclass(frozen=True)
 class PruneBuffers:
-    """Drop constants, defaulted inputs and called graphs that nothing reads.
+    """Drop constants, inputs with a default, and called graphs that nothing reads.
 
-    Operator codes, opset imports, functions and metadata follow: a writer emits those of the graphs it is given.
+    Operator codes, opset imports, functions and metadata follow from this: a writer emits those of
+    the graphs that it is given.
     """
 
     name: ClassVar[str] = "prune-buffers"
 
     def run(self, model: Model, context: Context) -> bool:
+        """Prune every segment, or the entry graph of a model that is not partitioned."""
         roots = model.segments or [model.entry]
-        changed = [_prune_constants(graph) for graph in roots]
+        pruned = [_prune_constants(graph) for graph in roots]
+
         called = _called(roots)
         graphs = [graph for graph in model.graphs if graph in called or graph in roots]
-        changed.append(len(graphs) != len(model.graphs))
+        dropped = len(graphs) != len(model.graphs)
         model.graphs = graphs
-        return any(changed)
+        return dropped or any(pruned)
 
 
 def _prune_constants(graph: Graph) -> bool:
-    used = {value for node in graph.nodes for value in uses_with_captures(node)}.union(
-        graph.outputs
-    )
+    """Drop the constants and defaults that no node and no output uses."""
+    used: set[Value] = set(graph.outputs)
+    for node in graph.nodes:
+        used.update(uses_with_captures(node))
+
     constants = [value for value in graph.constants if value in used]
     inputs = [value for value in graph.inputs if value.constant is None or value in used]
     changed = len(constants) != len(graph.constants) or len(inputs) != len(graph.inputs)
@@ -38,6 +43,7 @@ def _prune_constants(graph: Graph) -> bool:
 
 
 def _called(roots: list[Graph]) -> set[Graph]:
+    """Return the graphs that the roots call, and those that these call."""
     called: set[Graph] = set()
     pending = list(roots)
     while pending:
