@@ -13,7 +13,7 @@ from irsplit.passes.send_attributes import sends, set_specs, specs
 from irsplit.runtime.frame.descriptor import QuantizationSpec, TensorSpec
 
 _AffineMaker = Callable[[Model, Value, Value], tuple[list[Value], list[Node]]]
-"""Returns constants and nodes that compute the second value from the first; see `Dialect.affine`."""
+"""Makes constants and nodes that compute the second value from the first: `Dialect.affine`."""
 _STORED = {"i8": dtypes.I8, "u8": dtypes.U8}
 
 

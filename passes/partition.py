@@ -98,10 +98,9 @@ def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Gr
     Raises:
         CutError: The cuts are of different orders and not nested.
     """
-    if tuple(places) == PLACES:
-        names = list(places)
-    else:
-        names = [f"segment{index}" for index in range(len(places))]
+    # One segment on each side is named for its side; of several, each has its number.
+    numbered = [f"segment{index}" for index in range(len(places))]
+    names = places if tuple(places) == PLACES else numbered
     graphs = [
         Graph(name, placement=place, native=plan.graph.native)
         for name, place in zip(names, places, strict=True)
