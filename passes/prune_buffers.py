@@ -20,13 +20,15 @@ class PruneBuffers:
     def run(self, model: Model, context: Context) -> bool:
         """Prune every segment, or the entry graph of a model that is not partitioned."""
         roots = model.segments or [model.entry]
-        pruned = [_prune_constants(graph) for graph in roots]
+        changed = False
+        for graph in roots:
+            changed = _prune_constants(graph) or changed
 
-        called = _called(roots)
-        graphs = [graph for graph in model.graphs if graph in called or graph in roots]
-        dropped = len(graphs) != len(model.graphs)
+        reachable = _called(roots).union(roots)
+        graphs = [graph for graph in model.graphs if graph in reachable]
+        changed = changed or len(graphs) != len(model.graphs)
         model.graphs = graphs
-        return dropped or any(pruned)
+        return changed
 
 
 def _prune_constants(graph: Graph) -> bool:
@@ -35,11 +37,16 @@ def _prune_constants(graph: Graph) -> bool:
     for node in graph.nodes:
         used.update(uses_with_captures(node))
 
-    constants = [value for value in graph.constants if value in used]
-    inputs = [value for value in graph.inputs if value.constant is None or value in used]
-    changed = len(constants) != len(graph.constants) or len(inputs) != len(graph.inputs)
-    graph.constants, graph.inputs = constants, inputs
-    return changed
+    # A constant of an input is its default. An input without one stays: callers give it.
+    unused = set(graph.constants)
+    unused.update(value for value in graph.inputs if value.constant is not None)
+    unused -= used
+    if not unused:
+        return False
+
+    graph.constants = [value for value in graph.constants if value not in unused]
+    graph.inputs = [value for value in graph.inputs if value not in unused]
+    return True
 
 
 def _called(roots: list[Graph]) -> set[Graph]:
@@ -48,7 +55,10 @@ def _called(roots: list[Graph]) -> set[Graph]:
     pending = list(roots)
     while pending:
         for node in walk(pending.pop()):
-            fresh = [graph for graph in node.callees if graph not in called]
-            called.update(fresh)
-            pending.extend(fresh)
+            for graph in node.callees:
+                if graph in called:
+                    continue
+
+                called.add(graph)
+                pending.append(graph)
     return called

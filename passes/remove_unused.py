@@ -18,12 +18,17 @@ class RemoveUnused:
 
     def run(self, model: Model, context: Context) -> bool:
         """Clean every segment, or the entry graph of a model that is not partitioned."""
-        changed = [_remove_unused(graph) for graph in model.segments or [model.entry]]
-        return any(changed)
+        changed = False
+        for graph in model.segments or [model.entry]:
+            changed = _remove_unused(graph) or changed
+        return changed
 
 
 def _remove_unused(graph: Graph) -> bool:
-    """Walk the graph backwards and keep what a kept node or an output reads."""
+    """Remove the unused nodes of one graph; whether there were any.
+
+    The walk is backwards: when it comes to a node, it has seen all nodes that read its results.
+    """
     needed: set[Value | None] = set(graph.outputs)
     kept: list[Node] = []
     for node in reversed(graph.nodes):
@@ -41,7 +46,10 @@ def _remove_unused(graph: Graph) -> bool:
 
 
 def _detach(node: Node) -> None:
-    """Let the node, and what is inside its bodies, read nothing any more."""
+    """Let the node, and what is inside its bodies, read nothing any more.
+
+    Values know their uses, and a removed node must not be one of them.
+    """
     node.set_inputs(())
     for body in node.graphs:
         for inner in walk(body):
