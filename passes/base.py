@@ -74,10 +74,11 @@ class SampleSource(Protocol):
 
 @dataclass(slots=True)
 class ChosenCuts:
-    """Where the model is to be cut, and what that was chosen from; choose-cut and partition fill it.
+    """Where the model is to be cut, and what that was chosen from.
 
-    `cuts` are ids, and `placements` say where the segments between them run. `listed` are all
-    positions among which `partition` found its cuts, and `ratios` is what was measured to choose.
+    choose-cut and partition fill it. `cuts` are ids, and `placements` say where the segments
+    between them run. `listed` are all positions among which `partition` found its cuts, and
+    `ratios` is what was measured to choose.
     """
 
     cuts: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""bind-state: state that a model takes as inputs and gives as outputs stays with the segment that owns its layer."""
+"""bind-state: state that a model takes as input and gives as output stays in one segment."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,13 @@ from irsplit.passes.analysis.dims import OpenDim, open_dims, parse_dims
 from irsplit.passes.base import Context
 
 AUTO = "auto"
+"""As a state: every pair of an input and an output whose names tell it."""
+
 _HISTORY = re.compile("past|seq|len|time|hist|cache|total|context", re.IGNORECASE)
 """Symbols of dimensions that grow with every call."""
 _WORDS = re.compile(r"[a-z]+|\d+")
+_RECURRENT = re.compile(r"([hc])(0|n|in|out|i\d*|o\d*|t\d*|prev|next)")
+"""The customary names of recurrent states (h0 and hn, c0 and cn, hi and ho), numbered or not."""
 _DIRECTIONS = {
     "in",
     "out",
@@ -30,14 +34,20 @@ _DIRECTIONS = {
 }
 _STATES = {"state", "states", "hidden", "cell", "cache", "memory", "past", "present", "carry"}
 
+_Pair = tuple[Value, Value]
+"""The input that a state is read from, and the output that it is written to."""
+
 
 @dataclass(frozen=True)
 class BindState:
-    """Turn pairs of an input and an output into state: "in=out", or "auto" for the pairs that names give away.
+    """Turn pairs of an input and an output into state.
 
-    The input becomes an `irsplit.load` and the output an `irsplit.store` of one state: no cut separates them, they
-    travel in no frame, and a session keeps the value from one call to the next. It begins with zeros: a history empty,
-    other dimensions that vary are 1; `dim` says otherwise, as "symbol=2", "in=2" or "in.axis=2".
+    `state` is "input=output" for one pair, or "auto" for all pairs that their names give away. The
+    input becomes an `irsplit.load` and the output an `irsplit.store` of one state: no cut separates
+    them, they travel in no frame, and a session keeps the value from one call to the next.
+
+    A state begins as zeros. Its history is empty then, and other dimensions that vary are 1; `dim`
+    says otherwise, as "symbol=2", "in=2" or "in.axis=2".
     """
 
     name: ClassVar[str] = "bind-state"
@@ -45,134 +55,170 @@ class BindState:
     dim: tuple[str, ...] = ()
 
     def run(self, model: Model, context: Context) -> bool:
+        """Bind all pairs. Raises PassError for a pair that cannot hold a state."""
         graph = model.entry
-        pairs = [self._pair(graph, text) for text in self.state if text != AUTO]
+        pairs = [_pair(graph, text) for text in self.state if text != AUTO]
         if AUTO in self.state:
-            bound = {value for pair in pairs for value in pair}
-            found = [pair for pair in find_states(graph) if bound.isdisjoint(pair)]
-            for input, output in found:
-                context.remark(
-                    self,
-                    f"state {short(input.name)}={short(output.name)} was found by its name and type",
-                )
-            pairs += found
-        self._check(pairs)
-        given = parse_dims(self.dim, list(open_dims(required_inputs(graph))))
-        first = {input: _first_shape(input, given) for input, _ in pairs}
-        for input, output in reversed(pairs):
-            _bind(graph, input, output, first[input])
+            pairs += self._found(graph, pairs, context)
+        _check(pairs)
+
+        # All shapes are found before the first pair is bound, which takes its input away.
+        sizes = parse_dims(self.dim, list(open_dims(required_inputs(graph))))
+        first_shapes = [_first_shape(input, sizes) for input, _ in pairs]
+
+        # Each load goes to the front of the graph, so the last pair is bound first.
+        for (input, output), shape in reversed([*zip(pairs, first_shapes, strict=True)]):
+            _bind(graph, input, output, shape)
         return bool(pairs)
 
-    def _pair(self, graph: Graph, text: str) -> tuple[Value, Value]:
-        inputs = {value.name: value for value in required_inputs(graph)}
-        outputs = {value.name: value for value in graph.outputs}
-        # Tensor names may hold '=' themselves.
-        for match in re.finditer("=", text):
-            names = text[: match.start()].removeprefix("%"), text[match.end() :].removeprefix("%")
-            if names[0] in inputs and names[1] in outputs:
-                return inputs[names[0]], outputs[names[1]]
-        raise PassError(
-            f"state '{text}': give INPUT=OUTPUT with one of the inputs {', '.join(inputs) or '(none)'} and one of the "
-            f"outputs {', '.join(outputs) or '(none)'}"
-        )
+    def _found(self, graph: Graph, bound: Sequence[_Pair], context: Context) -> list[_Pair]:
+        """Find the pairs that names give away, but for values that are bound; remark on each."""
+        taken: set[Value] = set()
+        for pair in bound:
+            taken.update(pair)
 
-    def _check(self, pairs: Sequence[tuple[Value, Value]]) -> None:
-        seen: set[Value] = set()
+        pairs = [pair for pair in find_states(graph) if taken.isdisjoint(pair)]
         for input, output in pairs:
-            label = f"state '{short(input.name)}={short(output.name)}'"
-            if input in seen or output in seen:
-                raise PassError(
-                    f"{label}: {input if input in seen else output} belongs to another state already"
-                )
-            seen.update((input, output))
-            if output.producer is None or not input.uses:
-                raise PassError(
-                    f"{label}: a node must read {input} and produce {output}, or there is nothing to keep"
-                )
-            if not may_hold(input, output):
-                raise PassError(
-                    f"{label}: {input} and {output} differ in type or shape; a state must fit its input"
-                )
+            state = f"{short(input.name)}={short(output.name)}"
+            context.remark(self, f"state {state} was found by its name and type")
+        return pairs
 
 
-def _first_shape(input: Value, given: Mapping[str, int]) -> list[int]:
-    """The shape in which a state begins."""
+def _pair(graph: Graph, text: str) -> _Pair:
+    """Return the input and the output that the user names. Raises PassError without them."""
+    inputs = {value.name: value for value in required_inputs(graph)}
+    outputs = {value.name: value for value in graph.outputs}
+
+    # Tensor names may hold '=' themselves: any of them may be the one between the two.
+    for match in re.finditer("=", text):
+        input = text[: match.start()].removeprefix("%")
+        output = text[match.end() :].removeprefix("%")
+        if input in inputs and output in outputs:
+            return inputs[input], outputs[output]
+
+    raise PassError(
+        f"state '{text}': give INPUT=OUTPUT with one of the inputs "
+        f"{', '.join(inputs) or '(none)'} and one of the outputs {', '.join(outputs) or '(none)'}"
+    )
+
+
+def _check(pairs: Sequence[_Pair]) -> None:
+    """Raise PassError for a pair that shares a value, keeps nothing, or does not fit."""
+    seen: set[Value] = set()
+    for input, output in pairs:
+        label = f"state '{short(input.name)}={short(output.name)}'"
+        if input in seen or output in seen:
+            value = input if input in seen else output
+            raise PassError(f"{label}: {value} belongs to another state already")
+
+        seen.update((input, output))
+        if output.producer is None or not input.uses:
+            raise PassError(
+                f"{label}: a node must read {input} and produce {output}, or there is nothing "
+                "to keep"
+            )
+        if not may_hold(input, output):
+            raise PassError(
+                f"{label}: {input} and {output} differ in type or shape; a state must fit its input"
+            )
+
+
+def _first_shape(input: Value, sizes: Mapping[str, int]) -> list[int]:
+    """Return the shape in which a state begins, by the sizes that the user gave."""
     assert isinstance(input.type, TensorType)
-    first = {dim.axis: _first_size(dim, given) for dim in open_dims([input])}
-    return [
-        dim if isinstance(dim, int) else first[axis]
-        for axis, dim in enumerate(input.type.shape or ())
-    ]
+    first = {dim.axis: _first_size(dim, sizes) for dim in open_dims([input])}
+    dims = enumerate(input.type.shape or ())
+    return [dim if isinstance(dim, int) else first[axis] for axis, dim in dims]
 
 
-def _first_size(dim: OpenDim, given: Mapping[str, int]) -> int:
-    size = dim.size(given)
+def _first_size(dim: OpenDim, sizes: Mapping[str, int]) -> int:
+    size = dim.size(sizes)
     if size is not None:
         return size
     return 0 if dim.symbol is not None and _HISTORY.search(dim.symbol) else 1
 
 
 def may_hold(input: Value, output: Value) -> bool:
-    """Whether the input can take what the output gave: same element type and rank, no two sizes that differ."""
-    a, b = input.type, output.type
-    if (
-        not isinstance(a, TensorType)
-        or not isinstance(b, TensorType)
-        or a.dtype != b.dtype
-        or a.shape is None
-    ):
+    """Return whether an input can take what an output gave.
+
+    Element types and ranks have to be the same, and no two sizes may differ. An output of unknown
+    rank is accepted.
+    """
+    taken, given = input.type, output.type
+    if not isinstance(taken, TensorType) or not isinstance(given, TensorType):
         return False
-    if b.shape is None:
+    if taken.dtype != given.dtype or taken.shape is None:
+        return False
+    if given.shape is None:
         return True
-    pairs = zip(a.shape, b.shape, strict=False)
-    return len(a.shape) == len(b.shape) and all(
-        x == y for x, y in pairs if isinstance(x, int) and isinstance(y, int)
-    )
+    if len(taken.shape) != len(given.shape):
+        return False
+
+    for size, other in zip(taken.shape, given.shape, strict=True):
+        if isinstance(size, int) and isinstance(other, int) and size != other:
+            return False
+    return True
 
 
 def find_states(graph: Graph) -> list[tuple[Value, Value]]:
-    """Pairs whose names tell a state: equal but for the direction (past/present, in/out, h0/hn), one each way."""
+    """Find the pairs of an input and an output whose names tell that they are a state.
+
+    The names are equal but for the direction (past and present, in and out, h0 and hn), the types
+    fit, and neither of the two fits another value.
+
+    Args:
+        graph: The entry graph of a model.
+
+    Returns:
+        The pairs, in order of the inputs.
+    """
     outputs: dict[tuple[str, ...], list[Value]] = {}
     for value in graph.outputs:
         if value.producer is not None:
             outputs.setdefault(_stem(value.name)[0], []).append(value)
+
     pairs: list[tuple[Value, Value]] = []
     for value in graph.inputs:
+        if value.constant is not None:
+            continue
+
         stem, is_state = _stem(value.name)
-        fitting = [
-            output
-            for output in outputs.get(stem, ())
-            if value.constant is None and may_hold(value, output)
-        ]
+        fitting = [output for output in outputs.get(stem, ()) if may_hold(value, output)]
         if len(fitting) == 1 and (is_state or _stem(fitting[0].name)[1]):
             pairs.append((value, fitting[0]))
-    counts = [output for _, output in pairs]
-    return [pair for pair in pairs if counts.count(pair[1]) == 1]
+
+    # An output that fits several inputs is left to the user.
+    chosen = [output for _, output in pairs]
+    return [pair for pair in pairs if chosen.count(pair[1]) == 1]
 
 
 def _stem(name: str) -> tuple[tuple[str, ...], bool]:
-    """The words of a name without those of direction, and whether they speak of a state."""
-    # stateN, HiddenOut: words begin with a capital letter too.
+    """Return the words of a name without those of direction, and whether they tell of a state."""
+    # Words begin with a capital letter too, as in stateN and HiddenOut.
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("past_key_values", "past"))
     words = _WORDS.findall(spaced.lower())
-    # h0 and hn, c0 and cn, hi and ho: the customary names of recurrent states, with a number behind them or not.
-    short = "".join(words)
-    recurrent = re.fullmatch(r"([hc])(0|n|in|out|i\d*|o\d*|t\d*|prev|next)", short)
+
+    letters = "".join(words)
+    recurrent = _RECURRENT.fullmatch(letters)
     if recurrent:
-        return (recurrent[1], *re.findall(r"[1-9]\d*", short)), True
+        return (recurrent[1], *re.findall(r"[1-9]\d*", letters)), True
+
     stem = tuple(word for word in words if word not in _DIRECTIONS)
     return stem, not _STATES.isdisjoint(words)
 
 
 def _bind(graph: Graph, input: Value, output: Value, first: Sequence[int]) -> None:
+    """Replace the input by a load and the output by a store of one state."""
     label = (f"{input.name}={output.name}",)
+
+    # A shared state keeps who reads it and who writes it on one side of every cut.
     for node in graph.nodes:
-        # Who reads the state and who writes it stay together.
         if node is output.producer or input in uses_with_captures(node):
             node.states += label
+
     graph.inputs.remove(input)
     graph.outputs[:] = [value for value in graph.outputs if value is not output]
-    graph.nodes.insert(
-        0, Node("irsplit.load", (), [input], attributes={"shape": list(first)}, states=label)
-    )
+
+    load = Node("irsplit.load", (), [input], attributes={"shape": list(first)}, states=label)
+    graph.nodes.insert(0, load)
     graph.nodes.append(Node("irsplit.store", [output], states=label))

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import ClassVar
 
 from irsplit.base.errors import CutError
@@ -27,10 +26,11 @@ from irsplit.passes.base import Context
 
 @dataclass(frozen=True)
 class Partition:
-    """Cut the entry graph at `cut` (ids or tensor names; without any, those chosen by an earlier pass).
+    """Cut the entry graph at `cut`: ids or tensor names; without any, those an earlier pass chose.
 
-    `places` says where each segment runs; by default the first on the device and the others on the server. Graph
-    outputs stay with the segment that produces them; a value needed further on passes through the segments between.
+    `places` says where each segment runs; by default the first on the device and the others on the
+    server. Graph outputs stay with the segment that produces them. A value that is needed further
+    on passes through the segments between.
     """
 
     name: ClassVar[str] = "partition"
@@ -39,53 +39,68 @@ class Partition:
     places: tuple[str, ...] = ()
 
     def run(self, model: Model, context: Context) -> bool:
-        wanted = self.cut or context.chosen.cuts
+        """Replace the entry graph by its segments."""
+        names = self.cut or context.chosen.cuts
         if model.segments:
             raise CutError("the model is partitioned already; give all cuts to one partition")
-        if not wanted:
+        if not names:
             raise CutError(
-                "no cut is given; add partition{cut=ID} or choose-cut before it (see 'irsplit cuts')"
+                "no cut is given; add partition{cut=ID} or choose-cut before it "
+                "(see 'irsplit cuts')"
             )
-        cuts = context.cuts(model, self.max_tensors)
-        selected = {cut.id: cut for cut in (select_cut(cuts, name) for name in wanted)}
-        chosen = sorted(selected.values(), key=lambda cut: cut.position)
-        places = self._places(len(chosen) + 1, context.chosen.placements)
-        segments = split(chosen[0].order, chosen, places)
+
+        listed = context.cuts(model, self.max_tensors)
+        # Two names may mean one cut.
+        selected = {cut.id: cut for cut in (select_cut(listed, name) for name in names)}
+        cuts = sorted(selected.values(), key=lambda cut: cut.position)
+        chosen = () if self.cut else context.chosen.placements
+        placements = self._placements(len(cuts) + 1, chosen)
+        segments = split(cuts[0].order, cuts, placements)
+
         model.graphs = [*segments, *_others(model)]
         name_apart(model.graphs)
-        context.chosen.listed = cuts
+        context.chosen.listed = listed
         return True
 
-    def _places(self, count: int, chosen: tuple[str, ...]) -> tuple[str, ...]:
-        places = (
-            self.places
-            or (chosen if not self.cut else ())
-            or ("device",) + ("server",) * (count - 1)
-        )
-        unknown = [place for place in places if place not in PLACES]
+    def _placements(self, count: int, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        """Return where each segment runs. Raises CutError where `places` does not say it."""
+        default = ("device",) + ("server",) * (count - 1)
+        placements = self.places or chosen or default
+        unknown = [placement for placement in placements if placement not in PLACES]
         if unknown:
             raise CutError(f"unknown place '{unknown[0]}'; places: {', '.join(PLACES)}")
-        if len(places) != count:
-            raise CutError(f"{count} segments need {count} places, but {len(places)} are given")
-        return places
+        if len(placements) != count:
+            raise CutError(f"{count} segments need {count} places, but {len(placements)} are given")
+        return placements
 
 
 def _others(model: Model) -> list[Graph]:
-    """The graphs that stay beside segments: all but the entry, and it too where one of the others calls it."""
+    """Return the graphs that stay beside segments: all but the entry, unless another calls it."""
     entry, *others = model.graphs
-    called = any(entry in node.callees for graph in others for node in walk(graph))
-    return [*others, entry] if called else others
+    for graph in others:
+        if any(entry in node.callees for node in walk(graph)):
+            return [*others, entry]
+    return others
 
 
 @without_collector()
 def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Graph]:
-    """The segments between `cuts` by ascending position; the source, of which `plan` is any order, stays as it is.
+    """Make the segments between cuts; the source graph stays as it is.
 
-    Raises CutError for cuts of different orders that are not nested.
+    Args:
+        plan: A schedule of the source graph, in any order.
+        cuts: The cuts by ascending position.
+        places: The placement of every segment, one more than cuts.
+
+    Returns:
+        The segments in the order in which they run.
+
+    Raises:
+        CutError: The cuts are of different orders and not nested.
     """
-    names = (
-        places if tuple(places) == PLACES else [f"segment{index}" for index in range(len(places))]
-    )
+    # One segment on each side is named for its side; of several, each has its number.
+    numbered = [f"segment{index}" for index in range(len(places))]
+    names = places if tuple(places) == PLACES else numbered
     graphs = [
         Graph(name, placement=place, native=plan.graph.native)
         for name, place in zip(names, places, strict=True)
@@ -95,68 +110,97 @@ def split(plan: Schedule, cuts: Sequence[Cut], places: Sequence[str]) -> list[Gr
 
 
 def parts_of(plan: Schedule, cuts: Sequence[Cut]) -> dict[Node, int]:
-    """For each runtime node, the first of the cuts (ascending) that has it near, which is the number of its segment.
+    """Return, for each runtime node, the number of its segment.
 
-    Raises CutError for cuts of different orders that are not nested.
+    That is the first cut with the node on its device side.
+
+    Args:
+        plan: A schedule of the graph, in any order.
+        cuts: The cuts by ascending position.
+
+    Raises:
+        CutError: The cuts are of different orders and not nested.
     """
-    parts = dict.fromkeys(plan.nodes, len(cuts))
+    segment_of = dict.fromkeys(plan.nodes, len(cuts))
     for order in dict.fromkeys(cut.order for cut in cuts):
         start = 0
         for index, cut in enumerate(cuts):
-            if cut.order is order:
-                for node in order.nodes[start : cut.position]:
-                    parts[node] = min(parts[node], index)
-                start = cut.position
-    sizes = Counter(parts.values())
-    for cut, near in zip(cuts, accumulate(sizes[index] for index in range(len(cuts))), strict=True):
-        # A node that an earlier cut has, and this one has not, is counted here without being one of `position`.
-        if near != cut.position:
+            if cut.order is not order:
+                continue
+            for node in order.nodes[start : cut.position]:
+                segment_of[node] = min(segment_of[node], index)
+            start = cut.position
+
+    sizes = Counter(segment_of.values())
+    before = 0
+    for index, cut in enumerate(cuts):
+        before += sizes[index]
+        # A node that an earlier cut has before it, and this one has not, makes the counts differ.
+        if before != cut.position:
             raise CutError(
-                f"cut '{cut.id}' does not hold all that the cuts before it hold; choose cuts whose ids end alike"
+                f"cut '{cut.id}' does not hold all that the cuts before it hold; choose cuts whose "
+                "ids end alike"
             )
-    return parts
+    return segment_of
 
 
 class _Splitter:
-    """Fills one graph a segment, walking the source once: the work is linear in what the segments hold together."""
+    """Fills one graph a segment while it walks the source graph once.
+
+    First it finds, for every value, the segment that makes it, and for every segment, what crosses
+    into it and what it needs besides. Then every node is cloned into the segments that run it. The
+    work is linear in what the segments hold together.
+    """
 
     def __init__(self, plan: Schedule, cuts: Sequence[Cut], graphs: Sequence[Graph]) -> None:
         self.source = plan.graph
         self.graphs = graphs
         self.mappings: list[dict[Value, Value]] = [{} for _ in graphs]
-        self.part = parts_of(plan, cuts)
+        """For each segment, its clones by the values of the source."""
+        self.segment_of = parts_of(plan, cuts)
         """For each runtime node, its segment."""
-        self.made: dict[Value, int] = {}
-        """For each runtime value, the segment that produces it; what the caller feeds comes last."""
-        for node, part in self.part.items():
-            self.made.update((value, part) for value in node.outputs if value is not None)
-        for index, cut in enumerate(cuts):
-            # The near side computes a shape that travels, even when its node's turn comes later.
-            for value in cut.boundary:
-                if self.made.get(value, 0) > index and value.producer is not None:
-                    self.made[value] = self.part[value.producer] = index
-        self.made.update(dict.fromkeys(plan.inputs, 0))
+        self.made = self._makers(plan, cuts)
+        """For each runtime value, the segment that makes it."""
         self.boundaries = _boundaries(cuts, self.made)
+        """For each cut, the values that travel."""
         self.needed = self._needed(plan)
+        """For each value that is neither made nor received, the segments that need it."""
+
+    def _makers(self, plan: Schedule, cuts: Sequence[Cut]) -> dict[Value, int]:
+        made: dict[Value, int] = {}
+        for node, index in self.segment_of.items():
+            made.update((value, index) for value in node.outputs if value is not None)
+
+        # The device side computes a shape that travels, even when its node's turn comes later.
+        for index, cut in enumerate(cuts):
+            for value in cut.boundary:
+                if made.get(value, 0) > index and value.producer is not None:
+                    made[value] = self.segment_of[value.producer] = index
+
+        made.update(dict.fromkeys(plan.inputs, 0))
+        return made
 
     def _needed(self, plan: Schedule) -> dict[Value, list[int]]:
-        """What segments neither make nor receive, each with those that need it in ascending order.
+        """Find what segments need but neither make nor receive, each with these in order.
 
-        These are constants, results of free nodes, and values that are computed again.
+        Such values are constants, results of free nodes, and values that are computed again.
         """
         reads: list[list[Value]] = [[] for _ in self.graphs]
         for node, read, frees in zip(plan.nodes, plan.reads, plan.frees, strict=True):
-            reads[self.part[node]].extend((*read, *frees))
+            reads[self.segment_of[node]].extend((*read, *frees))
         for value in self.source.outputs:
             reads[self.made.get(value, -1)].append(value)
+        for index, sent in enumerate(self.boundaries):
+            reads[index].extend(sent)
+
         needed: dict[Value, list[int]] = {}
         for index, pending in enumerate(reads):
-            pending.extend(self.boundaries[index] if index < len(self.boundaries) else ())
             seen = set(self.boundaries[index - 1] if index else ())
             while pending:
                 value = pending.pop()
                 if value in seen or self.made.get(value) == index:
                     continue
+
                 seen.add(value)
                 needed.setdefault(value, []).append(index)
                 if value.producer is not None:
@@ -164,53 +208,57 @@ class _Splitter:
         return needed
 
     def run(self) -> None:
+        """Fill the graphs: inputs, constants, what is received, nodes, what is sent, outputs."""
         for value in self.source.inputs:
-            for index in (0,) if value in self.made else self.needed.get(value, ()):
+            indices = (0,) if value in self.made else self.needed.get(value, ())
+            for index in indices:
                 self.graphs[index].inputs.append(self._cloned(index, value))
         for value in self.source.constants:
             for index in self.needed.get(value, ()):
                 self.graphs[index].constants.append(self._cloned(index, value))
+
         for index, values in enumerate(self.boundaries):
             received = [self._cloned(index + 1, value) for value in values]
-            self.graphs[index + 1].nodes.append(
-                Node("irsplit.recv", (), received, attributes={"boundary": index})
-            )
+            node = Node("irsplit.recv", (), received, attributes={"boundary": index})
+            self.graphs[index + 1].nodes.append(node)
+
         for node in self.source.nodes:
-            for index in self._places_of(node):
+            for index in self._segments_of(node):
                 self.graphs[index].nodes.append(clone_node(node, self.mappings[index]))
+
         for index, values in enumerate(self.boundaries):
             sent = [self.mappings[index][value] for value in values]
-            self.graphs[index].nodes.append(
-                Node("irsplit.send", sent, attributes={"boundary": index})
-            )
+            node = Node("irsplit.send", sent, attributes={"boundary": index})
+            self.graphs[index].nodes.append(node)
+
         for value in self.source.outputs:
             index = self.made.get(value, len(self.graphs) - 1)
             self.graphs[index].outputs.append(self.mappings[index][value])
 
     def _cloned(self, index: int, value: Value) -> Value:
-        """The value in segment `index`, where nothing has produced it yet."""
+        """Return the value in segment `index`, where nothing has produced it yet."""
         return self.mappings[index].setdefault(value, clone_value(value))
 
-    def _places_of(self, node: Node) -> Iterable[int]:
-        """The segment of a runtime node and those that need a clone of it; none for a dead node."""
-        own = (self.part[node],) if node in self.part else ()
-        cloned = [
-            index
-            for value in node.outputs
-            if value is not None
-            for index in self.needed.get(value, ())
-        ]
-        return sorted({*own, *cloned}) if cloned else own
+    def _segments_of(self, node: Node) -> Iterable[int]:
+        """Return the segment of a runtime node and those that need a clone; none for a dead one."""
+        segments = {self.segment_of[node]} if node in self.segment_of else set[int]()
+        for value in node.outputs:
+            if value is not None:
+                segments.update(self.needed.get(value, ()))
+        return sorted(segments)
 
 
 def _boundaries(cuts: Sequence[Cut], made: Mapping[Value, int]) -> list[list[Value]]:
-    """What travels at each cut: its boundary, and what later boundaries take from before it and nobody recomputes."""
+    """Return what travels at each cut.
+
+    That is the cut's own boundary, and what later boundaries need from before the cut, unless it is
+    computed again behind it.
+    """
     boundaries: list[list[Value]] = []
     later: list[Value] = []
     for index, cut in reversed([*enumerate(cuts)]):
-        passed = [
-            value for value in later if made[value] <= index and value not in cut.rematerialised
-        ]
-        later = list(dict.fromkeys((*cut.boundary, *passed)))
+        recomputed = set(cut.rematerialised)
+        passing = [value for value in later if made[value] <= index and value not in recomputed]
+        later = list(dict.fromkeys((*cut.boundary, *passing)))
         boundaries.append(later)
     return boundaries[::-1]

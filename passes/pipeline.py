@@ -1,9 +1,9 @@
-"""Pipelines: passes with their options, as text both ways, run with the verifier behind every step.
+"""Pipelines: passes with their options, as text both ways, with the verifier behind every step.
 
     partition{cut=12 cut="block 3/add"},remove-unused,compress-boundary{codec=zstandard}
 
-A field that is a tuple takes its option any number of times. The text is stored in the bundle, which thus names how to
-make itself again.
+A field that is a tuple takes its option any number of times. The text is stored in the bundle,
+which thus says how to make it again.
 """
 
 import dataclasses
@@ -25,30 +25,61 @@ _WORD = re.compile(r"""[^\s{},"=]+""")
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Passes in the order in which they run; `str` gives the text that `parse` reads."""
+    """Passes in the order in which they run.
+
+    `str` gives the text that `parse` reads.
+
+    Example:
+        >>> from irsplit.ir import parse_model
+        >>> from irsplit.passes import Context, Pipeline
+        >>> pipeline = Pipeline.parse("partition{cut=1}, remove-unused")
+        >>> model = parse_model('''graph @main(%x: f32[4]) -> (%y) {
+        ...   %a = test.op(%x) : f32[4]
+        ...   %y = test.op(%a) : f32[4]
+        ... }''')
+        >>> pipeline.run(model, Context())
+        >>> [graph.name for graph in model.segments], str(pipeline)
+        (['device', 'server'], 'partition{cut=1},remove-unused')
+    """
 
     passes: tuple[Pass, ...]
 
     def __str__(self) -> str:
-        return ",".join(_printed(pass_) for pass_ in self.passes)
+        return ",".join(_pass_text(pass_) for pass_ in self.passes)
 
     @classmethod
     def parse(cls, text: str, known: Mapping[str, type[Pass]] | None = None) -> "Pipeline":
-        """Raises ParseError for unknown passes and options, and for values of the wrong type."""
+        """Parse the text of a pipeline.
+
+        Args:
+            text: Passes with commas between them, each with its options in braces.
+            known: The passes that the text may name; by default all that are installed.
+
+        Raises:
+            ParseError: A pass or an option is unknown, or a value is of the wrong type.
+        """
         return cls(tuple(_Parser(text, registry() if known is None else known).pipeline()))
 
     def run(
         self, model: Model, context: Context, begin: Callable[[str], None] | None = None
     ) -> None:
-        """Run every pass, telling `begin` its name before.
+        """Run every pass over the model, which it changes.
 
-        Raises PassError, naming pass, step and pipeline, when one leaves the model invalid.
+        Args:
+            model: A valid model.
+            context: What the passes share; see `Context`.
+            begin: Called with the name of each pass before it runs.
+
+        Raises:
+            IrsplitError: A pass cannot do what it is asked for.
+            PassError: A pass left the model invalid; the error names pass, step and pipeline.
         """
         for step, pass_ in enumerate(self.passes, 1):
             if begin is not None:
                 begin(pass_.name)
             if pass_.run(model, context):
                 context.changed()
+
             try:
                 verify(model)
             except VerifyError as error:
@@ -58,59 +89,77 @@ class Pipeline:
 
 
 def registry() -> dict[str, type[Pass]]:
-    """Every installed pass by name: ours and those of other packages. Two with one name are an error naming both."""
-    found: dict[str, tuple[type[Pass], str]] = {}
+    """Return every installed pass by name: ours and those of other packages.
+
+    Raises:
+        IrsplitError: An entry point is no pass, or two different passes have one name; the error
+            names both.
+    """
+    origins: dict[str, tuple[type[Pass], str]] = {}
     for point in entry_points(ENTRY_POINTS):
         pass_: type[Pass] = load(point, "pass")
         if not dataclasses.is_dataclass(pass_) or not hasattr(pass_, "name"):
             raise IrsplitError(
                 f"the pass '{point.name}' of {point.value} is no dataclass with a name; mend it"
             )
-        if pass_.name in found and found[pass_.name][0] is not pass_:
+
+        other, origin = origins.get(pass_.name, (pass_, ""))
+        if other is not pass_:
             raise IrsplitError(
-                f"two passes are named '{pass_.name}': {found[pass_.name][1]} and {point.value}; uninstall one"
+                f"two passes are named '{pass_.name}': {origin} and {point.value}; uninstall one"
             )
-        found[pass_.name] = (pass_, point.value)
-    return {name: pass_ for name, (pass_, _) in sorted(found.items())}
+        origins[pass_.name] = (pass_, point.value)
+    return {name: pass_ for name, (pass_, _) in sorted(origins.items())}
 
 
-def _printed(pass_: Pass) -> str:
+def _pass_text(pass_: Pass) -> str:
+    """Return the text of one step, without the options that have their default."""
     options: list[str] = []
     for field in dataclasses.fields(pass_):
-        value = getattr(pass_, field.name)
+        value: Any = getattr(pass_, field.name)
         if value == field.default:
             continue
-        for item in value if isinstance(value, tuple) else (value,):  # pyright: ignore[reportUnknownVariableType]
-            options.append(f"{field.name.replace('_', '-')}={_printed_value(item)}")
+
+        key = _option_name(field.name)
+        items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        options += [f"{key}={_value_text(item)}" for item in items]
     return f"{pass_.name}{{{' '.join(options)}}}" if options else pass_.name
 
 
-def _printed_value(value: Any) -> str:
+def _value_text(value: Any) -> str:
+    """Return a value as a word, or as a JSON string where it is no word."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if _WORD.fullmatch(text) else json.dumps(text)
 
 
+def _option_name(field_name: str) -> str:
+    return field_name.replace("_", "-")
+
+
 def _required(pass_: type[Pass]) -> list[str]:
-    """Options without a default."""
-    fields = dataclasses.fields(pass_)
+    """Return the options without a default."""
     absent = dataclasses.MISSING
     return [
-        f.name.replace("_", "-")
-        for f in fields
-        if f.default is absent and f.default_factory is absent
+        _option_name(field.name)
+        for field in dataclasses.fields(pass_)
+        if field.default is absent and field.default_factory is absent
     ]
 
 
 class _Parser:
+    """A recursive descent parser: each method reads one construct at the current position."""
+
     def __init__(self, text: str, known: Mapping[str, type[Pass]]) -> None:
         self.text = text
         self.known = known
         self.position = 0
 
     def fail(self, message: str) -> NoReturn:
+        """Raise ParseError with the column of the current position."""
         raise ParseError(f"pipeline '{self.text}', column {self.position + 1}: {message}")
 
     def pipeline(self) -> Iterable[Pass]:
+        """Read steps up to the end of the text."""
         if not self.text.strip():
             return
         while True:
@@ -121,31 +170,45 @@ class _Parser:
             self.expect(",")
 
     def step(self) -> Pass:
+        """Read a pass with its options."""
         name = self.word("a pass")
         if name not in self.known:
             self.fail(f"unknown pass '{name}'; known passes: {', '.join(self.known)}")
+
         pass_ = self.known[name]
-        options: dict[str, list[str]] = {}
-        if self.accept("{"):
-            while not self.accept("}"):
-                key = self.word("an option")
-                self.expect("=")
-                options.setdefault(key, []).append(self.value())
+        options = self.options()
         missing = [key for key in _required(pass_) if key not in options]
         if missing:
             self.fail(
                 f"pass '{name}' needs option '{missing[0]}'; write {name}{{{missing[0]}=VALUE}}"
             )
-        return pass_(
-            **{key.replace("-", "_"): self.converted(pass_, key, options[key]) for key in options}
-        )
+
+        arguments: dict[str, Any] = {}
+        for key, values in options.items():
+            arguments[key.replace("-", "_")] = self.converted(pass_, key, values)
+        return pass_(**arguments)
+
+    def options(self) -> dict[str, list[str]]:
+        """Read options in braces, if there are any; each may be given several times."""
+        options: dict[str, list[str]] = {}
+        if not self.accept("{"):
+            return options
+
+        while not self.accept("}"):
+            key = self.word("an option")
+            self.expect("=")
+            options.setdefault(key, []).append(self.value())
+        return options
 
     def converted(self, pass_: type[Pass], key: str, values: Sequence[str]) -> Any:
-        names = [field.name.replace("_", "-") for field in dataclasses.fields(pass_)]
+        """Convert the values of an option to the type of its field."""
+        names = [_option_name(field.name) for field in dataclasses.fields(pass_)]
         if key not in names:
             self.fail(
-                f"pass '{pass_.name}' has no option '{key}'; its options: {', '.join(names) or 'none'}"
+                f"pass '{pass_.name}' has no option '{key}'; "
+                f"its options: {', '.join(names) or 'none'}"
             )
+
         hint = get_type_hints(pass_)[key.replace("-", "_")]
         if get_origin(hint) is tuple:
             return tuple(self.converted_one(get_args(hint)[0], key, value) for value in values)
@@ -154,6 +217,7 @@ class _Parser:
         return self.converted_one(hint, key, values[0])
 
     def converted_one(self, hint: Any, key: str, value: str) -> Any:
+        """Convert one value; a hint of `int | None` takes an int."""
         plain = next((arg for arg in get_args(hint) if arg is not type(None)), hint)
         try:
             if plain is bool:
@@ -166,10 +230,12 @@ class _Parser:
             self.fail(f"option '{key}' takes a value of type {plain.__name__}, not '{value}'")
 
     def skip(self) -> None:
+        """Move the position past white space."""
         while self.position < len(self.text) and self.text[self.position].isspace():
             self.position += 1
 
     def accept(self, symbol: str) -> bool:
+        """Read the symbol if it comes next; whether it did."""
         self.skip()
         if not self.text.startswith(symbol, self.position):
             return False
@@ -177,10 +243,12 @@ class _Parser:
         return True
 
     def expect(self, symbol: str) -> None:
+        """Read the symbol, which must come next."""
         if not self.accept(symbol):
             self.fail(f"expected '{symbol}'")
 
     def word(self, what: str) -> str:
+        """Read a word; `what` names it in the error for anything else."""
         self.skip()
         match = _WORD.match(self.text, self.position)
         if match is None:
@@ -189,6 +257,7 @@ class _Parser:
         return match.group()
 
     def value(self) -> str:
+        """Read a word or a JSON string."""
         self.skip()
         if not self.text.startswith('"', self.position):
             return self.word("a value")

@@ -1,4 +1,4 @@
-"""What comes before cuts are looked for, the same for every command: so that all see one list of cuts."""
+"""What comes before cuts are looked for, the same for every command: all see one list of cuts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,22 +23,35 @@ def preparation(
     assumed: Sequence[str] = (),
     rematerialise: bool = True,
 ) -> Pipeline:
-    """The passes that come before cuts are looked for; `state` and `dim` as bind-state and assume-sizes take them.
+    """Return the passes that come before cuts are looked for.
 
-    Without `dim`, estimates count with what is `assumed`; states do not begin with it.
+    Args:
+        state: Pairs of inputs and outputs that are state, as bind-state takes them.
+        dim: Sizes of open dimensions, as assume-sizes takes them. Estimates count with them, and
+            states begin in them.
+        assumed: Sizes with which estimates count where `dim` is empty; states do not begin in them.
+        rematerialise: Whether the server side may compute values again instead of receiving them.
     """
-    sizes: tuple[Pass, ...] = (AssumeSizes(tuple(dim or assumed)),) if dim or assumed else ()
-    binding: tuple[Pass, ...] = (BindState(tuple(state), tuple(dim)),) if state else ()
-    return Pipeline((*sizes, *binding, *((Rematerialise(),) if rematerialise else ())))
+    passes: list[Pass] = []
+    if dim or assumed:
+        passes.append(AssumeSizes(tuple(dim or assumed)))
+    if state:
+        passes.append(BindState(tuple(state), tuple(dim)))
+    if rematerialise:
+        passes.append(Rematerialise())
+    return Pipeline(tuple(passes))
 
 
 def context_of(dialect: Dialect) -> Context:
-    """A context with what the dialect knows of its operators."""
+    """Return a context with what the dialect knows of its operators, and without samples."""
     return Context(dialect)
 
 
-def head_roles(dialect: Dialect) -> Callable[[Node], HeadRole] | None:
-    """The dialect's `head_role`; None for a dialect of another package that was written before there was one."""
+def head_roles(dialect: Dialect | None) -> Callable[[Node], HeadRole] | None:
+    """Return the dialect's `head_role`.
+
+    It is None without a dialect, and for one of another package that is older than the method.
+    """
     return getattr(dialect, "head_role", None)
 
 
@@ -51,9 +64,18 @@ def prepared(
     calls: Sequence["Mapping[str, NDArray[Any]]"] = (),
     rematerialise: bool = True,
 ) -> Context:
-    """Run `preparation` over the model; the context, which then lists its cuts.
+    """Run `preparation` over the model.
 
-    Without `dim`, sizes are those of the first of the `calls`.
+    Args:
+        model: A model that is not partitioned; it is changed.
+        dialect: Its dialect.
+        state: See `preparation`.
+        dim: See `preparation`; without it, sizes are those of the first sample.
+        calls: Samples of the model's inputs, by name.
+        rematerialise: See `preparation`.
+
+    Returns:
+        The context of the run, whose `cuts` lists the model's cuts.
     """
     context = context_of(dialect)
     assumed = sizes_in(model, calls)
@@ -62,9 +84,13 @@ def prepared(
 
 
 def sizes_in(model: Model, calls: Sequence["Mapping[str, NDArray[Any]]"]) -> tuple[str, ...]:
-    """Sizes of open dimensions as words for assume-sizes: those of the first of some calls, inputs by name."""
-    return (
-        sizes_of_call(model.entry, {name: array.shape for name, array in calls[0].items()})
-        if calls
-        else ()
-    )
+    """Return the sizes of open dimensions as words for assume-sizes: those of the first sample.
+
+    Args:
+        model: The model whose inputs are looked at.
+        calls: Samples of its inputs, by name; without any, no sizes are known.
+    """
+    if not calls:
+        return ()
+    shapes = {name: array.shape for name, array in calls[0].items()}
+    return sizes_of_call(model.entry, shapes)

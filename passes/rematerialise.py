@@ -1,4 +1,4 @@
-"""rematerialise: side values that are cheap to compute are computed on both sides of a cut instead of being sent."""
+"""rematerialise: cheap side values are computed on both sides of a cut instead of being sent."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,11 +10,15 @@ from irsplit.passes.base import Context
 
 @dataclass(frozen=True)
 class Rematerialise:
-    """Let the cuts of later passes recompute masks, shapes, positions and casts on the far side.
+    """Let the cuts of later passes recompute masks, shapes, positions and casts.
 
-    The model stays as it is: which values are recomputed depends on where it is cut. Sizes are in bytes: `input` of a
-    graph input that is forwarded only for this, `constant` of a constant that is held on both sides, `shape` of a
-    shape that is sent because it cannot be recomputed. `depth` is the longest chain of nodes that is cloned.
+    The model stays as it is: which values the server side recomputes depends on where it is cut.
+    Sizes are in bytes:
+
+    * `input`: a graph input that is forwarded only for this is no larger;
+    * `constant`: a constant that is held on both sides is no larger;
+    * `shape`: a shape that cannot be recomputed is sent if it is no larger;
+    * `depth`: the longest chain of nodes that is cloned.
     """
 
     name: ClassVar[str] = "rematerialise"
@@ -24,13 +28,19 @@ class Rematerialise:
     depth: int = Recompute.depth
 
     def run(self, model: Model, context: Context) -> bool:
+        """Set what cuts may recompute; warn where nothing is known of the operators."""
         dialect = context.dialect
         if dialect is None:
-            context.remark(
-                self, f"nothing is known of cheap operators of '{model.dialect}'", warning=True
-            )
+            text = f"nothing is known of cheap operators of '{model.dialect}'"
+            context.remark(self, text, warning=True)
             return False
+
         context.recompute = Recompute(
-            dialect.is_cheap, dialect.is_shape, self.input, self.constant, self.depth, self.shape
+            dialect.is_cheap,
+            dialect.is_shape,
+            input_bytes=self.input,
+            constant_bytes=self.constant,
+            depth=self.depth,
+            shape_bytes=self.shape,
         )
         return False

@@ -1,4 +1,7 @@
-"""What `--boundary` says, and the passes that do it: lossless, int8, agreement=0.99, with options behind."""
+"""What a boundary may be asked for in words, and the passes that do it.
+
+A target is one word, such as lossless, int8 or agreement=0.99, with options behind commas.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,83 +13,112 @@ from irsplit.passes.boundary_ops import BoundaryOps
 from irsplit.passes.quantize_boundary import QuantizeBoundary
 
 TARGETS = ("lossless", "int8", "int6", "int4", "agreement=SHARE", "snr=DECIBELS")
-"""What `boundary` may say first."""
+"""What a target may be."""
 
 TARGET_OPTIONS = ("range=METHOD", "per-channel", "clip")
-"""What may follow, with commas: how a quantized tensor's range is found (see quantize-boundary). After a target in
-numbers, the other one may follow too: agreement=0.98,snr=20."""
+"""What may follow it with commas: how the range of a quantized tensor is found (see
+quantize-boundary). After a target in numbers, the other one may follow too:
+agreement=0.98,snr=20."""
+
+_WIDTHS = {"int8": 8, "int6": 6, "int4": 4}
 
 
 def quantization_passes(
     boundary: str, *, in_graph: bool = False, measure: str = ""
 ) -> tuple[Pass, ...]:
-    """The passes before compress-boundary for one of TARGETS with TARGET_OPTIONS.
+    """Return the passes before compress-boundary that reach a target.
 
-    `measure` says how an agreement reads outputs. Raises CutError for anything else, and for a measure without an
-    agreement to measure.
+    Args:
+        boundary: One of TARGETS, with TARGET_OPTIONS behind it.
+        in_graph: Whether operators of the model's format quantize, instead of the frame's codec.
+        measure: How an agreement reads outputs; see quantize-boundary.
+
+    Raises:
+        CutError: The target or an option is unknown, or one of the arguments has no effect.
+
+    Example:
+        >>> from irsplit.passes import Pipeline
+        >>> str(Pipeline(quantization_passes("int4,per-channel")))
+        'quantize-boundary{bits=4 per-channel=true}'
     """
-    target, *words = boundary.split(",")
-    if measure and not any(word.startswith("agreement=") for word in (target, *words)):
+    target, *options = boundary.split(",")
+    if measure and not any(word.startswith("agreement=") for word in (target, *options)):
         raise CutError(
-            f"an agreement measure ('{measure}') has no effect without agreement=SHARE; give it as boundary"
+            f"an agreement measure ('{measure}') has no effect without agreement=SHARE; give it "
+            "as boundary"
         )
-    if target == "lossless" and not words and not in_graph:
-        return ()
+
     if target == "lossless":
-        what = f"'{words[0]}'" if words else "operators at the boundary"
+        if not options and not in_graph:
+            return ()
+        what = f"'{options[0]}'" if options else "operators at the boundary"
         raise CutError(
-            f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or a target"
+            f"boundary 'lossless' quantizes nothing, and {what} would have no effect; give int8 or "
+            "a target"
         )
-    quantize = _target(target)
-    for word in words:
-        quantize = _with_option(quantize, word)
+
+    quantize = _quantize_for(target)
+    for option in options:
+        quantize = _with_option(quantize, option)
     quantize = replace(quantize, measure=measure)
+
+    # No outliers can travel beside integers that the graph itself makes.
     return (replace(quantize, clip=True), BoundaryOps()) if in_graph else (quantize,)
 
 
 def boundary_bits(boundary: str) -> int:
-    """Bits in which floats cross a boundary, 0 when they are not quantized; 8, the most, where a target decides."""
+    """Return the bits in which floats cross for a target.
+
+    They are 0 when floats are not quantized, and 8, the most, where the target decides.
+    """
     return bits_of(quantization_passes(boundary))
 
 
 def bits_of(passes: Sequence[Pass]) -> int:
+    """Return the bits in which passes let floats cross; 0 when none of them quantizes."""
     return next((pass_.bits for pass_ in passes if isinstance(pass_, QuantizeBoundary)), 0)
 
 
-def _target(text: str) -> QuantizeBoundary:
-    """What one of TARGETS means."""
-    if text in ("int8", "int6", "int4"):
-        return QuantizeBoundary(bits=int(text[3:]))
-    found = _with_number(QuantizeBoundary(), text)
-    if found is None:
-        raise CutError(f"unknown boundary '{text}'; give one of {', '.join(TARGETS)}")
-    return found
+def _quantize_for(target: str) -> QuantizeBoundary:
+    """Return the pass for one of TARGETS that quantizes. Raises CutError for another word."""
+    if target in _WIDTHS:
+        return QuantizeBoundary(bits=_WIDTHS[target])
+
+    quantize = _with_number(QuantizeBoundary(), target)
+    if quantize is None:
+        raise CutError(f"unknown boundary '{target}'; give one of {', '.join(TARGETS)}")
+    return quantize
 
 
-def _with_number(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary | None:
-    """With a target in numbers; None for anything else."""
-    kind, _, number = text.partition("=")
+def _with_number(quantize: QuantizeBoundary, word: str) -> QuantizeBoundary | None:
+    """Return the pass with a target in numbers; None for a word that is no such target."""
+    kind, _, text = word.partition("=")
+    if kind not in ("agreement", "snr"):
+        return None
     try:
-        if kind == "agreement":
-            return replace(quantize, agreement=float(number))
-        if kind == "snr":
-            return replace(quantize, snr=float(number))
+        number = float(text)
     except ValueError:
-        pass
-    return None
+        return None
+    if kind == "agreement":
+        return replace(quantize, agreement=number)
+    return replace(quantize, snr=number)
 
 
-def _with_option(quantize: QuantizeBoundary, text: str) -> QuantizeBoundary:
-    key, _, value = text.partition("=")
-    if (quantize.agreement or quantize.snr) and (found := _with_number(quantize, text)) is not None:
-        return found
+def _with_option(quantize: QuantizeBoundary, word: str) -> QuantizeBoundary:
+    """Return the pass with one more option. Raises CutError for an unknown one."""
+    if quantize.agreement or quantize.snr:
+        with_both = _with_number(quantize, word)
+        if with_both is not None:
+            return with_both
+
+    key, _, value = word.partition("=")
     if key == "range" and value in METHODS:
         return replace(quantize, range=value)
-    if text == "per-channel":
+    if word == "per-channel":
         return replace(quantize, per_channel=True)
-    if text == "clip":
+    if word == "clip":
         return replace(quantize, clip=True)
     raise CutError(
-        f"unknown option '{text}' of the boundary; known: {', '.join(TARGET_OPTIONS)} with METHOD one of "
-        f"{', '.join(METHODS)}"
+        f"unknown option '{word}' of the boundary; known: {', '.join(TARGET_OPTIONS)} with METHOD "
+        f"one of {', '.join(METHODS)}"
     )

@@ -382,6 +382,21 @@ def test_passes_on_ir_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "line 1" in refused(capsys, "opt", text)
 
 
+def test_passes_that_learn_take_calibration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = "partition{cut=bottleneck/relu},quantize-boundary{bits=4}"
+    opt = ("opt", EXAMPLE / "digits.onnx", "--pipeline", pipeline)
+    assert "--calibration" in refused(capsys, *opt)
+    assert irsplit(*opt, "--calibration", EXAMPLE / "pictures") == 0
+    assert '["i8", 4,' in capsys.readouterr().out
+
+    missing = tmp_path / "missing.npz"
+    text = tmp_path / "text.irs"
+    text.write_text("graph @main(%x: f32[4]) -> (%y) { %y = test.op(%x) : f32[4] }")
+    assert "missing.npz" in refused(capsys, "opt", text, "--calibration", missing)
+
+
 def test_a_pipeline_stands_for_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle", "--pipeline")
     assert "leaves the model whole; put partition{cut=ID} into it" in refused(

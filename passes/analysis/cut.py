@@ -70,8 +70,11 @@ class Cut:
         """The name of the node before the cut; without one, its first result or its operator."""
         if self.after.name:
             return self.after.name
-        results = (value.name for value in self.after.outputs if value is not None)
-        return next(results, self.after.op)
+
+        for value in self.after.outputs:
+            if value is not None:
+                return value.name
+        return self.after.op
 
     @property
     def boundary(self) -> tuple[Value, ...]:
@@ -82,9 +85,11 @@ class Cut:
         """Return the raw bytes of the boundary; None when a dimension is open."""
         total = 0
         for value in self.boundary:
+            # What is no tensor has no size; no frame carries it either.
             size = value.type.size_bytes() if isinstance(value.type, TensorType) else None
             if size is None:
                 return None
+
             total += size
         return total
 
@@ -95,5 +100,10 @@ class Cut:
 
 
 def estimated_bytes(values: Iterable[Value]) -> int:
-    """Return the bytes of tensors together; an open dimension is as large as assumed, or 1."""
+    """Return the bytes of tensors together.
+
+    Args:
+        values: Values of a model; those that are no tensors are left out. An open dimension is as
+            large as its type assumes, or 1.
+    """
     return sum(value.type.estimated_bytes for value in values if isinstance(value.type, TensorType))

@@ -50,24 +50,30 @@ def crowded(cut: Cut) -> str:
 def unframable(cut: Cut) -> str:
     """Word which tensor of the cut no frame can carry, and why."""
     value = next(value for value in cut.boundary if not framable(value))
-    if value.type is None:
-        return f"{value} cannot be framed: its type is not known"
-    if not isinstance(value.type, TensorType):
-        return f"{value} cannot be framed: it is of type {short(value.type.text)}, not a tensor"
-    if not value.type.dtype.framable:
-        return f"{value} cannot be framed: element type {value.type.dtype} has no fixed layout"
-    if value.type.shape is None:
-        return f"{value} cannot be framed: its rank is not known"
-    return f"{value} cannot be framed: its rank {len(value.type.shape)} is above {MAX_RANK}"
+    type = value.type
+    if type is None:
+        why = "its type is not known"
+    elif not isinstance(type, TensorType):
+        why = f"it is of type {short(type.text)}, not a tensor"
+    elif not type.dtype.framable:
+        why = f"element type {type.dtype} has no fixed layout"
+    elif type.shape is None:
+        why = "its rank is not known"
+    else:
+        why = f"its rank {len(type.shape)} is above {MAX_RANK}"
+    return f"{value} cannot be framed: {why}"
 
 
 def called(node: Node) -> str:
     """Return what a user calls the node: its name or, without one, its operator and results."""
     if node.name:
         return str(node)
-    results = ", ".join([str(value) for value in node.outputs if value is not None])
+
     operator = short(node.op)
-    return f"{operator} -> {short(results, _LONGEST_RESULTS)}" if results else operator
+    results = ", ".join(str(value) for value in node.outputs if value is not None)
+    if not results:
+        return operator
+    return f"{operator} -> {short(results, _LONGEST_RESULTS)}"
 
 
 class SplitStates:
@@ -83,14 +89,16 @@ class SplitStates:
 
     def split(self, cut: Cut) -> str:
         """Word which state the cut would split, and which two nodes share it."""
-        state, (first, last) = next(
-            (state, span) for state, span in self.spans.items() if span[0] < cut.position <= span[1]
-        )
-        reader, writer = called(self.plan.nodes[first]), called(self.plan.nodes[last])
-        return (
-            f"state '{short(state)}' would be split: {reader} and {writer} share it and must stay "
-            "together"
-        )
+        for state, (first, last) in self.spans.items():
+            if not first < cut.position <= last:
+                continue
+
+            before, behind = called(self.plan.nodes[first]), called(self.plan.nodes[last])
+            return (
+                f"state '{short(state)}' would be split: {before} and {behind} share it and must "
+                "stay together"
+            )
+        raise AssertionError(f"no state is split at {cut.id}")
 
 
 class Branches:
@@ -117,8 +125,12 @@ class Branches:
         newest one at the fork.
         """
         oldest, newest = cut.tensors[0], cut.tensors[-1]
+
+        # The first node behind the cut that reads the oldest value.
         readers = self.readers[oldest]
         reader = readers[bisect_left(readers, self.base + cut.position)]
+
+        # Both values come from the fork, and both lead to the join.
         fork = self.dominators.meet(self.vertex[oldest], self.vertex[newest])
         join = self.postdominators.meet(reader, self.vertex[newest])
 
@@ -139,7 +151,9 @@ class Branches:
     @cached_property
     def called(self) -> list[str]:
         """What a user calls each vertex."""
-        return [*(f"input {value}" for value in self.plan.inputs), *map(called, self.plan.nodes)]
+        names = [f"input {value}" for value in self.plan.inputs]
+        names += [called(node) for node in self.plan.nodes]
+        return names
 
     @cached_property
     def vertex(self) -> dict[Value | None, int]:
@@ -197,6 +211,7 @@ class Branches:
         reaches = [False] * self.count
         for vertex in range(self.count - 1, -1, -1):
             is_output = not outputs.isdisjoint(results[vertex])
+
             # An output is a path's end: what reads it besides does not count.
             after = [] if is_output else self._reaching_readers(results[vertex], reaches)
             reaches[vertex] = is_output or bool(after)

@@ -35,11 +35,17 @@ class Recompute:
         """Return the result of a node that reads only a shape, if it is small enough to travel."""
         if len(node.outputs) != 1 or not self.is_shape(node):
             return None
+
         result = node.outputs[0]
-        return result if result is not None and self.is_tiny(result) else None
+        if result is None or not self.is_tiny(result):
+            return None
+        return result
 
     def is_tiny(self, value: Value) -> bool:
-        """Return whether the value is a few integers, of a number that is known."""
+        """Return whether the value is a few integers, of a number that is known.
+
+        Floats are left out: a tensor of them is data, however small it is.
+        """
         type = value.type
         if not isinstance(type, TensorType) or not type.is_static or type.dtype.is_float:
             return False
@@ -72,8 +78,13 @@ class Recomputable:
         if rules is None:
             return
 
-        self._from_inputs.update((value, inf) for value in plan.inputs if _is_small(value, rules))
+        # A small graph input is at hand everywhere, because it can be forwarded to any cut.
+        for value in plan.inputs:
+            if _is_small(value, rules):
+                self._from_inputs[value] = inf
+
         depths: dict[Value, int] = {}
+        """For each recomputable value, the length of the longest chain of nodes behind it."""
         for node, reads, frees in zip(plan.nodes, plan.reads, plan.frees, strict=True):
             if not reads or not _is_clonable(node, frees, rules):
                 continue
@@ -85,18 +96,26 @@ class Recomputable:
 
             depths[result] = depth
             self._add(result, reads, last_use)
+
+            # A few integers made of shapes alone are a shape too.
             if rules.is_tiny(result) and (rules.is_shape(node) or self._shapes.issuperset(reads)):
                 self._shapes.add(result)
 
     def _add(
         self, result: Value, reads: tuple[Value, ...], last_use: dict[Value | None, int]
     ) -> None:
-        """Note until when the result of a clonable node can be recomputed from what it reads."""
+        """Note until when the result of a clonable node can be recomputed from what it reads.
+
+        Each value that the node reads is at hand until its last use, for it crosses, and as long as
+        it can be recomputed itself. The first one that is not limits the result.
+        """
         self._reads[result] = reads
         for until in (self._from_crossing, self._from_inputs):
-            until[result] = min(
-                max(last_use.get(value, -1), until.get(value, -1)) for value in reads
-            )
+            limits: list[float] = []
+            for value in reads:
+                crosses_until = last_use.get(value, -1)
+                limits.append(max(crosses_until, until.get(value, -1)))
+            until[result] = min(limits)
 
     def from_crossing(self, value: Value) -> float:
         """Return the last position at which the value follows from what crosses; -1 for none."""
@@ -111,7 +130,12 @@ class Recomputable:
         return value in self._shapes
 
     def inputs(self, values: Iterable[Value], at_hand: Collection[Value]) -> set[Value]:
-        """Return the graph inputs that recomputing `values` reads, when `at_hand` crosses."""
+        """Return the graph inputs that recomputing some values reads.
+
+        Args:
+            values: Recomputable values.
+            at_hand: What crosses; it is not recomputed, and what it is made of is not needed.
+        """
         inputs: set[Value] = set()
         seen = set(values)
         pending = list(seen)
@@ -126,11 +150,17 @@ class Recomputable:
 
 
 def _is_clonable(node: Node, frees: Iterable[Value], rules: Recompute) -> bool:
-    """Return whether the node may run on both sides, with all constants it reads."""
+    """Return whether the node may run on both sides, with all constants it reads.
+
+    A random or stateful node gives something else each time it runs. Nodes with bodies and those
+    with several results are never cloned.
+    """
     if node.random or node.states or node.graphs or node.callees or len(node.outputs) != 1:
         return False
     if not rules.is_cheap(node):
         return False
+
+    # Both segments would hold what the node reads.
     return all(size_bytes(value) <= rules.constant_bytes for value in frees)
 
 
@@ -144,10 +174,16 @@ def _is_small(value: Value, rules: Recompute) -> bool:
         return False
     if size_bytes(value) > rules.input_bytes:
         return False
-    return type.is_static or (not type.dtype.is_float and len(type.shape) <= 2)
+    if type.is_static:
+        return True
+
+    # Its size counts an open dimension as 1, so that a large one may look small.
+    return not type.dtype.is_float and len(type.shape) <= 2
 
 
 def size_bytes(value: Value) -> float:
     """Return the size of a value, unknown dimensions as 1; infinite for an unknown type."""
-    size = value.type.size_bytes(1) if isinstance(value.type, TensorType) else None
+    if not isinstance(value.type, TensorType):
+        return inf
+    size = value.type.size_bytes(1)
     return inf if size is None else size

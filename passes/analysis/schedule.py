@@ -104,7 +104,10 @@ def predecessors(plan: Schedule) -> list[list[int]]:
 
 
 def _live(plan: Schedule) -> list[int]:
-    """Return the indices of the nodes that an output or a state depends on."""
+    """Return the indices of the nodes that an output or a state depends on.
+
+    The walk is backwards: when it comes to a node, it has seen all nodes that read its results.
+    """
     needed: set[Value | None] = set(plan.graph.outputs)
     live: list[int] = []
     for index in range(len(plan.nodes) - 1, -1, -1):
@@ -154,9 +157,21 @@ def _run(
     waiting: list[int],
     order: dict[int, None],
 ) -> None:
-    """Append a node to the order, after what it waits for and before sinks that waited for it."""
+    """Append a node to the order, after what it waits for and before sinks that waited for it.
+
+    The stack has what is still to run, the node that is needed first on top; recursion would not be
+    deep enough for a long chain.
+
+    Args:
+        start: The node.
+        before: For each node, the nodes it waits for.
+        sinks: For each node, the sinks that wait for it.
+        waiting: For each sink, how many nodes it still waits for; updated.
+        order: The nodes that have run, in order; updated.
+    """
     stack = [start]
     while stack:
+        # What is missing runs first, then it is this node's turn again.
         missing = [other for other in before[stack[-1]] if other not in order]
         if missing:
             stack.extend(missing)
@@ -174,7 +189,12 @@ def _run(
 
 
 def _depends_on_inputs(plan: Schedule, before: Sequence[Sequence[int]]) -> list[bool]:
-    """Return, for each node, whether it depends on an input."""
+    """Return, for each node, whether it depends on an input.
+
+    Args:
+        plan: The schedule.
+        before: For each node, the nodes it waits for.
+    """
     inputs = set(plan.inputs)
     depends: list[bool] = []
     for reads, earlier in zip(plan.reads, before, strict=True):
@@ -184,7 +204,12 @@ def _depends_on_inputs(plan: Schedule, before: Sequence[Sequence[int]]) -> list[
 
 
 def _reaches_outputs(plan: Schedule, before: Sequence[Sequence[int]]) -> list[bool]:
-    """Return, for each node, whether an output depends on it."""
+    """Return, for each node, whether an output depends on it.
+
+    Args:
+        plan: The schedule.
+        before: For each node, the nodes it waits for.
+    """
     outputs: set[Value | None] = set(plan.graph.outputs)
     reaches = [not outputs.isdisjoint(node.outputs) for node in plan.nodes]
     for index in range(len(reaches) - 1, -1, -1):
