@@ -278,8 +278,9 @@ def fits(span: WeightSpan, size: int) -> bool:
     """Whether a span is one of whole elements that lies in an old file of `size` bytes."""
     if span.width not in KINDS or span.coding not in CODINGS:
         return False
-    inside = 0 <= span.old <= size - span.length
-    return inside and span.length > 0 and span.length % span.width == 0
+    if span.length <= 0 or span.length % span.width:
+        return False
+    return 0 <= span.old <= size - span.length
 
 
 def coded(coding: str, old: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """What a manifest says of tensors, of state and of segments."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -29,8 +30,7 @@ class TensorInfo:
         return {"name": self.name, "dtype": self.dtype, "shape": shape}
 
     def __post_init__(self) -> None:
-        if any(dim is not None and dim < 0 for dim in self.shape or ()):
-            raise ValueError(f"'{self.name}' has a negative dimension")
+        _check_dims(f"'{self.name}'", self.shape or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,14 @@ class StateInfo:
         }
 
     def __post_init__(self) -> None:
-        if any(dim < 0 for dim in self.shape):
-            raise ValueError(f"state '{self.input}' has a negative dimension")
+        _check_dims(f"state '{self.input}'", self.shape)
+
+
+def _check_dims(what: str, dims: Iterable[int | None]) -> None:
+    """Raise ValueError for a negative size, which a damaged manifest may have."""
+    for dim in dims:
+        if dim is not None and dim < 0:
+            raise ValueError(f"{what} has a negative dimension")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,7 @@ class SegmentInfo:
         if not isinstance(data, dict):
             raise ValueError("a segment is no object")
 
+        # Manifests have other names for two of the fields.
         fields = dict(cast("dict[str, Any]", data))
         fields["placement"] = fields.get("place")
         fields["state"] = fields.get("state_tensors", [])

@@ -18,6 +18,8 @@ class _Zstandard:
     def __init__(self, parameters: bytes) -> None:
         level = int.from_bytes(parameters[:1], "little", signed=True)
         dictionary = zstandard.ZstdCompressionDict(parameters[1:]) if parameters[1:] else None
+
+        # Both sides know the sizes and the dictionary, so that payloads need not name them.
         self._compressor = zstandard.ZstdCompressor(
             level=level, dict_data=dictionary, write_content_size=False, write_dict_id=False
         )
@@ -70,11 +72,14 @@ class Hooks:
             data = self._coder(tensor).decompress(payload, size)
         except ValueError:
             raise StatusError(Status.CORRUPT) from None
+
+        # The codec of another package may give what it likes.
         if len(data) != size:
             raise StatusError(Status.CORRUPT)
         return data
 
     def _coder(self, tensor: int) -> Coder:
+        """This thread's coder of a tensor."""
         coder_of_thread = self._coders[tensor]
         if coder_of_thread is None:
             raise StatusError(Status.CODEC)

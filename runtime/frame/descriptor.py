@@ -155,6 +155,8 @@ class FrameSchema:
 def _pack(boundary: FrameSchema, digest: bytes) -> bytes:
     """The descriptor without its checksum, with this digest in its head."""
     name = boundary.name.encode()
+
+    # Names and parameters are padded, so that all numbers lie at multiples of 4 bytes.
     body = _padded(name) + b"".join(_pack_tensor(tensor) for tensor in boundary.tensors)
     head = _HEAD.pack(
         b"IRSD",
@@ -173,6 +175,7 @@ def _pack(boundary: FrameSchema, digest: bytes) -> bytes:
 
 
 def _pack_tensor(spec: TensorSpec) -> bytes:
+    """A record of fixed size, then dimensions, quantization, name and parameters."""
     name = spec.name.encode()
     record = _RECORD.pack(
         dtypes.BY_NAME[spec.dtype].code,
@@ -184,6 +187,7 @@ def _pack_tensor(spec: TensorSpec) -> bytes:
         len(spec.parameters),
         spec.chunk,
     )
+
     sizes = [SYMBOLIC if dim is None else dim for dim in spec.shape]
     dims = struct.pack(f"<{len(sizes)}I", *sizes)
     quantization = b"" if spec.quantization is None else _pack_quantization(spec.quantization)
@@ -191,6 +195,7 @@ def _pack_tensor(spec: TensorSpec) -> bytes:
 
 
 def _pack_quantization(q: QuantizationSpec) -> bytes:
+    """A head, then one scale and zero point for each index along the axis."""
     axis = _NO_AXIS if q.axis is None else q.axis
     code = dtypes.BY_NAME[q.dtype].code
     head = _QUANTIZATION.pack(code, q.bits, q.outliers, axis, len(q.scales))
@@ -228,6 +233,7 @@ def _unpack(descriptor: bytes) -> FrameSchema:
     """The inverse of `_pack`, with the checksum behind it. The caller compares the digest."""
     head = _HEAD.unpack_from(descriptor)
     magic, version, flags, count, size, index, _, bundle_digest, name_size, _, _ = head
+
     if magic != b"IRSD":
         raise ValueError("it does not begin with IRSD")
     if version != _VERSION or flags:
@@ -277,6 +283,7 @@ def _type_name(code: int) -> str:
 
 
 def _codec_name(code: int) -> str:
+    """The installed codec of a number. Raises ValueError without one."""
     for name, own_code in CODECS.items():
         if code == own_code:
             return name

@@ -195,6 +195,7 @@ class _Bits:
         self._position = 0
 
     def golomb(self, order: int) -> int:
+        """The next exponential Golomb code of this order."""
         one = self._text.find("1", self._position)
         length = one - self._position + 1 + order
         self._position = one
@@ -235,6 +236,7 @@ def _unpack_table(bits: _Bits, table: NDArray[np.uint16], whole: int) -> int:
     position, total = 0, 0
     while position < ESCAPE:
         position += bits.golomb(0)
+
         while position < ESCAPE:
             frequency = bits.golomb(3)
             total += frequency
@@ -302,7 +304,10 @@ class _Head:
         return PREDICTORS[self.form >> 1 & 3]
 
     def check(self) -> None:
-        """Raise ValueError for fields out of range."""
+        """Raise ValueError for fields out of range.
+
+        The limits are those of the C core, which has room for so much.
+        """
         _require(self.form < 16 and self.reserved == 0, "unknown flags")
         _require(
             8 <= self.table_bits <= 11 and self.lanes_log2 <= 5, "table bits or lanes out of range"
@@ -320,12 +325,14 @@ class _Head:
 
 
 def _unpack(data: bytes) -> RansModel:
+    """The inverse of `RansModel.to_bytes`, field by field."""
     fields = _Fields(data)
     head = _Head(*_HEAD.unpack(fields.take("u1", _HEAD.size).tobytes()))
     elements_data = fields.take("u1", _ELEMENTS.size).tobytes()
     head.check()
     elements = _unpack_elements(elements_data, _KINDS[head.kind])
 
+    # As wide integers, so that differences of unsigned ones can be negative.
     activity = fields.take("<u4", head.levels - 1).astype(np.int64)
     bins = fields.take("u1", head.bins - 1).astype(np.int64)
     rising = bool(np.all(np.diff(activity) > 0)) and bool(np.all(np.diff(bins) > 0))

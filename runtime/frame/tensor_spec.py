@@ -88,8 +88,10 @@ class QuantizationSpec:
     outliers: bool = False
 
     def __post_init__(self) -> None:
+        # Frames carry float32. Rounded at once, equal specifications give equal bytes.
         object.__setattr__(self, "scales", tuple(float(np.float32(scale)) for scale in self.scales))
         object.__setattr__(self, "zero_points", tuple(int(zero) for zero in self.zero_points))
+
         if self.dtype not in ("i8", "u8") or not 2 <= self.bits <= 8:
             raise ValueError(
                 f"quantization to {self.bits} bits of {self.dtype}: use 2 to 8 bits of i8 or u8"
@@ -98,9 +100,14 @@ class QuantizationSpec:
             raise ValueError(
                 f"{len(self.scales)} scales for {len(self.zero_points)} zero points; give one each"
             )
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Raise ValueError for a scale or a zero point that no quantization has."""
         for scale in self.scales:
             if not np.finfo(np.float32).tiny <= scale < np.inf:
                 raise ValueError(f"scale {scale} is not a positive, finite, normal float32")
+
         for zero in self.zero_points:
             if not self.low <= zero <= self.high:
                 raise ValueError(
@@ -161,6 +168,7 @@ class TensorSpec:
                 f"{where}: elements of type {self.dtype} cannot be framed; cut elsewhere"
             )
         self._check_shape(where)
+
         if len(self.name.encode()) > NAME_LIMIT:
             raise UnsupportedError(
                 f"{where}: the name is longer than {NAME_LIMIT} bytes; rename the tensor"
@@ -175,11 +183,13 @@ class TensorSpec:
         self._check_codec(where)
 
     def _check_shape(self, where: str) -> None:
+        """Raise UnsupportedError for a shape that a frame cannot carry."""
         if len(self.shape) > MAX_RANK:
             raise UnsupportedError(
                 f"{where}: rank {len(self.shape)} is above {MAX_RANK}; cut elsewhere"
             )
 
+        # Open dimensions count as 1 here. Frames are checked with their sizes.
         size = self.storage.itemsize
         for dim in self.shape:
             size *= max(dim or 1, 1)
@@ -189,6 +199,7 @@ class TensorSpec:
                 )
 
     def _check_quantization(self, where: str) -> None:
+        """Raise UnsupportedError for a quantization that does not fit type and shape."""
         q = self.quantization
         if q is None:
             return
@@ -197,6 +208,7 @@ class TensorSpec:
                 f"{where}: {self.dtype} cannot be quantized; only {', '.join(_QUANTIZABLE)} can"
             )
 
+        # One scale for each index along the axis, whose size must be known.
         count: int | None = 1
         if q.axis is not None:
             count = self.shape[q.axis] if 0 <= q.axis < len(self.shape) else None
@@ -210,7 +222,11 @@ class TensorSpec:
             )
 
     def _fill_in(self, where: str) -> None:
-        """Fill in the parameters and the chunk that were left out."""
+        """Fill in the parameters and the chunk that were left out.
+
+        A model of static-rans has no default, and is checked here because its channels tell the
+        chunk.
+        """
         if self.codec == "zstandard" and not self.parameters:
             object.__setattr__(self, "parameters", zstandard_parameters())
         if self.codec == "static-rans":
@@ -219,6 +235,7 @@ class TensorSpec:
             object.__setattr__(self, "chunk", _DEFAULT_CHUNK_BYTES // self.wire_size)
 
     def _check_codec(self, where: str) -> None:
+        """Raise UnsupportedError for parameters or a chunk that the codec does not take."""
         if self.codec == "raw" and (self.chunk or self.parameters):
             raise UnsupportedError(
                 f"{where}: raw tensors have neither chunks nor codec parameters; leave them out"
@@ -266,6 +283,7 @@ class TensorSpec:
         if elements.kind == "integer":
             return self.dtype in WIDE_INTEGERS
 
+        # A type that is no float has a mantissa that nothing fits.
         mantissa, width = MANTISSA_BITS.get(self.dtype, -1), 8 * self.storage.itemsize
         in_range = elements.keep <= 7 and elements.zero <= 254 and 0 <= elements.base < 65536
         fits = elements.keep + elements.tail <= mantissa and elements.top < 1 << width

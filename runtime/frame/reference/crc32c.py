@@ -44,10 +44,15 @@ def _zeros_operator(count: int) -> list[int]:
     power = [_bytewise(1 << bit, b"\0") for bit in range(32)]
     while count:
         if count & 1:
-            operator = [_apply(power, image) for image in operator]
-        power = [_apply(power, image) for image in power]
+            operator = _composed(power, operator)
+        power = _composed(power, power)
         count >>= 1
     return operator
+
+
+def _composed(outer: list[int], inner: list[int]) -> list[int]:
+    """The map that applies `inner` and then `outer`."""
+    return [_apply(outer, image) for image in inner]
 
 
 def _apply(operator: list[int], crc: int) -> int:

@@ -49,11 +49,13 @@ def encode_chunk(model: RansModel, symbols: Symbols, first: int, geo: Geometry) 
     lanes = np.tile(np.arange(model.channels) % model.lanes, len(symbols)).tolist()
     steps = zip(coded.symbols.ravel().tolist(), coded.tables.ravel().tolist(), lanes, strict=True)
     for symbol, table, lane in reversed(list(steps)):
+        # A symbol without a frequency is written out, behind an escape.
         if frequencies[table][symbol] == 0:
             escapes.append(symbol)
             symbol = ESCAPE
         frequency = frequencies[table][symbol]
 
+        # Make room first: the symbol multiplies the state by 2^bits / frequency.
         state = states[lane]
         if state >= frequency << (31 - bits):
             words.append(state & 0xFFFF)
