@@ -125,6 +125,7 @@ class SegmentInfo:
 
         # Manifests have other names for two of the fields.
         fields = dict(cast("dict[str, Any]", data))
+
         fields["placement"] = fields.get("place")
         fields["state"] = fields.get("state_tensors", [])
         return record(cls, fields, others=True)

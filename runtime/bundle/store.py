@@ -153,6 +153,7 @@ class BundleFolder:
             raise BundleError(
                 f"{folder}: not a bundle, it has no {MANIFEST}; make one with 'irsplit compile'"
             )
+
         self._identity = self._identify()
 
     def path(self, file: str) -> Path:
@@ -239,6 +240,7 @@ class PackedSide:
         """Raise ValueError for more members than a bundle has, or for members that overlap."""
         if len(infos) > MOST_FILES + 1:
             raise ValueError(f"{len(infos)} members, a bundle has at most {MOST_FILES} files")
+
         if sum(info.file_size for info in infos) > len(self._data):
             raise ValueError("its members overlap")
 
@@ -261,6 +263,7 @@ class PackedSide:
         begin = start + name_size + extra_size
         if magic != _LOCAL_MAGIC or bytes(self._data[start : start + name_size]) != name.encode():
             raise ValueError(f"'{name}' is not where the directory says")
+
         if begin % ALIGNMENT or info.file_size > len(self._data) - begin:
             raise ValueError(
                 f"'{name}' is not at a multiple of {ALIGNMENT} bytes, or ends too late"
@@ -283,6 +286,7 @@ class PackedSide:
         for name, view in self._members.items():
             if name.startswith(folder) and name != file:
                 beside[name.removeprefix(folder)] = view
+
         return MappedModel(PurePosixPath(file).name, self._view(file), beside)
 
     def content(self, file: str) -> Content:
@@ -315,6 +319,7 @@ class _Reader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}
+
         self._position = max(origins[whence] + offset, 0)
         return self._position
 
