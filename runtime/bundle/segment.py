@@ -50,6 +50,7 @@ class StateInfo:
     shape: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """The description as manifests have it."""
         return {
             "input": self.input,
             "output": self.output,
@@ -99,6 +100,7 @@ class SegmentInfo:
     state: tuple[StateInfo, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """The description as manifests have it."""
         return {
             "name": self.name,
             "place": self.placement,

@@ -82,6 +82,7 @@ class WorkingMemory:
         return math.ceil(sum(term.bytes_for(factors) for term in self.terms))
 
     def to_json(self) -> dict[str, Any]:
+        """The estimate as manifests have it."""
         scales: list[dict[str, Any]] = []
         for scale in self.scales:
             axes = [[axis.tensor, axis.axis, axis.unit] for axis in scale.axes]

@@ -141,6 +141,7 @@ class FrameSchema:
         return sum(tensor.shape.count(None) for tensor in self.tensors)
 
     def to_json(self) -> dict[str, Any]:
+        """The description as manifests have it."""
         return {
             "index": self.index,
             "name": self.name,

@@ -325,7 +325,11 @@ def decode(
 
 
 def _static_shapes(boundary: FrameSchema) -> list[tuple[int, ...]]:
-    return [tuple(dim or 0 for dim in spec.shape) for spec in boundary.tensors]
+    """The shapes of a boundary without open dimensions."""
+    shapes: list[tuple[int, ...]] = []
+    for spec in boundary.tensors:
+        shapes.append(tuple(dim or 0 for dim in spec.shape))
+    return shapes
 
 
 def _decode_reason(boundary: FrameSchema, frame: memoryview, status: Status) -> str:

@@ -207,6 +207,7 @@ class _Bits:
 
     @property
     def left(self) -> str:
+        """The digits that are not taken."""
         return self._text[self._position :]
 
 
@@ -262,6 +263,7 @@ class _Fields:
         self._offset = 0
 
     def take(self, dtype: str, count: int) -> NDArray[np.generic]:
+        """The next `count` elements."""
         size = np.dtype(dtype).itemsize * count
         data = self._data[self._offset : self._offset + size]
         if len(data) != size:
@@ -270,6 +272,7 @@ class _Fields:
         return np.frombuffer(data, dtype)
 
     def rest(self) -> bytes:
+        """Everything that is not taken."""
         return self._data[self._offset :]
 
 

@@ -125,6 +125,7 @@ class QuantizationSpec:
         return self.low + (1 << self.bits) - 1
 
     def to_json(self) -> dict[str, Any]:
+        """The description as manifests have it."""
         return {
             "dtype": self.dtype,
             "bits": self.bits,

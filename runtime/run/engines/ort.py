@@ -65,7 +65,9 @@ class OrtEngine:
             ) from error
 
         # onnxruntime leaves out a provider that does not start, without an error.
-        if missing := [name for name, _ in providers if name not in session.get_providers()]:
+        started = session.get_providers()
+        missing = [name for name, _ in providers if name not in started]
+        if missing:
             raise EngineError(
                 f"{self._name}: onnxruntime cannot start {', '.join(missing)}: "
                 "its libraries or hardware are not here"
