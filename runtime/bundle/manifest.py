@@ -6,6 +6,7 @@ Both sides share it: the compiler writes it and sessions read it. It describes a
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ from irsplit.runtime.frame.frame import Bytes, frame_digest
 
 FORMAT_VERSION = 1
 
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 _LARGEST_READ = 1 << 28
 """Largest manifest or descriptor in bytes. Both are read whole."""
 
@@ -166,6 +168,8 @@ class Manifest:
     def file(self, index: int) -> str | None:
         """The model file of a segment that is present: its own, else a copy; None without any."""
         segment = self.segments[index]
+
+        # A bundle may be one side only, without the file of the other one.
         for file in (segment.file, *segment.copies.values()):
             if self.store.holds(file):
                 return file
@@ -183,13 +187,7 @@ class Manifest:
             BundleError: A file has changed or cannot be read, or the manifest lacks the digest of
                 a segment. The text names the file.
         """
-        for segment in self.segments:
-            for file in (segment.file, *segment.copies.values()):
-                if file not in self.files:
-                    raise BundleError(
-                        f"{self.store.root / MANIFEST}: no digest of {file}; "
-                        "compile the bundle again"
-                    )
+        self._check_digests_exist()
 
         present: list[str] = []
         for file in self.files:
@@ -209,6 +207,16 @@ class Manifest:
                 raise BundleError(
                     f"{path}: changed since it was compiled; copy or compile the bundle again"
                 )
+
+    def _check_digests_exist(self) -> None:
+        """Raise BundleError for a segment whose file has no digest."""
+        for segment in self.segments:
+            for file in (segment.file, *segment.copies.values()):
+                if file not in self.files:
+                    raise BundleError(
+                        f"{self.store.root / MANIFEST}: no digest of {file}; "
+                        "compile the bundle again"
+                    )
 
 
 def manifest_text(data: dict[str, Any]) -> str:
@@ -317,6 +325,7 @@ def _with_symbols(
 
 
 def _symbols_of(info: TensorInfo, symbols: Mapping[str, str]) -> dict[int, str]:
+    """The symbols of one tensor's open dimensions by axis."""
     by_axis: dict[int, str] = {}
     for axis, dim in enumerate(info.shape or ()):
         symbol = symbols.get(f"{info.name}.{axis}")
@@ -342,6 +351,8 @@ def _check_wiring(
     for index, segment in enumerate(segments):
         _check_available(f"segment '{segment.name}' reads", segment.inputs, available)
         available.update(segment.outputs)
+
+        # A result may be an input of the model that is given back as it is.
         _check_available(f"segment '{segment.name}' has the result", segment.results, available)
         if index == len(boundaries):
             break
@@ -366,17 +377,21 @@ def _check_names(data: dict[str, Any]) -> None:
 
     The manifest may come from anybody, and its names become paths.
     """
-    for digest in (data["digest"], *data["files"].values()):
-        if not isinstance(digest, str) or len(digest) != 64 or len(bytes.fromhex(digest)) != 32:
+    files: dict[str, Any] = data["files"]
+    if len(files) > MOST_FILES:
+        raise ValueError(f"{len(files)} files, a bundle has at most {MOST_FILES}")
+
+    for digest in (data["digest"], *files.values()):
+        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
             raise ValueError(f"{digest!r:.80} is no SHA-256")
-    if len(data["files"]) > MOST_FILES:
-        raise ValueError(f"{len(data['files'])} files, a bundle has at most {MOST_FILES}")
-    for name in (*data["files"], *named_files(data)):
+
+    for name in (*files, *named_files(data)):
         if check_name(name) == MANIFEST:
             raise ValueError(f"{MANIFEST} as a file that it lists itself")
 
 
 def _read(store: Store, file: str) -> bytes:
+    """A whole file. Raises ValueError for one that is larger than any that we write."""
     size = store.size(file)
     if size > _LARGEST_READ:
         raise ValueError(f"{file} has {size} bytes, at most {_LARGEST_READ} are read")
@@ -387,6 +402,7 @@ def _read(store: Store, file: str) -> bytes:
 def _received(
     inputs: Sequence[TensorInfo], boundaries: Sequence[FrameSchema], start: int
 ) -> list[TensorLike]:
+    """The tensors that a run beginning with segment `start` receives."""
     tensors = inputs if start == 0 else boundaries[start - 1].tensors
     return [(tensor.name, tensor.dtype, tensor.shape or ()) for tensor in tensors]
 

@@ -135,6 +135,7 @@ def apply_patch(
         _check_signature(head, public_key, patch)
 
     before = Manifest.load(old) if old is not None and head.old else None
+
     name = "" if before is None else before.digest[: 2 * NAME_SIZE]
     if head.old != name:
         raise BundleError(
@@ -163,6 +164,7 @@ def _check_signature(head: Head, public_key: Path, patch: str) -> None:
             f"{patch}: is not signed; make it with 'irsplit delta --sign', or leave the public "
             "key out"
         )
+
     if not is_signed_by(key, head.signature, bytes.fromhex(head.manifest)):
         raise BundleError(
             f"{patch}: is not signed by the owner of {public_key}; get it from whom you trust"
@@ -179,6 +181,7 @@ def _check_room(build: Path, new: Path, plan: PatchPlan) -> None:
     """Raise BundleError before the first file is begun when the new files do not fit."""
     # Packing copies every file.
     needed = sum(plan.sizes.values()) * (2 if is_packed(new) else 1)
+
     free = shutil.disk_usage(build).free
     if needed + _SPARE_ROOM > free:
         raise BundleError(
@@ -286,6 +289,7 @@ class _Rebuild:
         """Make one file, which must have the size that the plan says."""
         path = self._build / name
         path.parent.mkdir(parents=True, exist_ok=True)
+
         digest = hashlib.sha256()
         left = self._plan.sizes[name]
         with path.open("xb") as file:
@@ -345,6 +349,7 @@ class _Rebuild:
                 assert old is not None  # `read_plan` has checked that the span lies in it
                 before = old.read(span.old + offset, min(BLOCK, span.length - offset))
                 yield before if span.coding == "same" else self._restored(span, before)
+
             end = span.new + span.length
         yield from others.take(recipe.rest_size - taken)
 
@@ -353,6 +358,7 @@ class _Rebuild:
         kind = KINDS[span.width]
         count = len(before) // span.width
         difference = np.empty((count, span.width), np.uint8)
+
         for index in range(span.width):
             difference[:, index] = self._planes[span.width, index].take(count)
 
@@ -365,6 +371,7 @@ class _Rebuild:
         for index in range(len(recipe.rests)):
             section = next(self._rests).read()
             around = b"" if old_rest is None else old_rest.around(index)
+
             size = min(REST_BLOCK, recipe.rest_size - index * REST_BLOCK)
             yield expand(section, around, size)
 
@@ -385,6 +392,7 @@ class _Bytes:
                 self.left = memoryview(next(self.blocks, b""))
                 if not self.left:
                     raise ValueError("other bytes end too early")
+
             block, self.left = self.left[:count], self.left[count:]
             count -= len(block)
             yield block

@@ -137,6 +137,7 @@ def read_head(file: BinaryIO, patch: str) -> Head:
     data = file.read(HEAD.size)
     if len(data) < HEAD.size or not data.startswith(MAGIC):
         raise BundleError(f"{patch}: is no patch; make one with 'irsplit delta'")
+
     _, version, crc, old, manifest, size = HEAD.unpack(data)
     if version != VERSION:
         raise BundleError(
@@ -162,17 +163,17 @@ def _read_signature(file: BinaryIO, end: int) -> bytes:
     return data[len(SIGNED) :] if len(data) == size and data.startswith(SIGNED) else b""
 
 
-def expand_header(data: bytes, known: bytes) -> bytes:
+def expand_header(data: bytes, raw_dictionary: bytes) -> bytes:
     """Decompress a header, whose size is written nowhere.
 
     Args:
         data: The compressed header.
-        known: The old manifest; empty without one.
+        raw_dictionary: The old manifest; empty without one.
 
     Raises:
         ValueError: The header is larger than any that a patch has.
     """
-    header = _expand_at_most(data, known, LARGEST_HEADER)
+    header = _expand_at_most(data, raw_dictionary, LARGEST_HEADER)
     if len(header) > LARGEST_HEADER:
         raise ValueError("a header larger than any")
     return header
@@ -231,6 +232,7 @@ class PlaneReader:
         self._left = self._left[count:]
         if not missing:
             return taken
+
         values = nibbles(self._read(-(-missing // 2)))
         self._left = values[missing:]
         return np.concatenate([taken, values[:missing]])
@@ -259,6 +261,7 @@ def packed(spans: Sequence[WeightSpan]) -> list[int]:
     for span in spans:
         gap = span.new - new
         numbers += [gap, span.old - old - gap, span.length, span.width, CODINGS.index(span.coding)]
+
         new, old = span.new + span.length, span.old + span.length
     return numbers
 
@@ -270,6 +273,7 @@ def unpacked(numbers: Sequence[int]) -> list[WeightSpan]:
     for first in range(0, len(numbers), 5):
         gap, shift, length, width, coding = numbers[first : first + 5]
         spans.append(WeightSpan(old + gap + shift, new + gap, length, width, CODINGS[coding]))
+
         new, old = new + gap + length, old + gap + shift + length
     return spans
 
@@ -278,8 +282,10 @@ def fits(span: WeightSpan, size: int) -> bool:
     """Whether a span is one of whole elements that lies in an old file of `size` bytes."""
     if span.width not in KINDS or span.coding not in CODINGS:
         return False
-    inside = 0 <= span.old <= size - span.length
-    return inside and span.length > 0 and span.length % span.width == 0
+    if span.length <= 0 or span.length % span.width:
+        return False
+
+    return 0 <= span.old <= size - span.length
 
 
 def coded(coding: str, old: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
@@ -304,6 +310,7 @@ def restored(coding: str, old: NDArray[Any], difference: NDArray[Any]) -> NDArra
     """The new bits: the inverse of `coded`."""
     if coding == "xor":
         return old ^ difference
+
     one = np.array(1, old.dtype)
     signed = (difference >> one) ^ (np.array(0, old.dtype) - (difference & one))
     return ordered(ordered(old) + signed, backwards=True) if coding == "floats" else old + signed
@@ -316,6 +323,7 @@ def ordered(bits: NDArray[Any], backwards: bool = False) -> NDArray[Any]:
     flipped. Positive ones get the top bit, which places them above.
     """
     top = np.array(1, bits.dtype) << _top_bit(bits.dtype)
+
     negative = bits < top if backwards else bits >= top
     return np.where(negative, ~bits, bits ^ top)
 
@@ -380,6 +388,7 @@ class OldRest:
             start = end - length
             if start >= last:
                 break
+
             begin = max(first, start)
             blocks.append(self.old.read(offset + begin - start, min(last, end) - begin))
         return b"".join(blocks)
@@ -390,31 +399,31 @@ def descriptor_of(old: FrameSchema, digest: str) -> bytes:
     return replace(old, bundle_digest=bytes.fromhex(digest)).to_bytes()
 
 
-def expand(data: bytes, known: bytes, size: int) -> bytes:
+def expand(data: bytes, raw_dictionary: bytes, size: int) -> bytes:
     """Decompress exactly `size` bytes.
 
     Args:
         data: The compressed bytes.
-        known: Their dictionary; empty without one.
+        raw_dictionary: Their dictionary; empty without one.
         size: Bytes that must come out.
 
     Raises:
         ZstdError: The data is not zstandard's.
         ValueError: More or fewer bytes come out.
     """
-    expanded = _expand_at_most(data, known, size)
+    expanded = _expand_at_most(data, raw_dictionary, size)
     if len(expanded) != size:
         raise ValueError(f"a block of other than {size} bytes")
     return expanded
 
 
-def _expand_at_most(data: bytes, known: bytes, limit: int) -> bytes:
+def _expand_at_most(data: bytes, raw_dictionary: bytes, limit: int) -> bytes:
     """Decompress no more than one byte beyond `limit`.
 
     `ZstdDecompressor.decompress` would allocate what the data claim as their size, whatever
     `max_output_size` is.
     """
-    reader = decompressor(known).stream_reader(data)
+    reader = decompressor(raw_dictionary).stream_reader(data)
     expanded = bytearray()
     while len(expanded) <= limit:
         block = reader.read(min(BLOCK, limit + 1 - len(expanded)))
@@ -425,18 +434,18 @@ def _expand_at_most(data: bytes, known: bytes, limit: int) -> bytes:
 
 
 def decompressor(
-    known: bytes = b"", max_window_size: int = _WINDOW_LIMIT
+    raw_dictionary: bytes = b"", max_window_size: int = _WINDOW_LIMIT
 ) -> zstandard.ZstdDecompressor:
     """A decompressor for this format, with a dictionary of plain bytes or none."""
     return zstandard.ZstdDecompressor(
-        dict_data=dictionary(known),
+        dict_data=dictionary(raw_dictionary),
         max_window_size=max_window_size,
         format=zstandard.FORMAT_ZSTD1_MAGICLESS,
     )
 
 
-def dictionary(known: bytes) -> zstandard.ZstdCompressionDict | None:
+def dictionary(raw_dictionary: bytes) -> zstandard.ZstdCompressionDict | None:
     """Plain bytes as a dictionary; None for no bytes."""
-    if not known:
+    if not raw_dictionary:
         return None
-    return zstandard.ZstdCompressionDict(known, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return zstandard.ZstdCompressionDict(raw_dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)

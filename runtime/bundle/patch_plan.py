@@ -114,6 +114,7 @@ def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
             RecursionError mean the same.
         BundleError: The old bundle lacks a file.
     """
+    # A line of JSON, and the new manifest.
     first_line, _, described = text.partition(b"\n")
     header, manifest = _read_object(first_line), _read_object(described)
     if header["place"] not in _PLACES:
@@ -122,6 +123,7 @@ def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
     if not set(header["made"]) <= set(names):
         raise ValueError("a file that the new build has not")
 
+    # In this order, so that a file can repeat one that is made before.
     recipes: dict[str, Recipe] = {}
     sizes: dict[str, int] = {}
     for name in names:
@@ -140,8 +142,12 @@ def read_plan(text: bytes, head: Head, before: Manifest | None) -> PatchPlan:
 
 
 def _read_object(text: bytes) -> dict[str, Any]:
-    if sum(text.count(sign) for sign in (b"[", b"{", b",")) > _MOST_VALUES:
+    """A JSON object. Raises ValueError for one that would take much memory."""
+    # Every value but the first of a list or object is behind a comma.
+    values = text.count(b"[") + text.count(b"{") + text.count(b",")
+    if values > _MOST_VALUES:
         raise ValueError(f"more than {_MOST_VALUES} values")
+
     data = json.loads(text)
     if not isinstance(data, dict):
         raise ValueError("a header that is no object")
@@ -192,6 +198,14 @@ def _read_recipe(name: str, words: Any, made: Mapping[str, int]) -> Recipe:
 def _read_coded(
     base: str, rests: Sequence[Any], rest_size: Any, numbers: Sequence[Any]
 ) -> CodedFile:
+    """The recipe of a coded file.
+
+    Args:
+        base: The old file; "" without one.
+        rests: Compressed sizes of the blocks of other bytes.
+        rest_size: How many other bytes there are.
+        numbers: The packed spans.
+    """
     count = -(-_whole(rest_size, LARGEST_FILE) // patch_format.REST_BLOCK)
     if len(rests) != count:
         raise ValueError(f"{len(rests)} blocks for {rest_size} bytes")
@@ -207,15 +221,21 @@ def _read_coded(
 def _size(
     name: str, recipe: Recipe, before: Manifest | None, digest: Any, made: Mapping[str, int]
 ) -> int:
-    """Bytes of a file, after a look at what it is made from."""
+    """Bytes of a file, after a look at what it is made from.
+
+    Args:
+        name: The file.
+        recipe: How it is made.
+        before: The old build; None without one.
+        digest: The digest of the new build.
+        made: Sizes of the files that are made before.
+    """
     if isinstance(recipe, Twin):
         return made[recipe.name]
     if isinstance(recipe, CodedFile):
-        old_size = 0 if before is None or not recipe.base else before.store.size(recipe.base)
-        size = recipe.rest_size + sum(span.length for span in recipe.spans)
-        _check_spans(recipe.spans, old_size, size)
-        return size
+        return _coded_size(recipe, before)
 
+    # Everything else is made from the old build.
     if before is None:
         raise ValueError(f"{name!r} is to be made from nothing")
     if isinstance(recipe, Copied):
@@ -225,8 +245,25 @@ def _size(
     return len(patch_format.descriptor_of(before.boundaries[recipe.index], digest))
 
 
+def _coded_size(recipe: CodedFile, before: Manifest | None) -> int:
+    """Bytes of a coded file, whose spans are checked against the old file."""
+    old_size = 0
+    if before is not None and recipe.base:
+        old_size = before.store.size(recipe.base)
+
+    size = recipe.rest_size + sum(span.length for span in recipe.spans)
+    _check_spans(recipe.spans, old_size, size)
+    return size
+
+
 def _check_spans(spans: Sequence[WeightSpan], old_size: int, size: int) -> None:
-    """Raise ValueError unless the spans lie in both files, in the order of the new one."""
+    """Raise ValueError unless the spans lie in both files, in the order of the new one.
+
+    Args:
+        spans: The spans.
+        old_size: Bytes of the old file.
+        size: Bytes of the new file.
+    """
     end = 0
     for span in spans:
         if not fits(span, old_size) or span.new < end:
@@ -237,6 +274,7 @@ def _check_spans(spans: Sequence[WeightSpan], old_size: int, size: int) -> None:
 
 
 def _read_planes(rows: Sequence[Sequence[Any]]) -> list[BytePlane]:
+    """The planes, at most one for each byte of each width."""
     planes: list[BytePlane] = []
     kinds: set[tuple[int, int]] = set()
     for row in rows[:_MOST_PLANES]:
@@ -252,9 +290,15 @@ def _read_planes(rows: Sequence[Sequence[Any]]) -> list[BytePlane]:
 
 def _made_descriptor(boundary: Mapping[str, Any], made: Mapping[str, int]) -> str:
     """The file among those that are made that has a boundary's descriptor."""
-    name = next((name for name in boundary["descriptor"].values() if name in made), None)
-    if name is None or made[name] > _LARGEST_DESCRIPTOR:
+    for name in boundary["descriptor"].values():
+        if name in made:
+            break
+    else:
         raise ValueError("a boundary without a descriptor")
+
+    # It is read whole to find the digest of the boundary.
+    if made[name] > _LARGEST_DESCRIPTOR:
+        raise ValueError("a descriptor larger than any")
     return name
 
 

@@ -1,5 +1,6 @@
 """What a manifest says of tensors, of state and of segments."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -29,8 +30,7 @@ class TensorInfo:
         return {"name": self.name, "dtype": self.dtype, "shape": shape}
 
     def __post_init__(self) -> None:
-        if any(dim is not None and dim < 0 for dim in self.shape or ()):
-            raise ValueError(f"'{self.name}' has a negative dimension")
+        _check_dims(f"'{self.name}'", self.shape or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class StateInfo:
     shape: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """The description as manifests have it."""
         return {
             "input": self.input,
             "output": self.output,
@@ -58,8 +59,14 @@ class StateInfo:
         }
 
     def __post_init__(self) -> None:
-        if any(dim < 0 for dim in self.shape):
-            raise ValueError(f"state '{self.input}' has a negative dimension")
+        _check_dims(f"state '{self.input}'", self.shape)
+
+
+def _check_dims(what: str, dims: Iterable[int | None]) -> None:
+    """Raise ValueError for a negative size, which a damaged manifest may have."""
+    for dim in dims:
+        if dim is not None and dim < 0:
+            raise ValueError(f"{what} has a negative dimension")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class SegmentInfo:
     state: tuple[StateInfo, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """The description as manifests have it."""
         return {
             "name": self.name,
             "place": self.placement,
@@ -117,7 +125,9 @@ class SegmentInfo:
         if not isinstance(data, dict):
             raise ValueError("a segment is no object")
 
+        # Manifests have other names for two of the fields.
         fields = dict(cast("dict[str, Any]", data))
+
         fields["placement"] = fields.get("place")
         fields["state"] = fields.get("state_tensors", [])
         return record(cls, fields, others=True)

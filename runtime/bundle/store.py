@@ -6,6 +6,7 @@ bytes. It is mapped into memory and never unpacked.
 
 import io
 import mmap
+import re
 import stat
 import struct
 import zipfile
@@ -34,6 +35,9 @@ _LONGEST_NAME = 1024
 """Longest name of a file in a bundle, in bytes."""
 _LONGEST_COMPONENT = 255
 """Longest component of such a name between two slashes, in bytes."""
+_SPECIAL_COMPONENTS = {"", ".", ".."}
+_SPECIAL_LETTERS = re.compile(r"[\x00-\x1f\x7f\\]")
+"""Control characters, and the separator of another system."""
 _ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError)
 """What zipfile raises for a file that is no ZIP, or that needs a feature which zipfile lacks."""
 
@@ -73,12 +77,12 @@ def check_name(name: object) -> str:
         raise ValueError(f"{name!r:.80} is no name of a file")
 
     components = name.split("/")
-    usual = all(component not in ("", ".", "..") for component in components)
-    short = len(name.encode()) <= _LONGEST_NAME and all(
-        len(component.encode()) <= _LONGEST_COMPONENT for component in components
-    )
-    printable = all(ord(letter) >= 32 and ord(letter) != 127 for letter in name)
-    if not (usual and short and printable) or "\\" in name:
+    longest = max(len(component.encode()) for component in components)
+    too_long = len(name.encode()) > _LONGEST_NAME or longest > _LONGEST_COMPONENT
+
+    # An empty component is a slash at an end or two in a row.
+    special = not _SPECIAL_COMPONENTS.isdisjoint(components)
+    if too_long or special or _SPECIAL_LETTERS.search(name):
         raise ValueError(f"{name!r:.80} is no name of a file in a bundle")
     return name
 
@@ -149,6 +153,7 @@ class BundleFolder:
             raise BundleError(
                 f"{folder}: not a bundle, it has no {MANIFEST}; make one with 'irsplit compile'"
             )
+
         self._identity = self._identify()
 
     def path(self, file: str) -> Path:
@@ -235,14 +240,18 @@ class PackedSide:
         """Raise ValueError for more members than a bundle has, or for members that overlap."""
         if len(infos) > MOST_FILES + 1:
             raise ValueError(f"{len(infos)} members, a bundle has at most {MOST_FILES} files")
+
         if sum(info.file_size for info in infos) > len(self._data):
             raise ValueError("its members overlap")
 
     def _member(self, info: zipfile.ZipInfo) -> memoryview:
         """The bytes of a member. Raises ValueError for one that `irsplit pack` does not write."""
         name = check_name(info.filename)
-        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
             raise ValueError(f"'{name}' is a link or a device for whoever unpacks it")
+
+        # Contents that are stored as they are can be read where they lie.
         stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
         if not stored or info.flag_bits & 1:
             raise ValueError(f"'{name}' is compressed or encrypted")
@@ -254,6 +263,7 @@ class PackedSide:
         begin = start + name_size + extra_size
         if magic != _LOCAL_MAGIC or bytes(self._data[start : start + name_size]) != name.encode():
             raise ValueError(f"'{name}' is not where the directory says")
+
         if begin % ALIGNMENT or info.file_size > len(self._data) - begin:
             raise ValueError(
                 f"'{name}' is not at a multiple of {ALIGNMENT} bytes, or ends too late"
@@ -270,11 +280,13 @@ class PackedSide:
         return io.BufferedReader(_Reader(self._view(file)), 1 << 20)
 
     def model(self, file: str) -> ModelFile:
+        # External weights lie in the folder of their model.
         folder = f"{PurePosixPath(file).parent}/"
         beside: dict[str, memoryview] = {}
         for name, view in self._members.items():
             if name.startswith(folder) and name != file:
                 beside[name.removeprefix(folder)] = view
+
         return MappedModel(PurePosixPath(file).name, self._view(file), beside)
 
     def content(self, file: str) -> Content:
@@ -307,6 +319,7 @@ class _Reader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}
+
         self._position = max(origins[whence] + offset, 0)
         return self._position
 

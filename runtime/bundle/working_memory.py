@@ -59,6 +59,7 @@ class Term:
     powers: tuple[int, ...]
 
     def bytes_for(self, factors: Sequence[float]) -> float:
+        """The term for these factors, one for each scale."""
         powers = zip(factors, self.powers, strict=True)
         return self.bytes * math.prod(factor**power for factor, power in powers)
 
@@ -81,6 +82,7 @@ class WorkingMemory:
         return math.ceil(sum(term.bytes_for(factors) for term in self.terms))
 
     def to_json(self) -> dict[str, Any]:
+        """The estimate as manifests have it."""
         scales: list[dict[str, Any]] = []
         for scale in self.scales:
             axes = [[axis.tensor, axis.axis, axis.unit] for axis in scale.axes]
@@ -113,6 +115,7 @@ class WorkingMemory:
 
 
 def _read_scale(data: dict[str, Any]) -> Scale:
+    """A scale as `WorkingMemory.to_json` writes it."""
     axes = (OpenAxis(str(name), int(axis), int(unit)) for name, axis, unit in data["axes"])
     return Scale(tuple(axes), data["batch"])
 
@@ -123,14 +126,19 @@ def _check_axes(scales: Sequence[Scale], tensors: Sequence[TensorLike]) -> None:
     for scale in scales:
         if not scale.axes:
             raise ValueError("working memory with a scale of no dimensions")
-        if any(axis.unit < 1 for axis in scale.axes):
-            raise ValueError("a dimension's unit is below 1")
-        named.extend((axis.tensor, axis.axis) for axis in scale.axes)
+        for axis in scale.axes:
+            named.append((axis.tensor, axis.axis))
+            # Sizes are divided by it.
+            if axis.unit < 1:
+                raise ValueError("a dimension's unit is below 1")
 
     is_open: list[tuple[str, int]] = []
     for name, _, shape in tensors:
-        is_open.extend((name, axis) for axis, dim in enumerate(shape) if dim is None)
+        for axis, dim in enumerate(shape):
+            if dim is None:
+                is_open.append((name, axis))
 
+    # Each open dimension must be named once.
     named.sort()
     is_open.sort()
     if named != is_open:
@@ -220,4 +228,6 @@ def _batch_axes(
 def _element_size(dtype: str) -> int:
     """Bytes of an element; 1 for texts, whose sizes are unknown."""
     element = BY_NAME.get(dtype)
-    return 1 if element is None or element.storage is None else element.storage.itemsize
+    if element is None or element.storage is None:
+        return 1
+    return element.storage.itemsize

@@ -1,1 +1,1 @@
-"""Tensors of a boundary to a frame and back."""
+"""Frames: the tensors of a boundary as bytes, and back."""

@@ -1,10 +1,13 @@
-"""Status codes of the C core: the reference codec gives the same, and `frame` turns them into errors for people."""
+"""Status codes of the C core.
+
+The reference codec gives the same ones, and `frame` turns them into errors for people.
+"""
 
 from enum import IntEnum
 
 
 class Status(IntEnum):
-    """As in include/irs.h; never renumbered."""
+    """The codes of runtime/c/include/irs.h. They are never renumbered."""
 
     OK = 0
     ARGUMENT = -1
@@ -23,7 +26,11 @@ class Status(IntEnum):
 
 
 class StatusError(Exception):
-    """A codec refused its input; `status` says why. Never leaves irsplit.runtime."""
+    """A codec refused its input. This exception never leaves irsplit.runtime.
+
+    Attributes:
+        status: Why.
+    """
 
     def __init__(self, status: int) -> None:
         self.status = Status(status)

@@ -108,17 +108,19 @@ class SegmentRunner:
             BundleError: A file is missing, or is no longer this build's.
             EngineError: An engine refuses the values, or fails.
         """
-        known, results, seconds = dict(values), dict[str, Any](), dict[int, float]()
+        available, results, seconds = dict(values), dict[str, Any](), dict[int, float]()
         for index in range(start, stop):
             segment, engine = self.manifest.segments[index], self._engine(index)
+
+            # Opening an engine does not count.
             began = self._clock()
-            outputs = _run_engine(engine, segment, known, large)
+            outputs = _run_engine(engine, segment, available, large)
             seconds[index] = self._clock() - began
 
-            known.update(named_outputs(segment, outputs))
+            available.update(named_outputs(segment, outputs))
             for name in segment.results:
-                results[name] = known[name]
-        return SegmentRun(known, results, seconds)
+                results[name] = available[name]
+        return SegmentRun(available, results, seconds)
 
     def reset(self) -> None:
         """Forget the state that segments keep between calls."""
@@ -131,6 +133,7 @@ class SegmentRunner:
         return sum(getattr(engine, "state_bytes", 0) for engine in self._engines.values())
 
     def _engine(self, index: int) -> Engine:
+        # Opened under the lock, so that two threads do not open the same segment.
         with self._lock:
             if index not in self._engines:
                 self._engines[index] = open_segment_of(self.manifest, index, self._options)
@@ -157,7 +160,9 @@ def open_segment_of(
 def _run_engine(
     engine: Engine, segment: SegmentInfo, values: Mapping[str, Any], large: bool
 ) -> list[Any]:
+    """Run a segment's engine on the values that the segment reads."""
     inputs = [values[name] for name in segment.inputs]
+
     # State inside of the engine would be lost together with the memory of a large run.
     if not large or (segment.stateful and not segment.state):
         return engine.run(inputs)

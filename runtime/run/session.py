@@ -179,6 +179,7 @@ class Session:
         run = self._runner.run(start, stop, values, large)
 
         results = {**results, **run.results}
+        # The results stay here: only the bytes of the frame travel.
         if stop < count:
             return Frame(encode(self.boundaries[stop - 1], run.values), results)
         # In the order of the model's outputs.
@@ -312,6 +313,7 @@ def check_inputs(expected: Sequence[TensorInfo], inputs: Arrays) -> dict[str, ND
         raise EngineError(
             f"inputs are a {type(inputs).__name__}; give arrays by name: {_example(expected)}"
         )
+
     names = {info.name for info in expected}
     for name in inputs:
         if name not in names:
@@ -323,6 +325,7 @@ def check_inputs(expected: Sequence[TensorInfo], inputs: Arrays) -> dict[str, ND
     for info in expected:
         if info.name not in inputs:
             raise EngineError(f"input '{info.name}' is missing; give {_described(info)}")
+
         array = np.asarray(inputs[info.name])
         if not _fits(info, array):
             raise EngineError(
@@ -340,6 +343,8 @@ def _fits(info: TensorInfo, array: NDArray[Any]) -> bool:
         return True
     if len(info.shape) != array.ndim:
         return False
+
+    # An open dimension takes every size.
     return all(dim in (None, size) for dim, size in zip(info.shape, array.shape, strict=True))
 
 
@@ -352,10 +357,14 @@ def _has_type(info: TensorInfo, array: NDArray[Any]) -> bool:
 
 
 def _described(info: TensorInfo) -> str:
+    """An input in words, such as "f32[?, 16]"."""
     if info.shape is None:
         return f"{info.dtype} of any shape"
-    return f"{info.dtype}[{', '.join('?' if dim is None else str(dim) for dim in info.shape)}]"
+    dims = ", ".join("?" if dim is None else str(dim) for dim in info.shape)
+    return f"{info.dtype}[{dims}]"
 
 
 def _example(expected: Sequence[TensorInfo]) -> str:
-    return f"{{{', '.join(f'{info.name!r}: {_described(info)}' for info in expected)}}}"
+    """All inputs in the form of a dictionary."""
+    items = (f"{info.name!r}: {_described(info)}" for info in expected)
+    return f"{{{', '.join(items)}}}"

@@ -41,11 +41,13 @@ class StateValues:
             BundleError: A state has a type without a zero, or is larger than the memory.
         """
         for info in self._infos:
+            # Texts, for example, have no array of zeros.
             dtype = BY_NAME.get(info.dtype)
             if dtype is None or dtype.storage is None:
                 raise BundleError(
                     f"state '{info.input}' of type {info.dtype} cannot be kept; leave it an input"
                 )
+
             try:
                 self.values[info.input] = np.zeros(info.shape, dtype.storage)
             except (MemoryError, ValueError) as error:
@@ -82,6 +84,7 @@ def named_outputs(segment: Segment, outputs: Sequence[Any]) -> dict[str, Any]:
 
 
 def _check_count(count: int, described: int) -> None:
+    """Raise EngineError unless a file gives as many outputs as the manifest describes."""
     if count != described:
         raise EngineError(
             f"a segment gave {count} outputs, its manifest has {described}; "

@@ -1,1 +1,1 @@
-"""The frame format in numpy: FORMAT.md as a program, and the codec where the C extension is missing."""
+"""The frame format in numpy: FORMAT.md as a program, and the codec without the C extension."""

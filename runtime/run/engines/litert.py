@@ -30,6 +30,7 @@ class LitertEngine:
         self._path = file if isinstance(file, Path) else None
         self._content = bytes(file.data) if isinstance(file, MappedModel) else None
         self._identity = self._identify()
+
         self._lock = threading.Lock()
         self._threads = options.threads
         self._delegates = [_delegate(accelerator) for accelerator in options.delegates]
@@ -75,6 +76,7 @@ class LitertEngine:
             raise EngineError(
                 f"{self._path}: was replaced while it was in use; open the bundle again"
             )
+
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         resolver = OpResolverType.BUILTIN if self.optimized else plain
         try:
@@ -115,9 +117,11 @@ class LitertEngine:
                 for details, array in zip(self._inputs, inputs, strict=True):
                     self._interpreter.set_tensor(details["index"], array)
                 self._interpreter.invoke()
+
                 outputs = [
                     np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs
                 ]
+
                 # The arena of an interpreter only grows.
                 if large:
                     self._replace_interpreter()
@@ -168,6 +172,8 @@ def prepared(path: Path, shapes: Sequence[tuple[int, ...]]) -> dict[int, tuple[i
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             num_threads=1,
         )
+
+        # Only those that differ from the file's.
         for details, shape in zip(interpreter.get_input_details(), shapes, strict=True):
             if tuple(cast("Sequence[int]", details["shape"])) != shape:
                 interpreter.resize_tensor_input(details["index"], shape)

@@ -65,11 +65,14 @@ class OrtEngine:
             ) from error
 
         # onnxruntime leaves out a provider that does not start, without an error.
-        if missing := [name for name, _ in providers if name not in session.get_providers()]:
+        started = session.get_providers()
+        missing = [name for name, _ in providers if name not in started]
+        if missing:
             raise EngineError(
                 f"{self._name}: onnxruntime cannot start {', '.join(missing)}: "
                 "its libraries or hardware are not here"
             )
+
         # Kept to fall back on other providers, and as large as the model.
         session._model_bytes = None
         return session
@@ -85,18 +88,13 @@ class OrtEngine:
     def run(self, inputs: Sequence[NDArray[Any]], large: bool = False) -> list[Any]:
         """Run one inference, as `Engine.run`."""
         try:
-            values: dict[str, Any] = {}
-            for (name, type), array in zip(self._inputs, inputs, strict=True):
-                values[name] = _typed(array, type) if type in _AS_INTEGERS else array
-
+            values = self._named(inputs)
             if large and not self._has_run:
                 self._run_small(values)
             self._has_run = True
-            options = _SHRINKING if large else None
-            if self._gives_arrays:
-                outputs = self._session.run(None, values, options)
-            else:
-                outputs = self._run_typed(values, options)
+
+            run = self._session.run if self._gives_arrays else self._run_typed
+            outputs = run(None, values, _SHRINKING if large else None)
         except Exception as error:
             raise EngineError(f"{self._name}: onnxruntime failed: {_first_line(error)}") from error
 
@@ -104,6 +102,13 @@ class OrtEngine:
         return [
             np.asarray(output) if isinstance(output, np.generic) else output for output in outputs
         ]
+
+    def _named(self, inputs: Sequence[NDArray[Any]]) -> dict[str, Any]:
+        """The inputs by name, as the session takes them."""
+        values: dict[str, Any] = {}
+        for (name, type), array in zip(self._inputs, inputs, strict=True):
+            values[name] = _typed(array, type) if type in _AS_INTEGERS else array
+        return values
 
     def _run_small(self, values: Mapping[str, Any]) -> None:
         """Run once on inputs whose open dimensions are 1, before the first large run.
@@ -124,14 +129,16 @@ class OrtEngine:
         with contextlib.suppress(Exception):
             self._session.run(None, small)
 
-    def _run_typed(self, values: Mapping[str, Any], options: Any) -> list[Any]:
+    def _run_typed(self, names: None, values: Mapping[str, Any], options: Any) -> list[Any]:
         """As `run` of a session, for outputs of types that numpy lacks."""
         typed: dict[str, Any] = {}
         for name, value in values.items():
             if isinstance(value, np.ndarray):
                 value = onnxruntime.OrtValue.ortvalue_from_numpy(value)
             typed[name] = value
-        return [_array(value) for value in self._session.run_with_ort_values(None, typed, options)]
+
+        outputs = self._session.run_with_ort_values(names, typed, options)
+        return [_array(output) for output in outputs]
 
     def reset(self) -> None:
         """Do nothing: onnxruntime keeps no state between calls."""
@@ -175,6 +182,8 @@ def _array(value: Any) -> Any:
     """A value as an array, of the storing integers where numpy lacks the type."""
     if value.data_type() not in _AS_INTEGERS:
         return value.numpy()
+
+    # numpy has no type for these elements: copy their bytes as integers.
     _, storage = _AS_INTEGERS[value.data_type()]
     data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.frombuffer(data, storage).reshape(value.shape())
