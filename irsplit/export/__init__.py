@@ -1,8 +1,8 @@
 """Exports a bundle for engines that exist already.
 
 Ray Serve, Triton and KServe get the server's side: code that lies in this folder as it is, a
-configuration, and the bundle's files of the server. ONNX Runtime gets both sides: models that decode
-and encode frames themselves, and the library of operators that they do it with.
+configuration, and the bundle's files of the server. ONNX Runtime gets both sides: models that
+decode and encode frames themselves, and the library of operators that they do it with.
 """
 
 import re
@@ -58,6 +58,7 @@ def export_bundle(
     """
     if engine not in ENGINES:
         raise BundleError(f"unknown engine '{engine}'; engines: {', '.join(ENGINES)}")
+
     manifest = Manifest.load(bundle)
     manifest.check_files()
     if all(segment.placement != "server" for segment in manifest.segments):
@@ -68,6 +69,7 @@ def export_bundle(
         replicas = 1
     if replicas < 1:
         raise BundleError(f"{replicas} replicas: give at least 1")
+
     deployment = Deployment(name or manifest.name, replicas, image, options)
     return ENGINES[engine](manifest, folder, deployment)
 
@@ -78,6 +80,7 @@ def _ray_serve(manifest: Manifest, folder: Path, deployment: Deployment) -> Path
         deployment.options.save(build / "engine.json")
         shutil.copyfile(_CODE / "ray_app.py", build / "app.py")
         (build / "config.yaml").write_text(ray_config(deployment), encoding="utf-8")
+
     return folder
 
 
@@ -86,12 +89,14 @@ def _triton(manifest: Manifest, folder: Path, deployment: Deployment) -> Path:
         raise BundleError(
             f"'{deployment.name}' cannot be the name of a Triton model; give another name"
         )
+
     model = folder / deployment.name
     with new_folder(model, mark="config.pbtxt") as build:
         _copy_server_side(manifest, build / "1" / "bundle")
         deployment.options.save(build / "1" / "engine.json")
         shutil.copyfile(_CODE / "triton_model.py", build / "1" / "model.py")
         (build / "config.pbtxt").write_text(triton_config(manifest, deployment), encoding="utf-8")
+
     return model
 
 
@@ -101,6 +106,7 @@ def _kserve(manifest: Manifest, folder: Path, deployment: Deployment) -> Path:
             f"'{deployment.name}' cannot be the name of a Kubernetes service (a-z, 0-9, '-'); "
             "give another name"
         )
+
     with new_folder(folder, mark="inference_service.yaml") as build:
         _copy_server_side(manifest, build / "bundle")
         deployment.options.save(build / "engine.json")
@@ -108,6 +114,7 @@ def _kserve(manifest: Manifest, folder: Path, deployment: Deployment) -> Path:
         config = build / "inference_service.yaml"
         config.write_text(kserve_config(deployment), encoding="utf-8")
         (build / "Dockerfile").write_text(DOCKERFILE, encoding="utf-8")
+
     return folder
 
 
@@ -117,6 +124,7 @@ def _onnxruntime(manifest: Manifest, folder: Path, deployment: Deployment) -> Pa
             "the host that loads these models chooses what runs them; "
             "export without providers and delegates"
         )
+
     operators = library()
     with new_folder(folder, mark="models.json") as build:
         models = [model.to_json() for model in write_framed(manifest, build)]
@@ -131,6 +139,7 @@ def _onnxruntime(manifest: Manifest, folder: Path, deployment: Deployment) -> Pa
             "models": models,
         }
         (build / "models.json").write_text(manifest_text(description), encoding="utf-8")
+
     return folder
 
 

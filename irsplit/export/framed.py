@@ -1,7 +1,7 @@
 """Segments of an ONNX bundle as models that begin and end with frames, for any ONNX Runtime host.
 
-The operators of `runtime/c/ort` stand where the runtime decodes and encodes frames. Nothing else of a
-segment changes. Its weights are copied by the dialect's writer, which does not look at them.
+The operators of `runtime/c/ort` stand where the runtime decodes and encodes frames. Nothing else
+of a segment changes. Its weights are copied by the dialect's writer, which does not look at them.
 """
 
 from collections.abc import Sequence
@@ -78,6 +78,7 @@ def write_framed(manifest: Manifest, folder: Path) -> list[FramedModel]:
                 f"{manifest.store.root}: its segments are {segment.format} files, and ONNX Runtime "
                 "runs ONNX alone; compile the ONNX model, or export to ray-serve, triton or kserve"
             )
+
     for schema in manifest.boundaries:
         _check_codecs(manifest, schema)
 
@@ -86,6 +87,7 @@ def write_framed(manifest: Manifest, folder: Path) -> list[FramedModel]:
         file = manifest.file(index)
         if file is not None:
             models.append(_write(manifest, index, manifest.path(file), folder))
+
     return models
 
 
@@ -148,8 +150,10 @@ class _Framing:
         if self.index < len(boundaries):
             sent = self._send(boundaries[self.index], _NEXT_FRAME if received else FRAME)
             outputs.insert(0, sent)
+
         outputs += [self._values[info.output] for info in segment.state]
         self.graph.outputs = list(dict.fromkeys(outputs))
+
         return (
             None if received is None else received.name,
             None if sent is None else sent.name,
@@ -203,6 +207,7 @@ def _names(graph: Graph) -> set[str]:
     for body in graphs:
         names.update(value.name for value in body.values())
         names.update(value.name for value in body.outputs)
+
     return names
 
 
@@ -220,15 +225,17 @@ def _node(
 def _most_bytes(schema: FrameSchema) -> int:
     """What a frame may decode to, in bytes.
 
-    If nothing but the rows of its tensors is open, that is as many rows as a server takes, otherwise
-    a server's limit of decoded bytes.
+    If nothing but the rows of its tensors is open, that is as many rows as a server takes,
+    otherwise a server's limit of decoded bytes.
     """
     limits, total = RunLimits(), 0
     for spec in schema.tensors:
         size = _bytes_of(spec, limits.rows)
         if size is None:
             return limits.decoded_bytes
+
         total += size
+
     return total if schema.symbol_count else max(total, limits.decoded_bytes)
 
 
@@ -238,5 +245,6 @@ def _bytes_of(spec: TensorSpec, most_rows: int) -> int | None:
     dims = spec.shape[1:] if open_rows else spec.shape
     if None in dims:
         return None
+
     rows = most_rows if open_rows else 1
     return rows * prod(dim or 1 for dim in dims) * spec.storage.itemsize

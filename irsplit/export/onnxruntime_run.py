@@ -40,6 +40,7 @@ def main(source: str, target: str) -> None:
         names = [info.name for info in session.get_outputs()]
         results.update(zip(names, session.run(names, feeds), strict=True))
         frame = results.pop(model["frame_output"], None)
+
     np.savez(target, **results)
 
 

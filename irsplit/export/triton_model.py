@@ -1,4 +1,4 @@
-"""The server's side of a bundle on Triton: a model of its Python backend, in processes of their own.
+"""The server's side of a bundle on Triton, as a model of its Python backend.
 
     tritonserver --model-repository=DIR      Triton's Python needs irsplit
 
@@ -58,6 +58,7 @@ class TritonPythonModel:
         except ServiceError as error:
             code = getattr(pb_utils.TritonError, CODES.get(error.code, "INTERNAL"))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.text, code))
+
         return pb_utils.InferenceResponse([output(tensor) for tensor in response.outputs])
 
     def read(self, request: Any) -> InferRequest:
@@ -73,6 +74,7 @@ class TritonPythonModel:
         if request.correlation_id():
             parameters["sequence_id"] = request.correlation_id()
             parameters["sequence_start"] = bool(request.flags() & SEQUENCE_START)
+
         if request.flags() & SEQUENCE_END:
             parameters["sequence_end"] = True
 

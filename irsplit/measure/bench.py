@@ -1,8 +1,8 @@
 """Measures what each cut of a model costs on this machine (`irsplit bench`).
 
-Every cut is compiled into a bundle as a user would ship it. One fresh process runs the whole model and
-the bundle in turns, so that the overhead compares rounds that met the same machine. The peak memory of
-each side comes from a process of its own.
+Every cut is compiled into a bundle as a user would ship it. One fresh process runs the whole
+model and the bundle in turns, so that the overhead compares rounds that met the same machine. The
+peak memory of each side comes from a process of its own.
 
 The JSON form `irsplit-bench/1` has the dataclasses of this module, by field: times in nanoseconds,
 sizes in bytes, shares of 1.
@@ -190,6 +190,7 @@ def bench_model(
     chosen = _chosen(positions, cuts)
     steps = Steps(progress, 1 + (2 if effort.fresh else 1) * len(chosen))
 
+    # Inputs that are made up must be such that the engine takes them; every cut gets the same.
     steps.begin("whole model")
     timing = (effort.engine, effort.warmup, effort.runs)
     (inputs,), (load, outputs) = first_taken(
@@ -208,6 +209,7 @@ def bench_model(
         costs.append(_cost(cut, rounds, peaks, link, slowdown))
 
     rejected = [cut for cut in positions if not cut.legal] if cuts == "all" else []
+
     return Bench(
         irsplit=VERSION,
         model=path.name,
@@ -263,6 +265,7 @@ class _CutMeasurement:
             rounds = effort.run(
                 measure_split, self.whole, bundle, self.inputs, engine, effort.warmup, effort.runs
             )
+            # A peak is that of one process, so each side needs one which did nothing else.
             if not effort.fresh:
                 return rounds, (0, 0)
 
@@ -306,6 +309,7 @@ def _chosen(positions: Sequence[Cut], cuts: str) -> list[Cut]:
                 "the model has no legal cut to measure",
                 remedy="see `irsplit.find_cuts`, or allow more with `max_tensors`",
             )
+
         return list(legal.values())
 
     ids = cuts.split(",")
@@ -316,6 +320,7 @@ def _chosen(positions: Sequence[Cut], cuts: str) -> list[Cut]:
             raise CutError(
                 f"'{id}' is no legal cut{reason}; give all, legal, or ids of {', '.join(legal)}"
             )
+
     return [legal[id] for id in ids]
 
 
@@ -333,6 +338,7 @@ def _cost(
     device_ns = times["device"].median_ns + times["encode"].median_ns
     server_ns = times["decode"].median_ns + times["server"].median_ns
     link_time_ns = _round_trip_ns(link, len(rounds.frame), rounds.returned_bytes)
+
     return CutCost(
         id=cut.id,
         kind=cut.kind or "",
@@ -367,6 +373,7 @@ def _unsplit(
         dtype = from_numpy(array)
         if dtype is None or not dtype.framable:
             return tuple(cases)
+
         measured.append(measure_codecs(name, str(dtype), [array], runs))
 
     names = {"raw": "server only, raw input", "zstandard": "server only, compressed input"}
@@ -378,9 +385,11 @@ def _unsplit(
                     sent += option.size_bytes
                     encode_ns += option.encode_ns
                     decode_ns += option.decode_ns
+
         coding_ns = round(encode_ns * slowdown) + decode_ns
         latency_ns = coding_ns + _round_trip_ns(link, sent, returned) + whole.wall_ns
         cases.append(Unsplit(name, sent, latency_ns))
+
     return tuple(cases)
 
 
@@ -406,4 +415,5 @@ def load_bench(path: Path) -> Bench:
         data = json.loads(read_text(path))
         if data.pop("format", None) != FORMAT:
             raise PlanError(f"{path}: this is not {FORMAT}; make one with 'irsplit bench'")
+
         return record(Bench, data)

@@ -62,6 +62,7 @@ def profile_bundle(
 
     steps = Steps(progress, 1 + len(indices) * len(effort.shares()))
     rounds = MeasuredRounds(manifest.segments[0].format, effort, steps)
+    # In order, because segments read what those before them produce.
     values: dict[str, Any] = dict(inputs or {})
     measured: dict[int, MeasuredPart] = {}
     for index in indices:
@@ -71,6 +72,7 @@ def profile_bundle(
 
     source = manifest.raw["source"]
     count = len(manifest.segments)
+
     return BundleProfile(
         model=source["file"],
         digest=source["sha256"],
@@ -110,7 +112,9 @@ def tensors_to_feed(manifest: Manifest) -> list[TensorInfo]:
         for name in segment.inputs:
             if name not in produced:
                 required[name] = infos[name]
+
         produced.update(segment.outputs)
+
     return list(required.values())
 
 
@@ -170,6 +174,7 @@ def _measure_message(
     all_here = len(placements) == len(segments_here(manifest)) == 2
     if all_here and isinstance(manifest.store, BundleFolder):
         return rounds.message(measure_message, manifest.store.root, inputs)
+
     return rounds.message(measure_device_message, manifest.store.root, inputs)
 
 
@@ -186,6 +191,7 @@ def _crossing(manifest: Manifest) -> tuple[tuple[str, ...], ...]:
         boundaries.append(
             tuple(described[name]["of"] if name in described else name for name in names)
         )
+
     return tuple(boundaries)
 
 
@@ -203,11 +209,13 @@ def _transfers(
     for spec in _boundary_tensors(manifest):
         if spec.name not in values:
             continue
+
         array = np.asarray(values[spec.name])
         options = transfers.get(spec.name) or measure_codecs(spec.name, spec.dtype, [array], runs)
         if spec.quantization is not None or spec.codec not in PARAMETERS:
             options = (*options, measure_coding(spec, [array], runs))
         transfers[spec.name] = options
+
     return transfers
 
 

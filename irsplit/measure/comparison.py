@@ -74,6 +74,7 @@ def compare(old: Bench, new: Bench) -> Comparison:
     """Compare two runs cut by cut."""
     old_cuts = {cut.boundary: cut for cut in old.cuts}
     new_cuts = {cut.boundary: cut for cut in new.cuts}
+    # Ids of cuts move when a model changes; what crosses tells which cuts are the same.
     changes: list[Change] = []
     for boundary, cut in new_cuts.items():
         if boundary in old_cuts:

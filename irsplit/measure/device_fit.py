@@ -2,8 +2,8 @@
 
 A device profile prices a stage by the multiply-accumulates of each operator class, the bytes that
 operators without any move, and a fixed time for each operator. These counts are the features of a
-linear regression whose target is the measured time of each stage. The costs are those with the least
-squares of the relative errors, none of them negative.
+linear regression whose target is the measured time of each stage. The costs are those with the
+least squares of the relative errors, none of them negative.
 """
 
 import datetime
@@ -82,6 +82,7 @@ def fit(
     learned: dict[str, float | None] = {}
     for index, name in enumerate(FEATURES):
         learned[name] = float(costs[index]) if counts[:, index].any() else None
+
     return DeviceFit(
         costs=learned,
         parts=len(times),
@@ -101,6 +102,7 @@ def features(nodes: Sequence[Node], macs: Macs, summed: Summed | None) -> list[i
     def amount(node: Node, feature: str) -> int:
         if summed is not None and (node.graphs or node.callees):
             return summed(node, lambda inner: _amount(inner, feature, macs))
+
         return _amount(node, feature, macs)
 
     return [sum(amount(node, feature) for node in nodes) for feature in FEATURES]
@@ -114,20 +116,21 @@ def _amount(node: Node, feature: str, macs: Macs) -> int:
     kind, work = operator_class(node), macs(node)
     if work and kind in OPERATOR_CLASSES:
         return work if feature == kind else 0
+
     return moved_bytes(node) if feature == "bytes" else 0
 
 
-def device_toml(found: DeviceFit, today: datetime.date) -> str:
+def device_toml(learned: DeviceFit, today: datetime.date) -> str:
     """A fit as a device profile in TOML, dated `today`."""
     error = (
-        f"median error {100 * found.median_error:.0f} % of {found.parts} parts, "
-        f"{100 * found.total_error:.0f} % in all"
+        f"median error {100 * learned.median_error:.0f} % of {learned.parts} parts, "
+        f"{100 * learned.total_error:.0f} % in all"
     )
-    machine, model = _quotable(found.machine), _quotable(found.model)
-    memory_rate = _units_per_second(found.costs["bytes"], _FASTEST_BYTES_S)
-    overhead = round(found.costs["operators"] or 0)
+    machine, model = _quotable(learned.machine), _quotable(learned.model)
+    memory_rate = _units_per_second(learned.costs["bytes"], _FASTEST_BYTES_S)
+    overhead = round(learned.costs["operators"] or 0)
     lines = [
-        f"# {found.machine}, learned from {found.model}: {error}.",
+        f"# {learned.machine}, learned from {learned.model}: {error}.",
         "# A class that the model does not have is taken as fast as a convolution.",
         'kind = "device"',
         "",
@@ -136,7 +139,7 @@ def device_toml(found: DeviceFit, today: datetime.date) -> str:
         f'date = "{today.isoformat()}"',
         "",
         "[values]",
-        *(_rate(name, found) for name in OPERATOR_CLASSES),
+        *(_rate(name, learned) for name in OPERATOR_CLASSES),
         f'memory_rate = {{ value = {memory_rate}, unit = "B/s", source = "fit" }}',
         f'overhead = {{ value = {overhead}, unit = "ns", source = "fit" }}',
         "",
@@ -144,11 +147,11 @@ def device_toml(found: DeviceFit, today: datetime.date) -> str:
     return "\n".join(lines)
 
 
-def _rate(name: str, found: DeviceFit) -> str:
+def _rate(name: str, learned: DeviceFit) -> str:
     """The line of one operator class; a class without a cost is as fast as a convolution."""
-    cost = found.costs[name]
+    cost = learned.costs[name]
     if cost is None:
-        cost = found.costs["conv"]
+        cost = learned.costs["conv"]
     rate = max(1, _units_per_second(cost, _FASTEST_MAC_S) // 10**6)
     return f'{name} = {{ value = {rate}, unit = "MMAC/s", source = "fit" }}'
 

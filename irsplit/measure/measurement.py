@@ -1,9 +1,9 @@
 """Measures parts of a model in turns, for `irsplit profile`.
 
-Every part runs in a fresh process, so that its memory is its own, and the engine optimises it as it
-will in use. A machine has slow seconds. If all runs of a part were neighbours, such seconds would fall
-on some parts alone. So all parts are measured in rounds, each part once a round, and the medians are
-over all rounds.
+Every part runs in a fresh process, so that its memory is its own, and the engine optimises it as
+it will in use. A machine has slow seconds. If all runs of a part were neighbours, such seconds
+would fall on some parts alone. So all parts are measured in rounds, each part once a round, and
+the medians are over all rounds.
 """
 
 import contextlib
@@ -51,6 +51,7 @@ class Effort:
         """Call a function in a fresh process, or in this one."""
         if self.fresh:
             return isolated(function, *args, **kwargs)
+
         return function(*args, **kwargs)
 
     @contextlib.contextmanager
@@ -82,6 +83,7 @@ def _processor() -> str:
     for line in lines:
         if "model name" in line:
             return line.partition(":")[2].strip()
+
     return platform.processor() or "unknown"
 
 
@@ -152,6 +154,7 @@ class MeasuredRounds:
         The order stays that of the first round, so that the runs of every part are equally far
         apart.
         """
+        # Memory is known from the first round, so copies of one process will do.
         with self.effort.again(self.format) as call:
             for index in range(1, len(self.effort.shares())):
                 for measured in self.parts:

@@ -1,9 +1,9 @@
 """Measures what a frame and its answer cost beside engines, codecs and the link.
 
-`irsplit profile` measures the segments of a model alone, again and again. In use they take turns: the
-runtime is around them, the encoder finds caches cold that the engine has used, and a thread of the
-server has to wake up. What a real client and a server in a process of its own take beyond the sum of
-the segments is a cost of its own, paid once a round trip.
+`irsplit profile` measures the segments of a model alone, again and again. In use they take turns:
+the runtime is around them, the encoder finds caches cold that the engine has used, and a thread
+of the server has to wake up. What a real client and a server in a process of its own take beyond
+the sum of the segments is a cost of its own, paid once a round trip.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ _LOOPBACK = "127.0.0.1"
 _NAME = "measured"
 _PORT_BYTES = 2
 _CALLS_TOGETHER = 5
-"""Calls that are timed together. The first one follows other work, the rest repeat it in a hot loop."""
+"""Calls that are timed together: one after other work, and the rest in a hot loop."""
 _COUNTED = 8
 """Calls whose bytes on the wire are counted."""
 _TIMEOUT_S = 60.0
@@ -62,6 +62,7 @@ def measure_message(bundle: Path, inputs: Inputs, options: EngineOptions, runs: 
     """
     sides = _BothSides(bundle, inputs, options)
     device_ns = sides.device_ns(runs)
+    # A device usually has no server's packages.
     if any(importlib.util.find_spec(name) is None for name in ("grpc", "uvicorn")):
         return Message(device_ns)
 
@@ -69,6 +70,7 @@ def measure_message(bundle: Path, inputs: Inputs, options: EngineOptions, runs: 
         exchange_ns = _exchange_ns(sides, port, runs)
         with _CountingProxy(port) as proxy:
             up_bytes, down_bytes = _protocol_bytes(sides, proxy)
+
     return Message(device_ns, exchange_ns, up_bytes, down_bytes)
 
 
@@ -129,6 +131,7 @@ class _BothSides(_DeviceSide):
         super().__init__(bundle, inputs, options)
         manifest = self.session.manifest
         segment = manifest.segments[1]
+        # The server's segment reads directly what the device's segment has produced.
         self.frame = framing.encode(self.schema, self.sent)
         self._server_engine = open_segment_of(manifest, 1, options)
         self._server_inputs = [self.values[name] for name in segment.inputs]
@@ -183,6 +186,7 @@ def _protocol_bytes(sides: _BothSides, proxy: "_CountingProxy") -> tuple[int, in
             session.infer(sides.inputs)
         up = (proxy.passed[0] - up_before) // _COUNTED
         down = (proxy.passed[1] - down_before) // _COUNTED
+
     return max(0, up - len(sides.frame)), max(0, down - sides.returned_bytes)
 
 
@@ -204,6 +208,7 @@ def _server_process(bundle: Path, options: EngineOptions) -> Generator[int]:
             port = connection.recv(_PORT_BYTES)
             if len(port) < _PORT_BYTES:
                 raise _not_started(process)
+
             yield int.from_bytes(port, "big")
 
 
@@ -225,8 +230,8 @@ def _accept(listener: socket.socket, process: Future[None]) -> socket.socket:
     while not process.done():
         with contextlib.suppress(TimeoutError):
             connection, _ = listener.accept()
-            connection.settimeout(None)
             return connection
+
     raise _not_started(process)
 
 
@@ -280,4 +285,5 @@ class _CountingProxy:
             while data := source.recv(1 << 16):
                 self.passed[direction] += len(data)
                 sink.sendall(data)
+
             sink.shutdown(socket.SHUT_WR)

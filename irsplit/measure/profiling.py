@@ -1,8 +1,8 @@
 """Measures a model on this machine part by part, each part as the session that it will be.
 
-There are three kinds of parts beside the whole model: the stages between neighbouring legal cuts, the
-prefixes (everything after a cut is left out, as Ushakov et al. measure their U8 loads), and the
-suffixes.
+There are three kinds of parts beside the whole model: the stages between neighbouring legal cuts,
+the prefixes (everything after a cut is left out, as Ushakov et al. measure their U8 loads), and
+the suffixes.
 """
 
 import tempfile
@@ -88,6 +88,7 @@ def profile_model(
         prefixes = [parts.measure_and_keep(prefix, values) for prefix, _ in halves]
         suffixes = [parts.measure(suffix, values) for _, suffix in halves]
 
+        # A message is measured at one cut only, the one in the middle.
         bundle = Path(folder) / "bundle"
         compile(
             read,
@@ -104,6 +105,7 @@ def profile_model(
     prefix_loads = [
         _sending(part.load, cut, values) for part, cut in zip(prefixes, cuts, strict=True)
     ]
+
     return ModelProfile(
         model=path.name,
         digest=file_digest(path),
@@ -197,4 +199,5 @@ def _transfers(
             array = np.asarray(values[value.name])
             dtype = value.type.dtype.name
             transfers[value.name] = measure_codecs(value.name, dtype, [array], runs)
+
     return transfers

@@ -1,4 +1,4 @@
-"""The report's data: cuts with their cost terms, rejected positions, and a block diagram of the model.
+"""The report's data: cuts with their cost terms, rejected positions, a diagram of the model.
 
 The page plans again with these figures when its sliders move, so they are terms and not totals: the
 times of every stage on the device and on the server at the speeds that their profiles say, and the
@@ -79,6 +79,7 @@ def report_data(
     described_cuts = [_described_cut(cut, index + 1, tensors) for index, cut in enumerate(cuts)]
     rejected = [cut for cut in positions if not cut.legal]
     link = table.link
+
     return {
         "format": FORMAT,
         "title": title,
@@ -126,6 +127,7 @@ def _sizes(conditions: ChooseCut, stages: Stages, ratios: Ratios | None) -> Size
         for name, options in at_width.codings(stages, ratios).items():
             for option in options:
                 sizes.setdefault((bits, option.codec), {})[name] = option.size_bytes
+
     return sizes
 
 
@@ -142,6 +144,8 @@ def _thinned(cuts: Sequence[Cut], boundaries: set[frozenset[str]]) -> tuple[Cut,
     kept = {cut for cut in cuts if _names(cut) in boundaries}
     kept.update(_falling(cuts))
     kept.update(_falling(cuts[::-1]))
+
+    # Fill up with evenly spaced ones, to about the limit.
     step = -(-len(cuts) // max(1, MOST_CUTS - len(kept)))
     kept.update(cuts[::step])
     return tuple(cut for cut in cuts if cut in kept)
@@ -155,6 +159,7 @@ def _falling(cuts: Iterable[Cut]) -> list[Cut]:
         if cut.estimated_bytes < least:
             least = cut.estimated_bytes
             falling.append(cut)
+
     return falling
 
 
@@ -172,6 +177,7 @@ def _server_name(conditions: ChooseCut) -> str:
     """The server's profile; a measured device is compared with itself by default."""
     if conditions.server:
         return _profile_name(conditions.server)
+
     default = default_server(conditions.device)
     return "the same machine" if is_measured(default) else default
 
@@ -196,6 +202,7 @@ def _described_stages(table: CostTable, stages: Stages, macs: Macs) -> list[dict
                 "working_bytes": cost.working_bytes,
             }
         )
+
     return described
 
 
@@ -224,6 +231,7 @@ class _Tensors:
             if value.name not in self._numbers:
                 raw = TransferOption("raw", estimated_bytes([value]))
                 self._add(CostTensor(value.name, None, (), (raw,), ()), value, ())
+
         return [self._numbers[value.name] for value in values]
 
     def _add(self, tensor: CostTensor, value: Value, measured: Sequence[TransferOption]) -> None:
@@ -285,6 +293,7 @@ def _described_rejections(cuts: Iterable[Cut]) -> list[dict[str, Any]]:
         if separator:
             reason, detail = f"a branch {branch.partition(' (')[0]}", own
         by_reason.setdefault(reason, []).append([cut.id, _node_name(cut.after), detail])
+
     return [{"why": reason, "positions": listed} for reason, listed in by_reason.items()]
 
 
@@ -292,6 +301,7 @@ def _node_name(node: Node) -> str:
     """A node's name, or else that of its first result, or its operator."""
     if node.name:
         return node.name
+
     return next((value.name for value in node.outputs if value is not None), node.op)
 
 
@@ -299,6 +309,7 @@ def _type(value: Value) -> str:
     """A value's type as text, "?" where it is not known."""
     if not isinstance(value.type, TensorType) or value.type.shape is None:
         return "?"
+
     shape = value.type.assumed or value.type.shape
     dims = ["?" if dim is None else str(dim) for dim in shape]
     return f"{value.type.dtype}[{','.join(dims)}]"

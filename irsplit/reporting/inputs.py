@@ -1,4 +1,4 @@
-"""Measures what real inputs cost to send, for the baseline that runs the whole model on the server."""
+"""Measures what real inputs cost to send, for the baseline that runs the model on the server."""
 
 from irsplit.base.dtypes import from_numpy
 from irsplit.engines.execute import Inputs
@@ -24,10 +24,12 @@ def coded_inputs(inputs: Inputs) -> dict[str, tuple[TransferOption, ...]]:
         dtype = from_numpy(array)
         if dtype is None or not dtype.framable:
             continue
+
         measured = (*measure_codecs(name, dtype.name, [array], 1), *measure_picture(array))
         options[name] = tuple(
             TransferOption(transfer.codec, transfer.size_bytes)
             for transfer in measured
             if transfer.codec != "raw"
         )
+
     return options

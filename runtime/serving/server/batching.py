@@ -24,7 +24,8 @@ _PROBE_DIM = 3
 _TOLERANCE = 1e-3
 """Allowed difference as a share of the largest element.
 
-Kernels round differently for other batch sizes, but rows that depend on each other differ by far more.
+Kernels round differently for other batch sizes, but rows that depend on each other differ by far
+more.
 """
 
 Values = Mapping[str, Any]
@@ -77,6 +78,7 @@ def split_rows(
     for count in rows:
         requests.append({name: values[name][start : start + count] for name in names})
         start += count
+
     return requests
 
 
@@ -107,10 +109,12 @@ def batching_obstacle(
     for spec in schema.tensors:
         if spec.shape[:1] != (None,):
             return f"the first dimension of '{spec.name}' is fixed"
+
     for spec in schema.tensors:
         if spec.dtype[:2] in ("bf", "f8"):
             return f"'{spec.name}' has elements that cannot be made up"
 
+    # Different numbers of rows, so that a shift between the requests shows.
     rows = (1, 2)
     random = np.random.default_rng(0)
     requests = [
@@ -126,6 +130,7 @@ def batching_obstacle(
         for name in names:
             if not _close(expected[name], actual[name]):
                 return f"rows of '{name}' depend on each other"
+
     return ""
 
 
@@ -134,6 +139,7 @@ def _random_array(spec: TensorSpec, rows: int, random: np.random.Generator) -> N
     shape = (rows, *(_PROBE_DIM if dim is None else dim for dim in spec.shape[1:]))
     if spec.storage.kind == "f":
         return random.standard_normal(shape).astype(spec.storage)
+
     top = 100 if spec.dtype in ("i8", "u8") else 2
     return random.integers(0, top, shape).astype(spec.storage)
 
@@ -141,6 +147,7 @@ def _random_array(spec: TensorSpec, rows: int, random: np.random.Generator) -> N
 def _close(expected: NDArray[Any], actual: NDArray[Any]) -> bool:
     if expected.dtype.kind != "f" or expected.shape != actual.shape:
         return np.array_equal(expected, actual)
+
     largest = float(np.max(np.abs(expected), initial=0.0))
     return np.allclose(expected, actual, rtol=0, atol=_TOLERANCE * largest, equal_nan=True)
 
@@ -192,6 +199,7 @@ class Batcher(Generic[_Key, _Job, _Answer]):
         if len(group.jobs) >= self._batching.frames:
             group.full.set()
             self._close(key, group)
+
         return await answer
 
     def _close(self, key: _Key, group: _Group[_Job, _Answer]) -> None:
@@ -206,11 +214,13 @@ class Batcher(Generic[_Key, _Job, _Answer]):
         await self._turn()
         self._close(key, group)
 
+        # A caller that was cancelled meanwhile has taken its job back.
         jobs = [(job, answer) for job, answer in group.jobs if not answer.done()]
         outcomes = await self._run(key, [job for job, _ in jobs])
         for (_, answer), outcome in zip(jobs, outcomes, strict=True):
             if answer.done():
                 continue
+
             if isinstance(outcome, Exception):
                 answer.set_exception(outcome)
             else:

@@ -41,6 +41,7 @@ def raise_file_limit() -> int:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
+
     return MOST_CONNECTIONS * 4 if soft == resource.RLIM_INFINITY else soft
 
 
@@ -88,6 +89,7 @@ class ConnectionLimiter:
         if len(self._connections) <= self._most:
             return
 
+        # If the server works for all of them, the new one has to go.
         idle = (other for other in self._connections if not other.awaits_server)
         idlest = next(idle, connection)
         self.remove(idlest)
@@ -172,6 +174,7 @@ def _is_connection(sock: socket.socket, port: int) -> bool:
     """Whether a socket is a connection to this port. Raises OSError for one that listens."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
         return False
+
     sock.getpeername()
     return sock.getsockname()[1] == port
 

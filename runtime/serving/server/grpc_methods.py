@@ -79,6 +79,7 @@ class GrpcMethods:
         except ServiceError as error:
             self._service.refused(error, "grpc")
             raise
+
         return await self._table[name](message, timeout_s)
 
     async def _parsed(self, data: bytes) -> InferRequest:
@@ -86,6 +87,7 @@ class GrpcMethods:
         described = protobuf.check_size(data)
         if described < _AT_ONCE:
             return protobuf.request_from_bytes(data)
+
         return await asyncio.get_running_loop().run_in_executor(
             self._parser, protobuf.request_from_bytes, data
         )
@@ -102,6 +104,7 @@ class GrpcMethods:
             self._service.find(message.name, message.version)
         except ServiceError:
             return protobuf.message("ModelReadyResponse")(ready=False)
+
         return protobuf.message("ModelReadyResponse")(ready=self._service.ready)
 
     async def _server_metadata(self, message: Any, _: float | None) -> Any:

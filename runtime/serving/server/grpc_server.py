@@ -97,6 +97,7 @@ class GrpcFrontend:
             port = server.add_insecure_port(address)
         else:
             port = server.add_secure_port(address, self._credentials)
+
         await server.start()
         return server, port
 
@@ -112,6 +113,7 @@ class GrpcFrontend:
                 await self._server.wait_for_termination()
             if self._stopping:
                 return
+
             event(
                 _LOG, logging.WARNING, "gRPC ended by a request, listening again", port=self._port
             )
@@ -126,6 +128,8 @@ class GrpcFrontend:
         """
 
         async def answer(_: Any, context: Any) -> bytes:
+            # The answer is sent after this coroutine has returned, so the reservation is closed by
+            # gRPC when the call ends.
             reservation = Reservation(self._budget)
             context.add_done_callback(reservation.close)
             try:
@@ -133,6 +137,7 @@ class GrpcFrontend:
                     data = b""
                 else:
                     data = await self._admitted(context, reservation)
+
                 message = await self._methods.call(name, data, context.time_remaining())
                 packed: bytes = message.SerializeToString()
                 reservation.resize(len(packed))
@@ -159,8 +164,10 @@ class GrpcFrontend:
         async with reservation:
             await reservation.acquire(self._budget.largest)
             data = await context.read()
+
         if not isinstance(data, bytes):
             raise ServiceError(Code.INVALID, "a call without a request")
+
         reservation.resize(len(data))
         return data
 
@@ -170,4 +177,5 @@ def _authorization(context: Any) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == "authorization":
             return str(value)
+
     return ""

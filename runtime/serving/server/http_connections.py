@@ -18,7 +18,7 @@ _LOG = logging.getLogger("irsplit.serve")
 REQUESTS_AHEAD = 16
 """Requests that a client may send before it has read their answers."""
 HEAD_BYTES = 1 << 16
-"""Bytes outside of bodies between two pieces of one: request lines, headers, trailers, chunk sizes."""
+"""Bytes between two pieces of bodies: request lines, headers, trailers, sizes of chunks."""
 QUIET_S = 75.0
 """A connection on which nothing moves for so long is closed if it is the client's turn.
 
@@ -82,6 +82,7 @@ class BoundedConnection(HttpToolsProtocol):
         if activity == self._last_activity and not self.awaits_server:
             self.transport.abort()
             return
+
         self._last_activity = activity
         self._watch = self.loop.call_later(QUIET_S, self._close_if_quiet)
 

@@ -161,15 +161,18 @@ class HttpFrontend:
 
         if model is None:
             return self._pages[path]()
+
         name, version = model["name"], model["version"] or ""
         if action == "/infer":
             return await self._infer(name, version, headers, receive)
         if action == "/update":
             query = parse_qs(scope["query_string"].decode("latin-1"))
             return await self._update(name, query, headers)
+
         bundle = self._service.find(name, version)
         if action == "/ready":
             return self._readiness()
+
         return 200, _JSON, json.dumps(self._described(bundle)).encode()
 
     async def _authenticate(self, headers: Mapping[str, str]) -> None:
@@ -216,6 +219,7 @@ class HttpFrontend:
             response = await self._service.infer(request, timeout_s(request))
             if json_elements(response, form) < _FEW_ELEMENTS:
                 return (200, *response_to_body(response, form))
+
             return (200, *await self._on_thread(response_to_body, response, form))
 
     async def _body(
@@ -226,17 +230,21 @@ class HttpFrontend:
         if announced.isdecimal() and int(announced) > self._budget.largest:
             raise self._too_large(int(announced))
 
+        # Chunked bodies announce nothing, and a client may send more than it announced.
         body, more = bytearray(), True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ServiceError(Code.INVALID, "the client went away")
+
             piece = message.get("body", b"")
             if len(body) + len(piece) > self._budget.largest:
                 raise self._too_large(len(body) + len(piece))
+
             await reservation.acquire(len(piece))
             body += piece
             more = bool(message.get("more_body", False))
+
         return body
 
     def _too_large(self, size: int) -> ServiceError:
@@ -251,13 +259,14 @@ class HttpFrontend:
         body: bytes | bytearray,
         reservation: Reservation,
     ) -> tuple[InferRequest, Form]:
-        """Parse a body; a large JSON or a compressed body on a thread, while others are answered."""
+        """Parse a body; a large or compressed one on a thread, while others are answered."""
         coding = headers.get("content-encoding", "")
         json_bytes = _json_bytes(headers, len(body))
         if not coding and json_bytes < _SMALL_JSON:
             return request_from_body(name, version, headers, body)
 
         async with self._parsing:
+            # Reserve what the body takes as objects while it is parsed, then what remains of it.
             expanded_bytes = self._budget.largest if coding else len(body)
             reservation.resize(expanded_bytes + _OBJECT_BYTES * min(json_bytes, JSON_BYTES))
             if coding:
@@ -280,6 +289,7 @@ class HttpFrontend:
         """
         if self._updates is None:
             raise ServiceError(Code.NOT_FOUND, "updates are not handed out here")
+
         digest = query.get("have", [""])[0]
         placement = query.get("place", [""])[0]
         patch = await self._updates.patch(name, digest, placement)
@@ -293,6 +303,7 @@ class HttpFrontend:
         if first > last:
             text = f"the patch has {total} bytes, none from {first} to {last}"
             raise ServiceError(Code.INVALID, text)
+
         with patch.open("rb") as file:
             file.seek(first)
             piece = file.read(last - first + 1)
@@ -319,6 +330,7 @@ def _json_bytes(headers: Mapping[str, str], body_bytes: int) -> int:
     described = headers.get(HEADER_LENGTH, "")
     if described.isdecimal() and len(described) < 20:
         return min(int(described), body_bytes)
+
     return body_bytes
 
 

@@ -1,9 +1,9 @@
 """A memory budget for messages, shared by all connections of a server and both frontends.
 
-Every message reserves the bytes that it takes. A message that does not fit waits, first come, first
-served. While one waits, the message that has been in transfer for the longest is evicted once that is
-`EVICT_AFTER_S`: a client that begins a request and never ends it, or never reads its answer, cannot
-keep the others out.
+Every message reserves the bytes that it takes. A message that does not fit waits, first come,
+first served. While one waits, the message that has been in transfer for the longest is evicted
+once that is `EVICT_AFTER_S`: a client that begins a request and never ends it, or never reads its
+answer, cannot keep the others out.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class MemoryBudget:
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._leaving: Reservation | None = None
-        """The evicted reservation. It may free enough, so no other is evicted until it is closed."""
+        """The evicted reservation. It may free enough, so the next eviction waits for its end."""
         self._evicted = metrics.evicted
         metrics.held.set_function(lambda: self._held)
 
@@ -61,6 +61,7 @@ class MemoryBudget:
 
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((size, turn))
+        # Nothing fits now, but this may plan the first eviction.
         self._serve_queue()
         try:
             await turn
@@ -94,11 +95,13 @@ class MemoryBudget:
         """Grant what fits to those who wait, and plan the next eviction if somebody still waits."""
         while self._queue:
             size, turn = self._queue[0]
+            # One that was cancelled while it waited is only taken out of the queue.
             if not turn.done():
                 if self._held + size > self._limit:
                     break
                 self._held += size
                 turn.set_result(None)
+
             self._queue.popleft()
 
         may_evict = self._timer is None and self._leaving is None
@@ -114,6 +117,7 @@ class MemoryBudget:
             self._leaving = reservation
             self._evicted.inc()
             reservation.evict()
+
         self._serve_queue()
 
 

@@ -80,6 +80,7 @@ class ServerOptions:
     def _check_certificate(self) -> None:
         if self.certificate is None or self.key is None:
             return
+
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
         except OSError as error:  # ssl.SSLError is one
@@ -99,6 +100,7 @@ class ServerOptions:
             raise ServeError(f"{self.connections} connections: give 1 or more")
         if self.grace_s < 0:
             raise ServeError(f"{self.grace_s:g} s to finish when told to stop: give 0 or more")
+
         for port in (self.port, self.http_port or 0):
             if not 0 <= port < 1 << 16:
                 raise ServeError(f"{port} is no port; give 1 to 65535, or 0 for a free one")
@@ -124,6 +126,7 @@ class ServerOptions:
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -81,6 +81,7 @@ class PatchMaker:
             self._patches.pop(key, None)  # the next request tries again
             if not isinstance(error, IrsplitError):
                 raise
+
             raise ServiceError(Code.NOT_FOUND, f"'{name}' cannot be handed out: {error}") from error
 
     def _write(
@@ -94,6 +95,7 @@ class PatchMaker:
                 pass  # this server may have one side only of the old build
             else:
                 return path
+
         self._make(None, latest.manifest.folder, path, placement)
         return path
 

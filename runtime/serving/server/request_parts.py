@@ -21,6 +21,7 @@ def frame_of(request: InferRequest) -> bytes | memoryview:
     for tensor in request.inputs:
         if tensor.name != FRAME:
             continue
+
         size = len(tensor.data)
         if tensor.datatype != "UINT8" or tensor.shape != (size,):
             text = (
@@ -28,7 +29,9 @@ def frame_of(request: InferRequest) -> bytes | memoryview:
                 "send UINT8[n] of n bytes"
             )
             raise ServiceError(Code.INVALID, text)
+
         return tensor.data
+
     raise ServiceError(Code.INVALID, f"no tensor '{FRAME}' in the request")
 
 
@@ -50,10 +53,12 @@ def input_shapes(request: InferRequest, inputs: Sequence[TensorInfo]) -> dict[st
     for info in inputs:
         if info.name not in shapes:
             raise ServiceError(Code.INVALID, f"input '{info.name}' is missing")
+
         rank = len(shapes[info.name])
         if info.shape is not None and rank != len(info.shape):
             text = f"input '{info.name}' has {rank} dimensions; give {len(info.shape)}"
             raise ServiceError(Code.INVALID, text)
+
     return shapes
 
 

@@ -1,12 +1,13 @@
 """Sessions of a stateful bundle. Each has a state of its own, and expires when it is left alone.
 
-A step is identified by its number. The latest step may be asked for again, because its answer was lost
-on the way. It gets the same answer without running, provided that it brings the same contents. Any
-other number than the next one means that client and server no longer agree; that is an error and never
-a guess. So two clients that number their steps and chose the same name by accident find out.
+A step is identified by its number. The latest step may be asked for again, because its answer was
+lost on the way. It gets the same answer without running, provided that it brings the same
+contents. Any other number than the next one means that client and server no longer agree; that is
+an error and never a guess. So two clients that number their steps and chose the same name by
+accident find out.
 
-Steps without numbers, as other servers have them, follow each other as they come, and a start always
-begins a new session.
+Steps without numbers, as other servers have them, follow each other as they come, and a start
+always begins a new session.
 """
 
 import threading
@@ -113,10 +114,12 @@ class Sequences(Generic[_Answer]):
                 if step.contents != sequence.contents:
                     why = f"step {step.number} came before with other contents, from another client"
                     raise _lost(name, why)
+
                 return sequence.answer
 
             self._check_next(name, sequence, step)
             answer = self._advance(name, sequence, step, call)
+
         if step.end:
             self._forget(name, sequence)
         self._drop_largest()
@@ -147,6 +150,7 @@ class Sequences(Generic[_Answer]):
             # Nobody can tell whether the state has moved, so nobody may go on.
             self._forget(name, sequence)
             raise
+
         sequence.step += 1
         sequence.contents, sequence.answer = step.contents, answer
         sequence.used = self._clock()
@@ -218,6 +222,7 @@ class Sequences(Generic[_Answer]):
             if name not in self._sequences:
                 why = "the server does not know it: it expired, ended, or the server was restarted"
                 raise _lost(name, why)
+
             return self._sequences[name]
 
 
@@ -225,6 +230,7 @@ def _check_numbering(name: str, sequence: Sequence[_Answer], step: Step) -> None
     """Raise ServiceError if only one of session and step has numbers."""
     if sequence.numbered == (step.number is not None):
         return
+
     without = "without" if sequence.numbered else "with"
     why = (
         f"a step {without} a number was asked, unlike those before: another client has this session"

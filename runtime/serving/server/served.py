@@ -132,10 +132,12 @@ class ServedBundle:
             raise BundleError(
                 f"{manifest.store.root}: no segment runs on the server; run it with 'irsplit run'"
             )
+
         self._whole = all(manifest.file(index) is not None for index in range(count))
         self._stops = [self._find_stop(start) for start in range(count)]
         self._infos = {info.name: info for info in manifest.outputs}
         self.stateful = self.segments.stateful(0, count)
+        # Open the engines now, so that the first request does not wait for them.
         for index in own:
             self.segments.open(index, index + 1)
 
@@ -156,6 +158,7 @@ class ServedBundle:
         """Whether the frame of a request, or the session that it ends, belongs to this bundle."""
         if session_ended_by(request) in self.sequences:
             return True
+
         return any(self._owns(request, schema.index) for schema in self.manifest.boundaries)
 
     def _owns(self, request: InferRequest, boundary: int) -> bool:
@@ -182,6 +185,7 @@ class ServedBundle:
                 reasons[schema.index] = reason
             else:
                 self._batched.add(schema.index)
+
         return reasons
 
     def _batching_obstacle(self, schema: FrameSchema) -> str:
@@ -204,6 +208,7 @@ class ServedBundle:
         """Index of the boundary whose frames this request may run with; None if it runs alone."""
         if not self._batched or not has_frame(request):
             return None
+
         return next((index for index in self._batched if self._owns(request, index)), None)
 
     # What a request takes.
@@ -217,6 +222,7 @@ class ServedBundle:
         """
         if self.stateful and session_ended_by(request):
             return 0
+
         return self._start_and_bytes(request)[1]
 
     def _start_and_bytes(self, request: InferRequest) -> tuple[int, int]:
@@ -227,6 +233,7 @@ class ServedBundle:
                 frame_shapes = framing.frame_shapes(schema, frame)
             except FrameError as error:
                 raise ServiceError(Code.INVALID, str(error)) from error
+
             start = schema.index + 1
             names = [spec.name for spec in schema.tensors]
             shapes = dict(zip(names, frame_shapes, strict=True))
@@ -267,6 +274,7 @@ class ServedBundle:
         """Raise ServiceError if this server cannot run the whole model."""
         if self._whole:
             return
+
         names = ", ".join(f"'{tensor.name}'" for tensor in request.inputs[:_MOST_NAMES])
         text = (
             f"'{self.name}' takes one UINT8 tensor '{FRAME}', not {names or 'nothing'}; for the "
@@ -297,6 +305,7 @@ class ServedBundle:
                 "sequence_start with the first"
             )
             raise ServiceError(Code.INVALID, text)
+
         answer = self.sequences.run(session, step, lambda segments: self._run(segments, task))
         return replace(answer, id=request.id)
 
@@ -346,6 +355,7 @@ class ServedBundle:
             if start == 0:
                 arrays = {tensor.name: to_array(tensor) for tensor in request.inputs}
                 return check_inputs(self.manifest.inputs, arrays)
+
             schema = self.manifest.boundaries[start - 1]
             return decode(schema, frame_of(request), self.limits.decoded_bytes)
         except (EngineError, FrameError) as error:
@@ -374,6 +384,7 @@ class ServedBundle:
         """One tensor of an answer: an output of the model, or else the next frame."""
         if name in run.results:
             return to_tensor(self._infos[name], run.results[name])
+
         schema = self.manifest.boundaries[self._stops[task.start] - 1]
         return frame_tensor(encode(schema, run.values))
 
@@ -388,6 +399,7 @@ class ServedBundle:
             What `infer` returns or raises, for each request.
         """
         answers: dict[int, InferResponse | ServiceError] = {}
+        # A refusal is the request's own; the others run, grouped by what can be concatenated.
         groups: dict[Hashable, list[tuple[int, _Task]]] = {}
         for index, request in enumerate(requests):
             try:
@@ -405,6 +417,7 @@ class ServedBundle:
                     answers[index] = self._answer(task, run)
                 except ServiceError as error:
                     answers[index] = error
+
         return [answers[index] for index in range(len(requests))]
 
     def _run_together(self, tasks: Sequence[_Task]) -> Sequence[SegmentRun | None]:
@@ -428,6 +441,7 @@ class ServedBundle:
         for values in shares:
             results = {name: values[name] for name in run.results}
             runs.append(SegmentRun(values, results, run.seconds))
+
         return runs
 
     def _find_stop(self, start: int) -> int:
@@ -435,9 +449,11 @@ class ServedBundle:
         count = len(self.manifest.segments)
         if start == 0 and self._whole:
             return count
+
         for index in range(start, count):
             if not self.segments.has(index, index + 1):
                 return index
+
         return count
 
 

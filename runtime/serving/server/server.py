@@ -45,7 +45,7 @@ _LOG = logging.getLogger("irsplit.serve")
 _EXPIRY_PERIOD_S = 5.0
 _GRPC_GRACE_S = 0.2
 _SPARE_STREAMS = 16
-"""Requests of a connection beyond a full queue: to be told that it is full, and to ask for health."""
+"""Requests of a connection beyond a full queue: to be refused, and to ask for health."""
 
 
 class Server:
@@ -120,6 +120,7 @@ class Server:
             except ServeError:
                 await self._grpc.stop(0)
                 raise
+
         self._tasks.append(asyncio.create_task(self.service.expire_sessions(_EXPIRY_PERIOD_S)))
         self._tasks.append(asyncio.create_task(self._grpc_limiter.watch()))
 
@@ -144,6 +145,7 @@ class Server:
             if self.options.certificate is not None and self.options.key is not None:
                 pair = (self.options.key.read_bytes(), self.options.certificate.read_bytes())
                 credentials = grpc.ssl_server_credentials([pair])
+
             self.port = await self._grpc.start(host, port, credentials)
         except (RuntimeError, OSError) as error:
             raise ServeError(
@@ -163,6 +165,7 @@ class Server:
             listener = config.bind_socket()
         except SystemExit as error:  # uvicorn exits when the address is taken
             raise ServeError(f"cannot listen on {address}; {remedy}") from error
+
         # Accepted connections inherit this. asyncio sets it only on sockets that say they are TCP,
         # and uvicorn's do not.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -170,15 +173,17 @@ class Server:
         self.http_port = int(listener.getsockname()[1])
         self._http = _UvicornServer(config)
         self._tasks.append(asyncio.create_task(self._http.serve([listener])))
+        # uvicorn has no event for this.
         while not self._http.started:
             await asyncio.sleep(0.005)
 
     def _http_config(self, port: int) -> uvicorn.Config:
+        protocol = partial(BoundedConnection, limiter=self._http_limiter)
         config = uvicorn.Config(
             HttpFrontend(self.service, self._budget, self._authenticator, self._updates),
             host=self.options.host,
             port=port,
-            http=partial(BoundedConnection, limiter=self._http_limiter),  # pyright: ignore[reportArgumentType]
+            http=protocol,  # pyright: ignore[reportArgumentType]
             backlog=ACCEPTED_AT_ONCE,
             ws="none",
             lifespan="off",
@@ -201,6 +206,7 @@ class Server:
         await self.service.drain(self.options.grace_s)
         await self._grpc.stop(_GRPC_GRACE_S)
         if self._http is not None:
+            # The first task is the HTTP server, which ends by itself once it is told to.
             self._http.should_exit = True
             await self._tasks[0]
 
@@ -236,7 +242,9 @@ def load_bundles(words: Sequence[str], options: ServerOptions) -> list[ServedBun
             raise BundleError(
                 f"{word}: '{chosen}' is no name for a bundle; give NAME=FOLDER without '/' in NAME"
             )
+
         bundles.append(ServedBundle(manifest, chosen, options.limits, options.engine))
+
     return bundles
 
 

@@ -192,6 +192,7 @@ class Service:
                 "give both sides the same build"
             )
             raise ServiceError(Code.MISMATCH, text)
+
         return versions[version]
 
     async def infer(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
@@ -243,6 +244,8 @@ class Service:
         versions = self.bundles.get(request.model, {})
         if request.version or len(versions) < 2:
             return self.find(request.model, request.version)
+
+        # A device that was not updated yet still sends frames of an older build.
         owner = next((bundle for bundle in versions.values() if bundle.owns(request)), None)
         return owner or self.find(request.model)
 
@@ -256,6 +259,7 @@ class Service:
             text = f"{self._busy} requests wait already; come back later"
             raise ServiceError(Code.OVERLOADED, text)
 
+        # This refuses what is beyond the limits, before any of it is decoded.
         needed = bundle.needed_bytes(request)
         boundary = bundle.boundary_of(request)
         if boundary is None and self._may_run_on_loop(bundle, needed):
@@ -271,6 +275,7 @@ class Service:
                 job = _Job(bundle, request, lease)
                 if boundary is not None:
                     return await self._batcher.submit((bundle, boundary), job)
+
                 await self._worker.acquire()
                 return await self._run_on_thread(self._timed, [job])
         except TimeoutError:
@@ -284,6 +289,7 @@ class Service:
         """Whether a request is usually done sooner than a thread would take to begin it."""
         if bundle.stateful or needed >= _LITTLE_BYTES or self._worker.locked():
             return False
+
         return self._usual_s.get(bundle, math.inf) < _HOP_S
 
     async def _run_on_loop(
@@ -408,7 +414,9 @@ def _by_name_and_version(bundles: Iterable[ServedBundle]) -> dict[str, dict[str,
                 f"{root}: '{bundle.name}' {bundle.version} is given twice; "
                 "give it once, or under another name (NAME=BUNDLE)"
             )
+
         versions[bundle.version] = bundle
+
     return by_name
 
 

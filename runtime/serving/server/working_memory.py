@@ -52,9 +52,11 @@ class WorkingMemory:
 
     def try_acquire(self, size: int) -> Lease | None:
         """Return a lease of `size` bytes, or None if they do not fit now or somebody waits."""
+        # A request that is larger than the limit runs alone.
         size = min(size, self._limit)
         if self._queue or self.taken + size > self._limit:
             return None
+
         self.taken += size
         return Lease(self, size)
 
@@ -73,6 +75,7 @@ class WorkingMemory:
             # Granted already: give the bytes back. Otherwise: those behind this request may fit.
             self.release(0 if turn.cancelled() else size)
             raise
+
         return Lease(self, size)
 
     def release(self, size: int) -> None:
@@ -80,9 +83,12 @@ class WorkingMemory:
         self.taken -= size
         while self._queue:
             next_size, turn = self._queue[0]
+            # One that was cancelled while it waited is only taken out of the queue.
             if not turn.done():
                 if self.taken + next_size > self._limit:
                     return
+
                 self.taken += next_size
                 turn.set_result(None)
+
             self._queue.popleft()
