@@ -85,6 +85,7 @@ def message_digest(words: Sequence[str], parameters: Parameters, contents: str) 
     Returns:
         The digest in hexadecimal digits.
     """
+    # A digest cannot cover itself, nor the checksum that is added after it.
     named = dict(parameters)
     named.pop(DIGEST, None)
     named.pop(CHECKSUM, None)
@@ -100,6 +101,7 @@ def sealed(request: InferRequest, parameters: Parameters, *, for_earlier: bool) 
         for_earlier: Whether to add the checksum too, by which an earlier release checks it.
     """
     contents = request.contents or contents_digest(request.inputs)
+    # The checksum of earlier releases covers all parameters, so it comes last.
     words = _words(request)
     complete: dict[str, Parameter] = {**request.parameters, **parameters}
     complete[DIGEST] = message_digest(words, complete, contents)
@@ -172,6 +174,7 @@ def why_not_believed(request: InferRequest, response: InferResponse, *, unsigned
     parameters = response.parameters
     if DIGEST in parameters:
         contents = contents_digest(response.outputs)
+        # The digest of the request ties the answer to its frame.
         words = [response.id, request.contents]
         fits = parameters[DIGEST] == message_digest(words, parameters, contents)
     elif CHECKSUM in parameters:

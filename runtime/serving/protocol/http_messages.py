@@ -97,6 +97,7 @@ def expanded(coding: str, body: bytes | bytearray, limit: int) -> bytes | bytear
             Code.INVALID, f"content-encoding '{coding}' is unknown; known: {', '.join(_CODINGS)}"
         )
 
+    # A small body may expand to gigabytes: one byte more than allowed is enough to know.
     decoder = zlib.decompressobj(window)
     try:
         data = decoder.decompress(body, limit + 1)
@@ -273,6 +274,7 @@ def _tensor(name: str, item: dict[str, Any], rest: memoryview) -> tuple[WireTens
     if any(type(dim) is not int for dim in dims):
         raise ValueError("its 'shape' has an element that is no integer")
 
+    # The elements are in the JSON, or the next bytes behind it.
     size = parameters.get(_BINARY_SIZE)
     data: bytes | memoryview
     if size is None:
@@ -352,6 +354,7 @@ def _body(
         else:
             items.append(f'{json.dumps(item)[:-1]}, "data": [{_json_data(tensor)}]}}')
 
+    # Written by hand, so that no list holds all elements as Python objects at once.
     text = f"{json.dumps(head)[:-1]}, {json.dumps(key)}: [{', '.join(items)}]}}".encode()
     if not binary:
         return {"content-type": "application/json"}, text

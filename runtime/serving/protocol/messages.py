@@ -204,6 +204,7 @@ def timeout_s(request: InferRequest) -> float | None:
         Seconds; None if the request does not say. Its parameter `timeout` has microseconds, as
         Triton defines it.
     """
+    # Booleans are integers in Python, but no timeout.
     micros = request.parameters.get("timeout")
     if isinstance(micros, bool | str) or micros is None:
         return None
@@ -321,6 +322,7 @@ def to_bytes(datatype: str, values: Sequence[Any]) -> bytes:
     if datatype == "BF16":
         raise ValueError("numpy has no BF16; send its elements as bytes")
 
+    # As objects, elements keep their types: numpy would make numbers of booleans, or text.
     elements: list[Any] = np.asarray(values, object).ravel().tolist()
     odd = {type(element) for element in elements} - _TYPES["S" if dtype is None else dtype.kind]
     if odd:

@@ -270,11 +270,13 @@ class _FieldCounter:
             self._fields += 1
             check_count("fields", self._fields, _MOST_FIELDS)
 
+            # Unknown fields are counted like others: parsing would keep them.
             start, size = _value(name, wire, data, start, stop)
             field, kind = _WIRE[name].get(number, ("", ""))
             counts[number] = counts.get(number, 0) + 1
             check_count(f"times {field}", counts[number], _MOST.get((name, field), _MOST_FIELDS))
 
+            # Raw contents stay bytes when they are parsed, so they are as cheap as they look.
             if field == "raw_input_contents":
                 measured -= size
             elif wire == _BYTES:
@@ -430,6 +432,7 @@ def _tensors(tensors: Any, raw: Any) -> list[WireTensor]:
         raise ValueError(
             f"{len(tensors)} tensors and {len(raw)} raw contents; send every tensor raw, or none"
         )
+    # An empty list of raw contents means that the tensors have their elements themselves.
     contents = raw or [None] * len(tensors)
     return [_tensor(tensor, data) for tensor, data in zip(tensors, contents, strict=True)]
 
