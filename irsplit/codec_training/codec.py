@@ -265,6 +265,7 @@ def choose_codec(
     recipes = _recipes(spec)
     measured: list[MeasuredCodec] = []
     for name, recipe in recipes.items():
+        # It is the last one, so that there is a best one to compare it with.
         if name == SLOWEST:
             best_s = min(codec.seconds(rate_bit_s) for codec in measured)
             if not _may_win(best_s, held, rate_bit_s, speeds):
@@ -290,7 +291,7 @@ def _may_win(
 def _measured(
     name: str, spec: TensorSpec, held: Sequence[Array], speeds: CodecRates | None
 ) -> MeasuredCodec:
-    """Measure a candidate; with `speeds`, its times follow from them and only sizes are measured."""
+    """Measure a candidate; with `speeds`, only its size is measured, and times follow from it."""
     if speeds is None:
         return measure(name, spec, held)
     encode_rate, decode_rate = _speed(name, spec.codec, speeds)

@@ -40,6 +40,7 @@ def fit_weights(planes: Sequence[SymbolPlane], channels: int) -> NDArray[np.int8
         inner = np.arange(len(symbols)) % geo.width > 0
         if len(symbols) > geo.width:
             inner &= np.arange(len(symbols)) >= geo.width
+        # Sum up the normal equations, so that planes need not be in memory together.
         features = np.stack([plane[inner] for plane in around], axis=-1).astype(np.float64)
         products += np.einsum("pci,pcj->cij", features, features)
         targets += np.einsum("pci,pc->ci", features, symbols[inner].astype(np.float64))

@@ -148,6 +148,7 @@ def signal_to_noise_db(samples: Sequence[NDArray[Any]], found: Sequence[NDArray[
 def _step(range_: Range, levels: int) -> tuple[float, int]:
     """Scale and zero point of a range, which is widened so that it holds 0."""
     low, high = min(range_[0], 0.0), max(range_[1], 0.0)
+    # A range of nothing but zeros still needs a scale above 0.
     steps, lowest = levels - 1, _lowest(levels)
     scale = max((high - low) / steps, float(np.finfo(np.float32).tiny))
     return scale, min(max(round(lowest - low / scale), lowest), lowest + steps)

@@ -105,6 +105,7 @@ def thinned(planes: list[SymbolPlane], budget: int) -> list[SymbolPlane]:
     if share >= 1:
         return planes
 
+    # Whole rows, so that the neighbours of each symbol are still there.
     thin: list[SymbolPlane] = []
     for symbols, geo in planes:
         rows = geo.images * geo.height

@@ -99,6 +99,7 @@ def _choose_float(bits: NDArray[np.int64], mantissa: int, width: int) -> Element
     tail = _trailing_zeros(magnitude, mantissa)
     room = _SYMBOLS - (top != 0)
     for keep in range(min(_MOST_MANTISSA, mantissa - tail), -1, -1):
+        # The lowest magnitudes are rare; below the base, elements travel whole.
         steps = magnitude >> (mantissa - keep)
         base = int(np.quantile(steps, _RAW_SHARE / 2, method="lower"))
         below = int(steps[negative].max(initial=base - 1)) - base + 1

@@ -209,7 +209,7 @@ def _prepared(
 def _untrained(
     axis: int, elements: Elements, planes: Sequence[SymbolPlane], table_bits: int
 ) -> RansModel:
-    """A model without predictor and with empty tables; the symbol before the first is the median."""
+    """A model without a predictor, with empty tables; its initial symbol is the median."""
     channels = planes[0].geometry.channels
     everything = np.concatenate([plane.symbols.ravel() for plane in planes])
     return RansModel(

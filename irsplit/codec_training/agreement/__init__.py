@@ -1,4 +1,4 @@
-"""Measure how well the outputs of a lossy split agree with those of the whole model, without labels.
+"""Measure, without labels, how well a lossy split agrees with the whole model.
 
 The outputs of a model are grouped into heads (`recognise`). Each head is read in one way: by the
 place of the largest element (`top1`), the overlap of label maps (`iou`), the detections that two

@@ -164,6 +164,7 @@ class SelectedBoxes:
         scores = None if self.scores is None else _numbers(call.get(self.scores))
         if scores is None or scores.ndim != 3 or not scores.size:
             return np.ones(len(places))
+        # Indices beyond the scores are clipped to them.
         last = np.array(scores.shape) - 1
         return scores[
             np.minimum(images, last[0]), np.minimum(classes, last[1]), np.minimum(places, last[2])
