@@ -163,7 +163,7 @@ def _ask_stubbornly(
 ) -> None:
     """Four callers with eight calls each over one session, which never takes the link for dead; deadline 1 s."""
     patience = replace(PATIENCE, breaker_failures=1_000_000)
-    with irsplit.runtime.connect(url, bundle, name=name, patience=patience) as session:
+    with irsplit.runtime.connect(url, bundle, name=name, retry_policy=patience) as session:
 
         def caller(offset: int) -> None:
             for index in range(offset, 32, 4):
@@ -315,7 +315,7 @@ def sessions_over(stage: Stage, count: Count) -> str:
         for scheme in ("grpc", "http"):
             for _ in range(50):
                 with irsplit.runtime.connect(
-                    stage.url(scheme), bundle, patience=PATIENCE
+                    stage.url(scheme), bundle, retry_policy=PATIENCE
                 ) as session:
                     for step in (1, 2):
                         ask_once(session, call, np.full((1, 2), step, np.float32), 5.0, count)
@@ -487,7 +487,7 @@ def _malformed(index: int, frame: bytes, random: Random) -> tuple[bytes, dict[st
 
 def other_build(stage: Stage, count: Count) -> str:
     with irsplit.runtime.connect(
-        stage.url(), stage.lone, name="digits", patience=PATIENCE
+        stage.url(), stage.lone, name="digits", retry_policy=PATIENCE
     ) as session:
         for call, expected in zip(stage.calls[:20], stage.expected, strict=False):
             ask_once(session, call, expected, 2.0, count)

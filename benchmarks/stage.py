@@ -163,7 +163,7 @@ def ask(
     """Four callers over one session, for some seconds."""
     ends = time.monotonic() + seconds
     with irsplit.runtime.connect(
-        url, stage.bundle, name="digits", token=token, patience=PATIENCE
+        url, stage.bundle, name="digits", token=token, retry_policy=PATIENCE
     ) as session:
 
         def caller(offset: int) -> None:

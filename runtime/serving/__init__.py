@@ -1,5 +1,6 @@
-"""A bundle between two machines: the server that resumes frames, and the client that sends them.
+"""A bundle on two machines: a client that sends frames, and a server that resumes them.
 
-server: server.py assembles -> grpc_server.py, http_server.py (two doors) -> service.py (queue, limits) -> served.py
-client: client.py -> transport.py (gRPC, HTTP), breaker.py, chooser.py
+* protocol: the messages between them.
+* server: frontends for gRPC and HTTP, above a service with queue and limits that runs the bundles.
+* client: sessions, which retry, choose the cut for the link, and go on without the server.
 """

@@ -67,7 +67,7 @@ def ask(
     url: str, name: str, bundles: dict[str, Path], call: Any, expected: Any, timeout_s: float = 0.3
 ) -> str:
     """Ask twice over one session: the path of the last answer, which must be right, or the error, which must be one."""
-    with irsplit.runtime.connect(url, bundles[name], name=name, patience=PATIENCE) as session:
+    with irsplit.runtime.connect(url, bundles[name], name=name, retry_policy=PATIENCE) as session:
         for _ in range(2):
             try:
                 answer = session.infer(call, timeout_s=timeout_s)
@@ -129,7 +129,7 @@ def test_more_than_the_outputs_can_be_is_not_read(scheme, tmp_path):
                 EvilHttpServer(server.http_port, servers.huge_body).running()
             ).port
         url = f"{scheme}://127.0.0.1:{port}"
-        with irsplit.runtime.connect(url, bundle, name="alone", patience=PATIENCE) as session:
+        with irsplit.runtime.connect(url, bundle, name="alone", retry_policy=PATIENCE) as session:
             answer = session.infer(call, timeout_s=5.0)
         np.testing.assert_array_equal(answer.outputs["logits"], expected)
         assert answer.path == "device"
@@ -188,7 +188,7 @@ def test_a_name_server_that_does_not_answer_is_waited_for_once(bundles, call, mo
 
     monkeypatch.setattr("socket.getaddrinfo", never)
     with irsplit.runtime.connect(
-        "http://server.example", bundles["lone"], patience=PATIENCE
+        "http://server.example", bundles["lone"], retry_policy=PATIENCE
     ) as session:
         for _ in range(3):
             with pytest.raises(RemoteError, match="attempts"):

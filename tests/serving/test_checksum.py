@@ -93,7 +93,7 @@ def test_two_clients_with_one_session_name(scheme, server, counter):
         irsplit.runtime.connect(url(server, scheme), counter, name="counter") as one,
         irsplit.runtime.connect(url(server, scheme), counter, name="counter") as other,
     ):
-        one._sequence = other._sequence = f"camera over {scheme}"
+        one._stream._id = other._stream._id = f"camera over {scheme}"
         first = one.infer({"x": np.full((1, 2), 5, np.float32)})
         assert first.outputs["count"].tolist() == [[5, 5]]
         with pytest.raises(SessionLostError, match="with other contents, from another client"):
@@ -117,7 +117,7 @@ def test_an_answer_to_another_frame_is_not_believed(
     local = irsplit.LocalSession(onnx_bundle)
     paths: list[str] = []
     with irsplit.runtime.connect(
-        url(server, scheme), onnx_bundle, name="onnx", patience=PATIENCE
+        url(server, scheme), onnx_bundle, name="onnx", retry_policy=PATIENCE
     ) as session:
         for call in (calls["onnx"][0], calls["onnx"][0], calls["onnx"][1]):
             answer = session.infer(call)
@@ -192,12 +192,12 @@ class Earlier:
 
 def test_a_server_of_an_earlier_release_is_believed_by_its_checksum(server, calls, onnx_bundle):
     with irsplit.runtime.connect(
-        url(server, "grpc"), onnx_bundle, name="onnx", patience=PATIENCE
+        url(server, "grpc"), onnx_bundle, name="onnx", retry_policy=PATIENCE
     ) as session:
-        transport = session._exchanger._transport
-        session._exchanger._transport = Earlier(transport)
+        transport = session._client._transport
+        session._client._transport = Earlier(transport)
         for call in calls["onnx"][:3]:
             assert session.infer(call).path == "server"
-        session._exchanger._transport = transport
+        session._client._transport = transport
         assert session.infer(calls["onnx"][0]).attempts == 1
-        assert session._exchanger._knows_digests
+        assert session._client._knows_digests

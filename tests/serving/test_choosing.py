@@ -178,13 +178,13 @@ def opened(folder: Path, **conditions: Any) -> Opened:
     session = irsplit.runtime.RemoteSession(
         folder,
         world,
-        patience=PATIENCE,
+        retry_policy=PATIENCE,
         checked=False,
         clock=world.clock,
         timeout_s=30.0,
         policy=SwitchingPolicy(),
     )
-    session._scout._beside = lambda work: work()
+    session._prober._in_background = lambda work: work()
     session._device._engines = {
         i: Slow(engine, world) for i, engine in session._device._engines.items()
     }
@@ -198,11 +198,11 @@ def settle(session: Any, call: Any, times: int = 60) -> list[str]:
 
 def test_first_call_of_a_bundle_without_prices_measures_every_part(bundles, calls, kind):
     session, world = opened(bundles[kind])
-    assert session._chooser.costs() == ()
+    assert session._switcher.costs() == ()
     with session:
         answer = session.infer(calls[kind][0])
     assert (answer.path, answer.cut, answer.attempts) == ("server", CUTS[0], 1)
-    costs = {cost.cut: cost for cost in session._chooser.costs()}
+    costs = {cost.cut: cost for cost in session._switcher.costs()}
     assert list(costs) == ["1", "2", "3", "4"]
     assert costs["1"].server_ns == pytest.approx(3 * world.server_s * 1e9, rel=1e-6)
     assert costs["4"].device_ns == pytest.approx(4 * 0.01e9)

@@ -123,7 +123,7 @@ def test_stream_keeps_order_and_bounds_what_is_under_way(server, calls, onnx_bun
 
 def test_device_finishes_when_nobody_listens_and_a_dead_link_costs_nothing(calls, onnx_bundle):
     expected = irsplit.LocalSession(onnx_bundle).run(calls["onnx"][0])["logits"]
-    with irsplit.runtime.connect("http://127.0.0.1:9", onnx_bundle, patience=HASTY) as session:
+    with irsplit.runtime.connect("http://127.0.0.1:9", onnx_bundle, retry_policy=HASTY) as session:
         first = session.infer(calls["onnx"][0])
         assert (first.path, first.attempts) == ("device", 2)
         assert not session.link_up
@@ -136,7 +136,7 @@ def test_device_finishes_when_nobody_listens_and_a_dead_link_costs_nothing(calls
 
 def test_bundle_without_the_rest_says_so(calls, lone_bundle):
     with (
-        irsplit.runtime.connect("http://127.0.0.1:9", lone_bundle, patience=HASTY) as session,
+        irsplit.runtime.connect("http://127.0.0.1:9", lone_bundle, retry_policy=HASTY) as session,
         pytest.raises(RemoteError, match="--autonomous"),
     ):
         session.infer(calls["onnx"][0])
@@ -156,7 +156,7 @@ def test_link_that_is_cut_is_found_again(scheme, server, calls, onnx_bundle):
     assert port is not None
     with Proxy(port).running() as proxy:
         url = f"{scheme}://127.0.0.1:{proxy.port}"
-        with irsplit.runtime.connect(url, onnx_bundle, name="onnx", patience=HASTY) as session:
+        with irsplit.runtime.connect(url, onnx_bundle, name="onnx", retry_policy=HASTY) as session:
             assert session.infer(call).path == "server"
             proxy.cut()
             assert session.infer(call).path == "device"
@@ -172,13 +172,13 @@ def test_half_open_connection_ends_with_the_deadline(server, calls, onnx_bundle,
     call = calls["onnx"][0]
     with Proxy(server.port).running() as proxy:
         url = f"grpc://127.0.0.1:{proxy.port}"
-        with irsplit.runtime.connect(url, onnx_bundle, name="onnx", patience=HASTY) as session:
+        with irsplit.runtime.connect(url, onnx_bundle, name="onnx", retry_policy=HASTY) as session:
             assert session.infer(call).path == "server"
             proxy.freeze()
             answer = session.infer(call, timeout_s=0.6)
             assert answer.path == "device"
         with (
-            irsplit.runtime.connect(url, lone_bundle, patience=HASTY) as session,
+            irsplit.runtime.connect(url, lone_bundle, retry_policy=HASTY) as session,
             pytest.raises(DeadlineError),
         ):
             session.infer(call, timeout_s=0.3)
@@ -191,7 +191,9 @@ def test_damaged_bytes_never_become_an_answer(scheme, server, calls, onnx_bundle
     stubborn = RetryPolicy(attempts=20, backoff_s=0.001, breaker_failures=1000)
     with Proxy(port, replace(PERFECT, corruption_ppm=200_000), seed=7).running() as proxy:
         url = f"{scheme}://127.0.0.1:{proxy.port}"
-        with irsplit.runtime.connect(url, onnx_bundle, name="onnx", patience=stubborn) as session:
+        with irsplit.runtime.connect(
+            url, onnx_bundle, name="onnx", retry_policy=stubborn
+        ) as session:
             attempts = 0
             for call in calls["onnx"]:
                 answer = session.infer(call, timeout_s=1.0)
@@ -220,9 +222,9 @@ class Nameless:
 def test_answer_without_its_checksum_is_not_believed(server, calls, onnx_bundle):
     expected = irsplit.LocalSession(onnx_bundle).run(calls["onnx"][0])["logits"]
     with irsplit.runtime.connect(
-        urls(server)["grpc"], onnx_bundle, name="onnx", patience=HASTY
+        urls(server)["grpc"], onnx_bundle, name="onnx", retry_policy=HASTY
     ) as session:
-        session._exchanger._transport = Nameless(session._exchanger._transport)
+        session._client._transport = Nameless(session._client._transport)
         answer = session.infer(calls["onnx"][0])
         assert (answer.path, "checksum" in answer.reason) == ("device", True)
         np.testing.assert_array_equal(answer.outputs["logits"], expected)
@@ -232,7 +234,7 @@ def test_overloaded_server_is_told_from_a_dead_one(calls, onnx_bundle):
     with serving([f"onnx={onnx_bundle}"], options(workers=1, queue=0)) as server:
         server.service._busy = 1  # as if a long request were running
         with irsplit.runtime.connect(
-            urls(server)["grpc"], onnx_bundle, name="onnx", patience=HASTY
+            urls(server)["grpc"], onnx_bundle, name="onnx", retry_policy=HASTY
         ) as session:
             answer = session.infer(calls["onnx"][0])
             assert (answer.path, "RESOURCE_EXHAUSTED" in answer.reason) == ("device", True)
@@ -285,7 +287,7 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_refusal_comes_in_the_words_of_the_server(scheme, server, lone_bundle, calls):
     with (
         irsplit.runtime.connect(
-            urls(server)[scheme], lone_bundle, name="nothing", patience=HASTY
+            urls(server)[scheme], lone_bundle, name="nothing", retry_policy=HASTY
         ) as session,
         pytest.raises(
             RemoteError, match=r"\((NOT_FOUND: )?no bundle 'nothing' here; bundles: onnx, tflite\)"
@@ -301,7 +303,7 @@ def test_a_refusal_comes_in_the_words_of_the_server(scheme, server, lone_bundle,
 )
 def test_what_to_do_about_an_address_that_is_none(scheme, host, remedy, lone_bundle, calls):
     with (
-        irsplit.runtime.connect(f"{scheme}://{host}", lone_bundle, patience=HASTY) as session,
+        irsplit.runtime.connect(f"{scheme}://{host}", lone_bundle, retry_policy=HASTY) as session,
         pytest.raises(RemoteError, match=remedy),
     ):
         session.infer(calls["onnx"][0])
@@ -316,10 +318,10 @@ def counted(session: Any) -> float:
 def test_stateful_steps_run_once_although_answers_are_lost(counter):
     with serving([f"counter={counter}"], options()) as server:
         session = irsplit.runtime.connect(
-            urls(server)["grpc"], counter, name="counter", patience=HASTY
+            urls(server)["grpc"], counter, name="counter", retry_policy=HASTY
         )
-        exchanger = session._exchanger
-        exchanger._transport = Forgetful(exchanger._transport, lambda count: count % 2 == 1)
+        retrying = session._client
+        retrying._transport = Forgetful(retrying._transport, lambda count: count % 2 == 1)
         with session:
             assert [counted(session) for _ in range(5)] == [1, 2, 3, 4, 5]
             session.reset()
@@ -374,7 +376,7 @@ def test_a_stream_that_is_over_leaves_nothing_at_the_server(scheme, counter, tmp
 
 
 def test_closing_does_not_wait_for_a_server_that_does_not_answer(counter, monkeypatch):
-    monkeypatch.setattr(client, "_ENDING_S", 0.01)
+    monkeypatch.setattr(client, "ENDING_S", 0.01)
     goes_on = threading.Event()
 
     def never(*_: Any) -> InferResponse:
@@ -383,10 +385,10 @@ def test_closing_does_not_wait_for_a_server_that_does_not_answer(counter, monkey
 
     with serving([f"counter={counter}"], options()) as server:
         session = irsplit.runtime.connect(
-            urls(server)["grpc"], counter, name="counter", patience=HASTY
+            urls(server)["grpc"], counter, name="counter", retry_policy=HASTY
         )
         assert counted(session) == 1
-        monkeypatch.setattr(session._exchanger._transport, "infer", never)
+        monkeypatch.setattr(session._client._transport, "infer", never)
         session.close()
         assert session._ending.is_alive()
         goes_on.set()
@@ -410,7 +412,7 @@ def test_stateful_stream_stays_on_the_device_once_it_began_there(counter, tmp_pa
     model = counting_model(tmp_path / "counter.tflite")
     irsplit.compile_model(model, tmp_path / "bundle", ["cut"], autonomous=True)
     with irsplit.runtime.connect(
-        "http://127.0.0.1:9", tmp_path / "bundle", patience=HASTY
+        "http://127.0.0.1:9", tmp_path / "bundle", retry_policy=HASTY
     ) as session:
         answers = [session.infer({"x": ONE}) for _ in range(3)]
     assert [(answer.path, float(answer.outputs["count"][0, 0])) for answer in answers] == [

@@ -104,7 +104,7 @@ def test_triton_keeps_sessions_and_runs_tflite(tflite_bundle, counter, calls, tm
                 for session in (first, second)
             ]
             np.testing.assert_array_equal(found, [expected, expected])
-            next(first._steps)  # a step that the server has not seen
+            next(first._stream._steps)  # a step that the server has not seen
             with pytest.raises(SessionLostError):
                 first.infer(one)
 

@@ -72,9 +72,9 @@ def test_a_link_that_is_lost_between_two_visits(answers, autonomous, calls, tmp_
     call = calls["onnx"][0]
     with serving([f"digits={folder}"], ServerOptions(port=0, http_port=0)) as server:
         url, hasty = f"grpc://127.0.0.1:{server.port}", RetryPolicy(attempts=2, backoff_s=0.01)
-        with irsplit.runtime.connect(url, folder, name="digits", patience=hasty) as session:
-            exchanger = session._exchanger
-            exchanger._transport = BreaksAfter(exchanger._transport, answers)
+        with irsplit.runtime.connect(url, folder, name="digits", retry_policy=hasty) as session:
+            retrying = session._client
+            retrying._transport = BreaksAfter(retrying._transport, answers)
             if not autonomous:
                 with pytest.raises(RemoteError, match="the link is gone"):
                     session.infer(call)

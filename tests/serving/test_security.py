@@ -166,7 +166,7 @@ def test_nobody_gets_in_without_the_token(scheme, token, message, server, mine, 
             name="digits",
             token=token,
             trusted=mine.certificate,
-            patience=ONCE,
+            retry_policy=ONCE,
         ) as session,
         pytest.raises(RemoteError, match="token is missing or wrong"),
     ):
@@ -183,7 +183,7 @@ def test_server_of_somebody_else_gets_nothing(scheme, server, bundle, calls, tmp
             name="digits",
             token=TOKEN,
             trusted=other.certificate,
-            patience=ONCE,
+            retry_policy=ONCE,
         ) as session,
         pytest.raises(RemoteError, match=r"(?i)certificate|handshake|ssl"),
     ):
@@ -194,7 +194,7 @@ def failure(address: str, bundle: Path, call: Any, **access: Any) -> str:
     """What a client says that gets no answer: one line."""
     with (
         irsplit.runtime.connect(
-            address, bundle, name="digits", timeout_s=20, patience=ONCE, **access
+            address, bundle, name="digits", timeout_s=20, retry_policy=ONCE, **access
         ) as session,
         pytest.raises(RemoteError) as caught,
     ):

@@ -68,7 +68,7 @@ def test_a_server_that_was_restarted_is_an_error_and_then_a_new_stream(bundle, e
     with serving([f"decoder={bundle}"], options()) as server:
         port = server.port
         session = irsplit.runtime.connect(
-            f"grpc://127.0.0.1:{port}", bundle, name="decoder", patience=HASTY
+            f"grpc://127.0.0.1:{port}", bundle, name="decoder", retry_policy=HASTY
         )
         assert same_bits(
             [session.infer(call).outputs["logits"] for call in TOKENS[:3]], expected[:3]
@@ -102,13 +102,13 @@ def test_clients_of_one_session_id_and_a_server_that_was_killed(bundle, expected
         one, thief, other, late = (
             stack.enter_context(
                 irsplit.runtime.connect(
-                    f"grpc://127.0.0.1:{port}", bundle, name="decoder", patience=HASTY
+                    f"grpc://127.0.0.1:{port}", bundle, name="decoder", retry_policy=HASTY
                 )
             )
             for _ in range(4)
         )
         found = [one.infer(call).outputs["logits"] for call in TOKENS[:2]]
-        thief._sequence = one._sequence
+        thief._stream._id = one._stream._id
         with pytest.raises(SessionLostError, match="start another one"):
             thief.infer(TOKENS[2])
         assert same_bits([other.infer(call).outputs["logits"] for call in TOKENS[:2]], expected[:2])

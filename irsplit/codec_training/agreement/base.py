@@ -1,4 +1,4 @@
-"""What a measure of agreement is, and what it finds."""
+"""The interface of a measure of agreement, and its results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,12 @@ Outputs = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`share` is 0 to 1; `compared` counts what it was measured on (rows, pixels, detections), 0 for nothing at all."""
+    """How well the outputs of a head agree.
+
+    Attributes:
+        share: 0 to 1.
+        compared: How many rows, pixels or detections were compared; 0 if there were none.
+    """
 
     share: float
     compared: int
@@ -24,21 +29,30 @@ class OutputHead(Protocol):
 
     @property
     def measure(self) -> str:
-        """The word that asks for it: top1, iou, f1, a name of an entry point, or FILE.py:function."""
+        """The word that asks for it: top1, iou, f1, an entry point's name, or FILE.py:function."""
         ...
 
     @property
-    def outputs(self) -> tuple[str, ...]: ...
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        ...
 
     def score(self, expected: Sequence[Outputs], found: Sequence[Outputs]) -> Score:
-        """How well the outputs of the same calls agree. Outputs that are empty in both agree; a missing output, or one
-        of another shape, does not."""
+        """Compare the outputs of the same calls.
+
+        Outputs that are empty on both sides agree. An output that is missing, or has another
+        shape, does not.
+
+        Args:
+            expected: Outputs of the whole model, call by call.
+            found: Outputs of the split model.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class HeadAgreement:
-    """What one head's measure found."""
+    """How well the outputs of one head agree; the fields are those of `OutputHead` and `Score`."""
 
     measure: str
     outputs: tuple[str, ...]
@@ -60,19 +74,19 @@ class HeadAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What the measures of all heads found, in the order of the heads."""
+    """How well the outputs of a model agree, head by head."""
 
     heads: tuple[HeadAgreement, ...]
 
     @property
     def worst(self) -> HeadAgreement | None:
-        """The head that agrees least, among those in which there was anything to compare; None without any."""
+        """The head that agrees least, of those that have anything to compare; None without any."""
         compared = [head for head in self.heads if head.compared]
         return min(compared, key=lambda head: head.share, default=None)
 
     @property
     def share(self) -> float:
-        """That of the worst head; 1 where all outputs are empty on both sides."""
+        """The share of the worst head; 1 if all outputs are empty on both sides."""
         return 1.0 if self.worst is None else self.worst.share
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +100,17 @@ class Agreement:
 def measured(
     heads: Sequence[OutputHead], expected: Sequence[Outputs], found: Sequence[Outputs]
 ) -> Agreement:
-    """How well the outputs of some calls agree with the expected ones, head by head."""
+    """Measure how well the outputs of the same calls agree.
+
+    Args:
+        heads: The heads of the model, from `heads_of`.
+        expected: Outputs of the whole model, call by call.
+        found: Outputs of the split model.
+
+    Example:
+        agreement = measured(heads_of("", view), expected, found)
+        agreement.share, str(agreement.worst)
+    """
     results: list[HeadAgreement] = []
     for head in heads:
         score = head.score(expected, found)
@@ -95,9 +119,14 @@ def measured(
 
 
 def array_of(value: Any) -> NDArray[Any]:
-    """An output as one array: maps by their values, lists of them (one a row) and lists of arrays of one shape by rows.
+    """Return an output as one array.
 
-    What is none of those becomes an array of objects, in which no measure finds anything to compare.
+    Args:
+        value: An array; a map, whose values count; or a list of maps or arrays of one shape, which
+            become rows.
+
+    Returns:
+        The array. Anything else becomes an array of objects, which no measure compares.
     """
     if isinstance(value, Mapping):
         return array_of(list(value.values()))
@@ -110,7 +139,7 @@ def array_of(value: Any) -> NDArray[Any]:
 
 
 def whole_numbers(array: NDArray[Any]) -> NDArray[np.int64]:
-    """Numbers as integers: NaN as 0, and what is too large for them as the largest that is not."""
+    """Return numbers as integers: NaN becomes 0, and numbers that are too large are clipped."""
     if array.dtype.kind in "biu":
         return array.astype(np.int64)
     return np.clip(np.nan_to_num(array.astype(np.float64)), -(2.0**62), 2.0**62).astype(np.int64)

@@ -1,7 +1,8 @@
-"""f1: the share of detections that two runs have in common; what a detector answers.
+"""f1: the share of detections that two runs have in common; for detectors.
 
-Two detections are the same when they are of one class and image and their boxes overlap by half (IoU). Every detection
-is matched with one at most: in order of score, each takes the free one that it overlaps most.
+Two detections are the same if they are of one class and image and their boxes overlap by half
+(IoU). Each detection has one partner at most: in the order of their scores, each expected
+detection takes the one that it overlaps most, of those that are not taken yet.
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,17 @@ from irsplit.codec_training.agreement.base import Outputs, Score
 from irsplit.codec_training.agreement.detections import Detections, Floats, Reader
 
 OVERLAP = 0.5
-"""Intersection over union from which two boxes are the same."""
+"""Intersection over union from which on two boxes are the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionHead:
-    """Outputs that hold detections together; those with a score below `least` need no partner, but may be one."""
+    """Outputs that together hold detections.
+
+    Attributes:
+        reader: Reads the detections.
+        least: Detections with a lower score need no partner, but may be one.
+    """
 
     reader: Reader
     least: float = 0.0
@@ -33,30 +39,47 @@ class DetectionHead:
         return self.reader.outputs
 
     def score(self, expected: Sequence[Outputs], found: Sequence[Outputs]) -> Score:
-        """2 * matched / (expected + found), over the detections of all calls."""
+        """2 * matched / (expected + found), over the detections of all calls.
+
+        Args:
+            expected: Outputs of the whole model, call by call.
+            found: Outputs of the split model.
+        """
         matched = count = 0
         for call, other in zip(expected, found, strict=True):
             a, b = self.reader.read(call), self.reader.read(other)
-            for of_one, one in zip(matches(a, b), (a, b), strict=True):
-                counts = (one.scores >= self.least) if self.least else np.ones(len(one), bool)
-                matched += int((of_one & counts).sum())
-                count += int(counts.sum())
+            matched_a, matched_b = matches(a, b)
+            counted_a, counted_b = self._is_counted(a), self._is_counted(b)
+            matched += int((matched_a & counted_a).sum()) + int((matched_b & counted_b).sum())
+            count += int(counted_a.sum()) + int(counted_b.sum())
         return Score(matched / count if count else 1.0, count)
+
+    def _is_counted(self, detections: Detections) -> NDArray[np.bool_]:
+        """Which detections need a partner."""
+        if not self.least:
+            return np.ones(len(detections), bool)
+        return detections.scores >= self.least
 
 
 def matches(expected: Detections, found: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which detections have a partner, of the expected and of those found: two arrays of [n] and [m]."""
+    """Find which detections have a partner.
+
+    Args:
+        expected: Detections of the whole model, n of them.
+        found: Detections of the split model, m of them.
+
+    Returns:
+        Whether each expected detection has a partner, [n], and each found one, [m].
+    """
     has_partner = np.zeros(len(expected), bool)
     taken = np.zeros(len(found), bool)
     for index in np.argsort(-expected.scores, kind="stable"):
-        same = (
-            (found.classes == expected.classes[index])
-            & (found.images == expected.images[index])
-            & ~taken
-        )
-        candidates = np.flatnonzero(same)
+        same_class = found.classes == expected.classes[index]
+        same_image = found.images == expected.images[index]
+        candidates = np.flatnonzero(same_class & same_image & ~taken)
         if not candidates.size:
             continue
+
         overlaps = overlap(expected.boxes[index], found.boxes[candidates])
         best = int(overlaps.argmax())
         if overlaps[best] >= OVERLAP:
@@ -65,9 +88,15 @@ def matches(expected: Detections, found: Detections) -> tuple[NDArray[np.bool_],
 
 
 def overlap(box: Floats, boxes: Floats) -> Floats:
-    """Intersection over union of a box [4] with boxes [n, 4], as [n]; 0 where there is no number.
+    """Return the intersection over union of a box with others.
 
-    Corners may come in any order. Boxes without an area overlap when they are the same.
+    Args:
+        box: Two opposite corners in any order, [4].
+        boxes: The others, [n, 4].
+
+    Returns:
+        0 to 1, [n]; 0 where a corner is not a number. Boxes without an area overlap if they are
+        the same.
     """
     low, high = np.minimum(box[:2], box[2:]), np.maximum(box[:2], box[2:])
     lows, highs = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])

@@ -1,4 +1,4 @@
-"""iou: how far label maps overlap, as the mean over the classes (mIoU); what a segmentation answers."""
+"""iou: how far label maps overlap, as the mean over the classes (mIoU); for segmentation."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,10 +15,13 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """One output that gives every pixel a class.
+    """One output that gives each pixel a class.
 
-    With an `axis`, it holds one number for each class along that axis, of which the largest counts. With a
-    `threshold`, it is the mask of one class, present where the numbers reach it. With neither, it holds the classes.
+    Attributes:
+        output: Name of the output.
+        axis: The axis that has one number for each class, of which the largest counts.
+        threshold: The output is the mask of one class, which is present where the numbers are at
+            least this. With neither axis nor threshold, the output has the classes themselves.
     """
 
     output: str
@@ -34,6 +37,7 @@ class LabelMap:
         return (self.output,)
 
     def score(self, expected: Sequence[Outputs], found: Sequence[Outputs]) -> Score:
+        """Mean overlap of the classes, over the pixels of all calls; see `OutputHead.score`."""
         overlap = _Overlap()
         for call, other in zip(expected, found, strict=True):
             a, b = array_of(call[self.output]), array_of(other.get(self.output))
@@ -44,16 +48,19 @@ class LabelMap:
         return overlap.score()
 
     def _label_pair(self, expected: NDArray[Any], found: NDArray[Any]) -> tuple[Labels, Labels]:
-        """Labels of both. Where several expected classes are equally likely, the one that was found will do."""
-        wanted, labels = self._labels(expected), self._labels(found)
-        if self.axis is not None and expected.size and self._has_axis(expected):
-            chosen = np.expand_dims(labels, self.axis)
-            most = expected.max(self.axis, keepdims=True)
-            as_likely = np.take_along_axis(expected, chosen, self.axis) == most
-            wanted = np.where(as_likely.squeeze(self.axis), labels, wanted)
-        return wanted, labels
+        """The labels of both; of expected classes that are equally likely, the found one counts."""
+        expected_labels, found_labels = self._labels(expected), self._labels(found)
+        if self.axis is None or not expected.size or not self._has_axis(expected):
+            return expected_labels, found_labels
+
+        chosen = np.expand_dims(found_labels, self.axis)
+        most = expected.max(self.axis, keepdims=True)
+        as_likely = np.take_along_axis(expected, chosen, self.axis) == most
+        tie = as_likely.squeeze(self.axis)
+        return np.where(tie, found_labels, expected_labels), found_labels
 
     def _labels(self, array: NDArray[Any]) -> Labels:
+        """The class of each pixel; 0 for all if the array cannot be read."""
         if array.dtype.kind not in "biuf" or not array.size:
             return np.zeros(array.size, np.int64)
         if self.threshold is not None:
@@ -67,7 +74,7 @@ class LabelMap:
 
 
 class _Overlap:
-    """Pixels of every class that two label maps share, and that either has."""
+    """Counts, for each class, the pixels that both label maps have, and those that either has."""
 
     def __init__(self) -> None:
         self.shared: Counter[int] = Counter()
@@ -75,18 +82,19 @@ class _Overlap:
         self.pixels = 0
 
     def add(self, expected: Labels, found: Labels) -> None:
-        """Maps of one shape."""
+        """Add maps of the same shape."""
         both = _counts(expected[expected == found])
         self.shared.update(both)
         self.either.update(_counts(expected) + _counts(found) - both)
         self.pixels += expected.size
 
     def add_apart(self, expected: Labels, found: Labels) -> None:
-        """Maps of different shapes, which share nothing."""
+        """Add maps of different shapes, which share nothing."""
         self.either.update(_counts(expected) + _counts(found))
         self.pixels += max(expected.size, found.size)
 
     def score(self) -> Score:
+        """The mean of shared pixels by pixels of either map, over the classes."""
         ratios = [self.shared[label] / count for label, count in self.either.items()]
         return Score(float(np.mean(ratios)) if ratios else 1.0, self.pixels)
 

@@ -1,4 +1,7 @@
-"""Which outputs of a model change when some of its tensors do: the others cannot tell anything of a boundary."""
+"""Find which outputs of a model depend on some of its tensors.
+
+The other outputs are the same with any boundary, and tell nothing about it.
+"""
 
 from collections.abc import Collection, Sequence
 
@@ -6,11 +9,17 @@ from irsplit.ir import Graph, Node, uses_with_captures
 
 
 def reached_outputs(graphs: Sequence[Graph], arriving: Sequence[Collection[str]]) -> set[str]:
-    """Names of the outputs that depend on tensors that arrive changed.
+    """Find the outputs that depend on tensors that arrive changed.
 
-    `graphs` run one after the other and know values by their names, as segments do; `arriving` names the tensors that
-    change on their way to each of them. State carries a change from the nodes that write it to those that read it,
-    also from one call to the next.
+    State carries a change from the nodes that write it to those that read it, also from one call
+    to the next. So calls are followed until no further state changes.
+
+    Args:
+        graphs: Graphs that run one after the other and know values by their names, as segments do.
+        arriving: For each graph, names of the tensors that change on their way to it.
+
+    Returns:
+        Names of the outputs.
     """
     states: set[str] = set()
     while True:
@@ -23,7 +32,7 @@ def reached_outputs(graphs: Sequence[Graph], arriving: Sequence[Collection[str]]
 def _one_call(
     graphs: Sequence[Graph], arriving: Sequence[Collection[str]], states: set[str]
 ) -> set[str]:
-    """The outputs that change in one call, given the `states` that have changed, to which it adds."""
+    """The outputs that change in one call; adds to `states` those that it changes."""
     changed: set[str] = set()
     outputs: set[str] = set()
     for graph, names in zip(graphs, arriving, strict=True):
@@ -37,6 +46,7 @@ def _one_call(
 
 
 def _depends(node: Node, changed: set[str], states: set[str]) -> bool:
-    return not states.isdisjoint(node.states) or any(
-        value.name in changed for value in uses_with_captures(node)
-    )
+    """Whether a node reads a changed value or state."""
+    if not states.isdisjoint(node.states):
+        return True
+    return any(value.name in changed for value in uses_with_captures(node))

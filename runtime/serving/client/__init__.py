@@ -1,1 +1,1 @@
-"""The device's side, with a server behind it."""
+"""The client of a server: sessions of a device whose server segments run on another machine."""

@@ -1,4 +1,4 @@
-"""A circuit breaker: a link that keeps failing is left alone until a probe finds it well again."""
+"""A circuit breaker: stops requests over a link that keeps failing until a probe succeeds."""
 
 import threading
 import time
@@ -14,7 +14,16 @@ class State(Enum):
 
 
 class Breaker:
-    """Opens after `failures` in a row. While it is open nothing is sent but probes, ever further apart. Thread-safe."""
+    """Opens after several failures in a row, and closes at the next success. Thread-safe.
+
+    While it is open, nothing is sent but probes. Each probe doubles the time until the next one.
+
+    Args:
+        failures: How many failures in a row open the breaker.
+        probe_s: Seconds from the opening to the first probe.
+        longest_probe_s: The most seconds between two probes.
+        clock: Returns the time in seconds.
+    """
 
     def __init__(
         self,
@@ -35,13 +44,18 @@ class Breaker:
 
     @property
     def closed(self) -> bool:
+        """Whether requests may be sent."""
         return self.state is State.CLOSED
 
     def succeeded(self) -> None:
+        """Note an answer or a successful probe: the breaker closes."""
         with self._lock:
-            self.state, self._failures, self._probe_s = State.CLOSED, 0, self._first_probe_s
+            self.state = State.CLOSED
+            self._failures = 0
+            self._probe_s = self._first_probe_s
 
     def failed(self) -> None:
+        """Note a failure; the one that is too many opens the breaker."""
         with self._lock:
             self._failures += 1
             if self.state is State.CLOSED and self._failures >= self._allowed:
@@ -49,10 +63,12 @@ class Breaker:
                 self._next_probe = self._clock() + self._probe_s
 
     def probe_due(self) -> bool:
-        """Whether to probe now; True once for every period, to one caller."""
+        """Whether to probe now. Returns True once a period, to one caller only."""
         with self._lock:
             if self.state is State.CLOSED or self._clock() < self._next_probe:
                 return False
+
+            # The caller that gets True probes; the next probe is due after a longer time.
             self._probe_s = min(self._probe_s * _GROWTH, self._longest_probe_s)
             self._next_probe = self._clock() + self._probe_s
             return True

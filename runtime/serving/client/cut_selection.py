@@ -1,8 +1,9 @@
-"""Choose among the cuts of a bundle again, for the link and the load of this moment, in microseconds.
+"""Choose among the cuts of a bundle for the current link and load, in microseconds.
 
-The compiler prices every cut once and leaves the terms in the manifest (`choice.ranked`). What depends on the link is
-bytes, so a new rate needs no planner: one sum per cut. The same sum over many links says which cuts a bundle should
-have to choose from.
+The compiler prices every cut once and leaves the terms in the manifest (`choice.ranked`). Only
+the time to transfer bytes depends on the link, so a new rate needs no planner: the latency of a
+cut is one sum over its terms. The same sum over many links tells which cuts a bundle should have
+to choose from.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,14 +13,22 @@ from typing import Any
 from irsplit.base.errors import BundleError
 
 DEVICE_ONLY, SERVER_ONLY = "device only", "server only"
-"""What stands in place of a cut's id where nothing is cut."""
+"""Stand in place of a cut's id where the model is not cut."""
+
+_NS_PER_S = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a client knows of its link and its server; `server_load` 2.0 is a server that takes twice as long.
+    """The state of link, server and device that a client has measured.
 
-    `wait_ns` is what a request waits at the server, whatever its cut.
+    Attributes:
+        up_bit_s: Rate from the device to the server.
+        down_bit_s: Rate from the server to the device.
+        rtt_ns: Round trip time.
+        server_load: Factor on the server's compute time: 2.0 for a server that takes twice as long.
+        device_load: Factor on the device's compute time.
+        wait_ns: How long a request waits at the server before it runs, whatever its cut.
     """
 
     up_bit_s: int
@@ -32,7 +41,15 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class CutEstimate:
-    """One way to run the model: a cut's id, `device only` or `server only`, and its terms at compile time."""
+    """What one cut costs.
+
+    Attributes:
+        cut: Id of the cut, `device only` or `server only`.
+        device_ns: Time to compute and code on the device.
+        server_ns: Time to compute and code on the server.
+        up_bytes: Bytes sent to the server.
+        down_bytes: Bytes sent back.
+    """
 
     cut: str
     device_ns: int
@@ -41,47 +58,80 @@ class CutEstimate:
     down_bytes: int
 
     def latency_ns(self, now: Conditions) -> int:
-        """End to end: compute and coding on both sides, both ways over the link, one round trip if any."""
-        here, there = self.device_ns * now.device_load, self.server_ns * now.server_load
+        """End-to-end latency: compute and coding on both sides, both transfers, one round trip.
+
+        Args:
+            now: The link and the loads to estimate for.
+
+        Returns:
+            Nanoseconds. If everything runs on the device, the link costs nothing.
+        """
+        on_device = self.device_ns * now.device_load
         if not (self.up_bytes or self.down_bytes or self.server_ns):
-            return round(here)
-        wire = 8_000_000_000 * (self.up_bytes / now.up_bit_s + self.down_bytes / now.down_bit_s)
-        return round(here + wire + there + now.wait_ns + now.rtt_ns)
+            return round(on_device)
+
+        on_server = self.server_ns * now.server_load
+        bytes_by_rate = self.up_bytes / now.up_bit_s + self.down_bytes / now.down_bit_s
+        on_link = 8 * _NS_PER_S * bytes_by_rate
+        return round(on_device + on_link + on_server + now.wait_ns + now.rtt_ns)
 
 
 def cut_costs(manifest: Mapping[str, Any]) -> tuple[CutEstimate, ...]:
-    """The priced cuts of a bundle's manifest (`Manifest.raw`), best first as they were planned.
+    """Read the priced cuts of a bundle.
 
-    Raises BundleError for a bundle that was cut by hand: nothing was priced.
+    Args:
+        manifest: The manifest as it was read from JSON (`Manifest.raw`).
+
+    Returns:
+        The cuts, best first for the link that the bundle was planned for.
+
+    Raises:
+        BundleError: The bundle was cut by hand, so that nothing was priced.
     """
     choice = manifest.get("choice")
     if choice is None:
         raise BundleError(
             "the bundle has no priced cuts; compile it with --device and --link instead of --cut"
         )
+
+    # The terms are those of a server under the planned load, in percent.
     load = choice.get("load", 100) / 100
-    return tuple(_cost(row["cut"], row["terms"], load) for row in choice["ranked"])
+    return tuple(_estimate(row["cut"], row["terms"], load) for row in choice["ranked"])
 
 
-def _cost(cut: str, terms: Mapping[str, int], load: float) -> CutEstimate:
+def _estimate(cut: str, terms: Mapping[str, int], load: float) -> CutEstimate:
+    """The estimate of one row of the manifest, with the planned server load taken out again."""
+    server_ns = terms["server_ns"] + terms["server_codec_ns"]
     return CutEstimate(
         cut,
-        terms["device_ns"] + terms["device_codec_ns"],
-        round((terms["server_ns"] + terms["server_codec_ns"]) / load),
-        terms["up_bytes"],
-        terms["down_bytes"],
+        device_ns=terms["device_ns"] + terms["device_codec_ns"],
+        server_ns=round(server_ns / load),
+        up_bytes=terms["up_bytes"],
+        down_bytes=terms["down_bytes"],
     )
 
 
 def fastest(
     costs: Sequence[CutEstimate], now: Conditions, among: Iterable[str] | None = None
 ) -> CutEstimate:
-    """The cut with the least latency now, of those named in `among` (the cuts that the bundle really has)."""
-    allowed = None if among is None else set(among)
-    return min(
-        (c for c in costs if allowed is None or c.cut in allowed),
-        key=lambda cost: cost.latency_ns(now),
-    )
+    """Return the cut with the least latency.
+
+    Args:
+        costs: The priced cuts.
+        now: The link and the loads to choose for.
+        among: Ids of the cuts that the bundle really has; None for all of `costs`.
+
+    Returns:
+        The fastest cut; of several that are equally fast, the first one.
+
+    Raises:
+        ValueError: None of the cuts is allowed.
+    """
+    candidates = list(costs)
+    if among is not None:
+        allowed = set(among)
+        candidates = [cost for cost in costs if cost.cut in allowed]
+    return min(candidates, key=lambda cost: cost.latency_ns(now))
 
 
 _RATES_BIT_S = tuple(1 << power for power in range(14, 31))
@@ -90,26 +140,46 @@ _LEAST_GAIN = 0.01
 
 
 def worth_having(costs: Sequence[CutEstimate], at_most: int) -> tuple[CutEstimate, ...]:
-    """At most so many cuts from which to choose at run time, by growing device part.
+    """Return the cuts that a bundle should have to choose from at run time.
 
-    Over links of 16 kbit/s to 1 Gbit/s, with a server that is idle or busy, each in turn brings the latency nearest to
-    that of the best split, on average; one that brings less than a hundredth is left out.
+    The cuts are taken greedily. For each cut and each of many links (16 kbit/s to 1 Gbit/s, the
+    server idle or busy), its excess is its latency over that of the best cut for the link. Each
+    step adds the cut that lowers the mean excess of the chosen cuts most; a step that lowers it
+    by less than one percent is the end.
+
+    Args:
+        costs: The priced cuts.
+        at_most: How many cuts to return at most.
+
+    Returns:
+        The chosen cuts, by growing compute time on the device.
     """
     split = [cost for cost in costs if cost.cut not in (DEVICE_ONLY, SERVER_ONLY)]
-    links = [Conditions(rate, rate, server_load=load) for rate in _RATES_BIT_S for load in _LOADS]
-    best = [fastest(split, now).latency_ns(now) for now in links] if split else []
-    # how many times longer than with the best split, for every cut and link
-    excess = {
-        cost: [cost.latency_ns(now) / max(least, 1) for now, least in zip(links, best, strict=True)]
-        for cost in split
-    }
+    links: list[Conditions] = []
+    for rate in _RATES_BIT_S:
+        links += [Conditions(rate, rate, server_load=load) for load in _LOADS]
+    excess = _excess(split, links)
+
+    # For each link, the least excess of the cuts that were chosen so far.
     chosen: list[CutEstimate] = []
     reached = [float("inf")] * len(links)
     while len(chosen) < min(at_most, len(split)):
-        found = min(excess, key=lambda cost: sum(map(min, reached, excess[cost])))
-        better = [*map(min, reached, excess[found])]
-        if sum(reached) - sum(better) < _LEAST_GAIN * len(links):
+        candidate = min(split, key=lambda cost: sum(map(min, reached, excess[cost])))
+        with_candidate = [*map(min, reached, excess[candidate])]
+        if sum(reached) - sum(with_candidate) < _LEAST_GAIN * len(links):
             break
-        chosen.append(found)
-        reached = better
+        chosen.append(candidate)
+        reached = with_candidate
     return tuple(sorted(chosen, key=lambda cost: cost.device_ns))
+
+
+def _excess(
+    split: Sequence[CutEstimate], links: Sequence[Conditions]
+) -> dict[CutEstimate, list[float]]:
+    """How many times longer each cut takes than the best one, link by link."""
+    excess: dict[CutEstimate, list[float]] = {cost: [] for cost in split}
+    for now in links if split else ():
+        least = max(fastest(split, now).latency_ns(now), 1)
+        for cost, ratios in excess.items():
+            ratios.append(cost.latency_ns(now) / least)
+    return excess

@@ -1,7 +1,7 @@
-"""One deadline for everything that belongs to an exchange over a socket: look-up, connection, TLS, sending, receiving.
+"""One deadline for a whole exchange over a socket: name look-up, connection, TLS, data both ways.
 
-A socket's own timeout begins anew with each operation, so that a peer that sends a byte now and then is waited for
-without end. Here the timeout of each operation is what is left until the deadline.
+The timeout of a socket begins anew with each operation, so that a peer that sends a byte now and
+then is waited for without end. Here, each operation gets what is left until the deadline.
 """
 
 import io
@@ -20,14 +20,23 @@ Addresses = list[tuple[int, Address]]
 
 
 class Deadline:
-    """A moment until which everything must be done."""
+    """A moment by which everything must be done.
+
+    Args:
+        seconds: From now to the deadline.
+        clock: Returns the time in seconds.
+    """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = clock() + seconds
 
     def left_s(self) -> float:
-        """Seconds that are left, more than 0. Raises TimeoutError when there are none."""
+        """Return the seconds that are left, always more than 0.
+
+        Raises:
+            TimeoutError: No time is left.
+        """
         left = self._at - self._clock()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -35,9 +44,10 @@ class Deadline:
 
 
 class Resolver:
-    """Looks a host's addresses up on a thread, since nothing else ends a look-up early. Thread-safe.
+    """Looks up the addresses of a host. Thread-safe.
 
-    There is one look-up at a time: whoever comes while a name server does not answer waits for the same one.
+    A look-up cannot be interrupted, so it runs on a thread of its own. There is one at a time:
+    while a name server does not answer, all callers wait for the same look-up.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -47,9 +57,15 @@ class Resolver:
         self._pending: Future[Addresses] | None = None
 
     def addresses(self, deadline: Deadline) -> Addresses:
-        """Raises TimeoutError, OSError for a host that there is not."""
+        """Return the addresses of the host.
+
+        Raises:
+            TimeoutError: The name server does not answer before the deadline.
+            OSError: The host does not exist.
+        """
         if _is_numeric(self._host):
             return self._look_up()
+
         with self._lock:
             if self._pending is None or self._pending.done():
                 self._pending = Future()
@@ -66,11 +82,12 @@ class Resolver:
             pending.set_exception(error)
 
     def _look_up(self) -> Addresses:
-        found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        return [(family, address) for family, _, _, _, address in found]
+        infos = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        return [(family, address) for family, _, _, _, address in infos]
 
 
 def _is_numeric(host: str) -> bool:
+    """Whether the host is an IP address already."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -79,16 +96,24 @@ def _is_numeric(host: str) -> bool:
 
 
 def connected(addresses: Addresses, deadline: Deadline) -> socket.socket:
-    """A connection to the first address that takes one. Each has its share of the time that is left.
+    """Connect to the first address that accepts a connection.
 
-    Raises OSError of the last one, TimeoutError.
+    Args:
+        addresses: The addresses to try, in order. Each gets its share of the time that is left.
+        deadline: When to give up.
+
+    Raises:
+        TimeoutError: The time is up.
+        OSError: No address accepts a connection; the error is that of the last address.
     """
-    failure: OSError = OSError("the host has no address")
+    failure = OSError("the host has no address")
     for index, (family, address) in enumerate(addresses):
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
+            # One address that does not answer must not use up the time of the others.
             connection.settimeout(deadline.left_s() / (len(addresses) - index))
             connection.connect(address)
+            # Requests are sent at once: waiting for more data would only delay them.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             connection.close()
@@ -99,7 +124,10 @@ def connected(addresses: Addresses, deadline: Deadline) -> socket.socket:
 
 
 class TimedSocket:
-    """What `http.client` uses of a socket, every operation under `deadline`, which the next exchange sets anew."""
+    """The operations of a socket that `http.client` uses, each of them under `deadline`.
+
+    The owner sets `deadline` anew for each exchange.
+    """
 
     def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
         self._connection = connection
@@ -108,7 +136,7 @@ class TimedSocket:
         self.deadline = deadline
 
     def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Raises OSError (`ssl.SSLError` is one)."""
+        """Do the TLS handshake. Raises OSError, of which `ssl.SSLError` is a kind."""
         self._connection.settimeout(self.deadline.left_s())
         self._connection = context.wrap_socket(self._connection, server_hostname=host)
 
@@ -127,9 +155,14 @@ class TimedSocket:
         return io.BufferedReader(_Reader(self))
 
     def is_quiet(self) -> bool:
-        """Whether the peer has neither closed the connection nor sent what nobody asked for."""
+        """Whether an idle connection may be used again.
+
+        It may not if the peer has closed it, or has sent something that nobody asked for.
+        """
         if isinstance(self._connection, ssl.SSLSocket):
-            return True  # what has arrived may be TLS's own
+            return True  # whatever has arrived may belong to TLS itself
+
+        # A read without waiting: only a quiet connection has nothing, neither data nor its end.
         try:
             self._connection.settimeout(0)
             self._connection.recv(1, socket.MSG_PEEK)
@@ -140,18 +173,24 @@ class TimedSocket:
         return False
 
     def close(self) -> None:
-        """Close it when its last reader is closed: a body may end with its connection."""
+        """Close the connection once its last reader is closed.
+
+        The body of an answer may end only where its connection ends, so readers go on reading.
+        """
         self._closing = True
         if not self._readers:
             self._connection.close()
 
     def reader_closed(self) -> None:
+        """Note that a reader was closed; the last one closes the connection if that is due."""
         self._readers -= 1
         if self._closing:
             self.close()
 
 
 class _Reader(io.RawIOBase):
+    """The raw stream below the file that `TimedSocket.makefile` returns."""
+
     def __init__(self, connection: TimedSocket) -> None:
         self._connection = connection
 

@@ -1,4 +1,4 @@
-"""A client's connection over HTTP: one exchange after the other, each within its deadline and its room."""
+"""A client's HTTP connection: one exchange after the other, each limited in time and size."""
 
 import http.client
 import ssl
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from irsplit.runtime.serving.client.deadline import Deadline, Resolver, TimedSocket, connected
 
-_PART_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 
 class Reply(NamedTuple):
-    """Status, headers by their names in small letters, and body."""
+    """Status, headers by their lower-case names, and body."""
 
     status: int
     headers: Mapping[str, str]
@@ -19,7 +19,14 @@ class Reply(NamedTuple):
 
 
 class HttpClientConnection(http.client.HTTPConnection):
-    """Connects with its first exchange, and again with the next one after its end."""
+    """Connects with its first exchange, and connects again with the next one after it was closed.
+
+    Args:
+        host: Name or IP address of the server.
+        port: The server's port.
+        tls: The TLS context, None for a plain connection.
+        resolver: Looks up the addresses of the host.
+    """
 
     def __init__(
         self, host: str, port: int, tls: ssl.SSLContext | None, resolver: Resolver
@@ -40,22 +47,37 @@ class HttpClientConnection(http.client.HTTPConnection):
         deadline: Deadline,
         most_bytes: int,
     ) -> Reply:
-        """The reply, whose body has at most `most_bytes`; after an error the connection must be closed.
+        """Send a request and read its reply. After an error, the connection must be closed.
 
-        Raises OSError, TimeoutError among them, HTTPException or ValueError.
+        Args:
+            method: The HTTP method.
+            path: Path and query.
+            headers: Headers of the request.
+            body: Body of the request.
+            deadline: For everything together: connection, TLS, request and reply.
+            most_bytes: The largest body that is read.
+
+        Raises:
+            OSError: The connection failed; TimeoutError if the time is up.
+            http.client.HTTPException: The reply is not HTTP.
+            ValueError: The reply is too large.
         """
+        # A connection that is not open yet takes the deadline when it opens.
         self._deadline = deadline
         if self._timed is not None:
             self._timed.deadline = deadline
+
         self.request(method, path, body, headers)
         with self.getresponse() as answer:
-            given = {key.lower(): value for key, value in answer.getheaders()}
-            return Reply(answer.status, given, _body(answer, most_bytes))
+            lower_case = {key.lower(): value for key, value in answer.getheaders()}
+            return Reply(answer.status, lower_case, _body(answer, most_bytes))
 
     def is_quiet(self) -> bool:
+        """Whether the connection may be used for another exchange."""
         return self._timed is None or self._timed.is_quiet()
 
     def connect(self) -> None:
+        """Open the connection, with TLS where it has it; `http.client` calls this."""
         opened = connected(self._resolver.addresses(self._deadline), self._deadline)
         self._timed = TimedSocket(opened, self._deadline)
         self.sock = self._timed  # pyright: ignore[reportAttributeAccessIssue]
@@ -68,20 +90,28 @@ class HttpClientConnection(http.client.HTTPConnection):
 
 
 def _body(answer: http.client.HTTPResponse, most_bytes: int) -> bytes:
-    """What was announced is checked before any of it is read; where nothing was, what comes is counted."""
+    """Read a body of at most `most_bytes`.
+
+    A size that the answer announces is checked before anything is read. Without one, the bytes
+    are counted as they come.
+    """
     announced = answer.length
     if announced is not None and announced > most_bytes:
         raise ValueError(
             f"the answer announces {announced} bytes, {most_bytes} are the most that it can have"
         )
-    parts, size = list[bytes](), 0
-    while part := answer.read(min(_PART_BYTES, most_bytes + 1 - size)):
-        parts.append(part)
-        size += len(part)
+
+    # One byte more than allowed tells that there are too many.
+    pieces: list[bytes] = []
+    size = 0
+    while piece := answer.read(min(_PIECE_BYTES, most_bytes + 1 - size)):
+        pieces.append(piece)
+        size += len(piece)
         if size > most_bytes:
             raise ValueError(
                 f"the answer has more than {most_bytes} bytes, which are the most that it can have"
             )
+
     if announced is not None and size < announced:
         raise http.client.IncompleteRead(b"", announced - size)
-    return b"".join(parts)
+    return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""Two stages over a stream of calls: order kept, a bounded number under way."""
+"""Run two stages over a stream of calls: in order, with a bounded number under way."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,28 +17,34 @@ def pipelined(
     depth: int,
     finishing: int,
 ) -> Iterator[_Answer]:
-    """finish(start(call)) of every call in order; `start` one at a time, up to `finishing` of `finish` at a time.
+    """Yield `finish(start(call))` for every call, in the order of the calls.
 
-    The next call is taken only when fewer than `depth` are under way. The first failure is raised in its place, and
-    nothing that was not begun before it is begun after it.
+    The first failure is raised in the place of its answer. Calls behind it that had not begun
+    before it do not begin any more.
+
+    Args:
+        calls: The calls; the next one is taken only when fewer than `depth` are under way.
+        start: The first stage, which runs for one call at a time.
+        finish: The second stage.
+        depth: How many calls may be under way.
+        finishing: How many calls may be in the second stage at a time.
     """
     under_way = deque[Future[_Answer]]()
-    first, second = (
-        ThreadPoolExecutor(1, "irsplit-start"),
-        ThreadPoolExecutor(finishing, "irsplit-finish"),
-    )
+    first = ThreadPoolExecutor(1, "irsplit-start")
+    second = ThreadPoolExecutor(finishing, "irsplit-finish")
 
-    def both(call: _Call) -> Future[_Answer]:
+    def submit(call: _Call) -> Future[_Answer]:
         begun = first.submit(start, call)
         return second.submit(lambda: finish(begun.result()))
 
     try:
         for call in calls:
-            under_way.append(both(call))
+            under_way.append(submit(call))
             if len(under_way) >= depth:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
     finally:
+        # After a failure, or if the caller stops early: nothing that is queued begins.
         first.shutdown(cancel_futures=True)
         second.shutdown(cancel_futures=True)

@@ -1,6 +1,7 @@
-"""What a server's answer must be by the bundle's manifest, and what it brings when it is that.
+"""Check a server's answer against the bundle's manifest, and read what it carries.
 
-An answer that does not fit is treated as none: whoever asked tries again, goes on without the server, or says why not.
+An answer that does not fit counts as no answer: the caller tries again, goes on without the
+server, or reports why it cannot.
 """
 
 import math
@@ -25,16 +26,19 @@ from irsplit.runtime.serving.protocol.messages import (
 )
 
 _ELEMENT_BYTES = 32
-"""Of an element, in whatever form it is sent: as JSON, a double takes 25."""
+"""The most bytes of one element, in whatever form it is sent: a double takes 25 as JSON."""
 _AROUND_BYTES = 1 << 16
-"""Of an answer, beside its elements: names, shapes, parameters, headers of a frame."""
+"""The most bytes of an answer beside its elements: names, shapes, parameters, frame headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What an answer brings: outputs of the model, and the values with which segment `index` goes on.
+    """What an answer carries.
 
-    `index` is the number of segments when nothing is left to do.
+    Attributes:
+        results: Outputs of the model.
+        values: The values with which segment `index` continues.
+        index: The segment that runs next; the number of segments if nothing is left to do.
     """
 
     results: Mapping[str, Any] = field(repr=False)
@@ -43,27 +47,45 @@ class Received:
 
 
 class Expected:
-    """What answers to frames may hold, by the segment that the frame is for."""
+    """What answers to frames may carry, by the segment that the frame is for.
+
+    Args:
+        manifest: The manifest of the bundle.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._infos = {info.name: info for info in manifest.outputs}
         self._served = [
-            each.placement == "server" or "server" in each.copies for each in manifest.segments
+            segment.placement == "server" or "server" in segment.copies
+            for segment in manifest.segments
         ]
 
     def sizes(self, inputs: Arrays) -> dict[str, int]:
-        """What the model's symbols stand for in a call; without those that its inputs do not agree on."""
-        found: dict[str, set[int]] = {}
+        """Return the size of each symbolic dim in a call.
+
+        Args:
+            inputs: The inputs of the call by name.
+
+        Returns:
+            Sizes by symbol, without the symbols for which the inputs have different sizes.
+        """
+        seen: dict[str, set[int]] = {}
         for info in self._manifest.inputs:
             for axis, symbol in info.symbols.items():
-                found.setdefault(symbol, set()).add(inputs[info.name].shape[axis])
-        return {symbol: sizes.pop() for symbol, sizes in found.items() if len(sizes) == 1}
+                seen.setdefault(symbol, set()).add(inputs[info.name].shape[axis])
+        return {symbol: sizes.pop() for symbol, sizes in seen.items() if len(sizes) == 1}
 
     def read(self, response: InferResponse, start: int, sizes: Mapping[str, int]) -> Received:
-        """The contents of an answer to a frame for segment `start`, of a call with these `sizes` of symbols.
+        """Read the answer to a frame.
 
-        Raises TransportError when they do not fit.
+        Args:
+            response: The answer.
+            start: The segment that the frame was for.
+            sizes: Sizes of the symbolic dims in the call, from `sizes`.
+
+        Raises:
+            TransportError: The answer does not fit the bundle.
         """
         try:
             return self._read(response, start, sizes)
@@ -72,17 +94,22 @@ class Expected:
 
     def _read(self, response: InferResponse, start: int, sizes: Mapping[str, int]) -> Received:
         segments = self._manifest.segments
-        stop = next(
-            (index for index in range(start, len(segments)) if not self._served[index]),
-            len(segments),
-        )
-        names = [name for segment in segments[start:stop] for name in segment.results]
-        goes_on = stop < len(segments)
-        tensors = _by_name(response.outputs, [*names, FRAME] if goes_on else names)
+
+        # The server runs up to the first segment that it does not have.
+        stop = start
+        while stop < len(segments) and self._served[stop]:
+            stop += 1
+        names: list[str] = []
+        for segment in segments[start:stop]:
+            names += segment.results
+
+        # If the device has segments behind that, the answer has their inputs as a frame.
+        device_continues = stop < len(segments)
+        tensors = _by_name(response.outputs, [*names, FRAME] if device_continues else names)
         results = {name: _result(self._infos[name], tensors[name], sizes) for name in names}
-        values = (
-            decode(self._manifest.boundaries[stop - 1], _frame(tensors[FRAME])) if goes_on else {}
-        )
+        values: Mapping[str, Any] = {}
+        if device_continues:
+            values = decode(self._manifest.boundaries[stop - 1], _frame(tensors[FRAME]))
         return Received(results, values, stop)
 
 
@@ -91,52 +118,59 @@ class _MisfitError(Exception):
 
 
 def _by_name(tensors: Iterable[WireTensor], names: list[str]) -> dict[str, WireTensor]:
-    """Tensors that are exactly those of these names."""
-    found: dict[str, WireTensor] = {}
+    """The tensors by name. Raises _MisfitError unless they are exactly those of these names."""
+    by_name: dict[str, WireTensor] = {}
     for tensor in tensors:
         if tensor.name not in names:
             raise _MisfitError(f"it has '{tensor.name}', which nobody asked for")
-        if tensor.name in found:
+        if tensor.name in by_name:
             raise _MisfitError(f"it has '{tensor.name}' twice")
-        found[tensor.name] = tensor
-    missing = next((name for name in names if name not in found), None)
-    if missing is not None:
-        raise _MisfitError(f"it has no '{missing}'")
-    return found
+        by_name[tensor.name] = tensor
+
+    for name in names:
+        if name not in by_name:
+            raise _MisfitError(f"it has no '{name}'")
+    return by_name
 
 
 def _result(info: TensorInfo, tensor: WireTensor, sizes: Mapping[str, int]) -> NDArray[Any]:
-    datatype, shape = DATATYPES.get(info.dtype), _shape(info, sizes)
-    if tensor.datatype != datatype or not _fits(tensor.shape, shape):
-        declared = (
-            " of any shape" if shape is None else [-1 if dim is None else dim for dim in shape]
-        )
-        text = f"'{info.name}' is {tensor.datatype}{list(tensor.shape)}, by the manifest {datatype}{declared}"
-        raise _MisfitError(
-            f"{text}; where the model is not what it declares, mend that and compile it again"
-        )
-    return to_array(tensor)
+    """An output as an array. Raises _MisfitError for another type or shape than declared."""
+    datatype = DATATYPES.get(info.dtype)
+    shape = _shape(info, sizes)
+    if tensor.datatype == datatype and _fits(tensor.shape, shape):
+        return to_array(tensor)
 
-
-def _shape(info: TensorInfo, sizes: Mapping[str, int]) -> list[int | None] | None:
-    """An output's shape as far as it is known for a call; None without a rank."""
-    if info.shape is None:
-        return None
-    return [
-        sizes.get(info.symbols.get(axis, "")) if dim is None else dim
-        for axis, dim in enumerate(info.shape)
-    ]
-
-
-def _fits(shape: Sequence[int], known: Sequence[int | None] | None) -> bool:
-    if known is None:
-        return True
-    return len(shape) == len(known) and all(
-        dim in (None, size) for dim, size in zip(known, shape, strict=True)
+    declared = f"{datatype} of any shape"
+    if shape is not None:
+        declared = f"{datatype}{[-1 if dim is None else dim for dim in shape]}"
+    raise _MisfitError(
+        f"'{info.name}' is {tensor.datatype}{list(tensor.shape)}, by the manifest {declared}; "
+        "where the model is not what it declares, mend that and compile it again"
     )
 
 
+def _shape(info: TensorInfo, sizes: Mapping[str, int]) -> list[int | None] | None:
+    """An output's shape, with None for dims that are not known; None without a rank."""
+    if info.shape is None:
+        return None
+
+    shape: list[int | None] = []
+    for axis, dim in enumerate(info.shape):
+        shape.append(sizes.get(info.symbols.get(axis, "")) if dim is None else dim)
+    return shape
+
+
+def _fits(shape: Sequence[int], declared: Sequence[int | None] | None) -> bool:
+    """Whether a shape has the declared rank, and the declared size in every dim that is known."""
+    if declared is None:
+        return True
+    if len(shape) != len(declared):
+        return False
+    return all(dim in (None, size) for dim, size in zip(declared, shape, strict=True))
+
+
 def _frame(tensor: WireTensor) -> bytes | memoryview:
+    """The bytes of a tensor that carries a frame. Raises _MisfitError for any other tensor."""
     if tensor.datatype != "UINT8" or tensor.shape != (len(tensor.data),):
         text = f"'{FRAME}' is {tensor.datatype}{list(tensor.shape)} of {len(tensor.data)} bytes"
         raise _MisfitError(f"{text}, not UINT8[n] of n bytes")
@@ -144,9 +178,19 @@ def _frame(tensor: WireTensor) -> bytes | memoryview:
 
 
 def most_answer_bytes(manifest: Manifest) -> int:
-    """What an answer can have at most; where a shape is open, what is read of any answer."""
+    """Return the size of the largest answer that a bundle can have.
+
+    Args:
+        manifest: The manifest of the bundle.
+
+    Returns:
+        Bytes, `MOST_ANSWER_BYTES` if a shape is not known.
+    """
     shapes = [None if info.dtype == "str" else info.shape for info in manifest.outputs]
-    shapes += [spec.shape for boundary in manifest.boundaries for spec in boundary.tensors]
+    for boundary in manifest.boundaries:
+        shapes += [spec.shape for spec in boundary.tensors]
+
+    # Names and headers come once for the message and once for each tensor.
     total = _AROUND_BYTES * (1 + len(shapes))
     for shape in shapes:
         if shape is None or None in shape:

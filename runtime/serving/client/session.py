@@ -1,39 +1,40 @@
-"""The device's side of a bundle with a server behind it: `session.infer(inputs)`, whatever the link does.
+"""A session of a bundle with a server behind it: `session.infer(inputs)`, whatever the link does.
 
 with irsplit.runtime.connect("grpc://server:8001", "build") as session:
     answer = session.infer({"image": image}, timeout_s=0.5)
-    answer.outputs["logits"], answer.path      # "server", or "device" when the link let it down
-    answer.cut                                 # with several cuts in the bundle, the one that was fastest just now
+    answer.outputs["logits"]
+    answer.path    # "server", or "device" if the link failed
+    answer.cut     # the cut that was fastest, if the bundle has several
 """
 
-import itertools
 import math
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irsplit.base.errors import BundleError, DeadlineError, RemoteError, SessionLostError
+from irsplit.base.errors import BundleError, RemoteError
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.frame.descriptor import FrameSchema
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
 from irsplit.runtime.run.segments import SegmentRunner, decode, encode
 from irsplit.runtime.run.session import Arrays, check_inputs
 from irsplit.runtime.serving.client.answers import Answer, CallCounter, ClientMetrics
+from irsplit.runtime.serving.client.calls import CallProgress, Started
 from irsplit.runtime.serving.client.cut_selection import DEVICE_ONLY
 from irsplit.runtime.serving.client.pipeline import pipelined
 from irsplit.runtime.serving.client.prober import LinkProber
 from irsplit.runtime.serving.client.received import Expected, most_answer_bytes
 from irsplit.runtime.serving.client.retry import (
-    DEFAULT_PATIENCE,
+    DEFAULT_RETRY_POLICY,
     Exchange,
     ExchangeFailed,
     RetryingClient,
     RetryPolicy,
 )
+from irsplit.runtime.serving.client.stream import ENDING_S, Stream
 from irsplit.runtime.serving.client.switching import (
     DEFAULT_POLICY,
     CutSwitcher,
@@ -41,43 +42,41 @@ from irsplit.runtime.serving.client.switching import (
     stops,
 )
 from irsplit.runtime.serving.client.transport import Credentials, Transport, open_transport
-from irsplit.runtime.serving.protocol.messages import (
-    Code,
-    InferRequest,
-    Parameter,
-    end_of_session,
-    frame_tensor,
-)
+from irsplit.runtime.serving.protocol.messages import InferRequest, Parameters, frame_tensor
 
 _RESERVE_SHARE = 0.25
-"""Of the deadline, kept for finishing on the device as long as its time is not known."""
-_ENDING_S = 0.5
-"""For telling the server that a session is over."""
+"""Share of the deadline that is kept for finishing on the device until its time was measured."""
 _LONGEST_S = 1e7
-"""Of a call, about four months: more than that, sockets do not wait."""
+"""The longest timeout of a call, about four months: sockets do not wait longer."""
 _ALONE = "the device alone is the faster way just now"
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A call whose first segments have run on the device: what is still to be done."""
-
-    stop: int
-    """How many segments have run, the number of the next one."""
-    values: Mapping[str, Any]
-    results: Mapping[str, Any]
-    began: float
-    deadline: float
-    sizes: Mapping[str, int]
-    """Of the symbols of the model's inputs."""
 
 
 class RemoteSession:
     """A bundle whose device segments run here and whose server segments run behind a transport.
 
-    Calls of bundles without state may come from several threads; with state they are done one after the other, each
-    step once. A stateful stream stays on the side where it began; when its state is lost, every call raises
-    SessionLostError until `reset()`.
+    Calls of a bundle without state may come from several threads. With state, they run one after
+    the other, each step once. A stateful stream stays on the side where it began; once its state
+    is lost, every call raises SessionLostError until `reset()`.
+
+    Args:
+        bundle: The bundle's folder, or its manifest.
+        transport: Sends requests; the session closes it.
+        name: The bundle's name at the server, if that is another one than its own.
+        timeout_s: Seconds for a call that names no timeout.
+        retry_policy: How long and how often to try.
+        checked: Whether answers must carry a checksum.
+        options: Options of the engines on the device.
+        cut: Name of the cut to use always; empty to choose.
+        policy: When to change the cut.
+        verify_digests: Whether to compare the device's files with their digests first.
+        clock: Returns the time in seconds.
+
+    Raises:
+        BundleError: The device does not have the first segment, or the bundle has no such cut.
+        EngineError: A segment cannot be opened.
+
+    Attributes:
+        autonomous: Whether the device can run the whole model.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class RemoteSession:
         *,
         name: str = "",
         timeout_s: float = 5.0,
-        patience: RetryPolicy = DEFAULT_PATIENCE,
+        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         checked: bool = True,
         options: EngineOptions = DEFAULT_OPTIONS,
         cut: str = "",
@@ -101,102 +100,122 @@ class RemoteSession:
         self.name = name or self.manifest.name
         self._timeout_s = timeout_s
         self._clock = clock
-        self._exchanger = RetryingClient(transport, patience, checked, clock)
+        self._client = RetryingClient(transport, retry_policy, checked, clock)
         self._expected = Expected(self.manifest)
         self._device = SegmentRunner(self.manifest, "device", options, clock)
         self._count = len(self.manifest.segments)
-        places = [segment.placement for segment in self.manifest.segments]
-        if places[0] != "device" or not self._device.has(0, 1):
+
+        placement = self.manifest.segments[0].placement
+        if placement != "device" or not self._device.has(0, 1):
             raise BundleError(
-                f"bundle '{self.manifest.name}' starts on the {places[0]}; start it there"
+                f"bundle '{self.manifest.name}' starts on the {placement}; start it there"
             )
         self.autonomous = self._device.has(0)
-        """Whether the device can do everything alone."""
         self._stateful = self._device.stateful(0, self._count)
         self._first_stop = self._stop(0)
-        self._chooser = self._open_chooser(cut, policy)
-        # What may be needed when time is short is opened now: a large model takes longer than a deadline.
-        last = self._first_stop if self._chooser is None else self._chooser.stops[-1]
+        self._switcher = self._open_switcher(cut, policy)
+
+        # What may be needed when time is short is opened now: to open a large model takes longer
+        # than a deadline.
+        last = self._first_stop if self._switcher is None else self._switcher.stops[-1]
         self._device.open(0, self._count if self.autonomous else last)
-        self._scout = None
-        if self._chooser is not None:
-            self._scout = LinkProber(
-                self.manifest, self._chooser, self._exchanger, self._asked, clock
-            )
-        self._tally = CallCounter()
+
+        self._prober: LinkProber | None = None
+        if self._switcher is not None:
+            self._prober = LinkProber(self.manifest, self._switcher, self._client, self._ask, clock)
+        self._counter = CallCounter()
         self._turn = threading.Lock()
         self._rest_s: float | None = None
+        """How long the device takes to finish a call alone, None if it never has."""
         self._ending: threading.Thread | None = None
-        self._at_server = False
-        """Whether the server may have a session of this stream."""
-        self.reset()
+        self._stream = Stream(self.name, self._stateful)
 
-    def _open_chooser(self, cut: str, policy: SwitchingPolicy | None) -> CutSwitcher | None:
-        """What chooses among the cuts; None where there is one, it is given, or a state must not move."""
-        among = stops(self.manifest, self._device)
+    def _open_switcher(self, cut: str, policy: SwitchingPolicy | None) -> CutSwitcher | None:
+        """The switcher; None if the cut is given, is the only one, or must not move with state."""
+        possible = stops(self.manifest, self._device)
         if cut:
-            self._first_stop = self._stop_named(cut, among)
+            self._first_stop = self._stop_named(cut, possible)
             return None
-        several = sum(stop < self._count for stop in among) > 1
-        planned_to_and_fro = self._first_stop not in among
-        if (
-            self._stateful
-            or planned_to_and_fro
-            or len(among) < 2
-            or not (several or policy is not None)
-        ):
-            return None
-        return CutSwitcher(
-            self._count, among, self.manifest.raw.get("choice"), policy or DEFAULT_POLICY
-        )
 
-    def _stop_named(self, cut: str, among: Sequence[int]) -> int:
-        names = {self._cut_name(stop): stop for stop in (self._first_stop, *among)}
-        if cut not in names:
-            known = ", ".join(f"'{name}'" for name in names)
+        # A plan that goes back and forth has its first stop not among those that can be chosen.
+        goes_back_and_forth = self._first_stop not in possible
+        if self._stateful or goes_back_and_forth or len(possible) < 2:
+            return None
+
+        several_cuts = sum(stop < self._count for stop in possible) > 1
+        if not several_cuts and policy is None:
+            return None
+        choice = self.manifest.raw.get("choice")
+        return CutSwitcher(self._count, possible, choice, policy or DEFAULT_POLICY)
+
+    def _stop_named(self, cut: str, possible: Sequence[int]) -> int:
+        """The stop of a cut's name. Raises BundleError if the bundle cannot be run with it."""
+        by_name = {self._cut_name(stop): stop for stop in (self._first_stop, *possible)}
+        if cut not in by_name:
+            names = ", ".join(f"'{name}'" for name in by_name)
             raise BundleError(
-                f"bundle '{self.manifest.name}' cannot be run with cut '{cut}'; its cuts: {known}"
+                f"bundle '{self.manifest.name}' cannot be run with cut '{cut}'; its cuts: {names}"
             )
-        return names[cut]
+        return by_name[cut]
 
     def _cut_name(self, stop: int) -> str:
         return DEVICE_ONLY if stop == self._count else self.manifest.boundaries[stop - 1].name
 
     def reset(self) -> None:
-        """Start a new stream: forget the state of stateful segments, here and at the server."""
+        """Start a new stream: forget the state of stateful segments on device and server."""
         if self._stateful:
-            # New engines: not every engine can put every kind of state back.
+            # New engines, because not every engine can put every kind of state back.
             self._device = self._device.fresh()
-        self._end_session()
-        self._sequence = uuid.uuid4().hex
-        self._steps = itertools.count()
-        self._side = ""
-        """Where a stateful stream has gone on from its first step: "server", "device", or "" before it."""
-        self._lost = ""
+        self._ending = self._stream.end(self._client) or self._ending
+        self._stream = Stream(self.name, self._stateful)
 
     def metrics(self) -> ClientMetrics:
-        """What this session has done, and what it knows of its link."""
-        chooser = self._chooser
+        """Return what this session has done, and what it knows of its link."""
+        switcher = self._switcher
+        if switcher is None:
+            return ClientMetrics(
+                calls=self._counter.calls(),
+                cut=self._cut_name(self._first_stop),
+                changes=0,
+                link_up=self.link_up,
+                rate_bit_s=None,
+                rtt_s=None,
+                server_wait_s=None,
+            )
         return ClientMetrics(
-            calls=self._tally.calls(),
-            cut=self._cut_name(self._first_stop if chooser is None else chooser.current),
-            changes=0 if chooser is None else chooser.changes,
+            calls=self._counter.calls(),
+            cut=self._cut_name(switcher.current),
+            changes=switcher.changes,
             link_up=self.link_up,
-            rate_bit_s=None if chooser is None else chooser.link.rate_bit_s,
-            rtt_s=None if chooser is None else chooser.link.rtt_s,
-            server_wait_s=None if chooser is None else chooser.wait_s,
+            rate_bit_s=switcher.link.rate_bit_s,
+            rtt_s=switcher.link.rtt_s,
+            server_wait_s=switcher.wait_s,
         )
 
     @property
     def link_up(self) -> bool:
         """Whether requests are sent at all (the circuit breaker is closed)."""
-        return self._exchanger.breaker.closed
+        return self._client.breaker.closed
 
     def infer(self, inputs: Arrays, timeout_s: float | None = None) -> Answer:
-        """All outputs of the model within `timeout_s`.
+        """Run the model once.
 
-        Raises DeadlineError, SessionLostError or RemoteError when neither server nor device can answer; EngineError
-        for inputs that do not fit.
+        Args:
+            inputs: The inputs by name, with the shapes and types that the manifest declares.
+            timeout_s: Seconds for the call; None for the session's timeout.
+
+        Returns:
+            All outputs of the model, and how they were computed.
+
+        Raises:
+            DeadlineError: Neither the server nor the device could answer in time.
+            RemoteError: The server gave no answer, and the device cannot finish alone.
+            SessionLostError: The state of the stream is lost.
+            EngineError: The inputs do not fit the model.
+
+        Example:
+            answer = session.infer({"image": image}, timeout_s=0.5)
+            answer.outputs["logits"]
         """
         if not self._stateful:
             return self.finish(self.start(inputs, timeout_s))
@@ -206,106 +225,100 @@ class RemoteSession:
     def stream(
         self, calls: Iterable[Arrays], depth: int = 4, timeout_s: float | None = None
     ) -> Iterator[Answer]:
-        """Answers to successive calls in their order, the device computing ahead of link and server.
+        """Run the model on a stream of inputs; the device computes ahead of link and server.
 
-        At most `depth` calls are under way, so that neither frames nor answers pile up. A call that fails raises where
-        its answer would have come.
+        A call that fails raises where its answer would have come.
+
+        Args:
+            calls: The inputs of each call.
+            depth: How many calls may be under way, so that neither frames nor answers pile up.
+            timeout_s: Seconds for each call; None for the session's timeout.
+
+        Returns:
+            The answers, in the order of the calls.
         """
-        network = 1 if self._stateful else depth
+        requests = 1 if self._stateful else depth
         return pipelined(
-            calls, lambda inputs: self.start(inputs, timeout_s), self.finish, depth, network
+            calls, lambda inputs: self.start(inputs, timeout_s), self.finish, depth, requests
         )
 
     def start(self, inputs: Arrays, timeout_s: float | None = None) -> Started:
-        """The device's first part of a call; `finish` does the rest."""
-        if self._lost:
-            raise SessionLostError(
-                f"the stream's state is lost ({self._lost}); call reset() and start it again"
-            )
+        """Run the first segments of a call on the device; `finish` does the rest.
+
+        Args:
+            inputs: The inputs by name.
+            timeout_s: Seconds for the whole call; None for the session's timeout.
+
+        Raises:
+            SessionLostError: The state of the stream is lost.
+            EngineError: The inputs do not fit the model.
+        """
+        self._stream.check()
         began = self._clock()
         arrays = check_inputs(self.manifest.inputs, inputs)
         deadline = began + _seconds(self._timeout_s if timeout_s is None else timeout_s)
-        if self._chooser is None or self._scout is None:
+
+        # Without a choice, nothing is measured.
+        if self._switcher is None or self._prober is None:
             stop = self._first_stop
-            stretch = self._device.run(0, stop, arrays)
+            run = self._device.run(0, stop, arrays)
         else:
-            stop = self._chooser.choose(began)
-            stretch = self._device.run(0, self._scout.reach(stop), arrays)
-            self._scout.called(stop, stretch)
-        return Started(
-            stop, stretch.values, stretch.results, began, deadline, self._expected.sizes(arrays)
-        )
+            stop = self._switcher.choose(began)
+            run = self._device.run(0, self._prober.reach(stop), arrays)
+            self._prober.called(stop, run)
+        sizes = self._expected.sizes(arrays)
+        return Started(stop, run.values, run.results, began, deadline, sizes)
 
     def finish(self, started: Started) -> Answer:
-        """Send the frame and merge what comes back with what is here; or go on here."""
-        if self._lost:
-            raise SessionLostError(
-                f"the stream's state is lost ({self._lost}); call reset() and start it again"
-            )
-        index, values, results = started.stop, dict(started.values), dict(started.results)
-        attempts, frame_bytes, sent = 0, 0, None
-        reason = "" if self._side != "device" else "the stream began on the device"
-        cut = self._cut_name(index)
-        while index < self._count:
-            boundary = self.manifest.boundaries[index - 1]
-            frame = self._framed(index, values)
-            try:
-                if reason:
-                    raise ExchangeFailed(None, reason, 0)
-                exchange = self._send(frame, index, started.deadline, started.sizes)
-                received = exchange.received
-                values, index = received.values, received.index
-                results = {**results, **received.results}
-            except ExchangeFailed as failure:
-                attempts += failure.attempts
-                reason = str(failure)
-                self._check_fallback(failure, index)
-                values = self._here(boundary, frame, values)
-                stop = self._count
-            else:
-                attempts, frame_bytes, sent = (
-                    attempts + exchange.attempts,
-                    frame_bytes + len(frame),
-                    boundary.index,
-                )
-                stop = self._stop(index)
-            if stop > index:
-                resumed = self._clock()
-                stretch = self._device.run(index, stop, values)
-                values, index = stretch.values, stop
-                results.update(stretch.results)
-                self._note_rest(self._clock() - resumed, bool(reason))
-        if self._stateful:
-            self._side = "device" if reason or sent is None else "server"
-        outputs = {
-            info.name: results[info.name] for info in self.manifest.outputs if info.name in results
-        }
-        path = "device" if reason or sent is None else "server"
-        reason = reason or (_ALONE if sent is None else "")
-        seconds = self._clock() - started.began
-        answer = Answer(outputs, path, cut, sent, attempts, seconds, frame_bytes, reason)
-        self._tally.add(answer)
+        """Finish a call that `start` began: on the server, or on the device if that fails.
+
+        Args:
+            started: What `start` returned.
+
+        Raises:
+            DeadlineError, RemoteError, SessionLostError: As for `infer`.
+        """
+        self._stream.check()
+        progress = CallProgress(started.stop, started.values, dict(started.results))
+        if self._stream.side == "device":
+            progress.reason = "the stream began on the device"
+
+        # Server and device take turns until the last segment has run.
+        while progress.index < self._count:
+            stop = self._run_on_server(progress, started)
+            if stop > progress.index:
+                self._run_on_device(progress, stop)
+
+        self._stream.answered(progress.path)
+        # The outputs in the order of the model.
+        outputs: dict[str, Any] = {}
+        for info in self.manifest.outputs:
+            if info.name in progress.results:
+                outputs[info.name] = progress.results[info.name]
+
+        alone = _ALONE if progress.boundary is None else ""
+        answer = Answer(
+            outputs=outputs,
+            path=progress.path,
+            cut=self._cut_name(started.stop),
+            boundary=progress.boundary,
+            attempts=progress.attempts,
+            seconds=self._clock() - started.began,
+            frame_bytes=progress.frame_bytes,
+            reason=progress.reason or alone,
+        )
+        self._counter.add(answer)
         return answer
 
     def close(self) -> None:
-        """Close the connection, at the end of a `with` too; the server is told that a stream is over, if it can be."""
-        self._end_session()
+        """Close the connection; tell the server that the stream is over, if it can be reached."""
+        # The link may be slow: the server is told, but not waited for.
+        self._ending = self._stream.end(self._client) or self._ending
         if self._ending is not None:
-            self._ending.join(_ENDING_S)
-        self._exchanger.close()
-        if self._scout is not None:
-            self._scout.close()
-
-    def _end_session(self) -> None:
-        """Let the server forget the stream; beside what goes on here, for the link may be slow."""
-        if not self._at_server:
-            return
-        self._at_server = False
-        end = end_of_session(self.name, self._sequence, uuid.uuid4().hex)
-        self._ending = threading.Thread(
-            target=self._exchanger.tell, args=(end, _ENDING_S), name="irsplit-end", daemon=True
-        )
-        self._ending.start()
+            self._ending.join(ENDING_S)
+        self._client.close()
+        if self._prober is not None:
+            self._prober.close()
 
     def __enter__(self) -> "RemoteSession":
         return self
@@ -314,84 +327,104 @@ class RemoteSession:
         self.close()
 
     def _stop(self, index: int) -> int:
-        """Behind the last segment from `index` on that is the device's."""
+        """The first segment from `index` on that is not planned for the device."""
         segments = self.manifest.segments
-        return next(
-            (i for i in range(index, self._count) if segments[i].placement != "device"), self._count
-        )
+        while index < self._count and segments[index].placement == "device":
+            index += 1
+        return index
+
+    def _run_on_server(self, progress: CallProgress, started: Started) -> int:
+        """Let the server run the next segments, or find that the device has to.
+
+        Returns:
+            The stop up to which the device runs next.
+        """
+        index = progress.index
+        boundary = self.manifest.boundaries[index - 1]
+        frame = self._framed(index, progress.values)
+        try:
+            if progress.reason:
+                raise ExchangeFailed(None, progress.reason, 0)
+            exchange = self._send(frame, index, started.deadline, started.sizes)
+        except ExchangeFailed as failure:
+            progress.attempts += failure.attempts
+            progress.reason = str(failure)
+            self._stream.check_fallback(failure, self._device.has(index))
+            progress.values = _as_received(boundary, frame, progress.values)
+            return self._count
+
+        progress.values = exchange.received.values
+        progress.index = exchange.received.index
+        progress.results.update(exchange.received.results)
+        progress.attempts += exchange.attempts
+        progress.frame_bytes += len(frame)
+        progress.boundary = boundary.index
+        return self._stop(progress.index)
+
+    def _run_on_device(self, progress: CallProgress, stop: int) -> None:
+        """Run the segments up to `stop`, and note how long it takes if the server failed."""
+        resumed = self._clock()
+        run = self._device.run(progress.index, stop, progress.values)
+        progress.values = run.values
+        progress.index = stop
+        progress.results.update(run.results)
+        if progress.reason:
+            self._note_rest(self._clock() - resumed)
 
     def _framed(self, index: int, values: Mapping[str, Any]) -> bytes:
-        if self._scout is None:
+        if self._prober is None:
             return encode(self.manifest.boundaries[index - 1], values)
-        return self._scout.framed(index, values)
+        return self._prober.framed(index, values)
 
     def _send(
         self, frame: bytes, index: int, deadline: float, sizes: Mapping[str, int]
     ) -> Exchange:
+        """Send a frame, early enough for the device to finish if there is no answer."""
         if self.autonomous:
-            deadline -= self._reserve(deadline)
-        send = self._asked if self._scout is None else self._scout.send
+            deadline -= self._reserve_s(deadline)
+        send = self._ask if self._prober is None else self._prober.send
         return send(frame, index, deadline, sizes)
 
-    def _asked(
-        self, frame: bytes, index: int, deadline: float, sizes: Mapping[str, int]
-    ) -> Exchange:
-        """The answer to a frame for segment `index`, if it fits. Raises ExchangeFailed."""
-        return self._exchanger.send(
+    def _ask(self, frame: bytes, index: int, deadline: float, sizes: Mapping[str, int]) -> Exchange:
+        """Return the answer to a frame for segment `index`, if it fits. Raises ExchangeFailed."""
+        return self._client.send(
             self._request(frame, index),
             deadline,
             lambda response: self._expected.read(response, index, sizes),
         )
 
     def _request(self, frame: bytes, index: int) -> InferRequest:
-        parameters: dict[str, Parameter] = {}
+        parameters: Parameters = {}
         if self._device.stateful(index, self._count):
-            step, self._at_server = next(self._steps), True
-            parameters = {
-                "sequence_id": self._sequence,
-                "sequence_step": step,
-                "sequence_start": step == 0,
-            }
-        # No version: the frame names its build, and an engine that hosts the bundle may number versions its own way.
+            parameters = self._stream.next_step()
+
+        # Without a version: the frame names its build, and another server that hosts the bundle
+        # may have version numbers of its own.
         return InferRequest(self.name, "", [frame_tensor(frame)], uuid.uuid4().hex, parameters)
 
-    def _check_fallback(self, failure: ExchangeFailed, index: int) -> None:
-        """Raise unless the device can go on alone from segment `index`."""
-        first = self._side == ""
-        mine = self._device.has(index) and (first or self._side == "device" or not self._stateful)
-        if mine and failure.code is not Code.SESSION_LOST:
-            return
-        if self._stateful:
-            self._lost = str(failure)
-        if failure.code is Code.SESSION_LOST or (self._stateful and not first):
-            raise SessionLostError(
-                f"{self.name}: {failure}; call reset() and start the stream again"
-            ) from failure
-        kind = DeadlineError if failure.code is Code.DEADLINE else RemoteError
-        raise kind(
-            f"{self.name}: no answer after {failure.attempts} attempts ({failure}); "
-            "a bundle compiled with --autonomous would finish on the device"
-        ) from failure
-
-    def _here(
-        self, boundary: FrameSchema, frame: bytes, values: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """What the server would have read: a quantized boundary gives the same answer on both paths."""
-        quantized = any(spec.quantization is not None for spec in boundary.tensors)
-        return decode(boundary, frame) if quantized else values
-
-    def _reserve(self, deadline: float) -> float:
-        """Seconds to keep for finishing on the device."""
+    def _reserve_s(self, deadline: float) -> float:
+        """Seconds to keep for finishing on the device: twice what it took before, at most half."""
         left = max(deadline - self._clock(), 0)
-        return min(left * _RESERVE_SHARE if self._rest_s is None else 2 * self._rest_s, left / 2)
+        reserve = left * _RESERVE_SHARE if self._rest_s is None else 2 * self._rest_s
+        return min(reserve, left / 2)
 
-    def _note_rest(self, seconds: float, fell_back: bool) -> None:
-        if fell_back:
-            self._rest_s = seconds if self._rest_s is None else 0.8 * self._rest_s + 0.2 * seconds
+    def _note_rest(self, seconds: float) -> None:
+        self._rest_s = seconds if self._rest_s is None else 0.8 * self._rest_s + 0.2 * seconds
+
+
+def _as_received(
+    boundary: FrameSchema, frame: bytes, values: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The values as the server would have received them.
+
+    A quantized boundary loses precision; this way, the answer is the same on both paths.
+    """
+    quantized = any(spec.quantization is not None for spec in boundary.tensors)
+    return decode(boundary, frame) if quantized else values
 
 
 def _seconds(timeout_s: float) -> float:
-    """A timeout that clocks and sockets can take."""
+    """The timeout, limited to what clocks and sockets can take. Raises RemoteError for NaN."""
     if math.isnan(timeout_s):
         raise RemoteError(f"timeout_s is {timeout_s}; give the seconds that a call may take")
     return min(timeout_s, _LONGEST_S)
@@ -405,34 +438,57 @@ def connect(
     timeout_s: float = 5.0,
     token: str = "",
     trusted: Path | None = None,
-    patience: RetryPolicy = DEFAULT_PATIENCE,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
     checked: bool = True,
     options: EngineOptions = DEFAULT_OPTIONS,
     cut: str = "",
     policy: SwitchingPolicy | None = None,
     verify_digests: bool = True,
 ) -> RemoteSession:
-    """A session of `bundle` with the server at `url`: grpc://, grpcs://, http:// or https://HOST:PORT.
+    """Open a session of a bundle with a server.
 
-    Nothing is sent before the first call: a device starts without its link. `name` is the bundle's name at the server
-    when it is not its own (on Ray Serve with several applications, the application's), `trusted` a PEM file of
-    certificates to trust. `checked` False is for servers that are not irsplit's and send no checksum: only TLS guards
-    their answers then.
+    Nothing is sent before the first call, so that a device starts without its link. If the
+    bundle has several cuts and the device has the segments between them, every call takes the cut
+    that is fastest for the current link and server (see `SwitchingPolicy`). With a `policy`, a
+    bundle with one cut that was compiled with --autonomous chooses between that cut and the
+    device alone.
 
-    Of a bundle with several cuts, the device having the segments between them, every call takes the cut that is the
-    fastest for the link and the server as they are (see `SwitchingPolicy`); so does a bundle with one cut and --autonomous,
-    between the cut and the device alone, when a `policy` is given. `cut` is the name of the one to take always.
-    The device's files are compared with their digests first, unless `verify_digests` is False.
-    Raises BundleError, EngineError, RemoteError.
+    Args:
+        url: Address of the server: grpc://, grpcs://, http:// or https://HOST:PORT.
+        bundle: The bundle's folder, or a packed side.
+        name: The bundle's name at the server, if that is another one than its own; with several
+            applications on Ray Serve, the name of the application.
+        timeout_s: Seconds for a call that names no timeout.
+        token: The bearer token, empty for none.
+        trusted: PEM file of certificates to trust; None for those of the system.
+        retry_policy: How long and how often to try.
+        checked: Whether answers must carry a checksum. False is for servers that are not
+            irsplit's and send none: only TLS guards their answers then.
+        options: Options of the engines on the device.
+        cut: Name of the cut to use always; empty to choose.
+        policy: When to change the cut.
+        verify_digests: Whether to compare the device's files with their digests first.
+
+    Returns:
+        The session; close it, or use it in a `with` statement.
+
+    Raises:
+        BundleError: The bundle does not start on the device, or has no such cut.
+        EngineError: A segment cannot be opened.
+        RemoteError: The address, the token or the certificates cannot be used.
+
+    Example:
+        with irsplit.runtime.connect("grpc://server:8001", "build") as session:
+            answer = session.infer({"image": image}, timeout_s=0.5)
     """
     manifest = Manifest.load(bundle)
-    transport = open_transport(url, Credentials(token, trusted, name, most_answer_bytes(manifest)))
+    credentials = Credentials(token, trusted, name, most_answer_bytes(manifest))
     return RemoteSession(
         manifest,
-        transport,
+        open_transport(url, credentials),
         name=name,
         timeout_s=timeout_s,
-        patience=patience,
+        retry_policy=retry_policy,
         checked=checked,
         options=options,
         cut=cut,

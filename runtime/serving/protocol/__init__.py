@@ -1,1 +1,1 @@
-"""Messages of the Open Inference Protocol, over gRPC and HTTP."""
+"""The messages of the Open Inference Protocol, over gRPC and HTTP."""

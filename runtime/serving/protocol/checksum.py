@@ -1,11 +1,13 @@
-"""One digest over a whole message: a frame has a checksum of its own, but outputs, names and session numbers have not.
+"""One digest over a whole message.
 
-Our client and our server put it into the message's parameters; a stock peer ignores it and is served as well. The
-digest of an answer also covers the tensors that the answer was computed from, so that it cannot be taken for the answer
-to another frame.
+A frame has a checksum of its own, but outputs, names and session numbers have none. Our client
+and our server therefore put a digest of the message into its parameters; other clients and
+servers ignore it, and are served as well. The digest of an answer also covers the tensors that
+the answer was computed from, so that it cannot be taken for the answer to another frame.
 
-Messages of earlier releases carry one CRC-32C instead. It cannot tell two frames from each other: a frame ends with its
-own CRC-32C, and a CRC over data that ends with its own CRC is a constant. It is still sent and checked for such peers.
+Messages of earlier releases have a CRC-32C instead. It cannot tell two frames from each other: a
+frame ends with its own CRC-32C, and a CRC over data that ends with its own CRC is a constant. It
+is still sent to and checked for peers of such releases.
 """
 
 import hashlib
@@ -18,6 +20,7 @@ from irsplit.runtime.serving.protocol.messages import (
     Code,
     InferRequest,
     InferResponse,
+    Parameter,
     Parameters,
     ServiceError,
     WireTensor,
@@ -25,12 +28,13 @@ from irsplit.runtime.serving.protocol.messages import (
 
 try:
     from irsplit.runtime.c import _native
-except ImportError:  # no compiler when this was installed
+except ImportError:  # there was no compiler when this was installed
     crc32c = reference.crc32c
 else:
     crc32c = _native.crc32c
 
 DIGEST = "message_digest"
+"""The parameter that has the digest of a message."""
 CHECKSUM = "checksum"
 """The parameter of earlier releases."""
 PIECE_DIGEST = "irsplit-digest"
@@ -44,26 +48,44 @@ _TRAILER = 4
 def contents_digest(tensors: Sequence[WireTensor]) -> str:
     """Digest of tensors: names, types, shapes and bytes.
 
-    The bytes of a tensor count by two CRCs of different polynomials and their last four. Of data that ends with its own
-    CRC, as a frame does, one of the CRCs is a constant, but then the last four bytes are that CRC of what comes before.
+    The bytes of a tensor count by two CRCs of different polynomials, and by the last four bytes.
+    For data that ends with its own CRC, as a frame does, one of the CRCs is a constant; but then
+    the last four bytes are that CRC of what comes before them.
+
+    Args:
+        tensors: The tensors of a message, in order.
+
+    Returns:
+        The digest in hexadecimal digits.
     """
-    described = [
-        (
-            tensor.name,
-            tensor.datatype,
-            list(tensor.shape),
-            len(tensor.data),
-            zlib.crc32(tensor.data),
-            crc32c(tensor.data),
-            bytes(tensor.data[-_TRAILER:]),
+    descriptions: list[tuple[str, str, list[int], int, int, int, bytes]] = []
+    for tensor in tensors:
+        descriptions.append(
+            (
+                tensor.name,
+                tensor.datatype,
+                list(tensor.shape),
+                len(tensor.data),
+                zlib.crc32(tensor.data),
+                crc32c(tensor.data),
+                bytes(tensor.data[-_TRAILER:]),
+            )
         )
-        for tensor in tensors
-    ]
-    return _hashed(repr(described).encode())
+    return _hashed(repr(descriptions).encode())
 
 
 def message_digest(words: Sequence[str], parameters: Parameters, contents: str) -> str:
-    """Digest of `words`, of all parameters but the digest itself, and of tensors by the digest of their contents."""
+    """Digest of a message.
+
+    Args:
+        words: Texts of the message, such as its id.
+        parameters: Its parameters, of which digest and checksum do not count.
+        contents: Digest of its tensors.
+
+    Returns:
+        The digest in hexadecimal digits.
+    """
+    # A digest cannot cover itself, nor the checksum that is added after it.
     named = dict(parameters)
     named.pop(DIGEST, None)
     named.pop(CHECKSUM, None)
@@ -71,42 +93,64 @@ def message_digest(words: Sequence[str], parameters: Parameters, contents: str) 
 
 
 def sealed(request: InferRequest, parameters: Parameters, *, for_earlier: bool) -> InferRequest:
-    """The request with more parameters and its digest; with the checksum too, by which an earlier release checks it."""
+    """Return a request with more parameters, and with its digest.
+
+    Args:
+        request: The request.
+        parameters: The parameters to add.
+        for_earlier: Whether to add the checksum too, by which an earlier release checks it.
+    """
     contents = request.contents or contents_digest(request.inputs)
-    words = [request.model, request.version, request.id]
-    all_of_them = {**request.parameters, **parameters}
-    all_of_them[DIGEST] = message_digest(words, all_of_them, contents)
+    # The checksum of earlier releases covers all parameters, so it comes last.
+    words = _words(request)
+    complete: dict[str, Parameter] = {**request.parameters, **parameters}
+    complete[DIGEST] = message_digest(words, complete, contents)
     if for_earlier:
-        all_of_them[CHECKSUM] = _message_checksum(words, all_of_them, request.inputs)
-    return replace(request, parameters=all_of_them, contents=contents)
+        complete[CHECKSUM] = _message_checksum(words, complete, request.inputs)
+    return replace(request, parameters=complete, contents=contents)
 
 
 def check(request: InferRequest) -> InferRequest:
-    """The request, with the digest of its contents where it brought one of its own.
+    """Check a request against its digest or checksum.
 
-    Raises ServiceError for a request that was damaged on its way; one without digest or checksum is not looked at.
+    Args:
+        request: The request; one that has neither is not checked.
+
+    Returns:
+        The request, with the digest of its contents if it has a digest.
+
+    Raises:
+        ServiceError: The request was damaged on its way.
     """
-    words = [request.model, request.version, request.id]
+    words = _words(request)
     if DIGEST in request.parameters:
         contents = contents_digest(request.inputs)
         if request.parameters[DIGEST] == message_digest(words, request.parameters, contents):
             return replace(request, contents=contents)
-    elif request.parameters.get(CHECKSUM) in (
-        None,
-        _message_checksum(words, request.parameters, request.inputs),
-    ):
-        return request
+    else:
+        checksum = request.parameters.get(CHECKSUM)
+        if checksum is None:
+            return request
+        if checksum == _message_checksum(words, request.parameters, request.inputs):
+            return request
+
     raise ServiceError(
         Code.INVALID, "the request's bytes changed on the way (checksum differs); send it again"
     )
 
 
 def signed(request: InferRequest, response: InferResponse) -> InferResponse:
-    """The answer, with a digest for those who sent one."""
+    """Return an answer with what its request can check: digest, checksum or neither.
+
+    Args:
+        request: The request, which had one itself or not.
+        response: The answer.
+    """
     if DIGEST in request.parameters:
         contents = contents_digest(response.outputs)
         digest = message_digest([response.id, response.answers], response.parameters, contents)
         return replace(response, parameters={**response.parameters, DIGEST: digest})
+
     if CHECKSUM in request.parameters:
         checksum = _message_checksum([response.id], response.parameters, response.outputs)
         return replace(response, parameters={**response.parameters, CHECKSUM: checksum})
@@ -114,51 +158,68 @@ def signed(request: InferRequest, response: InferResponse) -> InferResponse:
 
 
 def why_not_believed(request: InferRequest, response: InferResponse, *, unsigned: bool) -> str:
-    """Why an answer is not the server's to this request, byte for byte; "" when it is.
+    """Tell why an answer is not what the server sent to a request, byte for byte.
 
-    `unsigned`: whether an answer that is not signed at all is believed.
+    Args:
+        request: The request as it was sent, with its contents' digest.
+        response: The answer.
+        unsigned: Whether to believe an answer that has neither digest nor checksum.
+
+    Returns:
+        The reason; "" if the answer can be believed.
     """
     if response.id != request.id:
         return "the answer is one to another request"
+
     parameters = response.parameters
     if DIGEST in parameters:
         contents = contents_digest(response.outputs)
-        expected: str | int = message_digest([response.id, request.contents], parameters, contents)
-        fits = parameters[DIGEST] == expected
+        # The digest of the request ties the answer to its frame.
+        words = [response.id, request.contents]
+        fits = parameters[DIGEST] == message_digest(words, parameters, contents)
     elif CHECKSUM in parameters:
-        fits = parameters[CHECKSUM] == _message_checksum(
-            [response.id], parameters, response.outputs
-        )
+        checksum = _message_checksum([response.id], parameters, response.outputs)
+        fits = parameters[CHECKSUM] == checksum
     elif not unsigned:
         return "the answer has no checksum; for a server that is not irsplit's, checked=False"
     else:
         fits = True
-    return (
-        ""
-        if fits
-        else "the answer's bytes changed on the way, or it answers another frame (checksum differs)"
-    )
+
+    if fits:
+        return ""
+    return "the answer's bytes changed on the way, or it answers another frame (checksum differs)"
 
 
 def piece_digest(headers: Mapping[str, str], piece: bytes) -> str:
-    """Digest of a piece of a patch and of what says where it belongs."""
+    """Digest of a piece of a patch.
+
+    Args:
+        headers: Headers of the answer, by lower-case name; they say where the piece belongs.
+        piece: The bytes.
+    """
     return _hashed(_place(headers) + piece)
 
 
 def piece_checksum(headers: Mapping[str, str], piece: bytes) -> str:
-    """As `piece_digest`, for earlier releases: a CRC-32C."""
+    """Checksum of a piece of a patch for earlier releases, a CRC-32C; takes what `piece_digest`
+    takes."""
     return f"{crc32c(_place(headers) + piece):08x}"
 
 
 def piece_is_whole(headers: Mapping[str, str], piece: bytes) -> bool:
-    """Whether a piece is what its headers say, by what the server's release sends."""
+    """Whether a piece has the digest, or from earlier releases the checksum, of its headers."""
     if PIECE_DIGEST in headers:
         return headers[PIECE_DIGEST] == piece_digest(headers, piece)
     return headers.get(PIECE_CHECKSUM) == piece_checksum(headers, piece)
 
 
 def _place(headers: Mapping[str, str]) -> bytes:
+    """What says of which patch a piece is, and which part of it."""
     return f"{headers.get('etag', '')} {headers.get('content-range', '')}".encode()
+
+
+def _words(request: InferRequest) -> list[str]:
+    return [request.model, request.version, request.id]
 
 
 def _hashed(data: bytes) -> str:
@@ -168,9 +229,9 @@ def _hashed(data: bytes) -> str:
 def _message_checksum(
     words: Sequence[str], parameters: Parameters, tensors: Sequence[WireTensor]
 ) -> int:
-    """As earlier releases have it: CRC-32C of `words`, of all parameters but this one, and of the tensors."""
+    """The CRC-32C of earlier releases: of words, other parameters, and tensors."""
     named = sorted((key, value) for key, value in parameters.items() if key != CHECKSUM)
-    described = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in tensors]
-    parts = [repr((list(words), named, described)).encode()]
-    parts += [crc32c(tensor.data).to_bytes(4, "little") for tensor in tensors]
-    return crc32c(b"".join(parts))
+    descriptions = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in tensors]
+    pieces = [repr((list(words), named, descriptions)).encode()]
+    pieces += [crc32c(tensor.data).to_bytes(4, "little") for tensor in tensors]
+    return crc32c(b"".join(pieces))

@@ -1,4 +1,7 @@
-"""JSON bodies with the binary tensor extension: a JSON object, then the bytes of its binary tensors in order."""
+"""JSON bodies with the binary tensor extension.
+
+A body is a JSON object, followed by the bytes of its binary tensors in order.
+"""
 
 import contextlib
 import json
@@ -25,33 +28,47 @@ from irsplit.runtime.serving.protocol.messages import (
 )
 
 HEADER_LENGTH = "inference-header-content-length"
+"""The header that says how long the JSON object is, if bytes follow it."""
 
 _BINARY_SIZE = "binary_data_size"
 JSON_BYTES = 4 << 20
-"""Of a request's JSON. As Python's objects it takes up to 36 times as much, and nobody else is served meanwhile."""
+"""The longest JSON of a request. As Python objects it takes up to 36 times as much memory, and
+nobody else is served while it is parsed."""
 _MOST_OBJECTS = 1 << 13
 _MOST_LISTS = 1 << 17
-"""Of a request's JSON: each takes a hundred bytes, and its two characters come for nothing."""
+"""The most objects and lists in the JSON of a request. Each takes a hundred bytes of memory for
+the two characters that it takes in the text."""
 MOST_ELEMENTS = 1 << 22
-"""Of an output as JSON: as Python's objects and as text they take many times their bytes."""
+"""The most elements of an answer that go as JSON: as Python objects and as text, they take many
+times their bytes."""
 _PIECE = 1 << 13
-"""Elements that become text at a time, so that other threads have their turn."""
+"""How many elements become text at a time, so that other threads have their turn."""
 _INTEGERS = range(-(1 << 63), 1 << 64)
-"""What a parameter may be: all that gRPC can carry."""
+"""The integers that a parameter may be: all that gRPC can carry."""
 _CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""zlib's name for a content coding."""
-_JSON: dict[type, str] = {
-    dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number",
+"""The window size by which zlib knows a content coding."""
+_JSON_TYPES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
     type(None): "null",
-}  # fmt: skip
-"""What JSON calls a type."""
+}
+"""What JSON calls a Python type."""
 
 _Field = TypeVar("_Field")
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Whether outputs are wanted as bytes behind the JSON object: all of them, and those that say it themselves."""
+    """In which form a client wants its outputs: as bytes behind the JSON object, or as JSON.
+
+    Attributes:
+        binary: Whether outputs go as bytes.
+        named: The same for single outputs by name, which take precedence.
+    """
 
     binary: bool = False
     named: Mapping[str, bool] = field(default_factory=dict[str, bool])
@@ -61,14 +78,26 @@ class Form:
 
 
 def expanded(coding: str, body: bytes | bytearray, limit: int) -> bytes | bytearray:
-    """A body without its content coding. Raises ServiceError, also for one that is larger than `limit` bytes."""
-    if coding.lower() in ("", "identity"):
+    """Undo the content coding of a body.
+
+    Args:
+        coding: The header content-encoding, "" for none.
+        body: The body as it came.
+        limit: The largest result, in bytes.
+
+    Raises:
+        ServiceError: The coding is unknown, the body is damaged, or the result is too large.
+    """
+    name = coding.lower()
+    if name in ("", "identity"):
         return body
-    window = _CODINGS.get(coding.lower())
+    window = _CODINGS.get(name)
     if window is None:
         raise ServiceError(
             Code.INVALID, f"content-encoding '{coding}' is unknown; known: {', '.join(_CODINGS)}"
         )
+
+    # A small body may expand to gigabytes: one byte more than allowed is enough to know.
     decoder = zlib.decompressobj(window)
     try:
         data = decoder.decompress(body, limit + 1)
@@ -84,58 +113,99 @@ def expanded(coding: str, body: bytes | bytearray, limit: int) -> bytes | bytear
 def request_from_body(
     model: str, version: str, headers: Mapping[str, str], body: bytes | bytearray
 ) -> tuple[InferRequest, Form]:
-    """The request, and in which form it wants its outputs. Raises ServiceError."""
+    """Read a request.
+
+    Args:
+        model: The model's name, from the path.
+        version: The model's version, from the path; "" for none.
+        headers: Headers by lower-case name.
+        body: The body, without content coding.
+
+    Returns:
+        The request, and the form in which it wants its outputs.
+
+    Raises:
+        ServiceError: The body is not a request, or is too large.
+    """
     head, rest = _split(headers, body, JSON_BYTES)
     try:
         parameters = _parameters(head)
         binary = _optional(parameters, "binary_data_output", False)
         parameters.pop("binary_data_output", None)
-        asked_for, brought = _objects(head, "outputs"), _objects(head, "inputs")
-        outputs = {_required(item, "name", str): _parameters(item) for item in asked_for}
-        for name, asked in outputs.items():
-            with _told_of(f"output '{name}'"):
-                check_parameters(asked)
-        named = {name: _optional(asked, "binary_data", binary) for name, asked in outputs.items()}
+
+        # Counts are checked before anything is done for each item.
+        output_items, input_items = _objects(head, "outputs"), _objects(head, "inputs")
+        outputs = {_required(item, "name", str): _parameters(item) for item in output_items}
+        named: dict[str, bool] = {}
+        for name, output_parameters in outputs.items():
+            with _error_context(f"output '{name}'"):
+                check_parameters(output_parameters)
+            named[name] = _optional(output_parameters, "binary_data", binary)
+
         if head.get("inputs") is None:
             raise ValueError("it has no 'inputs'")
-        inputs = _tensors(brought, rest)
-        request = InferRequest(
-            model, version, inputs, _optional(head, "id", ""), parameters, tuple(outputs)
-        )
+        inputs = _tensors(input_items, rest)
+        id = _optional(head, "id", "")
+        request = InferRequest(model, version, inputs, id, parameters, tuple(outputs))
         return request, Form(binary, named)
     except (ValueError, OverflowError) as error:
         raise ServiceError(Code.INVALID, f"not an inference request: {error}") from error
 
 
 def request_to_body(request: InferRequest) -> tuple[dict[str, str], bytes]:
+    """Write a request, its tensors as bytes.
+
+    Returns:
+        Headers and body. Model and version are not among them: they belong into the path.
+    """
     parameters = {**request.parameters, "binary_data_output": True}
-    return _body(
-        {"id": request.id, "parameters": parameters}, "inputs", request.inputs, Form(binary=True)
-    )
+    head = {"id": request.id, "parameters": parameters}
+    return _body(head, "inputs", request.inputs, Form(binary=True))
 
 
 def json_elements(response: InferResponse, form: Form) -> int:
-    """Elements of an answer that go as JSON. Raises ServiceError for more than an answer may have."""
-    count = sum(
-        math.prod(tensor.shape) for tensor in response.outputs if not form.is_binary(tensor.name)
-    )
+    """Count the elements of an answer that go as JSON.
+
+    Raises:
+        ServiceError: There are more than an answer may have.
+    """
+    as_json = [tensor for tensor in response.outputs if not form.is_binary(tensor.name)]
+    count = sum(math.prod(tensor.shape) for tensor in as_json)
     if count > MOST_ELEMENTS:
-        text = (
-            f"{count} elements as JSON, the limit is {MOST_ELEMENTS}; ask for them as binary_data"
+        raise ServiceError(
+            Code.TOO_LARGE,
+            f"{count} elements as JSON, the limit is {MOST_ELEMENTS}; ask for them as binary_data",
         )
-        raise ServiceError(Code.TOO_LARGE, text)
     return count
 
 
 def response_to_body(response: InferResponse, form: Form) -> tuple[dict[str, str], bytes]:
+    """Write an answer.
+
+    Args:
+        response: The answer.
+        form: The form in which the client wants its outputs.
+
+    Returns:
+        Headers and body.
+    """
     head: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
-    head |= {"id": response.id} if response.id else {}
+    if response.id:
+        head["id"] = response.id
     head["parameters"] = dict(response.parameters)
     return _body(head, "outputs", response.outputs, form)
 
 
 def response_from_body(headers: Mapping[str, str], body: bytes) -> InferResponse:
-    """Raises ServiceError for what is no answer of the protocol."""
+    """Read an answer.
+
+    Args:
+        headers: Headers by lower-case name.
+        body: The body.
+
+    Raises:
+        ServiceError: The body is not an answer of the protocol.
+    """
     head, rest = _split(headers, body)
     try:
         return InferResponse(
@@ -152,17 +222,18 @@ def response_from_body(headers: Mapping[str, str], body: bytes) -> InferResponse
 def _split(
     headers: Mapping[str, str], body: bytes | bytearray, limit: int | None = None
 ) -> tuple[dict[str, Any], memoryview]:
-    """The JSON object, of at most `limit` bytes, and the bytes behind it."""
+    """Split a body into its JSON object and the bytes behind it.
+
+    With a `limit` on the bytes of the JSON, its objects and lists are limited too, before it is
+    parsed. Raises ServiceError for a body that has no JSON object.
+    """
     try:
         size = int(headers.get(HEADER_LENGTH, len(body)))
         if not 0 <= size <= len(body):
             raise ValueError(f"{HEADER_LENGTH} is {size}, the body has {len(body)} bytes")
-        if limit is not None and size > limit:
-            text = f"JSON of {size} bytes, the limit is {limit}; send tensors as binary data"
-            raise ServiceError(Code.TOO_LARGE, text)
         if limit is not None:
-            check_count("objects in the JSON", body.count(b"{", 0, size), _MOST_OBJECTS)
-            check_count("lists in the JSON", body.count(b"[", 0, size), _MOST_LISTS)
+            _check_json(body, size, limit)
+
         head = json.loads(body[:size])
         if not isinstance(head, dict):
             raise ValueError("the body is no JSON object")
@@ -171,33 +242,55 @@ def _split(
     return head, memoryview(body)[size:]
 
 
+def _check_json(body: bytes | bytearray, size: int, limit: int) -> None:
+    """Raise ServiceError if the JSON at the start of a body would take too much memory."""
+    if size > limit:
+        raise ServiceError(
+            Code.TOO_LARGE,
+            f"JSON of {size} bytes, the limit is {limit}; send tensors as binary data",
+        )
+    check_count("objects in the JSON", body.count(b"{", 0, size), _MOST_OBJECTS)
+    check_count("lists in the JSON", body.count(b"[", 0, size), _MOST_LISTS)
+
+
 def _tensors(items: Sequence[dict[str, Any]], rest: memoryview) -> list[WireTensor]:
+    """Read tensors, some of which have their elements in `rest`, in order and without gaps."""
     tensors: list[WireTensor] = []
     for item in items:
         name = _required(item, "name", str)
-        with _told_of(f"tensor '{name}'"):
-            asked = _parameters(item)
-            check_parameters(asked)
-            datatype, dims = _required(item, "datatype", str), _required(item, "shape", list)
-            if any(type(dim) is not int for dim in dims):
-                raise ValueError("its 'shape' has an element that is no integer")
-            size = asked.get(_BINARY_SIZE)
-            if size is None:
-                data = to_bytes(datatype, _required(item, "data", list))
-            elif type(size) is not int or not 0 <= size <= len(rest):
-                raise ValueError(f"{_BINARY_SIZE} is {size!r}, {len(rest)} bytes are left")
-            elif item.get("data") is not None:
-                raise ValueError(f"it has 'data' and {_BINARY_SIZE}; send one of them")
-            else:
-                data, rest = rest[:size], rest[size:]
-            tensors.append(WireTensor(name, datatype, checked_shape(dims), data))
+        with _error_context(f"tensor '{name}'"):
+            tensor, rest = _tensor(name, item, rest)
+            tensors.append(tensor)
     if len(rest):
         raise ValueError(f"{len(rest)} bytes are left behind the tensors")
     return tensors
 
 
+def _tensor(name: str, item: dict[str, Any], rest: memoryview) -> tuple[WireTensor, memoryview]:
+    """Read one tensor; also returns the bytes that are left for the next ones."""
+    parameters = _parameters(item)
+    check_parameters(parameters)
+    datatype, dims = _required(item, "datatype", str), _required(item, "shape", list)
+    if any(type(dim) is not int for dim in dims):
+        raise ValueError("its 'shape' has an element that is no integer")
+
+    # The elements are in the JSON, or the next bytes behind it.
+    size = parameters.get(_BINARY_SIZE)
+    data: bytes | memoryview
+    if size is None:
+        data = to_bytes(datatype, _required(item, "data", list))
+    elif type(size) is not int or not 0 <= size <= len(rest):
+        raise ValueError(f"{_BINARY_SIZE} is {size!r}, {len(rest)} bytes are left")
+    elif item.get("data") is not None:
+        raise ValueError(f"it has 'data' and {_BINARY_SIZE}; send one of them")
+    else:
+        data, rest = rest[:size], rest[size:]
+    return WireTensor(name, datatype, checked_shape(dims), data), rest
+
+
 @contextlib.contextmanager
-def _told_of(what: str) -> Generator[None]:
+def _error_context(what: str) -> Generator[None]:
+    """Put in front of a ValueError's text what it is about."""
     try:
         yield
     except ValueError as error:
@@ -205,6 +298,7 @@ def _told_of(what: str) -> Generator[None]:
 
 
 def _required(item: Mapping[str, Any], key: str, kind: type[_Field]) -> _Field:
+    """A field that must be there. Raises ValueError if it is not, or has another type."""
     value = item.get(key)
     if value is None:
         raise ValueError(f"it has no '{key}'")
@@ -219,32 +313,34 @@ def _optional(item: Mapping[str, Any], key: str, default: _Field) -> _Field:
 
 def _of_kind(value: Any, key: str, kind: type[_Field]) -> _Field:
     if not isinstance(value, kind):
-        raise ValueError(f"'{key}' is {_JSON[type(value)]}, not {_JSON[kind]}")
+        raise ValueError(f"'{key}' is {_JSON_TYPES[type(value)]}, not {_JSON_TYPES[kind]}")
     return value
 
 
 def _objects(item: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """A field that is a list of objects."""
-    found = _optional(item, key, list[Any]())
-    check_count(key, len(found), MOST_TENSORS)
-    return [_of_kind(each, f"{key}[{index}]", dict) for index, each in enumerate(found)]
+    """A field that is a list of objects, or is missing."""
+    objects = _optional(item, key, list[Any]())
+    check_count(key, len(objects), MOST_TENSORS)
+    return [_of_kind(value, f"{key}[{index}]", dict) for index, value in enumerate(objects)]
 
 
 def _parameters(item: Mapping[str, Any]) -> dict[str, Parameter]:
-    found = _optional(item, "parameters", dict[str, Any]())
-    check_count("parameters", len(found), MOST_PARAMETERS)
-    for key, value in found.items():
-        if not isinstance(value, bool | int | float | str) or (
-            type(value) is int and value not in _INTEGERS
-        ):
+    """The parameters of an object. Raises ValueError for a type that gRPC could not carry."""
+    parameters = _optional(item, "parameters", dict[str, Any]())
+    check_count("parameters", len(parameters), MOST_PARAMETERS)
+    for key, value in parameters.items():
+        too_large = type(value) is int and value not in _INTEGERS
+        if too_large or not isinstance(value, bool | int | float | str):
             raise ValueError(f"parameter '{key}' is no boolean, string or number of 64 bits")
-    return found
+    return parameters
 
 
 def _body(
     head: dict[str, Any], key: str, tensors: Sequence[WireTensor], form: Form
 ) -> tuple[dict[str, str], bytes]:
-    described, binary = list[str](), list[bytes | memoryview]()
+    """Write a message: the fields of `head`, and the tensors as the list `key`."""
+    items: list[str] = []
+    binary: list[bytes | memoryview] = []
     for tensor in tensors:
         item: dict[str, Any] = {
             "name": tensor.name,
@@ -254,10 +350,12 @@ def _body(
         if form.is_binary(tensor.name):
             item["parameters"] = {_BINARY_SIZE: len(tensor.data)}
             binary.append(tensor.data)
-            described.append(json.dumps(item))
+            items.append(json.dumps(item))
         else:
-            described.append(f'{json.dumps(item)[:-1]}, "data": [{_json_data(tensor)}]}}')
-    text = f"{json.dumps(head)[:-1]}, {json.dumps(key)}: [{', '.join(described)}]}}".encode()
+            items.append(f'{json.dumps(item)[:-1]}, "data": [{_json_data(tensor)}]}}')
+
+    # Written by hand, so that no list holds all elements as Python objects at once.
+    text = f"{json.dumps(head)[:-1]}, {json.dumps(key)}: [{', '.join(items)}]}}".encode()
     if not binary:
         return {"content-type": "application/json"}, text
     headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
@@ -265,8 +363,13 @@ def _body(
 
 
 def _json_data(tensor: WireTensor) -> str:
+    """The elements of a tensor, row by row, as the inside of a JSON list."""
     array = to_array(tensor).ravel()
     if tensor.datatype == "BF16":
+        # bfloat16 is the upper half of a float32
         array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    pieces = (array[start : start + _PIECE].tolist() for start in range(0, len(array), _PIECE))
-    return ", ".join(json.dumps(piece)[1:-1] for piece in pieces)
+
+    pieces: list[str] = []
+    for start in range(0, len(array), _PIECE):
+        pieces.append(json.dumps(array[start : start + _PIECE].tolist())[1:-1])
+    return ", ".join(pieces)
