@@ -14,27 +14,29 @@ from irsplit.passes.planning import prices
 from irsplit.passes.planning.choice import (
     CutChoice,
     Decision,
-    Option,
     PricedStages,
+    RankedPlacement,
     choice_of,
     choice_of_several,
-    options_of,
+    rank_placements,
 )
+from irsplit.passes.planning.cost_tables import cost_table
 from irsplit.passes.planning.devices import (
     DEFAULT_DEVICE,
     DeviceSource,
     codec_speeds,
-    codings_between,
     default_server,
-    machine,
+    load_device,
     message_between,
     times_on,
+    transfer_options_between,
 )
-from irsplit.passes.planning.ratios import Ratios, calls_wanted, candidates, measured_ratios
-from irsplit.passes.planning.segment_times import said_of
-from irsplit.passes.planning.stages import Macs, Stages, Summed, chains, cost_table, halves_of
+from irsplit.passes.planning.ratios import Ratios, candidates, measured_ratios, sample_count
+from irsplit.passes.planning.segment_times import describe_times
+from irsplit.passes.planning.stages import Macs, Stages, Summed, chains, halves_of
 from irsplit.planner import Goal
-from irsplit.planner.cost import METRICS, UNITS, CostTable
+from irsplit.planner.cost import CostTable
+from irsplit.planner.terms import METRICS, UNITS
 from irsplit.profiles import Device, link
 from irsplit.profiles.measured import BundleProfile, Measured, ModelProfile
 from irsplit.profiles.units import parse
@@ -83,7 +85,7 @@ class ChooseCut:
         choice = self.choose(model, context)
         choice.check_split()
         context.chosen_cuts = tuple(cut.id for cut in choice.cuts)
-        context.chosen_places = choice.places
+        context.chosen_places = choice.placements
         context.details["choice"] = choice.to_json()
         context.ratios = choice.ratios
         for note in choice.notes:
@@ -94,8 +96,8 @@ class ChooseCut:
     def choose(self, model: Model, context: Context) -> CutChoice:
         """Price every legal cut and choose. Raises PlanError for a bad profile or limit, or when nothing fits."""
         goal = self._goal()
-        if self.rule not in rules.RULES:
-            raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(rules.RULES)}")
+        if self.rule not in rules.POLICIES:
+            raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(rules.POLICIES)}")
         if self.pattern not in PATTERNS:
             raise PlanError(
                 f"unknown pattern {self.pattern!r}; known patterns: {', '.join(PATTERNS)}"
@@ -114,7 +116,7 @@ class ChooseCut:
                 f"device {self.device!r} has no active_power, so energy cannot be planned with it; "
                 "take a device profile that has it, or add it to a .toml of your own"
             )
-        ranked = options_of(priced, goal)
+        ranked = rank_placements(priced, goal)
         if self.pattern == "several":
             choice = choice_of_several(priced, goal, ranked)
         else:
@@ -123,7 +125,7 @@ class ChooseCut:
                 self.rule, goal, ranked, decision, self._unknown(goal, model, priced[0].table)
             )
         notes = [
-            said_of(priced[0].parts, side)
+            describe_times(priced[0].stages, side)
             for side in self._machines
             if isinstance(side, BundleProfile)
         ]
@@ -169,12 +171,12 @@ class ChooseCut:
         if context.observe is None or not self.codec:
             return None
         priced = self._priced(model, context)
-        inputs = priced[0].parts.plan.inputs
-        options = options_of(priced, self._goal())
+        inputs = priced[0].stages.plan.inputs
+        options = rank_placements(priced, self._goal())
         values = candidates((option.cut for option in options if option.cut is not None), inputs)
-        samples = context.observe(model, values, calls_wanted(values))
+        samples = context.observe(model, values, sample_count(values))
         published = {
-            name: ways for chain in priced for name, ways in self.codings(chain.parts).items()
+            name: ways for chain in priced for name, ways in self.codings(chain.stages).items()
         }
         return measured_ratios(values, inputs, published, samples, self.bits, channel_layout(model))
 
@@ -194,13 +196,13 @@ class ChooseCut:
             *times_on(parts, here, there, macs, summed),
             link(self.link),
             device=here if isinstance(here, Device) else None,
-            codings=self._codings(parts, here, there, ratios),
+            options=self._codings(parts, here, there, ratios),
             previews=here.previews if isinstance(here, Measured) else None,
             peaks=halves_of(parts, here, before=True) if isinstance(here, ModelProfile) else (),
             message=message_between(here, there),
         ).with_load(self.load)
 
-    def codings(self, parts: Stages, ratios: Ratios | None = None) -> prices.Codings:
+    def codings(self, parts: Stages, ratios: Ratios | None = None) -> prices.OptionsByTensor:
         """The ways to send every boundary tensor and input; without `codec` those that were measured.
 
         Raises PlanError for a codec that nobody knows.
@@ -209,27 +211,27 @@ class ChooseCut:
 
     def _codings(
         self, parts: Stages, here: DeviceSource, there: DeviceSource, ratios: Ratios | None
-    ) -> prices.Codings:
+    ) -> prices.OptionsByTensor:
         known = (*codec_names(), "auto")
         if self.codec and self.codec not in known:
             raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
-        measured = codings_between(here, there)
+        measured = transfer_options_between(here, there)
         if not self.codec:
             return measured
         encoding, decoding = (codec_speeds(side, self.bits) for side in (here, there))
-        found = prices.codings(parts, self.codec, self.bits, encoding, decoding, measured)
+        found = prices.transfer_options(parts, self.codec, self.bits, encoding, decoding, measured)
         return found if ratios is None or ratios.bits != self.bits else ratios.applied(parts, found)
 
     @cached_property
     def _machines(self) -> tuple[DeviceSource, DeviceSource]:
         """Device and server; measured profiles are files, which are read once."""
-        return machine(self.device), machine(self.server or default_server(self.device))
+        return load_device(self.device), load_device(self.server or default_server(self.device))
 
     def _decide(
-        self, priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[Option]
+        self, priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[RankedPlacement]
     ) -> Decision:
         if self.rule != "exact":
-            return rules.of_paper(self.rule, priced[0], goal, self._machines, ranked)
+            return rules.paper_policy(self.rule, priced[0], goal, self._machines, ranked)
         return (
             rules.any_pattern(priced, goal)
             if self.pattern == "any"

@@ -18,7 +18,8 @@ from irsplit.passes.planning.choice import CutChoice
 from irsplit.passes.preparation import prepared
 from irsplit.passes.targets import boundary_bits
 from irsplit.planner import Costs
-from irsplit.planner.cost import Placement, unit
+from irsplit.planner.cost import Placement
+from irsplit.planner.terms import unit
 
 EXAMPLES = """
 irsplit plan examples/digits/digits.onnx --device pixel-2 --link lte

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from irsplit.commands.arguments import add_link, positive
 from irsplit.passes.choose_cut import OBJECTIVES, PATTERNS, ChooseCut
-from irsplit.passes.planning.policies import RULES
+from irsplit.passes.planning.policies import POLICIES
 
 
 def add_plan_arguments(parser: ArgumentParser) -> None:
@@ -33,7 +33,10 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         help="such as memory=64MB or energy=2J",
     )
     parser.add_argument(
-        "--rule", choices=RULES, default="exact", help="exact (default), or the policy of a paper"
+        "--rule",
+        choices=POLICIES,
+        default="exact",
+        help="exact (default), or the policy of a paper",
     )
     parser.add_argument(
         "--pattern",

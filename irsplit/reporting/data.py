@@ -151,7 +151,7 @@ def _default_server(device: str) -> str:
 
 def _groups(table: CostTable, parts: Stages, macs: Macs) -> list[dict[str, Any]]:
     described: list[dict[str, Any]] = []
-    for group, (start, stop) in zip(table.groups, parts.bounds, strict=True):
+    for group, (start, stop) in zip(table.stages, parts.bounds, strict=True):
         nodes = parts.plan.nodes[start:stop]
         operators = Counter(node.op.rpartition(".")[2] for node in nodes)
         described.append(
