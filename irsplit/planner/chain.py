@@ -107,6 +107,7 @@ def shortest_path(
     final = [*labels.get((count, DEVICE), []), *labels.get((count, SERVER), [])]
     if not final:
         return None
+
     return _trace(columns, min(final, key=lambda label: search.value(label.terms)))
 
 
@@ -166,6 +167,7 @@ class _Search:
     def extend(self, labels: _Labels, label: _Label, side: int, stop: int) -> None:
         """Add every label that running a block up to `stop` on a side makes of one label."""
         run = self._run(side, label.stop, stop)
+
         base = label.terms + run
         base[WORKING] = max(label.terms[WORKING], run[WORKING])
         if (label.side, side) == (DEVICE, SERVER):
@@ -175,6 +177,7 @@ class _Search:
         # Every combination of options makes a label; most are dropped as dominated.
         up_options = [_options(self.columns.up, tensor) for tensor in up]
         down_options = [_options(self.columns.down, tensor) for tensor in down]
+
         bucket = labels.setdefault((stop, side), [])
         for sent_up in product(*up_options):
             for sent_down in product(*down_options):
@@ -198,13 +201,17 @@ class _Search:
     def _crossing(self, label: _Label, side: int, stop: int) -> tuple[list[int], list[int]]:
         """The tensors that a block has sent to the server, and to the device."""
         output = self.columns.output
+
+        # What the previous stage made is on the side of the previous block.
         before = [tensor for tensor in self.made.get(label.stop - 1, []) if self._is_read(tensor)]
 
         up = before if (label.side, side) == (DEVICE, SERVER) else []
         down: list[int] = []
+
         if (label.side, side) == (SERVER, DEVICE):
             # An output has been sent already, by the block that made it.
             down = [tensor for tensor in before if not output[tensor]]
+
         if side == SERVER:
             for stage in range(label.stop, stop):
                 down += [tensor for tensor in self.made.get(stage, []) if output[tensor]]
@@ -244,16 +251,19 @@ def _trace(columns: Columns, last: _Label) -> ChainPlan:
     count = columns.producer.size
     up_choice, down_choice = np.full(count, -1, dtype=np.int64), np.full(count, -1, dtype=np.int64)
     on_device = np.zeros(columns.pinned_device.size, dtype=np.bool_)
+
     blocks: list[tuple[int, int, int]] = []
     label = last
     while label.previous is not None:
         start = label.previous.stop
         blocks.append((label.side, start, label.stop))
         on_device[start : label.stop] = label.side == DEVICE
+
         for tensor, option in label.up:
             up_choice[tensor] = option
         for tensor, option in label.down:
             down_choice[tensor] = option
+
         label = label.previous
 
     round_trips = evaluate(columns, on_device, up_choice, down_choice).round_trips

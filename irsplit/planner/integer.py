@@ -126,6 +126,7 @@ def _solve(
     """Solve once, with limits multiplied by `tighten`."""
     up_options, down_options = columns.up.terms.shape[1], columns.down.terms.shape[1]
     layout = _Layout(columns.pinned_device.size, up_options, down_options)
+
     rows = _Rows()
     _add_crossing_rows(columns, layout, rows, monotone)
     _add_visit_rows(columns, layout, rows)
@@ -135,6 +136,8 @@ def _solve(
 
     cost = np.zeros(layout.size)
     cost[layout.peak] = 1.0
+
+    # Binary variables end at 1, and pins fix stages.
     lower, upper = np.zeros(layout.size), np.full(layout.size, np.inf)
     upper[: layout.visits] = 1.0
     lower[: layout.stages][columns.pinned_device] = 1.0
@@ -151,10 +154,13 @@ def _solve(
         integrality=integrality,
         options={"mip_rel_gap": 0.0, "time_limit": seconds},
     )
+
+    # Without a bound the solver says none or infinity.
     bound = 0 if result.mip_dual_bound is None else float(result.mip_dual_bound) * scale
     proved = 0 if not math.isfinite(bound) else math.ceil(bound - _TOLERANCE * abs(bound))
     if result.x is None:
         return None, proved
+
     return _solution(columns, layout, result.x), proved
 
 
@@ -162,6 +168,8 @@ def _metric(columns: Columns, layout: _Layout, name: str) -> tuple[Floats, float
     """A metric as an affine function of the variables: coefficients and constant."""
     rows = [row for row in metric_rows(name) if row != WORKING]
     device, server = columns.device[rows].sum(axis=0), columns.server[rows].sum(axis=0)
+
+    # A stage costs what it costs on the server, plus the difference if it is on the device.
     coefficients = np.zeros(layout.size)
     coefficients[: layout.stages] = device - server
     coefficients[layout.up : layout.down] = columns.up.terms[rows].sum(axis=0)
@@ -176,6 +184,7 @@ def _add_objective_rows(columns: Columns, layout: _Layout, rows: _Rows, goal: Go
     metrics = [_metric(columns, layout, name) for name in goal.metrics]
     largest = [float(np.abs(coefficients).max(initial=0.0)) for coefficients, _ in metrics]
     scale = max(1.0, *largest)
+
     for coefficients, constant in metrics:
         row = rows.new(np.array([constant / scale]))
         rows.put(np.repeat(row, layout.size), np.arange(layout.size), -coefficients / scale)

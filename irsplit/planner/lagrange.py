@@ -256,6 +256,7 @@ def _master(state: Search) -> tuple[float, list[float]]:
         The height, and the multipliers.
     """
     count, limits = len(state.goal.metrics), list(state.goal.limits.values())
+
     points = np.array(state.points, dtype=np.float64)
     points[:, count:] -= np.array(limits, dtype=np.float64)
     scale = np.maximum(1.0, np.abs(points).max(axis=0))
@@ -278,9 +279,11 @@ def _master(state: Search) -> tuple[float, list[float]]:
 def _repair(state: Search) -> None:
     """Look for better allowed placements between the best one and what else was seen."""
     monotone = state.network.monotone
+
     for _ in range(_WALKS):
         if state.best is None:
             return
+
         before = state.best
         rivals = sorted(state.seen, key=state.priced)
         best = improve(state.columns, state.goal, before, rivals[:_RIVALS], monotone=monotone)

@@ -86,8 +86,10 @@ class Network:
             precision: 0 for the exact optimum. Otherwise the value is a lower bound, and the
                 placements are nearly the best (see `minimum_cut`).
         """
+        # Under fixed weights the cheapest option of a tensor is always the one to take.
         up, up_choice = columns.up.fold(weights)
         down, down_choice = columns.down.fold(weights)
+
         sums = weights.copy()
         sums[WORKING] = 0  # the working set has arcs of its own
         finite = [
@@ -107,6 +109,7 @@ class Network:
         wall = dearest + 1
         capacity = np.concatenate([*finite, np.full(self.infinite, wall)])
         capacity[capacity < 0] = wall  # a tensor that cannot cross
+
         stages = columns.pinned_device.size
         capacity[:stages][columns.pinned_device] = wall
         capacity[stages : 2 * stages][columns.pinned_server] = wall
@@ -202,6 +205,7 @@ def _add_uploads(columns: Columns, arcs: _Arcs, walls: _Arcs, source: int) -> In
     if not chosen.size:
         arcs.add(np.array([], np.int64), np.array([], np.int64))
         return chosen
+
     node, gadget, reader = _gadgets(columns, arcs, chosen)
     producer = columns.producer[chosen]
     arcs.add(np.where(producer < 0, source, producer), node)
@@ -234,6 +238,7 @@ def _add_working_set(columns: Columns, arcs: _Arcs, walls: _Arcs, sink: int) -> 
     levels = np.unique(working[working > 0])
     nodes = arcs.new_nodes(levels.size)
     arcs.add(nodes, sink)
+
     needy = np.flatnonzero(working > 0)
     walls.add(needy, nodes[np.searchsorted(levels, working[needy])])
     walls.add(nodes[1:], nodes[:-1])

@@ -157,6 +157,7 @@ def prefixes(table: CostTable) -> tuple[Prefix, ...]:
     swept = _sweep(table, "bytes")
     memory, device = swept.metric("memory"), swept.metric("device")
     sent = swept.terms[TERMS.index("up_bytes")]
+
     return tuple(
         Prefix(int(memory[i]), int(device[i]), int(sent[i]))
         for i in range(1, len(table.stages) + 1)
@@ -192,6 +193,7 @@ def neurosurgeon(table: CostTable, objective: str = "latency") -> PolicyChoice:
     allowed = ~stuck_steps(swept)
     if not allowed.any():
         raise PlanError("policy neurosurgeon: no cut of the order can be sent")
+
     value = np.max([swept.metric(name) for name in Goal(objective, {}).metrics], axis=0)
     best = int(np.argmin(np.where(allowed, value, np.iinfo(np.int64).max)))
     return _choice("neurosurgeon", table, Goal(objective, {}), swept.placement(best))

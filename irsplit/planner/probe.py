@@ -52,6 +52,7 @@ def probe(columns: Columns, limits: Mapping[str, int], *, monotone: bool) -> Col
     """
     if not limits:
         return columns
+
     closures = None
     if monotone and columns.pinned_device.size <= _LARGEST_CLOSURE:
         closures = _Closures(columns)
@@ -69,6 +70,7 @@ def probe(columns: Columns, limits: Mapping[str, int], *, monotone: bool) -> Col
         dragged = _least_beside_upload(columns, least, monotone)
         up &= columns.up.terms[rows].sum(axis=0) + dragged <= left
         down &= columns.down.terms[rows].sum(axis=0) <= left
+
     return replace(
         columns,
         pinned_server=to_server,
@@ -89,6 +91,7 @@ def _least(columns: Columns, rows: list[int], closures: "_Closures | None") -> _
     server = columns.server[rows].sum(axis=0)
     least = np.minimum(device, server)
     on_device, on_server = device - least, server - least
+
     if closures is not None:
         on_device = closures.sum_ancestors(on_device)
         on_server = closures.sum_descendants(on_server)
@@ -145,6 +148,7 @@ def _closure(count: int, owner: Ints, neighbour: Ints, order: Iterable[int]) -> 
     sorting = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[sorting], np.arange(count + 1)).tolist()
     neighbours = neighbour[sorting].tolist()
+
     for stage in order:
         row = bits[stage]
         for other in neighbours[starts[stage] : starts[stage + 1]]:
@@ -162,6 +166,7 @@ def _sums(bits: Bits, values: Ints) -> Ints:
     padded[: values.size] = values
     patterns = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int64)
     tables = padded.reshape(-1, 8) @ patterns.T
+
     total = np.zeros(len(bits), dtype=np.int64)
     for table, column in zip(tables, np.ascontiguousarray(bits.T), strict=True):
         total += table[column]

@@ -186,6 +186,7 @@ class _Prices:
         columns = table.columns
         weights = metric_terms(dict.fromkeys(metrics, 1))
         self._table, self._crossing = table, crossing
+
         self._up, self._down = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
         everything = np.arange(len(table.stages))
         nothing = np.zeros(everything.size, dtype=np.bool_)
@@ -205,9 +206,11 @@ class _Prices:
     def costs(self, device_stages: int) -> Costs:
         """The terms, metrics and crossing tensors of one cut."""
         count = len(self._table.stages)
+
         pattern = "MC" if device_stages < count else "M"
         up = self._crossing.up[device_stages], self._up
         down = self._crossing.down[device_stages], self._down
+
         return Costs(
             pattern=pattern if device_stages else "C",
             round_trips=int(device_stages < count),

@@ -72,10 +72,10 @@ def metric_terms(weights: Mapping[str, int]) -> Ints:
     Returns:
         One weight per term of TERMS.
     """
-    totals: list[int] = []
-    for term in TERMS:
-        totals.append(sum(weight for name, weight in weights.items() if term in METRICS[name]))
-    return np.array(totals, dtype=np.int64)
+    totals = np.zeros(len(TERMS), dtype=np.int64)
+    for name, weight in weights.items():
+        totals[metric_rows(name)] += weight
+    return totals
 
 
 def metric_rows(name: str) -> list[int]:

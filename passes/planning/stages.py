@@ -96,10 +96,11 @@ def chains(cuts: Sequence[Cut]) -> list[Stages]:
 def _joined(plan: Schedule, own: Sequence[Cut], others: Sequence[Cut]) -> Stages:
     """Join the cuts of one other order with the cuts of the graph's own order that nest with them.
 
-    A cut at position p of `plan` nests with another cut when the device side of the other cut
-    either contains the first p nodes of `plan` or is contained in them. It does not nest exactly
-    when p lies behind the first node that the other device side lacks and before the last node that
-    it has. The device sides grow from cut to cut, so both limits are tracked incrementally.
+    Two cuts nest if one device side contains the other. The device side of a cut at position p of
+    `plan` is its first p nodes. It does not nest with another device side if it has a node that the
+    other lacks (p lies behind the first of these) and lacks one that the other has (p lies before
+    the end of the last of these). Device sides grow from cut to cut, so both of these positions are
+    tracked and never searched again.
     """
     position = {node: index for index, node in enumerate(plan.nodes)}
     on_device = bytearray(len(position))
@@ -132,7 +133,7 @@ def operator_class(node: Node) -> str:
         `conv`, `depthwise`, `matmul` or `other`. A convolution with one input channel per group
         counts as depthwise.
     """
-    # `onnx.ConvTranspose`, `tfl.DEPTHWISE_CONV_2D`: compare names without dialect and underscores.
+    # `onnx.ConvTranspose`, `tflite.DEPTHWISE_CONV_2D`: compare names without dialect and underscores.
     name = node.op.rpartition(".")[2].replace("_", "").lower()
     if "depthwise" in name:
         return "depthwise"
