@@ -133,7 +133,7 @@ def operator_class(node: Node) -> str:
         `conv`, `depthwise`, `matmul` or `other`. A convolution with one input channel per group
         counts as depthwise.
     """
-    # `onnx.ConvTranspose`, `tflite.DEPTHWISE_CONV_2D`: compare names without dialect and underscores.
+    # Names are compared without dialect and underscores: `tflite.DEPTHWISE_CONV_2D`.
     name = node.op.rpartition(".")[2].replace("_", "").lower()
     if "depthwise" in name:
         return "depthwise"
