@@ -55,11 +55,6 @@ class _Rows:
         self.column.append(columns)
         self.value.append(np.broadcast_to(np.asarray(values, dtype=np.float64), rows.shape))
 
-    def matrix(self, columns: int) -> csr_array:
-        """All coefficients as a sparse matrix."""
-        places = np.concatenate(self.row), np.concatenate(self.column)
-        return csr_array((np.concatenate(self.value), places), shape=(self.count, columns))
-
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
@@ -147,9 +142,11 @@ def _solve(
     integrality = np.zeros(layout.size)
     integrality[: layout.visits] = 1
 
+    indices = np.concatenate(rows.row), np.concatenate(rows.column)
+    matrix = csr_array((np.concatenate(rows.value), indices), shape=(rows.count, layout.size))
     result = milp(
         cost,
-        constraints=(rows.matrix(layout.size), np.concatenate(rows.least), np.inf),
+        constraints=(matrix, np.concatenate(rows.least), np.inf),
         bounds=(lower, upper),
         integrality=integrality,
         options={"mip_rel_gap": 0.0, "time_limit": seconds},

@@ -123,7 +123,10 @@ class Search:
         terms = solution.terms - extra
 
         # Python's integers, since a sum of terms may exceed 64 bits.
-        return [sum(terms[metric_rows(name)].tolist()) for name in self.metrics]
+        figures: list[int] = []
+        for name in self.metrics:
+            figures.append(sum(int(terms[row]) for row in metric_rows(name)))
+        return figures
 
     def raise_bound(self, multipliers: list[int]) -> None:
         """Make a cut under integer multipliers, and keep the bound that they prove if it is better.

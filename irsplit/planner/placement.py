@@ -34,7 +34,7 @@ class Solution:
 
     def metric(self, name: str) -> int:
         """The value of a metric."""
-        return sum(self.terms[metric_rows(name)].tolist())
+        return sum(int(self.terms[row]) for row in metric_rows(name))
 
     def meets(self, limits: Mapping[str, int]) -> bool:
         """Whether every limited metric is at or below its limit."""

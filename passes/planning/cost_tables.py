@@ -1,15 +1,14 @@
 """Price a chain of stages as a cost table for the planner."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from irsplit.ir import TensorType, Value, uses_with_captures
 from irsplit.passes.analysis.cut import estimated_bytes
+from irsplit.passes.planning.prices import OptionsByTensor
 from irsplit.passes.planning.stages import Stages, rising, working_bytes
 from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
 from irsplit.profiles import NO_MESSAGE, Device, Link, Message
 from irsplit.profiles.measured import Load, MeasuredTransfer
-
-_OptionsByTensor = Mapping[str, tuple[MeasuredTransfer, ...]]
 
 
 def cost_table(
@@ -20,8 +19,8 @@ def cost_table(
     link: Link,
     *,
     device: Device | None = None,
-    options: _OptionsByTensor | None = None,
-    previews: _OptionsByTensor | None = None,
+    options: OptionsByTensor | None = None,
+    previews: OptionsByTensor | None = None,
     peaks: Sequence[Load] = (),
     message: Message = NO_MESSAGE,
 ) -> CostTable:
@@ -81,7 +80,7 @@ def _all_weights(stages: Stages) -> int:
 
 
 def _tensors(
-    stages: Stages, options: _OptionsByTensor, previews: _OptionsByTensor
+    stages: Stages, options: OptionsByTensor, previews: OptionsByTensor
 ) -> tuple[CostTensor, ...]:
     """Every value that one stage gives to a later one or to the caller.
 
@@ -113,6 +112,7 @@ def _tensors(
     tensors: list[CostTensor] = []
     for value, producer in producers.items():
         crosses = crossed.get(value)
+
         # An output keeps its true producer, since it also returns from there.
         if producer is not None and crosses is not None and value not in outputs:
             producer = crosses[0]

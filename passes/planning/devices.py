@@ -1,10 +1,10 @@
 """The device and the server of a plan, each a shipped profile, a file, or a measurement."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from irsplit import profiles
 from irsplit.ir import Node
+from irsplit.passes.planning.prices import OptionsByTensor, Speeds
 from irsplit.passes.planning.segment_times import segment_times
 from irsplit.passes.planning.stages import (
     Macs,
@@ -14,7 +14,7 @@ from irsplit.passes.planning.stages import (
     estimated_times,
     measured_times,
 )
-from irsplit.profiles import NO_MESSAGE, CodecSpeed, Device, Message
+from irsplit.profiles import NO_MESSAGE, Device, Message
 from irsplit.profiles.measured import (
     BundleProfile,
     Measured,
@@ -116,9 +116,7 @@ def message_between(device: DeviceSource, server: DeviceSource) -> Message:
     return replace(exchange, device_ns=device_ns)
 
 
-def transfer_options_between(
-    device: DeviceSource, server: DeviceSource
-) -> Mapping[str, tuple[MeasuredTransfer, ...]]:
+def transfer_options_between(device: DeviceSource, server: DeviceSource) -> OptionsByTensor:
     """The measured ways to send each tensor: encoded on the device, decoded on the server.
 
     Returns:
@@ -145,7 +143,7 @@ def transfer_options_between(
     return options
 
 
-def codec_speeds(source: DeviceSource, bits: int) -> Mapping[str, CodecSpeed]:
+def codec_speeds(source: DeviceSource, bits: int) -> Speeds:
     """The speed of each codec on one side.
 
     Args:
