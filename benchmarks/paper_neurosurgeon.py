@@ -119,13 +119,13 @@ def table() -> str:
                 b.value for b in found.baselines if b.name == "server only, raw input"
             )
             gains[objective].append(100 * server_only // found.value)
-            cut = found.places.count("device")
+            cut = found.placements.count("device")
             after = (
                 "server only"
                 if cut == 0
                 else "device only"
-                if cut == len(costs.groups)
-                else costs.groups[cut - 1].name
+                if cut == len(costs.stages)
+                else costs.stages[cut - 1].name
             )
             cells += [
                 after,

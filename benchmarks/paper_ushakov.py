@@ -6,7 +6,7 @@ from random import Random
 from benchmarks.link import PACKET, Channel
 from benchmarks.networks import FLOAT_BYTES, Network, resnet101_v2
 from benchmarks.tables import fixed, markdown, verdict
-from irsplit.planner.policies import Prefix, UshakovCut, ushakov_rule
+from irsplit.planner.policies import Prefix, UshakovCut, ushakov_cut
 from irsplit.profiles import Link, link
 
 LEVELS = {
@@ -65,7 +65,7 @@ def rule(cpu_max_percent: int) -> UshakovCut:
         )
         for name in RULE_LEVELS
     ]
-    return ushakov_rule(prefixes, MEMORY_MAX, cpu_max_percent * 100, SENT_MAX)
+    return ushakov_cut(prefixes, MEMORY_MAX, cpu_max_percent * 100, SENT_MAX)
 
 
 def images_per_1000_s(size_bytes: int, over: Link, seed: int = 2018, images: int = 50) -> int:

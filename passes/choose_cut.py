@@ -14,27 +14,29 @@ from irsplit.passes.planning import prices
 from irsplit.passes.planning.choice import (
     CutChoice,
     Decision,
-    Option,
     PricedStages,
+    RankedPlacement,
     choice_of,
     choice_of_several,
-    options_of,
+    rank_placements,
 )
+from irsplit.passes.planning.cost_tables import cost_table
 from irsplit.passes.planning.devices import (
     DEFAULT_DEVICE,
     DeviceSource,
     codec_speeds,
-    codings_between,
     default_server,
-    machine,
+    load_device,
     message_between,
     times_on,
+    transfer_options_between,
 )
-from irsplit.passes.planning.ratios import Ratios, calls_wanted, candidates, measured_ratios
-from irsplit.passes.planning.segment_times import said_of
-from irsplit.passes.planning.stages import Macs, Stages, Summed, chains, cost_table, halves_of
+from irsplit.passes.planning.ratios import Ratios, candidates, measured_ratios, sample_count
+from irsplit.passes.planning.segment_times import describe_times
+from irsplit.passes.planning.stages import Macs, Stages, Summed, chains, halves_of
 from irsplit.planner import Goal
-from irsplit.planner.cost import METRICS, UNITS, CostTable
+from irsplit.planner.cost import CostTable
+from irsplit.planner.terms import METRICS, UNITS
 from irsplit.profiles import Device, link
 from irsplit.profiles.measured import BundleProfile, Measured, ModelProfile
 from irsplit.profiles.units import parse
@@ -91,7 +93,7 @@ class ChooseCut:
         choice.check_split()
 
         context.chosen.cuts = tuple(cut.id for cut in choice.cuts)
-        context.chosen.placements = choice.places
+        context.chosen.placements = choice.placements
         context.chosen.ratios = choice.ratios
         context.details["choice"] = choice.to_json()
         for note in choice.notes:
@@ -131,20 +133,20 @@ class ChooseCut:
                 "take a device profile that has it, or add it to a .toml of your own"
             )
 
-        ranked = options_of(priced, goal)
+        ranked = rank_placements(priced, goal)
         if self.pattern == "several":
             choice = choice_of_several(priced, goal, ranked)
         else:
             decision = self._decide(priced, goal, ranked)
             unknown = self._unknown(goal, model, table)
             choice = choice_of(self.rule, goal, ranked, decision, unknown)
-        notes = self._notes(priced[0].parts, choice, ratios)
+        notes = self._notes(priced[0].stages, choice, ratios)
         return replace(choice, ratios=ratios, notes=(*choice.notes, *notes))
 
     def _check(self, goal: Goal) -> None:
         """Raise PlanError for options that are unknown or do not go together."""
-        if self.rule not in rules.RULES:
-            raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(rules.RULES)}")
+        if self.rule not in rules.POLICIES:
+            raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(rules.POLICIES)}")
         if self.pattern not in PATTERNS:
             raise PlanError(
                 f"unknown pattern {self.pattern!r}; known patterns: {', '.join(PATTERNS)}"
@@ -161,7 +163,7 @@ class ChooseCut:
         notes: list[str] = []
         for profile in self._profiles:
             if isinstance(profile, BundleProfile):
-                notes.append(said_of(stages, profile))
+                notes.append(describe_times(stages, profile))
         if self._adds_differences(choice):
             notes.append(_BETWEEN)
         if ratios is not None:
@@ -227,14 +229,14 @@ class ChooseCut:
             return None
 
         priced = self._priced(model, context)
-        inputs = priced[0].parts.plan.inputs
-        options = options_of(priced, self._goal())
+        inputs = priced[0].stages.plan.inputs
+        options = rank_placements(priced, self._goal())
         values = candidates((option.cut for option in options if option.cut is not None), inputs)
-        samples = context.samples.observed(model, values, calls_wanted(values))
+        samples = context.samples.observed(model, values, sample_count(values))
 
-        published: prices.Codings = {}
+        published: prices.OptionsByTensor = {}
         for chain in priced:
-            published = {**published, **self.codings(chain.parts)}
+            published = {**published, **self.codings(chain.stages)}
         return measured_ratios(values, inputs, published, samples, self.bits, channel_layout(model))
 
     def table(
@@ -267,7 +269,7 @@ class ChooseCut:
             message=message_between(device, server),
         ).with_load(self.load)
 
-    def codings(self, parts: Stages, ratios: Ratios | None = None) -> prices.Codings:
+    def codings(self, parts: Stages, ratios: Ratios | None = None) -> prices.OptionsByTensor:
         """Return the transfer options of every boundary tensor and input.
 
         Args:
@@ -285,12 +287,14 @@ class ChooseCut:
             raise PlanError(f"unknown codec {self.codec!r}; known codecs: {', '.join(known)}")
 
         device, server = self._profiles
-        measured = codings_between(device, server)
+        measured = transfer_options_between(device, server)
         if not self.codec:
             return measured
 
         encoding, decoding = codec_speeds(device, self.bits), codec_speeds(server, self.bits)
-        options = prices.codings(parts, self.codec, self.bits, encoding, decoding, measured)
+        options = prices.transfer_options(
+            parts, self.codec, self.bits, encoding, decoding, measured
+        )
         if ratios is None or ratios.bits != self.bits:
             return options
         return ratios.applied(parts, options)
@@ -298,14 +302,14 @@ class ChooseCut:
     @cached_property
     def _profiles(self) -> tuple[DeviceSource, DeviceSource]:
         """The device and the server; measured profiles are files, which are read once."""
-        return machine(self.device), machine(self.server or default_server(self.device))
+        return load_device(self.device), load_device(self.server or default_server(self.device))
 
     def _decide(
-        self, priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[Option]
+        self, priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[RankedPlacement]
     ) -> Decision:
         """Decide by the rule; the pattern `several` is not decided here."""
         if self.rule != "exact":
-            return rules.of_paper(self.rule, priced[0], goal, self._profiles, ranked)
+            return rules.paper_policy(self.rule, priced[0], goal, self._profiles, ranked)
         if self.pattern == "any":
             return rules.any_pattern(priced, goal)
         return rules.exact(priced, goal, ranked)

@@ -125,8 +125,8 @@ def is_monotone(table: CostTable, on_device: Sequence[bool]) -> bool:
 
 def every_solution(table: CostTable, *, monotone: bool) -> Iterator[Solution]:
     """Every placement that the pins allow, with every way to send what crosses."""
-    for places in product((True, False), repeat=len(table.groups)):
-        pinned = zip(table.groups, places, strict=True)
+    for places in product((True, False), repeat=len(table.stages)):
+        pinned = zip(table.stages, places, strict=True)
         if any(
             group.pin is not None and (group.pin is Placement.DEVICE) != here
             for group, here in pinned

@@ -21,7 +21,8 @@ from irsplit.passes.analysis.cuts import find_cuts, schedule
 from irsplit.passes.analysis.recompute import Recompute
 from irsplit.passes.choose_cut import ChooseCut, parse_limits
 from irsplit.passes.partition import Partition
-from irsplit.passes.planning.stages import chains, cost_table, measured, moved_bytes
+from irsplit.passes.planning.cost_tables import cost_table
+from irsplit.passes.planning.stages import chains, measured_times, moved_bytes
 from irsplit.planner import Goal, plan, rank_cuts
 from irsplit.planner.cost import link_ns
 from irsplit.profiles import Message, link
@@ -126,12 +127,12 @@ def test_stretches_lie_between_legal_cuts():
 
 def test_measured_halves_are_what_the_table_adds_up_to():
     parts = chains(find_cuts(graph()))[0]
-    device_ns = measured(parts, profile(), before=True)
-    server_ns = measured(parts, profile(), before=False)
+    device_ns = measured_times(parts, profile(), before=True)
+    server_ns = measured_times(parts, profile(), before=False)
     assert device_ns == [1_000, 1_500, 7_500]
     assert server_ns == [500, 1_500, 8_000]
     table = cost_table("m", parts, device_ns, server_ns, link("wifi"), peaks=profile().prefixes)
-    rows = {row.groups: row.costs for row in rank_cuts(table, Goal("latency", {}))}
+    rows = {row.device_stages: row.costs for row in rank_cuts(table, Goal("latency", {}))}
     assert (rows[2].terms["device_ns"], rows[2].terms["server_ns"], rows[2].metrics["memory"]) == (
         2_500,
         8_000,
@@ -144,13 +145,13 @@ def test_measured_halves_are_what_the_table_adds_up_to():
 def test_noise_never_makes_a_time_negative():
     parts = chains(find_cuts(graph()))[0]
     noisy = profile(prefixes=(load(3_000), load(2_000)), whole=load(10_000))
-    assert measured(parts, noisy, before=True) == [2_500, 0, 7_500]
+    assert measured_times(parts, noisy, before=True) == [2_500, 0, 7_500]
 
 
 def test_a_profile_of_other_cuts_is_refused():
     parts = chains(find_cuts(graph()))[0]
     with pytest.raises(PlanError, match="does not fit this model with 2 legal cuts"):
-        measured(parts, profile(cuts=("1", "3")), before=True)
+        measured_times(parts, profile(cuts=("1", "3")), before=True)
 
 
 def test_a_profile_of_another_model_with_the_same_ids_is_refused():
@@ -159,9 +160,9 @@ def test_a_profile_of_another_model_with_the_same_ids_is_refused():
     with pytest.raises(
         PlanError, match=r"of 'm' is of another model than this, by cut 2: it sends 999 bytes there"
     ):
-        measured(parts, wider, before=True)
+        measured_times(parts, wider, before=True)
     with pytest.raises(PlanError, match="by cut 1: it has no tensor 'a'"):
-        measured(parts, profile(tensors={"other": ()}), before=False)
+        measured_times(parts, profile(tensors={"other": ()}), before=False)
 
 
 def test_a_chain_prices_what_its_boundaries_are():
@@ -171,7 +172,7 @@ def test_a_chain_prices_what_its_boundaries_are():
         for parts in chains(find_cuts(model.entry, max_tensors, recompute=RULES)):
             steps = [1] * len(parts.bounds)
             rows = rank_cuts(cost_table("m", parts, steps, steps, link("wifi")), Goal("bytes", {}))
-            sent = {row.groups: row.costs.metrics["bytes"] for row in rows}
+            sent = {row.device_stages: row.costs.metrics["bytes"] for row in rows}
             returned = estimated_bytes(model.entry.outputs)
             for groups, cut in enumerate(parts.cuts, 1):
                 assert sent[groups] == cut.estimated_bytes + returned, cut.id
@@ -327,7 +328,7 @@ def test_jointdnn_takes_blocks_as_they_were_measured(tmp_path: Path):
     options = {"server": str(tmp_path / "far.json"), "link": "wifi,rtt=0ms", "pattern": "any"}
     joint = ChooseCut(device=write(tmp_path, near), rule="jointdnn", **options)  # pyright: ignore[reportArgumentType]
     choice = joint.choose(parse_model(TEXT), Context())
-    assert (choice.places, [cut.id for cut in choice.cuts]) == (
+    assert (choice.placements, [cut.id for cut in choice.cuts]) == (
         ("device", "server", "device"),
         ["1", "2"],
     )

@@ -12,7 +12,7 @@ from irsplit.base.errors import PlanError
 from irsplit.dialects.registry import dialect_of
 from irsplit.passes.analysis.cuts import legal_cuts
 from irsplit.planner import Goal, plan
-from irsplit.planner.cost import CostTable, metric_terms
+from irsplit.planner.cost import CostTable
 from irsplit.planner.network import build
 from irsplit.planner.placement import evaluate
 from irsplit.planner.policies import (
@@ -23,8 +23,9 @@ from irsplit.planner.policies import (
     neurosurgeon,
     prefixes,
     ushakov,
-    ushakov_rule,
+    ushakov_cut,
 )
+from irsplit.planner.terms import metric_terms
 from irsplit.profiles import device, link
 
 
@@ -84,13 +85,13 @@ def test_rule_of_ushakov(
 
 def test_the_literal_rule_has_no_fuzzy_bound():
     levels = [Prefix(1, 10, 9), Prefix(2, 20, 8), Prefix(3, 31, 7)]
-    assert ushakov_rule(levels, 3, 30, 7).g == 3
-    literal = ushakov_rule(levels, 3, 30, 7, fuzzy=False)
+    assert ushakov_cut(levels, 3, 30, 7).g == 3
+    literal = ushakov_cut(levels, 3, 30, 7, fuzzy=False)
     assert (literal.k, literal.g, literal.feasible) == (2, 2, False)
 
 
 def test_nothing_fits():
-    cut = ushakov_rule([Prefix(10, 10, 10)], 5, 50, 50)
+    cut = ushakov_cut([Prefix(10, 10, 10)], 5, 50, 50)
     assert (cut.g, cut.feasible) == (0, False)
 
 
@@ -121,7 +122,7 @@ def test_ushakov_on_a_table_runs_its_prefix():
         cpu_max=loads[14].cpu,
         sent_max=loads[14].sent_bytes,
     )
-    assert cut.g == choice.places.count("device") == 15
+    assert cut.g == choice.placements.count("device") == 15
     assert choice.value == neurosurgeon(costs).value
 
 
@@ -132,7 +133,7 @@ def test_blocks_change_the_path_of_jointdnn():
     def fused(place: int, start: int, stop: int):
         """Every block but the last group runs in no time on the device when it is run in one go."""
         terms = (columns.device if place == 0 else columns.server)[:, start:stop].sum(axis=1)
-        return terms * 0 if place == 0 and stop - start == len(costs.groups) else terms
+        return terms * 0 if place == 0 and stop - start == len(costs.stages) else terms
 
     assert jointdnn(costs, blocks=fused).costs.pattern == "M"
     assert jointdnn(costs, blocks=fused).value == 0
@@ -186,5 +187,5 @@ def test_every_way_to_plan_a_measured_chain_agrees():
             assert (
                 neurosurgeon(costs, objective).value == dads(costs, objective).value >= path.value
             )
-            if len(costs.groups) <= 9:
+            if len(costs.stages) <= 9:
                 assert brute_force(costs, Goal(objective, {}), monotone=False) == path.value

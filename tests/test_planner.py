@@ -12,19 +12,17 @@ from cost_tables import LINK, brute_force, chains, dags, every_solution
 from irsplit.base.errors import PlanError
 from irsplit.planner import OBJECTIVES, Costs, Goal, NotFoundError, pareto_front, plan, rank_cuts
 from irsplit.planner.cost import (
-    METRICS,
-    TERMS,
     CostTable,
     CostTensor,
     Placement,
     StageCost,
     TransferOption,
     from_json,
-    metric_terms,
     to_json,
 )
 from irsplit.planner.placement import Solution, crossing, evaluate, stuck_steps, sweep
 from irsplit.planner.result import describe
+from irsplit.planner.terms import METRICS, TERMS, metric_terms
 from irsplit.profiles import Message
 
 OBJECTIVE = st.sampled_from(list(OBJECTIVES))
@@ -57,7 +55,12 @@ def diamond() -> CostTable:
 
 def test_a_tensor_read_twice_is_paid_once():
     found = plan(diamond())
-    assert found.places == (Placement.DEVICE, Placement.SERVER, Placement.SERVER, Placement.SERVER)
+    assert found.placements == (
+        Placement.DEVICE,
+        Placement.SERVER,
+        Placement.SERVER,
+        Placement.SERVER,
+    )
     assert found.value == found.bound == 1 + 20 + 1 + 1 + 5 + 1
     assert [(switch.tensor, switch.to) for switch in found.costs.switches] == [
         ("a", Placement.SERVER),
@@ -102,7 +105,7 @@ def test_baselines_stand_beside_the_plan():
         (),
         preview=(TransferOption("jpeg", 5),),
     )
-    table = CostTable("diamond", table.groups, (small, *table.tensors[1:]), LINK)
+    table = CostTable("diamond", table.stages, (small, *table.tensors[1:]), LINK)
     values = {baseline.name: baseline.value for baseline in plan(table).baselines}
     assert values == {
         "device only": 186,
@@ -199,10 +202,10 @@ def test_pareto_front_is_what_no_placement_beats(table: CostTable, monotone: boo
 @given(table=dags())
 def test_a_sweep_is_every_prefix_evaluated(table: CostTable):
     columns = table.columns
-    none = np.zeros(len(table.groups), dtype=np.bool_)
+    none = np.zeros(len(table.stages), dtype=np.bool_)
     ones = np.ones(len(TERMS), dtype=np.int64)
     up_choice, down_choice = columns.up.fold(ones)[1], columns.down.fold(ones)[1]
-    swept = sweep(columns, none, np.arange(len(table.groups)), up_choice, down_choice)
+    swept = sweep(columns, none, np.arange(len(table.stages)), up_choice, down_choice)
     for step, stuck in enumerate(stuck_steps(swept)):
         on_device = swept.placement(step)
         up, down = crossing(columns, on_device)
@@ -259,8 +262,8 @@ def test_pins_against_a_tensor_that_cannot_cross():
 @pytest.mark.parametrize(
     ("tensor", "text"),
     [
-        (CostTensor("t", 1, (0,), raw(1), raw(1)), "sort the groups"),
-        (CostTensor("t", 9, (), raw(1), raw(1)), "made by group 9 of 2"),
+        (CostTensor("t", 1, (0,), raw(1), raw(1)), "sort the stages"),
+        (CostTensor("t", 9, (), raw(1), raw(1)), "made by stage 9 of 2"),
         (CostTensor("t", 0, (1,), raw(-1), raw(1)), "negative cost"),
     ],
 )
@@ -287,18 +290,18 @@ def test_the_ranking_is_that_of_every_cut_evaluated_alone(
     goal = Goal(objective, limits)
     expected = [
         ranked
-        for count in range(len(table.groups) + 1)
+        for count in range(len(table.stages) + 1)
         if (ranked := cut_alone(table, goal, count))
     ]
     expected.sort(key=lambda each: (not each[2], each[1], each[0]))
     assert [
-        (row.groups, row.value, row.allowed, row.costs) for row in rank_cuts(table, goal)
+        (row.device_stages, row.value, row.allowed, row.costs) for row in rank_cuts(table, goal)
     ] == expected
 
 
 def cut_alone(table: CostTable, goal: Goal, count: int) -> tuple[int, int, bool, Costs] | None:
     """The best way to send what crosses after `count` groups; None where the pins or a tensor forbid the cut."""
-    columns, here = table.columns, np.arange(len(table.groups)) < count
+    columns, here = table.columns, np.arange(len(table.stages)) < count
     if (columns.pinned_device & ~here).any() or (columns.pinned_server & here).any():
         return None
     ways: list[Solution] = []

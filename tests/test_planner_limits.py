@@ -58,7 +58,7 @@ def test_a_cut_that_stops_early_goes_through_no_wall(monkeypatch: pytest.MonkeyP
         LINK,
     )
     found = plan(table, "throughput", limits={"memory": 0}, monotone=False)
-    assert (found.value, [str(place) for place in found.places]) == (1, ["device", "device"])
+    assert (found.value, [str(place) for place in found.placements]) == (1, ["device", "device"])
 
 
 @settings(max_examples=100)

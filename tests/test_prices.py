@@ -7,7 +7,7 @@ from irsplit.ir import parse_model
 from irsplit.passes.analysis.cuts import find_cuts
 from irsplit.passes.base import Context
 from irsplit.passes.choose_cut import ChooseCut
-from irsplit.passes.planning.prices import codings
+from irsplit.passes.planning.prices import transfer_options
 from irsplit.passes.planning.stages import Stages, chains
 from irsplit.profiles import CodecSpeed
 from irsplit.profiles.measured import MeasuredTransfer
@@ -38,7 +38,7 @@ def parts() -> Stages:
     ],
 )
 def test_published_ratios_by_type(codec: str, bits: int, floats: int, integers: int):
-    found = codings(parts(), codec, bits, {}, {}, {})
+    found = transfer_options(parts(), codec, bits, {}, {}, {})
     assert {name: [c.size_bytes for c in ways] for name, ways in found.items() if name != "x"} == {
         "a": [floats],
         "b": [integers],
@@ -47,20 +47,20 @@ def test_published_ratios_by_type(codec: str, bits: int, floats: int, integers: 
 
 def test_speeds_are_those_of_the_device_and_the_server():
     here, there = ({"zstandard": CodecSpeed(speed, 2 * speed)} for speed in (10**6, 10**8))
-    (way,) = codings(parts(), "zstandard", 0, here, there, {})["a"]
+    (way,) = transfer_options(parts(), "zstandard", 0, here, there, {})["a"]
     assert (way.encode_ns, way.decode_ns) == (8_000_000, 40_000)
 
 
 def test_what_was_measured_counts_unless_the_tensor_is_quantized_since():
     measured = {"a": (MeasuredTransfer("zstandard", 123, 4, 5),)}
-    assert codings(parts(), "zstandard", 0, {}, {}, measured)["a"] == measured["a"]
-    assert codings(parts(), "zstandard", 8, {}, {}, measured)["a"][0].size_bytes == 1280
+    assert transfer_options(parts(), "zstandard", 0, {}, {}, measured)["a"] == measured["a"]
+    assert transfer_options(parts(), "zstandard", 8, {}, {}, measured)["a"][0].size_bytes == 1280
 
 
 def test_auto_has_all_ways_and_inputs_always_their_baselines():
-    found = codings(parts(), "auto", 0, {}, {}, {})
+    found = transfer_options(parts(), "auto", 0, {}, {}, {})
     assert [way.codec for way in found["a"]] == ["raw", "zstandard", "static-rans"]
-    assert [way.codec for way in codings(parts(), "raw", 0, {}, {}, {})["x"]] == [
+    assert [way.codec for way in transfer_options(parts(), "raw", 0, {}, {}, {})["x"]] == [
         "raw",
         "zstandard",
     ]

@@ -16,7 +16,7 @@ from irsplit.engines.inputs import load_calls
 from irsplit.ir import Model, Value, parse_model
 from irsplit.passes.base import Context, Samples
 from irsplit.passes.choose_cut import ChooseCut
-from irsplit.passes.planning.ratios import MOST_BYTES, MOST_CALLS, calls_wanted
+from irsplit.passes.planning.ratios import MOST_BYTES, MOST_CALLS, sample_count
 from irsplit.runtime.frame.descriptor import TensorSpec
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS
 from irsplit.runtime.run.session import LocalSession
@@ -107,12 +107,12 @@ def test_tensors_that_are_not_tried_are_corrected_by_those_that_are(
 
 def test_samples_stay_within_their_caps():
     values = parse_model(TEXT).entry.inputs
-    assert calls_wanted(values) == MOST_CALLS
+    assert sample_count(values) == MOST_CALLS
     assert (
-        calls_wanted(parse_model(f"graph @main(%x: f32[{MOST_BYTES // 8}]) {{\n}}").entry.inputs)
+        sample_count(parse_model(f"graph @main(%x: f32[{MOST_BYTES // 8}]) {{\n}}").entry.inputs)
         == 2
     )
-    assert calls_wanted(parse_model(f"graph @main(%x: f32[{MOST_BYTES}]) {{\n}}").entry.inputs) == 1
+    assert sample_count(parse_model(f"graph @main(%x: f32[{MOST_BYTES}]) {{\n}}").entry.inputs) == 1
 
 
 def test_a_draft_is_about_what_training_finds():

@@ -15,7 +15,8 @@ from irsplit.commands.progress import working
 from irsplit.compilation.split_plan import plan
 from irsplit.passes.planning.choice import CutChoice
 from irsplit.planner import Costs
-from irsplit.planner.cost import Placement, unit
+from irsplit.planner.cost import Placement
+from irsplit.planner.terms import unit
 
 EXAMPLES = """
 irsplit plan examples/digits/digits.onnx --device pixel-2 --link lte

@@ -1,7 +1,8 @@
-"""Choose where everything runs: exact plans over a cost table. No input or output, no knowledge of the IR.
+"""The exact planner: find the best placement of the stages of a cost table.
 
-The solvers of general graphs stand on scipy, which takes longer to import than most plans take: they come when they
-are first asked for. Ranking cuts needs none of them.
+No module here does input or output, or knows the IR. The solvers of general graphs need scipy,
+which takes longer to import than most plans take; they are imported when they are first used.
+Ranking cuts needs none of them.
 """
 
 from typing import TYPE_CHECKING

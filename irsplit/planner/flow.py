@@ -1,9 +1,15 @@
 """Exact maximum flow and minimum cut over 64-bit capacities.
 
-scipy's solver is fast but counts in 32 bits. So the flow is found digit by digit: the capacities without their low
-bits give a flow whose residual network has little left to carry, which is solved again with more digits, until no
-bit is missing. Each round divides what may be left by about 2**30 / arcs, so two or three rounds suffice, and the
-result is exact: no scaling error enters a bound.
+scipy's solver is fast but counts in 32 bits. The flow is therefore found digit by digit, as in
+capacity scaling (Gabow 1985), with large digits:
+
+1. Shift all capacities right until they fit into 30 bits, and find a maximum flow of these.
+2. Subtract it. The cut that stopped it bounds what is left to carry in the residual network.
+3. If anything may be left, scale the residual capacities to that bound, which keeps more of the low
+   digits, and go on with 1.
+
+Each round divides what may be left by about 2**30 / arcs, so two or three rounds suffice. The last
+round shifts by nothing, so the result is exact: no scaling error enters a bound.
 """
 
 from dataclasses import dataclass
@@ -13,21 +19,30 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+from irsplit.planner.terms import Ints, Mask
 
 _BITS = 30  # scipy adds capacities in int32
-_COARSE_BITS = (
-    24  # of a round when the last digits are not asked for: noise that goes long ways is left out
-)
+# When the last digits are not asked for, fewer bits a round keep the flow from going long ways for
+# the sake of noise.
+_COARSE_BITS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The arcs of a network in compressed rows, every arc beside its reverse; capacities come and go, this stays.
+    """The arcs of a network in compressed rows, without capacities.
 
-    `slot` sends an input arc to its place in the rows; parallel arcs share one. `reverse` pairs a place with that of
-    the opposite arc. The last node feeds the source through one arc, the gate, so that no flow outgrows 32 bits.
+    Every arc is stored beside its reverse. The last node feeds the source through one arc, the
+    gate, so that no flow outgrows 32 bits.
+
+    Attributes:
+        nodes: The number of nodes, the gate's included.
+        source: The node from which the flow comes, which is the gate's.
+        sink: The node to which it goes.
+        indptr: Arcs `indptr[n] .. indptr[n + 1]` leave node n.
+        indices: The head of each arc.
+        rows: The tail of each arc.
+        slot: The arc of each input arc; parallel input arcs share one.
+        reverse: The arc in the opposite direction of each arc.
     """
 
     nodes: int
@@ -50,10 +65,20 @@ class MinimumCut:
 
 
 def topology(nodes: int, source: int, sink: int, tail: Ints, head: Ints) -> Topology:
-    """Sort the arcs once. Arcs from a node to itself are not allowed."""
+    """Sort the arcs of a network once, for any number of cuts.
+
+    Args:
+        nodes: The number of nodes.
+        source: The source node.
+        sink: The sink node.
+        tail: The tail of each arc.
+        head: The head of each arc, which differs from its tail.
+    """
     gate, nodes = nodes, nodes + 1
     tail, head = np.append(tail, gate), np.append(head, source)
     forward, backward = tail * nodes + head, head * nodes + tail
+
+    # One key per pair of nodes, sorted by row; duplicates are parallel arcs.
     keys = np.sort(np.concatenate([forward, backward]))
     keys = keys[np.append(True, keys[1:] != keys[:-1])]
     rows, indices = keys // nodes, keys % nodes
@@ -70,31 +95,44 @@ def topology(nodes: int, source: int, sink: int, tail: Ints, head: Ints) -> Topo
 
 
 def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0) -> MinimumCut:
-    """The minimum cut under one capacity per input arc; a value above `most` is reported as `most` + 1.
+    """Find the minimum cut.
 
-    `most` is any upper bound on the cuts that are of interest: larger capacities are as good as infinite, and the
-    caller's infinity is simply a number above it. With a `precision` the search ends when what may be missing is that
-    many times smaller than the value, which is then a lower bound; the smallest side is that of a cut so near to it.
+    Args:
+        network: The arcs.
+        capacity: The capacity of each input arc.
+        most: An upper bound on the cuts that are of interest. Larger capacities are as good as
+            infinite; the caller's infinity is simply a number above it.
+        precision: 0 for the exact cut. Otherwise the search ends when what may be missing is this
+            many times smaller than the value, which is then a lower bound.
+
+    Returns:
+        The cut. A value above `most` is reported as `most` + 1. With a `precision`, the smallest
+        side is that of a cut whose value is so near to the minimum.
     """
-    room = np.zeros(network.indices.size, dtype=np.int64)
-    np.add.at(room, network.slot, np.append(np.minimum(capacity, most + 1), most + 1))
-    room = np.minimum(room, most + 1)
+    residual = np.zeros(network.indices.size, dtype=np.int64)
+    np.add.at(residual, network.slot, np.append(np.minimum(capacity, most + 1), most + 1))
+    residual = np.minimum(residual, most + 1)
+
     value, left, shift = 0, most + 1, 0
     bits = _COARSE_BITS if precision else _BITS
     while left > 0:
         shift = max(0, left.bit_length() - bits)
-        scaled = (np.minimum(room, left) >> shift).astype(np.int32)
-        found, pushed = _push(network, scaled)
-        room -= pushed.astype(np.int64) << shift
-        value += found << shift
+        scaled = (np.minimum(residual, left) >> shift).astype(np.int32)
+        flow, pushed = _push(network, scaled)
+        residual -= pushed.astype(np.int64) << shift
+        value += flow << shift
         if shift == 0:
             break
+
+        # What is left cannot exceed what still fits through the cut that stopped this round.
         side = _reachable(network, scaled > pushed, network.source)
         crossing = side[network.rows] & ~side[network.indices]
-        left = min(left - (found << shift), int(np.minimum(room[crossing], left).sum()))
+        through_cut = int(np.minimum(residual[crossing], left).sum())
+        left = min(left - (flow << shift), through_cut)
         if precision and left * precision <= value:
             break
-    open_arcs = room >> shift > 0
+
+    open_arcs = residual >> shift > 0
     return MinimumCut(
         value=value,
         smallest=_reachable(network, open_arcs, network.source)[:-1],
@@ -103,6 +141,7 @@ def minimum_cut(network: Topology, capacity: Ints, most: int, precision: int = 0
 
 
 def _push(network: Topology, capacity: NDArray[np.int32]) -> tuple[int, NDArray[np.int32]]:
+    """A maximum flow: its value, and what it sends through each arc."""
     graph = csr_array(
         (capacity, network.indices, network.indptr), shape=(network.nodes, network.nodes)
     )
@@ -112,7 +151,7 @@ def _push(network: Topology, capacity: NDArray[np.int32]) -> tuple[int, NDArray[
 
 
 def _reachable(network: Topology, open_arcs: Mask, start: int) -> Mask:
-    """Nodes that open arcs connect to `start`."""
+    """The nodes that open arcs connect to `start`."""
     counts = np.concatenate([[0], np.cumsum(open_arcs)])
     indptr = counts[network.indptr].astype(np.int32)
     indices = network.indices[open_arcs]

@@ -1,4 +1,4 @@
-"""The Pareto front of two objectives: minimum cuts along the hull, then limits into its corners."""
+"""The Pareto front of two objectives."""
 
 from irsplit.base.errors import PlanError
 from irsplit.planner.cost import CostTable
@@ -9,19 +9,32 @@ from irsplit.planner.solve import plan
 def pareto_front(
     table: CostTable, first: str, second: str, *, monotone: bool = True, most: int = 64
 ) -> tuple[Plan, ...]:
-    """Plans that no other beats in both metrics, from the least `first` to the least `second`.
+    """The plans that no other plan beats in both of two metrics.
 
-    The epsilon-constraint method: the least `first` among placements whose `second` is strictly below the last
-    one's, and of those the least `second`. Complete when every plan's gap is 0 and fewer than `most` came out.
+    The method is the epsilon constraint (Haimes et al. 1971): find the least `first` among
+    placements whose `second` is strictly below that of the last plan, then the least `second` among
+    placements with this `first`.
+
+    Args:
+        table: The cost table.
+        first: The metric that rises along the front.
+        second: The metric that falls along the front.
+        monotone: Whether plans run the device first and the server after it.
+        most: The largest number of plans.
+
+    Returns:
+        The plans in the order of `first`. The front is complete if the gap of every plan is 0 and
+        there are fewer than `most`.
     """
     front: list[Plan] = []
     limits: dict[str, int] = {}
     while len(front) < most:
         try:
-            found = plan(table, first, limits=limits, monotone=monotone)
+            least = plan(table, first, limits=limits, monotone=monotone)
         except PlanError:
-            break
-        tied = plan(table, second, limits={first: found.value}, monotone=monotone)
+            break  # nothing lies below the last plan
+
+        tied = plan(table, second, limits={first: least.value}, monotone=monotone)
         front.append(tied)
         if tied.value == 0:
             break

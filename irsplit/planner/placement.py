@@ -1,19 +1,30 @@
-"""What a placement costs: exact integer terms for one placement, or for every prefix of an order at once."""
+"""The exact cost of a placement, or of every prefix of an order of stages at once.
+
+A placement is a mask over the stages: True is the device.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from irsplit.planner.cost import METRICS, TERMS, Columns, CostColumns, Ints, Mask
+from irsplit.planner.cost import Columns, CostColumns
+from irsplit.planner.terms import TERMS, WORKING, Ints, Mask, metric_rows
 
-_WORKING = TERMS.index("working_bytes")
+_MESSAGE = TERMS.index("message_ns")
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A placement (True: device), the way chosen for every tensor in each direction, and its terms."""
+    """A placement and its cost.
+
+    Attributes:
+        on_device: The placement of every stage.
+        up_choice: The option to send each tensor to the server; -1 if it has none.
+        down_choice: The option to send each tensor to the device; -1 if it has none.
+        terms: The cost, one figure per term.
+        round_trips: How often the server is visited.
+    """
 
     on_device: Mask
     up_choice: Ints
@@ -22,25 +33,42 @@ class Solution:
     round_trips: int
 
     def metric(self, name: str) -> int:
-        return sum(int(self.terms[TERMS.index(term)]) for term in METRICS[name])
+        """The value of a metric."""
+        return sum(int(self.terms[row]) for row in metric_rows(name))
 
     def meets(self, limits: Mapping[str, int]) -> bool:
+        """Whether every limited metric is at or below its limit."""
         return all(self.metric(name) <= limit for name, limit in limits.items())
 
 
 def crossing(columns: Columns, on_device: Mask) -> tuple[Mask, Mask]:
-    """Which tensors are uploaded and which are downloaded under a placement."""
-    made_here = np.append(on_device, True)[
-        columns.producer
-    ]  # -1 picks the appended True: inputs start on the device
-    devices = np.concatenate([[0], np.cumsum(on_device[columns.consumer])])
-    here = devices[columns.consumer_ptr[1:]] - devices[columns.consumer_ptr[:-1]]
-    there = np.diff(columns.consumer_ptr) - here
-    return made_here & (there > 0), ~made_here & ((here > 0) | columns.output)
+    """Find the tensors that cross under a placement.
+
+    Returns:
+        Whether each tensor is sent to the server, and whether each is sent to the device.
+    """
+    # A producer of -1 picks the appended True: graph inputs start on the device.
+    made_on_device = np.append(on_device, True)[columns.producer]
+    running = np.concatenate([[0], np.cumsum(on_device[columns.consumer])])
+    device_readers = running[columns.consumer_ptr[1:]] - running[columns.consumer_ptr[:-1]]
+    server_readers = np.diff(columns.consumer_ptr) - device_readers
+    up = made_on_device & (server_readers > 0)
+    down = ~made_on_device & ((device_readers > 0) | columns.output)
+    return up, down
 
 
 def evaluate(columns: Columns, on_device: Mask, up_choice: Ints, down_choice: Ints) -> Solution:
-    """Exact terms of a placement. A tensor that cannot cross must not be made to."""
+    """Add up the exact terms of a placement.
+
+    Args:
+        columns: The cost table.
+        on_device: The placement of every stage.
+        up_choice: The option to send each tensor to the server.
+        down_choice: The option to send each tensor to the device.
+
+    Returns:
+        The solution. A tensor that crosses must have an option.
+    """
     up, down = crossing(columns, on_device)
     round_trips = visits(columns, on_device)
     terms = columns.device[:, on_device].sum(axis=1)
@@ -48,97 +76,118 @@ def evaluate(columns: Columns, on_device: Mask, up_choice: Ints, down_choice: In
     terms += columns.up.terms[:, up_choice[up]].sum(axis=1)
     terms += columns.down.terms[:, down_choice[down]].sum(axis=1)
     terms += columns.round_trip * round_trips
-    terms[_WORKING] = columns.device[_WORKING, on_device].max(initial=0)
+    terms[WORKING] = columns.device[WORKING, on_device].max(initial=0)
     return Solution(on_device, up_choice, down_choice, terms, round_trips)
 
 
-def stages(columns: Columns, on_device: Mask) -> NDArray[np.int64]:
-    """Step of every group in the shortest alternation of places that runs it: even on the device, odd on the server."""
-    stage = np.where(on_device, 0, 1)
-    producer = np.repeat(columns.producer, np.diff(columns.consumer_ptr))
-    inner = producer >= 0
-    producer, consumer = producer[inner], columns.consumer[inner]
+def phases(columns: Columns, on_device: Mask) -> Ints:
+    """The phase of every stage in the shortest alternation of device and server that runs them all.
+
+    Phases count from 0; even ones are on the device, odd ones on the server. The phase of a stage
+    is the longest path to it, counted in changes of placement.
+    """
+    phase = np.where(on_device, 0, 1)
+    producer, consumer = columns.edges()
     if not (on_device[consumer] & ~on_device[producer]).any():
-        return stage
-    earliest = stage.tolist()
-    here = on_device.tolist()
-    order = np.argsort(
-        consumer, kind="stable"
-    )  # groups are sorted, so producers are final before they are read
+        return phase
+
+    earliest, device = phase.tolist(), on_device.tolist()
+    # Stages are in topological order, so by ascending consumer every producer is final when read.
+    order = np.argsort(consumer, kind="stable")
     for made, read in zip(producer[order].tolist(), consumer[order].tolist(), strict=True):
-        step = earliest[made] + (here[made] != here[read])
-        if step > earliest[read]:
-            earliest[read] = step
+        candidate = earliest[made] + (device[made] != device[read])
+        earliest[read] = max(earliest[read], candidate)
     return np.array(earliest, dtype=np.int64)
 
 
 def visits(columns: Columns, on_device: Mask) -> int:
-    """Round trips of a placement: how often the server is entered."""
-    return (int(stages(columns, on_device).max()) + 1) // 2
+    """The round trips of a placement: how often the server is entered."""
+    return (int(phases(columns, on_device).max()) + 1) // 2
 
 
 def pattern(columns: Columns, on_device: Mask) -> str:
-    """`M`, `C`, `MC`, `MCM`, ...: the places in turn, M the mobile device, C the cloud."""
-    present = np.unique(stages(columns, on_device))
-    return "".join("MC"[stage % 2] for stage in present.tolist())
+    """The phases of a placement as text, such as `MCM`: M is the mobile device, C the cloud."""
+    present = np.unique(phases(columns, on_device))
+    return "".join("MC"[phase % 2] for phase in present.tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Terms of every prefix of an order: column i has the first i groups of the order moved to the device."""
+    """The cost of every prefix of an order of stages.
+
+    Attributes:
+        order: The stages in the order in which they move to the device.
+        base: The placement before the first of them has moved.
+        terms: One row per term; column i is the cost with the first i stages of the order moved.
+    """
 
     order: Ints
     base: Mask
     terms: Ints
 
     def metric(self, name: str) -> Ints:
-        return self.terms[[TERMS.index(term) for term in METRICS[name]]].sum(axis=0)
+        """The value of a metric at every step."""
+        return self.terms[metric_rows(name)].sum(axis=0)
 
     def placement(self, index: int) -> Mask:
+        """The placement with the first `index` stages of the order moved."""
         on_device = self.base.copy()
         on_device[self.order[:index]] = True
         return on_device
 
 
 def sweep(columns: Columns, base: Mask, order: Ints, up_choice: Ints, down_choice: Ints) -> Sweep:
-    """Move the groups of `order` to the device one by one, starting from `base`; every step in one pass.
+    """Price all placements that arise when the stages of `order` move to the device one by one.
 
-    Round trips are counted as one as long as anything is on the server: exact when all placements are monotone.
-    A step at which a tensor crosses that cannot is marked by a term of -1 in `message_ns`.
+    Every cost is paid during one interval of steps: a stage's device cost from the step at which it
+    has moved, its server cost until then; an upload from the step at which the producer has moved
+    until its last reader has, a download from the first reader until the producer. Each interval
+    adds its cost at its start and subtracts it at its end, and a running sum over the steps gives
+    all placements in one pass.
+
+    Args:
+        columns: The cost table.
+        base: The placement at step 0.
+        order: Stages that are on the server in `base`, in the order in which they move.
+        up_choice: The option to send each tensor to the server; -1 if it cannot be sent.
+        down_choice: The option to send each tensor to the device; -1 if it cannot be sent.
+
+    Returns:
+        The costs of all steps. Round trips count as one as long as any stage is on the server,
+        which is exact if all placements are monotone. `stuck_steps` tells the steps at which a
+        tensor would cross that cannot be sent.
     """
     steps = order.size + 1
-    position = np.where(
-        base, 0, steps
-    )  # first step at which a group is on the device; `steps`: never
-    position[order] = np.arange(1, steps)
-    made = np.append(position, 0)[columns.producer]
-    first, last = _segment_extremes(position[columns.consumer], columns.consumer_ptr, steps)
+    # The first step at which each stage is on the device; `steps` means never.
+    moved = np.where(base, 0, steps)
+    moved[order] = np.arange(1, steps)
+    made = np.append(moved, 0)[columns.producer]
+    first, last = _segment_extremes(moved[columns.consumer], columns.consumer_ptr, steps)
+
     deltas = np.zeros((len(TERMS), steps + 1), dtype=np.int64)
-    _spread(deltas, columns.device, position, np.full(position.size, steps))
-    _spread(deltas, columns.server, np.zeros_like(position), position)
+    _spread(deltas, columns.device, moved, np.full(moved.size, steps))
+    _spread(deltas, columns.server, np.zeros_like(moved), moved)
+
     stuck = np.zeros((1, steps + 1), dtype=np.int64)
-    for ways, choice, start, stop in (
-        (columns.up, up_choice, made, last),  # producer here, some reader still there
-        (
-            columns.down,
-            down_choice,
-            np.where(columns.output, 0, first),
-            np.where(columns.producer < 0, 0, made),
-        ),
-    ):
-        _cross(deltas, stuck, ways, choice, start, stop)
+    _spread_options(deltas, stuck, columns.up, up_choice, made, last)
+    wanted_from = np.where(columns.output, 0, first)
+    wanted_until = np.where(columns.producer < 0, 0, made)
+    _spread_options(deltas, stuck, columns.down, down_choice, wanted_from, wanted_until)
     terms = np.cumsum(deltas, axis=1)[:, :steps]
+
+    # The working set is the largest of the stages that have moved.
     working = np.zeros(steps + 1, dtype=np.int64)
-    np.maximum.at(working, position, columns.device[_WORKING])
-    terms[_WORKING] = np.maximum.accumulate(working[:steps])
-    anything = np.arange(steps) < position.max()
-    terms += columns.round_trip[:, None] * anything
-    terms[TERMS.index("message_ns")][np.cumsum(stuck, axis=1)[0, :steps] > 0] = -1
+    np.maximum.at(working, moved, columns.device[WORKING])
+    terms[WORKING] = np.maximum.accumulate(working[:steps])
+
+    server_used = np.arange(steps) < moved.max()
+    terms += columns.round_trip[:, None] * server_used
+    terms[_MESSAGE][np.cumsum(stuck, axis=1)[0, :steps] > 0] = -1  # the mark of stuck_steps
     return Sweep(order, base, terms)
 
 
 def _segment_extremes(values: Ints, ptr: Ints, steps: int) -> tuple[Ints, Ints]:
-    """Smallest and largest value of each segment; (steps, 0) for an empty one: nobody waits for it."""
+    """The smallest and the largest value of each segment; (steps, 0) for an empty one."""
     count = len(ptr) - 1
     first, last = np.full(count, steps, dtype=np.int64), np.zeros(count, dtype=np.int64)
     filled = np.flatnonzero(ptr[:-1] < ptr[1:])
@@ -158,19 +207,16 @@ def _spread(deltas: Ints, costs: Ints, start: Ints, stop: Ints) -> None:
             np.subtract.at(row, np.minimum(stop[paid], width - 1), cost)
 
 
-def _cross(
-    deltas: Ints, stuck: Ints, ways: CostColumns, choice: Ints, start: Ints, stop: Ints
+def _spread_options(
+    deltas: Ints, stuck: Ints, options: CostColumns, choice: Ints, start: Ints, stop: Ints
 ) -> None:
+    """Add what crossing costs, and count the tensors that would cross and cannot in `stuck`."""
     possible = choice >= 0
-    _spread(deltas, ways.terms[:, choice[possible]], start[possible], stop[possible])
-    _spread(
-        stuck,
-        np.ones((1, int((~possible).sum())), dtype=np.int64),
-        start[~possible],
-        stop[~possible],
-    )
+    _spread(deltas, options.terms[:, choice[possible]], start[possible], stop[possible])
+    ones = np.ones((1, int((~possible).sum())), dtype=np.int64)
+    _spread(stuck, ones, start[~possible], stop[~possible])
 
 
 def stuck_steps(swept: Sweep) -> Mask:
-    """Steps at which a tensor would cross that cannot."""
-    return swept.terms[TERMS.index("message_ns")] < 0
+    """The steps of a sweep at which a tensor would cross that cannot be sent."""
+    return swept.terms[_MESSAGE] < 0

@@ -1,7 +1,12 @@
-"""The papers' own ways to choose, over the same cost table as the exact planner, so that they can be compared.
+"""The policies of papers, over the same cost table as the exact planner, for comparison.
 
-`ushakov` looks at prefixes and three maxima; `neurosurgeon` tries every cut of a chain; `dads` is a minimum cut with
-the device first; `collabdnn` a shortest path over single layers; `jointdnn` one over blocks of layers, with limits.
+* `ushakov` compares prefixes with three maxima (Ushakov et al. 2018).
+* `neurosurgeon` tries every cut of a chain (Kang et al. 2017).
+* `dads` is a minimum cut with the device first (Hu et al. 2019).
+* `collabdnn` is a shortest path over single layers.
+* `jointdnn` is a shortest path over blocks of layers, within limits.
+
+docs/papers.md describes each of them and how well the results of the papers are met.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,27 +18,30 @@ from irsplit import planner
 from irsplit.base.errors import PlanError
 from irsplit.planner import Costs, Goal
 from irsplit.planner.chain import BlockCost, is_chain, shortest_path
-from irsplit.planner.cost import TERMS, CostTable, Mask, Placement, metric_terms
+from irsplit.planner.cost import CostTable, Placement
 from irsplit.planner.placement import Solution, Sweep, evaluate, stuck_steps, sweep
-from irsplit.planner.result import describe
+from irsplit.planner.result import describe, placements_of
+from irsplit.planner.terms import TERMS, Mask, metric_terms
 
-AGREE_LEVELS = 1  # two of j, k, q agree when they are at most this far apart
-OVERSHOOT_PERCENT = 20  # of a maximum that the fuzzy rule tolerates
+AGREE_LEVELS = 1
+"""Two of the levels j, k, q agree when they are at most this far apart."""
+OVERSHOOT_PERCENT = 20
+"""How far beyond a maximum the fuzzy bound may go."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyChoice:
-    """What a policy chose: groups per place, its value under the objective, its costs."""
+    """What a policy chose: the placement of every stage, the objective's value, and the costs."""
 
     policy: str
-    places: tuple[Placement, ...]
+    placements: tuple[Placement, ...]
     value: int
     costs: Costs
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Measured load of running levels 1..i on the device: memory, CPU, and what its end sends."""
+    """The load of running levels 1..i on the device: memory, CPU, and what its end sends."""
 
     memory_bytes: int
     cpu: int
@@ -42,11 +50,17 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class UshakovCut:
-    """The paper's j (memory), k (CPU), q (link) and g = min; level 0 means that not even the first level fits.
+    """The levels that the policy of Ushakov et al. finds; level 0 means that no level fits.
 
-    `fuzzy` names the parameter whose bound was relaxed, `broken` those whose maxima the chosen level does not keep (the
-    relaxed one within its tolerance). q is the shallowest level whose traffic fits best, so a g below q can break the
-    link's limit: the literal rule is kept, and says so here.
+    Attributes:
+        j: The deepest level that fits into memory.
+        k: The deepest level that the CPU can run.
+        q: The shallowest level whose traffic comes closest to the link's maximum.
+        g: The level of the cut, the least of them.
+        fuzzy: The parameter whose bound was relaxed: memory, cpu or link; None if none was.
+        broken: The parameters whose maxima level g does not keep; the relaxed one may exceed its
+            maximum by the tolerance. A g below q can break the link's maximum: the paper's policy
+            is followed literally.
     """
 
     j: int
@@ -58,110 +72,148 @@ class UshakovCut:
 
     @property
     def feasible(self) -> bool:
-        """Whether the device can run the chosen level within all three maxima."""
+        """Whether the chosen level keeps all three maxima."""
         return not self.broken
 
 
-def ushakov_rule(
+def ushakov_cut(
     prefixes: Sequence[Prefix], memory_max: int, cpu_max: int, sent_max: int, *, fuzzy: bool = True
 ) -> UshakovCut:
-    """The rule of Ushakov et al. 2018 (U9) and its fuzzy bound (U10), literally. `sent_max` is Cmax * Dmax."""
-    j = _deepest([prefix.memory_bytes for prefix in prefixes], memory_max)
-    k = _deepest([prefix.cpu for prefix in prefixes], cpu_max)
-    sent = [prefix.sent_bytes for prefix in prefixes]
-    q = max(
-        (level for level, size in enumerate(sent, 1) if size <= sent_max),
-        key=lambda i: (sent[i - 1], -i),
-        default=0,
-    )
-    levels = {"memory": j, "cpu": k, "link": q}
-    values = {
-        "memory": [p.memory_bytes for p in prefixes],
-        "cpu": [p.cpu for p in prefixes],
-        "link": sent,
+    """Find the level of Ushakov et al. 2018 (U9), with its fuzzy bound (U10), literally.
+
+    j and k are the deepest levels within the maxima of memory and CPU. q is the level whose traffic
+    is the largest within the maximum of the link, the shallowest of several. The cut is at the
+    least of the three. If two of them agree and the third alone holds the cut back, its bound is
+    relaxed by up to OVERSHOOT_PERCENT.
+
+    Args:
+        prefixes: The load of running levels 1..i on the device, for every i.
+        memory_max: The largest allowed memory.
+        cpu_max: The largest allowed CPU load.
+        sent_max: The largest allowed traffic, Cmax * Dmax of the paper.
+        fuzzy: Whether a bound may be relaxed.
+    """
+    loads = {
+        "memory": [prefix.memory_bytes for prefix in prefixes],
+        "cpu": [prefix.cpu for prefix in prefixes],
+        "link": [prefix.sent_bytes for prefix in prefixes],
     }
     maxima = {"memory": memory_max, "cpu": cpu_max, "link": sent_max}
-    relaxed = _relaxed(levels, values, maxima) if fuzzy else None
-    chosen = dict(levels) if relaxed is None else {**levels, relaxed[0]: relaxed[1]}
-    g = min(chosen.values())
-    tolerance = dict.fromkeys(maxima, 100)
+    levels = {
+        "memory": _deepest(loads["memory"], memory_max),
+        "cpu": _deepest(loads["cpu"], cpu_max),
+        "link": _fullest(loads["link"], sent_max),
+    }
+
+    percent = dict.fromkeys(maxima, 100)
+    relaxed = _relaxed(levels, loads, maxima) if fuzzy else None
     if relaxed is not None:
-        tolerance[relaxed[0]] += OVERSHOOT_PERCENT
-    over = [
-        name for name in maxima if g and values[name][g - 1] * 100 > maxima[name] * tolerance[name]
-    ]
-    broken = over if g else [name for name in maxima if not chosen[name]]
-    return UshakovCut(
-        chosen["memory"],
-        chosen["cpu"],
-        chosen["link"],
-        g,
-        relaxed[0] if relaxed else None,
-        (*broken,),
-    )
+        name, level = relaxed
+        levels[name] = level
+        percent[name] += OVERSHOOT_PERCENT
+
+    # The literal rule looks at no load again, so the level that it chose may break a maximum.
+    g = min(levels.values())
+    if g:
+        broken = [
+            name for name in maxima if loads[name][g - 1] * 100 > maxima[name] * percent[name]
+        ]
+    else:
+        broken = [name for name in maxima if not levels[name]]
+    name = None if relaxed is None else relaxed[0]
+    return UshakovCut(levels["memory"], levels["cpu"], levels["link"], g, name, tuple(broken))
 
 
 def _deepest(loads: Sequence[int], most: int) -> int:
+    """The last level whose load is at most `most`; 0 if there is none."""
     return max((level for level, load in enumerate(loads, 1) if load <= most), default=0)
 
 
+def _fullest(sent: Sequence[int], most: int) -> int:
+    """The level with the largest traffic of at most `most`, the first of several; 0 if none."""
+    fitting = [level for level, size in enumerate(sent, 1) if size <= most]
+    return max(fitting, key=lambda level: (sent[level - 1], -level), default=0)
+
+
 def _relaxed(
-    levels: Mapping[str, int], values: Mapping[str, Sequence[int]], maxima: Mapping[str, int]
+    levels: Mapping[str, int], loads: Mapping[str, Sequence[int]], maxima: Mapping[str, int]
 ) -> tuple[str, int] | None:
-    """The parameter that alone holds the cut back, and the level it may go to, when its overshoot is tolerable."""
-    third = min(levels, key=lambda name: levels[name])
-    others = sorted(level for name, level in levels.items() if name != third)
-    wanted = others[0]
-    if levels[third] >= wanted or others[1] - others[0] > AGREE_LEVELS:
+    """The parameter that alone holds the cut back, and the level to which it may be relaxed.
+
+    None if the other two do not agree, or if the overshoot is not tolerable.
+    """
+    lowest = min(levels, key=lambda name: levels[name])
+    level, highest = sorted(other for name, other in levels.items() if name != lowest)
+    if levels[lowest] >= level or highest - level > AGREE_LEVELS:
         return None
-    overshoot = values[third][wanted - 1] - maxima[third]
-    return (third, wanted) if overshoot * 100 <= OVERSHOOT_PERCENT * maxima[third] else None
+
+    overshoot = loads[lowest][level - 1] - maxima[lowest]
+    tolerable = overshoot * 100 <= OVERSHOOT_PERCENT * maxima[lowest]
+    return (lowest, level) if tolerable else None
 
 
 def prefixes(table: CostTable) -> tuple[Prefix, ...]:
-    """The load of every prefix of a table's order, as U8 measures it; traffic is what its end sends."""
+    """The load of every prefix of a table's order (U8); its traffic is what its end sends."""
     swept = _sweep(table, "bytes")
-    memory, device, sent = (
-        swept.metric("memory"),
-        swept.metric("device"),
-        swept.terms[TERMS.index("up_bytes")],
-    )
+    memory, device = swept.metric("memory"), swept.metric("device")
+    sent = swept.terms[TERMS.index("up_bytes")]
+
     return tuple(
         Prefix(int(memory[i]), int(device[i]), int(sent[i]))
-        for i in range(1, len(table.groups) + 1)
+        for i in range(1, len(table.stages) + 1)
     )
 
 
 def ushakov(
     table: CostTable, objective: str, *, memory_max: int, cpu_max: int, sent_max: int
 ) -> tuple[PolicyChoice, UshakovCut]:
-    """The rule applied to a table in its order; the prefix of g levels runs on the device."""
-    rule = ushakov_rule(prefixes(table), memory_max, cpu_max, sent_max)
+    """Apply `ushakov_cut` to a table in its order; the prefix of g levels runs on the device.
+
+    Raises:
+        PlanError: A tensor of the chosen cut cannot be sent.
+    """
+    cut = ushakov_cut(prefixes(table), memory_max, cpu_max, sent_max)
+
     swept = _sweep(table, objective)
-    if stuck_steps(swept)[rule.g]:
-        raise PlanError(f"policy ushakov chose level {rule.g}, where a tensor cannot be sent")
-    return _choice("ushakov", table, Goal(objective, {}), swept.placement(rule.g)), rule
+    if stuck_steps(swept)[cut.g]:
+        raise PlanError(f"policy ushakov chose level {cut.g}, where a tensor cannot be sent")
+    return _choice("ushakov", table, Goal(objective, {}), swept.placement(cut.g)), cut
 
 
 def neurosurgeon(table: CostTable, objective: str = "latency") -> PolicyChoice:
-    """Every cut of the order tried, whole network on either side included. Source: Kang et al. 2017, algorithm 1."""
+    """Try every cut of the order, the whole network on either side included.
+
+    Source: Kang et al., Neurosurgeon, ASPLOS 2017, algorithm 1.
+
+    Raises:
+        PlanError: No cut of the order can be sent.
+    """
     swept = _sweep(table, objective)
+
     allowed = ~stuck_steps(swept)
     if not allowed.any():
         raise PlanError("policy neurosurgeon: no cut of the order can be sent")
+
     value = np.max([swept.metric(name) for name in Goal(objective, {}).metrics], axis=0)
     best = int(np.argmin(np.where(allowed, value, np.iinfo(np.int64).max)))
     return _choice("neurosurgeon", table, Goal(objective, {}), swept.placement(best))
 
 
 def dads(table: CostTable, objective: str = "latency") -> PolicyChoice:
-    """A minimum cut, device first. Source: Hu et al., DADS, INFOCOM 2019, without its replicated auxiliary nodes."""
-    found = planner.plan(table, objective, monotone=True)
-    return PolicyChoice("dads", found.places, found.value, found.costs)
+    """Find a minimum cut with the device first.
+
+    Source: Hu et al., DADS, INFOCOM 2019, without its replicated auxiliary nodes.
+    """
+    plan = planner.plan(table, objective, monotone=True)
+    return PolicyChoice("dads", plan.placements, plan.value, plan.costs)
 
 
 def collabdnn(table: CostTable, objective: str = "latency") -> PolicyChoice:
-    """Shortest path over (layer, place) from start to end; any pattern may come out."""
+    """Find the shortest path over (layer, placement); any pattern may come out.
+
+    Raises:
+        PlanError: The table is not a chain.
+    """
     return _path("collabdnn", table, Goal(objective, {}), None)
 
 
@@ -174,50 +226,58 @@ def jointdnn(
     cloud_ns: int | None = None,
     qos_ns: int | None = None,
 ) -> PolicyChoice:
-    """Shortest path over blocks of layers run together, within the limits battery, cloud load and QoS (latency)."""
-    given = {"energy": battery_nj, "server": cloud_ns, "latency": qos_ns}
-    limits = {name: limit for name, limit in given.items() if limit is not None}
+    """Find the shortest path over blocks of layers that run together, within limits.
+
+    Args:
+        table: The cost table of a chain.
+        objective: The objective.
+        blocks: The cost of every block; None adds up the costs of its stages.
+        battery_nj: The largest allowed energy of the device.
+        cloud_ns: The largest allowed time of the server.
+        qos_ns: The largest allowed latency.
+
+    Raises:
+        PlanError: The table is not a chain, or no path keeps the limits.
+    """
+    by_metric = {"energy": battery_nj, "server": cloud_ns, "latency": qos_ns}
+    limits = {name: limit for name, limit in by_metric.items() if limit is not None}
     return _path("jointdnn", table, Goal(objective, limits), blocks)
 
 
 def _path(policy: str, table: CostTable, goal: Goal, blocks: BlockCost | None) -> PolicyChoice:
+    """The choice of a policy that is a shortest path."""
     if not is_chain(table.columns):
         raise PlanError(
-            f"policy {policy} plans chains; merge the groups of {table.name!r} between its legal cuts"
+            f"policy {policy} plans chains; merge the stages of {table.name!r} between its legal "
+            "cuts"
         )
-    found = shortest_path(table.columns, goal, blocks=blocks)
-    if found is None:
+
+    path = shortest_path(table.columns, goal, blocks=blocks)
+    if path is None:
         raise PlanError(
             f"policy {policy}: no path keeps the limits ({goal.limits_text()}); relax one of them"
         )
-    return _named(policy, table, goal, found.solution)
+    return _named(policy, table, goal, path.solution)
 
 
 def _sweep(table: CostTable, objective: str) -> Sweep:
-    """Every prefix of the table's order on the device, each tensor sent in the way that suits the objective."""
+    """Price every prefix of the order, each tensor in the option that suits the objective."""
     columns = table.columns
     weights = metric_terms(dict.fromkeys(Goal(objective, {}).metrics, 1))
-    nothing = np.zeros(len(table.groups), dtype=np.bool_)
-    return sweep(
-        columns,
-        nothing,
-        np.arange(len(table.groups)),
-        columns.up.fold(weights)[1],
-        columns.down.fold(weights)[1],
-    )
+    nothing = np.zeros(len(table.stages), dtype=np.bool_)
+    everything = np.arange(len(table.stages))
+    up, down = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+    return sweep(columns, nothing, everything, up, down)
 
 
 def _choice(policy: str, table: CostTable, goal: Goal, on_device: Mask) -> PolicyChoice:
+    """The choice of a placement, each tensor in the option that suits the objective."""
     columns = table.columns
     weights = metric_terms(dict.fromkeys(goal.metrics, 1))
-    solution = evaluate(
-        columns, on_device, columns.up.fold(weights)[1], columns.down.fold(weights)[1]
-    )
-    return _named(policy, table, goal, solution)
+    up, down = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+    return _named(policy, table, goal, evaluate(columns, on_device, up, down))
 
 
 def _named(policy: str, table: CostTable, goal: Goal, solution: Solution) -> PolicyChoice:
-    places = tuple(
-        Placement.DEVICE if here else Placement.SERVER for here in solution.on_device.tolist()
-    )
-    return PolicyChoice(policy, places, goal.value(solution), describe(table, solution))
+    placements = placements_of(solution)
+    return PolicyChoice(policy, placements, goal.value(solution), describe(table, solution))

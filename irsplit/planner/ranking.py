@@ -1,4 +1,4 @@
-"""Every cut of a table's order, priced and ranked: what a person compares before choosing one."""
+"""Price and rank every cut of a table's order: what a person compares before choosing one."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,99 +7,134 @@ from functools import cached_property
 import numpy as np
 
 from irsplit.base.errors import PlanError
-from irsplit.planner.cost import Columns, CostTable, Mask, metric_terms
+from irsplit.planner.cost import Columns, CostTable
 from irsplit.planner.goal import Goal, human
 from irsplit.planner.placement import Sweep, stuck_steps, sweep
 from irsplit.planner.result import Costs, figures, switches
+from irsplit.planner.terms import Ints, Mask, metric_terms
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The first `groups` groups on the device, the rest on the server; `allowed` says whether the limits hold."""
+    """One cut: the first `device_stages` stages on the device, the rest on the server.
 
-    groups: int
+    Attributes:
+        device_stages: The number of stages on the device.
+        value: What the cut costs under the objective.
+        allowed: Whether it keeps the limits.
+    """
+
+    device_stages: int
     value: int
     allowed: bool
-    _way: "_Way" = field(repr=False, compare=False)
+    _prices: "_Prices" = field(repr=False, compare=False)
 
     @property
     def costs(self) -> Costs:
-        """Made when asked for: of very many cuts only the best are looked at."""
-        return self._way.costs(self.groups)
+        """The cost term by term, computed when asked for: of many cuts only a few are looked at."""
+        return self._prices.costs(self.device_stages)
 
 
 def rank_cuts(table: CostTable, goal: Goal) -> tuple[Ranked, ...]:
-    """Every prefix that can be sent and that the pins permit, the best first; those over a limit come last.
+    """Rank every prefix of the table's order that can be sent and that the pins permit.
 
-    The first one is the exact optimum among prefixes: all are tried. A tensor is sent in the way that suits the
-    objective, or, where that breaks a limit, the limited metric. Linear but for the sorting.
+    Every tensor is sent in the option that suits the objective or, where that breaks a limit, in
+    the option that suits the limited metric. All prefixes are priced in one sweep per such metric,
+    so the work is linear but for the sorting.
+
+    Args:
+        table: The cost table.
+        goal: The objective and the limits.
+
+    Returns:
+        The cuts, the best first; those that break a limit come last. The first one is the exact
+        optimum among prefixes if it is allowed.
     """
     crossing = _Crossing(table)
-    ways = [
-        _Way(table, crossing, names) for names in (goal.metrics, *((name,) for name in goal.limits))
-    ]
-    values = np.array(
-        [np.max([way.swept.metric(name) for name in goal.metrics], axis=0) for way in ways]
-    )
-    allowed = np.array([way.meets(goal.limits) for way in ways])
+    choices = [goal.metrics, *((name,) for name in goal.limits)]
+    prices = [_Prices(table, crossing, metrics) for metrics in choices]
+
+    # For every prefix the prices that keep the limits and are the least, in this order.
+    values = np.array([one.largest(goal.metrics) for one in prices])
+    allowed = np.array([one.meets(goal.limits) for one in prices])
     best = np.lexsort((values, ~allowed), axis=0)[0]
-    steps = np.flatnonzero(_permitted(table.columns) & ~stuck_steps(ways[0].swept))
-    found = [
-        Ranked(
-            count,
-            int(values[best[count], count]),
-            bool(allowed[best[count], count]),
-            ways[best[count]],
-        )
-        for count in steps.tolist()
-    ]
-    return tuple(
-        sorted(found, key=lambda ranked: (not ranked.allowed, ranked.value, ranked.groups))
-    )
+
+    sendable = np.flatnonzero(_permitted(table.columns) & ~stuck_steps(prices[0].swept))
+    ranked: list[Ranked] = []
+    for count in sendable.tolist():
+        index = best[count]
+        value, is_allowed = int(values[index, count]), bool(allowed[index, count])
+        ranked.append(Ranked(count, value, is_allowed, prices[index]))
+    return tuple(sorted(ranked, key=_rank))
+
+
+def _rank(row: Ranked) -> tuple[bool, int, int]:
+    return not row.allowed, row.value, row.device_stages
 
 
 def best_cut(tables: Sequence[CostTable], ranked: Sequence[Ranked], goal: Goal) -> Ranked:
-    """The best that is allowed of the ranked cuts of all tables.
+    """Return the best cut of all tables, or explain why there is none.
 
-    Raises PlanError naming the limit that binds, or those that exclude each other.
+    Args:
+        tables: The cost tables of one model, one per chain.
+        ranked: The ranked cuts of all these tables, the best first.
+        goal: The objective and the limits.
+
+    Raises:
+        PlanError: No cut is allowed. The error names the limit that binds, or the limits that
+            exclude each other.
     """
     if not ranked:
         raise PlanError("no cut can be made: pins or tensors that cannot be sent stand in the way")
     if ranked[0].allowed:
         return ranked[0]
+
+    # One limit that even its own best cut does not keep explains the failure alone.
     for name, limit in goal.limits.items():
         least = _least(tables, name, {})
         if least is not None and least > limit:
             raise PlanError(
-                f"limit {name}={human(name, limit)} cannot be met: every cut needs at least {human(name, least)}"
+                f"limit {name}={human(name, limit)} cannot be met: every cut needs at least "
+                f"{human(name, least)}"
             )
+
+    # Each limit alone can be met. Drop limits as long as the others still exclude each other.
     names = list(goal.limits)
     for name in goal.limits:
         fewer = [other for other in names if other != name]
-        names = names if _least(tables, goal.objective, _only(goal, fewer)) is not None else fewer
+        if _least(tables, goal.objective, _only(goal, fewer)) is None:
+            names = fewer
+
     *others, last = names
     least = _least(tables, last, _only(goal, others))
     assert least is not None, "each of these limits is needed for there to be no cut"
-    given = " and ".join(f"{name}={human(name, goal.limits[name])}" for name in others)
-    limit = f"{last}={human(last, goal.limits[last])}"
+    with_others = " and ".join(f"{name}={human(name, goal.limits[name])}" for name in others)
     raise PlanError(
-        f"limit {limit} cannot be met together with {given}: {last} is then at least {human(last, least)}; "
-        "relax one of them"
+        f"limit {last}={human(last, goal.limits[last])} cannot be met together with {with_others}: "
+        f"{last} is then at least {human(last, least)}; relax one of them"
     )
 
 
 def _least(tables: Sequence[CostTable], objective: str, limits: Mapping[str, int]) -> int | None:
-    """The least value of an objective over all cuts within some limits; None when no cut keeps them."""
-    best = [ranked[0] for table in tables if (ranked := rank_cuts(table, Goal(objective, limits)))]
-    return min((row.value for row in best if row.allowed), default=None)
+    """The least value of an objective over all cuts within limits; None if no cut keeps them."""
+    values: list[int] = []
+    for table in tables:
+        ranked = rank_cuts(table, Goal(objective, limits))
+        if ranked and ranked[0].allowed:
+            values.append(ranked[0].value)
+    return min(values, default=None)
 
 
 def _only(goal: Goal, names: Sequence[str]) -> dict[str, int]:
+    """The limits of these names."""
     return {name: goal.limits[name] for name in names}
 
 
 def _permitted(columns: Columns) -> Mask:
-    """For every number of groups on the device, whether the pins permit it."""
+    """For every number of stages on the device, whether the pins permit it.
+
+    All stages that are pinned to the device must be among the first, all others behind them.
+    """
     late = np.flatnonzero(columns.pinned_device)
     early = np.flatnonzero(columns.pinned_server)
     steps = np.arange(columns.pinned_device.size + 1)
@@ -107,69 +142,78 @@ def _permitted(columns: Columns) -> Mask:
 
 
 class _Crossing:
-    """The tensors that are sent up and down at every cut, found for all cuts at once when first asked for."""
+    """The tensors that cross at every cut, found for all cuts at once when first asked for."""
 
     def __init__(self, table: CostTable) -> None:
         self._table = table
 
     @cached_property
     def up(self) -> list[list[int]]:
-        read = (
-            (index, tensor) for index, tensor in enumerate(self._table.tensors) if tensor.consumers
-        )
-        return self._at(
-            (index, _made(tensor.producer), max(tensor.consumers) + 1) for index, tensor in read
-        )
+        """For every cut the tensors that are sent to the server."""
+        spans: list[tuple[int, int, int]] = []
+        for index, tensor in enumerate(self._table.tensors):
+            if tensor.consumers:
+                spans.append((index, _made(tensor.producer), max(tensor.consumers) + 1))
+        return self._at(spans)
 
     @cached_property
     def down(self) -> list[list[int]]:
-        outputs = (
-            (index, tensor) for index, tensor in enumerate(self._table.tensors) if tensor.output
-        )
-        return self._at((index, 0, _made(tensor.producer)) for index, tensor in outputs)
+        """For every cut the graph outputs that are sent to the device."""
+        spans: list[tuple[int, int, int]] = []
+        for index, tensor in enumerate(self._table.tensors):
+            if tensor.output:
+                spans.append((index, 0, _made(tensor.producer)))
+        return self._at(spans)
 
     def _at(self, spans: Iterable[tuple[int, int, int]]) -> list[list[int]]:
-        found: list[list[int]] = [[] for _ in range(len(self._table.groups) + 1)]
+        """Turn (tensor, first cut, behind the last cut) into the tensors of every cut."""
+        result: list[list[int]] = [[] for _ in range(len(self._table.stages) + 1)]
         for tensor, start, stop in spans:
-            for cut in found[start:stop]:
-                cut.append(tensor)
-        return found
+            for crossing in result[start:stop]:
+                crossing.append(tensor)
+        return result
 
 
 def _made(producer: int | None) -> int:
-    """The least number of groups on the device with which a tensor is made there; graph inputs always are."""
+    """The least number of stages on the device with which a tensor is made there."""
     return 0 if producer is None else producer + 1
 
 
-class _Way:
-    """All cuts with every tensor sent in the way that suits some metrics."""
+class _Prices:
+    """The cost of all cuts, with every tensor sent in the option that suits some metrics."""
 
     def __init__(self, table: CostTable, crossing: _Crossing, metrics: Sequence[str]) -> None:
         columns = table.columns
         weights = metric_terms(dict.fromkeys(metrics, 1))
         self._table, self._crossing = table, crossing
+
         self._up, self._down = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
-        every = np.arange(len(table.groups))
-        self.swept: Sweep = sweep(
-            columns, np.zeros(every.size, dtype=np.bool_), every, self._up, self._down
-        )
+        everything = np.arange(len(table.stages))
+        nothing = np.zeros(everything.size, dtype=np.bool_)
+        self.swept: Sweep = sweep(columns, nothing, everything, self._up, self._down)
+
+    def largest(self, metrics: Sequence[str]) -> Ints:
+        """For every cut, the largest of some metrics."""
+        return np.max([self.swept.metric(name) for name in metrics], axis=0)
 
     def meets(self, limits: Mapping[str, int]) -> Mask:
         """For every cut, whether the limits hold."""
-        held = [self.swept.metric(name) <= limit for name, limit in limits.items()]
-        return (
-            np.logical_and.reduce(held)
-            if held
-            else np.ones(self.swept.terms.shape[1], dtype=np.bool_)
-        )
+        held = np.ones(self.swept.terms.shape[1], dtype=np.bool_)
+        for name, limit in limits.items():
+            held &= self.swept.metric(name) <= limit
+        return held
 
-    def costs(self, groups: int) -> Costs:
-        """Terms, metrics and crossing tensors of one cut."""
-        count = len(self._table.groups)
-        sent = (self._crossing.up[groups], self._up), (self._crossing.down[groups], self._down)
+    def costs(self, device_stages: int) -> Costs:
+        """The terms, metrics and crossing tensors of one cut."""
+        count = len(self._table.stages)
+
+        pattern = "MC" if device_stages < count else "M"
+        up = self._crossing.up[device_stages], self._up
+        down = self._crossing.down[device_stages], self._down
+
         return Costs(
-            pattern="MC" if 0 < groups < count else "M" if groups else "C",
-            round_trips=int(groups < count),
-            switches=switches(self._table, *sent),
-            **figures(self.swept.terms[:, groups]),
+            pattern=pattern if device_stages else "C",
+            round_trips=int(device_stages < count),
+            switches=switches(self._table, up, down),
+            **figures(self.swept.terms[:, device_stages]),
         )

@@ -1,4 +1,4 @@
-"""What a plan says: where everything runs, what it costs term by term, what it is worth, and the baselines."""
+"""What a plan says: the placement, its cost term by term, what is proved, and the baselines."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,23 +6,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from irsplit.planner.cost import (
-    METRICS,
-    TERMS,
     CostTable,
     CostTensor,
-    Ints,
     Placement,
     TransferOption,
-    metric_terms,
     upload_terms,
 )
 from irsplit.planner.goal import Goal
 from irsplit.planner.placement import Solution, crossing, evaluate, pattern
+from irsplit.planner.terms import METRICS, PIPELINE_STEPS, TERMS, Ints, metric_terms
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """One tensor that crosses, the way it is sent."""
+    """One tensor that crosses: to which side, in which codec, in how many bytes."""
 
     tensor: str
     to: Placement
@@ -32,7 +29,15 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """A placement and its cost: every term of `cost.TERMS` by name, and the metrics they add up to."""
+    """The cost of a placement.
+
+    Attributes:
+        pattern: The sides in turn: `M`, `C`, `MC`, `MCM`; M is the mobile device, C the cloud.
+        round_trips: How often the server is visited.
+        terms: Every term of `TERMS` by name.
+        metrics: The metrics that the terms add up to, by name.
+        switches: The tensors that cross.
+    """
 
     pattern: str
     round_trips: int
@@ -42,8 +47,8 @@ class Costs:
 
     @property
     def throughput_ns(self) -> int:
-        """The period of the pipeline: its slowest stage."""
-        return max(self.metrics[stage] for stage in ("device", "uplink", "server", "downlink"))
+        """The period of the pipeline: the time of its slowest step."""
+        return max(self.metrics[step] for step in PIPELINE_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,21 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer: `value` is what the placement costs, no allowed placement costs less than `bound`.
+    """The answer of the planner.
 
-    `gap` is (value - bound) / value: 0 means proved optimal. `solver` names what found it.
+    Attributes:
+        table: The name of the cost table.
+        objective: The name of the objective.
+        unit: The unit of `value` and `bound`.
+        limits: The limits by the name of their metric.
+        monotone: Whether only plans were considered that run the device first.
+        placements: The placement of every stage.
+        value: What the placement costs.
+        bound: The proved lower bound: no allowed placement costs less.
+        gap: (value - bound) / value; 0 means proved optimal.
+        solver: The name of the method that found the placement.
+        costs: The cost term by term.
+        baselines: Placements to compare with.
     """
 
     table: str
@@ -68,7 +85,7 @@ class Plan:
     unit: str
     limits: dict[str, int]
     monotone: bool
-    places: tuple[Placement, ...]
+    placements: tuple[Placement, ...]
     value: int
     bound: int
     gap: float
@@ -77,100 +94,135 @@ class Plan:
     baselines: tuple[Baseline, ...]
 
 
-def describe(table: CostTable, solution: Solution) -> Costs:
-    """Terms, metrics and crossing tensors of a solution."""
-    columns = table.columns
-    up, down = (
-        np.flatnonzero(crossed).tolist() for crossed in crossing(columns, solution.on_device)
+def placements_of(solution: Solution) -> tuple[Placement, ...]:
+    """The placement of every stage in a solution."""
+    return tuple(
+        Placement.DEVICE if on_device else Placement.SERVER
+        for on_device in solution.on_device.tolist()
     )
+
+
+def describe(table: CostTable, solution: Solution) -> Costs:
+    """The terms, metrics and crossing tensors of a solution."""
+    columns = table.columns
+    up, down = crossing(columns, solution.on_device)
+
+    sent_up = np.flatnonzero(up).tolist(), solution.up_choice
+    sent_down = np.flatnonzero(down).tolist(), solution.down_choice
     return Costs(
         pattern=pattern(columns, solution.on_device),
         round_trips=solution.round_trips,
-        switches=switches(table, (up, solution.up_choice), (down, solution.down_choice)),
+        switches=switches(table, sent_up, sent_down),
         **figures(solution.terms),
     )
 
 
 def figures(terms: Ints) -> dict[str, dict[str, int]]:
-    """The terms by name, and the metrics that they add up to."""
+    """Name the terms and add up the metrics.
+
+    Returns:
+        `terms` and `metrics`, the two fields of `Costs` with figures.
+    """
     named: dict[str, int] = dict(zip(TERMS, terms.tolist(), strict=True))
-    metrics = {name: sum(named[term] for term in summed) for name, summed in METRICS.items()}
+    metrics: dict[str, int] = {}
+    for name, summed in METRICS.items():
+        metrics[name] = sum(named[term] for term in summed)
     return {"terms": named, "metrics": metrics}
 
 
 def switches(
     table: CostTable, up: tuple[Sequence[int], Ints], down: tuple[Sequence[int], Ints]
 ) -> tuple[Switch, ...]:
-    """Tensors that are sent up and down, by index, each beside the way chosen for every tensor."""
-    found: list[Switch] = []
-    for (crossed, choice), ways, to in (
-        (up, table.columns.up, Placement.SERVER),
-        (down, table.columns.down, Placement.DEVICE),
-    ):
-        for index in crossed:
-            tensor = table.tensors[index]
-            options = tensor.up if to is Placement.SERVER else tensor.down
-            coded = options[int(choice[index] - ways.ptr[index])]
-            found.append(Switch(tensor.name, to, coded.codec, coded.size_bytes))
-    return tuple(found)
+    """Describe the tensors that cross.
+
+    Args:
+        table: The cost table.
+        up: The indices of the tensors that are sent to the server, and the option of every tensor.
+        down: The same for those that are sent to the device.
+    """
+    return (*_switches(table, *up, Placement.SERVER), *_switches(table, *down, Placement.DEVICE))
+
+
+def _switches(
+    table: CostTable, crossed: Sequence[int], choice: Ints, to: Placement
+) -> list[Switch]:
+    """Describe the tensors that cross in one direction."""
+    columns = table.columns.up if to is Placement.SERVER else table.columns.down
+    result: list[Switch] = []
+    for index in crossed:
+        tensor = table.tensors[index]
+        options = tensor.up if to is Placement.SERVER else tensor.down
+        option = options[int(choice[index] - columns.ptr[index])]
+        result.append(Switch(tensor.name, to, option.codec, option.size_bytes))
+    return result
 
 
 def baselines(table: CostTable, goal: Goal) -> tuple[Baseline, ...]:
-    """Device only; server only with the raw input; server only with the input as small as it gets.
+    """Price the placements that need no planner.
 
-    They ignore pins, and say so in `allowed`. One that would need a tensor to cross that cannot is left out.
+    They are: device only; server only with the raw input; server only with the input as small as it
+    gets. They ignore pins, and `allowed` says so. A baseline for which a tensor would have to cross
+    that cannot be sent is left out.
     """
-    found = (
+    candidates = (
         _baseline("device only", table, goal, lambda tensor: tensor.up, on_device=True),
         _baseline("server only, raw input", table, goal, _raw, on_device=False),
-        _baseline("server only, compressed input", table, goal, _packed, on_device=False),
+        _baseline("server only, compressed input", table, goal, _compressed, on_device=False),
     )
-    return tuple(baseline for baseline in found if baseline is not None)
+    return tuple(baseline for baseline in candidates if baseline is not None)
 
 
 def _raw(tensor: CostTensor) -> tuple[TransferOption, ...]:
-    return tuple(coded for coded in tensor.up if coded.codec == "raw")[:1] or tensor.up[:1]
+    """The raw option; without one the first option."""
+    return tuple(option for option in tensor.up if option.codec == "raw")[:1] or tensor.up[:1]
 
 
-def _packed(tensor: CostTensor) -> tuple[TransferOption, ...]:
-    return (
-        tuple(coded for coded in (*tensor.up, *tensor.preview) if coded.codec != "raw") or tensor.up
-    )
+def _compressed(tensor: CostTensor) -> tuple[TransferOption, ...]:
+    """All options but raw, those that change the tensor included; without any the raw one."""
+    options = (*tensor.up, *tensor.preview)
+    return tuple(option for option in options if option.codec != "raw") or tensor.up
 
 
 def _baseline(
     name: str,
     table: CostTable,
     goal: Goal,
-    ways: Callable[[CostTensor], tuple[TransferOption, ...]],
+    input_options: Callable[[CostTensor], tuple[TransferOption, ...]],
     *,
     on_device: bool,
 ) -> Baseline | None:
-    """Everything at one place; graph inputs are sent in the best of their `ways`, which need not be in the table."""
+    """Price everything on one side; None if a tensor would have to cross that cannot.
+
+    Each graph input is sent in the best of its `input_options`, which need not be in the table.
+    """
+    # Every tensor is sent in the option that suits the objective.
     columns = table.columns
     weights = metric_terms(dict.fromkeys(goal.metrics, 1))
-    place = np.full(len(table.groups), on_device)
+    placement = np.full(len(table.stages), on_device)
     up_choice, down_choice = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
-    up, down = crossing(columns, place)
+    up, down = crossing(columns, placement)
     if (up_choice[up] < 0).any() or (down_choice[down] < 0).any():
         return None
-    solution = evaluate(columns, place, up_choice, down_choice)
+
+    solution = evaluate(columns, placement, up_choice, down_choice)
     costs = describe(table, solution)
+
+    # Replace the option of every graph input that is sent.
     sent: list[Switch] = []
+    terms = solution.terms
     for index in np.flatnonzero(up).tolist():
         tensor = table.tensors[index]
-        options = ways(tensor)
+        options = input_options(tensor)
         priced = upload_terms(table, options)
         best = int(np.argmin(weights @ priced))
-        solution = replace(
-            solution, terms=solution.terms + priced[:, best] - columns.up.terms[:, up_choice[index]]
-        )
-        sent.append(
-            Switch(tensor.name, Placement.SERVER, options[best].codec, options[best].size_bytes)
-        )
+        terms = terms + priced[:, best] - columns.up.terms[:, up_choice[index]]
+        option = options[best]
+        sent.append(Switch(tensor.name, Placement.SERVER, option.codec, option.size_bytes))
     if sent:
-        back = tuple(switch for switch in costs.switches if switch.to is Placement.DEVICE)
-        costs = replace(costs, **figures(solution.terms), switches=(*sent, *back))
+        solution = replace(solution, terms=terms)
+        back = [switch for switch in costs.switches if switch.to is Placement.DEVICE]
+        costs = replace(costs, **figures(terms), switches=(*sent, *back))
+
     pinned = columns.pinned_server if on_device else columns.pinned_device
     allowed = solution.meets(goal.limits) and not bool(pinned.any())
     return Baseline(name, goal.value(solution), allowed, costs)

@@ -1,4 +1,10 @@
-"""One call plans one table: picks the solver whose answer is exact, and reports value, bound and gap."""
+"""Plan one table: pick the solver whose answer is exact, and report value, bound and gap.
+
+A chain is planned by the shortest path (chain.py), which is exact for everything. Any other table
+becomes a network whose minimum cut is the best placement (network.py); limits and the throughput
+objective add Lagrange multipliers and branch and bound (lagrange.py, branch.py). What gap these
+leave is closed on request by an integer program (integer.py).
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,18 +12,18 @@ from dataclasses import replace
 from irsplit.base.errors import PlanError
 from irsplit.planner import chain
 from irsplit.planner.branch import branch
-from irsplit.planner.cost import Columns, CostTable, Placement, metric_terms
+from irsplit.planner.cost import Columns, CostTable
 from irsplit.planner.goal import Goal, human
 from irsplit.planner.integer import solve_exactly
 from irsplit.planner.lagrange import Impossible
 from irsplit.planner.network import Network, build
 from irsplit.planner.placement import Solution
 from irsplit.planner.probe import probe
-from irsplit.planner.result import Plan, baselines, describe
+from irsplit.planner.result import Plan, baselines, describe, placements_of
+from irsplit.planner.terms import metric_terms
 
-_LARGE = (
-    2_000  # groups; above it branch and bound is kept short and a gap of `_CLOSE` is good enough
-)
+# Above this number of stages branch and bound is kept short, and a small gap is good enough.
+_LARGE = 2_000
 _CLOSE = 9e-4
 _REGIONS = 200
 _REGIONS_LARGE = 6
@@ -36,21 +42,47 @@ def plan(
     exact: bool = False,
     seconds: float = 60.0,
 ) -> Plan:
-    """The best placement of a table's groups.
+    """Find the best placement of a table's stages.
 
-    `monotone` allows the device first and the server after it; otherwise any pattern may come out. Without limits
-    the answer of a single-metric objective is exact; what is left open otherwise is in `Plan.gap`, which `exact`
-    closes with an integer program of at most `seconds`. Raises PlanError naming the limit that cannot be met.
+    Without limits the answer for an objective of one metric is exact. What is left open otherwise
+    is in `Plan.gap`.
+
+    Args:
+        table: The cost table.
+        objective: A name of `OBJECTIVES`.
+        limits: The largest allowed value by the name of a metric, in the metric's unit.
+        monotone: Whether the device comes first and the server after it. Without it the placement
+            may change any number of times.
+        exact: Whether to close a gap with an integer program.
+        seconds: The time that the integer program may take.
+
+    Returns:
+        The plan with its value, its proved bound and the baselines.
+
+    Raises:
+        PlanError: A limit or the pins cannot be met; the error names what stands in the way.
+        NotFoundError: No allowed placement was found, but none is proved not to exist.
+
+    Example:
+        >>> from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
+        >>> from irsplit.profiles import link
+        >>> large, small = (TransferOption("raw", 10**6),), (TransferOption("raw", 100),)
+        >>> stages = (StageCost("a", 10, 10), StageCost("b", 10**9, 10**6))
+        >>> x = CostTensor("x", None, (0,), large, large)
+        >>> tensors = (x, CostTensor("t", 0, (1,), small, small))
+        >>> [str(side) for side in plan(CostTable("m", stages, tensors, link("5g"))).placements]
+        ['device', 'server']
     """
     goal = Goal(objective, dict(limits or {}))
     columns = table.columns
-    if len(table.groups) <= chain.LONGEST and chain.is_chain(columns):
+    if len(table.stages) <= chain.LONGEST and chain.is_chain(columns):
         path = chain.shortest_path(columns, goal, monotone=monotone)
         if path is None:
             raise _why_not(columns, goal, build(columns, monotone=monotone))
-        return _report(
-            table, goal, monotone, path.solution, goal.value(path.solution), "shortest path"
-        )
+        value = goal.value(path.solution)
+        return _report(table, goal, monotone, path.solution, value, "shortest path")
+
+    # Anything else is searched by minimum cuts; an integer program may close what these leave open.
     network = build(columns, monotone=monotone)
     try:
         probed, best, bound = _search(columns, network, goal, monotone)
@@ -62,10 +94,14 @@ def plan(
                 best, solver = closed, "integer program"
     except Impossible:
         raise _why_not(columns, goal, network) from None
+
     if best is None:
         raise NotFoundError(
-            f"no placement within {goal.limits_text()} was found; relax a limit, or ask for the exact plan"
+            f"no placement within {goal.limits_text()} was found; relax a limit, or ask for the "
+            "exact plan"
         )
+
+    # The search dropped options; its choices are counted in the full table again.
     in_table = replace(
         best,
         up_choice=probed.up.in_table(best.up_choice),
@@ -77,16 +113,21 @@ def plan(
 def _search(
     columns: Columns, network: Network, goal: Goal, monotone: bool
 ) -> tuple[Columns, Solution | None, int]:
-    """The probed table, the best solution in it and the bound.
+    """Search by minimum cuts.
 
-    Plans of several round trips, whose number a cut cannot see, are also compared with monotone ones.
+    A cut cannot see the number of round trips. A plan of several of them is therefore compared with
+    the best monotone one.
+
+    Returns:
+        The probed table, the best solution in it, and the bound.
     """
-    small = columns.pinned_device.size <= _LARGE
-    tolerance, regions = (0.0, _REGIONS) if small else (_CLOSE, _REGIONS_LARGE)
+    is_small = columns.pinned_device.size <= _LARGE
+    tolerance, regions = (0.0, _REGIONS) if is_small else (_CLOSE, _REGIONS_LARGE)
     probed = probe(columns, goal.limits, monotone=monotone)
     best, bound = branch(probed, network, goal, tolerance, regions)
     if monotone or best is None or best.round_trips <= 1 or not columns.round_trip.any():
         return probed, best, bound
+
     try:
         simple, _ = branch(probed, build(columns, monotone=True), goal, tolerance, regions)
     except Impossible:
@@ -97,16 +138,17 @@ def _search(
 
 
 def _why_not(columns: Columns, goal: Goal, network: Network) -> PlanError:
-    """What stands in the way when nothing is allowed: the pins, one limit, or the limits together."""
+    """Say what stands in the way: the pins, one limit, or the limits together."""
     if network.solve(columns, metric_terms({})).value is None:
         return PlanError(
-            "no placement obeys the pins: a pinned group would need a tensor that cannot cross"
+            "no placement obeys the pins: a pinned stage would need a tensor that cannot cross"
         )
     for name, limit in goal.limits.items():
         least = network.solve(columns, metric_terms({name: 1})).value
         if least is not None and least > limit:
             return PlanError(
-                f"limit {name}={human(name, limit)} cannot be met: every placement needs at least {human(name, least)}"
+                f"limit {name}={human(name, limit)} cannot be met: every placement needs at least "
+                f"{human(name, least)}"
             )
     return PlanError(
         f"no placement meets all limits together ({goal.limits_text()}); relax one of them"
@@ -116,6 +158,7 @@ def _why_not(columns: Columns, goal: Goal, network: Network) -> PlanError:
 def _report(
     table: CostTable, goal: Goal, monotone: bool, best: Solution, bound: int, solver: str
 ) -> Plan:
+    """Describe a solution as a plan."""
     value = goal.value(best)
     return Plan(
         table=table.name,
@@ -123,9 +166,7 @@ def _report(
         unit=goal.unit,
         limits=dict(goal.limits),
         monotone=monotone,
-        places=tuple(
-            Placement.DEVICE if here else Placement.SERVER for here in best.on_device.tolist()
-        ),
+        placements=placements_of(best),
         value=value,
         bound=bound,
         gap=(value - bound) / value if value else 0.0,

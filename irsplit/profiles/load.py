@@ -7,7 +7,7 @@
     [values]
     uplink = { value = 5.85, unit = "Mbit/s", source = "huang2012" }
 
-What is wrong with a file is said with its name, the field and the way to fix it.
+Every error names the file, the field and the way to fix it.
 """
 
 import tomllib
@@ -26,12 +26,21 @@ from irsplit.profiles.units import convert, parse
 
 FOLDER = Path(__file__).parent
 THIS_MACHINE = "this-machine"
-"""A device that is measured, not shipped: a file of this name in the working folder."""
+"""A device that is measured and not shipped: a file of this name in the working folder."""
+
+_MOST_PPM = 999_999
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """What a field may hold. `least` is the smallest value allowed, None for strictly positive."""
+    """What a field may hold.
+
+    Attributes:
+        dimension: What it measures; see `units.convert`.
+        required: Whether a profile must have it.
+        least: The smallest allowed value in the base unit; None for strictly positive.
+        most: The largest allowed value, if there is one.
+    """
 
     dimension: str
     required: bool = False
@@ -44,9 +53,9 @@ _LINK_FIELDS = {
     "downlink": _Field("rate", required=True, least=None),
     "rtt": _Field("time"),
     "jitter": _Field("time"),
-    "loss": _Field("part", most=999_999),
-    "corruption": _Field("part", most=999_999),
-    "reordering": _Field("part", most=999_999),
+    "loss": _Field("part", most=_MOST_PPM),
+    "corruption": _Field("part", most=_MOST_PPM),
+    "reordering": _Field("part", most=_MOST_PPM),
     "burst": _Field("size"),
     "alpha_up": _Field("power per rate"),
     "alpha_down": _Field("power per rate"),
@@ -65,14 +74,13 @@ _DEVICE_FIELDS = {
 _CODEC_FIELDS = {
     name: _Field("bytes rate", required=True, least=None) for name in ("encode", "decode")
 }
-_ESTIMATE_FIELDS = {
-    **{
-        name: _Field("ratio", required=True, least=None)
-        for name in ("eight_bits", "f32", "f16", "bf16")
-    },
-    **_CODEC_FIELDS,
+_RATIO_FIELDS = {
+    name: _Field("ratio", required=True, least=None)
+    for name in ("eight_bits", "f32", "f16", "bf16")
 }
-_LINK_OVERRIDES = {
+_ESTIMATE_FIELDS = {**_RATIO_FIELDS, **_CODEC_FIELDS}
+
+_LINK_CHANGES = {
     "up": ("rate", "up_bit_s"),
     "down": ("rate", "down_bit_s"),
     "rtt": ("time", "rtt_ns"),
@@ -83,49 +91,68 @@ _LINK_OVERRIDES = {
     "burst": ("size", "burst_bytes"),
     "tail": ("energy", "tail_nj"),
 }
+"""The dimension and the attribute of every change that may follow the name of a link."""
 
 
 def names(kind: str) -> list[str]:
-    """Profiles that come with irsplit, of kind `link` or `device`."""
+    """The names of the profiles that come with irsplit, of kind `link` or `device`."""
     return sorted(path.stem for path in FOLDER.glob("*.toml") if _read(path).get("kind") == kind)
 
 
 def link(text: str) -> Link:
-    """A link by name or file, with changes after commas: `lte`, `my-link.toml`, `wifi,rtt=20ms,up=5Mbit/s`.
+    """Read the profile of a link.
 
-    `tail=published` charges the published tail energy, which is 0 otherwise.
+    Args:
+        text: The name of a shipped profile or a `.toml` file, then changes after commas: `lte`,
+            `my-link.toml`, `wifi,rtt=20ms,up=5Mbit/s`. `tail=published` charges the published tail
+            energy, which is 0 otherwise.
+
+    Raises:
+        PlanError: There is no such profile, its file is damaged, or a change is not possible.
+
+    Example:
+        >>> link("wifi,rtt=20ms").rtt_ns
+        20000000
     """
     name, *changes = text.split(",")
-    found = _link(_find(name, "link"))
+
+    profile = _link(_find(name, "link"))
     for change in changes:
-        found = _changed(found, change, text)
-    return found
+        profile = _changed(profile, change, text)
+    return profile
 
 
 def device(text: str) -> Device:
-    """A device by name or file."""
+    """Read the profile of a device.
+
+    Args:
+        text: The name of a shipped profile, `this-machine`, or a `.toml` file.
+
+    Raises:
+        PlanError: There is no such profile, or its file is damaged.
+    """
     return _device(_find(text, "device"))
 
 
 @cache
 def codec_estimates() -> dict[str, CodecEstimate]:
-    """What the codecs of boundaries do where nothing was measured, by name."""
+    """What boundary codecs do where nothing was measured, by codec name."""
     path = _find("codecs", "codecs")
-    found: dict[str, CodecEstimate] = {}
+
+    estimates: dict[str, CodecEstimate] = {}
     for name, entry in _read(path)["codecs"].items():
         values = _fields(path, f"codecs.{name}", entry, _ESTIMATE_FIELDS)
         speed = CodecSpeed(round(values.pop("encode")), round(values.pop("decode")))
-        found[name] = CodecEstimate(values, speed)
-    return found
+        estimates[name] = CodecEstimate(values, speed)
+    return estimates
 
 
 @cache
 def level_speeds() -> dict[str, CodecSpeed]:
-    """Of levels of these codecs that are faster or slower than their codec, as in `zstandard-19`."""
+    """The speeds of codec levels, such as `zstandard-19`, that differ from those of their codec."""
     path = _find("codecs", "codecs")
-    return {
-        name: _codec(path, f"levels.{name}", entry) for name, entry in _read(path)["levels"].items()
-    }
+    levels = _read(path)["levels"]
+    return {name: _codec(path, f"levels.{name}", entry) for name, entry in levels.items()}
 
 
 @cache
@@ -135,33 +162,45 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _find(name: str, kind: str) -> Path:
-    path = Path(name) if name.endswith(".toml") or "/" in name else FOLDER / f"{name}.toml"
-    if name == THIS_MACHINE:
-        path = Path(f"{name}.toml")
-        if not path.exists():
-            raise PlanError(
-                f"{path} is not here; measure it: irsplit profile MODEL -o MODEL.json --fit {path}"
-            )
+    """The file of a profile, checked to be of the right kind."""
+    path = _path(name)
+    if name == THIS_MACHINE and not path.exists():
+        raise PlanError(
+            f"{path} is not here; measure it: irsplit profile MODEL -o MODEL.json --fit {path}"
+        )
     if path.parent == FOLDER and not path.exists():
         raise PlanError(
             f"unknown {kind} {name!r}; known: {', '.join(names(kind))}, or give a .toml file"
         )
-    found = _read(path).get("kind")
-    if found != kind:
+
+    # A link given as a device would only fail later, at a missing field.
+    actual = _read(path).get("kind")
+    if actual != kind:
         raise PlanError(
-            f"{path.name}: kind is {found!r}; a profile of kind {kind!r} is wanted here"
+            f"{path.name}: kind is {actual!r}; a profile of kind {kind!r} is wanted here"
         )
     return path
 
 
+def _path(name: str) -> Path:
+    """The file that a name means, whether or not it exists."""
+    if name == THIS_MACHINE:
+        return Path(f"{name}.toml")
+    if name.endswith(".toml") or "/" in name:
+        return Path(name)
+    return FOLDER / f"{name}.toml"
+
+
 def _link(path: Path) -> Link:
+    """Read a file of kind link."""
     values = _values(path, _LINK_FIELDS)
+
+    # Source: Huang et al., MobiSys 2012: power = alpha * rate + beta, with alpha per Mbit/s.
     up, down = values["uplink"], values["downlink"]
     beta = values.get("beta", Fraction(0))
-    watts = {
-        side: values.get(f"alpha_{side}", Fraction(0)) * rate / 10**6 + beta
-        for side, rate in (("up", up), ("down", down))
-    }
+    up_uw = values.get("alpha_up", Fraction(0)) * up / 10**6 + beta
+    down_uw = values.get("alpha_down", Fraction(0)) * down / 10**6 + beta
+
     return Link(
         name=path.stem,
         up_bit_s=round(up),
@@ -172,17 +211,19 @@ def _link(path: Path) -> Link:
         corruption_ppm=round(values.get("corruption", 0)),
         reordering_ppm=round(values.get("reordering", 0)),
         burst_bytes=round(values.get("burst", 0)),
-        up_uw=round(watts["up"]),
-        down_uw=round(watts["down"]),
+        up_uw=round(up_uw),
+        down_uw=round(down_uw),
         published_tail_nj=round(values.get("tail", 0)),
     )
 
 
 def _device(path: Path) -> Device:
+    """Read a file of kind device."""
     values = _values(path, _DEVICE_FIELDS)
     codecs = _read(path).get("codecs", {})
     if not isinstance(codecs, dict):
         raise PlanError(f"{path.name}: codecs must be a table, one entry a codec")
+
     return Device(
         name=path.stem,
         macs_s={name: round(values[name]) for name in OPERATOR_CLASSES},
@@ -196,35 +237,45 @@ def _device(path: Path) -> Device:
 
 
 def _codec(path: Path, table: str, entry: object) -> CodecSpeed:
+    """Read the speed of a codec from one table of a file."""
     values = _fields(path, table, entry, _CODEC_FIELDS)
     return CodecSpeed(round(values["encode"]), round(values["decode"]))
 
 
 def _values(path: Path, fields: Mapping[str, _Field]) -> dict[str, Fraction]:
+    """The table `values` of a profile, after a check of its sources."""
     sources = _read(path).get("sources", {})
     if not isinstance(sources, dict):
         raise PlanError(f"{path.name}: sources must be a table of tables with text and date")
+
     for name, source in sources.items():
         if not isinstance(source, dict) or not source.get("text") or not source.get("date"):
             raise PlanError(f"{path.name}: sources.{name} needs a text and a date")
+
     return _fields(path, "values", _read(path).get("values", {}), fields)
 
 
 def _fields(
     path: Path, table: str, entries: object, fields: Mapping[str, _Field]
 ) -> dict[str, Fraction]:
+    """All values of one table, in the base units of their dimensions."""
     if not isinstance(entries, dict):
         raise PlanError(f"{path.name}: {table} must be a table of values")
+
+    # An unknown name is most often a misspelled one, so it is told before what is missing.
     for name in entries:
         if name not in fields:
             raise PlanError(
-                f"{path.name}: {table}.{name} is not a field of this profile; fields: {', '.join(fields)}"
+                f"{path.name}: {table}.{name} is not a field of this profile; fields: "
+                f"{', '.join(fields)}"
             )
+
     for name, field in fields.items():
         if field.required and name not in entries:
             raise PlanError(
                 f"{path.name}: {table}.{name} is missing; add it with value, unit and source"
             )
+
     return {
         name: _value(path, f"{table}.{name}", entry, fields[name])
         for name, entry in entries.items()
@@ -232,47 +283,66 @@ def _fields(
 
 
 def _value(path: Path, where: str, entry: object, field: _Field) -> Fraction:
+    """One value with its unit and its source, in the base unit of its dimension."""
     if not isinstance(entry, dict) or set(entry) != {"value", "unit", "source"}:
         raise PlanError(f"{path.name}: {where} must be {{ value = ..., unit = ..., source = ... }}")
+
     value, unit, source = entry["value"], entry["unit"], entry["source"]
     if not isinstance(source, str) or source not in _read(path).get("sources", {}):
         raise PlanError(
             f"{path.name}: {where} cites source {source!r}; describe it under [sources.{source}]"
         )
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | Decimal)
-        or not Decimal(value).is_finite()
-    ):
+
+    # TOML knows true, inf and nan, and Python takes a truth value for an integer.
+    is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+    if not is_number or not Decimal(value).is_finite():
         raise PlanError(f"{path.name}: {where} is {value!r}; give a finite number")
+
     try:
         number = convert(value, str(unit), field.dimension)
     except ValueError as error:
         raise PlanError(f"{path.name}: {where}: {error}") from error
-    if field.least is None and number < 1:
-        raise PlanError(f"{path.name}: {where} is {value} {unit}; it must be positive")
-    if field.least is not None and number < field.least:
-        raise PlanError(f"{path.name}: {where} is {value} {unit}; it must not be negative")
-    if field.most is not None and number > field.most:
-        raise PlanError(f"{path.name}: {where} is {value} {unit}; it must be below 100 %")
+
+    problem = _out_of_range(number, field)
+    if problem:
+        raise PlanError(f"{path.name}: {where} is {value} {unit}; it must {problem}")
     return number
 
 
-def _changed(found: Link, change: str, text: str) -> Link:
+def _out_of_range(number: Fraction, field: _Field) -> str:
+    """What a number must be and is not; an empty text if it is in range."""
+    if field.least is None and number < 1:
+        return "be positive"
+    if field.least is not None and number < field.least:
+        return "not be negative"
+    if field.most is not None and number > field.most:
+        return "be below 100 %"
+    return ""
+
+
+def _changed(profile: Link, change: str, text: str) -> Link:
+    """The link with one change of its text, such as `rtt=20ms`."""
     key, _, value = change.partition("=")
     if key == "tail" and value == "published":
-        return replace(found, tail_nj=found.published_tail_nj)
-    if key not in _LINK_OVERRIDES:
+        return replace(profile, tail_nj=profile.published_tail_nj)
+    if key not in _LINK_CHANGES:
         raise PlanError(
-            f"link {text!r}: unknown change {change!r}; known: {', '.join(_LINK_OVERRIDES)}, as in rtt=20ms"
+            f"link {text!r}: unknown change {change!r}; known: {', '.join(_LINK_CHANGES)}, as in "
+            "rtt=20ms"
         )
-    dimension, attribute = _LINK_OVERRIDES[key]
+
+    dimension, attribute = _LINK_CHANGES[key]
     try:
         number = parse(value, dimension)
     except ValueError as error:
         raise PlanError(f"link {text!r}: {key}: {error}") from error
-    if number < (1 if dimension == "rate" else 0) or (dimension == "part" and number > 999_999):
+
+    # Transfer times divide by the rate, and a link that loses every packet never delivers.
+    least = 1 if dimension == "rate" else 0
+    if number < least or (dimension == "part" and number > _MOST_PPM):
         raise PlanError(
-            f"link {text!r}: {change!r} is out of range; rates must be positive, the rest not negative"
+            f"link {text!r}: {change!r} is out of range; rates must be positive, the rest not "
+            "negative"
         )
-    return replace(found, **{attribute: number})
+
+    return replace(profile, **{attribute: number})

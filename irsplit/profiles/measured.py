@@ -1,7 +1,8 @@
-"""What `irsplit profile` measured of one model, or of the segments of a bundle, on one machine: data and its JSON form.
+"""What `irsplit profile` measured on one machine: data and its JSON form.
 
-Times are medians in nanoseconds. A profile can be taken on another machine and brought here; `load_profile` scales it
-for a device that is slower by a stated factor.
+A measurement is of one model, or of the segments of one bundle. Times are medians in nanoseconds. A
+profile can be taken on another machine and used here; `load_profile` scales it for a device that is
+slower by a stated factor. Fields have the names of their JSON keys.
 """
 
 import json
@@ -20,27 +21,34 @@ from irsplit.profiles.model import NO_MESSAGE, CodecSpeed, Message
 FORMAT = "irsplit-profile/2"
 BUNDLE_FORMAT = "irsplit-bundle-profile/1"
 
+# A slowdown beyond these makes times leave the range of the planner's integers.
 _LEAST_FACTOR, _MOST_FACTOR = Decimal("1e-6"), Decimal("1e6")
-"""Of a slowdown: beyond, times leave the range of the planner's integers."""
 
 
-def _check_not_negative(found: "Load | MeasuredTransfer | Message") -> None:
+def _check_not_negative(figures: "Load | MeasuredTransfer | Message") -> None:
     """Raise ValueError for a time or a size below zero."""
-    for name, value in asdict(found).items():
+    for name, value in asdict(figures).items():
         if isinstance(value, int) and value < 0:
             raise ValueError(f"{name} is negative")
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What running one part costs: wall and CPU time, memory above the bare process, bytes of what it puts out."""
+    """What running one part of a model costs.
+
+    Attributes:
+        wall_ns: Wall time.
+        cpu_ns: CPU time of all threads.
+        peak_bytes: Peak memory above that of the bare process.
+        output_bytes: Bytes of its outputs.
+        spread_ns: The distance between the quartiles of the wall times.
+    """
 
     wall_ns: int
     cpu_ns: int
     peak_bytes: int
     output_bytes: int
     spread_ns: int = 0
-    """Distance between the quartiles of the wall times."""
 
     def __post_init__(self) -> None:
         _check_not_negative(self)
@@ -48,9 +56,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTransfer:
-    """A tensor in one codec: its bytes in a frame and the times to code it, as measured.
+    """One way to send a tensor, as measured.
 
-    `bits` is the width to which it is quantized on its way, 0 when it is not.
+    Attributes:
+        codec: The name of the codec.
+        size_bytes: Bytes of the tensor in a frame.
+        encode_ns: Time to encode it.
+        decode_ns: Time to decode it.
+        bits: The width to which it is quantized on its way; 0 if it is not.
     """
 
     codec: str
@@ -65,9 +78,19 @@ class MeasuredTransfer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured(ABC):
-    """What every profile has: of which model, where it was measured and how; tensors in codecs, and a message.
+    """What the profiles of models and of bundles share.
 
-    `model` and `digest` are the file's.
+    Attributes:
+        model: The name of the model's file.
+        digest: The digest of that file.
+        machine: Where it was measured.
+        engine: The engine that ran it.
+        threads: The number of the engine's threads.
+        runs: The number of runs that the medians are of.
+        tensors: Measured transfer options by tensor name.
+        previews: Options to send graph inputs as pictures, which may change them; only the baseline
+            with a compressed input uses these.
+        message: The fixed cost of a round trip.
     """
 
     model: str
@@ -82,63 +105,98 @@ class Measured(ABC):
     previews: dict[str, tuple[MeasuredTransfer, ...]] = field(
         default_factory=dict[str, tuple[MeasuredTransfer, ...]]
     )
-    """Graph inputs as pictures, which may change them: only the baseline with a compressed input uses these."""
     message: Message = NO_MESSAGE
 
     @abstractmethod
     def with_loads(self, change: Callable[[Load], Load]) -> Self:
-        """Every load changed."""
+        """The same profile with every load changed."""
 
     def slower(self, factor: Decimal) -> Self:
-        """The same machine slowed down: every time multiplied by the factor, but for the way to the server and back."""
+        """The profile of a machine that is slower by a factor.
 
-        def load(one: Load) -> Load:
-            times = (one.wall_ns, one.cpu_ns, one.spread_ns)
-            wall, cpu, spread = (round(time * factor) for time in times)
-            return replace(one, wall_ns=wall, cpu_ns=cpu, spread_ns=spread)
+        Every time is multiplied by it but that of the exchange with a server, which does not depend
+        on this machine alone.
+        """
 
-        def coding(one: MeasuredTransfer) -> MeasuredTransfer:
+        def slow_load(load: Load) -> Load:
             return replace(
-                one,
-                encode_ns=round(one.encode_ns * factor),
-                decode_ns=round(one.decode_ns * factor),
+                load,
+                wall_ns=round(load.wall_ns * factor),
+                cpu_ns=round(load.cpu_ns * factor),
+                spread_ns=round(load.spread_ns * factor),
+            )
+
+        def slow_options(options: tuple[MeasuredTransfer, ...]) -> tuple[MeasuredTransfer, ...]:
+            return tuple(
+                replace(
+                    option,
+                    encode_ns=round(option.encode_ns * factor),
+                    decode_ns=round(option.decode_ns * factor),
+                )
+                for option in options
             )
 
         return replace(
-            self.with_loads(load),
+            self.with_loads(slow_load),
             machine=f"{self.machine}, {factor} times slower",
-            tensors={name: tuple(map(coding, found)) for name, found in self.tensors.items()},
-            previews={name: tuple(map(coding, found)) for name, found in self.previews.items()},
+            tensors={name: slow_options(options) for name, options in self.tensors.items()},
+            previews={name: slow_options(options) for name, options in self.previews.items()},
             message=replace(self.message, device_ns=round(self.message.device_ns * factor)),
         )
 
     def by_cpu(self) -> Self:
-        """CPU times in place of wall times: what an undisturbed machine would take with one thread."""
-        return self.with_loads(lambda one: replace(one, wall_ns=one.cpu_ns, spread_ns=0))
+        """Replace wall times by CPU times: those of an undisturbed machine with one thread."""
+        return self.with_loads(lambda load: replace(load, wall_ns=load.cpu_ns, spread_ns=0))
 
     def speeds(self, bits: int) -> dict[str, CodecSpeed]:
-        """What the codecs did in this width, over all tensors together: for those that were not measured."""
+        """The speed of each codec over all measured tensors together.
+
+        Args:
+            bits: The width of the tensors that count; 0 for those that are not quantized.
+        """
+        # By codec: raw bytes, time to encode, time to decode.
         totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-        for ways in self.tensors.values():
-            raw = next((way.size_bytes for way in ways if (way.codec, way.bits) == ("raw", 0)), 0)
-            for way in ways:
-                if raw and way.bits == bits:
-                    found = (raw, way.encode_ns, way.decode_ns)
-                    totals[way.codec] = [
-                        before + now for before, now in zip(totals[way.codec], found, strict=True)
-                    ]
-        return {
-            codec: CodecSpeed(*(max(1, size * 10**9 // max(1, time)) for time in times))
-            for codec, (size, *times) in totals.items()
-        }
+        for options in self.tensors.values():
+            raw_bytes = _raw_bytes(options)
+            if not raw_bytes:
+                continue
+
+            for option in options:
+                if option.bits == bits:
+                    total = totals[option.codec]
+                    total[0] += raw_bytes
+                    total[1] += option.encode_ns
+                    total[2] += option.decode_ns
+
+        speeds: dict[str, CodecSpeed] = {}
+        for codec, (raw_bytes, encode_ns, decode_ns) in totals.items():
+            speeds[codec] = CodecSpeed(
+                encode_bytes_s=max(1, raw_bytes * 10**9 // max(1, encode_ns)),
+                decode_bytes_s=max(1, raw_bytes * 10**9 // max(1, decode_ns)),
+            )
+        return speeds
+
+
+def _raw_bytes(options: tuple[MeasuredTransfer, ...]) -> int:
+    """The size of a tensor as it is; 0 if that was not measured."""
+    for option in options:
+        if option.codec == "raw" and not option.bits:
+            return option.size_bytes
+    return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProfile(Measured):
-    """Loads of a model at its legal `cuts`, by id: those of the graph's own order, ascending, then those of others.
+    """The loads of a model at its legal cuts.
 
-    `prefixes` and `suffixes` have one item a cut: everything before it, everything after it. `stretches` are the parts
-    between neighbouring cuts of the first kind, each as a session of its own: one more than there are of those.
+    Attributes:
+        cuts: The ids of the cuts: those of the graph's own order, ascending, then those of other
+            orders.
+        whole: The whole model.
+        stretches: The stages between neighbouring cuts of the graph's own order, each as a session
+            of its own; one more than there are of these cuts, or none.
+        prefixes: For each cut everything before it; or none.
+        suffixes: For each cut everything after it; or none.
     """
 
     cuts: tuple[str, ...]
@@ -149,12 +207,14 @@ class ModelProfile(Measured):
 
     def __post_init__(self) -> None:
         _check_not_negative(self.message)
+
+        # Cuts of other orders have ids such as `3b`; stages lie between cuts of the own order only.
         own = sum(id.isdecimal() for id in self.cuts)
         counts = {"stretches": own + 1, "prefixes": len(self.cuts), "suffixes": len(self.cuts)}
         for key, count in counts.items():
-            found = len(getattr(self, key))
-            if found not in (0, count):
-                raise ValueError(f"{found} {key} for {len(self.cuts)} cuts")
+            actual = len(getattr(self, key))
+            if actual not in (0, count):
+                raise ValueError(f"{actual} {key} for {len(self.cuts)} cuts")
 
     def with_loads(self, change: Callable[[Load], Load]) -> Self:
         return replace(
@@ -168,13 +228,16 @@ class ModelProfile(Measured):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleProfile(Measured):
-    """Loads of the segments of a bundle, in order; None for those that are not on this side.
+    """The loads of the segments of a bundle.
 
-    `boundaries` has the names of the model's tensors that cross behind each segment but the last.
+    Attributes:
+        bundle: The digest of the bundle's contents.
+        boundaries: For each segment but the last, the names of the model's tensors that cross
+            behind it.
+        segments: The segments in order; None for one that is not on this side.
     """
 
     bundle: str
-    """The digest of its contents."""
     boundaries: tuple[tuple[str, ...], ...]
     segments: tuple[Load | None, ...]
 
@@ -184,55 +247,64 @@ class BundleProfile(Measured):
             raise ValueError(f"{len(self.boundaries)} boundaries for {len(self.segments)} segments")
 
     def with_loads(self, change: Callable[[Load], Load]) -> Self:
-        return replace(
-            self, segments=tuple(load if load is None else change(load) for load in self.segments)
-        )
+        segments = [load if load is None else change(load) for load in self.segments]
+        return replace(self, segments=tuple(segments))
 
 
 def to_json(profile: Measured) -> str:
+    """The profile as text that `load_profile` reads."""
     format = BUNDLE_FORMAT if isinstance(profile, BundleProfile) else FORMAT
     return json.dumps({"format": format, **asdict(profile)}, indent=1) + "\n"
 
 
 def is_measured(text: str) -> bool:
-    """Whether a --device or --server word names a measured profile rather than a device."""
+    """Whether the text that names a device or a server means a measured profile, a `.json` file."""
     return text.partition(",")[0].endswith(".json")
 
 
 def load_profile(text: str) -> ModelProfile | BundleProfile:
-    """Read `profile.json`, with changes as in `profile.json,clock=cpu,slowdown=4`.
+    """Read a measured profile.
 
-    Raises PlanError naming the file and what is wrong with it.
+    Args:
+        text: The file, then changes after commas: `profile.json,clock=cpu,slowdown=4`.
+
+    Raises:
+        PlanError: The file is no profile, or a change is not possible.
     """
     name, *changes = text.split(",")
     path = Path(name)
+
     with reading(path, "damaged profile", "make it again with 'irsplit profile'", PlanError):
         data = json.loads(read_text(path))
         kind = _KINDS.get(data.pop("format", None))
         if kind is None:
-            known = " or ".join(_KINDS)
+            formats = " or ".join(_KINDS)
             raise PlanError(
-                f"{path}: this is not {known}; make one with 'irsplit profile MODEL -o {path}'"
+                f"{path}: this is not {formats}; make one with 'irsplit profile MODEL -o {path}'"
             )
+
         profile = record(kind, data)
         if isinstance(profile, BundleProfile) and not any(profile.segments):
             raise ValueError("no segment was measured")
+
     for change in changes:
-        profile = (
-            profile.by_cpu() if change == "clock=cpu" else profile.slower(_slowdown(change, text))
-        )
+        is_clock = change == "clock=cpu"
+        profile = profile.by_cpu() if is_clock else profile.slower(_slowdown(change, text))
     return profile
 
 
 def _slowdown(change: str, text: str) -> Decimal:
+    """The factor of a change such as `slowdown=4`."""
     key, _, value = change.partition("=")
     try:
         factor = Decimal(value)
     except InvalidOperation:
-        factor = Decimal(0)
+        factor = Decimal(0)  # which is out of range, like any other impossible factor
+
     if key != "slowdown" or not factor.is_finite() or not _LEAST_FACTOR <= factor <= _MOST_FACTOR:
         raise PlanError(
-            f"profile {text!r}: unknown change {change!r}; write slowdown=4 for a machine 4 times slower, or clock=cpu"
+            f"profile {text!r}: unknown change {change!r}; write slowdown=4 for a device 4 times "
+            "slower, or clock=cpu"
         )
     return factor
 

@@ -6,12 +6,25 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link between device and server: what the planner prices, and what an emulated link does to its packets.
+    """A link between device and server, which the planner prices and an emulation imitates.
 
-    Half of `rtt_ns` passes each way, with `jitter_ns` as its standard deviation; losses and the like are shares of the
-    packets. Powers are the device's radio at the full rate: alpha * rate + beta. `tail_nj` is charged once a round
-    trip and is 0 unless asked for, since the published planners ignore it; `published_tail_nj` keeps the measured
-    figure.
+    Losses, corruption and reordering are shares of the packets, in parts per million.
+
+    Attributes:
+        name: The name of its profile.
+        up_bit_s: Rate to the server.
+        down_bit_s: Rate to the device.
+        rtt_ns: Round-trip time, of which one half passes in each direction.
+        jitter_ns: The standard deviation of that half.
+        loss_ppm: Packets that are lost.
+        corruption_ppm: Packets that arrive damaged.
+        reordering_ppm: Packets that arrive out of order.
+        burst_bytes: Bytes that pass at once before the rate applies.
+        up_uw: Power of the device's radio while it sends at the full rate, alpha * rate + beta.
+        down_uw: The same while it receives.
+        tail_nj: Energy of promotion and tail, charged once a round trip. It is 0 unless asked for,
+            since the published planners ignore it.
+        published_tail_nj: The measured figure for it.
     """
 
     name: str
@@ -30,20 +43,25 @@ class Link:
 
     @property
     def up_goodput_bit_s(self) -> int:
-        """What is left of the rate when lost packets are sent again."""
+        """What is left of the rate to the server when lost packets are sent again."""
         return max(1, self.up_bit_s * (1_000_000 - self.loss_ppm) // 1_000_000)
 
     @property
     def down_goodput_bit_s(self) -> int:
+        """What is left of the rate to the device when lost packets are sent again."""
         return max(1, self.down_bit_s * (1_000_000 - self.loss_ppm) // 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a frame and its answer cost beside engines, codecs and the link: once a round trip.
+    """What one frame and its answer cost beside engines, codecs and the link.
 
-    `device_ns` is the device's runtime around engine and encoder, `exchange_ns` the way to a server and back without a
-    link: both ends' protocol, and threads that wake up. The bytes are what the protocol adds.
+    Attributes:
+        device_ns: The device's runtime around engine and encoder.
+        exchange_ns: The way to a server and back without a link: the protocol on both ends, and
+            threads that wake up.
+        up_bytes: What the protocol adds to the frame.
+        down_bytes: What the protocol adds to the answer.
     """
 
     device_ns: int = 0
@@ -53,12 +71,12 @@ class Message:
 
 
 NO_MESSAGE = Message()
-"""Where nothing was measured, as in published figures."""
+"""For plans where nothing was measured, as with published figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodecSpeed:
-    """Bytes of raw tensor coded a second."""
+    """The speed of a codec, in bytes of raw tensor per second."""
 
     encode_bytes_s: int
     decode_bytes_s: int
@@ -66,7 +84,12 @@ class CodecSpeed:
 
 @dataclass(frozen=True, slots=True)
 class CodecEstimate:
-    """What a codec does to boundary tensors on average: how many times smaller, by element type, and its speed."""
+    """What a codec does to boundary tensors on average.
+
+    Attributes:
+        ratios: How many times smaller tensors become, by element type.
+        speed: How fast it is.
+    """
 
     ratios: dict[str, Fraction]
     speed: CodecSpeed
@@ -74,10 +97,17 @@ class CodecEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A machine that runs a half: a phone or a server.
+    """A machine that runs one side: a phone or a server.
 
-    `macs_s` is the rate of each operator class (`conv`, `depthwise`, `matmul`), `bytes_s` the rate at which all other
-    operators move their inputs and outputs, `overhead_ns` the fixed time of an operator. `memory_bytes` 0: unknown.
+    Attributes:
+        name: The name of its profile.
+        macs_s: Multiply-adds per second by operator class: `conv`, `depthwise`, `matmul`.
+        bytes_s: Bytes per second at which all other operators move their inputs and outputs.
+        overhead_ns: The fixed time of an operator.
+        active_uw: Power while it computes; 0 if it is not known.
+        idle_uw: Power while it waits.
+        memory_bytes: Its memory; 0 if it is not known.
+        codecs: Its own codec speeds by name.
     """
 
     name: str
@@ -90,11 +120,19 @@ class Device:
     codecs: dict[str, CodecSpeed] = field(default_factory=dict)
 
     def time_ns(self, operator_class: str, macs: int, moved_bytes: int) -> int:
-        """Estimated time of one operator: its MACs at the rate of its class, or its bytes if it has no MACs."""
+        """Estimate the time of one operator.
+
+        Args:
+            operator_class: The class whose rate applies.
+            macs: Its multiply-adds.
+            moved_bytes: The bytes that it moves, which count if it has no multiply-adds or its
+                class has no rate.
+        """
         rate = self.macs_s.get(operator_class)
-        work = macs * 10**9 // rate if rate and macs else moved_bytes * 10**9 // self.bytes_s
-        return self.overhead_ns + work
+        if rate and macs:
+            return self.overhead_ns + macs * 10**9 // rate
+        return self.overhead_ns + moved_bytes * 10**9 // self.bytes_s
 
     def energy_nj(self, time_ns: int) -> int:
-        """Battery energy of computing: 1 uW over 1 ns is 1e-6 nJ."""
+        """Battery energy of computing for some time: 1 uW over 1 ns is 1e-6 nJ."""
         return self.active_uw * time_ns // 10**6

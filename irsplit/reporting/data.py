@@ -185,7 +185,7 @@ def _server_name(conditions: ChooseCut) -> str:
 def _described_stages(table: CostTable, stages: Stages, macs: Macs) -> list[dict[str, Any]]:
     """The blocks of the diagram."""
     described: list[dict[str, Any]] = []
-    for cost, (start, stop) in zip(table.groups, stages.bounds, strict=True):
+    for cost, (start, stop) in zip(table.stages, stages.bounds, strict=True):
         nodes = stages.plan.nodes[start:stop]
         operators = Counter(node.op.rpartition(".")[2] for node in nodes)
         listed = [[name, count] for name, count in operators.most_common(OPERATORS_LISTED)]

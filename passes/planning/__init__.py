@@ -1,1 +1,1 @@
-"""From a model to a cost table for the planner, and from the planner's answer back to cuts."""
+"""Build a cost table from a model, and turn the planner's answer back into cuts of that model."""

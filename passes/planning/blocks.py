@@ -1,4 +1,8 @@
-"""Costs of blocks, stretches that run together at one place (JointDNN): as measured, where a profile has the block."""
+"""The cost of blocks for the JointDNN policy, measured where a profile has the block.
+
+A block is a run of consecutive stages with one placement, executed as one piece (docs/papers.md).
+An engine fuses across the stages of a block, so a block can cost less than the sum of its stages.
+"""
 
 from collections.abc import Callable
 from itertools import accumulate
@@ -7,63 +11,75 @@ import numpy as np
 
 from irsplit.passes.planning.stages import Stages, halves_of
 from irsplit.planner.chain import DEVICE, BlockCost
-from irsplit.planner.cost import TERMS, CostTable, Ints, energy_nj
+from irsplit.planner.cost import CostTable, energy_nj
+from irsplit.planner.terms import TERMS, WORKING, Ints
 from irsplit.profiles import Device
 from irsplit.profiles.measured import Measured, ModelProfile
 
-_Times = Callable[[int, int], int]
-"""Nanoseconds of the stretches start <= i < stop together."""
+_BlockTime = Callable[[int, int], int]
+"""Nanoseconds of the stages start <= i < stop as one block."""
 
 
 def block_costs(
-    parts: Stages, table: CostTable, here: Device | Measured, there: Device | Measured
+    stages: Stages, table: CostTable, device: Device | Measured, server: Device | Measured
 ) -> BlockCost | None:
-    """What blocks cost on the device (`here`) and on the server; None when no side has measured blocks.
+    """The cost of every block of a chain on the device and on the server.
 
-    A profile of a model has the block from the start to every cut, from every cut to the end, the whole model and the
-    blocks of one stretch. A block between two other cuts costs the difference of what was measured up to them.
+    A profile of a model has measured the block from the start to every cut, the block from every
+    cut to the end, the whole model, and the blocks of one stage. A block between two other cuts
+    costs the sum of its stages, which is the difference of what was measured up to its ends.
+
+    Args:
+        stages: The chain.
+        table: Its cost table.
+        device: What is known of the device.
+        server: What is known of the server.
+
+    Returns:
+        The cost of a block as terms of the cost table; None if neither side has measured blocks.
+
+    Raises:
+        PlanError: A profile is of another model or of other cuts.
     """
-    if not isinstance(here, ModelProfile) and not isinstance(there, ModelProfile):
+    if not isinstance(device, ModelProfile) and not isinstance(server, ModelProfile):
         return None
     columns = table.columns
-    near = _times(parts, here, [group.device_ns for group in table.groups])
-    far = _times(parts, there, [group.server_ns for group in table.groups])
-    working = TERMS.index("working_bytes")
+    device_time = _block_time(stages, device, [stage.device_ns for stage in table.stages])
+    server_time = _block_time(stages, server, [stage.server_ns for stage in table.stages])
 
-    def cost(place: int, start: int, stop: int) -> Ints:
-        each = (columns.device if place == DEVICE else columns.server)[:, start:stop]
-        terms = each.sum(axis=1)
-        terms[working] = each[working].max()
-        if place == DEVICE:
-            return _replaced(terms, device_ns=near(start, stop))
-        served = far(start, stop) * table.server_load_percent // 100
-        return _replaced(
-            terms, server_ns=served, idle_nj=int(energy_nj(table.idle_uw, np.array([served]))[0])
-        )
+    def cost(placement: int, start: int, stop: int) -> Ints:
+        by_placement = columns.device if placement == DEVICE else columns.server
+        per_stage = by_placement[:, start:stop]
+        terms = per_stage.sum(axis=1)
+        terms[WORKING] = per_stage[WORKING].max()
+
+        # The stages' own times give way to the time of the block.
+        if placement == DEVICE:
+            terms[TERMS.index("device_ns")] = device_time(start, stop)
+            return terms
+        served_ns = server_time(start, stop) * table.server_load_percent // 100
+        terms[TERMS.index("server_ns")] = served_ns
+        terms[TERMS.index("idle_nj")] = energy_nj(table.idle_uw, np.array([served_ns]))[0]
+        return terms
 
     return cost
 
 
-def _replaced(terms: Ints, **values: int) -> Ints:
-    for name, value in values.items():
-        terms[TERMS.index(name)] = value
-    return terms
-
-
-def _times(parts: Stages, side: Device | Measured, each: list[int]) -> _Times:
-    """Of a side's blocks; `each` are the times of the stretches that the table has."""
-    sums = [0, *accumulate(each)]
-    if not isinstance(side, ModelProfile):
+def _block_time(stages: Stages, source: Device | Measured, stage_ns: list[int]) -> _BlockTime:
+    """The time of every block on one side, measured or else the sum of its stages."""
+    sums = [0, *accumulate(stage_ns)]
+    if not isinstance(source, ModelProfile):
         return lambda start, stop: sums[stop] - sums[start]
-    count = len(each)
-    known: dict[tuple[int, int], int] = {}
-    if len(side.stretches) == count:
-        known.update(
-            ((index, index + 1), load.wall_ns) for index, load in enumerate(side.stretches)
-        )
-    for cut, load in enumerate(halves_of(parts, side, before=True), 1):
-        known[0, cut] = load.wall_ns
-    for cut, load in enumerate(halves_of(parts, side, before=False), 1):
-        known[cut, count] = load.wall_ns
-    known[0, count] = side.whole.wall_ns
-    return lambda start, stop: known.get((start, stop), sums[stop] - sums[start])
+
+    # By (start, stop): single stages, prefixes, suffixes, and the whole model.
+    count = len(stage_ns)
+    measured: dict[tuple[int, int], int] = {}
+    if len(source.stretches) == count:
+        for index, load in enumerate(source.stretches):
+            measured[index, index + 1] = load.wall_ns
+    for cut, load in enumerate(halves_of(stages, source, before=True), 1):
+        measured[0, cut] = load.wall_ns
+    for cut, load in enumerate(halves_of(stages, source, before=False), 1):
+        measured[cut, count] = load.wall_ns
+    measured[0, count] = source.whole.wall_ns
+    return lambda start, stop: measured.get((start, stop), sums[stop] - sums[start])

@@ -1,80 +1,123 @@
-"""The rules by which a cut is chosen: the exact planner, and the policies of the papers with their own limits."""
+"""The policies that choose a cut: the exact planner, and those of papers with their own limits."""
 
 from collections.abc import Sequence
 
 from irsplit import planner
 from irsplit.base.errors import PlanError
 from irsplit.passes.planning.blocks import block_costs
-from irsplit.passes.planning.choice import Decision, Option, PricedStages, prefix
+from irsplit.passes.planning.choice import Decision, PricedStages, RankedPlacement, prefix
 from irsplit.passes.planning.devices import DeviceSource
 from irsplit.planner import Goal, best_cut, human, policies
 
-RULES = ("exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov")
+POLICIES = ("exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov")
+"""What the pass option `rule` may name."""
+
+_WITHOUT_LIMITS = {
+    "neurosurgeon": policies.neurosurgeon,
+    "dads": policies.dads,
+    "collabdnn": policies.collabdnn,
+}
+
+_JOINTDNN_LIMITS = ("energy", "server", "latency")  # battery, cloud load and QoS in the paper
+
+_USHAKOV_LIMITS = {"memory": "memory", "cpu": "device", "link": "bytes"}
+"""The planner's limits that are the maxima of the paper, by the paper's names for them."""
 
 
-def exact(priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[Option]) -> Decision:
-    """The best single cut of all chains. Raises PlanError when nothing keeps the limits."""
-    row = best_cut([chain.table for chain in priced], [option.row for option in ranked], goal)
+def exact(
+    priced: Sequence[PricedStages], goal: Goal, ranked: Sequence[RankedPlacement]
+) -> Decision:
+    """Choose the best single cut of all chains.
+
+    Args:
+        priced: The chains of one model.
+        goal: The objective and the limits.
+        ranked: All candidates of these chains, the best first.
+
+    Returns:
+        The decision, whose bound is its value: every single cut was compared.
+
+    Raises:
+        PlanError: Nothing keeps the limits.
+    """
+    rows = [candidate.row for candidate in ranked]
+    row = best_cut([chain.table for chain in priced], rows, goal)
     chain = ranked[0].chain
-    return Decision(chain, prefix(len(chain.table.groups), row.groups), row.value, row.value)
+    placements = prefix(len(chain.table.stages), row.device_stages)
+    return Decision(chain, placements, row.value, row.value)
 
 
 def any_pattern(priced: Sequence[PricedStages], goal: Goal) -> Decision:
-    """The best plan of as many cuts as pay. Raises PlanError when none of the chains has one within the limits."""
-    found: list[Decision] = []
+    """Choose the best plan of any number of cuts, which may come back to the device.
+
+    Args:
+        priced: The chains of one model; each is planned on its own.
+        goal: The objective and the limits.
+
+    Raises:
+        PlanError: No chain has a plan within the limits.
+    """
+    decisions: list[Decision] = []
     problems: list[PlanError] = []
     for chain in priced:
         try:
-            best = planner.plan(chain.table, goal.objective, limits=goal.limits, monotone=False)
+            plan = planner.plan(chain.table, goal.objective, limits=goal.limits, monotone=False)
         except PlanError as problem:
             problems.append(problem)
         else:
-            found.append(Decision(chain, best.places, best.value, best.bound))
-    if not found:
+            decisions.append(Decision(chain, plan.placements, plan.value, plan.bound))
+
+    if not decisions:
         raise problems[0]
-    return min(found, key=lambda decision: decision.value)
+    return min(decisions, key=lambda decision: decision.value)
 
 
-def of_paper(
-    rule: str,
+def paper_policy(
+    policy: str,
     chain: PricedStages,
     goal: Goal,
-    machines: tuple[DeviceSource, DeviceSource],
-    ranked: Sequence[Option],
+    sources: tuple[DeviceSource, DeviceSource],
+    ranked: Sequence[RankedPlacement],
 ) -> Decision:
-    """By a paper's policy, which knows of one order of the model only. Raises PlanError for limits that it has not."""
-    if rule == "ushakov":
+    """Choose by the policy of a paper, which knows one order of the model only.
+
+    Args:
+        policy: The name of the policy, any of POLICIES but `exact`.
+        chain: The chain of the graph's own order.
+        goal: The objective and the limits.
+        sources: What is known of the device and of the server.
+        ranked: All candidates, to explain which limit binds.
+
+    Raises:
+        PlanError: The policy does not have one of the limits, lacks one that it needs, or finds
+            nothing within them.
+    """
+    if policy == "ushakov":
         return _ushakov(chain, goal)
-    if rule == "jointdnn":
-        return _jointdnn(chain, goal, *machines, ranked)
+    if policy == "jointdnn":
+        return _jointdnn(chain, goal, *sources, ranked)
     if goal.limits:
-        raise PlanError(f"rule {rule} has no limits; leave them out, or use rule exact")
-    policy = {
-        "neurosurgeon": policies.neurosurgeon,
-        "dads": policies.dads,
-        "collabdnn": policies.collabdnn,
-    }
-    found = policy[rule](chain.table, goal.objective)
-    return Decision(chain, found.places, found.value)
+        raise PlanError(f"rule {policy} has no limits; leave them out, or use rule exact")
+    choice = _WITHOUT_LIMITS[policy](chain.table, goal.objective)
+    return Decision(chain, choice.placements, choice.value)
 
 
 def _jointdnn(
     chain: PricedStages,
     goal: Goal,
-    here: DeviceSource,
-    there: DeviceSource,
-    ranked: Sequence[Option],
+    device: DeviceSource,
+    server: DeviceSource,
+    ranked: Sequence[RankedPlacement],
 ) -> Decision:
-    known = ("energy", "server", "latency")
-    unknown = [name for name in goal.limits if name not in known]
+    unknown = [name for name in goal.limits if name not in _JOINTDNN_LIMITS]
     if unknown:
         raise PlanError(
-            f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(known)}"
+            f"rule jointdnn has no limit {unknown[0]!r}; its limits: {', '.join(_JOINTDNN_LIMITS)}"
         )
-    battery, cloud, qos = (goal.limits.get(name) for name in known)
-    blocks = block_costs(chain.parts, chain.table, here, there)
+    battery, cloud, qos = (goal.limits.get(name) for name in _JOINTDNN_LIMITS)
+    blocks = block_costs(chain.stages, chain.table, device, server)
     try:
-        found = policies.jointdnn(
+        choice = policies.jointdnn(
             chain.table,
             goal.objective,
             blocks=blocks,
@@ -83,40 +126,39 @@ def _jointdnn(
             qos_ns=qos,
         )
     except PlanError:
-        best_cut([chain.table], [option.row for option in ranked], goal)  # says which limit binds
+        # If no single cut keeps the limits either, this raises an error that names the limit.
+        best_cut([chain.table], [candidate.row for candidate in ranked], goal)
         raise
-    return Decision(chain, found.places, found.value)
-
-
-_LIMITS_OF_USHAKOV = {"memory": "memory", "cpu": "device", "link": "bytes"}
-"""The limits that are the maxima of his rule, by the names that the rule has for them."""
+    return Decision(chain, choice.placements, choice.value)
 
 
 def _ushakov(chain: PricedStages, goal: Goal) -> Decision:
-    missing = [name for name in _LIMITS_OF_USHAKOV.values() if name not in goal.limits]
+    missing = [name for name in _USHAKOV_LIMITS.values() if name not in goal.limits]
     if missing:
         raise PlanError(
             f"rule ushakov needs the limits memory, device and bytes; {', '.join(missing)} missing"
         )
-    found, rule = policies.ushakov(
+    choice, cut = policies.ushakov(
         chain.table,
         goal.objective,
         memory_max=goal.limits["memory"],
         cpu_max=goal.limits["device"],
         sent_max=goal.limits["bytes"],
     )
-    text = f"rule ushakov: j={rule.j} k={rule.k} q={rule.q} g={rule.g}"
-    text += f", bound of {_LIMITS_OF_USHAKOV[rule.fuzzy]} relaxed" if rule.fuzzy else ""
-    return Decision(
-        chain, found.places, found.value, notes=(text,), refusal=_refusal_of(rule, goal, text)
-    )
+
+    text = f"rule ushakov: j={cut.j} k={cut.k} q={cut.q} g={cut.g}"
+    if cut.fuzzy:
+        text += f", bound of {_USHAKOV_LIMITS[cut.fuzzy]} relaxed"
+    refusal = "" if cut.feasible else _ushakov_refusal(cut, goal, text)
+    return Decision(chain, choice.placements, choice.value, notes=(text,), refusal=refusal)
 
 
-def _refusal_of(rule: policies.UshakovCut, goal: Goal, text: str) -> str:
-    """What is wrong with what the rule chose; nothing where it keeps the limits."""
-    if rule.feasible:
-        return ""
-    names = [_LIMITS_OF_USHAKOV[name] for name in rule.broken]
+def _ushakov_refusal(cut: policies.UshakovCut, goal: Goal, text: str) -> str:
+    """Say which limits the cut that the policy chose does not keep."""
+    names = [_USHAKOV_LIMITS[name] for name in cut.broken]
     broken = " and ".join(f"{name}={human(name, goal.limits[name])}" for name in names)
-    level = f"level {rule.g} breaks" if rule.g else "not even the first level keeps"
-    return f"no split is allowed: {text}, and {level} {broken}; loosen a limit, or take rule exact, which keeps them all"
+    level = f"level {cut.g} breaks" if cut.g else "not even the first level keeps"
+    return (
+        f"no split is allowed: {text}, and {level} {broken}; loosen a limit, or take rule exact, "
+        "which keeps them all"
+    )

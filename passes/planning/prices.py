@@ -1,6 +1,6 @@
-"""What the ways to send a tensor cost: as measured, or else by the published ratios and speeds of the codecs."""
+"""Transfer options of boundary tensors, measured or priced by published ratios and speeds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from irsplit.ir import TensorType, Value
@@ -9,64 +9,107 @@ from irsplit.passes.planning.stages import Stages
 from irsplit.profiles import CodecSpeed, codec_estimates
 from irsplit.profiles.measured import MeasuredTransfer
 
-_FLOATS = {"f32": 4, "f16": 2, "bf16": 2}
+_FLOATS = {"f32": 4, "f16": 2, "bf16": 2}  # bytes of an element
 _EIGHT_BITS = ("i8", "u8")
-_OF_INPUTS = ("raw", "zstandard")  # what the baselines send, whatever codes the boundary
+_CODECS_OF_BASELINES = ("raw", "zstandard")  # for graph inputs, whatever codes the boundary
 
 Speeds = Mapping[str, CodecSpeed]
-Codings = Mapping[str, tuple[MeasuredTransfer, ...]]
+"""Speeds by codec name."""
+OptionsByTensor = Mapping[str, tuple[MeasuredTransfer, ...]]
+"""Transfer options by tensor name."""
 
 
-def codings(
-    parts: Stages, codec: str, bits: int, here: Speeds, there: Speeds, measured: Codings
-) -> Codings:
-    """Ways to send every boundary tensor and input: those of `codec`, a name or `auto` for the best of all.
+def transfer_options(
+    stages: Stages,
+    codec: str,
+    bits: int,
+    device: Speeds,
+    server: Speeds,
+    measured: OptionsByTensor,
+) -> OptionsByTensor:
+    """The options to send every boundary tensor and every graph input.
 
-    `bits` is the width to which floats are quantized at the boundary, 0 when they are not; what was measured is of
-    tensors as they are. `here` encodes and `there` decodes at the speeds of their profiles.
+    Args:
+        stages: The stages whose cuts have the boundaries.
+        codec: The name of a codec, or `auto` for all that have published figures.
+        bits: The width to which floats are quantized at the boundary; 0 if they are not. Graph
+            inputs are never quantized.
+        device: Speeds at which the device encodes.
+        server: Speeds at which the server decodes.
+        measured: Measured options, which are of tensors that are not quantized. They take the place
+            of published figures.
+
+    Returns:
+        Options by tensor name. Graph inputs also have those that the baselines need.
     """
-    crossing = crossing_values(parts)
-    wanted = ("raw", *codec_estimates()) if codec == "auto" else (codec,)
-    found: dict[str, tuple[MeasuredTransfer, ...]] = {}
-    for value in crossing:
-        narrowed = bits if dtype_name(value) in _FLOATS else 0
-        known = (
-            {} if narrowed else {coding.codec: coding for coding in measured.get(value.name, ())}
+    codecs = ("raw", *codec_estimates()) if codec == "auto" else (codec,)
+
+    def options(value: Value, names: Iterable[str], width: int) -> tuple[MeasuredTransfer, ...]:
+        # What was measured does not hold for a tensor that is quantized since.
+        by_codec: dict[str, MeasuredTransfer] = {}
+        if not width:
+            by_codec = {transfer.codec: transfer for transfer in measured.get(value.name, ())}
+        return tuple(
+            by_codec.get(name) or estimate(value, name, width, device, server) for name in names
         )
-        found[value.name] = tuple(
-            known.get(name) or estimate(value, name, narrowed, here, there) for name in wanted
-        )
-    for value in parts.plan.inputs:
-        known = {coding.codec: coding for coding in measured.get(value.name, ())}
-        names = dict.fromkeys((*_OF_INPUTS, *wanted))
-        found[value.name] = tuple(
-            known.get(name) or estimate(value, name, 0, here, there) for name in names
-        )
-    return found
+
+    result: dict[str, tuple[MeasuredTransfer, ...]] = {}
+    for value in crossing_values(stages):
+        width = bits if dtype_name(value) in _FLOATS else 0
+        result[value.name] = options(value, codecs, width)
+    for value in stages.plan.inputs:
+        result[value.name] = options(value, dict.fromkeys((*_CODECS_OF_BASELINES, *codecs)), 0)
+    return result
 
 
-def crossing_values(parts: Stages) -> list[Value]:
-    """Everything that crosses at one of the cuts."""
-    return list(dict.fromkeys(value for cut in parts.cuts for value in cut.boundary))
+def crossing_values(stages: Stages) -> list[Value]:
+    """The values that cross at one cut or more, each once, in the order of the cuts."""
+    values: dict[Value, None] = {}
+    for cut in stages.cuts:
+        values.update(dict.fromkeys(cut.boundary))
+    return list(values)
 
 
-def estimate(value: Value, codec: str, bits: int, here: Speeds, there: Speeds) -> MeasuredTransfer:
-    """A tensor in a codec by the published ratio of its type; floats in `bits` bits shrink as 8-bit tensors do.
+def estimate(
+    value: Value, codec: str, bits: int, device: Speeds, server: Speeds
+) -> MeasuredTransfer:
+    """Price one tensor in one codec by the published ratio of its element type.
 
-    A codec without figures, raw above all, neither shrinks anything nor takes time.
+    Floats that are quantized shrink to `bits` bits first, and then as tensors of 8 bits do. A codec
+    without published figures, such as `raw`, neither shrinks the tensor nor takes time.
+
+    Args:
+        value: The tensor.
+        codec: The name of the codec.
+        bits: The width to which floats are quantized; 0 if they are not.
+        device: Speeds at which the device encodes; a missing codec has its published speed.
+        server: Speeds at which the server decodes; a missing codec has its published speed.
+
+    Returns:
+        Bytes in a frame, and nanoseconds to encode and decode.
     """
-    raw, dtype = estimated_bytes([value]), dtype_name(value)
-    kind, size = ("eight_bits", raw // _FLOATS[dtype]) if bits else (dtype, raw)
-    kind = "eight_bits" if kind in _EIGHT_BITS else kind
-    known = codec_estimates().get(codec)
-    if known is None:
-        return MeasuredTransfer(codec, size, 0, 0)
-    ratio = known.ratios.get(kind, Fraction(1)) * (Fraction(8, bits) if bits else 1)
-    encode = raw * 10**9 // here.get(codec, known.speed).encode_bytes_s
-    decode = raw * 10**9 // there.get(codec, known.speed).decode_bytes_s
-    return MeasuredTransfer(codec, -(-size * ratio.denominator // ratio.numerator), encode, decode)
+    # The bytes that the codec starts from, and the type whose published ratio applies to them.
+    raw_bytes, dtype = estimated_bytes([value]), dtype_name(value)
+    size_bytes, kind = raw_bytes, dtype
+    if bits:
+        size_bytes = raw_bytes // _FLOATS[dtype]
+    if bits or dtype in _EIGHT_BITS:
+        kind = "eight_bits"
+
+    published = codec_estimates().get(codec)
+    if published is None:
+        return MeasuredTransfer(codec, size_bytes, 0, 0)
+
+    # A type without a ratio, such as 64-bit integers, is taken to travel as it is.
+    ratio = published.ratios.get(kind, Fraction(1))
+    if bits:
+        ratio *= Fraction(8, bits)
+    coded_bytes = -(-size_bytes * ratio.denominator // ratio.numerator)  # rounded up
+    encode_ns = raw_bytes * 10**9 // device.get(codec, published.speed).encode_bytes_s
+    decode_ns = raw_bytes * 10**9 // server.get(codec, published.speed).decode_bytes_s
+    return MeasuredTransfer(codec, coded_bytes, encode_ns, decode_ns)
 
 
 def dtype_name(value: Value) -> str:
-    """The element type of a tensor; nothing for other values."""
+    """The element type of a tensor; an empty text for other values."""
     return value.type.dtype.name if isinstance(value.type, TensorType) else ""

@@ -1,9 +1,11 @@
-"""A model as a chain of stretches, the parts between neighbouring legal cuts, priced as a cost table.
+"""A model as a chain of stages, and the time of every stage.
 
-The planner then moves whole stretches, so that whatever it chooses is a legal cut.
+A stage is what lies between two neighbouring legal cuts. The planner places whole stages, so every
+plan that it returns is made of legal cuts. Times are estimated from the rates of a device, or taken
+from a measured profile of the model.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -14,38 +16,51 @@ from irsplit.ir import Node, TensorType, Value, uses_with_captures
 from irsplit.passes.analysis.cut import estimated_bytes
 from irsplit.passes.analysis.cuts import Cut, Schedule
 from irsplit.passes.partition import parts_of
-from irsplit.planner.cost import CostTable, CostTensor, StageCost, TransferOption
-from irsplit.profiles import NO_MESSAGE, Device, Link, Message
-from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile
+from irsplit.profiles import Device
+from irsplit.profiles.measured import Load, ModelProfile
 
 Macs = Callable[[Node], int]
+"""Multiply-adds of one node."""
 Summed = Callable[[Node, Callable[[Node], int]], int]
+"""Cost of a node including its bodies and callees, given the cost of a plain node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The runtime nodes of a schedule and legal cuts between them, ascending: `cuts[i]` ends stretch i.
+    """A model as a chain of stages.
 
-    The cuts are positions of `plan`, whichever order they were found in.
+    Attributes:
+        plan: The schedule whose runtime nodes the stages divide.
+        cuts: Legal cuts in ascending order; `cuts[i]` ends stage i. Their positions count in
+            `plan`, even for a cut that was found in another order of the graph.
+        legal: All legal cuts of the model, including those of other orders.
     """
 
     plan: Schedule
     cuts: tuple[Cut, ...]
     legal: tuple[Cut, ...] = ()
-    """All legal cuts of the model, those of other orders too."""
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
-        """First and last node of every stretch, as half-open ranges of the schedule."""
+        """The nodes of every stage, as half-open ranges of positions in the schedule."""
         ends = [0, *(cut.position for cut in self.cuts), len(self.plan.nodes)]
         return list(pairwise(ends))
 
 
 def chains(cuts: Sequence[Cut]) -> list[Stages]:
-    """The legal cuts as chains: those of the graph's own order first, then for each other order that shows some its
-    cuts, with those of the own order that nest with them.
+    """Arrange the legal cuts of a model as chains, each of cuts that nest.
 
-    Raises PlanError when no cut is legal, so that there is nothing to plan.
+    The first chain has the cuts of the graph's own order. Every other order in which cuts were
+    found adds one chain: its own cuts, and the cuts of the graph's order that nest with them.
+
+    Args:
+        cuts: All positions of a model, as `Context.cuts` lists them.
+
+    Returns:
+        At least one chain.
+
+    Raises:
+        PlanError: No cut is legal, so there is nothing to plan.
     """
     legal = tuple(cut for cut in cuts if cut.legal)
     if not legal:
@@ -53,34 +68,49 @@ def chains(cuts: Sequence[Cut]) -> list[Stages]:
         raise PlanError(
             f"the model has no legal cut to choose from{reason}; allow more with --max-tensors"
         )
+
+    # The graph's own order is the one without a name.
     plan = next(cut.order for cut in cuts if not cut.order.name)
     own = [cut for cut in legal if cut.order is plan]
-    found = [Stages(plan, tuple(own), legal)] if own else []
-    for order in dict.fromkeys(cut.order for cut in legal if cut.order is not plan):
+    result = [Stages(plan, tuple(own), legal)] if own else []
+
+    other_orders = dict.fromkeys(cut.order for cut in legal if cut.order is not plan)
+    for order in other_orders:
         joined = _joined(plan, own, [cut for cut in legal if cut.order is order])
-        found.append(replace(joined, legal=legal))
-    return found
+        result.append(replace(joined, legal=legal))
+    return result
 
 
 def _joined(plan: Schedule, own: Sequence[Cut], others: Sequence[Cut]) -> Stages:
-    """The `others`, cuts of one other order, and those of the `own` ones that nest with all of them, as one chain."""
-    place = {node: index for index, node in enumerate(plan.nodes)}
-    near = bytearray(len(place))
-    first_far = behind_near = begun = 0
-    between: set[int] = set()
-    """Positions of `plan` that hold some of the near side of one of the others, but not all, or something else."""
+    """Join the cuts of one other order with the cuts of the graph's own order that nest with them.
+
+    Two cuts nest if one device side contains the other. The device side of a cut at position p of
+    `plan` is its first p nodes. It does not nest with another device side if it has a node that the
+    other lacks (p lies behind the first of these) and lacks one that the other has (p lies before
+    the end of the last of these). Device sides grow from cut to cut, so both of these positions are
+    tracked and never searched again.
+    """
+    position = {node: index for index, node in enumerate(plan.nodes)}
+    on_device = bytearray(len(position))
+    first_missing = behind_last = begun = 0
+    not_nesting: set[int] = set()
     for cut in others:
+        # The nodes that this cut adds to the device side of the one before.
         for node in cut.order.nodes[begun : cut.position]:
-            near[place[node]] = 1
-            behind_near = max(behind_near, place[node] + 1)
+            on_device[position[node]] = 1
+            behind_last = max(behind_last, position[node] + 1)
         begun = cut.position
-        first_far = near.find(0, first_far)
-        between.update(range(first_far + 1, behind_near))
-    taken = {cut.position for cut in others}
-    nested = [cut for cut in own if cut.position not in between and cut.position not in taken]
+        first_missing = on_device.find(0, first_missing)
+        not_nesting.update(range(first_missing + 1, behind_last))
+
+    # Where both orders have a cut at the same position, that of the other order is kept.
+    not_nesting.update(cut.position for cut in others)
+    nested = [cut for cut in own if cut.position not in not_nesting]
     chain = sorted([*others, *nested], key=lambda cut: cut.position)
-    parts = parts_of(plan, chain)
-    order = sorted(range(len(place)), key=lambda index: parts[plan.nodes[index]])
+
+    # Within a stage, nodes keep their order of `plan`.
+    stage_of = parts_of(plan, chain)
+    order = sorted(range(len(position)), key=lambda index: stage_of[plan.nodes[index]])
     return Stages(plan.reordered(order, others[0].order.name), tuple(chain))
 
 
@@ -93,32 +123,42 @@ def operator_class(node: Node) -> OperatorClass:
 
 def moved_bytes(node: Node) -> int:
     """Bytes that a node reads and writes, weights included."""
-    return estimated_bytes(uses_with_captures(node)) + estimated_bytes(
-        v for v in node.outputs if v is not None
-    )
+    results = [value for value in node.outputs if value is not None]
+    return estimated_bytes(uses_with_captures(node)) + estimated_bytes(results)
 
 
 def working_bytes(nodes: Sequence[Node]) -> int:
-    """The largest step of some nodes: activations read and written by one of them."""
-    steps = [
-        estimated_bytes(v for v in uses_with_captures(node) if v.constant is None)
-        + estimated_bytes(v for v in node.outputs if v is not None)
-        for node in nodes
-    ]
-    return max(steps, default=0)
+    """Bytes of activations, not weights, that the largest of these nodes reads and writes."""
+    largest = 0
+    for node in nodes:
+        values = [value for value in uses_with_captures(node) if value.constant is None]
+        values += [value for value in node.outputs if value is not None]
+        largest = max(largest, estimated_bytes(values))
+    return largest
 
 
-def estimated(
-    parts: Stages, macs: Macs | None, devices: Sequence[Device], summed: Summed | None = None
+def estimated_times(
+    stages: Stages, macs: Macs | None, devices: Sequence[Device], summed: Summed | None = None
 ) -> list[list[int]]:
-    """Time of every stretch on each of the devices, from their rates."""
-    nodes = parts.plan.nodes
-    times = (
-        [estimated_ns(nodes[start:stop], macs, devices, summed) for start, stop in parts.bounds]
-        if devices
-        else []
-    )
-    return [[*column] for column in zip(*times, strict=True)]
+    """Estimate the time of every stage on several devices from their rates.
+
+    Args:
+        stages: The stages to time.
+        macs: Multiply-adds of a node; None if the dialect does not count them.
+        devices: The devices whose rates apply.
+        summed: The dialect's cost of nodes that contain graphs; see `estimated_ns`.
+
+    Returns:
+        One list per device, with the nanoseconds of every stage.
+    """
+    times: list[list[int]] = [[] for _ in devices]
+    if not devices:
+        return times
+    for start, stop in stages.bounds:
+        totals = estimated_ns(stages.plan.nodes[start:stop], macs, devices, summed)
+        for column, total in zip(times, totals, strict=True):
+            column.append(total)
+    return times
 
 
 def estimated_ns(
@@ -127,10 +167,20 @@ def estimated_ns(
     devices: Sequence[Device],
     summed: Summed | None = None,
 ) -> list[int]:
-    """Time of some nodes on each of the devices: by operator class, for multiply-adds where there are some, for bytes
-    moved otherwise.
+    """Estimate the time of some nodes on several devices from their rates.
 
-    With `summed`, what the dialect knows of bodies and called graphs, the nodes inside are priced in place of theirs.
+    A node with multiply-adds takes their number divided by the rate of its operator class. Any
+    other node takes the bytes that it moves divided by the memory rate.
+
+    Args:
+        nodes: The nodes, which run one after the other.
+        macs: Multiply-adds of a node; None if the dialect does not count them.
+        devices: The devices whose rates apply.
+        summed: The dialect's cost of a node that contains graphs or calls them, from the cost of a
+            plain node. Without it such a node is priced like a plain one.
+
+    Returns:
+        Total nanoseconds, one per device.
     """
 
     def work(node: Node) -> tuple[str, int, int]:
@@ -138,9 +188,11 @@ def estimated_ns(
 
     totals = [0] * len(devices)
     for node in nodes:
+        # The node is looked at once, whatever the number of devices.
         own = work(node)
+        contains_graphs = bool(node.graphs or node.callees)
         for index, device in enumerate(devices):
-            if summed is not None and (node.graphs or node.callees):
+            if summed is not None and contains_graphs:
                 totals[index] += summed(
                     node, lambda inner, rates=device: rates.time_ns(*work(inner))
                 )
@@ -149,211 +201,102 @@ def estimated_ns(
     return totals
 
 
-def measured(parts: Stages, profile: ModelProfile, *, before: bool) -> list[int]:
-    """Time of every stretch from a measured profile.
+def measured_times(stages: Stages, profile: ModelProfile, *, before: bool) -> list[int]:
+    """The time of every stage from a measured profile of the model.
 
-    With prefixes (`before`: what runs on the device) or suffixes (on the server) a stretch costs what it adds to
-    them, smoothed so that no part has a negative time; sums then are the measured halves. Otherwise the stretches'
-    own times. Raises PlanError when the profile is of another model or of other cuts.
+    Where the profile has prefixes or suffixes, a stage costs what it adds to them. These
+    differences are smoothed so that no stage has a negative time, and up to that smoothing their
+    sums are the measured prefixes and suffixes. A profile with neither gives the stages' own
+    times.
+
+    Args:
+        stages: The stages of the model that the profile is of.
+        profile: The measurement.
+        before: True for the device, which runs prefixes; False for the server, which runs suffixes.
+
+    Returns:
+        Nanoseconds of every stage.
+
+    Raises:
+        PlanError: The profile is of another model or of other cuts, or has no times.
     """
-    halves = halves_of(parts, profile, before=before)
+    halves = halves_of(stages, profile, before=before)
     if not halves:
-        if len(profile.stretches) != len(parts.bounds):
+        if len(profile.stretches) != len(stages.bounds):
             raise PlanError(
                 f"profile of {profile.model!r} holds no times; make it again with 'irsplit profile'"
             )
         return [load.wall_ns for load in profile.stretches]
-    walls = [0, *(half.wall_ns for half in halves), profile.whole.wall_ns] if before else []
-    walls = walls or [0, *(half.wall_ns for half in reversed(halves)), profile.whole.wall_ns]
-    smooth = _rising(walls)
-    gains = [after - now for now, after in pairwise(smooth)]
-    return gains if before else gains[::-1]
+
+    # Both kinds grow: prefixes from the first cut to the last, suffixes from the last to the first.
+    growing = halves if before else halves[::-1]
+    walls = rising([0, *(load.wall_ns for load in growing), profile.whole.wall_ns])
+    added = [longer - shorter for shorter, longer in pairwise(walls)]
+    return added if before else added[::-1]
 
 
-def halves_of(parts: Stages, profile: ModelProfile, *, before: bool) -> list[Load]:
-    """The profile's prefixes or suffixes of these cuts; none when it has none. Raises PlanError as `measured` does."""
+def halves_of(stages: Stages, profile: ModelProfile, *, before: bool) -> list[Load]:
+    """The loads of everything before, or after, each cut of the stages.
+
+    Args:
+        stages: The stages of the model that the profile is of.
+        profile: The measurement.
+        before: True for prefixes, False for suffixes.
+
+    Returns:
+        One load per cut; an empty list if the profile has no such loads.
+
+    Raises:
+        PlanError: The profile is of another model or of other cuts.
+    """
     index = {id: number for number, id in enumerate(profile.cuts)}
-    ids = [cut.id for cut in parts.cuts]
+    ids = [cut.id for cut in stages.cuts]
     if not index.keys() >= set(ids):
         raise PlanError(
-            f"profile of {profile.model!r} ({len(profile.cuts)} cuts) does not fit this model with {len(ids)} legal "
-            "cuts; measure it again with 'irsplit profile' and the same --max-tensors and --rematerialise"
+            f"profile of {profile.model!r} ({len(profile.cuts)} cuts) does not fit this model with "
+            f"{len(ids)} legal cuts; measure it again with 'irsplit profile' and the same "
+            "--max-tensors and --rematerialise"
         )
-    for cut in parts.cuts:
-        _check_boundary(
-            cut, profile, profile.prefixes[index[cut.id]].output_bytes if profile.prefixes else 0
-        )
+
+    for cut in stages.cuts:
+        sent = profile.prefixes[index[cut.id]].output_bytes if profile.prefixes else 0
+        _check_boundary(cut, profile, sent)
+
     halves = profile.prefixes if before else profile.suffixes
     return [halves[index[id]] for id in ids] if halves else []
 
 
 def _check_boundary(cut: Cut, profile: ModelProfile, sent_bytes: int) -> None:
-    """Raise PlanError when the profile is of another model, whose cut of the same id sends something else.
+    """Raise PlanError if the profile's cut of the same id sends something else.
 
-    Weights are not looked at: a model that was trained again has the same times.
+    Weights are not compared: a model that was trained again still has the same times.
     """
-    framed = [
-        value
-        for value in cut.boundary
-        if isinstance(value.type, TensorType) and value.type.dtype.framable
-    ]
-    missing = next(
-        (value.name for value in framed if profile.tensors and value.name not in profile.tensors),
-        None,
-    )
+    framed = [value for value in cut.boundary if _is_framable(value)]
+    missing = None
+    if profile.tensors:
+        missing = next((value.name for value in framed if value.name not in profile.tensors), None)
+
+    # A size is compared only where it is known and means the same in an engine and in a frame.
     size = cut.size_bytes()
-    why = f"it has no tensor {missing!r}" if missing is not None else ""
-    if (
-        not why
-        and sent_bytes
-        and size is not None
-        and size != sent_bytes
-        and all(map(_has_bytes, framed))
-    ):
-        why = f"it sends {sent_bytes} bytes there, and this one {size}"
-    if why:
-        raise PlanError(
-            f"profile of {profile.model!r} is of another model than this, by cut {cut.id}: {why}; measure this one "
-            "with 'irsplit profile' and the same --max-tensors and --rematerialise"
-        )
-
-
-def _has_bytes(value: Value) -> bool:
-    """Whether an engine's array of this tensor has as many bytes as the tensor: elements of fewer bits do not."""
-    return isinstance(value.type, TensorType) and value.type.dtype.bits % 8 == 0
-
-
-def _rising(values: Sequence[int]) -> list[int]:
-    """The nearest sequence in squares that never falls (pool adjacent violators); the first value stays."""
-    pools: list[list[int]] = []
-    for value in values[1:]:
-        pools.append([max(value, values[0]), 1])
-        while len(pools) > 1 and pools[-2][0] * pools[-1][1] > pools[-1][0] * pools[-2][1]:
-            total, count = pools.pop()
-            pools[-1][0] += total
-            pools[-1][1] += count
-    return [values[0], *(total // count for total, count in pools for _ in range(count))]
-
-
-def cost_table(
-    name: str,
-    parts: Stages,
-    device_ns: Sequence[int],
-    server_ns: Sequence[int],
-    link: Link,
-    *,
-    device: Device | None = None,
-    codings: Mapping[str, tuple[MeasuredTransfer, ...]] | None = None,
-    previews: Mapping[str, tuple[MeasuredTransfer, ...]] | None = None,
-    peaks: Sequence[Load] = (),
-    message: Message = NO_MESSAGE,
-) -> CostTable:
-    """The chain of stretches with its tensors; `codings` are the ways to send a tensor; without any it travels raw.
-
-    Device memory is the weights so far plus the largest working set; measured peaks of prefixes replace both.
-    """
-    watts = (device.active_uw, device.idle_uw) if device is not None else (0, 0)
-    weights = [0, *(cut.weight_bytes for cut in parts.cuts), _all_weights(parts)]
-    memory = _rising([0, *(load.peak_bytes for load in peaks)]) if peaks else None
-    groups: list[StageCost] = []
-    for index, (start, stop) in enumerate(parts.bounds):
-        held = weights[index + 1] - weights[index]
-        working = working_bytes(parts.plan.nodes[start:stop])
-        if memory is not None:
-            last = index + 1 < len(memory)
-            held, working = (memory[index + 1] - memory[index] if last else held), 0
-        spent = watts[0] * device_ns[index] // 10**6
-        groups.append(
-            StageCost(
-                f"{start}..{stop - 1}", device_ns[index], server_ns[index], spent, held, working
-            )
-        )
-    tensors = _tensors(parts, codings or {}, previews or {})
-    return CostTable(name, tuple(groups), tensors, link, *watts, message=message)
-
-
-def _all_weights(parts: Stages) -> int:
-    """Bytes of the constants of the whole model that runtime nodes read: the last cut's, and what its far side adds."""
-    seen: set[Value] = set()
-    total = 0
-    for node in parts.plan.nodes[parts.cuts[-1].position :]:
-        for value in uses_with_captures(node):
-            if value.constant is not None and value not in seen:
-                seen.add(value)
-                total += value.constant.length
-    return parts.cuts[-1].weight_bytes + total
-
-
-def _tensors(
-    parts: Stages,
-    codings: Mapping[str, tuple[MeasuredTransfer, ...]],
-    previews: Mapping[str, tuple[MeasuredTransfer, ...]],
-) -> tuple[CostTensor, ...]:
-    """Every value that a stretch gives to a later one or to the caller.
-
-    What crosses a cut is its boundary. A value that is recomputed beyond some cut is made, for the planner, in the
-    first stretch whose end it crosses, and read last in the one behind the last cut that it crosses.
-    """
-    plan = parts.plan
-    stretch = [
-        index for index, (start, stop) in enumerate(parts.bounds) for _ in range(start, stop)
-    ]
-    crossed: dict[Value, list[int]] = {}
-    for index, cut in enumerate(parts.cuts):
-        for value in cut.boundary:
-            crossed.setdefault(value, []).append(index)
-    made: dict[Value, int | None] = dict.fromkeys(plan.inputs)
-    readers: dict[Value, dict[int, None]] = {}
-    for index, (node, read) in enumerate(zip(plan.nodes, plan.reads, strict=True)):
-        for value in read:
-            readers.setdefault(value, {})[stretch[index]] = None
-        made.update((value, stretch[index]) for value in node.outputs if value is not None)
-    outputs = set(plan.graph.outputs)
-    tensors: list[CostTensor] = []
-    for value, maker in made.items():
-        crosses = crossed.get(value)
-        producer = maker if maker is None or crosses is None or value in outputs else crosses[0]
-        consumers = _consumers(producer, readers.get(value, {}), crosses)
-        output = value in outputs and producer is not None
-        if not consumers and not output:
-            continue
-        ways = _ways(value, codings.get(value.name, ()))
-        preview = _coded(previews.get(value.name, ())) if producer is None else ()
-        back = ways or (_as_it_is(value) if output else ())
-        tensors.append(CostTensor(value.name, producer, consumers, ways, back, output, preview))
-    return tuple(tensors)
-
-
-def _consumers(
-    producer: int | None, readers: Iterable[int], crosses: Sequence[int] | None
-) -> tuple[int, ...]:
-    """The stretches that need the value sent, ascending, when it crosses the ends of the stretches `crosses`."""
-    if producer is None:
-        return tuple(sorted({*readers, *(() if crosses is None else (crosses[-1] + 1,))}))
-    if crosses is None:
-        return ()
-    last = crosses[-1] + 1
-    return tuple(sorted({last, *(reader for reader in readers if producer < reader < last)}))
-
-
-def _ways(value: Value, codings: Sequence[MeasuredTransfer]) -> tuple[TransferOption, ...]:
-    if (
-        not isinstance(value.type, TensorType)
-        or not value.type.dtype.framable
-        or value.type.shape is None
-    ):
-        return ()
-    return _coded(codings) or (TransferOption("raw", estimated_bytes([value])),)
-
-
-def _as_it_is(value: Value) -> tuple[TransferOption, ...]:
-    """Results return without a frame, whatever is known of their shapes; nothing is what an unknown one counts."""
-    return (
-        (TransferOption("raw", estimated_bytes([value])),)
-        if isinstance(value.type, TensorType)
-        else ()
+    sizes_differ = bool(sent_bytes) and size is not None and size != sent_bytes
+    if missing is not None:
+        difference = f"it has no tensor {missing!r}"
+    elif sizes_differ and all(map(_has_whole_bytes, framed)):
+        difference = f"it sends {sent_bytes} bytes there, and this one {size}"
+    else:
+        return
+    raise PlanError(
+        f"profile of {profile.model!r} is of another model than this, by cut {cut.id}: "
+        f"{difference}; measure this one with 'irsplit profile' and the same --max-tensors and "
+        "--rematerialise"
     )
 
 
-def _coded(codings: Sequence[MeasuredTransfer]) -> tuple[TransferOption, ...]:
-    return tuple(TransferOption(c.codec, c.size_bytes, c.encode_ns, c.decode_ns) for c in codings)
+def _is_framable(value: Value) -> bool:
+    """Whether a frame can carry the value."""
+    return isinstance(value.type, TensorType) and value.type.dtype.framable
+
+
+def _has_whole_bytes(value: Value) -> bool:
+    """Whether an engine's array has as many bytes as the tensor; sub-byte elements differ."""
+    return isinstance(value.type, TensorType) and value.type.dtype.bits % 8 == 0

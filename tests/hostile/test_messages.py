@@ -157,7 +157,9 @@ def test_our_client_does_not_repeat_a_request_that_is_no_message(server, bundle,
         "irsplit.runtime.serving.client.grpc_transport._serialized", lambda _: b"\xff" * 100
     )
     url = f"grpc://127.0.0.1:{server.port}"
-    connected = irsplit.runtime.connect(url, bundle, timeout_s=10, retry_policy=RetryPolicy(attempts=4))
+    connected = irsplit.runtime.connect(
+        url, bundle, timeout_s=10, retry_policy=RetryPolicy(attempts=4)
+    )
     with connected as session, pytest.raises(RemoteError, match="not a ModelInferRequest"):
         session.infer({"image": np.zeros((1, 1, 16, 16), np.float32)})
     assert refusals(server, Code.MALFORMED) == before + 1
