@@ -1,4 +1,4 @@
-"""What `--boundary` says, and the passes that do it: lossless, int8, agreement=0.99, with options behind."""
+"""What `--quantize` says, and the passes that do it: lossless, int8, agreement=0.99, with options behind."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -21,7 +21,7 @@ from irsplit.adapters.metadata import segment_properties
 from irsplit.adapters.split_bytes import IN_MEMORY
 from irsplit.base.errors import BundleError
 from irsplit.compilation.compiler import Compiled, compile
-from irsplit.compilation.model_file import SampleSource
+from irsplit.compilation.samples import SampleSource
 from irsplit.compilation.options import CompileKeywords, CompileOptions
 
 _INLINE_LIMIT = 1 << 30

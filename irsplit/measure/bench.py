@@ -25,6 +25,7 @@ from irsplit.compilation.compiler import compile
 from irsplit.compilation.model_file import ModelFile
 from irsplit.compilation.options import CompileOptions
 from irsplit.compilation.provenance import engine
+from irsplit.compilation.samples import input_infos, whole_file
 from irsplit.engines.execute import Inputs
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import (
@@ -141,7 +142,7 @@ def bench_model(
     compiling and running raise.
     """
     file = ModelFile.of(source)
-    path, whole, infos = file.path, file.whole(), file.inputs
+    path, whole, infos = file.path, whole_file(file), input_infos(file.model.entry)
     found = _positions(file, options)
     chosen = _chosen(found, wanted)
     steps = Steps(progress, 1 + (2 if effort.fresh else 1) * len(chosen))
