@@ -148,9 +148,7 @@ def test_the_old_name_of_quantize(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert old.err.splitlines()[0].startswith("note: --boundary is --quantize now")
     assert main([*words, "--quantize", "int8"]) == 0
     assert capsys.readouterr().out == old.out
-    assert "--boundary" not in {
-        word for word in parser_of("compile").format_help().replace(",", " ").split()
-    }
+    assert "--boundary" not in set(parser_of("compile").format_help().replace(",", " ").split())
 
     (tmp_path / "irsplit.toml").write_text(
         f"[targets.a]\nmodel = '{DIGITS / 'digits.onnx'}'\nboundary = 'lossless'\n"
