@@ -2,7 +2,7 @@
 
     python benchmarks/bench_lossy.py [--networks NAME,...] [--cuts 6] [--agreement 0.975] [--test PICTURE,...]
 
-`compile --boundary agreement=... --codec auto` decides on crops of some pictures; frames and agreement, through real
+`compile --quantize agreement=... --codec auto` decides on crops of some pictures; frames and agreement, through real
 frames and the real server half, are of crops of others. Beside them the agreement when one element in a thousand is off
 by one step of 8 bits, which tells how sure the network is of these crops, and the input itself as JPEG and lossless
 WebP, with the agreement of the whole network on the decoded picture.

@@ -40,7 +40,7 @@ USES: tuple[Use, ...] = (
 """What a firmware does, the functions that it calls, and what leaves out the rest."""
 STACKS = ("irs_schema_open", "irs_encode", "irs_decode")
 CODINGS = (("int8", "raw"), ("int8", "static-rans"), ("lossless", "static-rans"))
-"""How the boundary of the example is made: --boundary and --codec."""
+"""How the boundary of the example is made: --quantize and --codec."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from benchmarks.networks import resnet101_v2
 from benchmarks.paper_ushakov import LEVELS
 from benchmarks.resnet import build
 from benchmarks.tables import fixed, markdown
-from irsplit.compilation.compiler import compile_model, whole_model
+from irsplit.compilation.compiler import whole_model
+from irsplit.compilation.old_names import compile_model
 from irsplit.engines.execute import SegmentFile
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import measure_part

@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks.end_to_end import ONE_THREAD, race, run_on_device, split_runs, whole_on_server
 from benchmarks.tables import markdown
-from irsplit.compilation.compiler import compile_model, whole_model
+from irsplit.compilation.compiler import whole_model
+from irsplit.compilation.old_names import compile_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.inputs import seeded_calls
 from irsplit.measure.measurement import Effort, machine

@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from suite import Kind, describe, time_writing
 
 from irsplit import compile_model
-from irsplit.compilation.verification import verify_bundle
+from irsplit.compilation.old_names import verify_bundle
 
 Split = Callable[[Path, Path, str], Any]
 

@@ -17,7 +17,7 @@ import numpy as np
 import corpus
 from corpus import CorpusModel
 from irsplit.base.errors import IrsplitError
-from irsplit.compilation.compiler import compile_model
+from irsplit.compilation.old_names import compile_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.engines.execute import EXACT
 from irsplit.passes import Context, Cut, find_cuts

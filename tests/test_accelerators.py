@@ -11,7 +11,7 @@ import pytest
 from irsplit.base.errors import EngineError
 from irsplit.cli import main
 from irsplit.compilation import provenance
-from irsplit.compilation.compiler import compile_model
+from irsplit.compilation.old_names import compile_model
 from irsplit.runtime.run.engines import Accelerator, EngineOptions, open_engine
 from irsplit.runtime.run.session import LocalSession
 from irsplit.runtime.serving.server.server import ServerOptions, load_bundles

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
 from irsplit.cli import main
-from irsplit.compilation.compiler import compile_model
+from irsplit.compilation.old_names import compile_model
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType
 from irsplit.passes.preparation import prepared

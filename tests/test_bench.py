@@ -60,7 +60,7 @@ def test_the_json_form_is_read_back(capsys: pytest.CaptureFixture[str], tmp_path
         "4",
     )
     assert (
-        bench(*words, "--boundary", "int8", "--calibration", DIGITS / "pictures", "--json", "-")
+        bench(*words, "--quantize", "int8", "--calibration", DIGITS / "pictures", "--json", "-")
         == 0
     )
     text = capsys.readouterr().out

@@ -28,14 +28,14 @@ model = "digits.onnx"
 cut = ["bottleneck/relu"]
 [targets.two]
 model = "digits.tflite"
-boundary = "int8"
+quantize = "int8"
 calibration = ["calibration.npy"]
 """
 
 VERIFIED = """
 [targets.two]
 model = "digits.tflite"
-boundary = "int8"
+quantize = "int8"
 calibration = ["calibration.npy"]
 verify = {{min-snr = {}}}
 """
@@ -193,7 +193,7 @@ def _ir_text(model: Path, folder: Path) -> list[str]:
     [
         ("targets = 3", "has no target"),
         ("defaults = 3\ntargets.a.model = 'x'", "defaults a table of options"),
-        ("[targets.a]\ncut = ['1']", "target 'a' has no model"),
+        ("[targets.a]\ncut = ['1']", "target 'a': has no model"),
         ("[target.a]\nmodel = 'x'", "unknown key 'target'; known keys: output, defaults, targets"),
         ("[targets.a]\nmodel = 'x'\noutput = 'y'", "'output' is not for a target"),
         ("[targets.'a/b']\nmodel = 'x'", "the name is a folder's"),

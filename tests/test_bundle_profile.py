@@ -12,7 +12,7 @@ import pytest
 
 from irsplit.base.errors import PlanError
 from irsplit.cli import main
-from irsplit.compilation.compiler import compile_model
+from irsplit.compilation.old_names import compile_model
 from irsplit.ir import parse_model
 from irsplit.measure.bundle_profiling import profile_bundle, tensors_to_feed
 from irsplit.measure.measurement import Effort

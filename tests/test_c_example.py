@@ -23,7 +23,7 @@ WARNINGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-Wshadow")
 def boundary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FrameSchema]:
     """A folder with boundary.h, and the boundary: int8 on the wire."""
     folder = tmp_path_factory.mktemp("c")
-    words = ["--boundary", "int8", "--calibration", str(DIGITS / "pictures"), "--codec", "raw"]
+    words = ["--quantize", "int8", "--calibration", str(DIGITS / "pictures"), "--codec", "raw"]
     assert (
         main(["compile", str(DIGITS / "digits.tflite"), "-o", str(folder / "bundle"), *words]) == 0
     )

@@ -138,7 +138,7 @@ def test_three_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_int8_needs_calibration_and_keeps_the_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle", "--boundary", "int8")
+    words = ("compile", EXAMPLE / "digits.onnx", "-o", tmp_path / "bundle", "--quantize", "int8")
     assert "no calibration data for %bottleneck/relu" in refused(capsys, *words)
     assert entries(tmp_path) == []
     assert irsplit(*words, "--calibration", EXAMPLE / "pictures") == 0
@@ -155,7 +155,7 @@ def test_int8_needs_calibration_and_keeps_the_answer(
 def test_an_integer_boundary_in_coarser_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--cut", "down/relu", "--boundary", "int4", "--calibration", EXAMPLE / "pictures")
+    words = ("--cut", "down/relu", "--quantize", "int4", "--calibration", EXAMPLE / "pictures")
     assert (
         irsplit("compile", EXAMPLE / "digits_int8.tflite", "-o", tmp_path / "bundle", *words) == 0
     )

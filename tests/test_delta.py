@@ -23,7 +23,7 @@ from irsplit.base.atomic_files import MANIFEST
 from irsplit.base.errors import BundleError
 from irsplit.cli import main
 from irsplit.compilation.delta import compress_against, write_delta
-from irsplit.compilation.pack import pack_bundle
+from irsplit.compilation.old_names import pack_bundle
 from irsplit.dialects.base import WriteOptions
 from irsplit.dialects.tflite import TFLITE
 from irsplit.runtime.bundle.manifest import Manifest

@@ -28,10 +28,10 @@ MISTAKES = {
     "compile MODEL -o out --cut bottleneck/rel": "no cut 'bottleneck/rel'; did you mean bottleneck/relu? legal cuts",
     "compile MODEL -o out --cut 5": "cut '5' is not legal: %down/relu is pending, still read by",
     "compile MODEL -o out --place phone --place server": "unknown place 'phone'; places: device, server",
-    "compile MODEL -o out --boundary int7": "unknown boundary 'int7'; give one of lossless, int8",
-    "compile MODEL -o out --boundary int8": "no calibration data for %bottleneck/relu; give calibration inputs",
-    "compile MODEL -o out --boundary int8 --calibration wrong.npz": "wrong.npz: input 'image' is float64[3]; give f32",
-    "compile MODEL -o out --boundary int8 --calibration empty": "no inputs in empty; give .npy, .npz, images or .wav",
+    "compile MODEL -o out --quantize int7": "unknown boundary 'int7'; give one of lossless, int8",
+    "compile MODEL -o out --quantize int8": "no calibration data for %bottleneck/relu; give calibration inputs",
+    "compile MODEL -o out --quantize int8 --calibration wrong.npz": "wrong.npz: input 'image' is float64[3]; give f32",
+    "compile MODEL -o out --quantize int8 --calibration empty": "no inputs in empty; give .npy, .npz, images or .wav",
     "compile MODEL -o out --codec zip": "unknown codec 'zip'; known codecs: raw",
     "plan MODEL --codec zip": "unknown codec 'zip'; known codecs: raw",
     "report MODEL --codec zip": "unknown codec 'zip'; known codecs: raw",
@@ -113,8 +113,8 @@ WRONG_CALLS = [
         "input 'image' is float64[1, 1, 16, 16]; give f32[?, 1, 16, 16]",
     ),
     (
-        [DIGITS / "pictures"],
-        "inputs are a PosixPath; give arrays by name: {'image': f32[?, 1, 16, 16]}",
+        [PICTURE["image"]],
+        "inputs are a ndarray; give arrays by name: {'image': f32[?, 1, 16, 16]}",
     ),
 ]
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import irsplit
 from irsplit.base.errors import BundleError
 from irsplit.cli import main
-from irsplit.compilation.pack import pack_bundle
+from irsplit.compilation.old_names import pack_bundle
 from irsplit.dialects.base import WriteOptions
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import MappedModel

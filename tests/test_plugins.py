@@ -224,7 +224,7 @@ def test_a_measure_of_another_package(tmp_path: Path) -> None:
     assert listed["measure", "never"]["summary"] == "Nothing ever agrees."
     assert {name for kind, name in listed if kind == "measure"} == {"top1", "iou", "f1", "never"}
     words = [
-        "--boundary",
+        "--quantize",
         "agreement=0.5",
         "--calibration",
         DIGITS / "pictures",

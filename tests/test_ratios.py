@@ -133,7 +133,7 @@ def test_plan_and_compile_measure_on_calibration_inputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """What the plan says of the cut is what the bundle's frames take."""
-    words = ["--device", "pixel-2", "--link", "lte", "--codec", "static-rans", "--boundary", "int8"]
+    words = ["--device", "pixel-2", "--link", "lte", "--codec", "static-rans", "--quantize", "int8"]
     words += ["--calibration", str(DIGITS / "pictures")]
     assert main(["plan", str(DIGITS / "digits.onnx"), *words, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)

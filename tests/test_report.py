@@ -148,7 +148,7 @@ def test_baselines_and_energy(browser: webdriver.Chrome, tmp_path: Path) -> None
 def test_bytes_and_times_are_those_of_the_codec_and_the_width(
     browser: webdriver.Chrome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--boundary", "int8", "--codec", "static-rans", "--link", "3g")
+    words = ("--quantize", "int8", "--codec", "static-rans", "--link", "3g")
     opened(browser, tmp_path, *words)
     head = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#bytes th")]
     codecs = ["raw", "zstandard", "static-rans"]
@@ -195,7 +195,7 @@ def test_the_report_of_a_bundle_begins_as_it_was_compiled(
         "--max-tensors",
         "2",
     )
-    coding = ("--boundary", "int8", "--codec", "static-rans", "--calibration", str(pictures))
+    coding = ("--quantize", "int8", "--codec", "static-rans", "--calibration", str(pictures))
     assert main(["compile", str(EXAMPLE / "digits.onnx"), "-o", str(bundle), *words, *coding]) == 0
     written = json.loads((bundle / "report.json").read_text())
     capsys.readouterr()
@@ -203,7 +203,7 @@ def test_the_report_of_a_bundle_begins_as_it_was_compiled(
     again = json.loads(capsys.readouterr().out)
     assert again.pop("tensors") != written.pop("tensors"), "compile saw a real picture"
     assert again == written
-    assert main(["report", str(bundle), "--json", "--link", "lte", "--boundary", "lossless"]) == 0
+    assert main(["report", str(bundle), "--json", "--link", "lte", "--quantize", "lossless"]) == 0
     changed = json.loads(capsys.readouterr().out)
     assert (changed["link"]["name"], changed["bits"]) == ("lte", 0)
     assert (changed["device"], changed["codec"]) == (written["device"], "static-rans")

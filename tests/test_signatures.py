@@ -16,7 +16,7 @@ from irsplit.base.atomic_files import MANIFEST
 from irsplit.base.errors import BundleError
 from irsplit.cli import main
 from irsplit.compilation.delta import write_delta
-from irsplit.compilation.pack import pack_bundle
+from irsplit.compilation.old_names import pack_bundle
 from irsplit.runtime.bundle.patch import apply_delta
 from irsplit.runtime.bundle.patch_format import SIGNED
 from irsplit.runtime.bundle.signature import SIGNATURE, SIGNATURE_SIZE, load_public_key, sign

@@ -8,8 +8,7 @@ import pytest
 import corpus
 from irsplit.base.errors import PassError
 from irsplit.cli import main
-from irsplit.compilation.compiler import compile_model
-from irsplit.compilation.verification import verify_bundle
+from irsplit.compilation.old_names import compile_model, verify_bundle
 from irsplit.dialects.registry import read_model
 from irsplit.engines.execute import EXACT
 from irsplit.ir import Graph, Model, Value, parse_model, print_graph, verify

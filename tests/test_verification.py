@@ -15,8 +15,8 @@ import corpus
 import irsplit
 from irsplit.base.errors import EngineError
 from irsplit.cli import main
-from irsplit.commands.inputs import bundle_dims
 from irsplit.compilation.differences import compare
+from irsplit.compilation.input_words import input_sizes
 from irsplit.compilation.randomness import statistics
 from irsplit.compilation.verification import Requirements
 from irsplit.runtime.bundle.manifest import Manifest
@@ -205,7 +205,7 @@ def test_signal_to_noise() -> None:
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quantized") / "bundle"
-    words = ["--cut", "down/relu", "--boundary", "int4", "--calibration", str(DIGITS / "pictures")]
+    words = ["--cut", "down/relu", "--quantize", "int4", "--calibration", str(DIGITS / "pictures")]
     assert main(["compile", str(DIGITS / "digits.onnx"), "-o", str(folder), *words]) == 0
     return folder
 
@@ -269,7 +269,7 @@ def test_a_bundle_knows_the_symbols_of_its_dimensions(
     irsplit.compile_model(model, tmp_path / "b", "h", codec="raw")
     manifest = Manifest.load(tmp_path / "b")
     for name in ("batch", "x", "x.0"):
-        assert bundle_dims([f"{name}=3"], manifest.inputs, manifest) == {"x.0": 3}
+        assert input_sizes([f"{name}=3"], manifest.inputs, manifest) == {"x.0": 3}
     assert main(["verify", str(tmp_path / "b"), "--dim", "batch=3"]) == 0
     assert "with x [3, 8]" in capsys.readouterr().out
     headers: list[str] = []

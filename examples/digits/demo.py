@@ -38,8 +38,8 @@ def main() -> None:
         ):
             folder = build / f"{name.replace('.', '-')}-{boundary}-{codec}"
             samples = [{"image": np.expand_dims(image, (0, axis))} for image in calibration]
-            bundle = irsplit.compile_model(
-                HERE / name, folder, boundary=boundary, codec=codec, calibration=samples
+            bundle = irsplit.compile(
+                HERE / name, folder, quantize=boundary, codec=codec, calibration=samples
             ).manifest
             device, server = irsplit.DeviceSession(folder), irsplit.ServerSession(folder)
             frames = [device.start(call) for call in calls]

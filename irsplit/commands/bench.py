@@ -16,6 +16,7 @@ from irsplit.commands.output import shorten, size, table
 from irsplit.commands.progress import progress
 from irsplit.compilation.input_words import parse_inputs
 from irsplit.compilation.model_file import ModelFile
+from irsplit.compilation.samples import input_infos
 from irsplit.measure.bench import PHASES, Bench, CutCost, Timing, load_bench, to_json
 from irsplit.measure.comparison import Change, Comparison, compare
 from irsplit.measure.interface import bench
@@ -91,7 +92,7 @@ def run(arguments: Namespace) -> int:
     file = ModelFile.read(arguments.model)
     engine = engine_options(arguments, file.dialect.name)
     old = load_bench(arguments.baseline) if arguments.baseline is not None else None
-    infos = file.inputs
+    infos = input_infos(file.model.entry)
     given = parse_inputs(arguments.input, infos)
     with progress() as told:
         found = bench(

@@ -72,15 +72,14 @@ def run_build_file(arguments: Namespace, options: ArgumentParser) -> int:
         log.event("failed", targets=list(failed))
         return max(failed.values())
 
-    names = [target.name for target in targets]
     if arguments.depfile is not None:
         files: dict[Path, None] = {}
-        for name in names:
-            files.update(dict.fromkeys(build.inputs(name)))
-        target = build.bundle(names[0]) / MANIFEST
-        write_depfile(arguments.depfile, target, [arguments.model, *files])
+        for target in targets:
+            files.update(dict.fromkeys(build.inputs(target)))
+        manifest = build.bundle(targets[0]) / MANIFEST
+        write_depfile(arguments.depfile, manifest, [arguments.model, *files])
     if arguments.json:
-        print_json({name: str(build.bundle(name)) for name in names})
+        print_json({target.name: str(build.bundle(target)) for target in targets})
     return 0
 
 

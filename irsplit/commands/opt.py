@@ -7,8 +7,8 @@ from pathlib import Path
 from irsplit.base.atomic_files import write_file
 from irsplit.base.errors import ModelError, ParseError, VerifyError
 from irsplit.base.reading import read_text, reading
+from irsplit.compilation.calibration_samples import CalibrationSamples, recorded_samples
 from irsplit.compilation.compiler import whole_model
-from irsplit.compilation.samples import CalibrationSamples, recorded_samples
 from irsplit.dialects.registry import dialect_of
 from irsplit.dialects.testing import TEST
 from irsplit.engines.inputs import load_calls

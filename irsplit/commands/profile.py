@@ -12,6 +12,7 @@ from irsplit.commands.inputs import add_dims
 from irsplit.commands.progress import progress
 from irsplit.compilation.input_words import parse_inputs
 from irsplit.compilation.model_file import ModelFile
+from irsplit.compilation.samples import input_infos
 from irsplit.measure.bundle_profiling import tensors_to_feed
 from irsplit.measure.device_fit import device_toml, fit
 from irsplit.measure.interface import profile
@@ -92,7 +93,7 @@ def _profile_model(arguments: Namespace) -> None:
     with progress() as told:
         measured = profile(
             file,
-            inputs=parse_inputs(arguments.input, file.inputs),
+            inputs=parse_inputs(arguments.input, input_infos(file.model.entry)),
             dims=arguments.dims,
             max_tensors=arguments.max_tensors,
             rematerialise=arguments.rematerialise,

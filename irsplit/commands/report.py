@@ -15,6 +15,7 @@ from irsplit.commands.progress import working
 from irsplit.compilation.cost_report import ReportSource, report
 from irsplit.compilation.input_words import parse_inputs
 from irsplit.compilation.options import PlanKeywords
+from irsplit.compilation.samples import input_infos
 
 EXAMPLES = """
 irsplit report examples/digits/digits.onnx -o build/report.html --device pixel-2 --link lte
@@ -57,7 +58,7 @@ def _add_conditions(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     source = ReportSource.of(arguments.path)
-    inputs = parse_inputs(arguments.input, source.file.inputs)
+    inputs = parse_inputs(arguments.input, input_infos(source.file.model.entry))
     with working("pricing cuts"):
         made = report(
             source,

@@ -113,13 +113,13 @@ class BuildFile:
                 )
         return tuple(by_name[name] for name in names) if names else self.targets
 
-    def bundle(self, name: str) -> Path:
+    def bundle(self, target: Target | Job) -> Path:
         """Where the bundle of a target goes."""
-        return self.output / name
+        return self.output / target.name
 
-    def inputs(self, name: str) -> list[Path]:
+    def inputs(self, target: Target | Job) -> list[Path]:
         """What the bundle of a target was made from when it was made last."""
-        stamp = _read_stamp(self._stamp(name))
+        stamp = _read_stamp(self._stamp(target.name))
         return [] if stamp is None else [self.folder / file for file in stamp.files]
 
     def build(self, jobs: Iterable[Job], count: int, report: ReportEvent) -> dict[str, int]:
@@ -155,7 +155,7 @@ class BuildFile:
         """Make one bundle unless it is fresh, and stamp it."""
         key = _key(job)
         if self._is_fresh(job, key):
-            report(job.name, {"event": "fresh", "bundle": str(self.bundle(job.name))})
+            report(job.name, {"event": "fresh", "bundle": str(self.bundle(job))})
             return DONE
 
         report(job.name, {"event": "start", "model": job.model})
@@ -165,14 +165,14 @@ class BuildFile:
 
         files += self._files_of_checks(job.verify)
         states = {file: _state(self.folder / file) for file in files}
-        manifest = file_digest(self.bundle(job.name) / MANIFEST)
+        manifest = file_digest(self.bundle(job) / MANIFEST)
         text = json.dumps(asdict(_Stamp(key, manifest, states)), indent=1)
         write_file(self._stamp(job.name), lambda file: file.write(text.encode()))
         return DONE
 
     def _make_bundle(self, job: Job, report: ReportEvent) -> tuple[int, list[str]]:
         """The exit code of a job, and the files that its bundle was made from."""
-        bundle = self.bundle(job.name).resolve()
+        bundle = self.bundle(job).resolve()
         if job.verify is None:
             made = run_job(job, self.folder, bundle, lambda event: report(job.name, event))
             return made.code, [*made.files]
@@ -217,7 +217,7 @@ class BuildFile:
 
     def _is_fresh(self, job: Job, key: str) -> bool:
         """Whether the bundle is what the job would make."""
-        stamp, manifest = _read_stamp(self._stamp(job.name)), self.bundle(job.name) / MANIFEST
+        stamp, manifest = _read_stamp(self._stamp(job.name)), self.bundle(job) / MANIFEST
         if stamp is None or stamp.key != key:
             return False
         if not manifest.is_file() or stamp.manifest != file_digest(manifest):

@@ -11,10 +11,11 @@ from irsplit.base.errors import CutError, PassError, PlanError
 from irsplit.base.progress import Progress, Steps, silent
 from irsplit.compilation import sources
 from irsplit.compilation.bundle_writer import BundleSource, write_bundle
-from irsplit.compilation.model_file import ModelFile, SampleSource, load_samples
+from irsplit.compilation.calibration_samples import CalibrationSamples
+from irsplit.compilation.model_file import ModelFile
 from irsplit.compilation.options import CompileKeywords, CompileOptions
 from irsplit.compilation.provenance import provenance, source_files
-from irsplit.compilation.samples import CalibrationSamples
+from irsplit.compilation.samples import SampleSource, input_infos, load_samples, whole_file
 from irsplit.compilation.selection import conditions_of, passes_after, passes_before
 from irsplit.dialects.base import Dialect
 from irsplit.engines.execute import Inputs, SegmentFile
@@ -86,7 +87,7 @@ def compile(
     files = source_files(loaded, source)
     # A state is no input of the bundle, and a pipeline may bind one.
     complete = not (options.state or options.pipeline)
-    calls = load_samples(calibration, file.inputs, complete=complete)
+    calls = load_samples(calibration, input_infos(file.model.entry), complete=complete)
 
     with Digests() as digests:
         digests.start(files)
@@ -218,4 +219,4 @@ def _report(
 def whole_model(path: Path | str) -> tuple[SegmentFile, list[TensorInfo]]:
     """A model file as one segment, and its inputs."""
     file = ModelFile.read(path)
-    return file.whole(), file.inputs
+    return whole_file(file), input_infos(file.model.entry)

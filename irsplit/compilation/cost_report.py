@@ -8,9 +8,10 @@ from typing import Any, Unpack
 from irsplit.base.atomic_files import write_file
 from irsplit.base.progress import Progress, silent
 from irsplit.compilation import sources
-from irsplit.compilation.model_file import ModelFile, SampleSource, load_samples
+from irsplit.compilation.calibration_samples import CalibrationSamples
+from irsplit.compilation.model_file import ModelFile
 from irsplit.compilation.options import CompileOptions, PlanKeywords
-from irsplit.compilation.samples import CalibrationSamples
+from irsplit.compilation.samples import SampleSource, input_infos, load_samples
 from irsplit.compilation.selection import conditions_of, preparation_of
 from irsplit.engines.execute import Inputs
 from irsplit.passes import Pipeline, Remark
@@ -122,7 +123,7 @@ def report(
     """
     source = ReportSource.of(source)
     model, dialect = source.file.model, source.file.dialect
-    calls = load_samples(calibration, source.file.inputs)
+    calls = load_samples(calibration, input_infos(source.file.model.entry))
 
     progress(0, 1, "pricing cuts")
     asked = CompileOptions().replaced(**options)

@@ -6,9 +6,9 @@ from typing import Unpack, cast
 
 from irsplit.base.progress import Progress, silent
 from irsplit.compilation.compiler import Compiled, compile
-from irsplit.compilation.model_file import SampleSource
 from irsplit.compilation.options import CompileKeywords, CompileOptions, Pattern, Policy
 from irsplit.compilation.pack import pack
+from irsplit.compilation.samples import SampleSource
 from irsplit.compilation.verification import Requirements, Verification, verify
 from irsplit.dialects.base import WriteOptions
 from irsplit.engines.execute import Inputs

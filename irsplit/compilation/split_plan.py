@@ -5,15 +5,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from irsplit.base.progress import Progress, silent
-from irsplit.compilation.model_file import (
-    ModelFile,
-    SampleSource,
-    input_infos,
-    load_samples,
-    model_and_dialect,
-)
+from irsplit.compilation.calibration_samples import CalibrationSamples
+from irsplit.compilation.model_file import ModelFile, model_and_dialect
 from irsplit.compilation.options import CompileOptions, PlanKeywords
-from irsplit.compilation.samples import CalibrationSamples
+from irsplit.compilation.samples import SampleSource, input_infos, load_samples
 from irsplit.compilation.tables import html_table
 from irsplit.ir import Model
 from irsplit.passes import Cut, Remark

@@ -16,7 +16,6 @@ from irsplit.codec_training.agreement.recognise import RoleOf, View
 from irsplit.compilation import sources
 from irsplit.compilation.differences import TOLERANCE, OutputDifference, compare
 from irsplit.compilation.input_words import Sizes, input_sizes
-from irsplit.compilation.model_file import SampleSource, load_samples
 from irsplit.compilation.randomness import (
     Run,
     Statistics,
@@ -25,6 +24,7 @@ from irsplit.compilation.randomness import (
     runs_of_whole,
     statistics,
 )
+from irsplit.compilation.samples import SampleSource, load_samples
 from irsplit.dialects.registry import dialect_of
 from irsplit.dialects.tflite.check import check_files
 from irsplit.engines.execute import EXACT, Inputs, SegmentFile, run_bundle, run_whole

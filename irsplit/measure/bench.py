@@ -27,6 +27,7 @@ from irsplit.compilation.compiler import compile
 from irsplit.compilation.model_file import ModelFile
 from irsplit.compilation.options import CompileOptions
 from irsplit.compilation.provenance import engine
+from irsplit.compilation.samples import input_infos, whole_file
 from irsplit.engines.execute import Inputs, SegmentFile
 from irsplit.engines.isolate import isolated
 from irsplit.engines.measure import (
@@ -185,7 +186,7 @@ def bench_model(
         IrsplitError: Compiling or running fails.
     """
     file = ModelFile.of(source)
-    path, whole, infos = file.path, file.whole(), file.inputs
+    path, whole, infos = file.path, whole_file(file), input_infos(file.model.entry)
     positions = _positions(file, options)
     chosen = _chosen(positions, cuts)
     steps = Steps(progress, 1 + (2 if effort.fresh else 1) * len(chosen))

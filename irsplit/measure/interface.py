@@ -6,8 +6,9 @@ from typing import Unpack
 
 from irsplit.base.progress import Progress, silent
 from irsplit.compilation.input_words import Sizes, input_sizes
-from irsplit.compilation.model_file import ModelFile, SampleSource, load_samples
+from irsplit.compilation.model_file import ModelFile
 from irsplit.compilation.options import CompileKeywords, CompileOptions
+from irsplit.compilation.samples import SampleSource, input_infos, load_samples
 from irsplit.engines.execute import Inputs
 from irsplit.measure.bench import Bench, bench_model
 from irsplit.measure.bundle_profiling import profile_bundle, tensors_to_feed
@@ -119,7 +120,7 @@ def bench(
     options = options.replaced(**changes)
     chosen_link = link(options.link)
     file = ModelFile.of(model)
-    samples = load_samples(calibration, file.inputs)
+    samples = load_samples(calibration, input_infos(file.model.entry))
     return bench_model(
         file,
         {**(samples[0] if samples else {}), **(inputs or {})},

@@ -300,3 +300,26 @@ def _is_framable(value: Value) -> bool:
 def _has_whole_bytes(value: Value) -> bool:
     """Whether an engine's array has as many bytes as the tensor; sub-byte elements differ."""
     return isinstance(value.type, TensorType) and value.type.dtype.bits % 8 == 0
+
+
+def rising(values: Sequence[int]) -> list[int]:
+    """The non-decreasing sequence that is nearest to `values` in squared distance.
+
+    The algorithm is pool adjacent violators (Ayer et al. 1955): every value starts as a pool of its
+    own, and a pool with a larger mean than the next one is merged with it until the means rise. The
+    result has the mean of its pool at every place, rounded down. The first value is kept as it is
+    and no later value may be below it.
+    """
+    first = values[0]
+    pools: list[list[int]] = []  # total and count of each pool
+    for value in values[1:]:
+        pools.append([max(value, first), 1])
+        while len(pools) > 1 and pools[-2][0] * pools[-1][1] > pools[-1][0] * pools[-2][1]:
+            total, count = pools.pop()
+            pools[-1][0] += total
+            pools[-1][1] += count
+
+    result = [first]
+    for total, count in pools:
+        result += [total // count] * count
+    return result

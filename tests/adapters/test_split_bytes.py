@@ -70,7 +70,7 @@ def test_options_are_those_of_compile(tmp_path: Path) -> None:
     model = (EXAMPLE / "digits.tflite").read_bytes()
     calls = [{"image": image} for image in images(-1)]
     split = irsplit.split_bytes(
-        model, ["down/relu", "expand/relu"], boundary="int8", calibration=calls
+        model, ["down/relu", "expand/relu"], quantize="int8", calibration=calls
     )
     assert [segment.name for segment in split.segments] == ["segment0", "segment1", "segment2"]
     assert all(

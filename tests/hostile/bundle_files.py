@@ -19,7 +19,7 @@ from hostile.damage import damaged, damaged_json
 from hostile.target import Target
 from irsplit.base.atomic_files import MANIFEST
 from irsplit.compilation.compiler import whole_model
-from irsplit.compilation.pack import pack_bundle
+from irsplit.compilation.old_names import pack_bundle
 from irsplit.engines.inputs import load_calls
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"

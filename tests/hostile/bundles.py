@@ -16,7 +16,7 @@ from hostile.asking import DIGITS, ask
 from hostile.damage import damaged, damaged_json
 from hostile.target import Target
 from irsplit.compilation import sources
-from irsplit.compilation.pack import pack_bundle
+from irsplit.compilation.old_names import pack_bundle
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.run.engines import EngineOptions
 from irsplit.runtime.serving.client.switching import CutSwitcher

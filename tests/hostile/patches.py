@@ -25,7 +25,7 @@ from hostile.damage import damaged, damaged_json
 from hostile.target import Target
 from irsplit.base.atomic_files import MANIFEST
 from irsplit.compilation.delta import write_delta
-from irsplit.compilation.pack import pack_bundle
+from irsplit.compilation.old_names import pack_bundle
 from irsplit.runtime.bundle.manifest import Manifest, manifest_text
 from irsplit.runtime.bundle.patch import apply_delta
 from irsplit.runtime.bundle.patch_format import CHECKED_FROM, HEAD, MAGIC, VERSION, expand_header

@@ -271,7 +271,7 @@ def test_calibration_without_a_range_is_refused(
         DIGITS,
         "-o",
         tmp_path / "out",
-        "--boundary",
+        "--quantize",
         "int8",
         "--calibration",
         tmp_path / "nan.npy",

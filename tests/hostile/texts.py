@@ -28,7 +28,7 @@ link = "lte"
 limit = ["memory=64MB"]
 [targets.digits-int8]
 model = "{DIGITS}"
-boundary = "int8"
+quantize = "int8"
 calibration = ["pictures"]
 werror = true
 external-over = 100

@@ -14,7 +14,7 @@ from benchmarks.link import Proxy
 from irsplit.base.errors import BundleError, DeadlineError, RemoteError
 from irsplit.cli import main
 from irsplit.compilation.delta import write_delta
-from irsplit.compilation.pack import pack_bundle
+from irsplit.compilation.old_names import pack_bundle
 from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.serving.client import update as update_module
 from irsplit.runtime.serving.client.transport import HttpTransport
