@@ -70,6 +70,7 @@ def _ranks(
         results = session.run(names, inputs)
     except Exception:
         return [None] * len(names)
+
     return [len(result.shape) if hasattr(result, "shape") else None for result in results]
 
 

@@ -55,8 +55,10 @@ def summed(node: Node, own: Callable[[Node], int]) -> int:
         return own(node)
 
     sums: dict[Graph, int] = {}
+
     for graph in graphs_inside(node):
         sums[graph] = sum(_total(inner, own, sums) for inner in graph.nodes)
+
     return _total(node, own, sums)
 
 
@@ -78,6 +80,7 @@ def _repetitions(shapes: Shapes) -> int:
     if node.op == "onnx.Scan":
         scanned = read_attributes(node).get("num_scan_inputs")
         return _at(shapes.input(len(node.inputs) - 1), 0) if isinstance(scanned, int) else 1
+
     return 1
 
 
@@ -119,6 +122,7 @@ def _product(transposed: str = "", weight: int = 1) -> Callable[[Shapes], int]:
         left = shapes.input(0)
         if not left:
             return 0
+
         flipped = bool(transposed and read_attributes(shapes.node).get(transposed))
         results = shapes.output(0) or (*left[:-1], *shapes.input(weight)[1:])
         return prod(results) * _at(left, -2 if flipped else -1)
@@ -179,6 +183,7 @@ def _einsum(shapes: Shapes) -> int:
     sizes: dict[str, int] = {}
     broadcast = 1
     terms = equation.decode().replace(" ", "").split("->")[0].split(",")
+
     for index, term in enumerate(terms):
         dims = shapes.input(index)
         before, dots, after = term.partition("...")
@@ -187,6 +192,7 @@ def _einsum(shapes: Shapes) -> int:
         sizes.update(zip(reversed(after), reversed(dims), strict=False))
         if dots:
             broadcast = max(broadcast, prod(dims[len(before) : len(dims) - len(after)]))
+
     return broadcast * prod(size for letter, size in sizes.items() if re.match("[A-Za-z]", letter))
 
 

@@ -55,6 +55,7 @@ def read_node(data: Data, message: ProtoField, path: Path) -> NodeMessage:
     texts: dict[int, str] = {}
     attributes: list[tuple[int, int]] = []
     external: list[ProtoField] = []
+
     for key, _, begin, end in scan(node, 0, stop - start, start):
         if key == schema.NODE_INPUT:
             inputs.append(str(node[begin:end], "utf-8"))

@@ -93,6 +93,7 @@ def is_random(node: Node) -> bool:
         return _drops(node)
     if _has_random_body(node):
         return True
+
     return _may_be_random(node.op) and not node.callees
 
 
@@ -121,6 +122,7 @@ def _drops(node: Node) -> bool:
     """
     if len(node.inputs) < 3 or node.inputs[2] is None:
         return read_attributes(node).get("is_test") == 0
+
     training = constant_array(node.inputs[2])
     return training is None or bool(training.any())
 

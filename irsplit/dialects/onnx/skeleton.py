@@ -101,8 +101,10 @@ def _message(operator: str, node: Node, **attributes: Attribute) -> ProtoMessage
         schema.NODE_OUTPUT, [value.name for value in node.outputs[:1] if value is not None]
     )
     message.text(schema.NODE_OP, operator)
+
     for name, value in attributes.items():
         message.message(schema.NODE_ATTRIBUTE, attribute_message(name, value))
+
     return message
 
 
@@ -140,10 +142,12 @@ def _slim(span: ProtoSpan, kind: str) -> ProtoMessage:
         return stub(span)
 
     message, children = ProtoMessage(), _CHILDREN[kind]
+
     for field in fields(span.buffer.view, span.start, span.stop):
         if field.key in children and field.stop - field.start >= SMALLEST_EXTERNAL:
             child = ProtoSpan(span.buffer, field.start, field.stop)
             message.message(field.key, _slim(child, children[field.key]))
         else:
             message.span(span.buffer, field.head, field.stop)
+
     return message

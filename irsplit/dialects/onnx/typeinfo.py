@@ -54,6 +54,7 @@ def read_info(
             if encoded not in shared:
                 shared[encoded] = read_type(data, begin, end)
             type = shared[encoded]
+
     return name, type
 
 
@@ -84,6 +85,7 @@ def read_type(data: Data, start: int, stop: int, depth: int = 0) -> Type | None:
             return OpaqueType(f"sparse({_name(_tensor(data, field))})")
         if field.key == schema.TYPE_OPAQUE:
             return OpaqueType("opaque")
+
     return None
 
 
@@ -99,6 +101,7 @@ def _tensor(data: Data, message: ProtoField) -> Type | None:
 
     if shape is not None and len(shape) > MOST_DIMS:
         return OpaqueType(f"tensor of {len(shape)} dimensions")
+
     return element_type(code, shape) if code else None
 
 

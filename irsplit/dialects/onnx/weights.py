@@ -109,6 +109,7 @@ class Weights:
             assert buffer.path is not None
             files.append(folder / buffer.name)
             share(buffer.path, files[-1])
+
         return files
 
 
@@ -142,9 +143,11 @@ def header(value: Value, origin: SourceSpan) -> ProtoMessage:
         raise UnsupportedError(f"constant {value} has no type that ONNX knows")
     if type.dtype not in schema.ELEMENT_CODES:
         raise UnsupportedError(f"constant {value} has no type that ONNX knows")
+
     for dim in type.shape:
         assert isinstance(dim, int)
         message.number(schema.TENSOR_DIMS, dim)
+
     message.number(schema.TENSOR_TYPE, schema.ELEMENT_CODES[type.dtype])
     message.text(schema.TENSOR_NAME, value.name)
     return message

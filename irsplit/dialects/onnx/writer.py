@@ -17,7 +17,14 @@ from irsplit.dialects.onnx.source import SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import SPARSE
 from irsplit.dialects.onnx.value_infos import ValueInfos
 from irsplit.dialects.onnx.weights import Weights
-from irsplit.dialects.onnx.wire import ProtoField, ProtoMessage, ProtoSpan, fields, read_text
+from irsplit.dialects.onnx.wire import (
+    ProtoField,
+    ProtoMessage,
+    ProtoSpan,
+    fields,
+    last_fields,
+    text_of,
+)
 from irsplit.ir import Buffer, Graph, Model, Node, Value, walk
 
 _log = getLogger("irsplit")
@@ -74,8 +81,10 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
 
     targets = [path, path.with_name(f"{path.name}.data")]
     _refuse_overwriting(targets, [model.native.buffer, *_buffers(graph)])
+
     with BlockWriter(path) as file:
         file.message(message)
+
     return [path, *weights.finish(path.parent)]
 
 
@@ -157,6 +166,7 @@ class ModelWriter:
             opset.text(schema.OPSET_DOMAIN, domain)
             opset.number(schema.OPSET_VERSION, 1)
             message.message(schema.MODEL_OPSET, opset)
+
         return message
 
     def new_domains(self) -> list[str]:
@@ -172,11 +182,13 @@ class ModelWriter:
 
         called: set[Graph] = set()
         pending = [self.entry]
+
         while pending:
             for node in walk(pending.pop()):
                 new = [graph for graph in node.callees if graph not in called]
                 called.update(new)
                 pending.extend(new)
+
         return called
 
     def domains(self, functions: Iterable[Graph]) -> set[str]:
@@ -188,17 +200,17 @@ class ModelWriter:
             return {operators.plain_domain(domain) for domain in self.source.opsets}
 
         domains = {""}
+
         for graph in (self.entry, *functions):
             domains.update(operators.domain(node) for node in walk(graph))
+
         return domains
 
     def opset_domain(self, message: ProtoField) -> str:
         """The domain of an OperatorSetIdProto."""
         data = self.source.buffer.view
-        for field in fields(data, message.start, message.stop):
-            if field.key == schema.OPSET_DOMAIN:
-                return operators.plain_domain(read_text(data, field.start, field.stop))
-        return ""
+        by_key = last_fields(data, message.start, message.stop)
+        return operators.plain_domain(text_of(data, by_key.get(schema.OPSET_DOMAIN)))
 
     def function(self, graph: Graph) -> ProtoMessage:
         """Make a FunctionProto."""
@@ -218,6 +230,7 @@ class ModelWriter:
         infos = self.value_infos
         message = ProtoMessage()
         constants = self.constants(graph, source)
+
         for key in dict.fromkeys((*source.order, *_GRAPH_KEYS)):
             match key:
                 case schema.GRAPH_NODE:
@@ -242,6 +255,7 @@ class ModelWriter:
                         message.span(self.source.buffer, field.head, field.stop)
                 case _:
                     self.rest(message, key, source)
+
         return message
 
     def initializers(
@@ -251,6 +265,7 @@ class ModelWriter:
         for value in constants:
             if value.constant is None or value.constant.encoding == SPARSE:
                 continue
+
             origin = self.origin(value, source)
             if self.weights.is_verbatim(value, origin):
                 field = source.initializers[value.name]
@@ -275,9 +290,11 @@ class ModelWriter:
             if value.constant is not None
         }
         ordered: list[Value] = []
+
         for name in (*source.initializers, *source.sparse):
             if name in by_name:
                 ordered.append(by_name.pop(name))
+
         return [*ordered, *by_name.values()]
 
     def origin(self, value: Value, source: SourceGraph) -> ProtoSpan | None:
@@ -346,6 +363,7 @@ class ModelWriter:
         constants = self.constants(graph, source)
         if len(constants) != len(source.initializers) + len(source.sparse):
             return False
+
         return all(
             self.weights.is_verbatim(value, self.origin(value, source)) for value in constants
         )
@@ -360,11 +378,13 @@ class ModelWriter:
             return message
 
         buffer, bodies = node.native.buffer, iter(node.graphs)
+
         for field in fields(buffer.view, node.native.message.start, node.native.message.stop):
             if field.key == schema.NODE_ATTRIBUTE and node.graphs:
                 message.message(field.key, self.attribute(buffer, field, bodies))
             elif field.key not in (schema.NODE_INPUT, schema.NODE_OUTPUT):
                 message.span(buffer, field.head, field.stop)
+
         return message
 
     def attribute(
@@ -377,6 +397,7 @@ class ModelWriter:
                 rebuilt.message(field.key, self.graph(next(bodies)))
             else:
                 rebuilt.span(buffer, field.head, field.stop)
+
         return rebuilt
 
     def new_node(self, message: ProtoMessage, node: Node) -> None:
