@@ -130,6 +130,7 @@ def _sharpen(values: Iterable[Value], types: Mapping[str, Type | None]) -> None:
 def _ask_onnx(model: Model, inference: Inference) -> bool:
     """Sharpen types by what ONNX infers. Returns whether inference kept its bounds."""
     name = model.native.buffer.name
+    # A model that is too large for inference has not broken any bounds.
     skeleton = Skeleton(model).model()
     if skeleton.size > _MOST_BYTES:
         return True
@@ -286,6 +287,7 @@ def _ask_engine(model: Model, values: list[Value]) -> dict[str, Type | None]:
     if skeleton.size > _MOST_BYTES:
         return {}
 
+    # The program needs the inputs without a rank, because it cannot make arrays for those.
     unranked = [value.name for value in model.entry.inputs if not _is_ranked(value.type)]
     request = json.dumps(unranked).encode() + b"\n" + skeleton.tobytes()
 

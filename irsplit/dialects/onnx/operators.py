@@ -89,6 +89,7 @@ def is_random(node: Node) -> bool:
 
     Custom operators count as random, because nothing says that they are pure functions.
     """
+    # A Dropout that is not in training mode passes its operand on.
     if node.op == "onnx.Dropout":
         return _drops(node)
     if _has_random_body(node):

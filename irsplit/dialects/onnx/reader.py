@@ -129,6 +129,7 @@ class _Reader:
     # -- model ------------------------------------------------------------------------------------
 
     def model(self) -> Model:
+        # Bytes of another format would only be called damaged below.
         self.refuse_foreign()
         model_fields = fields(self.data, 0, len(self.data))
         main, version = self.main_graph(model_fields)
@@ -145,6 +146,7 @@ class _Reader:
 
         entry = self.graph(main, [])
 
+        # Whether a call is random depends on what it calls: callees come first.
         functions = list(self.functions.values())
         if functions:
             self.mark_random([*callees_first(functions, str(self.path)), entry])
@@ -431,6 +433,7 @@ class _Reader:
 
         outputs = [scope[name] if name else None for name in message.outputs]
 
+        # Most models have no functions, and then no key has to be made for every node.
         function = None
         if self.functions:
             function = self.functions.get((message.domain, message.op, message.overload))

@@ -55,6 +55,7 @@ class Skeleton(ModelWriter):
     def nodes(self, message: ProtoMessage, key: int, graph: Graph, source: SourceGraph) -> None:
         for node in graph.nodes:
             native: SourceNode = node.native
+            # An engine gets the nodes as they are, because it runs them.
             stand_in = _STAND_INS.get(node.op) if self.stubs else None
             size = native.message.stop - native.message.start
             if stand_in is not None:

@@ -50,6 +50,7 @@ def read_info(
         if key == schema.INFO_NAME:
             name = str(data[begin:end], "utf-8")
         elif key == schema.INFO_TYPE:
+            # A large model has few different types: each is read once.
             encoded = bytes(data[begin:end])
             if encoded not in shared:
                 shared[encoded] = read_type(data, begin, end)
@@ -73,6 +74,7 @@ def read_type(data: Data, start: int, stop: int, depth: int = 0) -> Type | None:
     if depth > _DEEPEST:
         raise WireError(start, f"types are nested deeper than {_DEEPEST}")
 
+    # A TypeProto holds one kind of type; of several, the first is taken.
     for field in fields(data, start, stop):
         if field.key == schema.TYPE_TENSOR:
             return _tensor(data, field)

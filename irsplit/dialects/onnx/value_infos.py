@@ -40,6 +40,7 @@ class ValueInfos:
         """
         for value in values:
             field = declared.get(value.name)
+            # A pass may have changed the type, or the value had another role in the source.
             if field is None or value.type != source.types.get(value.name):
                 field = self._equal_info(value, source)
             if field is None:
@@ -67,6 +68,7 @@ class ValueInfos:
         These are the types that the source says, and those of results that no inference knows,
         because a pass made their nodes. Types of no value at all stay in a whole model only.
         """
+        # In a segment, inputs and outputs have types of their own.
         inner = {value.name: value for value in graph.values()}
         if self._is_segment:
             for value in (*graph.inputs, *graph.outputs):
@@ -96,6 +98,7 @@ class ValueInfos:
         kept: list[Annotation] = []
 
         for annotation in source.annotations:
+            # An orphan belongs to no value of the source: nothing says which segment needs it.
             is_orphan = annotation.tensor not in source.types
             if annotation.tensor in names or (is_orphan and not self._is_segment):
                 kept.append(annotation)

@@ -101,10 +101,12 @@ class Weights:
         if self.data_name is not None and self._offsets:
             files.append(folder / self.data_name)
             with BlockWriter(files[0]) as file:
+                # Zeros fill the gaps that alignment leaves.
                 for (buffer, start, length), offset in self._offsets.items():
                     file.bytes(bytes(offset - file.position))
                     file.span(ProtoSpan(buffer, start, start + length))
 
+        # The model refers to these by their names in the source.
         for buffer in self.sources:
             assert buffer.path is not None
             files.append(folder / buffer.name)

@@ -66,6 +66,7 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
         UnsupportedError: The model is too large even without its weights, or a file would
             overwrite its own source.
     """
+    # Try with the weights inside first: the size is known before anything is written.
     limit = _inline_limit(model, graph, options)
     weights = Weights(shared=options.share_weights)
     message = ModelWriter(model, graph, weights).model()
@@ -150,6 +151,7 @@ class ModelWriter:
                     function = next(definitions)
                     if function in functions:
                         message.message(field.key, self.function(function))
+                # A segment does not import operator sets that it does not use.
                 case schema.MODEL_OPSET if self.opset_domain(field) not in domains:
                     pass
                 case schema.MODEL_TRAINING if self.is_segment:
@@ -180,6 +182,7 @@ class ModelWriter:
         if not self.is_segment:
             return set(self.model_graphs)
 
+        # Functions call functions, so the search goes on from each one that is found.
         called: set[Graph] = set()
         pending = [self.entry]
 
@@ -309,6 +312,7 @@ class ModelWriter:
         """
         if graph is not self.entry or self.source.ir_version >= _OLD_INITIALIZERS:
             return graph.inputs
+        # Such constants are initializers without an input of the same name.
         unlisted = source.initializers.keys() - source.inputs.keys()
         return [*graph.inputs, *(value for value in graph.constants if value.name not in unlisted)]
 
@@ -354,6 +358,7 @@ class ModelWriter:
         if source.output_names != _names(graph.outputs):
             return False
 
+        # All nodes of the source are there, each once, and none has changed.
         positions = {node.native.position for node in graph.nodes if self.is_untouched(node)}
         if not len(positions) == len(graph.nodes) == source.node_count:
             return False
@@ -377,6 +382,7 @@ class ModelWriter:
             self.new_node(message, node)
             return message
 
+        # Names go first, whatever their place in the source; attributes keep their order.
         buffer, bodies = node.native.buffer, iter(node.graphs)
 
         for field in fields(buffer.view, node.native.message.start, node.native.message.stop):
