@@ -63,11 +63,13 @@ def read_attributes(node: Node) -> dict[str, Attribute]:
 
     data = node.native.buffer.view
     attributes: dict[str, Attribute] = {}
+
     with late_reading(f"{node} of {node.native.buffer.name}"):
         for message in _messages(node.native):
             name, value = _attribute(data, message)
             if value is not None:
                 attributes[name] = value
+
     return attributes
 
 
@@ -81,12 +83,14 @@ def attribute_tensor(node: Node, name: str) -> ProtoField | None:
         return None
 
     data = node.native.buffer.view
+
     with late_reading(f"{node} of {node.native.buffer.name}"):
         for message in _messages(node.native):
             by_key = {field.key: field for field in fields(data, message.start, message.stop)}
             label = by_key.get(schema.ATTRIBUTE_NAME)
             if label is not None and read_text(data, label.start, label.stop) == name:
                 return by_key.get(schema.ATTRIBUTE_TENSOR)
+
     return None
 
 
@@ -102,9 +106,11 @@ def body_messages(data: Data, node: ProtoField) -> list[ProtoField]:
     for attribute in fields(data, node.start, node.stop):
         if attribute.key != schema.NODE_ATTRIBUTE:
             continue
+
         for field in fields(data, attribute.start, attribute.stop):
             if field.key in schema.ATTRIBUTE_BODIES:
                 bodies.append(field)
+
     return bodies
 
 
@@ -148,6 +154,7 @@ def attribute_message(name: str, value: Attribute) -> ProtoMessage:
     """
     message = ProtoMessage()
     message.text(schema.ATTRIBUTE_NAME, name)
+
     match value:
         case int():
             message.number(schema.ATTRIBUTE_INT, int(value))
@@ -162,6 +169,7 @@ def attribute_message(name: str, value: Attribute) -> ProtoMessage:
             raise TypeError(f"attribute {name} has no value")
         case _:
             kind = _list(message, value)
+
     message.number(schema.ATTRIBUTE_TYPE, kind)
     return message
 
@@ -179,6 +187,7 @@ def _list(message: ProtoMessage, items: Sequence[Attribute]) -> int:
 
     for item in np.asarray(items, np.int64).tolist():
         message.number(schema.ATTRIBUTE_INTS, item)
+
     return _INTS
 
 

@@ -148,11 +148,13 @@ def share(source: Path, target: Path) -> None:
     with _SHARING:
         if target.exists() and target.samefile(source):
             return
+
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
 
         if _reflink(source, target):
             return
+
         try:
             os.link(source, target)
         except OSError:

@@ -25,6 +25,7 @@ def constant_array(value: Value) -> Any:
     if value.constant is not None:
         if not isinstance(value.type, TensorType):
             return None
+
         with late_reading(f"constant {value}"):
             return array_of(value.type, value.constant)
 
@@ -41,4 +42,5 @@ def constant_array(value: Value) -> Any:
     for name, item in read_attributes(node).items():
         if name.startswith("value_"):
             return np.asarray(item, np.float32 if "float" in name else None)
+
     return None

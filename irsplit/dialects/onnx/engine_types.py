@@ -55,8 +55,11 @@ def _observed(session: Any, names: list[str]) -> dict[str, Any]:
     ranks_on_counts = _ranks(session, names, _counts)
     shapes: dict[str, Any] = {}
     for name, rank, other in zip(names, ranks_on_ones, ranks_on_counts, strict=True):
-        agree = rank is not None and other in (rank, None)
-        shapes[name] = [None] * rank if agree else None
+        # The second run may fail where the first does not: its inputs are unusual numbers.
+        if rank is None or other not in (rank, None):
+            shapes[name] = None
+        else:
+            shapes[name] = [None] * rank
     return shapes
 
 
@@ -70,6 +73,7 @@ def _ranks(
         results = session.run(names, inputs)
     except Exception:
         return [None] * len(names)
+
     return [len(result.shape) if hasattr(result, "shape") else None for result in results]
 
 

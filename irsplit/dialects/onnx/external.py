@@ -47,6 +47,7 @@ class DataFiles:
                 f"'{short(location)}', which has {available} bytes; the data file is truncated "
                 "or belongs to another model"
             )
+
         return Constant(buffer, offset, length)
 
     def _open(self, tensor: str, location: str) -> tuple[Buffer, int]:

@@ -130,6 +130,7 @@ def _sharpen(values: Iterable[Value], types: Mapping[str, Type | None]) -> None:
 def _ask_onnx(model: Model, inference: Inference) -> bool:
     """Sharpen types by what ONNX infers. Returns whether inference kept its bounds."""
     name = model.native.buffer.name
+    # A model that is too large for inference has not broken any bounds.
     skeleton = Skeleton(model).model()
     if skeleton.size > _MOST_BYTES:
         return True
@@ -148,6 +149,7 @@ def _ask_onnx(model: Model, inference: Inference) -> bool:
     for field in fields(inferred, 0, len(inferred)):
         if field.key == schema.MODEL_GRAPH:
             _learn(model.entry, dict(enumerate(model.entry.nodes)), inferred, field)
+
     return inference.followed
 
 
@@ -163,6 +165,7 @@ def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: ProtoF
     shared: dict[bytes, Type | None] = {}
     types: dict[str, Type | None] = {}
     position = 0
+
     for field in scan(data, message.start, message.stop):
         key, _, start, stop = field
         if key in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
@@ -174,6 +177,7 @@ def _learn(graph: Graph, nodes: Mapping[int, Node], data: bytes, message: ProtoF
             if node is not None and node.graphs:
                 _learn_bodies(node, data, ProtoField(*field))
             position += 1
+
     _sharpen(graph.values(), types)
 
 
@@ -210,18 +214,22 @@ def _shapes_at(model: Model, sizes: Mapping[str, int], inference: Inference) -> 
         skeleton = _sized_skeleton(model, inputs, sizes, shapes)
         if skeleton.size > _MOST_BYTES:
             return {}
+
         inferred = inference.types(skeleton.tobytes(), model.native.buffer.name)
     except (InferenceError, ConfinedError):
         return {}
 
     shared: dict[bytes, Type | None] = {}
+
     for graph in fields(inferred, 0, len(inferred)):
         if graph.key != schema.MODEL_GRAPH:
             continue
+
         for key, _, start, stop in scan(inferred, graph.start, graph.stop):
             if key in (schema.GRAPH_VALUE_INFO, schema.GRAPH_OUTPUT):
                 name, type = read_info(inferred, start, stop, shared)
                 shapes[name] = _static_shape(type)
+
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
@@ -279,8 +287,10 @@ def _ask_engine(model: Model, values: list[Value]) -> dict[str, Type | None]:
     if skeleton.size > _MOST_BYTES:
         return {}
 
+    # The program needs the inputs without a rank, because it cannot make arrays for those.
     unranked = [value.name for value in model.entry.inputs if not _is_ranked(value.type)]
     request = json.dumps(unranked).encode() + b"\n" + skeleton.tobytes()
+
     try:
         with Confined(_ENGINE_PROGRAM, packages=True) as process:
             answer = process.answer(request, _engine_bounds(model, skeleton.size))
@@ -295,6 +305,7 @@ def _ask_engine(model: Model, values: list[Value]) -> dict[str, Type | None]:
         reason = reply["refused"].strip().rpartition("\n")[2]
         _log.warning("%s: onnxruntime refuses this model: %s", name, reason)
         return {}
+
     return {value: _engine_type(type, shape) for value, type, shape in reply["types"]}
 
 
@@ -337,9 +348,11 @@ def _engine_types() -> dict[str, DType]:
     for bits in (8, 16, 32, 64):
         names[f"int{bits}"] = dtypes.BY_NAME[f"i{bits}"]
         names[f"uint{bits}"] = dtypes.BY_NAME[f"u{bits}"]
+
     for dtype in dtypes.ALL:
         if dtype.name.startswith("f8"):
             names[f"float{dtype.name[1:]}"] = dtype
+
     return {f"tensor({name})": dtype for name, dtype in names.items()}
 
 

@@ -22,12 +22,15 @@ class Shapes:
         self.node = node
 
     def input(self, index: int) -> Sizes:
+        """Shape of the operand with this index."""
         return self.sizes(self.node.inputs[index] if index < len(self.node.inputs) else None)
 
     def output(self, index: int) -> Sizes:
+        """Shape of the result with this index."""
         return self.sizes(self.node.outputs[index] if index < len(self.node.outputs) else None)
 
     def sizes(self, value: Value | None) -> Sizes:
+        """Estimated shape of a value, with 1 for every open dimension."""
         if value is None or not isinstance(value.type, TensorType):
             return ()
         return value.type.estimated_shape or ()
@@ -39,7 +42,9 @@ def macs(node: Node) -> int:
 
 
 def _own_macs(node: Node) -> int:
-    return _RULES[node.op](Shapes(node)) if node.op in _RULES else 0
+    """Multiply-accumulates of the operator itself; 0 for operators without a rule."""
+    rule = _RULES.get(node.op)
+    return 0 if rule is None else rule(Shapes(node))
 
 
 # -- nodes with bodies ----------------------------------------------------------------------------
@@ -55,8 +60,10 @@ def summed(node: Node, own: Callable[[Node], int]) -> int:
         return own(node)
 
     sums: dict[Graph, int] = {}
+
     for graph in graphs_inside(node):
         sums[graph] = sum(_total(inner, own, sums) for inner in graph.nodes)
+
     return _total(node, own, sums)
 
 
@@ -66,6 +73,7 @@ def _total(node: Node, own: Callable[[Node], int], sums: Mapping[Graph, int]) ->
     # An operator with a rule may also be a function: then the rule is more exact.
     if node.op in _RULES or not totals:
         return own(node)
+    # Of a conditional, only one branch runs: the most expensive one counts.
     return max(totals) if node.op == "onnx.If" else sum(totals) * _repetitions(Shapes(node))
 
 
@@ -75,9 +83,11 @@ def _repetitions(shapes: Shapes) -> int:
     if node.op == "onnx.Loop" and node.inputs and node.inputs[0] is not None:
         trips = constant_array(node.inputs[0])
         return 1 if trips is None or trips.size != 1 else max(0, int(trips.item()))
+    # A Scan runs once for each element along the first axis of its last operand.
     if node.op == "onnx.Scan":
         scanned = read_attributes(node).get("num_scan_inputs")
         return _at(shapes.input(len(node.inputs) - 1), 0) if isinstance(scanned, int) else 1
+
     return 1
 
 
@@ -119,6 +129,8 @@ def _product(transposed: str = "", weight: int = 1) -> Callable[[Shapes], int]:
         left = shapes.input(0)
         if not left:
             return 0
+
+        # The shape of the result is the product of all but the summed axis, batch axes included.
         flipped = bool(transposed and read_attributes(shapes.node).get(transposed))
         results = shapes.output(0) or (*left[:-1], *shapes.input(weight)[1:])
         return prod(results) * _at(left, -2 if flipped else -1)
@@ -179,6 +191,7 @@ def _einsum(shapes: Shapes) -> int:
     sizes: dict[str, int] = {}
     broadcast = 1
     terms = equation.decode().replace(" ", "").split("->")[0].split(",")
+
     for index, term in enumerate(terms):
         dims = shapes.input(index)
         before, dots, after = term.partition("...")
@@ -187,6 +200,7 @@ def _einsum(shapes: Shapes) -> int:
         sizes.update(zip(reversed(after), reversed(dims), strict=False))
         if dots:
             broadcast = max(broadcast, prod(dims[len(before) : len(dims) - len(after)]))
+
     return broadcast * prod(size for letter, size in sizes.items() if re.match("[A-Za-z]", letter))
 
 

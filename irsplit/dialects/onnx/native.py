@@ -78,6 +78,7 @@ class Inference:
         bounds = bounds_for(len(model))
         # A process answers once.
         process, self._process = self._process or _started(_FOLLOWED), None
+
         try:
             with process:
                 answer = process.answer(model, bounds)
@@ -93,6 +94,7 @@ class Inference:
 
         if answer[:1] == b"\0":
             raise InferenceError(answer[1:].decode())
+
         return answer
 
 

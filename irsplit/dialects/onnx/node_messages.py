@@ -55,6 +55,7 @@ def read_node(data: Data, message: ProtoField, path: Path) -> NodeMessage:
     texts: dict[int, str] = {}
     attributes: list[tuple[int, int]] = []
     external: list[ProtoField] = []
+
     for key, _, begin, end in scan(node, 0, stop - start, start):
         if key == schema.NODE_INPUT:
             inputs.append(str(node[begin:end], "utf-8"))
@@ -62,6 +63,7 @@ def read_node(data: Data, message: ProtoField, path: Path) -> NodeMessage:
             outputs.append(str(node[begin:end], "utf-8"))
         elif key in _TEXTS:
             texts[key] = str(node[begin:end], "utf-8")
+        # Two quick looks at the bytes tell which of the many attributes need a closer one.
         elif key == schema.NODE_ATTRIBUTE:
             attribute = node[begin:end]
             if may_hold_bodies(attribute):

@@ -42,6 +42,7 @@ def answer(model: bytes, _: str, follow: str) -> bytes:
         RuntimeError,
         ValueError,
     )
+
     try:
         return onnx.shape_inference.infer_shapes(model, False, False, bool(follow))
     except errors as error:

@@ -89,10 +89,12 @@ def is_random(node: Node) -> bool:
 
     Custom operators count as random, because nothing says that they are pure functions.
     """
+    # A Dropout that is not in training mode passes its operand on.
     if node.op == "onnx.Dropout":
         return _drops(node)
     if _has_random_body(node):
         return True
+
     return _may_be_random(node.op) and not node.callees
 
 
@@ -121,6 +123,7 @@ def _drops(node: Node) -> bool:
     """
     if len(node.inputs) < 3 or node.inputs[2] is None:
         return read_attributes(node).get("is_test") == 0
+
     training = constant_array(node.inputs[2])
     return training is None or bool(training.any())
 

@@ -23,6 +23,7 @@ def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node
     position = {node: index for index, node in enumerate(nodes)}
     readers: list[list[int]] = [[] for _ in nodes]
     missing: list[int] = []
+
     for index, node in enumerate(nodes):
         sources = {
             position[value.producer]
@@ -36,6 +37,7 @@ def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node
     ready = [index for index, count in enumerate(missing) if not count]
     heapify(ready)
     ordered: list[Node] = []
+
     while ready:
         index = heappop(ready)
         ordered.append(nodes[index])
@@ -46,6 +48,7 @@ def in_order(nodes: list[Node], cycle: Callable[[Node], Exception]) -> list[Node
 
     if len(ordered) < len(nodes):
         raise cycle(next(node for node, count in zip(nodes, missing, strict=True) if count))
+
     return ordered
 
 
@@ -57,5 +60,7 @@ def _is_sorted(nodes: list[Node]) -> bool:
         operands = uses_with_captures(node) if node.graphs else node.inputs
         if any(value is not None and value.producer in later for value in operands):
             return False
+
         later.discard(node)
+
     return True

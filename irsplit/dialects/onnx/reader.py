@@ -21,7 +21,15 @@ from irsplit.dialects.onnx.source import (
 )
 from irsplit.dialects.onnx.tensors import OnnxTensor, read_sparse, read_tensor
 from irsplit.dialects.onnx.typeinfo import read_info
-from irsplit.dialects.onnx.wire import ProtoField, WireError, fields, read_int, read_text
+from irsplit.dialects.onnx.wire import (
+    ProtoField,
+    WireError,
+    fields,
+    last_fields,
+    read_int,
+    read_text,
+    text_of,
+)
 from irsplit.ir import (
     DEEPEST_BODIES,
     Buffer,
@@ -62,6 +70,7 @@ def read_model(path: Path) -> Model:
     try:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; check the path")
+
         with without_collector(), Inference() as inference:
             return _Reader(path, buffer, inference).model()
     except WireError as error:
@@ -120,6 +129,7 @@ class _Reader:
     # -- model ------------------------------------------------------------------------------------
 
     def model(self) -> Model:
+        # Bytes of another format would only be called damaged below.
         self.refuse_foreign()
         model_fields = fields(self.data, 0, len(self.data))
         main, version = self.main_graph(model_fields)
@@ -127,12 +137,16 @@ class _Reader:
 
         # A function may be called before its definition, so all are declared first.
         definitions = [item for item in model_fields if item.key == schema.MODEL_FUNCTION]
+
         for message in definitions:
             self.declare_function(message)
+
         for message, function in zip(definitions, self.functions.values(), strict=True):
             self.fill_function(message, function)
+
         entry = self.graph(main, [])
 
+        # Whether a call is random depends on what it calls: callees come first.
         functions = list(self.functions.values())
         if functions:
             self.mark_random([*callees_first(functions, str(self.path)), entry])
@@ -152,6 +166,7 @@ class _Reader:
         """The GraphProto of the model, and the IR version."""
         graphs = [item for item in model_fields if item.key == schema.MODEL_GRAPH]
         version = 0
+
         for item in model_fields:
             if item.key == schema.MODEL_IR_VERSION:
                 version = read_int(self.data, item.start, item.stop)
@@ -166,40 +181,33 @@ class _Reader:
             raise ModelError(
                 f"{self.path}: the model has {len(graphs)} graphs instead of one; export it again"
             )
+
         return graphs[0], version
 
     def opset(self, message: ProtoField) -> tuple[str, int]:
         """Domain and version of an OperatorSetIdProto."""
-        domain, version = "", 0
-        for item in fields(self.data, message.start, message.stop):
-            if item.key == schema.OPSET_DOMAIN:
-                domain = read_text(self.data, item.start, item.stop)
-            elif item.key == schema.OPSET_VERSION:
-                version = read_int(self.data, item.start, item.stop)
-        return domain, version
+        by_key = last_fields(self.data, message.start, message.stop)
+        version = by_key.get(schema.OPSET_VERSION)
+        number = 0 if version is None else read_int(self.data, version.start, version.stop)
+        return text_of(self.data, by_key.get(schema.OPSET_DOMAIN)), number
 
     # -- functions --------------------------------------------------------------------------------
 
     def declare_function(self, message: ProtoField) -> None:
         """Add an empty graph for the function."""
-        domain = name = overload = ""
-        for item in fields(self.data, message.start, message.stop):
-            match item.key:
-                case schema.FUNCTION_DOMAIN:
-                    domain = read_text(self.data, item.start, item.stop)
-                case schema.FUNCTION_NAME:
-                    name = read_text(self.data, item.start, item.stop)
-                case schema.FUNCTION_OVERLOAD:
-                    overload = read_text(self.data, item.start, item.stop)
-                case _:
-                    pass
+        by_key = last_fields(self.data, message.start, message.stop)
+        domain = text_of(self.data, by_key.get(schema.FUNCTION_DOMAIN))
+        name = text_of(self.data, by_key.get(schema.FUNCTION_NAME))
+        overload = text_of(self.data, by_key.get(schema.FUNCTION_OVERLOAD))
 
+        # Functions with one name differ in their overload. Older models have none.
         key = (operators.plain_domain(domain), name, overload)
         if key in self.functions:
             raise ModelError(
                 f"{self.path}: function '{short(domain)}.{short(name)}' is defined twice; "
                 "remove one"
             )
+
         self.functions[key] = Graph(".".join(part for part in key if part))
 
     def fill_function(self, message: ProtoField, graph: Graph) -> None:
@@ -227,8 +235,10 @@ class _Reader:
                     source.rest.append(item)
 
         scope: Scope = {}
+
         for name in body.inputs:
             graph.inputs.append(self.define(Value(name), scope, graph))
+
         self.fill(graph, body, [scope])
         if graph.constants:
             raise UnsupportedError(
@@ -267,6 +277,7 @@ class _Reader:
             raise ModelError(
                 f"{self.path}: bodies are nested deeper than {DEEPEST_BODIES}; the file is damaged"
             )
+
         graph, source = Graph(""), SourceGraph()
         graph.native = source
         graph_fields = fields(self.data, message.start, message.stop)
@@ -279,11 +290,13 @@ class _Reader:
         body = self.body(graph, source, graph_fields)
         source.input_names, source.output_names = tuple(body.inputs), tuple(body.outputs)
         scope: Scope = {}
+
         for name in body.inputs:
             # An input that is an initializer too has a default value.
             tensor = body.tensors.pop(name, None)
             value = _constant(tensor) if tensor else Value(name, source.types[name])
             graph.inputs.append(self.define(value, scope, graph))
+
         for tensor in body.tensors.values():
             graph.constants.append(self.define(_constant(tensor), scope, graph))
 
@@ -318,6 +331,7 @@ class _Reader:
                     source.rest.append(item)
                 case _:
                     source.rest.append(item)
+
         return body
 
     def add_tensor(self, tensors: dict[str, OnnxTensor], tensor: OnnxTensor) -> None:
@@ -331,6 +345,7 @@ class _Reader:
                 f"{self.path}: two initializers are named '{short(tensor.name)}'; give each a "
                 "name of its own"
             )
+
         tensors[tensor.name] = tensor
 
     def add_info(self, infos: dict[str, ProtoField], source: SourceGraph, item: ProtoField) -> str:
@@ -351,6 +366,7 @@ class _Reader:
                 for entry in fields(self.data, item.start, item.stop):
                     if entry.key == schema.ENTRY_VALUE:
                         parameters.append(read_text(self.data, entry.start, entry.stop))
+
         return Annotation(name, tuple(parameters), message)
 
     def define(self, value: Value, scope: Scope, graph: Graph) -> Value:
@@ -389,14 +405,17 @@ class _Reader:
                 value = Value(name, tensor.type, tensor.constant)
                 graph.constants.append(self.define(value, scope, graph))
                 continue
+
             for name in message.outputs:
                 if name:
                     self.define(Value(name, source.types.get(name)), scope, graph)
 
         nodes: list[Node] = []
+
         for index, message in enumerate(messages):
             if message.weight is None:
                 nodes.append(self.node(index, message, scopes))
+
         source.node_count = len(nodes)
         graph.nodes = in_order(nodes, lambda node: self.cycle(node, graph))
         graph.outputs = [self.resolve(name, scopes, graph) for name in body.outputs]
@@ -406,12 +425,15 @@ class _Reader:
         """Make a node, with its bodies."""
         scope = scopes[-1]
         inputs: list[Value | None] = []
+
         for name in message.inputs:
             # An empty name stands for an operand that is left out.
             value = scope.get(name) or self.resolve(name, scopes, message) if name else None
             inputs.append(value)
+
         outputs = [scope[name] if name else None for name in message.outputs]
 
+        # Most models have no functions, and then no key has to be made for every node.
         function = None
         if self.functions:
             function = self.functions.get((message.domain, message.op, message.overload))

@@ -55,6 +55,7 @@ class Skeleton(ModelWriter):
     def nodes(self, message: ProtoMessage, key: int, graph: Graph, source: SourceGraph) -> None:
         for node in graph.nodes:
             native: SourceNode = node.native
+            # An engine gets the nodes as they are, because it runs them.
             stand_in = _STAND_INS.get(node.op) if self.stubs else None
             size = native.message.stop - native.message.start
             if stand_in is not None:
@@ -101,8 +102,10 @@ def _message(operator: str, node: Node, **attributes: Attribute) -> ProtoMessage
         schema.NODE_OUTPUT, [value.name for value in node.outputs[:1] if value is not None]
     )
     message.text(schema.NODE_OP, operator)
+
     for name, value in attributes.items():
         message.message(schema.NODE_ATTRIBUTE, attribute_message(name, value))
+
     return message
 
 
@@ -140,10 +143,12 @@ def _slim(span: ProtoSpan, kind: str) -> ProtoMessage:
         return stub(span)
 
     message, children = ProtoMessage(), _CHILDREN[kind]
+
     for field in fields(span.buffer.view, span.start, span.stop):
         if field.key in children and field.stop - field.start >= SMALLEST_EXTERNAL:
             child = ProtoSpan(span.buffer, field.start, field.stop)
             message.message(field.key, _slim(child, children[field.key]))
         else:
             message.span(span.buffer, field.head, field.stop)
+
     return message

@@ -8,7 +8,16 @@ from irsplit.base.lazy import LazyModule
 from irsplit.dialects.onnx import schema
 from irsplit.dialects.onnx.external import DataFiles
 from irsplit.dialects.onnx.typeinfo import MOST_DIMS, element_type
-from irsplit.dialects.onnx.wire import WireError, fields, read_int, read_ints, read_text, scan
+from irsplit.dialects.onnx.wire import (
+    WireError,
+    fields,
+    last_fields,
+    read_int,
+    read_ints,
+    read_text,
+    scan,
+    text_of,
+)
 from irsplit.ir import Buffer, Constant, TensorType, Type
 
 if TYPE_CHECKING:
@@ -68,6 +77,7 @@ def read_tensor(
     entries: dict[str, str] = {}
     code, name, is_external, has_typed = 0, default_name, False, False
     raw = packed = None
+
     for key, _, begin, end in scan(data, start, stop):
         if key == schema.TENSOR_DIMS or key == schema.TENSOR_DIMS_PACKED:
             dims += read_ints(data, begin, end)
@@ -92,8 +102,8 @@ def read_tensor(
     if is_external:
         return OnnxTensor(name, type, files.constant(name, entries, size))
 
-    if raw is None and size is not None and packed is not None and packed[1] - packed[0] == size:
-        raw = packed
+    # Packed numbers are raw data too, if they are as many as the type needs.
+    raw = raw or _of_size(packed, size)
     if raw is None:
         return OnnxTensor(name, type, Constant(buffer, start, stop - start, TENSOR))
 
@@ -102,7 +112,13 @@ def read_tensor(
         raise WireError(
             begin, f"tensor '{short(name)}' needs {size} bytes of data, but has {end - begin}"
         )
+
     return OnnxTensor(name, type, Constant(buffer, begin, end - begin))
+
+
+def _of_size(span: tuple[int, int] | None, size: int | None) -> tuple[int, int] | None:
+    """The span if it has `size` bytes, else None."""
+    return span if span is not None and span[1] - span[0] == size else None
 
 
 def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> OnnxTensor:
@@ -115,6 +131,7 @@ def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Onnx
     data = buffer.view
     dims: list[int] = []
     values = None
+
     for field in fields(data, start, stop):
         if field.key == schema.SPARSE_VALUES:
             values = read_tensor(buffer, field.start, field.stop, files)
@@ -123,6 +140,7 @@ def read_sparse(buffer: Buffer, start: int, stop: int, files: DataFiles) -> Onnx
 
     if values is None:
         raise WireError(start, "a sparse tensor has no values")
+
     _check_dims(dims, values.name, start)
     dense = values.type
     type = TensorType(dense.dtype, tuple(dims)) if isinstance(dense, TensorType) else dense
@@ -141,13 +159,9 @@ def _check_dims(dims: list[int], name: str, start: int) -> None:
 def read_entry(buffer: Buffer, start: int, stop: int) -> tuple[str, str]:
     """Read key and value of a StringStringEntryProto."""
     data = buffer.view
-    key = value = ""
-    for field in fields(data, start, stop):
-        if field.key == schema.ENTRY_KEY:
-            key = read_text(data, field.start, field.stop)
-        elif field.key == schema.ENTRY_VALUE:
-            value = read_text(data, field.start, field.stop)
-    return key, value
+    by_key = last_fields(data, start, stop)
+    key = text_of(data, by_key.get(schema.ENTRY_KEY))
+    return key, text_of(data, by_key.get(schema.ENTRY_VALUE))
 
 
 # -- elements -------------------------------------------------------------------------------------

@@ -50,10 +50,12 @@ def read_info(
         if key == schema.INFO_NAME:
             name = str(data[begin:end], "utf-8")
         elif key == schema.INFO_TYPE:
+            # A large model has few different types: each is read once.
             encoded = bytes(data[begin:end])
             if encoded not in shared:
                 shared[encoded] = read_type(data, begin, end)
             type = shared[encoded]
+
     return name, type
 
 
@@ -72,6 +74,7 @@ def read_type(data: Data, start: int, stop: int, depth: int = 0) -> Type | None:
     if depth > _DEEPEST:
         raise WireError(start, f"types are nested deeper than {_DEEPEST}")
 
+    # A TypeProto holds one kind of type; of several, the first is taken.
     for field in fields(data, start, stop):
         if field.key == schema.TYPE_TENSOR:
             return _tensor(data, field)
@@ -84,6 +87,7 @@ def read_type(data: Data, start: int, stop: int, depth: int = 0) -> Type | None:
             return OpaqueType(f"sparse({_name(_tensor(data, field))})")
         if field.key == schema.TYPE_OPAQUE:
             return OpaqueType("opaque")
+
     return None
 
 
@@ -99,6 +103,7 @@ def _tensor(data: Data, message: ProtoField) -> Type | None:
 
     if shape is not None and len(shape) > MOST_DIMS:
         return OpaqueType(f"tensor of {len(shape)} dimensions")
+
     return element_type(code, shape) if code else None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from irsplit.dialects.onnx import operators, schema
 from irsplit.dialects.onnx.source import Annotation, SourceGraph, SourceNode
 from irsplit.dialects.onnx.typeinfo import read_type, value_info
-from irsplit.dialects.onnx.wire import ProtoField, ProtoMessage, fields
+from irsplit.dialects.onnx.wire import ProtoField, ProtoMessage, last_fields
 from irsplit.ir import Buffer, Graph, Type, Value
 
 
@@ -40,6 +40,7 @@ class ValueInfos:
         """
         for value in values:
             field = declared.get(value.name)
+            # A pass may have changed the type, or the value had another role in the source.
             if field is None or value.type != source.types.get(value.name):
                 field = self._equal_info(value, source)
             if field is None:
@@ -56,11 +57,10 @@ class ValueInfos:
         return None
 
     def _declared_type(self, message: ProtoField) -> Type | None:
+        """The type in a ValueInfoProto."""
         data = self._buffer.view
-        for field in fields(data, message.start, message.stop):
-            if field.key == schema.INFO_TYPE:
-                return read_type(data, field.start, field.stop)
-        return None
+        field = last_fields(data, message.start, message.stop).get(schema.INFO_TYPE)
+        return None if field is None else read_type(data, field.start, field.stop)
 
     def add_inner(self, message: ProtoMessage, graph: Graph, source: SourceGraph) -> None:
         """Add the types of values inside of a graph.
@@ -68,6 +68,7 @@ class ValueInfos:
         These are the types that the source says, and those of results that no inference knows,
         because a pass made their nodes. Types of no value at all stay in a whole model only.
         """
+        # In a segment, inputs and outputs have types of their own.
         inner = {value.name: value for value in graph.values()}
         if self._is_segment:
             for value in (*graph.inputs, *graph.outputs):
@@ -77,10 +78,12 @@ class ValueInfos:
             value = inner.get(name)
             if value is None and (self._is_segment or name in source.types):
                 continue
+
             if value is None or value.type == source.types[name]:
                 message.span(self._buffer, field.head, field.stop)
             else:
                 message.message(schema.GRAPH_VALUE_INFO, value_info(name, value.type))
+
         self.add_declared(message, schema.GRAPH_VALUE_INFO, _unknown_results(graph), source, {})
 
     def annotations(self, graph: Graph, source: SourceGraph) -> list[Annotation]:
@@ -90,12 +93,16 @@ class ValueInfos:
         """
         if not source.annotations:
             return []
+
         names = {value.name for value in graph.values()}
         kept: list[Annotation] = []
+
         for annotation in source.annotations:
+            # An orphan belongs to no value of the source: nothing says which segment needs it.
             is_orphan = annotation.tensor not in source.types
             if annotation.tensor in names or (is_orphan and not self._is_segment):
                 kept.append(annotation)
+
         return kept
 
     def parameters(self, graph: Graph, source: SourceGraph) -> list[ProtoField]:
@@ -103,12 +110,15 @@ class ValueInfos:
         annotations = self.annotations(graph, source)
         if not annotations:
             return []
+
         names = {value.name for value in graph.values()}
         missing: dict[str, ProtoField] = {}
+
         for annotation in annotations:
             for name in annotation.parameters:
                 if name in source.initializers and name not in names:
                     missing[name] = source.initializers[name]
+
         return list(missing.values())
 
 
@@ -121,7 +131,9 @@ def _unknown_results(graph: Graph) -> list[Value]:
     for node in graph.nodes:
         if isinstance(node.native, SourceNode) or not operators.is_unknown(node.op):
             continue
+
         for value in node.outputs:
             if value is not None and value not in graph.outputs:
                 results.append(value)
+
     return results

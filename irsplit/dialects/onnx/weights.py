@@ -101,14 +101,17 @@ class Weights:
         if self.data_name is not None and self._offsets:
             files.append(folder / self.data_name)
             with BlockWriter(files[0]) as file:
+                # Zeros fill the gaps that alignment leaves.
                 for (buffer, start, length), offset in self._offsets.items():
                     file.bytes(bytes(offset - file.position))
                     file.span(ProtoSpan(buffer, start, start + length))
 
+        # The model refers to these by their names in the source.
         for buffer in self.sources:
             assert buffer.path is not None
             files.append(folder / buffer.name)
             share(buffer.path, files[-1])
+
         return files
 
 
@@ -142,9 +145,11 @@ def header(value: Value, origin: SourceSpan) -> ProtoMessage:
         raise UnsupportedError(f"constant {value} has no type that ONNX knows")
     if type.dtype not in schema.ELEMENT_CODES:
         raise UnsupportedError(f"constant {value} has no type that ONNX knows")
+
     for dim in type.shape:
         assert isinstance(dim, int)
         message.number(schema.TENSOR_DIMS, dim)
+
     message.number(schema.TENSOR_TYPE, schema.ELEMENT_CODES[type.dtype])
     message.text(schema.TENSOR_NAME, value.name)
     return message

@@ -68,6 +68,7 @@ def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, in
     # a call of `read_varint` for each.
     result: list[tuple[int, int, int, int]] = []
     position = start
+
     while position < stop:
         head = position
         key = data[position]
@@ -100,8 +101,26 @@ def scan(data: Data, start: int, stop: int, base: int = 0) -> list[tuple[int, in
             )
         if key < 8:
             raise WireError(base + head, "field number 0 does not exist")
+
         result.append((key, head, begin, position))
+
     return result
+
+
+def last_fields(data: Data, start: int, stop: int) -> dict[int, ProtoField]:
+    """Map each key in the message at data[start:stop] to its last field.
+
+    A field that is not repeated may still occur several times. Then protobuf takes the last one.
+
+    Raises:
+        WireError: The bytes are no message.
+    """
+    return {field.key: field for field in fields(data, start, stop)}
+
+
+def text_of(data: Data, field: ProtoField | None) -> str:
+    """Read a string field; a missing one is empty."""
+    return "" if field is None else read_text(data, field.start, field.stop)
 
 
 def read_varint(data: Data, position: int, stop: int) -> tuple[int, int]:
@@ -117,9 +136,11 @@ def read_varint(data: Data, position: int, stop: int) -> tuple[int, int]:
         position += 1
         if byte < 128:
             return value & 0xFFFF_FFFF_FFFF_FFFF, position
+
         shift += 7
         if shift > 63:
             raise WireError(position, "a number is longer than 10 bytes")
+
     raise WireError(position, "the data ends inside a number")
 
 

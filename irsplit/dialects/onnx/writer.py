@@ -17,7 +17,14 @@ from irsplit.dialects.onnx.source import SourceGraph, SourceModel, SourceNode
 from irsplit.dialects.onnx.tensors import SPARSE
 from irsplit.dialects.onnx.value_infos import ValueInfos
 from irsplit.dialects.onnx.weights import Weights
-from irsplit.dialects.onnx.wire import ProtoField, ProtoMessage, ProtoSpan, fields, read_text
+from irsplit.dialects.onnx.wire import (
+    ProtoField,
+    ProtoMessage,
+    ProtoSpan,
+    fields,
+    last_fields,
+    text_of,
+)
 from irsplit.ir import Buffer, Graph, Model, Node, Value, walk
 
 _log = getLogger("irsplit")
@@ -59,6 +66,7 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
         UnsupportedError: The model is too large even without its weights, or a file would
             overwrite its own source.
     """
+    # Try with the weights inside first: the size is known before anything is written.
     limit = _inline_limit(model, graph, options)
     weights = Weights(shared=options.share_weights)
     message = ModelWriter(model, graph, weights).model()
@@ -74,8 +82,10 @@ def write_model(model: Model, graph: Graph, path: Path, options: WriteOptions) -
 
     targets = [path, path.with_name(f"{path.name}.data")]
     _refuse_overwriting(targets, [model.native.buffer, *_buffers(graph)])
+
     with BlockWriter(path) as file:
         file.message(message)
+
     return [path, *weights.finish(path.parent)]
 
 
@@ -141,6 +151,7 @@ class ModelWriter:
                     function = next(definitions)
                     if function in functions:
                         message.message(field.key, self.function(function))
+                # A segment does not import operator sets that it does not use.
                 case schema.MODEL_OPSET if self.opset_domain(field) not in domains:
                     pass
                 case schema.MODEL_TRAINING if self.is_segment:
@@ -157,6 +168,7 @@ class ModelWriter:
             opset.text(schema.OPSET_DOMAIN, domain)
             opset.number(schema.OPSET_VERSION, 1)
             message.message(schema.MODEL_OPSET, opset)
+
         return message
 
     def new_domains(self) -> list[str]:
@@ -170,13 +182,16 @@ class ModelWriter:
         if not self.is_segment:
             return set(self.model_graphs)
 
+        # Functions call functions, so the search goes on from each one that is found.
         called: set[Graph] = set()
         pending = [self.entry]
+
         while pending:
             for node in walk(pending.pop()):
                 new = [graph for graph in node.callees if graph not in called]
                 called.update(new)
                 pending.extend(new)
+
         return called
 
     def domains(self, functions: Iterable[Graph]) -> set[str]:
@@ -188,17 +203,17 @@ class ModelWriter:
             return {operators.plain_domain(domain) for domain in self.source.opsets}
 
         domains = {""}
+
         for graph in (self.entry, *functions):
             domains.update(operators.domain(node) for node in walk(graph))
+
         return domains
 
     def opset_domain(self, message: ProtoField) -> str:
         """The domain of an OperatorSetIdProto."""
         data = self.source.buffer.view
-        for field in fields(data, message.start, message.stop):
-            if field.key == schema.OPSET_DOMAIN:
-                return operators.plain_domain(read_text(data, field.start, field.stop))
-        return ""
+        by_key = last_fields(data, message.start, message.stop)
+        return operators.plain_domain(text_of(data, by_key.get(schema.OPSET_DOMAIN)))
 
     def function(self, graph: Graph) -> ProtoMessage:
         """Make a FunctionProto."""
@@ -218,6 +233,7 @@ class ModelWriter:
         infos = self.value_infos
         message = ProtoMessage()
         constants = self.constants(graph, source)
+
         for key in dict.fromkeys((*source.order, *_GRAPH_KEYS)):
             match key:
                 case schema.GRAPH_NODE:
@@ -242,6 +258,7 @@ class ModelWriter:
                         message.span(self.source.buffer, field.head, field.stop)
                 case _:
                     self.rest(message, key, source)
+
         return message
 
     def initializers(
@@ -251,6 +268,7 @@ class ModelWriter:
         for value in constants:
             if value.constant is None or value.constant.encoding == SPARSE:
                 continue
+
             origin = self.origin(value, source)
             if self.weights.is_verbatim(value, origin):
                 field = source.initializers[value.name]
@@ -275,9 +293,11 @@ class ModelWriter:
             if value.constant is not None
         }
         ordered: list[Value] = []
+
         for name in (*source.initializers, *source.sparse):
             if name in by_name:
                 ordered.append(by_name.pop(name))
+
         return [*ordered, *by_name.values()]
 
     def origin(self, value: Value, source: SourceGraph) -> ProtoSpan | None:
@@ -292,6 +312,7 @@ class ModelWriter:
         """
         if graph is not self.entry or self.source.ir_version >= _OLD_INITIALIZERS:
             return graph.inputs
+        # Such constants are initializers without an input of the same name.
         unlisted = source.initializers.keys() - source.inputs.keys()
         return [*graph.inputs, *(value for value in graph.constants if value.name not in unlisted)]
 
@@ -337,6 +358,7 @@ class ModelWriter:
         if source.output_names != _names(graph.outputs):
             return False
 
+        # All nodes of the source are there, each once, and none has changed.
         positions = {node.native.position for node in graph.nodes if self.is_untouched(node)}
         if not len(positions) == len(graph.nodes) == source.node_count:
             return False
@@ -346,6 +368,7 @@ class ModelWriter:
         constants = self.constants(graph, source)
         if len(constants) != len(source.initializers) + len(source.sparse):
             return False
+
         return all(
             self.weights.is_verbatim(value, self.origin(value, source)) for value in constants
         )
@@ -359,12 +382,15 @@ class ModelWriter:
             self.new_node(message, node)
             return message
 
+        # Names go first, whatever their place in the source; attributes keep their order.
         buffer, bodies = node.native.buffer, iter(node.graphs)
+
         for field in fields(buffer.view, node.native.message.start, node.native.message.stop):
             if field.key == schema.NODE_ATTRIBUTE and node.graphs:
                 message.message(field.key, self.attribute(buffer, field, bodies))
             elif field.key not in (schema.NODE_INPUT, schema.NODE_OUTPUT):
                 message.span(buffer, field.head, field.stop)
+
         return message
 
     def attribute(
@@ -377,6 +403,7 @@ class ModelWriter:
                 rebuilt.message(field.key, self.graph(next(bodies)))
             else:
                 rebuilt.span(buffer, field.head, field.stop)
+
         return rebuilt
 
     def new_node(self, message: ProtoMessage, node: Node) -> None:
