@@ -91,6 +91,7 @@ class FrameSchema:
                 f"boundary {self.name!r}: {len(self.tensors)} tensors; "
                 f"a frame carries 1 to {MAX_TENSORS}"
             )
+
         if len(self.bundle_digest) != BUNDLE_DIGEST_SIZE:
             raise ValueError(
                 f"bundle digest of {len(self.bundle_digest)} bytes; give the 32 bytes of a SHA-256"
@@ -129,6 +130,7 @@ class FrameSchema:
             raise BundleError(
                 f"damaged boundary descriptor: {error}; compile the bundle again"
             ) from error
+
         if boundary.to_bytes() != descriptor:
             raise BundleError(
                 "damaged boundary descriptor: its digest does not match; compile the bundle again"
@@ -243,6 +245,7 @@ def _unpack(descriptor: bytes) -> FrameSchema:
         )
     if size != len(descriptor):
         raise ValueError(f"it says {size} bytes and has {len(descriptor)}")
+
     if crc32c(descriptor[:-4]) != int.from_bytes(descriptor[-4:], "little"):
         raise ValueError("checksum mismatch")
 
@@ -288,6 +291,7 @@ def _codec_name(code: int) -> str:
     for name, own_code in CODECS.items():
         if code == own_code:
             return name
+
     for name, codec in plugin_codecs().items():
         if code == codec.code:
             return name

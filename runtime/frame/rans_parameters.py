@@ -198,6 +198,7 @@ class _Bits:
         """The next exponential Golomb code of this order."""
         one = self._text.find("1", self._position)
         length = one - self._position + 1 + order
+
         self._position = one
         digits = self._text[self._position : self._position + length]
         if one < 0 or len(digits) != length or length > 16:
@@ -377,6 +378,7 @@ def _unpack_elements(data: bytes, kind: str) -> Elements:
 
 def _unpack_weights(fields: _Fields, head: _Head) -> NDArray[np.int8]:
     rows = {"none": 0, "med": 0, "shared": 1, "linear": head.channels}[head.predictor]
+
     weights = fields.take("i1", 4 * rows).reshape(rows, 4).astype(np.int8)
     # The weights of west and north, and those of the other two, sum to at most 2 (128/64).
     sums = np.abs(weights.astype(np.int32)).reshape(rows, 2, 2).sum(2)
@@ -389,6 +391,7 @@ def _unpack_references(fields: _Fields, head: _Head) -> tuple[NDArray[np.uint16]
     if not head.form & 8:
         return np.zeros((0, 2), np.uint16), np.zeros((0, 2), np.int8)
     channels, lanes = head.channels, head.lanes
+
     _require(channels > lanes, "references without a second group of channels")
 
     later = channels - lanes

@@ -217,6 +217,7 @@ class TensorSpec:
             raise UnsupportedError(
                 f"{where}: axis {q.axis} of the scales is not a static axis of shape {self.shape}"
             )
+
         if len(q.scales) != count:
             raise UnsupportedError(
                 f"{where}: {len(q.scales)} scales do not match axis {q.axis} of shape {self.shape}"
@@ -241,6 +242,7 @@ class TensorSpec:
             raise UnsupportedError(
                 f"{where}: raw tensors have neither chunks nor codec parameters; leave them out"
             )
+
         if len(self.parameters) > _PARAMETERS_LIMIT:
             raise UnsupportedError(
                 f"{where}: codec parameters of {len(self.parameters)} bytes; the limit is 1 MiB"
@@ -262,6 +264,7 @@ class TensorSpec:
             raise UnsupportedError(
                 f"{where}: a model of {channels} channels on axis {axis} for shape {self.shape}"
             )
+
         if not self._has_elements(model.elements):
             raise UnsupportedError(
                 f"{where}: a model of {model.elements.kind} elements for {self.dtype}"
@@ -279,6 +282,7 @@ class TensorSpec:
         """Whether the model's way to take elements apart fits the elements of this tensor."""
         if elements.kind == "bytes":
             return self.wire_size == 1
+
         if self.quantization is not None:
             return False
         if elements.kind == "integer":

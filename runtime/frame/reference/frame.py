@@ -171,6 +171,7 @@ class ReferenceCodec:
             integers, outliers = quantize(spec, array)
             if spec.quantization.outliers:
                 _write_outliers(array, outliers, body)
+
             array = integers.reshape(array.shape)
 
         if spec.codec == "raw":
@@ -235,6 +236,7 @@ class ReferenceCodec:
 
         reader = _Reader(frame[:-_TRAILER_SIZE])
         reader.take(HEADER.size + 4 * self._boundary.symbol_count)
+
         for index, array in enumerate(out):
             self._read_section(index, array, reader)
         if reader.left:
@@ -365,6 +367,7 @@ def _decode_chunk(
 def _write_outliers(array: Array, positions: NDArray[np.intp], body: bytearray) -> None:
     """Append how many outliers there are, and for each its flat index and its value."""
     body += struct.pack("<I", len(positions))
+
     flat = array.ravel()
     for position in positions:
         body += struct.pack("<I", position) + flat[position].tobytes()
@@ -373,6 +376,7 @@ def _write_outliers(array: Array, positions: NDArray[np.intp], body: bytearray) 
 def _read_outliers(spec: TensorSpec, size: int, reader: _Reader) -> memoryview:
     """The outliers of a tensor of `size` elements, as they lie in the frame."""
     count = reader.take_u32()
+
     if count > outlier_limit(size):
         raise StatusError(Status.CORRUPT)
     return reader.take(count * (4 + spec.storage.itemsize))
