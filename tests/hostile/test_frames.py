@@ -29,7 +29,7 @@ from irsplit.runtime.serving.protocol.messages import (
 )
 from irsplit.runtime.serving.server.hosted import HostedBundle
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
-from irsplit.runtime.serving.server.working_memory import WorkingMemory
+from irsplit.runtime.serving.server.working_memory import RunMemory
 
 USUAL = {
     "rows": (64, 16),
@@ -163,7 +163,7 @@ def test_the_estimate_grows_as_the_graph_does(bundles):
 
 
 def test_runs_take_turns_when_together_they_are_too_large():
-    memory = WorkingMemory(100)
+    memory = RunMemory(100)
     first = memory.try_acquire(80)
     assert first is not None
     assert memory.try_acquire(30) is None

@@ -25,7 +25,7 @@ from irsplit.runtime.serving.server.batching import Batcher, Batching
 from irsplit.runtime.serving.server.logs import RateLimitedLog, event
 from irsplit.runtime.serving.server.metrics import Metrics
 from irsplit.runtime.serving.server.served import Limits, ServedBundle
-from irsplit.runtime.serving.server.working_memory import Lease, WorkingMemory
+from irsplit.runtime.serving.server.working_memory import Lease, RunMemory
 
 NAME = "irsplit"
 EXTENSIONS = ("binary_tensor_data", "sequence")
@@ -126,7 +126,7 @@ class Service:
         self._draining = False
 
         limits = [bundle.limits.working_bytes for bundle in self._served]
-        self._memory = WorkingMemory(max(limits, default=0))
+        self._memory = RunMemory(max(limits, default=0))
         names = [longest_name(bundle.manifest) for bundle in self._served]
         self._longest_name = max(names, default=TEXT_LENGTH)
         self._worker = asyncio.Semaphore(workers)

@@ -10,7 +10,7 @@ class Lease:
     It is released when the run ends, or at once when no run has begun.
     """
 
-    def __init__(self, memory: "WorkingMemory", size: int) -> None:
+    def __init__(self, memory: "RunMemory", size: int) -> None:
         self._memory = memory
         self._size = size
         self._started = False
@@ -42,7 +42,7 @@ class Lease:
         self._size = 0
 
 
-class WorkingMemory:
+class RunMemory:
     """At most `limit` bytes at a time, first come, first served. Belongs to one event loop."""
 
     def __init__(self, limit: int) -> None:
