@@ -389,7 +389,7 @@ def test_a_function_in_a_file(tmp_path: Path) -> None:
     assert measured([head], [sample], [{"y": np.ones((1, 3))}]).share == 0.0
     for name, said in {
         "percent": "gave 99.0; a share is 0 to 1",
-        "failing": "failed: KeyError: 'x'; mend",
+        "failing": "failed: KeyError: 'x'; correct the function",
     }.items():
         (head,) = heads(graph, sample, f"{file}:{name}")
         with pytest.raises(MeasureError, match=said):

@@ -276,9 +276,9 @@ def test_a_client_that_took_another_door_is_told_so(scheme, hint, mine, bundle, 
         ),
         ("https://localhost:1", {"trusted": Path(__file__)}, "no certificates to trust"),
         ("http://localhost:1", {"token": "with\nnewline"}, "visible ASCII"),
-        ("http://localhost:port", {}, "no address of a server"),
-        ("grpc://", {}, "no address of a server"),
-        ("https://[::1", {}, "no address of a server"),
+        ("http://localhost:port", {}, "not the address of a server"),
+        ("grpc://", {}, "not the address of a server"),
+        ("https://[::1", {}, "not the address of a server"),
     ],
 )
 def test_what_cannot_connect_is_refused_before_the_first_call(address, access, reason, bundle):

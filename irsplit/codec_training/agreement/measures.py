@@ -63,7 +63,7 @@ class FunctionHead:
         except Exception as error:  # the function is the user's, and so is what it raises
             what = f"{type(error).__name__}: {error}"
             raise MeasureError(
-                f"agreement measure '{self.measure}' failed: {what}; mend the function"
+                f"agreement measure '{self.measure}' failed: {what}; correct the function"
             ) from error
         if not 0 <= share <= 1:
             raise MeasureError(

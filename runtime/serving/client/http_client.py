@@ -98,7 +98,7 @@ def _body(answer: http.client.HTTPResponse, most_bytes: int) -> bytes:
     announced = answer.length
     if announced is not None and announced > most_bytes:
         raise ValueError(
-            f"the answer announces {announced} bytes, {most_bytes} are the most that it can have"
+            f"the answer announces {announced} bytes, at most {most_bytes} are possible"
         )
 
     # One byte more than allowed tells that there are too many.
@@ -108,9 +108,7 @@ def _body(answer: http.client.HTTPResponse, most_bytes: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > most_bytes:
-            raise ValueError(
-                f"the answer has more than {most_bytes} bytes, which are the most that it can have"
-            )
+            raise ValueError(f"the answer has more than the {most_bytes} bytes that are possible")
 
     if announced is not None and size < announced:
         raise http.client.IncompleteRead(b"", announced - size)

@@ -122,7 +122,7 @@ def _by_name(tensors: Iterable[WireTensor], names: list[str]) -> dict[str, WireT
     by_name: dict[str, WireTensor] = {}
     for tensor in tensors:
         if tensor.name not in names:
-            raise _MisfitError(f"it has '{tensor.name}', which nobody asked for")
+            raise _MisfitError(f"it has '{tensor.name}', which was not asked for")
         if tensor.name in by_name:
             raise _MisfitError(f"it has '{tensor.name}' twice")
         by_name[tensor.name] = tensor
@@ -145,7 +145,7 @@ def _result(info: TensorInfo, tensor: WireTensor, sizes: Mapping[str, int]) -> N
         declared = f"{datatype}{[-1 if dim is None else dim for dim in shape]}"
     raise _MisfitError(
         f"'{info.name}' is {tensor.datatype}{list(tensor.shape)}, by the manifest {declared}; "
-        "where the model is not what it declares, mend that and compile it again"
+        "if the model declares the wrong type or shape, correct that and compile it again"
     )
 
 

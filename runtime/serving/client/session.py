@@ -48,7 +48,7 @@ _RESERVE_SHARE = 0.25
 """Share of the deadline that is kept for finishing on the device until its time was measured."""
 _LONGEST_S = 1e7
 """The longest timeout of a call, about four months: sockets do not wait longer."""
-_ALONE = "the device alone is the faster way just now"
+_ALONE = "the device alone is faster at the moment"
 
 
 class RemoteSession:

@@ -34,7 +34,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ("socket closed", "if the server has TLS, give grpcs://"),
     ("remote end closed connection", "if the server has TLS, give https://"),
     ("badstatusline", "no HTTP is spoken there; give the port of HTTP, or grpc://"),
-    ("connection refused", "nobody listens there; give the address that 'irsplit serve' told"),
+    ("connection refused", "nobody listens there; give the address that 'irsplit serve' prints"),
     ("name or service not known", "no such host; give another, or its IP address"),
     ("address lookup failed", "no such host; give another, or its IP address"),
     ("self signed certificate", "give it as a certificate to trust"),
@@ -69,7 +69,7 @@ class Credentials:
         """Raise RemoteError for a token that no header can carry, or no certificates."""
         if not is_token(self.token):
             raise RemoteError(
-                "a token is of visible ASCII characters; give the one that the server has"
+                "a token has visible ASCII characters only; give the one that the server has"
             )
         if self.trusted is None:
             return
@@ -257,7 +257,7 @@ def _response(request: InferRequest, reply: Reply) -> InferResponse:
 
     # Requests and answers of the connection may have got out of step.
     if response.id != request.id:
-        raise TransportError(None, "the answer is one to another request")
+        raise TransportError(None, "the answer belongs to another request")
     return response
 
 
@@ -307,7 +307,8 @@ def split_url(url: str) -> SplitResult:
         if parts.hostname and parts.port != 0:
             return parts
     raise RemoteError(
-        f"{url}: is no address of a server; give grpc://HOST:PORT, grpcs://, http:// or https://"
+        f"{url}: is not the address of a server; give grpc://HOST:PORT, grpcs://, http:// or "
+        "https://"
     )
 
 

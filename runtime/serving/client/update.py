@@ -123,7 +123,7 @@ def update(
     folder = Path(bundle)
     before = _installed(folder)
     if before is None and not name:
-        raise BundleError(f"{folder}: no bundle is there; give the name of the one at the server")
+        raise BundleError(f"{folder}: there is no bundle; give the name of the one at the server")
     digest = "" if before is None else before.digest
     side = _place(before) if place is None else place
     path = _path(name or ("" if before is None else before.name), digest, side)

@@ -169,7 +169,7 @@ def why_not_believed(request: InferRequest, response: InferResponse, *, unsigned
         The reason; "" if the answer can be believed.
     """
     if response.id != request.id:
-        return "the answer is one to another request"
+        return "the answer belongs to another request"
 
     parameters = response.parameters
     if DIGEST in parameters:
@@ -181,7 +181,9 @@ def why_not_believed(request: InferRequest, response: InferResponse, *, unsigned
         checksum = _message_checksum([response.id], parameters, response.outputs)
         fits = parameters[CHECKSUM] == checksum
     elif not unsigned:
-        return "the answer has no checksum; for a server that is not irsplit's, checked=False"
+        return (
+            "the answer has no checksum; connect with checked=False if the server is not irsplit's"
+        )
     else:
         fits = True
 

@@ -102,7 +102,7 @@ def expanded(coding: str, body: bytes | bytearray, limit: int) -> bytes | bytear
     try:
         data = decoder.decompress(body, limit + 1)
     except zlib.error as error:
-        raise ServiceError(Code.INVALID, f"the body is no {coding}: {error}") from error
+        raise ServiceError(Code.INVALID, f"the body is not valid {coding}: {error}") from error
     if len(data) > limit:
         raise ServiceError(Code.TOO_LARGE, f"body of more than {limit} bytes behind its {coding}")
     if not decoder.eof or decoder.unused_data:
@@ -236,7 +236,7 @@ def _split(
 
         head = json.loads(body[:size])
         if not isinstance(head, dict):
-            raise ValueError("the body is no JSON object")
+            raise ValueError("the body is not a JSON object")
     except (ValueError, RecursionError) as error:
         raise ServiceError(Code.INVALID, f"not a message of the protocol: {error}") from error
     return head, memoryview(body)[size:]
@@ -272,7 +272,7 @@ def _tensor(name: str, item: dict[str, Any], rest: memoryview) -> tuple[WireTens
     check_parameters(parameters)
     datatype, dims = _required(item, "datatype", str), _required(item, "shape", list)
     if any(type(dim) is not int for dim in dims):
-        raise ValueError("its 'shape' has an element that is no integer")
+        raise ValueError("its 'shape' has an element that is not an integer")
 
     # The elements are in the JSON, or the next bytes behind it.
     size = parameters.get(_BINARY_SIZE)
@@ -331,7 +331,7 @@ def _parameters(item: Mapping[str, Any]) -> dict[str, Parameter]:
     for key, value in parameters.items():
         too_large = type(value) is int and value not in _INTEGERS
         if too_large or not isinstance(value, bool | int | float | str):
-            raise ValueError(f"parameter '{key}' is no boolean, string or number of 64 bits")
+            raise ValueError(f"parameter '{key}' is not a boolean, string or number of 64 bits")
     return parameters
 
 

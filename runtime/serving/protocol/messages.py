@@ -305,7 +305,9 @@ def check_parameters(parameters: Iterable[str]) -> None:
     for name in parameters:
         for prefix, extension in UNSERVED.items():
             if name.startswith(prefix):
-                raise ValueError(f"'{name}' asks for the extension {extension}, which is not here")
+                raise ValueError(
+                    f"'{name}' asks for the extension {extension}, which is not served"
+                )
 
 
 def to_bytes(datatype: str, values: Sequence[Any]) -> bytes:
@@ -326,7 +328,7 @@ def to_bytes(datatype: str, values: Sequence[Any]) -> bytes:
     elements: list[Any] = np.asarray(values, object).ravel().tolist()
     odd = {type(element) for element in elements} - _TYPES["S" if dtype is None else dtype.kind]
     if odd:
-        raise ValueError(f"an element of type {odd.pop().__name__} is no {datatype}")
+        raise ValueError(f"an element of type {odd.pop().__name__} is not {datatype}")
     if dtype is None:
         return _pack_strings(elements)
 
