@@ -175,7 +175,16 @@ class _Sizes:
         return self._dims[along]
 
     def _fitted(self, along: tuple[int, ...]) -> Polynomial | None:
-        """Return a constant and one monomial that give these sizes; None when no monomial does."""
+        """Fit a constant and one monomial to the sizes of a dimension.
+
+        Monomials are tried by degree, so that the simplest one that fits is taken.
+
+        Args:
+            along: The size at every point of the grid.
+
+        Returns:
+            The polynomial; None when no monomial fits.
+        """
         if max(along) == min(along):
             return {self.one: float(along[0])}
 
@@ -306,9 +315,13 @@ def _leaving(segment: Graph) -> set[Value]:
 
 
 def _last_uses(nodes: Sequence[Node], kept: Iterable[Value]) -> list[list[Value]]:
-    """Return, for each node, the values that nothing needs after it, but for those to keep.
+    """Return, for each node, the values that can be freed after it has run.
 
-    Results that nothing reads are needed by nothing after their own node.
+    A result that nothing reads can be freed after its own node.
+
+    Args:
+        nodes: The nodes that run, in order.
+        kept: Values that are held until the end.
     """
     last: dict[Value, int] = {}
     for index, node in enumerate(nodes):
