@@ -85,7 +85,15 @@ class BindState:
 
 
 def _pair(graph: Graph, text: str) -> _Pair:
-    """Return the input and the output that the user names. Raises PassError without them."""
+    """Return the input and the output that the user names.
+
+    Args:
+        graph: The entry graph of the model.
+        text: "input=output", each name with or without its %.
+
+    Raises:
+        PassError: The graph has no such input and output.
+    """
     inputs = {value.name: value for value in required_inputs(graph)}
     outputs = {value.name: value for value in graph.outputs}
 
@@ -124,7 +132,12 @@ def _check(pairs: Sequence[_Pair]) -> None:
 
 
 def _first_shape(input: Value, sizes: Mapping[str, int]) -> list[int]:
-    """Return the shape in which a state begins, by the sizes that the user gave."""
+    """Return the shape in which a state begins.
+
+    Args:
+        input: The input that the state is read from.
+        sizes: The sizes that the user gave to open dimensions, by name.
+    """
     assert isinstance(input.type, TensorType)
     first = {dim.axis: _first_size(dim, sizes) for dim in open_dims([input])}
     dims = enumerate(input.type.shape or ())
@@ -135,6 +148,8 @@ def _first_size(dim: OpenDim, sizes: Mapping[str, int]) -> int:
     size = dim.size(sizes)
     if size is not None:
         return size
+
+    # A history is empty before the first call.
     return 0 if dim.symbol is not None and _HISTORY.search(dim.symbol) else 1
 
 
@@ -193,11 +208,16 @@ def find_states(graph: Graph) -> list[tuple[Value, Value]]:
 
 
 def _stem(name: str) -> tuple[tuple[str, ...], bool]:
-    """Return the words of a name without those of direction, and whether they tell of a state."""
+    """Return what a name is about: the part that the input and the output of a state share.
+
+    Returns:
+        The words of the name without those of direction, and whether they tell of a state.
+    """
     # Words begin with a capital letter too, as in stateN and HiddenOut.
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("past_key_values", "past"))
     words = _WORDS.findall(spaced.lower())
 
+    # The name of a recurrent state is one letter and its direction, with a number or not.
     letters = "".join(words)
     recurrent = _RECURRENT.fullmatch(letters)
     if recurrent:
@@ -208,7 +228,14 @@ def _stem(name: str) -> tuple[tuple[str, ...], bool]:
 
 
 def _bind(graph: Graph, input: Value, output: Value, first: Sequence[int]) -> None:
-    """Replace the input by a load and the output by a store of one state."""
+    """Replace the input by a load and the output by a store of one state.
+
+    Args:
+        graph: The entry graph, which is changed.
+        input: The input that the state is read from.
+        output: The output that it is written to.
+        first: The shape in which the state begins.
+    """
     label = (f"{input.name}={output.name}",)
 
     # A shared state keeps who reads it and who writes it on one side of every cut.

@@ -63,7 +63,15 @@ class Partition:
         return True
 
     def _placements(self, count: int, chosen: tuple[str, ...]) -> tuple[str, ...]:
-        """Return where each segment runs. Raises CutError where `places` does not say it."""
+        """Return where each segment runs.
+
+        Args:
+            count: How many segments there are.
+            chosen: What an earlier pass chose, which `places` overrides.
+
+        Raises:
+            CutError: A placement is unknown, or there are more or fewer than segments.
+        """
         default = ("device",) + ("server",) * (count - 1)
         placements = self.places or chosen or default
         unknown = [placement for placement in placements if placement not in PLACES]
@@ -167,6 +175,7 @@ class _Splitter:
         """For each value that is neither made nor received, the segments that need it."""
 
     def _makers(self, plan: Schedule, cuts: Sequence[Cut]) -> dict[Value, int]:
+        """Find the segment that makes each runtime value; the first one gets the graph inputs."""
         made: dict[Value, int] = {}
         for node, index in self.segment_of.items():
             made.update((value, index) for value in node.outputs if value is not None)
@@ -240,7 +249,11 @@ class _Splitter:
         return self.mappings[index].setdefault(value, clone_value(value))
 
     def _segments_of(self, node: Node) -> Iterable[int]:
-        """Return the segment of a runtime node and those that need a clone; none for a dead one."""
+        """Return the segments that run a node, in order.
+
+        They are the segment of a runtime node, and those that need a clone of its results. A dead
+        node has none.
+        """
         segments = {self.segment_of[node]} if node in self.segment_of else set[int]()
         for value in node.outputs:
             if value is not None:
@@ -249,7 +262,7 @@ class _Splitter:
 
 
 def _boundaries(cuts: Sequence[Cut], made: Mapping[Value, int]) -> list[list[Value]]:
-    """Return what travels at each cut.
+    """Return what travels at each cut, walking from the last one to the first.
 
     That is the cut's own boundary, and what later boundaries need from before the cut, unless it is
     computed again behind it.

@@ -175,6 +175,7 @@ class _Parser:
         if name not in self.known:
             self.fail(f"unknown pass '{name}'; known passes: {', '.join(self.known)}")
 
+        # What is missing is told before what is wrong.
         pass_ = self.known[name]
         options = self.options()
         missing = [key for key in _required(pass_) if key not in options]
@@ -201,7 +202,13 @@ class _Parser:
         return options
 
     def converted(self, pass_: type[Pass], key: str, values: Sequence[str]) -> Any:
-        """Convert the values of an option to the type of its field."""
+        """Convert the values of an option to the type of its field.
+
+        Args:
+            pass_: The pass that the option is of.
+            key: The option.
+            values: Its texts, in the order in which they were given.
+        """
         names = [_option_name(field.name) for field in dataclasses.fields(pass_)]
         if key not in names:
             self.fail(
@@ -217,11 +224,19 @@ class _Parser:
         return self.converted_one(hint, key, values[0])
 
     def converted_one(self, hint: Any, key: str, value: str) -> Any:
-        """Convert one value; a hint of `int | None` takes an int."""
+        """Convert one value.
+
+        Args:
+            hint: The type of the field, or of an item of it; `int | None` takes an int.
+            key: The option, for the error.
+            value: The text.
+        """
         plain = next((arg for arg in get_args(hint) if arg is not type(None)), hint)
         try:
             if plain is bool:
                 return {"true": True, "false": False}[value]
+
+            # No option of ours is infinite or not a number.
             converted = plain(value)
             if plain is float and not math.isfinite(converted):
                 raise ValueError(value)

@@ -33,7 +33,12 @@ def _description(cut: Cut) -> str:
         return f"- {cut.reason}"
 
     tensors = " + ".join(map(str, cut.tensors))
-    words = [f"{cut.kind} {tensors}, {cut.size_bytes()} bytes, weights {cut.weight_bytes}"]
+    size = f"{cut.size_bytes()} bytes"
+    if cut.size_bytes() is None:
+        # Open dimensions count as 1, or as they are assumed.
+        size = f"about {cut.estimated_bytes} bytes"
+
+    words = [f"{cut.kind} {tensors}, {size}, weights {cut.weight_bytes}"]
     beside = {
         "shapes": cut.shapes,
         "recomputes": cut.rematerialised,

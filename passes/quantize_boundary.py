@@ -135,7 +135,13 @@ class QuantizeBoundary:
     def _remark_steps(
         self, before: Sequence[_Tensor], chosen: Sequence[TensorSpec], context: Context
     ) -> None:
-        """Tell what the target decided for each tensor."""
+        """Tell what the target decided for each tensor.
+
+        Args:
+            before: The tensors of one boundary.
+            chosen: How they are to cross, in the same order.
+            context: Takes the remarks.
+        """
         for tensor, spec in zip(before, chosen, strict=True):
             if not tensor.quantizable:
                 continue
@@ -204,7 +210,14 @@ class QuantizeBoundary:
     def _coarser(
         self, tensor: _Tensor, samples: Mapping[str, Samples], layout: str, levels: int
     ) -> TensorSpec:
-        """Return how a tensor crosses in so many levels; one that is not quantized as it is."""
+        """Return how a tensor crosses in so many levels.
+
+        Args:
+            tensor: The tensor; one that is not to be quantized crosses as it is.
+            samples: The arrays of all values that cross, by name.
+            layout: Where images have their channels.
+            levels: How many different integers there may be.
+        """
         spec = tensor.spec
         if not tensor.quantizable:
             return spec
@@ -250,6 +263,15 @@ class QuantizeBoundary:
 
         Each number of levels that is tried is written into the graphs, the outputs are measured
         through them, and the graphs are put back.
+
+        Args:
+            model: A partitioned model.
+            context: Its samples.
+            samples: The arrays of all values that cross, by name.
+            layout: Where images have their channels.
+
+        Raises:
+            PassError: 8 bits do not reach it; the error has the best agreement that was seen.
         """
         if context.samples is None:
             raise PassError(
@@ -262,8 +284,10 @@ class QuantizeBoundary:
         measures: dict[int, Agreement] = {}
 
         def reaches(levels: int) -> bool:
+            # The floor is cheap to check; the outputs take a run of the model.
             if not self._all_have_snr(before, samples, layout, levels):
                 return False
+
             for send, tensors in before:
                 set_specs(send, self._all_coarser(tensors, samples, layout, levels))
             try:

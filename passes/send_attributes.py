@@ -31,11 +31,11 @@ def specs(send: Node) -> list[TensorSpec]:
         UnsupportedError: A tensor cannot be framed; the error names it.
     """
     lists = [_items(send, key, len(send.inputs)) for key in _DEFAULTS]
-    return [
-        _spec(value, *items)
-        for value, *items in zip(send.inputs, *lists, strict=True)
-        if value is not None
-    ]
+    boundary: list[TensorSpec] = []
+    for value, *items in zip(send.inputs, *lists, strict=True):
+        if value is not None:
+            boundary.append(_spec(value, *items))
+    return boundary
 
 
 def spec_of(value: Value) -> TensorSpec:
@@ -62,6 +62,7 @@ def set_specs(send: Node, new: Sequence[TensorSpec]) -> bool:
     send.attributes["codec"] = [spec.codec for spec in new]
     send.attributes["parameters"] = [spec.parameters for spec in new]
 
+    # A list of defaults is left out, so that equal boundaries have equal text.
     for key, default in _DEFAULTS.items():
         if all(item == default for item in _items(send, key, len(new))):
             del send.attributes[key]
@@ -69,7 +70,14 @@ def set_specs(send: Node, new: Sequence[TensorSpec]) -> bool:
 
 
 def _spec(value: Value, quantization: Any, codec: str, parameters: bytes) -> TensorSpec:
-    """Return the spec of a value with its items of the three lists."""
+    """Return the spec of a value.
+
+    Args:
+        value: The value that crosses.
+        quantization: Its item in the list of that name, and so the others.
+        codec: The name of its codec.
+        parameters: The codec's bytes.
+    """
     if not isinstance(value.type, TensorType) or value.type.shape is None:
         raise UnsupportedError(f"{value} cannot cross a boundary: its type or rank is not known")
 

@@ -95,7 +95,8 @@ def _read_text(path: Path) -> Model:
         with reading(
             path, "cannot be read as text", "give IR text as 'irsplit opt' prints it", ModelError
         ):
-            model = parse_model(read_text(path).partition(f"\n{END_OF_INPUT}\n")[0] + "\n")
+            text, _, _ = read_text(path).partition(f"\n{END_OF_INPUT}\n")
+            model = parse_model(text)
             verify(model)
     except (ParseError, VerifyError) as error:
         raise type(error)(f"{path}: {error}") from error

@@ -1,4 +1,4 @@
-"""The `test` dialect: operators of IR text that mean nothing, so that a pass is tested by text alone.
+"""The `test` dialect: operators that mean nothing, so that a pass can be tested by IR text alone.
 
 Any `test.NAME` is an operator. A few have a property that a pass may ask for: `test.cheap` costs
 less to compute again than to send, `test.shape` reads nothing but the shape of its operand,

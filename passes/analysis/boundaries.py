@@ -74,7 +74,10 @@ def _swept(plan: Schedule, max_tensors: int, recompute: Recompute | None) -> Ite
 
 
 def _better(plain: Boundary, recomputing: Boundary) -> Boundary:
-    """Return the legal boundary of two at one position; the smaller one when both are legal."""
+    """Return the legal boundary of two at one position; the smaller one when both are legal.
+
+    Where neither is, the reason is that against recomputing.
+    """
     if plain.explain is not None:
         return recomputing
     if recomputing.explain is not None:
@@ -172,7 +175,14 @@ class _Sweep:
         forwards: tuple[Value, ...],
         recomputes: bool,
     ) -> Callable[[Cut], str] | None:
-        """Return what words the reason against the current position; None when it is legal."""
+        """Return what words the reason against the current position; None when it is legal.
+
+        Args:
+            sent: The produced values that cross.
+            shapes: The shapes that travel beside them.
+            forwards: The graph inputs that travel.
+            recomputes: Whether shapes travel, or values are recomputed.
+        """
         if self._open_states:
             return self._states.split
         if not sent:

@@ -106,7 +106,10 @@ def select_cut(cuts: Sequence[Cut], name: str) -> Cut:
 def _named(cuts: Sequence[Cut], name: str) -> list[Cut]:
     """Return the cuts with this id, or with these tensors, or behind the node that makes them."""
     by_id = [cut for cut in cuts if cut.id == name]
-    by_tensors = by_id or [cut for cut in cuts if _tensor_names(cut) == name]
+    if by_id:
+        return by_id
+
+    by_tensors = [cut for cut in cuts if _tensor_names(cut) == name]
     if by_tensors:
         return by_tensors
 
@@ -115,7 +118,13 @@ def _named(cuts: Sequence[Cut], name: str) -> list[Cut]:
 
 
 def _no_cut(cuts: Sequence[Cut], name: str, tensors: str) -> str:
-    """Word that there is no such cut, and which there are."""
+    """Word that there is no such cut, and which there are.
+
+    Args:
+        cuts: The positions to choose from.
+        name: What the user asked for.
+        tensors: The same as names of tensors, without %, of which a similar one is suggested.
+    """
     legal = [cut for cut in cuts if cut.legal]
     ids = ", ".join(cut.id for cut in legal) or "none"
     similar = get_close_matches(tensors, [_tensor_names(cut) for cut in legal])
@@ -153,7 +162,14 @@ def _cuts_of(
     macs: Callable[[Node], int] | None,
     recompute: Recompute | None,
 ) -> list[Cut]:
-    """List the positions of one order."""
+    """List the positions of one order.
+
+    Args:
+        plan: The schedule in that order.
+        max_tensors: See `find_cuts`, as for the others.
+        macs: Counts the multiply-accumulates of a node; None leaves their shares out.
+        recompute: What the server side may compute again.
+    """
     weights = _weights_before(plan)
     shares = _macs_shares(plan, macs)
     cuts: list[Cut] = []
@@ -203,7 +219,12 @@ def _weights_before(plan: Schedule) -> list[int]:
 
 
 def _inner_constants(node: Node, seen: set[object]) -> Iterable[Value]:
-    """Yield the constants of bodies and called graphs that are not in `seen`, which is updated."""
+    """Yield the constants that bodies and called graphs declare, to any depth.
+
+    Args:
+        node: A node with bodies or callees.
+        seen: The graphs that were walked before, which are left out; updated.
+    """
     pending = [*node.graphs, *node.callees]
     while pending:
         graph = pending.pop()
@@ -217,9 +238,11 @@ def _inner_constants(node: Node, seen: set[object]) -> Iterable[Value]:
 
 
 def _constant_sizes(values: Iterable[Value], seen: set[object]) -> Iterable[int]:
-    """Yield the sizes of the constants behind free values, but for those in `seen`.
+    """Yield the sizes of the constants behind free values.
 
-    `seen` is updated.
+    Args:
+        values: Constants and results of free nodes.
+        seen: The values and spans of files that were counted before, which are left out; updated.
     """
     pending = list(values)
     while pending:
@@ -239,7 +262,10 @@ def _constant_sizes(values: Iterable[Value], seen: set[object]) -> Iterable[int]
 
 
 def _macs_shares(plan: Schedule, macs: Callable[[Node], int] | None) -> list[float] | None:
-    """Return, for every i, the share of the multiply-accumulates of the first i nodes."""
+    """Return, for every i, the share of the multiply-accumulates of the first i nodes.
+
+    It is None without a way to count them, and where there are none.
+    """
     if macs is None:
         return None
 

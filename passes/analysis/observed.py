@@ -115,6 +115,7 @@ def shapes_at(
 def _named(
     shapes: Mapping[int, tuple[int, ...]], names: Mapping[int, str]
 ) -> dict[str, tuple[int, ...]]:
+    """Return the shapes by name, without tensors that are no values of the entry."""
     return {names[index]: shape for index, shape in shapes.items() if index in names}
 
 
@@ -124,6 +125,7 @@ def _input_shapes(model: Model, sizes: Mapping[str, int]) -> list[tuple[int, ...
 
 
 def _sized(value: Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of a value, open dimensions as in `sizes`; () for an unknown rank."""
     shape = value.type.shape if isinstance(value.type, TensorType) else None
     dims: list[int] = []
     for axis, dim in enumerate(shape or ()):

@@ -82,6 +82,10 @@ def _forwards(flow: _Flow, weights: Sequence[int]) -> list[int]:
     """Order the nodes from the inputs.
 
     A node costs what it produces, and saves what it is the last to read.
+
+    Args:
+        flow: The schedule in numbers.
+        weights: What each value costs while it is alive.
     """
     left = [len(readers) for readers in flow.readers]
     """For each value, how many of its readers have not run."""
@@ -93,6 +97,7 @@ def _forwards(flow: _Flow, weights: Sequence[int]) -> list[int]:
             cost[last[value]] -= weights[value]
 
     def run(node: int) -> Iterable[int]:
+        """Take the node's reads away; the last reader that is left then saves the value."""
         for value in flow.reads[node]:
             left[value] -= 1
             last[value] ^= node
@@ -107,6 +112,10 @@ def _backwards(flow: _Flow, weights: Sequence[int]) -> list[int]:
     """Order the nodes from the outputs, then turn the order round.
 
     A node costs what it reads and nobody after it does, and saves what it produces.
+
+    Args:
+        flow: The schedule in numbers.
+        weights: What each value costs while it is alive.
     """
     needed = [False] * len(weights)
     cost: list[int] = []
@@ -115,6 +124,7 @@ def _backwards(flow: _Flow, weights: Sequence[int]) -> list[int]:
         cost[-1] -= sum(weights[value] for value in makes)
 
     def run(node: int) -> Iterable[int]:
+        """Note that the node's reads are needed; for all other readers they cost nothing more."""
         for value in flow.reads[node]:
             if needed[value]:
                 continue

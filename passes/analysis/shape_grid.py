@@ -4,7 +4,6 @@ Every open input dimension, with what is tied to it by a symbol, is one, two and
 large as a unit. The shapes at these points show how each tensor grows with the inputs.
 """
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,8 +71,9 @@ def observed_grid(entry: Graph, shapes_at: ShapesAt) -> Grid | None:
     if not dims or not all(_has_rank(value) for value in inputs):
         return None
 
+    # A batch varies in rows; a unit for the other dimensions is looked for.
     groups = _groups(dims)
-    batch = frozenset(index for index, group in enumerate(groups) if all(map(_is_batch, group)))
+    batch = frozenset(index for index, group in enumerate(groups) if _are_batches(group))
     multiples = _multiples(len(groups))
     unit = _best_unit(entry, shapes_at, groups, batch, multiples[-1])
     if unit is None:
@@ -82,6 +82,10 @@ def observed_grid(entry: Graph, shapes_at: ShapesAt) -> Grid | None:
     units = _units(groups, batch, unit)
     points = shapes_at([_sizes(groups, units, multiple) for multiple in multiples])
     return Grid(tuple(points), batch, multiples)
+
+
+def _are_batches(group: Sequence[OpenDim]) -> bool:
+    return all(_is_batch(dim) for dim in group)
 
 
 def _has_rank(value: Value) -> bool:
@@ -98,6 +102,16 @@ def _best_unit(
     """Return the unit with which most shapes are known at the grid's largest point.
 
     It is tried at that point because a table of positions may end before it.
+
+    Args:
+        entry: The entry graph of the model.
+        shapes_at: Tells the shapes at some sizes of its inputs.
+        groups: The open dimensions that vary together.
+        batch: The groups that are batches, which are counted one by one.
+        largest: How many units each group is long at the largest point.
+
+    Returns:
+        The unit; None when no shape is known with any of them.
     """
     all_values = sum(1 for _ in entry.values()) - len(entry.constants)
     only_batches = len(batch) == len(groups)
@@ -105,10 +119,13 @@ def _best_unit(
     most = 0
     for unit in (_BATCH_UNIT,) if only_batches else _UNITS:
         sizes = _sizes(groups, _units(groups, batch, unit), largest)
-        too_large = _most_elements(entry, sizes) > _MOST_ELEMENTS
-        count = 0 if too_large else len(shapes_at([sizes])[0])
+        count = 0
+        if _most_elements(entry, sizes) <= _MOST_ELEMENTS:
+            count = len(shapes_at([sizes])[0])
         if count > most:
             best, most = unit, count
+
+        # No other unit can tell more.
         if count >= all_values:
             break
     return best
@@ -119,9 +136,15 @@ def _multiples(count: int) -> tuple[tuple[int, ...], ...]:
 
     The points between tell sums from products, and lines from squares.
     """
-    ones_and_twos = product((1, 2), repeat=count)
-    single_threes = [tuple(3 if i == index else 1 for i in range(count)) for index in range(count)]
-    return tuple(dict.fromkeys([*ones_and_twos, *single_threes, (3,) * count]))
+    points = list(product((1, 2), repeat=count))
+    for index in range(count):
+        point = [1] * count
+        point[index] = 3
+        points.append(tuple(point))
+    points.append((3,) * count)
+
+    # With one group, the last two points are the same.
+    return tuple(dict.fromkeys(points))
 
 
 def _units(groups: Sequence[object], batch: Collection[int], unit: int) -> list[int]:
@@ -140,6 +163,7 @@ def _groups(dims: Sequence[OpenDim]) -> list[list[OpenDim]]:
     if len(groups) <= MOST_GROUPS:
         return groups
 
+    # The number of points is exponential in that of groups, so the rest is one group.
     last: list[OpenDim] = []
     for group in groups[MOST_GROUPS - 1 :]:
         last += group
@@ -167,7 +191,8 @@ def _most_elements(entry: Graph, sizes: Mapping[str, int]) -> int:
     most = 0
     for value in required_inputs(entry):
         assert isinstance(value.type, TensorType)
-        dims = enumerate(value.type.shape or ())
-        shape = [d if isinstance(d, int) else sizes[f"{value.name}.{axis}"] for axis, d in dims]
-        most = max(most, math.prod(shape))
+        elements = 1
+        for axis, dim in enumerate(value.type.shape or ()):
+            elements *= dim if isinstance(dim, int) else sizes[f"{value.name}.{axis}"]
+        most = max(most, elements)
     return most

@@ -58,10 +58,18 @@ def _bound(
     grid: Grid,
     scales: Sequence["_ObservedScale"],
 ) -> WorkingMemory:
-    """Bound the memory of these segments, the first of which gets `received`."""
+    """Bound the memory of a run of these segments.
+
+    Args:
+        segments: The segments that run, in order.
+        received: What the first of them gets.
+        grid: Shapes of the model's values.
+        scales: The dimensions of `received` that grow.
+    """
     sizes = _Sizes(grid, scales)
     bound: Polynomial = {}
     for segment in segments:
+        # One segment runs after the other: what it needs is bounded, not summed up.
         incoming = received if segment is segments[0] else ()
         _raise_to(bound, _peak(segment, incoming, sizes))
 
@@ -151,7 +159,7 @@ class _Sizes:
         if rank is not None:
             return [self._dim(value.name, axis) for axis in range(rank)]
 
-        # The grid does not know it: the type may, if nothing is open in it.
+        # Where the grid does not know the value, its type may, if nothing is open in it.
         shape = value.type.shape if isinstance(value.type, TensorType) else None
         if shape is None:
             return None
@@ -167,7 +175,16 @@ class _Sizes:
         return self._dims[along]
 
     def _fitted(self, along: tuple[int, ...]) -> Polynomial | None:
-        """Return a constant and one monomial that give these sizes; None when no monomial does."""
+        """Fit a constant and one monomial to the sizes of a dimension.
+
+        Monomials are tried by degree, so that the simplest one that fits is taken.
+
+        Args:
+            along: The size at every point of the grid.
+
+        Returns:
+            The polynomial; None when no monomial fits.
+        """
         if max(along) == min(along):
             return {self.one: float(along[0])}
 
@@ -215,6 +232,7 @@ def _line(values: Sequence[float], along: Sequence[int]) -> tuple[float, float] 
 
 
 def _times(first: Polynomial, second: Polynomial) -> Polynomial:
+    """Return the product of two polynomials, without terms that are 0."""
     result: Polynomial = {}
     for (a, x), (b, y) in product(first.items(), second.items()):
         powers = tuple(p + q for p, q in zip(a, b, strict=True))
@@ -223,6 +241,7 @@ def _times(first: Polynomial, second: Polynomial) -> Polynomial:
 
 
 def _add(total: Polynomial, size: Polynomial, sign: int = 1) -> None:
+    """Add `sign` times the size to the total, which changes."""
     for powers, bytes in size.items():
         total[powers] = total.get(powers, 0.0) + sign * bytes
 
@@ -237,6 +256,11 @@ def _peak(segment: Graph, received: Sequence[Value], sizes: _Sizes) -> Polynomia
     """Return, for each monomial, the most that is alive while one node of the segment runs.
 
     What comes in is held by the caller until the end, and what goes out is copied into a message.
+
+    Args:
+        segment: The graph that runs.
+        received: What it gets beside its own inputs.
+        sizes: Bytes of values as polynomials.
     """
     nodes = [node for node in segment.nodes if not is_of_the_runtime(node)]
     leaving = _leaving(segment)
@@ -256,6 +280,7 @@ def _peak(segment: Graph, received: Sequence[Value], sizes: _Sizes) -> Polynomia
                 bytes_of[value] = sizes.of(value, read)
                 _add(alive, bytes_of[value])
 
+        # What its bodies make is alive only while the node runs.
         while_it_runs = dict(alive)
         _add(while_it_runs, _inside(node, read, sizes))
         _raise_to(bound, while_it_runs)
@@ -264,6 +289,7 @@ def _peak(segment: Graph, received: Sequence[Value], sizes: _Sizes) -> Polynomia
             if value in bytes_of:
                 _add(alive, bytes_of[value], -1)
 
+    # What goes out is copied into a message, and counted twice more for it.
     for value in leaving:
         _add(alive, bytes_of.get(value, {}), 2)
     _raise_to(bound, alive)
@@ -289,9 +315,13 @@ def _leaving(segment: Graph) -> set[Value]:
 
 
 def _last_uses(nodes: Sequence[Node], kept: Iterable[Value]) -> list[list[Value]]:
-    """Return, for each node, the values that nothing needs after it, but for those to keep.
+    """Return, for each node, the values that can be freed after it has run.
 
-    Results that nothing reads are needed by nothing after their own node.
+    A result that nothing reads can be freed after its own node.
+
+    Args:
+        nodes: The nodes that run, in order.
+        kept: Values that are held until the end.
     """
     last: dict[Value, int] = {}
     for index, node in enumerate(nodes):
