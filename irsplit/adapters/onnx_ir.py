@@ -21,8 +21,8 @@ from irsplit.adapters.metadata import segment_properties
 from irsplit.adapters.split_bytes import IN_MEMORY
 from irsplit.base.errors import BundleError
 from irsplit.compilation.compiler import Compiled, compile
-from irsplit.compilation.samples import SampleSource
 from irsplit.compilation.options import CompileKeywords, CompileOptions
+from irsplit.compilation.samples import SampleSource
 
 _INLINE_LIMIT = 1 << 30
 """Bytes of weights from which on they are saved beside the model: protobuf cannot hold 2 GiB."""

@@ -15,8 +15,8 @@ from typing import Unpack
 from irsplit.base.atomic_files import new_folder
 from irsplit.base.errors import BundleError, IrsplitError, ModelError
 from irsplit.compilation.compiler import Compiled, compile
-from irsplit.compilation.samples import SampleSource
 from irsplit.compilation.options import CompileKeywords, CompileOptions
+from irsplit.compilation.samples import SampleSource
 from irsplit.runtime.bundle.manifest import Manifest
 
 IN_MEMORY = CompileOptions(report=False, remember=False)

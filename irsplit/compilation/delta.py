@@ -255,7 +255,9 @@ def _read_signature(path: Path) -> bytes:
     signature = path.read_bytes()
     if len(signature) != SIGNATURE_SIZE:
         raise BundleError(
-            f"{path}: is no signature; remove it, or sign the build with 'irsplit delta --sign'"
+            "is no signature",
+            where=str(path),
+            remedy="remove it, or sign the build again (`irsplit.delta`, `sign_with`)",
         )
     return signature
 
