@@ -226,9 +226,7 @@ def _unbound(file: ModelFile, options: CompileOptions) -> ModelFile:
 def _positions(file: ModelFile, options: CompileOptions) -> list[Cut]:
     """Every position of the model, as `irsplit.compile` would see it with these options."""
     file = _unbound(file, options)
-    context = prepared(
-        file.model, file.dialect, options.state, rematerialise=options.rematerialise
-    )
+    context = prepared(file.model, file.dialect, options.state, rematerialise=options.rematerialise)
     return list(context.cuts(file.model, options.max_tensors))
 
 
