@@ -1,7 +1,7 @@
 """The command line: finds the command, turns users' mistakes into one line and exit code 2.
 
-Exit codes: 0 done, 1 a check did not hold, 2 the user's input is at fault. Commands are imported when they are asked
-for: `irsplit --version` loads none of them.
+Exit codes: 0 done, 1 a check did not hold, 2 the user's input is at fault. Commands are imported
+when they are asked for: `irsplit --version` loads none of them.
 """
 
 import argparse
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None and words[:1] != ["serve"]:
-        # A command is over soon, and collections that walk a large graph cost as much as the passes: also the last one.
+        # A command ends soon, and collections that walk a large graph cost as much as the passes;
+        # so does the last collection, at exit.
         gc.disable()
         atexit.register(gc.freeze)
     with escaping("stdout"), escaping("stderr"):

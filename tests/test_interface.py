@@ -104,7 +104,7 @@ def test_functions_are_the_commands(
 
 
 def test_magika(capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [model.path for model in corpus.models() if "magika" in model.name]
+    paths = [model.path for model in corpus.load("models") if "magika" in model.name]
     if not paths:
         pytest.skip("THE CORPUS IS NOT HERE")
     check_cuts_and_plan(paths[0], capsys)

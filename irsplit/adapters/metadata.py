@@ -1,8 +1,8 @@
-"""What a segment that travels without its bundle says of itself: `metadata_props` of an ONNX model.
+"""What a segment that travels without its bundle says of itself: `metadata_props` of ONNX models.
 
-Hosts that pass models on as single files drop what lies beside them. The properties name the segment, its bundle and
-what it sends and receives, with the binary descriptors, so that both sides can be put together again and a later pass
-that changed the type of what crosses is found out.
+Hosts that pass models on as single files drop what lies beside them. The properties name the
+segment, its bundle, and what it sends and receives, with the binary descriptors. So both sides
+can be put together again, and a later pass that changed the type of what crosses is found out.
 """
 
 import base64
@@ -25,15 +25,26 @@ _SENDS, _RECEIVES = f"{PREFIX}sends", f"{PREFIX}receives"
 
 
 def segment_properties(manifest: Manifest, index: int) -> dict[str, str]:
-    """The properties of segment `index`: segment, place, bundle (its digest), and the boundaries at both ends."""
+    """The properties of a segment.
+
+    Args:
+        manifest: The bundle's.
+        index: The number of the segment, from 0.
+
+    Returns:
+        Its name, place, the digest of its bundle, and the boundaries at both ends.
+    """
     segment = manifest.segments[index]
-    properties = {"segment": segment.name, "place": segment.placement, "bundle": manifest.digest}
-    found = {f"{PREFIX}{key}": text for key, text in properties.items()}
+    properties = {
+        f"{PREFIX}segment": segment.name,
+        f"{PREFIX}place": segment.placement,
+        f"{PREFIX}bundle": manifest.digest,
+    }
     if index < len(manifest.boundaries):
-        found[_SENDS] = _printed(manifest.boundaries[index])
-    if index:
-        found[_RECEIVES] = _printed(manifest.boundaries[index - 1])
-    return found
+        properties[_SENDS] = _printed(manifest.boundaries[index])
+    if index > 0:
+        properties[_RECEIVES] = _printed(manifest.boundaries[index - 1])
+    return properties
 
 
 def sent_boundary(properties: Mapping[str, str]) -> FrameSchema | None:
@@ -46,57 +57,70 @@ def received_boundary(properties: Mapping[str, str]) -> FrameSchema | None:
     return _parsed(properties[_RECEIVES]) if _RECEIVES in properties else None
 
 
-def check_segment(path: Path) -> dict[str, str]:
-    """The properties of a segment's file, which still gives and takes what they say.
+def check_segment(path: Path | str) -> dict[str, str]:
+    """Check that a segment's file still gives and takes what its properties say.
 
-    Raises BundleError, naming the tensor, when it does not: a pass that ran after the split changed it.
+    Args:
+        path: The segment's .onnx file.
+
+    Returns:
+        The properties.
+
+    Raises:
+        BundleError: A pass that ran after the split changed the boundary, or the file is no
+            segment. The text names the tensor.
     """
+    path = Path(path)
     model = onnx.load(path, load_external_data=False)
     properties = {
         entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(PREFIX)
     }
     if f"{PREFIX}segment" not in properties:
         raise BundleError(
-            f"{path}: is no segment, its metadata has no {PREFIX}segment; split it again"
+            f"is no segment, its metadata has no {PREFIX}segment",
+            where=str(path),
+            remedy="split it again",
         )
+
     entry = dialect_of(path).read(path).entry
-    for boundary, values, verb in (
-        (sent_boundary(properties), entry.outputs, "gives"),
-        (received_boundary(properties), entry.inputs, "takes"),
-    ):
-        if boundary is not None:
-            _check_values(path, boundary, {value.name: value for value in values}, verb)
+    sent, received = sent_boundary(properties), received_boundary(properties)
+    if sent is not None:
+        _check_values(path, sent, {value.name: value for value in entry.outputs}, "gives")
+    if received is not None:
+        _check_values(path, received, {value.name: value for value in entry.inputs}, "takes")
     return properties
 
 
-def _check_values(
-    path: Path, boundary: FrameSchema, values: Mapping[str, Value], verb: str
-) -> None:
-    for spec in boundary.tensors:
+def _check_values(path: Path, schema: FrameSchema, values: Mapping[str, Value], verb: str) -> None:
+    """Raise BundleError for a tensor whose value has another type now."""
+    for spec in schema.tensors:
         if spec.name not in values:
             # A value that passes a segment by on its way to a later one.
             continue
         type = values[spec.name].type
-        found = type.dtype.name if isinstance(type, TensorType) else str(type)
-        if found != spec.dtype:
+        dtype = type.dtype.name if isinstance(type, TensorType) else str(type)
+        if dtype != spec.dtype:
             raise BundleError(
-                f"{path}: '{spec.name}' crosses {boundary} as {spec.dtype}, but the segment {verb} {found}: a pass "
-                "after the split changed it; run that pass before the split, or keep its hands off inputs and outputs"
+                f"'{spec.name}' crosses {schema} as {spec.dtype}, but the segment {verb} {dtype}: "
+                "a pass after the split changed it",
+                where=str(path),
+                remedy="run that pass before the split, or keep it off inputs and outputs",
             )
 
 
-def _printed(boundary: FrameSchema) -> str:
+def _printed(schema: FrameSchema) -> str:
+    """A boundary as the text of a property."""
     tensors = [
         {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
-        for spec in boundary.tensors
+        for spec in schema.tensors
     ]
-    descriptor = base64.b64encode(boundary.to_bytes()).decode()
+    descriptor = base64.b64encode(schema.to_bytes()).decode()
     return json.dumps({"tensors": tensors, "descriptor": descriptor})
 
 
 def _parsed(text: str) -> FrameSchema:
-    with reading(
-        "the boundary in the segment's metadata", "damaged", "split it again", BundleError
-    ):
+    """What `_printed` printed. Raises BundleError for a damaged property."""
+    what = "the boundary in the segment's metadata"
+    with reading(what, "damaged", "split it again", BundleError):
         data: dict[str, Any] = json.loads(text)
         return FrameSchema.from_bytes(base64.b64decode(data["descriptor"]))

@@ -4,8 +4,9 @@ Olive finds them through a package config, which `irsplit olive-config` writes:
 
     olive run --config workflow.json --package-config olive-irsplit.json
 
-`IrsplitSplit` gives a composite model, one component a segment. Olive passes on model files alone, so what crosses is
-in their `metadata_props`; `IrsplitCheck`, put last, refuses segments whose boundary another pass has changed.
+`IrsplitSplit` gives a composite model with one component per segment. Olive passes on model files
+alone, so their `metadata_props` say what crosses. `IrsplitCheck`, put last, refuses segments whose
+boundary another pass has changed.
 """
 
 import shutil
@@ -25,7 +26,7 @@ from irsplit.runtime.bundle.manifest import Manifest
 
 
 class IrsplitSplit(Pass):
-    """Split an ONNX model at legal cuts into a composite model, one component a segment."""
+    """Split an ONNX model at legal cuts into a composite model, one component per segment."""
 
     @classmethod
     def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:
@@ -78,7 +79,7 @@ class IrsplitCheck(Pass):
 
 
 def _component(manifest: Manifest, index: int, folder: Path) -> ONNXModelHandler:
-    """A copy of the segment's files with the properties; the bundle beside it stays what its digests say."""
+    """A copy of the segment's files with the properties; the bundle beside it stays as it is."""
     segment = manifest.segments[index]
     source = manifest.path(segment.file)
     target = folder / segment.name
@@ -89,7 +90,7 @@ def _component(manifest: Manifest, index: int, folder: Path) -> ONNXModelHandler
         onnx.StringStringEntryProto(key=key, value=text)
         for key, text in segment_properties(manifest, index).items()
     ]
-    # Messages of protobuf are merged by putting their bytes one after the other: no need to load the weights.
+    # Protobuf merges messages whose bytes follow each other, so the weights need not be loaded.
     with (target / source.name).open("ab") as file:
         file.write(onnx.ModelProto(metadata_props=entries).SerializeToString())
     return ONNXModelHandler(model_path=str(target), onnx_file_name=source.name)

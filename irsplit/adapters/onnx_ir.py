@@ -121,7 +121,7 @@ class SegmentPass(FunctionalPass):
         self.calibration = calibration
 
     def call(self, model: onnx_ir.Model) -> PassResult:
-        """The segment. Raises what `irsplit.compile` raises, and BundleError without one segment."""
+        """The segment. Raises what `irsplit.compile` raises; BundleError unless it is one."""
         with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
             bundle = Path(folder) / "bundle"
             compiled = compile_ir(

@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _bytes(cut: Cut) -> str:
-    """Bytes that cross; about so many in the sizes that are assumed, and for one of each dimension that is open."""
+    """Bytes that cross: exact, "~" in assumed sizes, or "x ?" for open dimensions of size 1."""
     if cut.size_bytes() is not None:
         return size(cut.size_bytes())
     types = [value.type for value in cut.boundary if isinstance(value.type, TensorType)]

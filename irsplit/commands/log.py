@@ -1,4 +1,4 @@
-"""What a build says on its way: lines for people, or one JSON object a line for machines, on standard error."""
+"""What a build says on standard error: lines for people, or one JSON object per line."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ _SPEAKING = threading.Lock()
 
 
 def say(line: str) -> None:
-    """One line on standard error, written whole: targets of a build file speak from several threads."""
+    """Write one line whole: the targets of a build file speak from several threads."""
     with _SPEAKING:
         print(line, file=sys.stderr, flush=True)
 
@@ -29,7 +29,12 @@ def say_remarks(remarks: Iterable["Remark"]) -> None:
 
 
 class Log:
-    """`structured` gives {"event": ..., ...} a line; otherwise only remarks and errors are printed, as text."""
+    """Where a command says what happens.
+
+    Args:
+        structured: Whether every event is a line {"event": ..., ...}; otherwise notes, remarks
+            and errors are printed as text, and nothing else.
+    """
 
     def __init__(self, *, structured: bool) -> None:
         self.structured = structured

@@ -10,7 +10,8 @@ from typing import Any
 from irsplit.commands.terminal import one_line
 
 _NARROW, _TOO_NARROW = 24, 8
-"""Letters left for the last column: below the first its text goes on under the others, below the second as it likes."""
+"""Letters left for the last column: with fewer than the first its text goes on below the others,
+with fewer than the second it is not wrapped."""
 
 
 def print_json(data: Any) -> None:

@@ -54,7 +54,7 @@ def run(arguments: Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One way to place the model: what it costs, the cut, and the node before it or what it is instead."""
+    """One way to place the model: what it costs, its cut, and the node before the cut."""
 
     value: int
     costs: Costs
@@ -64,7 +64,7 @@ class _Row:
 
 
 def _ranking(choice: CutChoice, count: int) -> str:
-    """The best cuts with their cost terms, and the baselines; figures of a column are in one unit."""
+    """The best cuts and the baselines with their costs; a column has one unit."""
     cuts = [
         _Row(
             option.row.value,
@@ -122,7 +122,7 @@ _MOST = 10_000
 
 
 def _columns(choice: CutChoice, rows: Sequence[_Row]) -> tuple[list[str], dict[str, list[str]]]:
-    """In which units the figures are, and their columns by head; without those that are nothing but zeros."""
+    """The units of the figures, and the columns by head; those with nothing but zeros are left out."""
     objective = choice.goal.objective
     times = {
         head: [sum(row.costs.terms[t] for t in terms) for row in rows]

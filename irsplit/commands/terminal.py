@@ -1,7 +1,7 @@
-"""Text of models, bundles, profiles and servers on its way to a terminal: what would steer one is escaped.
+"""Escapes in text of models, bundles, profiles and servers what would steer a terminal.
 
-The command line replaces standard output and standard error while it runs, so no command has to think of it. Escapes
-are those of JSON, which therefore stays JSON and says the same.
+The command line replaces standard output and standard error while it runs, so no command has to
+think of it. Escapes are those of JSON, so that JSON stays JSON and means the same.
 """
 
 import re
@@ -33,7 +33,7 @@ def one_line(text: str) -> str:
 
 
 def message(text: str) -> str:
-    """As `escaped`, newlines too, unless the next line is indented: notes of an error of ours are."""
+    """As `escaped`, newlines too, unless the next line is indented, as notes of our errors are."""
     return escaped(_UNINDENTED.sub(r"\\n", text))
 
 
@@ -42,7 +42,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class _Escaping:
-    """A text stream through which nothing steers a terminal; `steerable` is the stream below, for drawing."""
+    """A text stream that escapes; `steerable` is the stream below, for drawing."""
 
     def __init__(self, stream: TextIO) -> None:
         self.steerable = stream

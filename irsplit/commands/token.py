@@ -20,7 +20,11 @@ def add_token(parser: ArgumentParser, purpose: str) -> None:
 
 
 def token_of(arguments: Namespace) -> str:
-    """What a server is to be asked with; nothing when none is given. Raises ServeError for a file that has none."""
+    """The token to ask a server with; empty when none is given.
+
+    Raises:
+        ServeError: The file has no token.
+    """
     path: Path | None = arguments.token_file
     if path is None:
         return os.environ.get(TOKEN_VARIABLE, "")

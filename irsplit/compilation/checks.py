@@ -1,4 +1,4 @@
-"""What a bundle is verified with: the options of `irsplit verify`, and of `verify` in build files."""
+"""The options of `irsplit verify`, and of `verify` in build files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

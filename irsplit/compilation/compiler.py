@@ -189,7 +189,7 @@ def _report(
     title: str,
     calibration: Sequence[Inputs],
 ) -> dict[str, bytes]:
-    """The report of the partitioned `model` as files; none, with a remark, where none can be made."""
+    """The report of a partitioned model as files; none, but a remark, where there can be none."""
     crossing = [
         [value.name for value in send.inputs if value is not None] for _, send in sends(model)
     ]

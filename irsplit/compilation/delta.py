@@ -91,11 +91,22 @@ def delta(
     sign_with: Path | str | None = None,
     progress: Progress = silent,
 ) -> DeltaReport:
-    """Write the patch that makes bundle `new` of bundle `old`, or of nothing; with `place`, only that side's files.
+    """Write the patch that makes one bundle of another, as `irsplit delta` does.
 
-    With `sign_with`, an Ed25519 private key as PEM, the new build is signed: the signature is written beside its
-    manifest (manifest.sig). Every patch that makes a build with such a file carries its signature, those that a server
-    makes too. Raises BundleError for what is no bundle, or not whole, and for a file that is no such key.
+    Args:
+        old: The bundle that devices have; None for a patch that needs none.
+        new: The bundle that they shall have.
+        patch: The file to write.
+        place: "device" or "server", for a patch with only the files of this side.
+        sign_with: An Ed25519 private key (PEM). The new bundle is signed: the signature goes into
+            manifest.sig beside its manifest, and every patch to this build carries it.
+        progress: Called before every file.
+
+    Returns:
+        What the patch costs.
+
+    Raises:
+        BundleError: A folder is no bundle or not whole, or the file is no such key.
     """
     patch = Path(patch)
     before, after = None if old is None else Manifest.load(old), Manifest.load(new)
@@ -255,7 +266,9 @@ def _read_signature(path: Path) -> bytes:
     signature = path.read_bytes()
     if len(signature) != SIGNATURE_SIZE:
         raise BundleError(
-            f"{path}: is no signature; remove it, or sign the build with 'irsplit delta --sign'"
+            "is no signature",
+            where=str(path),
+            remedy="remove it, or sign the build again (`irsplit.delta`, `sign_with`)",
         )
     return signature
 

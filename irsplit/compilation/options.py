@@ -1,4 +1,4 @@
-"""How a model is cut, coded and written: the options that commands, build files and functions share."""
+"""How a model is cut, coded and written: options that commands and functions share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -92,7 +92,7 @@ class CompileOptions:
     dims: Sequence[str] = ()
     """Sizes of open dimensions of inputs, "NAME=N", with which estimates count and states begin."""
     places: Sequence[str] = ()
-    """Where each segment runs, in order: "device" or "server"; by default the first on the device."""
+    """Where each segment runs: "device" or "server"; by default the first on the device."""
 
     device: str = ""
     """Device profile by name or file, or a measured profile; empty: no plan is made."""
@@ -112,7 +112,7 @@ class CompileOptions:
     """Load of the server in percent; 100 is an idle one."""
 
     codec: Codec = "zstandard"
-    """Lossless codec of the boundary; "static-rans" and "auto" learn from the calibration samples."""
+    """Lossless codec of the boundary; "static-rans" and "auto" learn from calibration samples."""
     quantize: Quantization = "lossless"
     """How floats cross; all but "lossless" need calibration samples."""
     boundary_ops: bool = False

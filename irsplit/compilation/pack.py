@@ -1,6 +1,7 @@
-"""One file of each side of a bundle: a ZIP with its members stored and aligned, so that it is mapped, never unpacked.
+"""One file for each side of a bundle: a ZIP with its members stored and aligned.
 
-Only `irsplit.runtime.bundle.store` reads it; any ZIP tool does, too, and gives the folder of that side back.
+Such a file is mapped, never unpacked: `irsplit.runtime.bundle.store` reads it. Any ZIP tool reads
+it too, and gives back the folder of that side.
 """
 
 from pathlib import Path
@@ -14,31 +15,48 @@ from irsplit.runtime.bundle.store import PACKED, check_name
 
 
 def pack(bundle: Path | str, folder: Path | str) -> list[Path]:
-    """Write NAME.device.irsb and NAME.server.irsb of a bundle into `folder`; of one that has one side, that one.
+    """Pack each side of a bundle into one file, as `irsplit pack` does.
 
-    The same bundle gives the same bytes. Each file appears whole or not at all. Raises BundleError for a bundle that
-    is not whole, and for what cannot be written.
+    Args:
+        bundle: The bundle's folder.
+        folder: Where NAME.device.irsb and NAME.server.irsb go. Each file appears whole or not at
+            all; the same bundle gives the same bytes.
+
+    Returns:
+        The files, the device's first; one file where the bundle has one side only.
+
+    Raises:
+        BundleError: The bundle is not whole, or a file cannot be written.
+
+    Example:
+        >>> [path.name for path in pack("build/digits", "build/packed")]
+        ['digits.device.irsb', 'digits.server.irsb']
     """
     manifest = Manifest.load(bundle)
     manifest.check_files()
-    if not _is_name(manifest.name):
+    if not _is_file_name(manifest.name):
         raise BundleError(
-            f"{bundle}: its name {manifest.name!r:.80} is none of a file; compile the bundle again"
+            f"its name {manifest.name!r:.80} is none of a file",
+            where=str(bundle),
+            remedy="compile the bundle again",
         )
-    sides = {place: _files(manifest, place) for place in PLACES}
+    sides = {placement: _files(manifest, placement) for placement in PLACES}
     if not any(sides.values()):
-        raise BundleError(f"{bundle}: has no files of any side; copy the bundle whole")
+        raise BundleError(
+            "has no files of any side", where=str(bundle), remedy="copy the bundle whole"
+        )
+
     written: list[Path] = []
-    for place, names in sides.items():
+    for placement, names in sides.items():
         if names:
-            path = Path(folder) / f"{manifest.name}.{place}{PACKED}"
+            path = Path(folder) / f"{manifest.name}.{placement}{PACKED}"
             write_file(path, lambda file, names=names: write_packed(manifest, names, file))
             written.append(path)
     return written
 
 
-def _is_name(name: str) -> bool:
-    """Whether files in a folder may be called so: the name of a bundle may come from a stranger."""
+def _is_file_name(name: str) -> bool:
+    """Whether a file may have this name, which a stranger may have chosen."""
     try:
         check_name(name)
     except ValueError:
@@ -46,9 +64,13 @@ def _is_name(name: str) -> bool:
     return "/" not in name
 
 
-def _files(manifest: Manifest, place: str) -> list[str]:
-    """The files of a side, none when it is not here. Raises BundleError when it is not whole."""
-    names = [name for name in manifest.files if name.startswith(f"{place}/")]
-    if any(manifest.store.holds(name) for name in names):
-        return [name for name in names if manifest.path(name)]
-    return []
+def _files(manifest: Manifest, placement: str) -> list[str]:
+    """The files of a side; none when the side is not here.
+
+    Raises:
+        BundleError: Some of its files are here, and some are not.
+    """
+    names = [name for name in manifest.files if name.startswith(f"{placement}/")]
+    if not any(manifest.store.holds(name) for name in names):
+        return []
+    return [name for name in names if manifest.path(name)]

@@ -1,6 +1,7 @@
-"""What a bundle was made of and by: tools, source files, and what each segment consists of; for the manifest.
+"""What a bundle was made of: tools, source files, and the contents of each segment.
 
-Everything follows from the input, the pipeline and the installed versions: made twice, it is the same.
+It goes into the manifest. Everything follows from the input, the pipeline and the installed
+versions, so that a bundle that is made twice is the same.
 """
 
 from collections import Counter
@@ -24,9 +25,16 @@ _LIBRARIES = ("numpy", "zstandard", "onnx")
 
 
 def provenance(model: Model, files: Mapping[Path, str], pipeline: Pipeline) -> dict[str, Any]:
-    """For the manifest: `tools`, `source_files` and `segments` of the partitioned model that came from `files`.
+    """The manifest's entry on what a bundle was made of.
 
-    Those are given with their digests, the model first; data files lie in its folder or below.
+    Args:
+        model: The partitioned model.
+        files: The model file and its data files, which lie in its folder or below, each with its
+            digest.
+        pipeline: The passes that ran.
+
+    Returns:
+        `tools` with versions, `source_files`, and by name the contents of the `segments`.
     """
     folder = next(iter(files)).parent.resolve()
     return {
@@ -50,7 +58,10 @@ def engine(dialect: str, options: EngineOptions = DEFAULT_OPTIONS) -> str:
 
 
 def _engine(dialect: str) -> str:
-    """The engine's distribution; onnxruntime has builds of other names, such as onnxruntime-gpu."""
+    """The engine's distribution.
+
+    onnxruntime has builds of other names, such as onnxruntime-gpu.
+    """
     name = _ENGINES.get(dialect, "")
     if not name or _version(name):
         return name
@@ -69,8 +80,10 @@ def source_files(model: Model, source: Path) -> list[Path]:
 
 
 def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
-    """Versions by distribution: ours, engine and libraries, and packages whose pass, dialect or codec took part."""
+    """Versions by distribution: ours, engine, libraries, and packages with a part in the build."""
     names = {*_LIBRARIES, _engine(model.dialect)}
+
+    # Passes, dialect and codecs may come from packages of their own.
     used = {(PASSES, pass_.name) for pass_ in pipeline.passes} | {(DIALECTS, model.dialect)}
     used |= {(CODECS, spec.codec) for _, send in sends(model) for spec in specs(send)}
     points = [point for group in (PASSES, DIALECTS, CODECS) for point in entry_points(group)]
@@ -79,8 +92,8 @@ def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
         for point in points
         if point.dist is not None and (point.group, point.name) in used
     )
-    found = {name: _version(name) for name in names if name not in ("", "irsplit")}
-    return {"irsplit": VERSION} | {name: text for name, text in sorted(found.items()) if text}
+    versions = {name: _version(name) for name in names if name not in ("", "irsplit")}
+    return {"irsplit": VERSION} | {name: text for name, text in sorted(versions.items()) if text}
 
 
 def _version(distribution: str) -> str:

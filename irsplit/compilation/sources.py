@@ -1,7 +1,8 @@
-"""Where this machine has the model that a bundle was compiled from: remembered beside the user's caches.
+"""Where this machine has the model that a bundle was compiled from.
 
-A bundle names its source by file name and digest alone, so that the same model gives the same bundle wherever it
-lies; this index lets `irsplit verify BUNDLE` find it again.
+A bundle names its source by file name and digest alone, so that the same model gives the same
+bundle wherever it lies. An index beside the user's caches remembers the path, and lets
+`irsplit verify BUNDLE` find the model again.
 """
 
 import contextlib
@@ -15,37 +16,50 @@ from irsplit.runtime.bundle.manifest import Manifest, file_digest
 
 
 def remember(model: Path, sha256: str) -> None:
-    """Note where the model with this digest lies. Nothing happens where the cache cannot be written."""
+    """Note where the model with this digest lies.
+
+    Nothing happens where the cache cannot be written.
+    """
     with contextlib.suppress(BundleError):
         write_file(_index() / sha256, lambda file: file.write(str(model.resolve()).encode()))
 
 
-def find(manifest: Manifest, given: Path | None = None) -> Path:
-    """The source model of a bundle: `given`, the remembered path, or a file of its name near the bundle.
+def find(manifest: Manifest, path: Path | None = None) -> Path:
+    """Find the source model of a bundle.
 
-    Raises BundleError when none of them has the digest in the manifest, when a data file beside it has another, and
-    for one packed side of a bundle.
+    Args:
+        manifest: The bundle's.
+        path: Where the model lies; by default it is looked for at the remembered place, and by
+            its name near the bundle.
+
+    Raises:
+        BundleError: No file there has the digest in the manifest, or a data file beside the model
+            has another one.
     """
     bundle = manifest.folder
     file, sha256 = manifest.raw["source"]["file"], manifest.raw["source"]["sha256"]
-    if given is not None:
-        if not given.is_file():
-            raise BundleError(f"{given}: no such file")
-        if file_digest(given) != sha256:
+    if path is not None:
+        if not path.is_file():
+            raise BundleError("no such file", where=str(path))
+        if file_digest(path) != sha256:
             raise BundleError(
-                f"{given}: is not the model that {bundle} was compiled from; give {file}"
+                f"is not the model that {bundle} was compiled from",
+                where=str(path),
+                remedy=f"give {file}",
             )
-        _check_data(given, manifest)
-        return given
-    remembered = _index() / sha256
-    candidates = _remembered(remembered)
+        _check_data(path, manifest)
+        return path
+
+    candidates = _remembered(_index() / sha256)
     candidates += [folder / file for folder in (bundle, bundle.resolve().parent, Path.cwd())]
     for candidate in candidates:
         if candidate.is_file() and file_digest(candidate) == sha256:
             _check_data(candidate, manifest)
             return candidate
     raise BundleError(
-        f"{bundle}: its source model {file} is not where it was; say where with --model PATH"
+        f"its source model {file} is not where it was",
+        where=str(bundle),
+        remedy="say where it is with `model`",
     )
 
 
@@ -59,16 +73,20 @@ def _remembered(index: Path) -> list[Path]:
 
 
 def _check_data(model: Path, manifest: Manifest) -> None:
-    """The graph says nothing of weights that lie in files beside it."""
+    """Raise BundleError for a changed data file: the graph says nothing of weights in those."""
+    # The first source file is the model itself.
     for entry in manifest.raw.get("provenance", {}).get("source_files", [])[1:]:
         path = model.parent / entry["file"]
         expected = entry.get("sha256")  # older bundles have none
         if expected is not None and (not path.is_file() or file_digest(path) != expected):
             raise BundleError(
-                f"{path}: is not the data file that {manifest.folder} was compiled from; put it back or compile again"
+                f"is not the data file that {manifest.folder} was compiled from",
+                where=str(path),
+                remedy="put it back or compile again",
             )
 
 
 def _index() -> Path:
+    """The folder of the notes, one file per digest."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "irsplit" / "sources"
