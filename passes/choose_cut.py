@@ -263,7 +263,7 @@ class ChooseCut:
             *times_on(parts, device, server, macs, summed),
             link(self.link),
             device=device if isinstance(device, Device) else None,
-            codings=self.codings(parts, ratios),
+            options=self.codings(parts, ratios),
             previews=device.previews if isinstance(device, Measured) else None,
             peaks=halves_of(parts, device, before=True) if isinstance(device, ModelProfile) else (),
             message=message_between(device, server),
