@@ -33,7 +33,7 @@ class SplitPass(PassBase):
 
     Args:
         folder: Where the bundle goes.
-        cuts: Legal cuts by id or tensor name; they may be given by keyword too.
+        cut_names: Legal cuts by id or tensor name; by keyword they are `cuts`.
         options: How to cut, code and write, as for `irsplit.compile`.
         name: The model's name in the manifest.
         calibration: Inputs of several calls, as for `irsplit.compile`.
@@ -50,7 +50,7 @@ class SplitPass(PassBase):
     def __init__(
         self,
         folder: Path | str,
-        cuts: Sequence[str] = (),
+        cut_names: Sequence[str] = (),
         /,
         options: CompileOptions = IN_MEMORY,
         *,
@@ -59,7 +59,7 @@ class SplitPass(PassBase):
         **changes: Unpack[CompileKeywords],
     ) -> None:
         self.folder = Path(folder)
-        self.options = _options(options, cuts, changes)
+        self.options = _options(options, cut_names, changes)
         self.name = name
         self.calibration = calibration
         self.compiled: Compiled | None = None
@@ -91,7 +91,7 @@ class SegmentPass(FunctionalPass):
 
     Args:
         placement: "device" or "server".
-        cuts: Legal cuts by id or tensor name; they may be given by keyword too.
+        cut_names: Legal cuts by id or tensor name; by keyword they are `cuts`.
         options: How to cut and code, as for `irsplit.compile`.
         name: The model's name in the metadata.
         calibration: Inputs of several calls, as for `irsplit.compile`.
@@ -107,7 +107,7 @@ class SegmentPass(FunctionalPass):
     def __init__(
         self,
         placement: str,
-        cuts: Sequence[str] = (),
+        cut_names: Sequence[str] = (),
         /,
         options: CompileOptions = IN_MEMORY,
         *,
@@ -116,7 +116,7 @@ class SegmentPass(FunctionalPass):
         **changes: Unpack[CompileKeywords],
     ) -> None:
         self.placement = placement
-        self.options = _options(options, cuts, changes)
+        self.options = _options(options, cut_names, changes)
         self.name = name
         self.calibration = calibration
 

@@ -93,7 +93,7 @@ class SplitModel:
 
 def split_bytes(
     model: bytes | bytearray,
-    cuts: Sequence[str] = (),
+    cut_names: Sequence[str] = (),
     /,
     options: CompileOptions = IN_MEMORY,
     *,
@@ -105,7 +105,7 @@ def split_bytes(
 
     Args:
         model: A .tflite file, or an .onnx file with its weights inside.
-        cuts: Legal cuts by id or tensor name; they may be given by keyword too.
+        cut_names: Legal cuts by id or tensor name; by keyword they are `cuts`.
         options: How to cut, code and write, as for `irsplit.compile`.
         name: The model's name in the manifest.
         calibration: Inputs of several calls, as for `irsplit.compile`.
@@ -123,7 +123,7 @@ def split_bytes(
         >>> [segment.placement for segment in split_bytes(data).segments]
         ['device', 'server']
     """
-    options = (options.replaced(cuts=cuts) if cuts else options).replaced(**changes)
+    options = (options.replaced(cuts=cut_names) if cut_names else options).replaced(**changes)
     options = options.replaced(remember=False)
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         source = Path(folder) / f"{Path(name).stem}{_extension(model)}"

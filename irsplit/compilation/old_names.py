@@ -33,7 +33,7 @@ def compile_model(
     *,
     calibration: SampleSource = (),
     progress: Progress = silent,
-    **keywords: Unpack[OldKeywords],
+    **keywords: Unpack[OldKeywords],  # pyright: ignore[reportGeneralTypeIssues]
 ) -> Compiled:
     """`irsplit.compile` by its old name, with the old keywords and without a report by default."""
     boundary = keywords.pop("boundary", "lossless")
@@ -56,7 +56,14 @@ def compile_model(
     options = options.replaced(
         external_over=layout.external_over, share_weights=layout.share_weights
     )
-    return compile(model, folder, options, calibration=calibration, progress=progress, **keywords)
+    return compile(  # the old names are gone from `keywords`
+        model,
+        folder,
+        options,
+        calibration=calibration,
+        progress=progress,
+        **cast(CompileKeywords, keywords),
+    )
 
 
 def verify_bundle(

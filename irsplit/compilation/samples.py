@@ -45,9 +45,9 @@ def load_samples(
     if isinstance(samples, Mapping):
         return [check_inputs(_expected(infos, samples, complete=complete), samples)]
     if isinstance(samples, str | Path):
-        return load_calls([Path(samples)], infos)
+        return list(load_calls([Path(samples)], infos))
     if _are_paths(samples):
-        return load_calls([Path(path) for path in samples], infos)
+        return list(load_calls([Path(path) for path in samples], infos))
     calls = cast(Sequence[Inputs], samples)
     return [check_inputs(_expected(infos, inputs, complete=complete), inputs) for inputs in calls]
 

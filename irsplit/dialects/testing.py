@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irsplit.base.errors import UnsupportedError
-from irsplit.dialects.base import WriteOptions
+from irsplit.dialects.base import Layout, OperatorClass, WriteOptions
 from irsplit.ir import Graph, HeadRole, Model, Node, TensorType, Value
 
 _OPEN = 7
@@ -23,6 +23,8 @@ class TextDialect:
 
     name = "test"
     extensions: tuple[str, ...] = ()
+    engine = "none"
+    layout: Layout = "NHWC"
 
     def read(self, path: Path, entry: str | None = None) -> Model:
         """Raise UnsupportedError: no file has this dialect."""
@@ -49,6 +51,10 @@ class TextDialect:
     def summed(self, node: Node, own: Callable[[Node], int]) -> int:
         """Return `own` of the node; what its bodies cost is not known."""
         return own(node)
+
+    def operator_class(self, node: Node) -> OperatorClass:
+        """Return "other": operators that mean nothing have no rate of their own."""
+        return "other"
 
     def is_cheap(self, node: Node) -> bool:
         """Return whether the node is `test.cheap` or `test.shape`."""

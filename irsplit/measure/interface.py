@@ -62,13 +62,13 @@ def profile(
         manifest = Manifest.load(source)
         sizes = input_sizes(dims, tensors_to_feed(manifest), manifest)
         return profile_bundle(
-            Path(source), call=inputs, dims=sizes, effort=effort, progress=progress
+            Path(source), inputs=inputs, dims=sizes, effort=effort, progress=progress
         )
 
     file = ModelFile.of(source)
     return profile_model(
         file,
-        call=inputs,
+        inputs=inputs,
         dims=_model_sizes(dims, file),
         max_tensors=max_tensors,
         rematerialise=rematerialise,

@@ -136,7 +136,7 @@ def _multiples(count: int) -> tuple[tuple[int, ...], ...]:
 
     The points between tell sums from products, and lines from squares.
     """
-    points = list(product((1, 2), repeat=count))
+    points: list[tuple[int, ...]] = list(product((1, 2), repeat=count))
     for index in range(count):
         point = [1] * count
         point[index] = 3

@@ -183,6 +183,9 @@ def _batch_matmul(node: Node) -> int:
     options = node.native.table.table("builtin_options") if node.native is not None else None
     adjoint = options is not None and options.integer("adj_x")
     left = _shape(node.inputs, 0)
+    if not left:
+        return 0
+
     inner = left[-2] if adjoint and len(left) > 1 else left[-1]
     return prod(_shape(node.outputs, 0)) * inner
 
