@@ -420,7 +420,8 @@ def _read_working_memory(
     estimates: list[WorkingMemory | None] = []
     for start, entry in enumerate(entries):
         tensors = _received(inputs, boundaries, start)
-        estimates.append(WorkingMemory.from_json(entry, tensors) if entry else None)
+        estimate = None if entry is None else WorkingMemory.from_json(entry, tensors)
+        estimates.append(estimate)
     return tuple(estimates)
 
 

@@ -186,8 +186,8 @@ def _batch_matmul(node: Node) -> int:
     if not left:
         return 0
 
-    inner = left[-2] if adjoint and len(left) > 1 else left[-1]
-    return prod(_shape(node.outputs, 0)) * inner
+    inner_axis = -2 if adjoint and len(left) > 1 else -1
+    return prod(_shape(node.outputs, 0)) * left[inner_axis]
 
 
 def _recurrent(node: Node) -> int:
