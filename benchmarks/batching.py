@@ -1,4 +1,5 @@
-"""What it saves to run frames of several requests together: CPU time of a frame alone and among others.
+"""What it saves to run frames of several requests together: CPU time of a frame alone and among
+others.
 
 python -m benchmarks.batching [--json]     one engine thread, no network; alone and together are interleaved
 """
@@ -36,7 +37,8 @@ LAYERS, WIDTH = 4, 1024
 
 
 def dense(folder: Path) -> Path:
-    """A model whose server half is four dense layers: 16.8 MB of weights, which every run reads once."""
+    """A model whose server half is four dense layers: 16.8 MB of weights, which every run reads
+    once."""
     random = np.random.default_rng(0)
     names = ["cut", *(f"h{layer}" for layer in range(1, LAYERS)), "y"]
     nodes = [helper.make_node("Relu", ["x"], ["cut"])]
@@ -71,7 +73,8 @@ def cpu_s(call: Callable[[], object]) -> float:
 
 
 def measure(bundle: Path, name: str, shape: tuple[int, ...]) -> dict[str, float]:
-    """Milliseconds of CPU a frame, ratios to alone, and the largest difference between both ways."""
+    """Milliseconds of CPU a frame, ratios to alone, and the largest difference between both
+    ways."""
     served = ServedBundle(Manifest.load(bundle), "model", Limits(), EngineOptions(threads=1))
     reasons = served.allow_batches()
     assert not reasons, reasons

@@ -1,10 +1,12 @@
-"""Boundary codecs side by side on tensors of trained networks: ratio, encode and decode speed of whole frames.
+"""Boundary codecs side by side on tensors of trained networks: ratio, encode and decode speed of
+whole frames.
 
     python benchmarks/bench_codec.py [--kinds int8,f32,f16,bf16,raw] [--networks NAME,...] [--cuts 3] [--json]
 
-One thread, every tensor's codecs interleaved, results checked before timing, best of several repeats; ours are trained
-on other pictures than those measured. Anchors come from PyPI (`pip install irsplit[bench-codec]`, and zipnn); one that
-is not installed is named and left out. After every table comes a line for each goal, met or missed.
+One thread, every tensor's codecs interleaved, results checked before timing, best of several
+repeats; ours are trained on other pictures than those measured. Anchors come from PyPI (`pip
+install irsplit[bench-codec]`, and zipnn); one that is not installed is named and left out. After
+every table comes a line for each goal, met or missed.
 """
 
 import argparse
@@ -39,7 +41,8 @@ LINKS_BIT_S = (10e6, 100e6, 400e6, 1000e6)
 
 @dataclass(frozen=True)
 class Coder:
-    """Encoder and decoder of one tensor; a coder without decoder is measured for size and encoding only."""
+    """Encoder and decoder of one tensor; a coder without decoder is measured for size and encoding
+    only."""
 
     encode: Encode
     decode: Decode | None
@@ -361,7 +364,8 @@ def print_table(kind: str, rows: list[dict[str, Any]], count: int) -> None:
 
 
 def raw_path(size: int = 1 << 20) -> list[dict[str, Any]]:
-    """Rate of encoding and decoding a raw frame, CRC included, over that of two copies of the same bytes."""
+    """Rate of encoding and decoding a raw frame, CRC included, over that of two copies of the same
+    bytes."""
     spec = TensorSpec("x", "u8", (size,))
     coder = _frame_coder(spec)
     array = np.random.default_rng(0).integers(0, 256, size).astype(np.uint8)

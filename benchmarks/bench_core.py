@@ -1,10 +1,12 @@
-"""Rates of the C core by path, without Python around it: CPU time of one thread, best of many, builds interleaved.
+"""Rates of the C core by path, without Python around it: CPU time of one thread, best of many,
+builds interleaved.
 
     python benchmarks/bench_core.py [--levels 0,1] [--cuts 2] [--repeats 20] [--beside FOLDER] [--each] [--vectors FILE]
 
-Every path is a build of its own that leaves out the faster ones, `zstd-3` the anchor of the portable path. `--beside`
-adds another checkout's core, `--each` a line for every tensor. Training takes a minute; `--vectors` keeps its result in
-a file for later runs. CPU time of interleaved builds holds on a busy machine, too; rates rise and fall together.
+Every path is a build of its own that leaves out the faster ones, `zstd-3` the anchor of the
+portable path. `--beside` adds another checkout's core, `--each` a line for every tensor. Training
+takes a minute; `--vectors` keeps its result in a file for later runs. CPU time of interleaved
+builds holds on a busy machine, too; rates rise and fall together.
 """
 
 import argparse
@@ -52,8 +54,8 @@ irs_status decode_often(int count, const irs_schema *b, const void *frame, size_
     return status;
 }
 """
-"""Calls are repeated in C: one through ctypes costs as much as a frame of 1 KB. Older cores have a boundary
-where newer ones have a schema."""
+"""Calls are repeated in C: one through ctypes costs as much as a frame of 1 KB. Older cores have a
+boundary where newer ones have a schema."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class _Tensor(ctypes.Structure):
 
 @dataclass
 class Core:
-    """An opened boundary of one build, with the buffers of one frame; `decoded` is written by `decode`."""
+    """An opened boundary of one build, with the buffers of one frame; `decoded` is written by
+    `decode`."""
 
     library: ctypes.CDLL
     vector: Vector
@@ -153,7 +156,8 @@ def build(runtime: Path, flags: Sequence[str], target: Path) -> ctypes.CDLL:
 
 
 def trained_vectors(level: int, cuts: int) -> list[Vector]:
-    """One test tensor for every boundary of bench_codec.py's 8-bit table, with `cuts` of them a network."""
+    """One test tensor for every boundary of bench_codec.py's 8-bit table, with `cuts` of them a
+    network."""
     vectors: list[Vector] = []
     for case in tensors("int8", network_names(), cuts, 1 << 20):
         array = np.ascontiguousarray(case.test[0])

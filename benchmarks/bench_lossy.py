@@ -1,11 +1,13 @@
-"""How small a boundary becomes for a given accuracy: classifiers of the corpus, compiled with an agreement as target.
+"""How small a boundary becomes for a given accuracy: classifiers of the corpus, compiled with an
+agreement as target.
 
     python benchmarks/bench_lossy.py [--networks NAME,...] [--cuts 6] [--agreement 0.975] [--test PICTURE,...]
 
-`compile --quantize agreement=... --codec auto` decides on crops of some pictures; frames and agreement, through real
-frames and the real server half, are of crops of others. Beside them the agreement when one element in a thousand is off
-by one step of 8 bits, which tells how sure the network is of these crops, and the input itself as JPEG and lossless
-WebP, with the agreement of the whole network on the decoded picture.
+`compile --quantize agreement=... --codec auto` decides on crops of some pictures; frames and
+agreement, through real frames and the real server half, are of crops of others. Beside them the
+agreement when one element in a thousand is off by one step of 8 bits, which tells how sure the
+network is of these crops, and the input itself as JPEG and lossless WebP, with the agreement of the
+whole network on the decoded picture.
 """
 
 import argparse
@@ -47,7 +49,8 @@ CLASSIFIERS = {
     "resnet8_cifar_float.tflite": (CALIBRATION_PICTURES, TEST_PICTURES),
     "squeezenet_fp16.onnx": (CALIBRATION_PICTURES, TEST_PICTURES),
 }
-"""Pictures to calibrate with and to measure on, of what a network classifies: one for birds has no class for pets."""
+"""Pictures to calibrate with and to measure on, of what a network classifies: one for birds has no
+class for pets."""
 FLIPPED = 0.001
 
 
@@ -66,8 +69,8 @@ def outputs(
 def unsettled(
     folder: Path, feeds: Sequence[Array], zero: int
 ) -> tuple[list[Array], list[Array], bool]:
-    """Outputs of the far half as they are and with few elements off by one step of 8 bits, and whether what crosses has
-    values below `zero`.
+    """Outputs of the far half as they are and with few elements off by one step of 8 bits, and
+    whether what crosses has values below `zero`.
     """
     manifest = Manifest.load(folder)
     files = [(manifest.path(segment.file), segment.format) for segment in manifest.segments]
@@ -133,7 +136,8 @@ def _step(found: QuantizationSpec | None) -> str:
 def pictures_row(
     path: Path, network: Network, pictures: Sequence[Floats], feeds: Sequence[Array], whole: Engine
 ) -> str:
-    """Bytes of the input as a picture, and agreement of the whole network on what is decoded from it."""
+    """Bytes of the input as a picture, and agreement of the whole network on what is decoded from
+    it."""
     expected = [np.array(whole.run([feed])[0]).ravel() for feed in feeds]
     cells: list[str] = []
     for name, options in (
@@ -165,7 +169,8 @@ def typed(path: Path, feeds: Sequence[Floats]) -> list[Array]:
 def cuts_of(
     path: Path, count: int, wanted: Sequence[str] | None = None
 ) -> list[tuple[str, TensorType]]:
-    """The wanted or evenly spaced legal cuts of one tensor of 256 elements at least, with the tensor's type."""
+    """The wanted or evenly spaced legal cuts of one tensor of 256 elements at least, with the
+    tensor's type."""
     entry = dialect_of(path).read(path).entry
     legal = [
         cut

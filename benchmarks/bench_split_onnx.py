@@ -5,19 +5,22 @@
 Four models are made, each cut in the middle into two saved files:
 
 * `inline`: a transformer of 1.2 GB in one file.
-* `external`: a transformer of 3 GB with its weights in a file beside it, written out into the halves.
+* `external`: a transformer of 3 GB with its weights in a file beside it, written out into the
+  halves.
 * `shared`: the same, the halves referring to the same weights (`--share-weights`).
 * `graph`: 50 000 nodes; also with 1 000 and 10 000, to show that the cost grows as the graph does.
 
-`irsplit` reads, finds all cuts with reasons, partitions, verifies and writes; `cp` copies the model's files: the bytes
-that any splitter has to move. With `--peers` (pip install irsplit[bench]) onnx's extract_model and onnx-ir split too;
-extract_model needs 8 GB of memory for the large ones. `--small` makes everything fifty times smaller, for a quick look.
+`irsplit` reads, finds all cuts with reasons, partitions, verifies and writes; `cp` copies the
+model's files: the bytes that any splitter has to move. With `--peers` (pip install irsplit[bench])
+onnx's extract_model and onnx-ir split too; extract_model needs 8 GB of memory for the large ones.
+`--small` makes everything fifty times smaller, for a quick look.
 
-Every split is a fresh process, pinned nowhere; methods take turns. Our byte code is made before, as an installation
-makes it, whatever PYTHONDONTWRITEBYTECODE says. `wall` and `cpu` are those of the whole process, its start and imports
-included; `work` is without our imports, but with the part of onnx that a model needs which leaves types out; `peak` is
-resident memory. Before anything is timed, the halves of a small transformer are run and must give the bits of the
-whole, and the halves of each large model must hold its weights.
+Every split is a fresh process, pinned nowhere; methods take turns. Our byte code is made before, as
+an installation makes it, whatever PYTHONDONTWRITEBYTECODE says. `wall` and `cpu` are those of the
+whole process, its start and imports included; `work` is without our imports, but with the part of
+onnx that a model needs which leaves types out; `peak` is resident memory. Before anything is timed,
+the halves of a small transformer are run and must give the bits of the whole, and the halves of
+each large model must hold its weights.
 """
 
 import argparse

@@ -1,17 +1,19 @@
-"""What it costs to split a TFLite model: against copying its bytes, and against rewriting it through objects.
+"""What it costs to split a TFLite model: against copying its bytes, and against rewriting it
+through objects.
 
     python benchmarks/bench_split_tflite.py [--json] [--rounds 7] [--layers 24]
 
-Two models are made: a large one of few tensors (24 layers of 4 MB: the cost is that of bytes) and a small one of many
-(90 layers, 180 buffers, 4 MB: the cost is that of tables). Each is cut in the middle into two saved files.
+Two models are made: a large one of few tensors (24 layers of 4 MB: the cost is that of bytes) and a
+small one of many (90 layers, 180 buffers, 4 MB: the cost is that of tables). Each is cut in the
+middle into two saved files.
 
 * `irsplit`: read, schedule, partition, write both halves.
 * `cp`: copy the file, as `shutil.copyfile` does: the bytes that any splitter has to move.
 * `objects`: LiteRT's object API: unpack the file, keep half of the operators twice, renumber, pack.
 
-Before anything is timed, the halves of `irsplit` are run in sequence and must give the bits of the whole model. Times
-are of this process after imports, interleaved; peak memory is of a fresh process that does this one thing, its imports
-included.
+Before anything is timed, the halves of `irsplit` are run in sequence and must give the bits of the
+whole model. Times are of this process after imports, interleaved; peak memory is of a fresh process
+that does this one thing, its imports included.
 """
 
 import argparse
@@ -54,7 +56,8 @@ class Case:
 
 
 def make_model(case: Case, path: Path) -> None:
-    """Write the model of a case; weights are seeded noise, scaled so that activations neither vanish nor explode."""
+    """Write the model of a case; weights are seeded noise, scaled so that activations neither
+    vanish nor explode."""
     generator = np.random.default_rng(SEED)
     tensors = [_tensor("x", [1, case.width], 0)]
     buffers = [new("Buffer")]
@@ -106,7 +109,8 @@ def _tensor(name: str, shape: list[int], buffer: int) -> Edit:
 
 
 def split_with_objects(source: Path, folder: Path) -> list[Path]:
-    """The same cut through LiteRT's objects, for a chain: the first and the second half of the operators."""
+    """The same cut through LiteRT's objects, for a chain: the first and the second half of the
+    operators."""
     written: list[Path] = []
     model: Any
     for half, name in enumerate(PLACES):
@@ -147,7 +151,8 @@ METHODS: dict[str, Callable[[Path, Path], list[Path]]] = {
 
 
 def run(paths: list[Path], width: int) -> bytes:
-    """The bits that a chain of model files makes of a seeded input, on one thread without delegates."""
+    """The bits that a chain of model files makes of a seeded input, on one thread without
+    delegates."""
     value = np.random.default_rng(SEED).standard_normal((1, width), np.float32)
     for path in paths:
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -160,7 +165,8 @@ def run(paths: list[Path], width: int) -> bytes:
 
 
 def seconds(method: str, source: Path, folder: Path) -> float:
-    """Time of one split into a new folder: replacing a file makes some file systems wait for the disk."""
+    """Time of one split into a new folder: replacing a file makes some file systems wait for the
+    disk."""
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         start = time.perf_counter()
         METHODS[method](source, Path(fresh))
@@ -168,7 +174,8 @@ def seconds(method: str, source: Path, folder: Path) -> float:
 
 
 def peak_of(method: str, source: Path, folder: Path) -> int:
-    """Peak resident memory in bytes of a fresh process that imports what the method needs and does it once."""
+    """Peak resident memory in bytes of a fresh process that imports what the method needs and does
+    it once."""
     command = [str(Path(__file__).with_name("tflite_split.py")), str(source), str(folder)]
     if method != "irsplit":
         command = [__file__, "--only", method, *command[1:]]

@@ -1,7 +1,9 @@
-"""Boundary tensors of trained networks, for codec measurements: dumped from the corpus at first to last useful cuts.
+"""Boundary tensors of trained networks, for codec measurements: dumped from the corpus at first to
+last useful cuts.
 
-Calibration and test tensors come from different pictures (or different seconds of audio). Images are random crops with
-the network's own preprocessing. Dumps are cached as .npz outside of the project (IRSPLIT_BENCH_CACHE).
+Calibration and test tensors come from different pictures (or different seconds of audio). Images
+are random crops with the network's own preprocessing. Dumps are cached as .npz outside of the
+project (IRSPLIT_BENCH_CACHE).
 """
 
 import json
@@ -39,7 +41,8 @@ LEAST_ELEMENTS = 256
 
 @dataclass(frozen=True)
 class Network:
-    """How a network of the corpus is fed: its input's height and width, and what is done with RGB bytes [h, w, 3]."""
+    """How a network of the corpus is fed: its input's height and width, and what is done with RGB
+    bytes [h, w, 3]."""
 
     name: str
     size: tuple[int, int]

@@ -1,4 +1,5 @@
-"""A chart of values over time as SVG: bands behind, one line a series, the axis of values logarithmic."""
+"""A chart of values over time as SVG: bands behind, one line a series, the axis of values
+logarithmic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

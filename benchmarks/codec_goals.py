@@ -11,7 +11,8 @@ Rows = Mapping[str, Row]
 
 @dataclass(frozen=True)
 class Goal:
-    """`value` of the rows of a kind shall be at least `least`; a codec that was left out makes it unknown."""
+    """`value` of the rows of a kind shall be at least `least`; a codec that was left out makes it
+    unknown."""
 
     kind: str
     text: str

@@ -1,9 +1,10 @@
-"""Sizes of updates by diff: `irsplit delta` against zstd --patch-from, bsdiff and xdelta3, on retrained examples.
+"""Sizes of updates by diff: `irsplit delta` against zstd --patch-from, bsdiff and xdelta3, on
+retrained examples.
 
 python -m benchmarks.delta [--epochs 3] [--json]     tools that are not installed are left out, and said so
 
-The example is trained on from its weights: all layers, or the last one alone. Tools get each segment's file with its
-old counterpart, ours carries the manifest and the boundary as well.
+The example is trained on from its weights: all layers, or the last one alone. Tools get each
+segment's file with its old counterpart, ours carries the manifest and the boundary as well.
 """
 
 import argparse
@@ -49,7 +50,8 @@ TOOLS: dict[str, tuple[str, ...]] = {
 
 
 def models(folder: Path, epochs: int) -> dict[str, Mapping[str, Path]]:
-    """Files of the example by format, as it is, with all layers trained on, and with its last layer trained on."""
+    """Files of the example by format, as it is, with all layers trained on, and with its last layer
+    trained on."""
     sys.path.insert(0, str(DIGITS))
     train, exporter = importlib.import_module("train"), importlib.import_module("export_onnx")
     split, _ = importlib.import_module("dataset").load_splits(train.SEED)
@@ -89,7 +91,8 @@ def _trained_on(
 
 
 def sizes(old: Path, new: Path, folder: Path) -> dict[str, int]:
-    """Bytes of the update from bundle `old` to `new` by every way; ours is applied and compared first."""
+    """Bytes of the update from bundle `old` to `new` by every way; ours is applied and compared
+    first."""
     patch = folder / "patch"
     found = {"the files": sum(path.stat().st_size for path in _segments(new))}
     ours = write_delta(old, new, patch).patch_bytes

@@ -1,8 +1,10 @@
-"""End-to-end latency of the cuts of a model, by the clock on the wall: client, emulated link, server process.
+"""End-to-end latency of the cuts of a model, by the clock on the wall: client, emulated link,
+server process.
 
-The client is the real one (`irsplit.runtime.connect` over gRPC), the server `irsplit serve` in a process of its own,
-the link the proxy of `benchmarks.link`. The slow device is this thread, which computes and encodes everything as many
-times as it is slower. Cuts race: those that cannot win any more drop out, so that slow links stay affordable.
+The client is the real one (`irsplit.runtime.connect` over gRPC), the server `irsplit serve` in a
+process of its own, the link the proxy of `benchmarks.link`. The slow device is this thread, which
+computes and encodes everything as many times as it is slower. Cuts race: those that cannot win any
+more drop out, so that slow links stay affordable.
 """
 
 import contextlib
@@ -95,7 +97,8 @@ def run_on_device(engine: Engine, call: Inputs, names: Sequence[str], slowdown: 
 def whole_on_server(
     engine: Engine, call: Inputs, names: Sequence[str], over: Link
 ) -> Generator[Callable[[], float]]:
-    """A function that sends the raw inputs over the link, lets the whole model run behind it, and gets the outputs.
+    """A function that sends the raw inputs over the link, lets the whole model run behind it, and
+    gets the outputs.
 
     Plain TCP without a protocol: the least that any server would need.
     """
@@ -141,9 +144,11 @@ def race(
     rounds: int,
     always: Sequence[str],
 ) -> dict[str, float]:
-    """Median seconds of everyone who might be the best, run in turns; those in `always` stay to the end.
+    """Median seconds of everyone who might be the best, run in turns; those in `always` stay to the
+    end.
 
-    `least_s` is what a run takes at least: who is above the best by then is not run at all. Nobody's first run counts.
+    `least_s` is what a run takes at least: who is above the best by then is not run at all.
+    Nobody's first run counts.
     """
     first: dict[str, float] = {}
     for name in sorted(runs, key=lambda name: (name not in always, least_s[name])):

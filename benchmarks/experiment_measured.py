@@ -1,9 +1,11 @@
-"""The experiment of `benchmarks/experiment.py` with the real client: sessions, a server process, sockets.
+"""The experiment of `benchmarks/experiment.py` with the real client: sessions, a server process,
+sockets.
 
 python -m benchmarks.experiment_measured [-o docs/experiment-measured.md]     loopback, two minutes
 
-The network is a stand-in with the frames of the simulated one (slices of bytes, so that the machine's own speed does
-not matter), its device segments wait as long as the device profile says, and a proxy makes the bytes obey the link.
+The network is a stand-in with the frames of the simulated one (slices of bytes, so that the
+machine's own speed does not matter), its device segments wait as long as the device profile says,
+and a proxy makes the bytes obey the link.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
 `python -m benchmarks.footprint` writes docs/footprint.md.
 
-Code is what the linker keeps of the core for the functions that a firmware calls. Stack is the deepest path of calls
-through it, by the call graph with frame sizes that gcc writes (`-fcallgraph-info=su`); there is no recursion and no
-array of variable size, or this script fails. Neither counts libc and the compiler's own helpers.
+Code is what the linker keeps of the core for the functions that a firmware calls. Stack is the
+deepest path of calls through it, by the call graph with frame sizes that gcc writes
+(`-fcallgraph-info=su`); there is no recursion and no array of variable size, or this script fails.
+Neither counts libc and the compiler's own helpers.
 """
 
 import re
@@ -27,7 +28,8 @@ SOURCES = [ROOT / "runtime" / "c" / "irs.c"]
 INCLUDE = f"-I{ROOT / 'runtime' / 'c' / 'include'}"
 DIGITS = ROOT / "examples" / "digits"
 HOOKED = re.compile(r"\bframe(_decode)?\.c:")
-"""Where the core calls the codec hooks of its caller, which are the only calls through a pointer."""
+"""Where the core calls the codec hooks of its caller, which are the only calls through a
+pointer."""
 
 SEND = ("irs_schema_open", "irs_encode")
 BOTH = (*SEND, "irs_frame_dims", "irs_decode")
@@ -121,7 +123,8 @@ def stack_bytes(
 def call_graph(text: str) -> tuple[dict[str, int], dict[str, set[str]]]:
     """Bytes of each function's frame, and whom it calls.
 
-    Raises ValueError where neither is known: a frame of variable size, a call through a pointer that is no hook.
+    Raises ValueError where neither is known: a frame of variable size, a call through a pointer
+    that is no hook.
     """
     frames: dict[str, int] = {}
     for name, label in re.findall(r'node: \{ title: "([^"]+)" label: "([^"]+)"', text):
@@ -144,7 +147,8 @@ def deepest(
     calls: Mapping[str, set[str]],
     above: tuple[str, ...] = (),
 ) -> int:
-    """Bytes of the deepest path of calls that begins with a function. Raises ValueError for recursion."""
+    """Bytes of the deepest path of calls that begins with a function. Raises ValueError for
+    recursion."""
     if function in above:
         raise ValueError(f"recursion: {' > '.join((*above, function))}")
     below = [

@@ -2,8 +2,9 @@
 
 python -m benchmarks.fuzz_readers [-o docs/fuzzing.md]     5 000 mutants a reader, about ten minutes
 
-The readers and their mutants are the targets of `tests/hostile`. Each runs in worker processes that are bounded in time
-and memory. The same seed gives the same mutants. Exit code 1 when a mutant was neither accepted nor refused.
+The readers and their mutants are the targets of `tests/hostile`. Each runs in worker processes that
+are bounded in time and memory. The same seed gives the same mutants. Exit code 1 when a mutant was
+neither accepted nor refused.
 """
 
 import argparse

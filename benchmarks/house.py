@@ -1,12 +1,16 @@
-"""Measure how the code reads: how dense its functions are, how often they pause, how long its lines get.
+"""Measure how the code reads: how dense its functions are, how often they pause, how long its lines
+get.
 
     python benchmarks/house.py [FOLDER...]
 
-Prints one row per tree. Without folders: irsplit's own product code. Give the packages of another project to compare,
-for example the folder of xDSL, onnx/ir-py, httpx or starlette in an environment where they are installed.
+Prints one row per tree. Without folders: irsplit's own product code. Give the packages of another
+project to compare, for example the folder of xDSL, onnx/ir-py, httpx or starlette in an environment
+where they are installed.
 
-* decisions per 100 function lines: one a function, and one for each if, for, while, except, case, conditional
-  expression, `and`, `or`, and for each `for` and `if` of a comprehension. That is the sum of McCabe's complexities.
+* decisions per 100 function lines: one a function, and one for each if, for, while, except, case,
+  conditional
+  expression, `and`, `or`, and for each `for` and `if` of a comprehension. That is the sum of
+  McCabe's complexities.
 * comprehensions per 100 function lines, and those inside of another comprehension.
 * blank and comment lines, as a share of function lines.
 * lines over 100 columns, as a share of all lines.

@@ -1,4 +1,5 @@
-"""Models for bench_split_onnx.py, made from a seed: a transformer of any size, and a graph of any number of nodes."""
+"""Models for bench_split_onnx.py, made from a seed: a transformer of any size, and a graph of any
+number of nodes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class Transformer:
-    """`layers` encoder layers of `hidden` features and four heads; a layer has 12 * hidden^2 float weights."""
+    """`layers` encoder layers of `hidden` features and four heads; a layer has 12 * hidden^2 float
+    weights."""
 
     layers: int
     hidden: int
@@ -49,7 +51,8 @@ def write_transformer(case: Transformer, path: Path, *, inline: bool) -> None:
 
 
 def write_chain(nodes: int, path: Path) -> None:
-    """MatMul, Add, LeakyRelu, Softmax and a residual Add, over and over, with names as exporters make them."""
+    """MatMul, Add, LeakyRelu, Softmax and a residual Add, over and over, with names as exporters
+    make them."""
     rng = np.random.default_rng(SEED)
     protos: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []

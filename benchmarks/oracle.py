@@ -1,9 +1,12 @@
-"""Is the planned cut the best one when measured? Every cut of some models, run for real: `python -m benchmarks.oracle`.
+"""Is the planned cut the best one when measured? Every cut of some models, run for real: `python -m
+benchmarks.oracle`.
 
-The device is emulated by one thread at a stated slow-down, the server by one thread. Every legal cut becomes a bundle,
-and the planner sees nothing of it: it plans from a profile that was measured before, part by part. Two ways to
-measure the cuts: by CPU time with the link's rates on a virtual clock, on any machine, however busy; and with
-`--end-to-end` by the clock on the wall, through client, shaped link and server process, on a quiet one.
+The device is emulated by one thread at a stated slow-down, the server by one thread. Every legal
+cut becomes a bundle, and the planner sees nothing of it: it plans from a profile that was measured
+before, part by part. Two ways to measure the cuts: by CPU time with the link's rates on a virtual
+clock, on any machine, however busy; and with
+`--end-to-end` by the clock on the wall, through client, shaped link and server process, on a quiet
+one.
 """
 
 import argparse
@@ -69,7 +72,8 @@ class Measured:
 
 
 def _thread_ns(call: Callable[[], Any]) -> tuple[int, Any]:
-    """The calling thread's CPU time, which a busy machine does not change; engines here have no other thread."""
+    """The calling thread's CPU time, which a busy machine does not change; engines here have no
+    other thread."""
     start = time.thread_time_ns()
     result = call()
     return time.thread_time_ns() - start, result
@@ -97,7 +101,8 @@ def prepare(path: Path, folder: Path) -> Subject:
 
 
 def sweep(subject: Subject, rounds: int) -> dict[str, Measured]:
-    """Every legal cut, and the whole model at either place, run `rounds` times in turns; medians of CPU times."""
+    """Every legal cut, and the whole model at either place, run `rounds` times in turns; medians of
+    CPU times."""
     sessions = {
         cut: (DeviceSession(bundle, ONE_THREAD), ServerSession(bundle, ONE_THREAD))
         for cut, bundle in subject.bundles.items()
@@ -134,7 +139,8 @@ def sweep(subject: Subject, rounds: int) -> dict[str, Measured]:
 def clock_times(
     subject: Subject, seen: dict[str, Measured], over: Link, planned: str, rounds: int
 ) -> dict[str, int]:
-    """End-to-end latencies by the clock on the wall, ns, of all that can be the best by what the sweep has seen."""
+    """End-to-end latencies by the clock on the wall, ns, of all that can be the best by what the
+    sweep has seen."""
     least_s = {name: _LEAST * measured.total_ns(over) / 1e9 for name, measured in seen.items()}
     with contextlib.ExitStack() as stack:
         runs = stack.enter_context(split_runs(subject.bundles, subject.call, over, SLOWDOWN))

@@ -1,10 +1,12 @@
-"""The emulated link at packet level: two network namespaces, and a relay that does to packets what a link does.
+"""The emulated link at packet level: two network namespaces, and a relay that does to packets what
+a link does.
 
 python -m benchmarks.packets [-o docs/packets.md]     needs root and /dev/net/tun; about two minutes
 
-What `benchmarks/link.py` gives a TCP proxy is the model's idea of TCP; here the kernel's own TCP sees the losses and
-delays and reacts, so the congestion control matters, and is pinned and read back from the socket. A namespace belongs
-to a thread and ends with it: nothing is left behind, and nothing of the machine's own network is touched.
+What `benchmarks/link.py` gives a TCP proxy is the model's idea of TCP; here the kernel's own TCP
+sees the losses and delays and reacts, so the congestion control matters, and is pinned and read
+back from the socket. A namespace belongs to a thread and ends with it: nothing is left behind, and
+nothing of the machine's own network is touched.
 """
 
 import argparse
@@ -232,7 +234,8 @@ def transfer(near: Side, far: Side, data: bytes) -> Transfer:
 
 
 def calls_over(near: Side, far: Side, bundle: Path, count: int) -> list[float]:
-    """Seconds of calls of a session over HTTP (its sockets belong to the thread that calls); answers compared."""
+    """Seconds of calls of a session over HTTP (its sockets belong to the thread that calls);
+    answers compared."""
     image = (
         np.load(ROOT / "examples" / "digits" / "test_images.npz")["images"][0].astype(np.float32)
         / 255

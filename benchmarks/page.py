@@ -1,6 +1,7 @@
 """Run the suite and write docs/benchmarks.md with its plots: `python -m benchmarks.page [--json SUITE.json]`.
 
-With `--json`, the page is made of an earlier run: `pytest benchmarks --benchmark-only --benchmark-json SUITE.json`.
+With `--json`, the page is made of an earlier run: `pytest benchmarks --benchmark-only
+--benchmark-json SUITE.json`.
 """
 
 import argparse
@@ -72,7 +73,8 @@ VERSIONS = (
 
 
 def run_suite(path: Path) -> None:
-    """Runs pytest; raises CalledProcessError when a benchmark fails, so that no page comes of it."""
+    """Runs pytest; raises CalledProcessError when a benchmark fails, so that no page comes of
+    it."""
     words = (
         "--benchmark-only",
         "--benchmark-quiet",
@@ -124,7 +126,8 @@ def _section(topic: str, timings: Sequence[dict[str, Any]]) -> str:
 
 
 def _groups(topic: str, timings: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The timings of a topic by what follows its name in the group's; in the order in which they ran."""
+    """The timings of a topic by what follows its name in the group's; in the order in which they
+    ran."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for timing in timings:
         first, _, rest = timing["group"].partition(": ")
@@ -134,7 +137,8 @@ def _groups(topic: str, timings: Sequence[dict[str, Any]]) -> dict[str, list[dic
 
 
 def _table(timings: Sequence[dict[str, Any]]) -> str:
-    """Times, each over that of the group's first row; and what share of the raw bytes a frame has, where one is."""
+    """Times, each over that of the group's first row; and what share of the raw bytes a frame has,
+    where one is."""
     first = timings[0]["stats"]["median"]
     coded = all("frame_bytes" in timing["extra_info"] for timing in timings)
     rows: list[list[str]] = []

@@ -57,7 +57,8 @@ def links(data: Path) -> dict[str, Link]:
 
 
 def cost_tables(data: Path) -> dict[tuple[str, str, str], CostTable]:
-    """(network, mobile processor, link) -> its chain. The result's way down is free, as in the published model."""
+    """(network, mobile processor, link) -> its chain. The result's way down is free, as in the
+    published model."""
     layers: dict[str, list[Row]] = {}
     for row in _rows(data, "layers.csv"):
         layers.setdefault(row["app"], []).append(row)

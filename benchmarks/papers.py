@@ -1,6 +1,7 @@
 """The papers' tables in one command: `python -m benchmarks.papers`. Byte-identical from run to run.
 
-`--measure` adds the table of what can only be measured: it builds the network, cuts it and runs its halves.
+`--measure` adds the table of what can only be measured: it builds the network, cuts it and runs its
+halves.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""What the service adds to calling the halves: latency of a 100 kB frame, and requests a second with many clients.
+"""What the service adds to calling the halves: latency of a 100 kB frame, and requests a second
+with many clients.
 
 python -m benchmarks.serving [--seconds 5] [--json]     loopback; server on the last CPU, clients on the others
 
-Baselines: a bare echo of the same message by grpc.aio, the two halves called directly, and the whole model on the same
-server.
+Baselines: a bare echo of the same message by grpc.aio, the two halves called directly, and the
+whole model on the same server.
 """
 
 import argparse
@@ -39,7 +40,8 @@ ELEMENTS = 25_600
 
 
 def echo() -> None:
-    """A grpc.aio server that answers the same request with nothing: what the library itself takes."""
+    """A grpc.aio server that answers the same request with nothing: what the library itself
+    takes."""
 
     async def answer(message: Any, context: Any) -> Any:
         return protobuf.message("ModelInferResponse")()
@@ -88,7 +90,8 @@ class Process:
 
 
 def large_frame(folder: Path) -> tuple[Path, bytes, Any]:
-    """A bundle whose server half only looks for the largest element of 100 kB, a frame, and what it gives."""
+    """A bundle whose server half only looks for the largest element of 100 kB, a frame, and what it
+    gives."""
     nodes = [
         helper.make_node("Neg", ["x"], ["cut"]),
         helper.make_node("ReduceMax", ["cut"], ["y"], keepdims=0),

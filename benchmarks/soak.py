@@ -1,10 +1,12 @@
-"""Two processes on loopback under load: is every answer right, is memory flat, and what does the service cost?
+"""Two processes on loopback under load: is every answer right, is memory flat, and what does the
+service cost?
 
 python -m benchmarks.soak [--seconds 60] [-o docs/serving.md]     a minute a row: seven minutes in all
 
-For each format and number of clients: every client is a session of its own on a thread of this process, asks again at
-once, and compares each answer bit for bit with the same call in one process. Beside it: the two halves called directly,
-and a plain server of the same kind (grpc.aio, the same messages, threads and engine) with the whole model.
+For each format and number of clients: every client is a session of its own on a thread of this
+process, asks again at once, and compares each answer bit for bit with the same call in one process.
+Beside it: the two halves called directly, and a plain server of the same kind (grpc.aio, the same
+messages, threads and engine) with the whole model.
 """
 
 import argparse

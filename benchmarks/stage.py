@@ -1,4 +1,5 @@
-"""A server that can be treated badly, callers that compare every answer, and what became of their calls."""
+"""A server that can be treated badly, callers that compare every answer, and what became of their
+calls."""
 
 import contextlib
 import os
@@ -51,7 +52,8 @@ class Count:
 
 
 class Stage:
-    """The example's bundles, what their calls must give, and a server process that can be treated badly."""
+    """The example's bundles, what their calls must give, and a server process that can be treated
+    badly."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

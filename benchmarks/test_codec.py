@@ -1,4 +1,5 @@
-"""Coding one boundary tensor into a frame and back, codecs side by side; `bench_codec.py` has all networks."""
+"""Coding one boundary tensor into a frame and back, codecs side by side; `bench_codec.py` has all
+networks."""
 
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,8 @@ NETWORKS = {"int8": "mobilenet_v1_025_128_uint8.tflite", "f32": "ultraface_rfb32
 
 @cache
 def _digits(folder: Path) -> Case:
-    """What crosses behind the example's first stage, for training pictures and for test pictures."""
+    """What crosses behind the example's first stage, for training pictures and for test
+    pictures."""
     irsplit.compile_model(DIGITS / "digits.onnx", folder / "bundle", ["stem/relu"], codec="raw")
     device = irsplit.DeviceSession(folder / "bundle")
 

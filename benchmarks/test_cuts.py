@@ -1,4 +1,5 @@
-"""Finding every legal cut, with a reason for every other position: against reading the file at all."""
+"""Finding every legal cut, with a reason for every other position: against reading the file at
+all."""
 
 from pathlib import Path
 from typing import Any

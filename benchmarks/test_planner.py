@@ -1,4 +1,5 @@
-"""Planning over a cost table: the exact planner against the papers' own algorithms, which have no limits."""
+"""Planning over a cost table: the exact planner against the papers' own algorithms, which have no
+limits."""
 
 from collections.abc import Callable
 from dataclasses import replace

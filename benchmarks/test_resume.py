@@ -1,4 +1,5 @@
-"""A split inference in one process: sessions and frames against the whole model and against halves made by hand."""
+"""A split inference in one process: sessions and frames against the whole model and against halves
+made by hand."""
 
 from collections.abc import Callable
 from pathlib import Path

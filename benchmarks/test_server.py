@@ -1,4 +1,5 @@
-"""A resume over gRPC on loopback: the service against the resume itself and against an empty grpc.aio server."""
+"""A resume over gRPC on loopback: the service against the resume itself and against an empty
+grpc.aio server."""
 
 from pathlib import Path
 from typing import Any

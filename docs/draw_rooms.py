@@ -1,11 +1,12 @@
-"""Draw the rooms of the project and who imports whom: docs/rooms.svg, made from the imports themselves.
+"""Draw the rooms of the project and who imports whom: docs/rooms.svg, made from the imports
+themselves.
 
     python docs/draw_rooms.py            # write the drawing
     python docs/draw_rooms.py --check    # exit 1 when it no longer shows the imports
 
-The floors come from the first contract in pyproject.toml that import-linter checks, so the drawing cannot show an
-order that the code does not keep. Arrows that follow from others are left out: if commands import passes and passes
-import the IR, no arrow leads from commands to the IR.
+The floors come from the first contract in pyproject.toml that import-linter checks, so the drawing
+cannot show an order that the code does not keep. Arrows that follow from others are left out: if
+commands import passes and passes import the IR, no arrow leads from commands to the IR.
 """
 
 import ast

@@ -1,10 +1,11 @@
-"""Run a command as on a fresh machine: Python, make and gcc are there, no optional tool works, there is no network.
+"""Run a command as on a fresh machine: Python, make and gcc are there, no optional tool works,
+there is no network.
 
     python tests/bare.py COMMAND...
 
-gcc is kept but makes no 32-bit programs, as on Debian without gcc-multilib. Everything else that `tools` knows is
-left out of the PATH. The command runs in a network namespace that has nothing but loopback; where none can be made,
-that is said loudly, and only pip is kept from its index.
+gcc is kept but makes no 32-bit programs, as on Debian without gcc-multilib. Everything else that
+`tools` knows is left out of the PATH. The command runs in a network namespace that has nothing but
+loopback; where none can be made, that is said loudly, and only pip is kept from its index.
 """
 
 import contextlib
@@ -33,7 +34,8 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 
 def bare_path(path: str, folder: Path) -> str:
-    """A PATH with the programs of `path`, without the optional ones. Folders that have one are mirrored in `folder`."""
+    """A PATH with the programs of `path`, without the optional ones. Folders that have one are
+    mirrored in `folder`."""
     entries: list[str] = []
     for number, entry in enumerate(path.split(os.pathsep)):
         programs = os.listdir(entry) if os.path.isdir(entry) else []
@@ -69,7 +71,8 @@ def _without_32_bits(path: Path, compiler: Path) -> None:
 
 
 def leave_network() -> str:
-    """Move this process to a network namespace with loopback alone. Why that cannot be done; empty when it was."""
+    """Move this process to a network namespace with loopback alone. Why that cannot be done; empty
+    when it was."""
     if sys.platform != "linux":
         return "network namespaces are Linux's"
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,9 +1,10 @@
-"""Run by `make wheel` with the environment that has the wheel alone: the package is whole and does the main job.
+"""Run by `make wheel` with the environment that has the wheel alone: the package is whole and does
+the main job.
 
 python tests/check_wheel.py CHECKOUT
 
-The packages that it depends on may be those of another environment, which has more: only what the wheel requires may be
-imported, in a version that it allows.
+The packages that it depends on may be those of another environment, which has more: only what the
+wheel requires may be imported, in a version that it allows.
 """
 
 import importlib.metadata
@@ -26,7 +27,8 @@ OURS = {"packaging"}
 
 
 def required(name: str = "irsplit", extras: tuple[str, ...] = ("",)) -> set[str]:
-    """The distributions that one requires, and they in turn. Raises AssertionError for a version not allowed."""
+    """The distributions that one requires, and they in turn. Raises AssertionError for a version
+    not allowed."""
     found: set[str] = set()
     pending = [(name, extras)]
     while pending:

@@ -1,4 +1,5 @@
-"""What the planner tests share: random cost tables small enough to try every placement, and the trying."""
+"""What the planner tests share: random cost tables small enough to try every placement, and the
+trying."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -56,7 +57,8 @@ def links() -> st.SearchStrategy[Link]:
 
 @st.composite
 def dags(draw: st.DrawFn, most: int = 6) -> CostTable:
-    """Any DAG: forks, joins, several inputs and outputs, unread values, pins, tensors that cannot cross."""
+    """Any DAG: forks, joins, several inputs and outputs, unread values, pins, tensors that cannot
+    cross."""
     count = draw(st.integers(1, most))
     every = range(count)
     tensors = [

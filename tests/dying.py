@@ -1,4 +1,5 @@
-"""Run a function again and again, each time killed at the next operation on files: what does it leave behind?
+"""Run a function again and again, each time killed at the next operation on files: what does it
+leave behind?
 
 python tests/dying.py MODULE:FUNCTION FOLDER ARGUMENT... runs it in the `FOLDER` of each attempt and prints one line an
 attempt; the module is imported once, attempts are forks of that process.
@@ -23,7 +24,8 @@ _CHANGES = (
 
 
 def attempt(work: Callable[[], object], folder: str, fatal: int) -> int:
-    """Exit code of a fork that does the work and dies at its operation number `fatal` inside of `folder`."""
+    """Exit code of a fork that does the work and dies at its operation number `fatal` inside of
+    `folder`."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

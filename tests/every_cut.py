@@ -1,7 +1,9 @@
-"""Every legal cut of every model of the corpus: the segments compute what the stock engine computes on the whole.
+"""Every legal cut of every model of the corpus: the segments compute what the stock engine computes
+on the whole.
 
-As a script (`python tests/every_cut.py --cuts 60 -o docs/coverage.md`) it writes the coverage table. Models are run in
-this process, one thread, optimisations off, over a sequence of calls; files of the corpus that run are trusted.
+As a script (`python tests/every_cut.py --cuts 60 -o docs/coverage.md`) it writes the coverage
+table. Models are run in this process, one thread, optimisations off, over a sequence of calls;
+files of the corpus that run are trusted.
 """
 
 import argparse
@@ -31,7 +33,8 @@ TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class Cuts:
-    """The legal cuts of a model: one tensor, one tensor with side values recomputed, up to four tensors."""
+    """The legal cuts of a model: one tensor, one tensor with side values recomputed, up to four
+    tensors."""
 
     plain: list[Cut]
     rematerialised: list[Cut]
@@ -94,7 +97,8 @@ def failures(model: CorpusModel, cuts: Sequence[Cut], max_tensors: int = 1) -> l
 def is_rounded(model: CorpusModel) -> bool:
     """Whether the engine computes across the cut at a higher precision than the tensors there have.
 
-    The default delegate fuses operators, and onnxruntime runs half precision in single precision between two casts.
+    The default delegate fuses operators, and onnxruntime runs half precision in single precision
+    between two casts.
     """
     return model.needs_delegate or model.name == "squeezenet_fp16.onnx"
 

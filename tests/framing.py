@@ -1,4 +1,5 @@
-"""What the frame tests share: hypothesis strategies for boundaries with matching arrays, both engines side by side."""
+"""What the frame tests share: hypothesis strategies for boundaries with matching arrays, both
+engines side by side."""
 
 import math
 from collections.abc import Callable, Sequence

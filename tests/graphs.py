@@ -1,4 +1,5 @@
-"""Random models in the `test` dialect: forks and joins, several inputs and outputs, and everything that is awkward."""
+"""Random models in the `test` dialect: forks and joins, several inputs and outputs, and everything
+that is awkward."""
 
 from dataclasses import dataclass, field
 from typing import cast
@@ -126,7 +127,8 @@ class _Builder:
         return Graph(name, inputs, outputs, nodes, constants)
 
     def callee(self) -> Graph:
-        """A graph of the model that nodes call: an earlier one, or a new one that may call an earlier one."""
+        """A graph of the model that nodes call: an earlier one, or a new one that may call an
+        earlier one."""
         if self.callees and self.chance(2):
             return self.draw(st.sampled_from(self.callees))
         given, made = self.value("p"), self.value("q")

@@ -1,15 +1,16 @@
-"""The snippets of a documentation page, run in order as a reader would run them from the repository's root.
+"""The snippets of a documentation page, run in order as a reader would run them from the
+repository's root.
 
     python tests/snippets.py PAGE.md        runs the page's snippets in the current folder
 
 sh          bash runs the block; it must succeed
-console     what follows `$ ` runs; the lines below it are its output, in which `...` stands for anything
-python      runs; all Python blocks of a page share their names
+console     what follows `$ ` runs; the lines below it are its output, in which `...` stands for
+anything python      runs; all Python blocks of a page share their names
 any other   is only shown, or with title="NAME" in its first line written to the file NAME
 
-Above a block, `<!-- needs: torch, cmake -->` names modules, or tools of `tools.TOOLS`, without which it is left out,
-and `<!-- not run: REASON -->` says why a test cannot do what a reader can. Ports 8000 and 8001 are replaced by free
-ones.
+Above a block, `<!-- needs: torch, cmake -->` names modules, or tools of `tools.TOOLS`, without
+which it is left out, and `<!-- not run: REASON -->` says why a test cannot do what a reader can.
+Ports 8000 and 8001 are replaced by free ones.
 """
 
 import doctest
@@ -120,7 +121,8 @@ def _run(block: Block, text: str, names: dict[str, Any]) -> None:
     elif block.language == "console":
         for command, expected in sessions(text):
             done = _bash(command)
-            # Engines chatter on the error stream; a command that fails is shown with what it says there.
+            # Engines chatter on the error stream; a command that fails is shown with what it says
+            # there.
             said = done.output + done.errors if done.status else done.output
             if not doctest.OutputChecker().check_output(expected, said, _LIKE):
                 raise AssertionError(f"$ {command}\nsaid\n{said}\nnot\n{expected}")

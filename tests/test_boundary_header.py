@@ -1,4 +1,5 @@
-"""boundary.h: compiles without warnings and frames a tensor exactly as Python does, with the sizes it names."""
+"""boundary.h: compiles without warnings and frames a tensor exactly as Python does, with the sizes
+it names."""
 
 import subprocess
 from pathlib import Path
@@ -56,7 +57,8 @@ def gcc(*words: str | Path, cwd: Path) -> None:
 
 @pytest.fixture(scope="module", params=["separate", "amalgamated"])
 def core(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> list[Path]:
-    """The object files of the C core, which every boundary shares: one for each source, and one for all."""
+    """The object files of the C core, which every boundary shares: one for each source, and one for
+    all."""
     needs_compiler("gcc", *FLAGS)
     folder = tmp_path_factory.mktemp("core")
     sources = sorted((RUNTIME / "c" / "src").rglob("*.c"))

@@ -1,4 +1,5 @@
-"""Segments that quantize by themselves: stock engines alone exchange integers, on the example and on real models."""
+"""Segments that quantize by themselves: stock engines alone exchange integers, on the example and
+on real models."""
 
 import json
 from pathlib import Path

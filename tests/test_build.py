@@ -1,4 +1,5 @@
-"""Build pipelines: irsplit.toml, its cache, logs, depfiles for make and ninja, the same bytes wherever it lies."""
+"""Build pipelines: irsplit.toml, its cache, logs, depfiles for make and ninja, the same bytes
+wherever it lies."""
 
 import hashlib
 import json

@@ -1,4 +1,5 @@
-"""The C core outside of Python: warnings are errors, sanitizers on, other machines; the same frames everywhere.
+"""The C core outside of Python: warnings are errors, sanitizers on, other machines; the same frames
+everywhere.
 
 A target whose compiler or emulator does not work is skipped, see `tools`; `.ci/run` installs them.
 """
@@ -281,7 +282,8 @@ def test_size_on_cortex_m4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_reduced_build(tmp_path: Path) -> None:
-    """The same frames for what is left; what is left out is refused when its descriptor is opened."""
+    """The same frames for what is left; what is left out is refused when its descriptor is
+    opened."""
     needs("gcc")
     program, path = tmp_path / "check_vectors", tmp_path / "vectors.bin"
     build("gcc", ("-O2", *BYTES), program, [*SOURCES, FOLDER / "check_vectors.c"])

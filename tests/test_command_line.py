@@ -1,4 +1,5 @@
-"""The command line as a user meets it: what it prints, its exit codes, and that nothing is left half written."""
+"""The command line as a user meets it: what it prints, its exit codes, and that nothing is left
+half written."""
 
 import json
 import os
@@ -314,8 +315,9 @@ HEAVY = {
     ],
 )
 def test_a_command_loads_what_it_needs(words: str, needed: str, tmp_path: Path) -> None:
-    """Start-up is imports: numpy is for elements, which no list of cuts looks at, Pillow for pictures, numpy's random
-    numbers for inputs that are made up. Of onnx, which infers types that a model leaves out, an extension will do."""
+    """Start-up is imports: numpy is for elements, which no list of cuts looks at, Pillow for
+    pictures, numpy's random numbers for inputs that are made up. Of onnx, which infers types that a
+    model leaves out, an extension will do."""
     for name in ("digits.onnx", "digits.tflite"):
         shutil.copy(EXAMPLE / name, tmp_path)
     save_typed(tmp_path)
@@ -325,8 +327,8 @@ def test_a_command_loads_what_it_needs(words: str, needed: str, tmp_path: Path) 
 
 
 def test_a_split_loads_little(tmp_path: Path) -> None:
-    """Reading, finding cuts, partition and writing, without commands and bundles: no library, and of Python's own
-    nothing that waits for an engine or looks for plugins."""
+    """Reading, finding cuts, partition and writing, without commands and bundles: no library, and
+    of Python's own nothing that waits for an engine or looks for plugins."""
     shutil.copy(EXAMPLE / "digits.onnx", tmp_path)
     modules = loaded(
         "from onnx_split import main; main()", "digits.onnx . bottleneck/relu", tmp_path
@@ -343,7 +345,8 @@ def save_typed(folder: Path) -> None:
 
 
 def loaded(code: str, words: str, folder: Path) -> set[str]:
-    """The modules that a process has at its end which runs the code with these words as its arguments."""
+    """The modules that a process has at its end which runs the code with these words as its
+    arguments."""
     probe = f"import sys\ntry: {code}\nfinally: print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", probe, *words.split()]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent / "benchmarks")}

@@ -1,4 +1,5 @@
-"""Shell completion: bash is asked as it asks itself at the TAB key; zsh and fish read their scripts where they are."""
+"""Shell completion: bash is asked as it asks itself at the TAB key; zsh and fish read their scripts
+where they are."""
 
 import subprocess
 from pathlib import Path

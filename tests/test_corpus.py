@@ -1,4 +1,5 @@
-"""The corpus, end to end: the legal cuts that the manifest counts, halves equal to the whole, hostile files refused."""
+"""The corpus, end to end: the legal cuts that the manifest counts, halves equal to the whole,
+hostile files refused."""
 
 from pathlib import Path
 
@@ -19,7 +20,8 @@ SLOW = {
     "basic_pitch.tflite",
 }
 
-# An operator that no stock engine has, and a type that only an engine finds wrong: they are split, but do not run.
+# An operator that no stock engine has, and a type that only an engine finds wrong: they are split,
+# but do not run.
 ENGINE_REFUSES = ("custom_bsign.tflite", "bad_graph.onnx")
 
 

@@ -1,4 +1,5 @@
-"""The helpers of the corpus tests: seeded inputs are the manifest's, and stock engines behave as it says."""
+"""The helpers of the corpus tests: seeded inputs are the manifest's, and stock engines behave as it
+says."""
 
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from corpus import CorpusModel
 from stock_engines import EngineFailed, open_model, run_isolated, run_model, same_bits
 
 RUNNABLE = corpus.models("models", "micro")
-# Models whose outputs involve no rounding that could differ between machines; together they fix the rule for floats,
-# for several inputs in order, for ids, and for how outputs are digested.
+# Models whose outputs involve no rounding that could differ between machines; together they fix the
+# rule for floats, for several inputs in order, for ids, and for how outputs are digested.
 EXACT = {
     "swap_3in3out.tflite",
     "topo_fork_split.tflite",

@@ -1,4 +1,5 @@
-"""The simulated experiment: the docs have what it gives, and the adaptive client is near the best way throughout."""
+"""The simulated experiment: the docs have what it gives, and the adaptive client is near the best
+way throughout."""
 
 from pathlib import Path
 from statistics import mean

@@ -1,4 +1,5 @@
-"""What `irsplit export --to onnxruntime` writes gives on stock onnxruntime, bit for bit, what the bundle gives here."""
+"""What `irsplit export --to onnxruntime` writes gives on stock onnxruntime, bit for bit, what the
+bundle gives here."""
 
 import json
 import subprocess
@@ -31,7 +32,8 @@ Call = dict[str, Any]
 
 
 class Exported:
-    """The models of an exported bundle, chained as their description says, states fed back from call to call."""
+    """The models of an exported bundle, chained as their description says, states fed back from
+    call to call."""
 
     def __init__(self, folder: Path) -> None:
         self.models = json.loads((folder / "models.json").read_text())["models"]
@@ -141,8 +143,8 @@ def test_a_host_without_python(digits: Path, tmp_path: Path) -> None:
 
 
 def awkward(path: Path) -> Path:
-    """An input called `frame` that only the end reads, one that is an output too, an output that is ready early, a
-    value that skips a segment."""
+    """An input called `frame` that only the end reads, one that is an output too, an output that is
+    ready early, a value that skips a segment."""
     nodes = [
         helper.make_node("Relu", ["x"], ["a"]),
         helper.make_node("Abs", ["a"], ["early"]),

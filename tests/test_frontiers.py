@@ -1,4 +1,5 @@
-"""Frontiers of several tensors: how good those are that find_cuts lists, against every down-set of small graphs."""
+"""Frontiers of several tensors: how good those are that find_cuts lists, against every down-set of
+small graphs."""
 
 from random import Random
 

@@ -1,4 +1,5 @@
-"""Frames written once by each format version, decoded for ever. Files are never regenerated; new ones are added."""
+"""Frames written once by each format version, decoded for ever. Files are never regenerated; new
+ones are added."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Damaged and hostile frames and descriptors: both engines refuse them with one status, allocating little."""
+"""Damaged and hostile frames and descriptors: both engines refuse them with one status, allocating
+little."""
 
 import struct
 from collections.abc import Iterator
@@ -82,7 +83,8 @@ def test_every_bit_flip_is_detected() -> None:
 def test_attackers_bytes_are_refused_alike(
     case: tuple[FrameSchema, list[Array]], data: st.DataObject
 ) -> None:
-    """Random changes with checksums made right: no crash, and both engines give the same tensors or the same status."""
+    """Random changes with checksums made right: no crash, and both engines give the same tensors or
+    the same status."""
     boundary, arrays = case
     coded = bytearray(frame.encode(boundary, arrays))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -138,7 +140,8 @@ def test_max_bytes_is_checked_before_allocation() -> None:
 
 
 def test_more_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """103 bytes that a damaged dim makes stand for 800 MB: below max_bytes, and more than this machine has."""
+    """103 bytes that a damaged dim makes stand for 800 MB: below max_bytes, and more than this
+    machine has."""
 
     def exhausted(*_: object) -> None:
         raise MemoryError
@@ -223,8 +226,8 @@ def test_descriptor_truncated_at_every_length() -> None:
 
 
 def test_damaged_descriptors_are_refused() -> None:
-    """Python recomputes the digest and so refuses any change. C does not, but must open nothing that Python's checks
-    of the fields refuse: what it opens has fields in range."""
+    """Python recomputes the digest and so refuses any change. C does not, but must open nothing
+    that Python's checks of the fields refuse: what it opens has fields in range."""
     for descriptor in damaged_descriptors():
         with pytest.raises(BundleError):
             FrameSchema.from_bytes(descriptor)

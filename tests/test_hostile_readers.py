@@ -1,4 +1,5 @@
-"""Some mutants for every reader (`python -m benchmarks.fuzz_readers` has thousands), and that escapes are found."""
+"""Some mutants for every reader (`python -m benchmarks.fuzz_readers` has thousands), and that
+escapes are found."""
 
 import pytest
 

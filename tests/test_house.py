@@ -1,4 +1,5 @@
-"""The rooms and words of the project: each class has one home, each term one meaning, each drawing tells the truth."""
+"""The rooms and words of the project: each class has one home, each term one meaning, each drawing
+tells the truth."""
 
 import ast
 import re

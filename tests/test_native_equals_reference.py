@@ -1,4 +1,5 @@
-"""The C core and the numpy reference: same bytes, same tensors; decode(encode(x)) == x unless quantized."""
+"""The C core and the numpy reference: same bytes, same tensors; decode(encode(x)) == x unless
+quantized."""
 
 import numpy as np
 import pytest

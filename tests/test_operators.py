@@ -1,4 +1,5 @@
-"""The operators for ONNX Runtime: on the stock package they give our frames and take them, and refuse what is none."""
+"""The operators for ONNX Runtime: on the stock package they give our frames and take them, and
+refuse what is none."""
 
 import os
 import pickle
@@ -78,7 +79,8 @@ def rans_arrays() -> list[Array]:
 def model(
     operator: str, boundary: FrameSchema, descriptor: bytes = b"", **attributes: Any
 ) -> bytes:
-    """One node of an operator; the model's tensors are the boundary's, of other types where `attributes` say so."""
+    """One node of an operator; the model's tensors are the boundary's, of other types where
+    `attributes` say so."""
     infos = [
         helper.make_tensor_value_info(
             spec.name, ELEMENT_CODES[BY_NAME[attributes.pop(spec.name, spec.dtype)]], [*spec.shape]

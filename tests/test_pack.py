@@ -1,4 +1,5 @@
-"""One file of each side: the same results as the folder, read where it lies, refused when it is not what we wrote."""
+"""One file of each side: the same results as the folder, read where it lies, refused when it is not
+what we wrote."""
 
 import contextlib
 import shutil

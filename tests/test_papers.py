@@ -1,4 +1,5 @@
-"""The papers' checks: architectures, the rule of Ushakov, communication shares, the Neurosurgeon measurements."""
+"""The papers' checks: architectures, the rule of Ushakov, communication shares, the Neurosurgeon
+measurements."""
 
 from pathlib import Path
 

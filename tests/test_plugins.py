@@ -1,4 +1,5 @@
-"""Passes, dialects and codecs of other packages: the template, installed as a user would, and packages that clash."""
+"""Passes, dialects and codecs of other packages: the template, installed as a user would, and
+packages that clash."""
 
 import json
 import os

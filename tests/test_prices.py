@@ -1,4 +1,5 @@
-"""Prices of boundary tensors where nothing was measured, and what is said about limits that exclude each other."""
+"""Prices of boundary tensors where nothing was measured, and what is said about limits that exclude
+each other."""
 
 import pytest
 

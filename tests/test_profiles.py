@@ -1,4 +1,5 @@
-"""Profiles: what comes with irsplit reads to the published figures, and what is wrong with a file is named."""
+"""Profiles: what comes with irsplit reads to the published figures, and what is wrong with a file
+is named."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""What codecs really do to a model's tensors, measured on calibration inputs before the cut is chosen."""
+"""What codecs really do to a model's tensors, measured on calibration inputs before the cut is
+chosen."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,5 @@
-"""What the server side recomputes instead of receiving it: which values, from what, and what is refused."""
+"""What the server side recomputes instead of receiving it: which values, from what, and what is
+refused."""
 
 import json
 
@@ -172,7 +173,8 @@ def test_pipeline_prints_the_limits():
     )
 
 
-# Random graphs: values are described by the expression that computes them, so that equal text means equal results.
+# Random graphs: values are described by the expression that computes them, so that equal text means
+# equal results.
 
 
 @st.composite
@@ -185,7 +187,8 @@ def graphs(draw: st.DrawFn) -> Graph:
     for index in range(draw(st.integers(2, 12))):
         op = draw(st.sampled_from(["test.op", "test.op", "test.cheap", "test.cheap", "test.shape"]))
         count = 1 if op == "test.shape" else draw(st.integers(1, 3))
-        # Mostly recent values: with any, nearly every graph has all its branches pending everywhere.
+        # Mostly recent values: with any, nearly every graph has all its branches pending
+        # everywhere.
         picks = [values[-1 - min(draw(st.integers(0, 4)), len(values) - 1)] for _ in range(count)]
         type = TensorType(I64, (2,)) if op == "test.shape" else TensorType(F32, (4, 4))
         result = Value(f"v{index}", type)

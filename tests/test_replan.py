@@ -1,4 +1,5 @@
-"""Re-planning from a manifest: the same answer as the planner for the same link, another for another one."""
+"""Re-planning from a manifest: the same answer as the planner for the same link, another for
+another one."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""The report page in a real browser: it loads without a network or an error, and re-plans when a slider moves."""
+"""The report page in a real browser: it loads without a network or an error, and re-plans when a
+slider moves."""
 
 import json
 import shutil

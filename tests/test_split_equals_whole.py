@@ -1,4 +1,5 @@
-"""Random models, every legal cut: the segments, joined by real frames, compute what the whole computes, bit for bit."""
+"""Random models, every legal cut: the segments, joined by real frames, compute what the whole
+computes, bit for bit."""
 
 from itertools import combinations, pairwise
 

@@ -1,4 +1,5 @@
-"""State given as inputs and outputs: found or named, kept with its layer, fed back by sessions, equal to the whole."""
+"""State given as inputs and outputs: found or named, kept with its layer, fed back by sessions,
+equal to the whole."""
 
 from pathlib import Path
 

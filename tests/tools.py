@@ -1,8 +1,9 @@
 """Programs that some tests run and a machine may lack: tried, not looked for.
 
-A compiler without its headers is on the PATH and useless. So each tool has a probe that does with it, on something
-tiny, what the tests do; a test that `needs` a tool whose probe fails is skipped, and the skip says why and what to
-install. A probe runs once in a test process. `python tests/tools.py` tries all of them.
+A compiler without its headers is on the PATH and useless. So each tool has a probe that does with
+it, on something tiny, what the tests do; a test that `needs` a tool whose probe fails is skipped,
+and the skip says why and what to install. A probe runs once in a test process. `python
+tests/tools.py` tries all of them.
 """
 
 import subprocess
@@ -55,7 +56,8 @@ class Tool:
 
     Attributes:
         packages: What to install on Debian for it.
-        probe: Called with an empty folder and with the flags of a compiler. Raises ToolError or OSError where the
+        probe: Called with an empty folder and with the flags of a compiler. Raises ToolError or
+        OSError where the
             tool does not work.
     """
 
@@ -70,7 +72,8 @@ def needs(*names: str) -> None:
 
 
 def needs_compiler(name: str, *flags: str) -> None:
-    """Skip the running test, loudly, unless this compiler makes programs that run with these flags."""
+    """Skip the running test, loudly, unless this compiler makes programs that run with these
+    flags."""
     reason = lack(name, *flags)
     if reason:
         pytest.skip(reason)

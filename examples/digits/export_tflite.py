@@ -1,4 +1,5 @@
-"""The network as TFLite, NHWC with dynamic batch and fused activations: in float32, and fully in 8-bit integers.
+"""The network as TFLite, NHWC with dynamic batch and fused activations: in float32, and fully in
+8-bit integers.
 
 Both files come from one walk over the layers; `Float32` and `Int8` say how a tensor is stored.
 """
@@ -23,7 +24,8 @@ RANGE_STEP = 1 / 16
 
 
 class Storage(Protocol):
-    """How a model stores its tensors; `versions` and `min_runtime` say since when the engine knows such operators."""
+    """How a model stores its tensors; `versions` and `min_runtime` say since when the engine knows
+    such operators."""
 
     dtype: ClassVar[type[np.generic]]
     min_runtime: ClassVar[str]
@@ -58,7 +60,8 @@ class Float32:
 
 @dataclass(frozen=True)
 class Int8:
-    """TFLite's 8-bit scheme: activations affine per tensor, kernels symmetric per output channel, biases int32."""
+    """TFLite's 8-bit scheme: activations affine per tensor, kernels symmetric per output channel,
+    biases int32."""
 
     dtype: ClassVar[type[np.generic]] = np.int8
     min_runtime: ClassVar[str] = "1.14.0"
@@ -83,7 +86,8 @@ class Int8:
         ), Quantization(scale)
 
     def _weight_scale(self, layer: Conv | Dense) -> Array:
-        """One scale per output channel; a single one for a dense layer, which older engines demand."""
+        """One scale per output channel; a single one for a dense layer, which older engines
+        demand."""
         magnitude = np.abs(self.parameters[f"{layer.name}/weights"])
         axes = None if isinstance(layer, Dense) else tuple(range(1, magnitude.ndim))
         return (magnitude.max(axis=axes) / np.float32(INT8_LIMIT)).astype(np.float32).reshape(-1)
@@ -105,7 +109,8 @@ def tflite_int8_bytes(parameters: Parameters, calibration: Array) -> bytes:
 def _affine(value: Array) -> Quantization:
     """The range of `value`, stretched to hold zero, on -128..127.
 
-    Its ends go outward to multiples of RANGE_STEP: the last bits of a sum differ between machines, the file must not.
+    Its ends go outward to multiples of RANGE_STEP: the last bits of a sum differ between machines,
+    the file must not.
     """
     low = min(np.floor(float(value.min()) / RANGE_STEP) * RANGE_STEP, 0.0)
     high = max(np.ceil(float(value.max()) / RANGE_STEP) * RANGE_STEP, 0.0)

@@ -1,7 +1,8 @@
 """The digit classifier in numpy: what it is (`LAYERS`), what it computes, and its gradients.
 
-Arrays are NHWC and kernels OHWI, as in TFLite. Padding is "same" as TFLite defines it: with stride 2 on an even size
-the one missing row and column are added at the end. Parameters live in a flat dictionary, `<layer>/weights` and
+Arrays are NHWC and kernels OHWI, as in TFLite. Padding is "same" as TFLite defines it: with stride
+2 on an even size the one missing row and column are added at the end. Parameters live in a flat
+dictionary, `<layer>/weights` and
 `<layer>/bias`.
 """
 
@@ -41,7 +42,8 @@ class Conv:
 
 @dataclass(frozen=True)
 class Residual:
-    """relu(x + b(relu(a(x)))): x forks to the first convolution and to the addition, where both paths join."""
+    """relu(x + b(relu(a(x)))): x forks to the first convolution and to the addition, where both
+    paths join."""
 
     name: str
     channels: int
@@ -69,8 +71,9 @@ class Dense:
 
 Layer = Conv | Residual | Dense
 
-# One float32 image is 1024 bytes. `bottleneck` is narrow on purpose, as in networks designed to be split: its 4x4x4
-# result (256 bytes) is the only inner tensor smaller than the image; every other one is 2 to 16 times as large.
+# One float32 image is 1024 bytes. `bottleneck` is narrow on purpose, as in networks designed to be
+# split: its 4x4x4 result (256 bytes) is the only inner tensor smaller than the image; every other
+# one is 2 to 16 times as large.
 LAYERS: tuple[Layer, ...] = (
     Conv("stem", 1, 16),
     Conv("down", 16, 24, stride=2),
@@ -145,7 +148,8 @@ def loss_and_gradients(
 def _run(
     parameters: Parameters, images: Array
 ) -> tuple[dict[str, Array], list[Backward], Gradients]:
-    """Tensors by name, one backward step per layer of LAYERS, and the dictionary that those steps fill."""
+    """Tensors by name, one backward step per layer of LAYERS, and the dictionary that those steps
+    fill."""
     values = {"image": images}
     gradients: Gradients = {}
     tape: list[Backward] = []

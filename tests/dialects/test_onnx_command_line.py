@@ -1,4 +1,5 @@
-"""`irsplit compile` with weights beside the segments: in files of their own, or in those of the source."""
+"""`irsplit compile` with weights beside the segments: in files of their own, or in those of the
+source."""
 
 import hashlib
 import json

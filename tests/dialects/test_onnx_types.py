@@ -1,4 +1,5 @@
-"""Types that a file leaves out are found: by ONNX's inference, by stand-ins, at last by asking the engine."""
+"""Types that a file leaves out are found: by ONNX's inference, by stand-ins, at last by asking the
+engine."""
 
 import subprocess
 import sys
@@ -55,7 +56,8 @@ def test_the_rank_of_every_value_of_the_corpus_is_known(model: corpus.CorpusMode
 
 
 def test_the_onnx_package_may_be_imported_after_its_inference(tmp_path: Path):
-    """Inference loads an extension of the package alone; here the two meet in the order that nothing else tests."""
+    """Inference loads an extension of the package alone; here the two meet in the order that
+    nothing else tests."""
     read(
         tmp_path / "m.onnx",
         [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],

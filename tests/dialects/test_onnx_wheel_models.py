@@ -1,5 +1,5 @@
-"""The models of the onnx wheel, its own test data: over 2000 survive reading and writing, and those of several nodes
-compute the same in two halves."""
+"""The models of the onnx wheel, its own test data: over 2000 survive reading and writing, and those
+of several nodes compute the same in two halves."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,8 @@ from stock_engines import Engine, open_model
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 HALF_ULP = 2**-11
-"""onnxruntime computes float16 models in float32 and rounds where a tensor leaves the graph: a cut rounds once more."""
+"""onnxruntime computes float16 models in float32 and rounds where a tensor leaves the graph: a cut
+rounds once more."""
 
 
 MIXED = "softmax_precision"
@@ -52,7 +53,8 @@ def stored_inputs(path: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
-    """Models of single operators, and of their expansions into simpler ones, which the wheel generates."""
+    """Models of single operators, and of their expansions into simpler ones, which the wheel
+    generates."""
     folder = tmp_path_factory.mktemp("generated")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the generators divide by zero on purpose
@@ -67,7 +69,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
 
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Types that only the engine knows do not matter to a round trip, and a process for every odd model does."""
+    """Types that only the engine knows do not matter to a round trip, and a process for every odd
+    model does."""
     monkeypatch.setattr(inference, "_ask_engine", lambda *_: {})
 
 

@@ -1,4 +1,5 @@
-"""What the IR does not model rides along into segments: tables, options, quantization, fields of newer schemas."""
+"""What the IR does not model rides along into segments: tables, options, quantization, fields of
+newer schemas."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,5 @@
-"""The second reader: what we write is sound for the `tflite` package, and what is damaged is named."""
+"""The second reader: what we write is sound for the `tflite` package, and what is damaged is
+named."""
 
 import random
 import struct

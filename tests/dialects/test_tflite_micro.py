@@ -1,6 +1,8 @@
-"""TFLite Micro, the engine of microcontrollers, runs segments as they are: it is stricter than LiteRT.
+"""TFLite Micro, the engine of microcontrollers, runs segments as they are: it is stricter than
+LiteRT.
 
-It reads weights inside the flatbuffer only, checks alignment, and finds initialisers and variables by itself.
+It reads weights inside the flatbuffer only, checks alignment, and finds initialisers and variables
+by itself.
 """
 
 from pathlib import Path

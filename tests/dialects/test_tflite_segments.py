@@ -1,4 +1,5 @@
-"""A segment is a model file of its own: it has exactly what it uses, and stock LiteRT runs it by its signature."""
+"""A segment is a model file of its own: it has exactly what it uses, and stock LiteRT runs it by
+its signature."""
 
 from pathlib import Path
 
@@ -21,7 +22,8 @@ CUTS_PER_MODEL = 5
 
 
 def segments(model: Model, position: int | None = None) -> list[Graph]:
-    """The engine graphs of the two halves at the legal cut of this position, by default the middle one."""
+    """The engine graphs of the two halves at the legal cut of this position, by default the middle
+    one."""
     plan = schedule(model.entry)
     cuts = legal_cuts(plan, max_tensors=2)
     chosen = [cut for cut in cuts if position in (None, cut.position)]

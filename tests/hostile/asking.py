@@ -1,4 +1,5 @@
-"""The command line under attack: whatever a file holds, a command ends with an exit code, and one line if it is 2."""
+"""The command line under attack: whatever a file holds, a command ends with an exit code, and one
+line if it is 2."""
 
 import contextlib
 import io
@@ -17,8 +18,8 @@ _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def ask(*words: str | Path) -> int:
     """Run a command in this process; its exit code, 0 or 1.
 
-    Raises IrsplitError with the line that a refusal is. Asserts that it is one, and that nothing printed steers a
-    terminal.
+    Raises IrsplitError with the line that a refusal is. Asserts that it is one, and that nothing
+    printed steers a terminal.
     """
     said, printed = io.StringIO(), io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):

@@ -95,7 +95,8 @@ def mutants(seed: int, count: int) -> Iterator[Damage]:
 
 
 def packed_mutants(seed: int, count: int) -> Iterator[Damage]:
-    """Mostly where the structure is: weights are the largest part by far, and damage to them is all of one kind."""
+    """Mostly where the structure is: weights are the largest part by far, and damage to them is all
+    of one kind."""
     random = Random(seed)
     for _ in range(count):
         name = random.choice(sorted(INPUTS))
@@ -118,7 +119,8 @@ def _regions(path: Path) -> list[tuple[int, int]]:
 
 
 def run_both(name: str, device: Path, server: Path, damaged_manifest: bool) -> None:
-    """Start on one side, resume on the other. Unless the manifest was damaged, too, what runs runs as before."""
+    """Start on one side, resume on the other. Unless the manifest was damaged, too, what runs runs
+    as before."""
     errors: list[irsplit.IrsplitError] = []
     try:
         sent = bytes(irsplit.DeviceSession(device).start(INPUTS[name]))

@@ -1,4 +1,5 @@
-"""Frames that nobody sane sends: damaged, cut, with sizes that were changed and checksums that are right again."""
+"""Frames that nobody sane sends: damaged, cut, with sizes that were changed and checksums that are
+right again."""
 
 import struct
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""Requests that nobody sane sends, for both doors: too many parts, too long words, bodies that are none."""
+"""Requests that nobody sane sends, for both doors: too many parts, too long words, bodies that are
+none."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -70,7 +71,8 @@ def mutants(seed: int, count: int) -> Iterator[Message]:
 
 
 def read(message: Message, _: Path) -> None:
-    """What a door does with a body. Raises ServiceError for one that is refused, and nothing else."""
+    """What a door does with a body. Raises ServiceError for one that is refused, and nothing
+    else."""
     if message.door == "grpc":
         request = protobuf.request_from_bytes(message.body)
     else:

@@ -1,4 +1,5 @@
-"""Profiles of devices and links, measured profiles and runs of bench, as a stranger might write them."""
+"""Profiles of devices and links, measured profiles and runs of bench, as a stranger might write
+them."""
 
 import hashlib
 import json
@@ -101,7 +102,8 @@ def plan_over_link(mutant: bytes, folder: Path) -> None:
 
 @cache
 def _profile() -> Any:
-    """A profile of the digits as `irsplit profile` writes it, but for the figures: measuring takes a minute."""
+    """A profile of the digits as `irsplit profile` writes it, but for the figures: measuring takes
+    a minute."""
     dialect = dialect_of(DIGITS)
     model = dialect.read(DIGITS)
     legal = [cut for cut in prepared(model, dialect).cuts(model) if cut.legal]

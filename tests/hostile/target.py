@@ -26,22 +26,28 @@ from irsplit.base.errors import IrsplitError
 
 @dataclass(frozen=True)
 class Target:
-    """A reader under attack; everything runs in a worker process that is bounded in time and memory.
+    """A reader under attack; everything runs in a worker process that is bounded in time and
+    memory.
 
     Attributes:
         name: `KIND: READER`, as the table of the fuzz run shows it; one of a kind.
-        mutants: Called with a seed and a count, gives that many mutants, the same ones for the same seed. Iterated
-            lazily, and from the start again after a mutant has ended the worker: make each one when it is asked for.
-            Any type will do; of what is not bytes, a report of an escape shows the `repr`.
-        read: Called with a mutant and an empty folder of its own, which is deleted afterwards. It returns when the
-            mutant was accepted, and raises one of `refusals` when it was refused. Anything else is an escape:
-            another exception, a warning, a worker that died, and more time or memory than allowed. To check what an
-            accepted mutant led to, assert it here. Expensive things that all calls share belong in a function with
+        mutants: Called with a seed and a count, gives that many mutants, the same ones for the same
+        seed. Iterated
+            lazily, and from the start again after a mutant has ended the worker: make each one when
+            it is asked for. Any type will do; of what is not bytes, a report of an escape shows the
+            `repr`.
+        read: Called with a mutant and an empty folder of its own, which is deleted afterwards. It
+        returns when the
+            mutant was accepted, and raises one of `refusals` when it was refused. Anything else is
+            an escape: another exception, a warning, a worker that died, and more time or memory
+            than allowed. To check what an accepted mutant led to, assert it here. Expensive things
+            that all calls share belong in a function with
             `functools.cache`; a worker reads the mutants of one target, one after the other.
         refusals: The exceptions with which this reader may refuse.
         seconds: Wall-clock limit of one read, generous enough for a busy machine.
-        memory: Bytes of address space that the worker may have above what it has when the first read begins.
-        in_tests: Mutants that the tests read, all of them together for a few seconds; fewer for a slow reader.
+        memory: Bytes of address space that the worker may have above what it has when the first
+        read begins. in_tests: Mutants that the tests read, all of them together for a few seconds;
+        fewer for a slow reader.
     """
 
     name: str
@@ -54,7 +60,8 @@ class Target:
 
 
 def targets(only: str = "", module: str = "") -> list[Target]:
-    """The targets whose name contains `only`, in the order of their names: of a module, or of all of this package."""
+    """The targets whose name contains `only`, in the order of their names: of a module, or of all
+    of this package."""
     package = importlib.import_module("hostile")
     ours = [
         info.name

@@ -1,4 +1,5 @@
-"""What a stranger can send around frames, over both doors: it is refused, counted, and nobody else waits for it."""
+"""What a stranger can send around frames, over both doors: it is refused, counted, and nobody else
+waits for it."""
 
 import contextlib
 import http.client

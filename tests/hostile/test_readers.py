@@ -1,4 +1,5 @@
-"""Files that are damaged, odd or hostile: a reader refuses them in one line, or what it made of them holds."""
+"""Files that are damaged, odd or hostile: a reader refuses them in one line, or what it made of
+them holds."""
 
 import io
 import json
@@ -357,7 +358,8 @@ def test_a_boundary_leaves_defects_and_our_own_errors_alone() -> None:
         raise AssertionError
 
 
-# -- control characters --------------------------------------------------------------------------------------
+# -- control characters
+# --------------------------------------------------------------------------------------
 
 
 def test_nothing_in_a_bundle_steers_a_terminal(

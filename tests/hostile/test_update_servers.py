@@ -19,7 +19,8 @@ WAITED_FOR = (
     "a chunk that is none",
     "a chunk of 2^200 bytes",
 )
-"""What a link that breaks or a server with much to do may give, so that it is asked again until time is up."""
+"""What a link that breaks or a server with much to do may give, so that it is asked again until
+time is up."""
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def build_files(seed: int, count: int) -> Iterator[bytes]:
 
 
 def check_build_file(mutant: bytes, folder: Path) -> None:
-    """Everything up to the compilations, which fail at once: no target is chosen that a build file has."""
+    """Everything up to the compilations, which fail at once: no target is chosen that a build file
+    has."""
     path = folder / "build.toml"
     path.write_bytes(mutant)
     build = BuildFile.load(path)

@@ -1,6 +1,8 @@
-"""Update servers that do not mean well: every answer is bytes of our choosing, checksums of pieces are right.
+"""Update servers that do not mean well: every answer is bytes of our choosing, checksums of pieces
+are right.
 
-`Evil` answers each request, one a connection, with the next of its answers, and with the last one from then on.
+`Evil` answers each request, one a connection, with the next of its answers, and with the last one
+from then on.
 """
 
 import contextlib
@@ -103,7 +105,8 @@ def piece(
     checksum: str | None = None,
     length: int | None = None,
 ) -> bytes:
-    """A piece of a patch that says where it belongs, with the right checksum unless another one is given."""
+    """A piece of a patch that says where it belongs, with the right checksum unless another one is
+    given."""
     headers = {
         name: value
         for name, value in (("content-range", place), ("etag", tag))
@@ -147,7 +150,8 @@ def _other_tags() -> Answers:
 
 
 def _shrinking() -> Answers:
-    """The second piece is of a patch that is shorter than the first one: refused, again and again."""
+    """The second piece is of a patch that is shorter than the first one: refused, again and
+    again."""
     refused = answer(400, {}, b'{"error": "the patch has 5 bytes, none from 10 to 19"}')
     return tuple(
         refused if number % 2 else piece(bytes(10), "bytes 0-9/20") for number in range(100)
@@ -221,7 +225,8 @@ SERVERS: dict[str, Callable[[], Answers]] = {
 
 
 def mutants(seed: int, count: int) -> Iterator[Answers]:
-    """Answers of servers: one of `SERVERS`, or an honest one's, with damage in some, repeated or left out."""
+    """Answers of servers: one of `SERVERS`, or an honest one's, with damage in some, repeated or
+    left out."""
     random = Random(seed)
     honest = pieces(scene().patch.together())
     for _ in range(count):
@@ -240,8 +245,8 @@ def mutants(seed: int, count: int) -> Iterator[Answers]:
 
 
 def update_from(answers: Answers, folder: Path) -> int:
-    """Update the old build in a folder from such a server, and how often that was asked: the old build is there then,
-    or one with all its digests."""
+    """Update the old build in a folder from such a server, and how often that was asked: the old
+    build is there then, or one with all its digests."""
     bundle = folder / "bundle"
     shutil.copytree(scene().old, bundle)
     with evil(*answers) as server, own_clock():
@@ -274,7 +279,8 @@ class Clock:
 
 @contextmanager
 def own_clock() -> Generator[Clock]:
-    """Updates do not wait between their attempts, and are out of time all the same when they would have waited."""
+    """Updates do not wait between their attempts, and are out of time all the same when they would
+    have waited."""
     clock, real = Clock(), update_module.time
     update_module.time = clock
     try:

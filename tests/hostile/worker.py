@@ -1,9 +1,10 @@
-"""Reads the mutants of one target in this process, which is bounded; `runner` starts it and reads what it says.
+"""Reads the mutants of one target in this process, which is bounded; `runner` starts it and reads
+what it says.
 
     python -m hostile.worker TARGET SEED COUNT START [MODULE]
 
-A JSON line on standard output before each mutant, and one after it. What the reader itself prints goes to standard
-error.
+A JSON line on standard output before each mutant, and one after it. What the reader itself prints
+goes to standard error.
 """
 
 import json
@@ -74,7 +75,8 @@ def _place(error: BaseException) -> str:
 
 
 def limit_memory(extra: int) -> None:
-    """No more address space than `extra` bytes above what this process has, no larger file, no core."""
+    """No more address space than `extra` bytes above what this process has, no larger file, no
+    core."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     size = pages * os.sysconf("SC_PAGE_SIZE") + extra
     resource.setrlimit(resource.RLIMIT_AS, (size, size))

@@ -1,4 +1,5 @@
-"""Existing engines as processes on this machine, each running what `irsplit export` wrote for it."""
+"""Existing engines as processes on this machine, each running what `irsplit export` wrote for
+it."""
 
 import contextlib
 import importlib.util
@@ -25,7 +26,8 @@ _START_S = 240
 
 @dataclass(frozen=True)
 class Running:
-    """An engine that answers at `urls` (by scheme); `checked` when its answers carry our checksum."""
+    """An engine that answers at `urls` (by scheme); `checked` when its answers carry our
+    checksum."""
 
     urls: dict[str, str]
     checked: bool
@@ -115,7 +117,8 @@ def _running(checked: bool) -> Running:
 def _engine(
     command: Sequence[str], folder: Path, running: Running, **variables: str
 ) -> Generator[Running]:
-    """Run the engine until the block ends. Its own files go to a folder with a short name: Ray has sockets there."""
+    """Run the engine until the block ends. Its own files go to a folder with a short name: Ray has
+    sockets there."""
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as home:
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

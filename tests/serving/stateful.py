@@ -11,7 +11,8 @@ SHAPE = (1, 2)
 
 
 def counting_model(path: Path, *, shown: bool = False) -> Path:
-    """x -> cut = |x| -> count = cut + variable, which count then becomes; the variable begins at zero.
+    """x -> cut = |x| -> count = cut + variable, which count then becomes; the variable begins at
+    zero.
 
     With `shown`, |count| is what comes out: work behind the state.
     """

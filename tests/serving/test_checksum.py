@@ -1,4 +1,5 @@
-"""What tells messages apart: real frames, which end with a CRC of their own, and the answers to them."""
+"""What tells messages apart: real frames, which end with a CRC of their own, and the answers to
+them."""
 
 import itertools
 import threading

@@ -1,4 +1,5 @@
-"""Connections to the HTTP door that are made to last: long headers, half requests, answers that nobody reads."""
+"""Connections to the HTTP door that are made to last: long headers, half requests, answers that
+nobody reads."""
 
 import contextlib
 import http.client
@@ -85,7 +86,8 @@ def test_trailers_without_end_are_cut_off(server):
 
 
 def test_quiet_clients_are_let_go_and_a_long_computation_is_not(onnx_bundle, calls, monkeypatch):
-    """The answer is computed only when all who say nothing, or read nothing, are gone: else this waits in vain."""
+    """The answer is computed only when all who say nothing, or read nothing, are gone: else this
+    waits in vain."""
     answer, infer = HttpFrontend.answer, ServedBundle.infer
     goes_on = threading.Event()
 

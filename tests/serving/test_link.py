@@ -1,4 +1,5 @@
-"""The emulated link on its virtual clock: it does what its profile says, and the same again with the same seed."""
+"""The emulated link on its virtual clock: it does what its profile says, and the same again with
+the same seed."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,5 @@
-"""The packet-level link: the kernel's TCP meets real losses, with the congestion control that was asked for."""
+"""The packet-level link: the kernel's TCP meets real losses, with the congestion control that was
+asked for."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Bundles that come back to the device, over real connections: device, server, device, and so on."""
+"""Bundles that come back to the device, over real connections: device, server, device, and so
+on."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Sessions of a stateful bundle whose clients do everything wrong: an error, and never another one's answer."""
+"""Sessions of a stateful bundle whose clients do everything wrong: an error, and never another
+one's answer."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,5 @@
-"""A second of the soak: two processes, both formats, one client and four; `python -m benchmarks.soak` does a minute."""
+"""A second of the soak: two processes, both formats, one client and four; `python -m
+benchmarks.soak` does a minute."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""A device asks its server for an update: nothing, a patch or the whole build; over links that break."""
+"""A device asks its server for an update: nothing, a patch or the whole build; over links that
+break."""
 
 import shutil
 import subprocess

@@ -11,9 +11,11 @@ from irsplit.passes.send_attributes import sends
 
 @dataclass(frozen=True)
 class LimitBoundary:
-    """Refuse a partitioned model of which a boundary sends more than `size_bytes`, uncoded; a warning from 80 % on.
+    """Refuse a partitioned model of which a boundary sends more than `size_bytes`, uncoded; a
+    warning from 80 % on.
 
-    Dimensions that are not known count as 1. The fields are the options: `limit-boundary{size-bytes=4096}`.
+    Dimensions that are not known count as 1. The fields are the options:
+    `limit-boundary{size-bytes=4096}`.
     """
 
     name: ClassVar[str] = "limit-boundary"
