@@ -1,7 +1,8 @@
-"""What it saves to run frames of several requests together: CPU time of a frame alone and among
-others.
+"""CPU time of a frame, run alone and together with frames of other requests.
 
-python -m benchmarks.batching [--json]     one engine thread, no network; alone and together are interleaved
+    python -m benchmarks.batching [--json]
+
+One engine thread, no network; alone and together are interleaved.
 """
 
 import argparse

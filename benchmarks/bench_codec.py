@@ -1,7 +1,7 @@
-"""Boundary codecs side by side on tensors of trained networks: ratio, encode and decode speed of
-whole frames.
+"""Boundary codecs side by side on tensors of trained networks: ratio and speed of whole frames.
 
-    python benchmarks/bench_codec.py [--kinds int8,f32,f16,bf16,raw] [--networks NAME,...] [--cuts 3] [--json]
+    python benchmarks/bench_codec.py [--kinds int8,f32,f16,bf16,raw] [--networks NAME,...]
+                                     [--cuts 3] [--json]
 
 One thread, every tensor's codecs interleaved, results checked before timing, best of several
 repeats; ours are trained on other pictures than those measured. Anchors come from PyPI (`pip
@@ -199,17 +199,19 @@ INT8: dict[str, Callable[[Case, TensorSpec], Coder]] = {
     "zstd-3 dictionary": zstd(3, True), "safetensors": _safetensors,
     "blosc2 bitshuffle+zstd": _blosc, "pcodec-8": _pcodec,
     "openzl huffman": _openzl("Huffman"), "openzl fse": _openzl("Fse"),
-    "jpeg-ls mosaic": _image("jpeg-ls"), "webp mosaic": _image("webp"), "jxl-e7 mosaic": _image("jxl-e7"),
+    "jpeg-ls mosaic": _image("jpeg-ls"), "webp mosaic": _image("webp"),
+    "jxl-e7 mosaic": _image("jxl-e7"),
     "static-rans L0": ours(0), "static-rans L1": ours(1), "static-rans L2": ours(2),
 }  # fmt: skip
 FLOAT: dict[str, Callable[[Case, TensorSpec], Coder]] = {
-    "memcpy": memcpy, "raw frame": raw, "zstd-3": zstd(3), "zstd-19": zstd(19), "blosc2 bitshuffle+zstd": _blosc,
-    "pcodec-8": _pcodec, "zipnn": _zipnn, "openzl fse": _openzl("Fse"), "safetensors": _safetensors,
+    "memcpy": memcpy, "raw frame": raw, "zstd-3": zstd(3), "zstd-19": zstd(19),
+    "blosc2 bitshuffle+zstd": _blosc, "pcodec-8": _pcodec, "zipnn": _zipnn,
+    "openzl fse": _openzl("Fse"), "safetensors": _safetensors,
     "static-rans L0": ours(0), "static-rans L1": ours(1),
 }  # fmt: skip
 NEEDS = {
-    "blosc2": "blosc2", "pcodec": "pcodec", "openzl": "openzl", "mosaic": "imagecodecs", "zipnn": "zipnn",
-    "safetensors": "safetensors",
+    "blosc2": "blosc2", "pcodec": "pcodec", "openzl": "openzl", "mosaic": "imagecodecs",
+    "zipnn": "zipnn", "safetensors": "safetensors",
 }  # fmt: skip
 
 
@@ -309,7 +311,8 @@ def measure(
             decode_s[name].append(decode)
     return [
         Result(kind, case.name, name, case.test[0].nbytes, statistics.mean(sizes[name]),
-               statistics.mean(encode_s[name]), statistics.mean(decode_s[name]), coders[name].descriptor_bytes)
+               statistics.mean(encode_s[name]), statistics.mean(decode_s[name]),
+               coders[name].descriptor_bytes)
         for name in coders
     ]  # fmt: skip
 
@@ -400,14 +403,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     print(
-        f"{platform.processor() or platform.machine()}, numpy {np.__version__}, zstandard {zstandard.__version__}"
+        f"{platform.processor() or platform.machine()}, numpy {np.__version__}, zstandard "
+        f"{zstandard.__version__}"
     )
     everything: list[Result] = []
     for kind in options.kinds.split(","):
         if kind == "raw":
             rows = raw_path()
             print(
-                f"\nraw frame of 1 MB: {rows[0]['GB_s']:.3g} GB/s, two memcpy {rows[0]['memcpy_GB_s']:.3g}"
+                f"\nraw frame of 1 MB: {rows[0]['GB_s']:.3g} GB/s, two memcpy "
+                f"{rows[0]['memcpy_GB_s']:.3g}"
             )
             print("\n".join(judged(kind, rows)), flush=True)
             continue

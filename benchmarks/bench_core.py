@@ -1,12 +1,13 @@
-"""Rates of the C core by path, without Python around it: CPU time of one thread, best of many,
-builds interleaved.
+"""Rates of the C core by path, without Python around it.
 
-    python benchmarks/bench_core.py [--levels 0,1] [--cuts 2] [--repeats 20] [--beside FOLDER] [--each] [--vectors FILE]
+    python benchmarks/bench_core.py [--levels 0,1] [--cuts 2] [--repeats 20] [--beside FOLDER]
+                                    [--each] [--vectors FILE]
 
 Every path is a build of its own that leaves out the faster ones, `zstd-3` the anchor of the
 portable path. `--beside` adds another checkout's core, `--each` a line for every tensor. Training
-takes a minute; `--vectors` keeps its result in a file for later runs. CPU time of interleaved
-builds holds on a busy machine, too; rates rise and fall together.
+takes a minute; `--vectors` keeps its result in a file for later runs. Rates are by CPU time of one
+thread, the best of many runs, builds interleaved: they hold on a busy machine, too, where they rise
+and fall together.
 """
 
 import argparse
@@ -46,8 +47,8 @@ irs_status encode_often(int count, const irs_schema *b, const irs_tensor *source
         status = irs_encode(b, NULL, source, workspace, workspace_size, frame, capacity, size);
     return status;
 }
-irs_status decode_often(int count, const irs_schema *b, const void *frame, size_t size, const irs_tensor *target,
-                        void *workspace, size_t workspace_size) {
+irs_status decode_often(int count, const irs_schema *b, const void *frame, size_t size,
+                        const irs_tensor *target, void *workspace, size_t workspace_size) {
     irs_status status = IRS_OK;
     while (count-- > 0 && status == IRS_OK)
         status = irs_decode(b, NULL, frame, size, target, workspace, workspace_size);
@@ -179,7 +180,8 @@ def kept_vectors(path: Path, levels: Sequence[int], cuts: int) -> dict[int, list
         for number, vector in enumerate(vector for vectors in made.values() for vector in vectors):
             arrays[f"d{number}"] = np.frombuffer(vector.descriptor, np.uint8)
             arrays[f"t{number}"] = vector.tensor
-        np.savez(path, index=np.array(json.dumps(index)), **arrays)  # pyright: ignore[reportArgumentType]
+        header = np.array(json.dumps(index))
+        np.savez(path, index=header, **arrays)  # pyright: ignore[reportArgumentType]
     with np.load(path) as file:
         found: dict[int, list[Vector]] = {level: [] for level in levels}
         for number, (level, name) in enumerate(json.loads(str(file["index"]))):

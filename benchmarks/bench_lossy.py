@@ -1,7 +1,7 @@
-"""How small a boundary becomes for a given accuracy: classifiers of the corpus, compiled with an
-agreement as target.
+"""How small a boundary becomes when classifiers of the corpus are compiled for an agreement.
 
-    python benchmarks/bench_lossy.py [--networks NAME,...] [--cuts 6] [--agreement 0.975] [--test PICTURE,...]
+    python benchmarks/bench_lossy.py [--networks NAME,...] [--cuts 6] [--agreement 0.975]
+                                     [--test PICTURE,...]
 
 `compile --quantize agreement=... --codec auto` decides on crops of some pictures; frames and
 agreement, through real frames and the real server half, are of crops of others. Beside them the
@@ -205,7 +205,8 @@ def main() -> None:
     parser.add_argument("--test", help="other test pictures, with commas")
     options = parser.parse_args()
     print(
-        "| network, cut | values | f32 bytes | step | unsettled | agreement | frame bytes | smaller |"
+        "| network, cut | values | f32 bytes | step | unsettled | agreement | frame bytes | "
+        "smaller |"
     )
     print("|---" * 8 + "|")
     notes: list[str] = []

@@ -1,4 +1,6 @@
-"""How long planning takes, from a cost table to a plan with baselines: `python -m benchmarks.bench_planner [--json]`.
+"""How long planning takes, from a cost table to a plan with baselines.
+
+    python -m benchmarks.bench_planner [--json]
 
 Three kinds of graph: a chain with short skips, a hundred parallel chains, and one whose operators
 each suit another place. Medians; every plan is checked: without limits its gap must be 0.

@@ -148,13 +148,15 @@ def report(results: dict[str, Any]) -> None:
     for result in results["cases"]:
         print(f"\n{result['case']}: {result['size_mb']:.1f} MB")
         print(
-            f"{'':14}{'wall s':>9}{'min':>8}{'max':>8}{'cpu s':>8}{'work s':>8}{'wall/cp':>9}{'cpu/cp':>8}{'MB':>7}"
+            f"{'':14}{'wall s':>9}{'min':>8}{'max':>8}{'cpu s':>8}{'work s':>8}"
+            f"{'wall/cp':>9}{'cpu/cp':>8}{'MB':>7}"
         )
         for method, r in result["methods"].items():
             low, high = r["spread_s"]
             times = f"{r['wall_s']:9.3f}{low:8.3f}{high:8.3f}{r['cpu_s']:8.3f}{r['work_s']:8.3f}"
             print(
-                f"{method:14}{times}{r['wall_times_cp']:9.2f}{r['cpu_times_cp']:8.2f}{r['peak_mb']:7.0f}"
+                f"{method:14}{times}{r['wall_times_cp']:9.2f}{r['cpu_times_cp']:8.2f}"
+                f"{r['peak_mb']:7.0f}"
             )
 
 

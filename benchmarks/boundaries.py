@@ -272,7 +272,8 @@ def _save(path: Path, cases: list[Case]) -> None:
         arrays[f"c{number}"], arrays[f"t{number}"] = np.stack(case.calibration), np.stack(case.test)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez(temporary, index=np.array(json.dumps(index)), **arrays)  # pyright: ignore[reportArgumentType]
+    header = np.array(json.dumps(index))
+    np.savez(temporary, index=header, **arrays)  # pyright: ignore[reportArgumentType]
     temporary.rename(path)
 
 

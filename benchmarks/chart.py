@@ -40,7 +40,10 @@ class Chart:
 
     def svg(self) -> str:
         parts = [*self._bands(), *self._axes(), *self._lines()]
-        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif"'
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+            'font-family="sans-serif"'
+        )
         return "\n".join(
             [
                 f'{head} font-size="12">',
@@ -67,7 +70,10 @@ class Chart:
         found: list[str] = []
         for index, band in enumerate(self.bands):
             left, right = self._x(band.begin), self._x(band.end)
-            place = f'x="{left:.1f}" y="{_TOP}" width="{right - left:.1f}" height="{_HEIGHT - _TOP - _BOTTOM}"'
+            place = (
+                f'x="{left:.1f}" y="{_TOP}" width="{right - left:.1f}" '
+                f'height="{_HEIGHT - _TOP - _BOTTOM}"'
+            )
             found.append(f'<rect {place} fill="{_SHADES[index % 2]}"/>')
             found.append(_text((left + right) / 2, _TOP + 15, band.name, "middle"))
         return found
@@ -97,7 +103,8 @@ class Chart:
             )
             width = 2.2 if index == len(self.series) - 1 else 1.2
             found.append(
-                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+                f'<polyline points="{points}" fill="none" stroke="{colour}" '
+                f'stroke-width="{width}"/>'
             )
             x = _LEFT + 120 + 170 * index
             found.append(f'<rect x="{x}" y="{_TOP - 36}" width="18" height="4" fill="{colour}"/>')

@@ -84,4 +84,7 @@ def judged(kind: str, rows: list[dict[str, Any]]) -> Iterator[str]:
         except KeyError as missing:
             yield f"  ?      {goal.text}: {missing} was not measured"
             continue
-        yield f"  {'met   ' if value >= goal.least else 'MISSED'} {goal.text}: {value:.3g}, goal {goal.least:g}"
+        yield (
+            f"  {'met   ' if value >= goal.least else 'MISSED'} {goal.text}: {value:.3g}, goal "
+            f"{goal.least:g}"
+        )

@@ -1,10 +1,10 @@
-"""Sizes of updates by diff: `irsplit delta` against zstd --patch-from, bsdiff and xdelta3, on
-retrained examples.
+"""Sizes of updates of retrained examples: `irsplit delta`, zstd --patch-from, bsdiff and xdelta3.
 
-python -m benchmarks.delta [--epochs 3] [--json]     tools that are not installed are left out, and said so
+    python -m benchmarks.delta [--epochs 3] [--json]
 
-The example is trained on from its weights: all layers, or the last one alone. Tools get each
-segment's file with its old counterpart, ours carries the manifest and the boundary as well.
+Tools that are not installed are left out, and the table says so. The example is trained on from its
+weights: all layers, or the last one alone. Tools get each segment's file with its old counterpart,
+ours carries the manifest and the boundary as well.
 """
 
 import argparse
@@ -154,7 +154,8 @@ def main() -> None:
     print(f"| trained on | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}", sep="\n")
     for title, row in found.items():
         print(
-            f"| {title} | {' | '.join(f'{row[column]:,}'.replace(',', ' ') for column in columns)} |"
+            f"| {title} | "
+            f"{' | '.join(f'{row[column]:,}'.replace(',', ' ') for column in columns)} |"
         )
 
 

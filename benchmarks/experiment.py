@@ -1,11 +1,10 @@
-"""The founding paper's experiment, with a client that chooses its cut: a network between phone and
-cloud, by every way.
+"""The founding paper's experiment: a network between phone and cloud, with a client that chooses.
 
-python -m benchmarks.experiment [-o docs/experiment.md]     virtual clock, the same bytes from run to run; the figure
-                                                            goes beside the page
+    python -m benchmarks.experiment [-o docs/experiment.md]
 
-The client's choice, its estimates and its circuit breaker are those of `irsplit.runtime`; device,
-server and link are models: times of the device profiles, packets of `benchmarks/link.py`.
+The clock is virtual, so a run gives the same bytes as the one before; the figure goes beside the
+page. The client's choice, its estimates and its circuit breaker are those of `irsplit.runtime`;
+device, server and link are models: times of the device profiles, packets of `benchmarks/link.py`.
 """
 
 import argparse
@@ -421,35 +420,39 @@ def figure(network: Network) -> str:
 
 _PAGE = """# The founding paper's experiment
 
-Made by `python -m benchmarks.experiment -o docs/experiment.md`, on a virtual clock: every figure of this page is
-**simulated**, and the same from run to run. The choice of the cut, its estimates and the circuit breaker are the code
-that runs on devices (`runtime/serving/client/switching.py`, `estimates.py`, `breaker.py`); the rest are models: device
-`{phone}` and server `{cloud}` from their profiles, packets of `benchmarks/link.py`.
+Made by `python -m benchmarks.experiment -o docs/experiment.md`, on a virtual clock: every figure of
+this page is **simulated**, and the same from run to run. The choice of the cut, its estimates and
+the circuit breaker are the code that runs on devices (`runtime/serving/client/switching.py`,
+`estimates.py`, `breaker.py`); the rest are models: device `{phone}` and server `{cloud}` from their
+profiles, packets of `benchmarks/link.py`.
 
-ResNet-v2-101 on 224 x 224 pictures, cut where the paper cuts it, 8 bits an element; behind conv3_x it has a bottleneck
-of 12 channels, as networks for split computing are trained with (the paper's own has none there: its 401 kB take
-3.2 s on this link, [papers](papers.md)). *Raw* sends the picture as it is, *JPEG* at quality 90, which changes it. A
-call has {deadline:.0f} s; what is not answered in time, the device finishes. "Missed" counts those.
+ResNet-v2-101 on 224 x 224 pictures, cut where the paper cuts it, 8 bits an element; behind conv3_x
+it has a bottleneck of 12 channels, as networks for split computing are trained with (the paper's
+own has none there: its 401 kB take 3.2 s on this link, [papers](papers.md)). *Raw* sends the
+picture as it is, *JPEG* at quality 90, which changes it. A call has {deadline:.0f} s; what is not
+answered in time, the device finishes. "Missed" counts those.
 
 ## The paper's link: 1024 kbit/s, 100 +- 20 ms each way, 1 % loss, 0.1 % damage
 
 {steady}
 
-A plain cut of this network sends more than the picture has and loses to both ends; the bottleneck takes half of the
-raw picture's time. JPEG wins where the picture may be changed and leave the device at all. With four calls under way
-device, link and server overlap, and the slowest of them sets the rate.
+A plain cut of this network sends more than the picture has and loses to both ends; the bottleneck
+takes half of the raw picture's time. JPEG wins where the picture may be changed and leave the
+device at all. With four calls under way device, link and server overlap, and the slowest of them
+sets the rate.
 
 ## While the link changes: Wi-Fi, 3G, nothing, and back
 
-Mean seconds of a call by phase. Fixed ways fall back to the device as well, by deadline and circuit breaker.
+Mean seconds of a call by phase. Fixed ways fall back to the device as well, by deadline and circuit
+breaker.
 
 {scenario}
 
 ![latency of every call](experiment.svg)
 
-The adaptive client took: {choices}.
-Its first calls after a change still go the old way; what it does not use it tries once in five seconds. The same with
-real processes and sockets: [measured](experiment-measured.md); what the kernel's TCP makes of such a link, by packets:
+The adaptive client took: {choices}. Its first calls after a change still go the old way; what it
+does not use it tries once in five seconds. The same with real processes and sockets:
+[measured](experiment-measured.md); what the kernel's TCP makes of such a link, by packets:
 [packets](packets.md).
 """
 

@@ -148,10 +148,11 @@ def measured(bundle: Path, port: int, names: Sequence[str]) -> list[Call]:
 
 _PAGE = """# The experiment, measured
 
-Made by `python -m benchmarks.experiment_measured -o docs/experiment-measured.md`. **Measured**: a real session over
-gRPC, a server process, a proxy on loopback that does to the bytes what the link does. The network is a stand-in whose
-frames are as large as those of the [simulated one](experiment.md) and whose device segments wait as long as the
-device's profile says. **Simulated**: the same changes of the link on the virtual clock.
+Made by `python -m benchmarks.experiment_measured -o docs/experiment-measured.md`. **Measured**: a
+real session over gRPC, a server process, a proxy on loopback that does to the bytes what the link
+does. The network is a stand-in whose frames are as large as those of the [simulated
+one](experiment.md) and whose device segments wait as long as the device's profile says.
+**Simulated**: the same changes of the link on the virtual clock.
 
 Mean seconds of a call of the adaptive client by phase; every answer was compared.
 

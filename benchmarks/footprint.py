@@ -209,14 +209,16 @@ def page() -> str:
     return (
         "# Footprint of the C core\n\n"
         f"Made by `python -m benchmarks.footprint` ({compilers}; `-Os`).\n\n"
-        "Code is what the linker keeps with `--gc-sections`; stack is the deepest path of calls, by the compiler's "
-        "call graph with frame sizes. Both are without libc (`memcpy` and friends), the compiler's helpers and the "
-        "caller's own codec hooks. There is no heap, no recursion, no array of variable size: these are bounds.\n\n"
+        "Code is what the linker keeps with `--gc-sections`; stack is the deepest path of calls, "
+        "by the compiler's call graph with frame sizes. Both are without libc (`memcpy` and "
+        "friends), the compiler's helpers and the caller's own codec hooks. There is no heap, no "
+        "recursion, no array of variable size: these are bounds.\n\n"
         f"{code}\n\n"
-        "The buffers are the caller's, of sizes that `boundary.h` tells. Those of `examples/c`, for the boundary of "
-        f"the digits example (64 floats):\n\n{static}\n\n"
-        "`opened` is written once by `irs_schema_open` and only read after that, the descriptor may stay in flash; "
-        "sizes are those of a 64-bit machine, which no smaller one exceeds.\n"
+        "The buffers are the caller's, of sizes that `boundary.h` tells. Those of `examples/c`, "
+        "for the boundary of the digits example (64 floats):\n\n"
+        f"{static}\n\n"
+        "`opened` is written once by `irs_schema_open` and only read after that, the descriptor "
+        "may stay in flash; sizes are those of a 64-bit machine, which no smaller one exceeds.\n"
     )
 
 

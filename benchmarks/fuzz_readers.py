@@ -26,13 +26,14 @@ _PAGE = """# What readers do with damaged input
 
 Made by `python -m benchmarks.fuzz_readers -o docs/fuzzing.md` on {machine}, seed {seed}.
 
-Each reader is given what its generator in `tests/hostile` makes of something valid: bits flipped, bytes set, moved and
-cut off, fields of JSON replaced by values of other types and at the edges of ranges, checksums left wrong or made
-right again as an attacker would. A reader may accept a mutant or refuse it with an error of the project in one line.
-All else is an *escape*: another exception, a warning, a dead process, an accepted mutant that gives another result
-where that can be told, more than {seconds:g} s, or more address space than the reader is allowed. The tests run some
-mutants of each reader (`tests/test_hostile_readers.py`). *peak* is what a worker had resident at most, the libraries
-that it imports included.
+Each reader is given what its generator in `tests/hostile` makes of something valid: bits flipped,
+bytes set, moved and cut off, fields of JSON replaced by values of other types and at the edges of
+ranges, checksums left wrong or made right again as an attacker would. A reader may accept a mutant
+or refuse it with an error of the project in one line. All else is an *escape*: another exception, a
+warning, a dead process, an accepted mutant that gives another result where that can be told, more
+than {seconds:g} s, or more address space than the reader is allowed. The tests run some mutants of
+each reader (`tests/test_hostile_readers.py`). *peak* is what a worker had resident at most, the
+libraries that it imports included.
 
 {table}
 

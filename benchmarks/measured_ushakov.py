@@ -52,7 +52,10 @@ def table() -> str:
         [
             "## (a) measured: the same network as ONNX, seeded weights, one seeded picture",
             "",
-            f"{machine()}, one thread. Peak memory of a fresh process above its size before the model is loaded.",
+            (
+                f"{machine()}, one thread. Peak memory of a fresh process above its size before "
+                "the model is loaded."
+            ),
             "Weights and picture are random: coded sizes of a trained network differ.",
             "",
             markdown(head, rows),

@@ -287,16 +287,16 @@ LINKS = {
 }
 _PAGE = """# The link at packet level
 
-Made by `python -m benchmarks.packets -o docs/packets.md` on {machine}: **measured**, mean of {runs} transfers and
-median of {calls} calls each. Two network namespaces, a relay over TUN between them that loses and delays packets, and
-the kernel's own TCP on both ends, its congestion control pinned and read back from the socket. The default of this
-machine is `{default}`.
+Made by `python -m benchmarks.packets -o docs/packets.md` on {machine}: **measured**, mean of {runs}
+transfers and median of {calls} calls each. Two network namespaces, a relay over TUN between them
+that loses and delays packets, and the kernel's own TCP on both ends, its congestion control pinned
+and read back from the socket. The default of this machine is `{default}`.
 
 {table}
 
-A call is the example cut at `down/relu`, a frame of about 3.4 kB, over HTTP. Random loss halves the window of reno and
-cubic as if it were congestion; bbr looks at rate and round trip. A client cannot choose what its server's kernel does,
-so its estimates are of what really arrives.
+A call is the example cut at `down/relu`, a frame of about 3.4 kB, over HTTP. Random loss halves the
+window of reno and cubic as if it were congestion; bbr looks at rate and round trip. A client cannot
+choose what its server's kernel does, so its estimates are of what really arrives.
 """
 
 

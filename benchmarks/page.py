@@ -1,4 +1,6 @@
-"""Run the suite and write docs/benchmarks.md with its plots: `python -m benchmarks.page [--json SUITE.json]`.
+"""Run the suite and write docs/benchmarks.md with its plots.
+
+    python -m benchmarks.page [--json SUITE.json]
 
 With `--json`, the page is made of an earlier run: `pytest benchmarks --benchmark-only
 --benchmark-json SUITE.json`.
@@ -24,10 +26,12 @@ PLOTS = ROOT / "docs" / "benchmarks"
 TOPICS = {
     "split": (
         "Splitting a model file",
-        "Reading a model, finding its cuts, cutting in the middle, writing both halves. Copying the file is what any "
-        "splitter has to do; irsplit's writers copy spans of the file and look at no weight. With many small nodes the "
-        "cost is that of the graph: irsplit also looks at every other position and says why it is no cut. "
-        "`benchmarks/bench_split_onnx.py` and `bench_split_tflite.py` go to 3 GB and measure memory.",
+        "Reading a model, finding its cuts, cutting in the middle, writing both halves. Copying "
+        "the file is what any splitter has to do; irsplit's writers copy spans of the file and "
+        "look at no weight. With many small nodes the cost is that of the graph: irsplit also "
+        "looks at every other position and says why it is no cut. "
+        "`benchmarks/bench_split_onnx.py` and `bench_split_tflite.py` go to 3 GB and measure "
+        "memory.",
     ),
     "compile": (
         "Compiling a bundle",
@@ -35,28 +39,32 @@ TOPICS = {
     ),
     "cuts": (
         "Finding cuts",
-        "All legal cuts of a residual chain, and a reason for every other position; `onnx.load` for comparison.",
+        (
+            "All legal cuts of a residual chain, and a reason for every other position; "
+            "`onnx.load` for comparison."
+        ),
     ),
     "encode": (
         "Encoding a boundary",
-        "Whole frames with header and checksum, of real activations; trained codecs saw other inputs. One thread. "
-        "[codec.md](codec.md) has all networks.",
+        "Whole frames with header and checksum, of real activations; trained codecs saw other "
+        "inputs. One thread. [codec.md](codec.md) has all networks.",
     ),
     "decode": ("Decoding a boundary", "The same frames, back into tensors."),
     "plan": (
         "Planning",
-        "From a cost table to a placement that is proved best. DADS is that paper's algorithm over the same table, "
-        "without limits and for one cut. [planner.md](planner.md) says what is exact.",
+        "From a cost table to a placement that is proved best. DADS is that paper's algorithm "
+        "over the same table, without limits and for one cut. [planner.md](planner.md) says what "
+        "is exact.",
     ),
     "resume": (
         "A split inference",
-        "Both halves and the frame between them in one process, one thread, against the whole model and against halves "
-        "made with onnx's `extract_model` that pass the bare tensor.",
+        "Both halves and the frame between them in one process, one thread, against the whole "
+        "model and against halves made with onnx's `extract_model` that pass the bare tensor.",
     ),
     "server": (
         "The service",
-        "A resume of a 100 kB frame over gRPC on loopback, against the resume itself and a grpc.aio server that does "
-        "nothing. `python -m benchmarks.serving` has throughput.",
+        "A resume of a 100 kB frame over gRPC on loopback, against the resume itself and a "
+        "grpc.aio server that does nothing. `python -m benchmarks.serving` has throughput.",
     ),
 }
 VERSIONS = (
@@ -107,11 +115,13 @@ def _head(suite: dict[str, Any]) -> str:
     cpus = about["cpu"].get("count", "?")
     return (
         "# Benchmarks\n\n"
-        "Made by `python -m benchmarks.page`, which runs the suite (`pytest benchmarks --benchmark-only`). Every "
-        "result is checked before it is timed; times are medians over rounds, with the distance between the quartiles. "
-        "Other tools are measured where they are installed (`pip install 'irsplit[bench]'`). "
-        "What each cut of *your* model costs is for [`irsplit bench`](how-to/benchmark-cuts.md).\n\n"
-        f"{machine()}, {cpus} CPUs; Python {about['python_version']}; {', '.join(installed)}; {suite['datetime'][:10]}."
+        "Made by `python -m benchmarks.page`, which runs the suite (`pytest benchmarks "
+        "--benchmark-only`). Every result is checked before it is timed; times are medians over "
+        "rounds, with the distance between the quartiles. Other tools are measured where they are "
+        "installed (`pip install 'irsplit[bench]'`). What each cut of *your* model costs is for "
+        "[`irsplit bench`](how-to/benchmark-cuts.md).\n\n"
+        f"{machine()}, {cpus} CPUs; Python {about['python_version']}; {', '.join(installed)}; "
+        f"{suite['datetime'][:10]}."
     )
 
 

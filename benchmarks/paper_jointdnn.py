@@ -119,13 +119,25 @@ def table() -> str:
         [
             f"## (b) CollabDNN and JointDNN: device {DEVICE}, server {SERVER}, float32 on the wire",
             "",
-            f"AlexNet parameters: published 62378344, ours {total}: {verdict(62_378_344, total, 0)}.",
-            "The papers' own layer times are not published; ours are estimated from the rates of published devices, so",
-            "their headlines are not derivable. The energy tail is charged once where the radio is used.",
+            (
+                f"AlexNet parameters: published 62378344, ours {total}: "
+                f"{verdict(62_378_344, total, 0)}."
+            ),
+            (
+                "The papers' own layer times are not published; ours are estimated from the rates "
+                "of published devices, so"
+            ),
+            (
+                "their headlines are not derivable. The energy tail is charged once where the "
+                "radio is used."
+            ),
             "",
             markdown(head, rows),
             "",
-            f"Share of communication, AlexNet on the server, uint8 input, {fixed(CLOUD_NS, 10**6, 1)} ms in the cloud:",
+            (
+                "Share of communication, AlexNet on the server, uint8 input, "
+                f"{fixed(CLOUD_NS, 10**6, 1)} ms in the cloud:"
+            ),
             "",
             markdown(["link", "published", "ours", "verdict"], shares),
             "",

@@ -108,7 +108,10 @@ def table() -> str:
     title = "## (c) Neurosurgeon: the authors' measurements, 8 networks x mobile CPU, GPU x 3 links"
     data = folder()
     if data is None:
-        return f"{title}\n\nNOT RUN: no measurements in {DEFAULT.name}; name their folder in {VARIABLE}."
+        return (
+            f"{title}\n\n"
+            f"NOT RUN: no measurements in {DEFAULT.name}; name their folder in {VARIABLE}."
+        )
     rows: list[list[str]] = []
     gains: dict[str, list[int]] = {"latency": [], "energy": []}
     for (app, processor, name), costs in cost_tables(data).items():
@@ -151,8 +154,14 @@ def table() -> str:
         [
             title,
             "",
-            "Gain is against the status quo, everything on the server with the raw input. GPU rows: the authors timed",
-            "without synchronising, so cuts before the first fully connected layer look free; only CPU rows are sound.",
+            (
+                "Gain is against the status quo, everything on the server with the raw input. GPU "
+                "rows: the authors timed"
+            ),
+            (
+                "without synchronising, so cuts before the first fully connected layer look free; "
+                "only CPU rows are sound."
+            ),
             "",
             markdown(head, rows),
             "",

@@ -140,14 +140,26 @@ def table() -> str:
     checks = [_rule_row(percent, expected) for percent, expected in RULE_CHECKS.items()]
     return "\n".join(
         [
-            "## (a) Ushakov et al. 2018: ResNet-v2-101, 224x224 over 1 Mbit/s, 100 +- 20 ms each way, 1 % loss",
+            (
+                "## (a) Ushakov et al. 2018: ResNet-v2-101, 224x224 over 1 Mbit/s, 100 +- 20 ms "
+                "each way, 1 % loss"
+            ),
             "",
-            "Published traffic per image is printed with a unit that reads as megabyte or megabit; ours matches if raw",
-            "or int8 is within 5 % in either reading. Images per second: one in flight, the link alone, virtual clock.",
+            (
+                "Published traffic per image is printed with a unit that reads as megabyte or "
+                "megabit; ours matches if raw"
+            ),
+            (
+                "or int8 is within 5 % in either reading. Images per second: one in flight, the "
+                "link alone, virtual clock."
+            ),
             "",
             markdown(head, rows),
             "",
-            f"Rule over six levels: Mmax {MEMORY_MAX // 10**6} MB, Cmax*Dmax {fixed(SENT_MAX, 10**6, 3)} MB:",
+            (
+                f"Rule over six levels: Mmax {MEMORY_MAX // 10**6} MB, Cmax*Dmax "
+                f"{fixed(SENT_MAX, 10**6, 3)} MB:"
+            ),
             "",
             markdown(
                 [

@@ -144,7 +144,10 @@ def paper_link(stage: Stage, count: Count, scheme: str) -> str:
 def answers_that_drip(stage: Stage, count: Count, scheme: str) -> str:
     with stage.behind(PERFECT, scheme, drip_s=0.1) as (url, _):
         _ask_stubbornly(url, stage.bundle, "digits", stage.calls, stage.expected, count)
-    return "what the server sends comes byte by byte, 10 a second; deadline 1 s; tried again with every call"
+    return (
+        "what the server sends comes byte by byte, 10 a second; deadline 1 s; tried again with "
+        "every call"
+    )
 
 
 def slow_link(stage: Stage, count: Count, scheme: str) -> str:
@@ -157,7 +160,10 @@ def slow_link(stage: Stage, count: Count, scheme: str) -> str:
     over = replace(PERFECT, up_bit_s=240_000, down_bit_s=240_000, rtt_ns=100 * 10**6)
     with stage.instead(bundle=bundle), stage.behind(over, scheme) as (url, _):
         _ask_stubbornly(url, bundle, "", calls, values, count)
-    return "240 kbit/s, 100 ms; frames and answers of 100 kB; deadline 1 s; tried again with every call"
+    return (
+        "240 kbit/s, 100 ms; frames and answers of 100 kB; deadline 1 s; tried again with every "
+        "call"
+    )
 
 
 def _ask_stubbornly(
@@ -212,8 +218,8 @@ def wrong_answers(stage: Stage, count: Count, scheme: str) -> str:
         port = server.port if scheme == "grpc" else server.http_port
         ask(stage, f"{scheme}://127.0.0.1:{port}", count, 3)
     return (
-        f"a server signs answers of {len(WRONG)} wrong kinds: without outputs, of another name, shape or type, with a "
-        "frame, to another frame, or that a session is lost"
+        f"a server signs answers of {len(WRONG)} wrong kinds: without outputs, of another name, "
+        "shape or type, with a frame, to another frame, or that a session is lost"
     )
 
 
@@ -275,8 +281,9 @@ def bodies_without_end(stage: Stage, count: Count) -> str:
         growth = max(stage.memory_bytes() - before, 0) / 1e6
         pushed_out = stage.metric("pushed_out_total")
     return (
-        f"60 connections send 3 of 4 MB over HTTP, 20 over gRPC what fits, and stop; the server may hold 33 MB, held "
-        f"{held:.0f} MB, told {pushed_out:.0f} to come back later, and grew by {growth:.0f} MB"
+        "60 connections send 3 of 4 MB over HTTP, 20 over gRPC what fits, and stop; the server "
+        f"may hold 33 MB, held {held:.0f} MB, told {pushed_out:.0f} to come back later, and grew "
+        f"by {growth:.0f} MB"
     )
 
 
@@ -307,7 +314,10 @@ def heads_without_end(stage: Stage, count: Count) -> str:
         ask(stage, stage.url("http"), count, 3)
         ask(stage, stage.url("grpc"), count, 3)
     growth = max(stage.memory_bytes() - before, 0) / 1e6
-    return f"100 requests with 1.2 MB of headers or 6 MB of JSON: {refused[0]} refused; the server grew by {growth:.0f} MB"
+    return (
+        f"100 requests with 1.2 MB of headers or 6 MB of JSON: {refused[0]} refused; the server "
+        f"grew by {growth:.0f} MB"
+    )
 
 
 def sessions_over(stage: Stage, count: Count) -> str:
@@ -380,8 +390,9 @@ def answers_not_read(stage: Stage, count: Count) -> str:
     took = time.monotonic() - began
     stage.restart()
     return (
-        f"{len(asked)} connections sent {sum(asked)} requests and read no answer, gRPC with a window of 0; "
-        f"the server grew by {growth:.0f} MB, and ended with code {code} {took:.1f} s after SIGTERM"
+        f"{len(asked)} connections sent {sum(asked)} requests and read no answer, gRPC with a "
+        f"window of 0; the server grew by {growth:.0f} MB, and ended with code {code} {took:.1f} "
+        "s after SIGTERM"
     )
 
 
@@ -411,7 +422,10 @@ def told_to_stop(stage: Stage, count: Count, scheme: str) -> str:
 
     with meanwhile((1, stop), (1, stage.restart)):
         ask(stage, stage.url(scheme), count, 6)
-    return f"SIGTERM under load: the server answers what it took and ends with code {codes[0]}; started again 1 s later"
+    return (
+        f"SIGTERM under load: the server answers what it took and ends with code {codes[0]}; "
+        "started again 1 s later"
+    )
 
 
 def no_room_for_the_log(stage: Stage, count: Count) -> str:
@@ -437,7 +451,10 @@ def replaced_while_serving(stage: Stage, count: Count) -> str:
     shutil.copytree(stage.bundle, stage.served)
     stage.kill()
     stage.restart()
-    return "another build in the served folder: the old one is served on; after a restart, frames are refused by name"
+    return (
+        "another build in the served folder: the old one is served on; after a restart, frames "
+        "are refused by name"
+    )
 
 
 def other_token(stage: Stage, count: Count, scheme: str) -> str:
@@ -476,7 +493,10 @@ def _malformed(index: int, frame: bytes, random: Random) -> tuple[bytes, dict[st
     if kind == 0:
         return random.randbytes(random.randrange(300)), {}
     size = (1 << 62) if kind == 1 else len(frame)
-    tensor = f'{{"name":"frame","datatype":"UINT8","shape":[{size}],"parameters":{{"binary_data_size":{size}}}}}'
+    tensor = (
+        f'{{"name":"frame","datatype":"UINT8","shape":[{size}],'
+        f'"parameters":{{"binary_data_size":{size}}}}}'
+    )
     head = f'{{"inputs":[{tensor}]}}'.encode()
     length = {
         "Inference-Header-Content-Length": str(
@@ -495,7 +515,10 @@ def other_build(stage: Stage, count: Count) -> str:
     ) as session:
         for call, expected in zip(stage.calls[:20], stage.expected, strict=False):
             ask_once(session, call, expected, 2.0, count)
-    return "the device has another build, and no rest to go on with: each call is an error that says so"
+    return (
+        "the device has another build, and no rest to go on with: each call is an error that says "
+        "so"
+    )
 
 
 def full_disk(stage: Stage, count: Count) -> str:
@@ -525,7 +548,10 @@ def full_disk(stage: Stage, count: Count) -> str:
     count.refused = int(done.returncode == 2)
     count.lost = 1 - count.refused
     left = len(list(target.parent.iterdir()))
-    return f"`irsplit apply` with no room for the files: exit code {done.returncode}, {left} files left behind"
+    return (
+        f"`irsplit apply` with no room for the files: exit code {done.returncode}, {left} files "
+        "left behind"
+    )
 
 
 def rows_beyond_reason(stage: Stage, count: Count) -> str:
@@ -566,8 +592,9 @@ def rows_beyond_reason(stage: Stage, count: Count) -> str:
             ask(stage, stage.url("grpc"), count, 3)
         after = stage.memory_bytes()
     return (
-        f"200 frames of {len(frame)} bytes and 1 000 000 rows, {refused[0]} refused; the server had {before / 1e6:.0f} "
-        f"MB before and {after / 1e6:.0f} MB after; worst call {1e3 * count.worst_s:.0f} ms"
+        f"200 frames of {len(frame)} bytes and 1 000 000 rows, {refused[0]} refused; the server "
+        f"had {before / 1e6:.0f} MB before and {after / 1e6:.0f} MB after; worst call "
+        f"{1e3 * count.worst_s:.0f} ms"
     )
 
 
@@ -612,9 +639,9 @@ def parts_beyond_reason(stage: Stage, count: Count) -> str:
         ask(stage, stage.url("grpc"), count, 3)
     after = stage.memory_bytes()
     return (
-        f"50 requests of {len(body) / 1e6:.1f} MB of JSON with 60 000 empty inputs, 50 over gRPC with 2 000 000: "
-        f"{refused[0]} refused; the server had {before / 1e6:.0f} MB before and {after / 1e6:.0f} MB after; worst call "
-        f"{1e3 * count.worst_s:.0f} ms"
+        f"50 requests of {len(body) / 1e6:.1f} MB of JSON with 60 000 empty inputs, 50 over gRPC "
+        f"with 2 000 000: {refused[0]} refused; the server had {before / 1e6:.0f} MB before and "
+        f"{after / 1e6:.0f} MB after; worst call {1e3 * count.worst_s:.0f} ms"
     )
 
 
@@ -634,8 +661,9 @@ def idle_connections(stage: Stage, count: Count) -> str:
         ask(stage, stage.url("grpc"), count, 3)
         after = stage.memory_bytes()
     return (
-        f"1024 idle connections to each door of a server that may open 1024 files; it had {before / 1e6:.0f} MB before "
-        f"and {after / 1e6:.0f} MB after; worst call {1e3 * count.worst_s:.0f} ms"
+        "1024 idle connections to each door of a server that may open 1024 files; it had "
+        f"{before / 1e6:.0f} MB before and {after / 1e6:.0f} MB after; worst call "
+        f"{1e3 * count.worst_s:.0f} ms"
     )
 
 
@@ -660,8 +688,8 @@ def wrong_tokens(stage: Stage, count: Count) -> str:
         for thread in threads:
             thread.join()
     return (
-        f"32 connections guess the token: {guesses[0]} answers in 6 s; the worst call of those that have it "
-        f"{1e3 * count.worst_s:.0f} ms"
+        f"32 connections guess the token: {guesses[0]} answers in 6 s; the worst call of those "
+        f"that have it {1e3 * count.worst_s:.0f} ms"
     )
 
 
@@ -720,28 +748,31 @@ _PAGE = """# What happens when things break
 
 Made by `python -m benchmarks.reliability -o docs/reliability.md` on {machine}.
 
-The example (`digits.onnx`, cut at `bottleneck/relu`, compiled with `--autonomous`) is served by a process of its own;
-four callers share one session, and every answer is compared bit for bit with the same call in one process. The faults
-are made by `benchmarks/link.py`, a proxy on loopback, or done to the server's process. *server* and *device* say where
-a call was finished, *refused* counts clear errors, *lost* calls that ended otherwise, *late* those that took a quarter
-of a second longer than their deadline.
+The example (`digits.onnx`, cut at `bottleneck/relu`, compiled with `--autonomous`) is served by a
+process of its own; four callers share one session, and every answer is compared bit for bit with
+the same call in one process. The faults are made by `benchmarks/link.py`, a proxy on loopback, or
+done to the server's process. *server* and *device* say where a call was finished, *refused* counts
+clear errors, *lost* calls that ended otherwise, *late* those that took a quarter of a second longer
+than their deadline.
 
 {table}
 
 {verdict}
 
-Killed at every write: `tests/test_bundle_replace.py` (compile) and `tests/test_delta.py` (apply) kill the process at
-each of its operations on files, one after the other; the old or the new bundle is there, whole. What the killed
-process leaves beside it is held by no lock, and a later run removes it. Before an older bundle goes, the new one is
-on the disk (fsync), so that a power cut leaves one of them too.
+Killed at every write: `tests/test_bundle_replace.py` (compile) and `tests/test_delta.py` (apply)
+kill the process at each of its operations on files, one after the other; the old or the new bundle
+is there, whole. What the killed process leaves beside it is held by no lock, and a later run
+removes it. Before an older bundle goes, the new one is on the disk (fsync), so that a power cut
+leaves one of them too.
 
-Two processes under load for a minute a row, nothing broken: [what the service costs](serving.md). Durations are
-measured by clocks that never jump, so a change of the machine's time moves nothing; a server that is started before its
-bundle exists says so and ends with code 2. A stateful bundle
-never repeats a step: see `tests/serving/test_client.py`, where every other answer is lost on its way
-and the count is still right, and where a state that is gone is an error until `reset()`. What takes minutes is tried
-there with shorter times: connections on which nothing moves (`test_http_connections.py`), and those whose answers
-nobody reads (`test_held_bytes.py`), are closed.
+Two processes under load for a minute a row, nothing broken: [what the service costs](serving.md).
+Durations are measured by clocks that never jump, so a change of the machine's time moves nothing; a
+server that is started before its bundle exists says so and ends with code 2. A stateful bundle
+never repeats a step: see `tests/serving/test_client.py`, where every other answer is lost on its
+way and the count is still right, and where a state that is gone is an error until `reset()`. What
+takes minutes is tried there with shorter times: connections on which nothing moves
+(`test_http_connections.py`), and those whose answers nobody reads (`test_held_bytes.py`), are
+closed.
 """
 
 
@@ -754,7 +785,10 @@ def page(rows: Sequence[Row]) -> str:
     asked, wrong, lost, late = (
         sum(getattr(row.count, name) for row in rows) for name in ("asked", "wrong", "lost", "late")
     )
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    machine = (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python "
+        f"{platform.python_version()}"
+    )
     verdict = f"In all: {asked} calls, {wrong} wrong, {lost} lost, {late} late."
     return _PAGE.format(machine=machine, table=markdown(head, cells), verdict=verdict)
 

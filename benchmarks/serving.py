@@ -1,10 +1,10 @@
-"""What the service adds to calling the halves: latency of a 100 kB frame, and requests a second
-with many clients.
+"""What the service adds to calling the halves: latency of a 100 kB frame, and requests a second.
 
-python -m benchmarks.serving [--seconds 5] [--json]     loopback; server on the last CPU, clients on the others
+    python -m benchmarks.serving [--seconds 5] [--json]
 
-Baselines: a bare echo of the same message by grpc.aio, the two halves called directly, and the
-whole model on the same server.
+On loopback, with the server on the last CPU and the clients on the others. Baselines: a bare echo
+of the same message by grpc.aio, the two halves called directly, and the whole model on the same
+server.
 """
 
 import argparse

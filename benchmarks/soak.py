@@ -1,12 +1,11 @@
-"""Two processes on loopback under load: is every answer right, is memory flat, and what does the
-service cost?
+"""Two processes on loopback under load: is every answer right, is memory flat, what does it cost?
 
-python -m benchmarks.soak [--seconds 60] [-o docs/serving.md]     a minute a row: seven minutes in all
+    python -m benchmarks.soak [--seconds 60] [-o docs/serving.md]
 
-For each format and number of clients: every client is a session of its own on a thread of this
-process, asks again at once, and compares each answer bit for bit with the same call in one process.
-Beside it: the two halves called directly, and a plain server of the same kind (grpc.aio, the same
-messages, threads and engine) with the whole model.
+With a minute a row it takes seven minutes. For each format and number of clients: every client is a
+session of its own on a thread of this process, asks again at once, and compares each answer bit for
+bit with the same call in one process. Beside it: the two halves called directly, and a plain server
+of the same kind (grpc.aio, the same messages, threads and engine) with the whole model.
 """
 
 import argparse
@@ -303,11 +302,12 @@ _PAGE = """# What the service costs
 Made by `python -m benchmarks.soak --seconds {seconds:g} -o docs/serving.md` on {machine}:
 **measured**, {seconds:g} s a row; the machine's load average at the end was {load:.1f}.
 
-The example, cut at `{cut}`, is served by a process of its own over gRPC. Every client is a session on a thread
-of one other process; it asks again at once and compares each answer bit for bit with the same call in one process.
-*halves* is the device's and the server's half called directly, one after the other, frame included; *plain* a server of
-the same kind (grpc.aio, the same messages, two threads, the same engine) with the whole model, asked by clients that do
-nothing else, where a session also runs the device's half, makes the frame and checks the answer. *grew* is anonymous
+The example, cut at `{cut}`, is served by a process of its own over gRPC. Every client is a session
+on a thread of one other process; it asks again at once and compares each answer bit for bit with
+the same call in one process. *halves* is the device's and the server's half called directly, one
+after the other, frame included; *plain* a server of the same kind (grpc.aio, the same messages, two
+threads, the same engine) with the whole model, asked by clients that do nothing else, where a
+session also runs the device's half, makes the frame and checks the answer. *grew* is anonymous
 memory after the first quarter of the time.
 
 {table}
@@ -318,12 +318,13 @@ memory after the first quarter of the time.
 
 def page(found: Sequence[Row], seconds: float) -> str:
     head = (
-        "format", "clients", "calls", "on the device", "wrong", "lost", "p50 ms", "p99 ms", "halves p50 ms",
-        "calls/s", "plain calls/s", "server grew MB", "clients grew MB",
+        "format", "clients", "calls", "on the device", "wrong", "lost", "p50 ms", "p99 ms",
+        "halves p50 ms", "calls/s", "plain calls/s", "server grew MB", "clients grew MB",
     )  # fmt: skip
     cells = [
         (
-            row.kind, str(row.clients), str(row.calls), str(row.device), str(row.wrong), str(row.lost),
+            row.kind, str(row.clients), str(row.calls), str(row.device), str(row.wrong),
+            str(row.lost),
             f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}", f"{row.direct_ms:.2f}", f"{row.rate:.0f}",
             f"{row.plain_rate:.0f}", f"{row.server_growth_mb:.1f}", f"{row.client_growth_mb:.1f}",
         )
@@ -331,7 +332,10 @@ def page(found: Sequence[Row], seconds: float) -> str:
     ]  # fmt: skip
     total = sum(row.calls for row in found)
     wrong, lost = sum(row.wrong for row in found), sum(row.lost for row in found)
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    machine = (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python "
+        f"{platform.python_version()}"
+    )
     return _PAGE.format(
         seconds=seconds,
         machine=machine,

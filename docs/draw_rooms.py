@@ -129,14 +129,18 @@ def drawing() -> str:
     height = 2 * MARGIN + FLOOR_HEIGHT * (len(layers) - 1) + BOX_HEIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        'aria-label="The rooms of irsplit and who imports whom" font-family="system-ui, sans-serif">',
+        'aria-label="The rooms of irsplit and who imports whom" font-family="system-ui, '
+        'sans-serif">',
         "<style>"
-        ".box { fill: #eef2ff; stroke: #4f5bd5 } .name { fill: #1a1c3a; font-size: 15px; font-weight: 600 }"
+        ".box { fill: #eef2ff; stroke: #4f5bd5 } .name { fill: #1a1c3a; font-size: 15px; "
+        "font-weight: 600 }"
         " .what { fill: #4a4d6b; font-size: 11px } .edge { stroke: #8a90b8; fill: none }"
-        " @media (prefers-color-scheme: dark) { .box { fill: #23264a; stroke: #8f99ff } .name { fill: #f2f3ff }"
+        " @media (prefers-color-scheme: dark) { .box { fill: #23264a; stroke: #8f99ff } "
+        ".name { fill: #f2f3ff }"
         " .what { fill: #c3c6e6 } }"
         "</style>",
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+        'markerHeight="7" orient="auto">'
         '<path d="M0 0 L8 4 L0 8 z" fill="#8a90b8"/></marker></defs>',
     ]
     for room, targets in edges.items():
@@ -164,9 +168,11 @@ def arrow(upper: tuple[float, float, float], lower: tuple[float, float, float]) 
 def labelled_box(room: str, left: float, top: float, width: float) -> str:
     middle = left + width / 2
     return (
-        f'<rect class="box" x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{BOX_HEIGHT}" rx="6"/>'
+        f'<rect class="box" x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" '
+        f'height="{BOX_HEIGHT}" rx="6"/>'
         f'<text class="name" x="{middle:.0f}" y="{top + 19:.0f}" text-anchor="middle">{room}</text>'
-        f'<text class="what" x="{middle:.0f}" y="{top + 35:.0f}" text-anchor="middle">{WHAT[room]}</text>'
+        f'<text class="what" x="{middle:.0f}" y="{top + 35:.0f}" '
+        f'text-anchor="middle">{WHAT[room]}</text>'
     )
 
 

@@ -94,8 +94,9 @@ def command_line() -> str:
     """Every command with its options, from the parsers themselves."""
     parts = [
         "# Command line\n",
-        "Exit codes: 0 done, 1 a check did not hold, 2 the input is at fault; one line then says what, where and how to"
-        " fix it. This page is made from the parsers: `irsplit COMMAND --help` says the same.\n",
+        "Exit codes: 0 done, 1 a check did not hold, 2 the input is at fault; one line then says "
+        "what, where and how to fix it. This page is made from the parsers: `irsplit COMMAND "
+        "--help` says the same.\n",
     ]
     for name in COMMANDS:
         parts.append(_command(name, parser_of(name)))

@@ -22,8 +22,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 HIDDEN = (
-    "aarch64-linux-gnu-*", "arm-none-eabi-*", "chrom*", "clang*", "cmake*", "curl", "fish", "ip", "ld.lld*", "lld*",
-    "ninja", "nm", "node*", "npm", "npx", "openssl", "qemu-*", "unzip", "wasm-ld*", "x86_64-linux-gnu-nm", "zsh",
+    "aarch64-linux-gnu-*", "arm-none-eabi-*", "chrom*", "clang*", "cmake*", "curl", "fish", "ip",
+    "ld.lld*", "lld*", "ninja", "nm", "node*", "npm", "npx", "openssl", "qemu-*", "unzip",
+    "wasm-ld*", "x86_64-linux-gnu-nm", "zsh",
 )  # fmt: skip
 """Patterns of the names of optional programs."""
 NARROW = ("cc", "gcc")

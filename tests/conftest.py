@@ -25,7 +25,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if corpus.folder() is None:
         terminalreporter.write_line(
-            f"NO CORPUS: nothing was tested on real models; {corpus.DEFAULT} does not exist, set {corpus.VARIABLE}",
+            (
+                f"NO CORPUS: nothing was tested on real models; {corpus.DEFAULT} does not exist, "
+                f"set {corpus.VARIABLE}"
+            ),
             red=True,
             bold=True,
         )

@@ -1,8 +1,9 @@
-"""Run a function again and again, each time killed at the next operation on files: what does it
-leave behind?
+"""Run a function again and again, each time killed at the next operation on files: what is left?
 
-python tests/dying.py MODULE:FUNCTION FOLDER ARGUMENT... runs it in the `FOLDER` of each attempt and prints one line an
-attempt; the module is imported once, attempts are forks of that process.
+    python tests/dying.py MODULE:FUNCTION FOLDER ARGUMENT...
+
+It runs the function in the `FOLDER` of each attempt and prints one line an attempt; the module is
+imported once, attempts are forks of that process.
 """
 
 import importlib

@@ -140,12 +140,13 @@ def main() -> int:
     lines = [
         "# Coverage of the corpus",
         "",
-        f"Written by `python tests/every_cut.py --cuts {arguments.cuts} -o docs/coverage.md`. Legal cuts: strict / all "
-        "with one tensor; the same with side values rematerialised; with up to four tensors. Verified: cuts (of the "
-        f"second kind, at most {arguments.cuts} a model evenly spread, and frontiers, a quarter as many) whose "
-        f"segments give the outputs of the whole bit for bit over {CALLS} calls, the engine's optimisations off; where "
-        f"an engine keeps more precision inside than the tensors have (see is_rounded), within {TOLERANCE} of the "
-        "largest value.",
+        f"Written by `python tests/every_cut.py --cuts {arguments.cuts} -o docs/coverage.md`. "
+        "Legal cuts: strict / all with one tensor; the same with side values rematerialised; with "
+        f"up to four tensors. Verified: cuts (of the second kind, at most {arguments.cuts} a "
+        "model evenly spread, and frontiers, a quarter as many) whose segments give the outputs "
+        f"of the whole bit for bit over {CALLS} calls, the engine's optimisations off; where an "
+        "engine keeps more precision inside than the tensors have (see is_rounded), within "
+        f"{TOLERANCE} of the largest value.",
         "",
         "| model | strict / one tensor | rematerialised | up to 4 tensors | verified bit-equal |",
         "|---|---|---|---|---|",

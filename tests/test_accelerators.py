@@ -49,7 +49,8 @@ def test_a_provider_is_started_by_its_long_and_short_name(name):
 def test_the_halves_run_on_openvino(bundle):
     if OPENVINO not in onnxruntime.get_available_providers():
         pytest.skip(
-            "THIS ONNXRUNTIME IS BUILT WITHOUT OPENVINO (pip install onnxruntime-openvino): not run on it"
+            "THIS ONNXRUNTIME IS BUILT WITHOUT OPENVINO (pip install onnxruntime-openvino): not "
+            "run on it"
         )
     outputs = LocalSession(bundle, asked_provider("openvino", ("device_type", "CPU"))).run(
         {"image": IMAGE}

@@ -46,7 +46,7 @@ def found(keep: Any = slice(None), shift: float = 0.0, classes: Any = CLASSES) -
     }
 
 
-# -- top1 ----------------------------------------------------------------------------------------------------------
+# -- top1 ------------------------------------------------------------------------------------------
 
 
 def test_another_shape_is_a_disagreement_and_nothing_on_both_sides_an_agreement() -> None:
@@ -91,7 +91,7 @@ def test_no_array_makes_a_measure_fail_or_warn(one: Any, other: Any, layout: Any
         compare("y", [one, one], [other, one])
 
 
-# -- f1 ------------------------------------------------------------------------------------------------------------
+# -- f1 --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_layouts_of_detections() -> None:
         np.testing.assert_allclose(read.scores, SCORES, rtol=1e-6)
 
 
-# -- iou -----------------------------------------------------------------------------------------------------------
+# -- iou -------------------------------------------------------------------------------------------
 
 
 def test_label_maps() -> None:

@@ -21,7 +21,10 @@ FIRMWARE = """
 #include "boundary.h"
 #include <stdio.h>
 
-static union { uint64_t align[2]; unsigned char bytes[IRS_BOUNDARY0_MEMORY_SIZE]; } memory __attribute__((aligned(16)));
+static union {
+    uint64_t align[2];
+    unsigned char bytes[IRS_BOUNDARY0_MEMORY_SIZE];
+} memory __attribute__((aligned(16)));
 static unsigned char scratch[IRS_BOUNDARY0_WORKSPACE_SIZE] __attribute__((aligned(16)));
 static unsigned char pixels[IRS_BOUNDARY0_TENSOR0_SIZE], frame[IRS_BOUNDARY0_FRAME_BOUND];
 
@@ -32,7 +35,8 @@ int main(void) {
     if (fread(pixels, 1, sizeof pixels, stdin) != sizeof pixels) return 1;
     if (irs_schema_open(&schema, &memory, sizeof memory, irs_boundary0_descriptor,
                         sizeof irs_boundary0_descriptor)) return 2;
-    if (irs_encode(schema, NULL, &tensor, scratch, sizeof scratch, frame, sizeof frame, &size)) return 3;
+    if (irs_encode(schema, NULL, &tensor, scratch, sizeof scratch,
+                   frame, sizeof frame, &size)) return 3;
     return fwrite(frame, 1, size, stdout) == size ? 0 : 4;
 }
 """

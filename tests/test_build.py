@@ -216,7 +216,10 @@ def test_an_option_that_compile_does_not_have(
 ) -> None:
     (tmp_path / "irsplit.toml").write_text("[targets.a]\nmodel = 'x.onnx'\ncolour = 'red'\n")
     assert main(["compile", str(tmp_path / "irsplit.toml")]) == 2
-    said = f"error: {tmp_path / 'irsplit.toml'}: target 'a': no option 'colour'; 'irsplit compile --help' lists them\n"
+    said = (
+        f"error: {tmp_path / 'irsplit.toml'}: target 'a': no option 'colour'; 'irsplit compile "
+        "--help' lists them\n"
+    )
     assert capfd.readouterr().err == said
     (tmp_path / "irsplit.toml").write_text("[targets.a]\nmodel = 'x.onnx'\nmax-tensors = 'two'\n")
     assert main(["compile", str(tmp_path / "irsplit.toml")]) == 2

@@ -50,7 +50,7 @@ def profile(
         "bundle": "",
     }
     segments = tuple(None if time is None else Load(time, time, 0, 0) for time in times)
-    return BundleProfile(**{**common, **changes}, boundaries=boundaries, segments=segments)  # pyright: ignore[reportArgumentType]
+    return BundleProfile(**{**common, **changes}, boundaries=boundaries, segments=segments)
 
 
 def parts() -> Stages:

@@ -64,8 +64,9 @@ def static_vectors() -> list[tuple[bytes, bytes]]:
     for dtype, layout, level, bits in (
         ("u8", "NHWC", 0, 11), ("u8", "NHWC", 1, 11), ("u8", "NCHW", 2, 10), ("i8", "NCHW", 1, 11),
         ("i8", "NHWC", 2, 8),
-        ("f32", "NHWC", 1, 11), ("f32", "NCHW", 2, 11), ("f16", "NCHW", 1, 10), ("bf16", "NHWC", 1, 11),
-        ("i16", "NHWC", 1, 11), ("u32", "NCHW", 0, 11), ("i64", "NHWC", 2, 11), ("bool", "NHWC", 1, 11),
+        ("f32", "NHWC", 1, 11), ("f32", "NCHW", 2, 11), ("f16", "NCHW", 1, 10),
+        ("bf16", "NHWC", 1, 11), ("i16", "NHWC", 1, 11), ("u32", "NCHW", 0, 11),
+        ("i64", "NHWC", 2, 11), ("bool", "NHWC", 1, 11),
     ):  # fmt: skip
         spec = trained(dtype, (1, 7, 6, 37), level, layout, table_bits=bits)
         array = feature_map(5, (1, 7, 6, 37), dtype)
@@ -102,7 +103,8 @@ def plain_vectors() -> list[tuple[bytes, bytes]]:
     ]
     bytes_ = np.arange(256, dtype=np.uint8)
     arrays = [
-        np.array([1, 2, 3], np.uint8), values, np.array(-5), halves, halves.view(np.uint16), np.zeros((0, 2)),
+        np.array([1, 2, 3], np.uint8), values, np.array(-5), halves, halves.view(np.uint16),
+        np.zeros((0, 2)),
         bytes_.reshape(16, 16), bytes_.view(np.int8).reshape(2, 128),
     ]  # fmt: skip
     large = [

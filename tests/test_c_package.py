@@ -49,14 +49,15 @@ def run(*words: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-# ---- text -----------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------
 
 
 def test_all_c_is_formatted() -> None:
     needs("clang-format")
     if "version 14." not in run("clang-format", "--version"):
         pytest.skip(
-            "clang-format is not version 14, others format differently: the format of C is NOT checked here"
+            "clang-format is not version 14, others format differently: the format of C is NOT "
+            "checked here"
         )
     run("clang-format", "--dry-run", "--Werror", *C_FILES, cwd=ROOT)
 
@@ -69,7 +70,7 @@ def test_each_file_has_a_license_and_a_size(path: Path) -> None:
     assert [number for number, line in enumerate(lines, 1) if len(line) > 100] == []
 
 
-# ---- the header -----------------------------------------------------------------------------------------------------
+# ---- the header ----------------------------------------------------------------------------------
 
 
 def version_of_header() -> str:
@@ -134,7 +135,7 @@ def test_the_header_names_every_switch() -> None:
     assert {name for name in used - own if name not in manual} == set()
 
 
-# ---- one file of all ------------------------------------------------------------------------------------------------
+# ---- one file of all -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "aarch64-linux-gnu-gcc"])
@@ -179,7 +180,7 @@ def test_the_amalgamation_by_make() -> None:
     assert (usage.returncode, usage.stderr) == (1, "usage: amalgamate.py FOLDER\n")
 
 
-# ---- CMake ----------------------------------------------------------------------------------------------------------
+# ---- CMake ---------------------------------------------------------------------------------------
 
 
 def test_a_shared_library_exports_the_header(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_the_build_of_a_firmware(system: str, tmp_path: Path) -> None:
     assert "irs_rans_decode_chunk" not in symbols
 
 
-# ---- manifests ------------------------------------------------------------------------------------------------------
+# ---- manifests -----------------------------------------------------------------------------------
 
 
 def test_firmware_options_are_switches_of_the_header() -> None:

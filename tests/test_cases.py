@@ -42,7 +42,7 @@ def outcome(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
         assert (code, printed) == (2, "")
         return f"{ERROR}{said.removeprefix('error: ').removeprefix(f'{path}: ')}"
 
-    remarks = "".join(f"// {_SAID.fullmatch(line)[2]}\n" for line in said.splitlines())  # pyright: ignore[reportOptionalSubscript]
+    remarks = "".join(f"// {_SAID.fullmatch(line)[2]}\n" for line in said.splitlines())
     if "print-cuts" in pipeline:
         return remarks
 

@@ -330,7 +330,7 @@ def test_jointdnn_takes_blocks_as_they_were_measured(tmp_path: Path):
     )
     (tmp_path / "far.json").write_text(to_json(far))
     options = {"server": str(tmp_path / "far.json"), "link": "wifi,rtt=0ms", "pattern": "any"}
-    joint = ChooseCut(device=write(tmp_path, near), rule="jointdnn", **options)  # pyright: ignore[reportArgumentType]
+    joint = ChooseCut(device=write(tmp_path, near), rule="jointdnn", **options)
     choice = joint.choose(parse_model(TEXT), Context())
     assert (choice.placements, [cut.id for cut in choice.cuts]) == (
         ("device", "server", "device"),
@@ -375,7 +375,7 @@ def test_without_a_paying_split_the_best_one_comes_with_a_warning(tmp_path: Path
 )
 def test_bad_options_are_named(options: dict[str, object], text: str):
     with pytest.raises(PlanError, match=text):
-        ChooseCut(**options).choose(parse_model(TEXT), Context())  # pyright: ignore[reportArgumentType]
+        ChooseCut(**options).choose(parse_model(TEXT), Context())
 
 
 def test_a_cut_of_ushakovs_rule_that_breaks_a_limit_is_refused(tmp_path: Path):

@@ -106,7 +106,8 @@ def test_no_strict_cut_hides_behind_the_order(model: Model) -> None:
 
 PENDING = re.compile(
     r"%(?P<value>\w+) is pending, still read by (?P<reader>.+?); its branch "
-    r"(?:forks at (?P<fork>.+?)|begins at (?P<origin>.+?)) and (?:ends without joining|joins at (?P<join>.+?)) "
+    r"(?:forks at (?P<fork>.+?)|begins at (?P<origin>.+?)) and "
+    r"(?:ends without joining|joins at (?P<join>.+?)) "
     r"\((?P<crossing>\d+) tensors would cross, (?P<limit>\d) may\)"
 )
 

@@ -11,7 +11,8 @@ from irsplit.base.errors import IrsplitError, ModelError
     ("error", "text"),
     [
         (ModelError("m.onnx: no graph; convert it"), "m.onnx: no graph; convert it"),
-        (ModelError("no graph", where="m.onnx", remedy="convert it"), "m.onnx: no graph; convert it"),
+        (ModelError("no graph", where="m.onnx", remedy="convert it"),
+         "m.onnx: no graph; convert it"),
         (ModelError("no graph", where="m.onnx"), "m.onnx: no graph"),
         (ModelError("no graph", remedy="convert it"), "no graph; convert it"),
         (ModelError(), ""),

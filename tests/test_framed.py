@@ -248,7 +248,10 @@ def test_what_cannot_be_exported(
         (
             "digits.onnx",
             [],
-            "'bottleneck/relu' is coded by zstandard, which the operators have not built in; compile ",
+            (
+                "'bottleneck/relu' is coded by zstandard, which the operators have not built in; "
+                "compile "
+            ),
         ),
         (
             "digits.tflite",

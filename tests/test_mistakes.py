@@ -26,35 +26,63 @@ MISTAKES = {
     "cuts MODEL --max-tensors 0": "--max-tensors: '0' is no whole number above 0",
     "cuts MODEL --state a=b": "give INPUT=OUTPUT with one of the inputs image",
     "compile MODEL": "say where the bundle goes with -o DIR",
-    "compile MODEL -o out --cut bottleneck/rel": "no cut 'bottleneck/rel'; did you mean bottleneck/relu? legal cuts",
+    "compile MODEL -o out --cut bottleneck/rel": (
+        "no cut 'bottleneck/rel'; did you mean bottleneck/relu? legal cuts"
+    ),
     "compile MODEL -o out --cut 5": "cut '5' is not legal: %down/relu is pending, still read by",
-    "compile MODEL -o out --place phone --place server": "unknown place 'phone'; places: device, server",
+    "compile MODEL -o out --place phone --place server": (
+        "unknown place 'phone'; places: device, server"
+    ),
     "compile MODEL -o out --quantize int7": "unknown boundary 'int7'; give one of lossless, int8",
-    "compile MODEL -o out --quantize int8": "no calibration data for %bottleneck/relu; give calibration inputs",
-    "compile MODEL -o out --quantize int8 --calibration wrong.npz": "wrong.npz: input 'image' is float64[3]; give f32",
-    "compile MODEL -o out --quantize int8 --calibration empty": "no inputs in empty; give .npy, .npz, images or .wav",
+    "compile MODEL -o out --quantize int8": (
+        "no calibration data for %bottleneck/relu; give calibration inputs"
+    ),
+    "compile MODEL -o out --quantize int8 --calibration wrong.npz": (
+        "wrong.npz: input 'image' is float64[3]; give f32"
+    ),
+    "compile MODEL -o out --quantize int8 --calibration empty": (
+        "no inputs in empty; give .npy, .npz, images or .wav"
+    ),
     "compile MODEL -o out --codec zip": "unknown codec 'zip'; known codecs: raw",
     "plan MODEL --codec zip": "unknown codec 'zip'; known codecs: raw",
     "report MODEL --codec zip": "unknown codec 'zip'; known codecs: raw",
     "compile MODEL -o out --pipeline partition{cut=4": "column 16: expected an option",
-    "compile MODEL -o out --pipeline partition{cuts=4}": "no option 'cuts'; its options: cut, max-tensors, places",
+    "compile MODEL -o out --pipeline partition{cuts=4}": (
+        "no option 'cuts'; its options: cut, max-tensors, places"
+    ),
     "compile MODEL -o out --pipeline frob": "unknown pass 'frob'; known passes: assume-sizes",
-    "compile MODEL -o out --pipeline partition{cut=4} --state auto": "--state would too; put the option into",
-    "compile MODEL -o out --link lte --limit memory=1MB": "--link, --limit: only for a plan, which needs --device",
+    "compile MODEL -o out --pipeline partition{cut=4} --state auto": (
+        "--state would too; put the option into"
+    ),
+    "compile MODEL -o out --link lte --limit memory=1MB": (
+        "--link, --limit: only for a plan, which needs --device"
+    ),
     "compile MODEL -o out --device nokia": "unknown device 'nokia'; known: iphone-8",
-    "compile MODEL -o out --device pixel-2 --limit memory=64": "'' is not a unit of size; write one of: B, kB",
-    "compile MODEL -o out --device pixel-2 --limit memory=1kB": "no cut keeps memory=1 kB; loosen a limit",
-    "compile MODEL -o out --device pixel-2 --objective energy": "has no active_power, so energy cannot be planned",
+    "compile MODEL -o out --device pixel-2 --limit memory=64": (
+        "'' is not a unit of size; write one of: B, kB"
+    ),
+    "compile MODEL -o out --device pixel-2 --limit memory=1kB": (
+        "no cut keeps memory=1 kB; loosen a limit"
+    ),
+    "compile MODEL -o out --device pixel-2 --objective energy": (
+        "has no active_power, so energy cannot be planned"
+    ),
     "compile MODEL -o out --external-over -5": "--external-over: '-5' is no whole number above 0",
-    "compile MODEL -o out --target digits": "--target: only for build files (.toml), and this is a model; leave it out",
-    "compile build.toml -o out": '-o: a build file says it itself, the folder as output = "DIR" at its top',
+    "compile MODEL -o out --target digits": (
+        "--target: only for build files (.toml), and this is a model; leave it out"
+    ),
+    "compile build.toml -o out": (
+        '-o: a build file says it itself, the folder as output = "DIR" at its top'
+    ),
     "compile build.toml --target nope": "there is no target 'nope'; targets: digits",
     "plan MODEL --load many": "--load: 'many' is no whole number above 0",
     "plan MODEL --link wify": "unknown link 'wify'; known: 3g",
     "verify nothere": "nothere: no such bundle; make one with 'irsplit compile MODEL -o nothere'",
     "verify bundle --dim image=x": "dim 'image=x': give SYMBOL=N, INPUT=N or INPUT.AXIS=N",
     "verify bundle --dim picture=3": "no input has that dimension; those that vary: image, image.0",
-    "verify bundle --model text.md": "is not the model that bundle was compiled from; give digits.onnx",
+    "verify bundle --model text.md": (
+        "is not the model that bundle was compiled from; give digits.onnx"
+    ),
     "run bundle": "input 'image' is missing; give f32",
     "run MODEL": "not a bundle, it has no manifest.json; make one with 'irsplit compile'",
     "apply bundle text.md -o out": "text.md: is no patch; make one with 'irsplit delta'",

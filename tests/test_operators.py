@@ -63,8 +63,9 @@ def mixed_arrays(batch: int) -> list[Array]:
     coarse = rng.normal(size=(batch, 5)).astype(np.float32) * 4
     coarse[:1, :3] = np.nan, 1e9, -0.0
     return [
-        np.array([1, 2, 3], np.uint8), coarse, np.array(-5), rng.normal(size=(batch, 6)).astype(np.float16),
-        np.array([1, 0, 1, 1, 0], np.bool_), np.zeros((0, 2)), rng.integers(0, 1 << 16, (2, batch), np.uint16),
+        np.array([1, 2, 3], np.uint8), coarse, np.array(-5),
+        rng.normal(size=(batch, 6)).astype(np.float16), np.array([1, 0, 1, 1, 0], np.bool_),
+        np.zeros((0, 2)), rng.integers(0, 1 << 16, (2, batch), np.uint16),
         np.arange(4, dtype=np.uint8),
     ]  # fmt: skip
 

@@ -59,7 +59,8 @@ def test_the_text_of_a_pipeline_parses_back(passes: tuple[Pass, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "canonical"),
     [
-        ("partition{cut=12 cut=\"block 3/add\"} , remove-unused", 'partition{cut=12 cut="block 3/add"},remove-unused'),
+        ("partition{cut=12 cut=\"block 3/add\"} , remove-unused",
+         'partition{cut=12 cut="block 3/add"},remove-unused'),
         ("shuffle{share=0.5 seed=1}", "shuffle{seed=1}"),
         (" shuffle{ seed=3 at-once=true } ", "shuffle{seed=3 at-once=true}"),
         ("", ""),
@@ -107,7 +108,7 @@ def test_a_pass_that_leaves_the_model_invalid_is_named() -> None:
         Pipeline((RemoveUnused(), Shuffle(3))).run(model, Context())
     text = str(error.value)
     assert (
-        "pass 'shuffle' (step 2 of 'remove-unused,shuffle{seed=3}') left the model invalid: input 0 (%a)"
-        in text
-    )
+        "pass 'shuffle' (step 2 of 'remove-unused,shuffle{seed=3}') left the model invalid: "
+        "input 0 (%a)"
+    ) in text
     assert ">   0  %b = t.B(%a) : f32[1]" in text

@@ -92,7 +92,10 @@ def test_the_list_names_origins(site: Path) -> None:
 
 
 def test_a_bundle_made_and_run_with_a_foreign_pass_and_codec(site: Path, tmp_path: Path) -> None:
-    pipeline = "partition{cut=bottleneck/relu},remove-unused,limit-boundary,compress-boundary{codec=xz},check-boundary"
+    pipeline = (
+        "partition{cut=bottleneck/relu},remove-unused,limit-boundary,compress-boundary{codec=xz},"
+        "check-boundary"
+    )
     bundle = tmp_path / "bundle"
     done = irsplit([site], "compile", DIGITS / "digits.onnx", "-o", bundle, "--pipeline", pipeline)
     assert done.returncode == 0, done.stderr
@@ -182,7 +185,8 @@ def test_a_damaged_file_of_another_package(site: Path, tmp_path: Path) -> None:
 def test_conflicts_are_named(site: Path, tmp_path: Path) -> None:
     module = (
         "class Pass:\n    name = 'limit-boundary'\n"
-        "class Codec:\n    name = 'zip'\n    code = 128\n    def open(self, parameters): return self\n"
+        "class Codec:\n    name = 'zip'\n    code = 128\n"
+        "    def open(self, parameters): return self\n"
         "CODEC = Codec()\n"
     )
     entry_points = (

@@ -21,8 +21,8 @@ from tools import needs
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits"
 OPTIONS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-sync", "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
 
 CUT_OFF = """
@@ -79,9 +79,9 @@ def test_it_loads_and_agrees_with_the_planner(
         summary.text for summary in browser.find_elements(By.CSS_SELECTOR, "#rejected summary")
     ]
     assert (
-        "5 to 7 (3 positions): a branch forks at onnx.Relu 'down/relu' and joins at onnx.Add 'block1/add'"
-        in reasons
-    )
+        "5 to 7 (3 positions): a branch forks at onnx.Relu 'down/relu' and joins at onnx.Add "
+        "'block1/add'"
+    ) in reasons
     assert len(browser.find_elements(By.CSS_SELECTOR, "#diagram rect")) == len(data["groups"])
 
 

@@ -67,7 +67,10 @@ def test_a_long_chain_of_free_nodes_is_cloned(depth: int) -> None:
 def test_a_cut_that_no_frame_has_room_for_is_not_legal() -> None:
     inputs = ", ".join(f"%x{index}: f32[1]" for index in range(300))
     read = ", ".join(f"%x{index}" for index in range(1, 300))
-    text = f"graph @main({inputs}) -> (%y) {{ %a = test.op(%x0) : f32[1]  %y = test.op(%a, {read}) : f32[1] }}"
+    text = (
+        f"graph @main({inputs}) -> (%y) "
+        f"{{ %a = test.op(%x0) : f32[1]  %y = test.op(%a, {read}) : f32[1] }}"
+    )
     (cut,) = find_cuts(parse_model(text).entry)
     assert (
         cut.reason == "300 tensors would travel, 299 of them graph inputs; a frame has room for 256"

@@ -11,7 +11,8 @@ import bare
 from tools import FOR_FLAGS, TOOLS, lack
 
 PROGRAMS = (
-    *(name for name in TOOLS if name != "wasm32"), "arm-none-eabi-size", "chromedriver", "node", "qemu-aarch64",
+    *(name for name in TOOLS if name != "wasm32"), "arm-none-eabi-size", "chromedriver", "node",
+    "qemu-aarch64",
 )  # fmt: skip
 try_again = lack.__wrapped__
 """Not remembered: here, the PATH changes."""

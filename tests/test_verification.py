@@ -58,7 +58,7 @@ def verified(path: Path, cut: str, **options: Any) -> irsplit.Verification:
     return irsplit.verify_bundle(path.parent / "bundle", engine_defaults=False, **options)
 
 
-# -- nothing compared ----------------------------------------------------------------------------------------------
+# -- nothing compared ------------------------------------------------------------------------------
 
 
 def of_nothing(tmp_path: Path) -> Path:
@@ -84,7 +84,7 @@ def test_nothing_compared_is_no_proof(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (outcome.holds, outcome.elements) == (True, 0)
 
 
-# -- random models -------------------------------------------------------------------------------------------------
+# -- random models ---------------------------------------------------------------------------------
 
 
 def noisy(tmp_path: Path, *, alone: bool = False) -> Path:
@@ -124,9 +124,9 @@ def test_a_requirement_of_noise_alone_cannot_be_met(
     assert main(["verify", str(tmp_path / "bundle"), "--min-agreement", "0.5"]) == 1
     told = capsys.readouterr().out
     assert (
-        "the model is random: two runs of the whole differ in %drawn, which are compared by statistics"
-        in told
-    )
+        "the model is random: two runs of the whole differ in %drawn, which are compared by "
+        "statistics"
+    ) in told
     assert "FAILED: every output is random, and no requirement can be measured" in told
     assert "bit-equal" not in told
 
@@ -201,7 +201,7 @@ def test_signal_to_noise() -> None:
     assert compare("y", [signal], [signal * np.inf]).snr_db == -np.inf
 
 
-# -- requirements --------------------------------------------------------------------------------------------------
+# -- requirements ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_requirements_that_are_none(options: dict[str, float]) -> None:
         Requirements(**options)
 
 
-# -- sizes ---------------------------------------------------------------------------------------------------------
+# -- sizes -----------------------------------------------------------------------------------------
 
 
 def test_a_bundle_knows_the_symbols_of_its_dimensions(

@@ -94,7 +94,10 @@ def lack(name: str, *flags: str) -> str:
                     *(FOR_FLAGS[name, flag] for flag in flags if (name, flag) in FOR_FLAGS),
                 ]
             )
-            return f"{asked} DOES NOT WORK HERE, so this was not tested; install {packages} (tried: {error})"
+            return (
+                f"{asked} DOES NOT WORK HERE, so this was not tested; install {packages} (tried: "
+                f"{error})"
+            )
     return ""
 
 

@@ -24,7 +24,8 @@ def main() -> None:
     pixels = (images["images"] / 255).astype(np.float32)
     calibration = (np.load(HERE / "calibration_images.npz")["images"] / 255).astype(np.float32)
     print(
-        "model          boundary codec       cut after         input    raw     frame  accuracy whole -> split"
+        "model          boundary codec       cut after         input    raw     frame  accuracy "
+        "whole -> split"
     )
     for name in ("digits.onnx", "digits.tflite"):
         axis = 1 if name.endswith(".onnx") else -1

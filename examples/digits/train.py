@@ -102,7 +102,8 @@ def main() -> None:
     with threadpool_limits(1):
         parameters = train(train_split, options.epochs, SEED)
         print(
-            f"held-out accuracy {accuracy(parameters, held_out):.4f} of {len(held_out.labels)} images"
+            f"held-out accuracy {accuracy(parameters, held_out):.4f} of {len(held_out.labels)} "
+            "images"
         )
         write_models(options.output, parameters, train_split.images[:CALIBRATION])
     write_samples(options.output, train_split, held_out)

@@ -38,7 +38,8 @@ from ai_edge_quantizer import quantizer, recipe
 import numpy as np
 import irsplit
 host = quantizer.Quantizer(open({str(DIGITS / "digits.tflite")!r}, "rb").read(), recipe.{recipe}())
-pictures = np.load({str(DIGITS / "calibration_images.npz")!r})["images"][:16, None, :, :, None].astype(np.float32) / 255
+images = np.load({str(DIGITS / "calibration_images.npz")!r})["images"]
+pictures = images[:16, None, :, :, None].astype(np.float32) / 255
 calls = {{"serving_default": [{{"image": picture}} for picture in pictures]}}
 quantized = host.quantize(host.calibrate(calls) if host.need_calibration else None).quantized_model
 open({str(tmp_path / "whole.tflite")!r}, "wb").write(quantized)
@@ -93,8 +94,10 @@ torch.manual_seed(7)
 class Network(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.stem, self.body = torch.nn.Conv2d(1, 8, 3, stride=2), torch.nn.Conv2d(8, 8, 3, padding=1)
-        self.neck, self.head = torch.nn.Conv2d(8, 2, 3, stride=2), torch.nn.Linear(18, 10)
+        self.stem = torch.nn.Conv2d(1, 8, 3, stride=2)
+        self.body = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.neck = torch.nn.Conv2d(8, 2, 3, stride=2)
+        self.head = torch.nn.Linear(18, 10)
     def forward(self, image):
         x = torch.relu(self.stem(image))
         x = torch.relu(self.neck(self.body(x) + x))

@@ -138,7 +138,10 @@ def test_model_is_written_any_number_of_times(tmp_path: Path):
 
 def test_reading_imports_no_engine():
     """Listing the cuts of a model must start fast: the packages for engines and tests stay out."""
-    code = "import irsplit.dialects.tflite, sys; print([n for n in ('ai_edge_litert', 'tflite') if n in sys.modules])"
+    code = (
+        "import irsplit.dialects.tflite, sys; print([n for n in ('ai_edge_litert', 'tflite') if n "
+        "in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -54,8 +54,8 @@ def test_halves_are_the_whole(model: CorpusModel, external_over: int | None, tmp
     expected = [whole.run(values) for values in calls]
     for cut in cuts[:: max(1, len(cuts) // CUTS_PER_MODEL)]:
         graphs = [engine_graph(part) for part in split(plan, [cut], PLACES)]
-        engines = [open_model(path, optimized=optimized)
-                   for path in write(read, graphs, tmp_path, external_over=external_over)]  # fmt: skip
+        paths = write(read, graphs, tmp_path, external_over=external_over)
+        engines = [open_model(path, optimized=optimized) for path in paths]
         for values, results in zip(calls, expected, strict=True):
             known = dict(zip((value.name for value in read.entry.inputs), values, strict=True))
             for graph, engine in zip(graphs, engines, strict=True):
@@ -100,7 +100,8 @@ def test_signature_runner_runs_segments(model: CorpusModel, tmp_path: Path):
         isinstance(dim, int) and dim < 0 for _, _, dims in model.entry["inputs"] for dim in dims
     ):
         pytest.skip(
-            "a signature runner of this model needs the default delegate, or sizes of dynamic inputs"
+            "a signature runner of this model needs the default delegate, or sizes of dynamic "
+            "inputs"
         )
     read = TFLITE.read(model.path)
     graphs = segments(read)

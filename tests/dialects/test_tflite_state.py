@@ -111,8 +111,8 @@ def test_segments_get_their_share_of_the_initialiser(tmp_path: Path):
     run_both(model, tmp_path / "two.tflite", graphs, tmp_path)
     for graph, variable in zip(graphs, (b"a", b"b"), strict=True):
         written = tflite_objects.load(tmp_path / f"{graph.name}.tflite")
-        shared = [item.builtinOptions.sharedName for item in written.subgraphs[1].operators if item.builtinOptions
-                  and type(item.builtinOptions) is schema.VarHandleOptionsT]  # fmt: skip
+        options = [item.builtinOptions for item in written.subgraphs[1].operators]
+        shared = [item.sharedName for item in options if type(item) is schema.VarHandleOptionsT]
         assert shared == [variable]
         assert len(written.subgraphs) == 2
 

@@ -95,7 +95,8 @@ def _request(random: Random) -> dict[str, Any]:
 
 
 _ODD: tuple[Any, ...] = (
-    None, True, -1, 1 << 70, 1e308, float("nan"), "", "x" * 300, "\ud800", [], {}, [[[]]], [None], {"a": {}},
+    None, True, -1, 1 << 70, 1e308, float("nan"), "", "x" * 300, "\ud800", [], {}, [[[]]], [None],
+    {"a": {}},
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ CASES = Path(__file__).parents[1] / "cases"
 LARGEST = 200_000
 """Bytes of a model that is worth damaging: in a larger one most bytes are weights."""
 
-# -- mutants ------------------------------------------------------------------------------------------------------
+# -- mutants ---------------------------------------------------------------------------------------
 
 
 def onnx_mutants(seed: int, count: int) -> Iterator[bytes]:
@@ -94,9 +94,10 @@ def _rebuilt(message: bytes, random: Random) -> bytes:
 
 _TOKEN = re.compile(rb'"[^"]*"|[\w.$-]+|\s+|.', re.DOTALL)
 _ODD_TOKENS = (
-    b'"\\ud800"', b'"\\x"', b'"', b"0x1", b"0x", b"-1", b"9" * 5000, b"1e999", b"nan", b"\0", "é".encode(), b"[" * 300,
-    b"%x", b"@main", b"{", b"}", b"with {", b"graph @g() {", b"irsplit.send 0", b"irsplit.recv", b"boundary=[1]", b"_",
-    b"f32[*]", b"f32[-1]", b"q(0:0; axis -1)", b"sized()", b"device", b"a" * 3000, b"// x", b"random", b"calls @main",
+    b'"\\ud800"', b'"\\x"', b'"', b"0x1", b"0x", b"-1", b"9" * 5000, b"1e999", b"nan", b"\0",
+    "é".encode(), b"[" * 300, b"%x", b"@main", b"{", b"}", b"with {", b"graph @g() {",
+    b"irsplit.send 0", b"irsplit.recv", b"boundary=[1]", b"_", b"f32[*]", b"f32[-1]",
+    b"q(0:0; axis -1)", b"sized()", b"device", b"a" * 3000, b"// x", b"random", b"calls @main",
 )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def _files(format: str) -> list[bytes]:
     ]
 
 
-# -- readers ------------------------------------------------------------------------------------------------------
+# -- readers ---------------------------------------------------------------------------------------
 
 
 def read_onnx(mutant: bytes, folder: Path) -> None:
@@ -215,7 +216,10 @@ def bodies_and_functions() -> bytes:
         for word, op in (("then", "Relu"), ("else", "Neg"))
     }
     step = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Mul", ["h", "w"], ["next"])],
+        [
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Mul", ["h", "w"], ["next"]),
+        ],
         "step",
         [helper.make_tensor_value_info("i", TensorProto.INT64, []),
          helper.make_tensor_value_info("go", TensorProto.BOOL, []), _info("h")],

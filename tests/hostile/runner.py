@@ -96,8 +96,8 @@ def _work(
         tempfile.TemporaryFile() as errors,
         tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder,
         subprocess.Popen(
-            command, env=environment | {"TMPDIR": folder}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=errors, cwd=folder, start_new_session=True,
+            command, env=environment | {"TMPDIR": folder}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=errors, cwd=folder, start_new_session=True,
         ) as worker,
     ):  # fmt: skip
         assert worker.stdout is not None

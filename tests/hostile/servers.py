@@ -199,7 +199,8 @@ def strange_json(reply: bytes, random: Random) -> Iterator[Piece]:
             + tensor
             + b'"data":[1e999,NaN,true,null,"x",[],{},1,1,1]}]}',
             b'{"model_name":"x","outputs":[' + tensor + b'"parameters":{"binary_data_size":1e9}}]}',
-            b'{"model_name":"x","outputs":[{"name":"logits","datatype":"FP32","shape":[99999999999,0],"data":[]}]}',
+            b'{"model_name":"x","outputs":'
+            b'[{"name":"logits","datatype":"FP32","shape":[99999999999,0],"data":[]}]}',
             b'{"model_name":"\xff\xfe"}',
         ]
     )
@@ -209,9 +210,10 @@ def strange_json(reply: bytes, random: Random) -> Iterator[Piece]:
 HTTP_EVILS: dict[str, Evil] = {
     evil.__name__: evil
     for evil in (
-        drip_everything, drip_headers, drip_body, drip_chunks, drip_continue, flood_continue, flood_trailers,
-        flood_body, flood_chunks, huge_chunk, huge_length, junk_length, header_bomb, says_nothing, hangs_up,
-        answers_twice, other_protocol, other_status, flipped_bits, strange_json,
+        drip_everything, drip_headers, drip_body, drip_chunks, drip_continue, flood_continue,
+        flood_trailers, flood_body, flood_chunks, huge_chunk, huge_length, junk_length,
+        header_bomb, says_nothing, hangs_up, answers_twice,
+        other_protocol, other_status, flipped_bits, strange_json,
     )
 }  # fmt: skip
 

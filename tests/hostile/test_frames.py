@@ -102,7 +102,8 @@ def test_a_million_rows_of_zeros_are_refused(bundles):
     frame = framing.encode(manifest.boundaries[0], [np.zeros((1_000_000, 16), np.float32)])
     assert len(frame) < 10_000
     assert refused(manifest, frame).text == (
-        "'open': 1000000 rows in 'cut', the limit is 64; send fewer at a time, or raise it with --max-rows"
+        "'open': 1000000 rows in 'cut', the limit is 64; send fewer at a time, or raise it with "
+        "--max-rows"
     )
     with pytest.raises(ServiceError, match="1000000 rows"):
         HostedBundle(manifest.folder, "open").infer(request_of(frame))

@@ -39,7 +39,7 @@ def test_mutants_are_refused_in_one_line_or_read(target: Target, tmp_path: Path)
     assert 0 < len(refusals) < MUTANTS[target.name]
 
 
-# -- types ----------------------------------------------------------------------------------------------------------
+# -- types -----------------------------------------------------------------------------------------
 
 
 SHAPES = (
@@ -117,7 +117,7 @@ def test_a_confined_process_that_nobody_asks_is_ended(tmp_path: Path) -> None:
     assert len(before) == (len(os.listdir("/proc/self/fd")) if before else 0)
 
 
-# -- depth ----------------------------------------------------------------------------------------------------------
+# -- depth -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("resource", [False, True])
@@ -209,7 +209,7 @@ def test_a_tensor_has_as_many_dimensions_as_engines_take(tmp_path: Path) -> None
         parse_model(f"graph @main(%x: f32[{','.join('7' * 1000)}]) {{}}")
 
 
-# -- names and numbers ----------------------------------------------------------------------------------------------
+# -- names and numbers -----------------------------------------------------------------------------
 
 
 def test_reasons_say_the_ends_of_a_long_name(

@@ -49,7 +49,7 @@ def test_mutants_are_refused_or_hold(target: Target, tmp_path: Path) -> None:
     assert refused, "some of a dozen mutants are wrong"
 
 
-# -- damaged weights -----------------------------------------------------------------------------------------
+# -- damaged weights -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_a_state_larger_than_memory_is_refused(tmp_path: Path) -> None:
         StateValues([StateInfo("h", "g", "f32", (1 << 60, 16))])
 
 
-# -- one line ------------------------------------------------------------------------------------------------
+# -- one line --------------------------------------------------------------------------------------
 
 
 def archive(tmp_path: Path) -> bytes:

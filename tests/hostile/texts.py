@@ -67,8 +67,10 @@ def _ir_texts() -> tuple[str, ...]:
         )
         digits = path.read_text()
     small = (
-        "graph @g(%x: f32[n,?,8] sized(1, 2, 8)) -> (%y) { const %w: i8[4] q(0.5:1, 0.25:0; axis 0) = 0x01020304\n"
-        '%y = test.op(%x, %w, _) "a \\u00e9" calls @f states "s" random {a = [1, -2.5e3, null], b = 0x00} : f32[*]\n'
+        "graph @g(%x: f32[n,?,8] sized(1, 2, 8)) -> (%y) { "
+        "const %w: i8[4] q(0.5:1, 0.25:0; axis 0) = 0x01020304\n"
+        '%y = test.op(%x, %w, _) "a \\u00e9" calls @f states "s" random '
+        "{a = [1, -2.5e3, null], b = 0x00} : f32[*]\n"
         'with { graph @body() -> (%x) {} } }\ngraph @f(%a: !"seq(f32)") -> (%a) {}'
     )
     return digits, small

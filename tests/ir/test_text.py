@@ -7,7 +7,8 @@ from irsplit.ir import Model, equal, parse_model, print_graph, print_model, veri
 
 EVERYTHING = """\
 model test
-graph @main(%x: f32[batch,8], %"a/b:0": i64["p2o.Dim.0",?], %k: f32[2] = 0x0000803f00000040) -> (%y, %x) {
+graph @main(%x: f32[batch,8], %"a/b:0": i64["p2o.Dim.0",?], \
+%k: f32[2] = 0x0000803f00000040) -> (%y, %x) {
   const %w: f32[8] = weights.bin[128:32]
   const %s: str[1] = 0x6869 as test.strings
   %r = test.op(%x, _, %w) "first" : f32[batch,8]
@@ -54,8 +55,9 @@ def test_printing_what_was_parsed_gives_the_same_text(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("%y, %x)", "%x, %y)"), ("alpha=-0.5", "alpha=0.5"), ("[128:32]", "[132:32]"), ("u8[1,8] q", "u8[1,9] q"),
-     ('"a", "b"', '"a"'), ("%r, %i)", "%i, %r)"), (" random", ""), ('"first"', '"second"'), ("40) ->", "41) ->")],
+    [("%y, %x)", "%x, %y)"), ("alpha=-0.5", "alpha=0.5"), ("[128:32]", "[132:32]"),
+     ("u8[1,8] q", "u8[1,9] q"), ('"a", "b"', '"a"'), ("%r, %i)", "%i, %r)"), (" random", ""),
+     ('"first"', '"second"'), ("40) ->", "41) ->")],
 )  # fmt: skip
 def test_models_that_differ_are_not_equal(old: str, new: str) -> None:
     assert old in EVERYTHING
@@ -104,10 +106,14 @@ def test_verify_shows_the_graph_around_the_node() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("irsplit.recv 1", "irsplit.recv 2", "boundary 2 is received, but the segment before does not send it"),
-        ("irsplit.send 1 %r", "irsplit.send 0 %r", "received, but the segment before does not send it"),
-        ("irsplit.recv 1 : f32[1,8]", "irsplit.recv 1 : f32[1,9]", "received with other types than sent"),
-        ("  irsplit.send 1 %r\n", "  irsplit.send 1 %r\n  irsplit.send 2 %r\n", "boundary 2 is sent, but the next"),
+        ("irsplit.recv 1", "irsplit.recv 2",
+         "boundary 2 is received, but the segment before does not send it"),
+        ("irsplit.send 1 %r", "irsplit.send 0 %r",
+         "received, but the segment before does not send it"),
+        ("irsplit.recv 1 : f32[1,8]", "irsplit.recv 1 : f32[1,9]",
+         "received with other types than sent"),
+        ("  irsplit.send 1 %r\n", "  irsplit.send 1 %r\n  irsplit.send 2 %r\n",
+         "boundary 2 is sent, but the next"),
         ("@middle", "@device", "two graphs are named @device"),
     ],
 )  # fmt: skip

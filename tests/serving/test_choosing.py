@@ -363,7 +363,7 @@ def test_choosing_takes_microseconds():
     """Not a timing: the work is a sum over cuts, and asks neither link nor planner."""
     chooser = planned(20, SIZES, 10**6)
     asked: list[str] = []
-    chooser.costs = lambda inner=chooser.costs: (asked.append("costs"), inner())[1]  # type: ignore[method-assign]
+    chooser.costs = lambda inner=chooser.costs: (asked.append("costs"), inner())[1]
     chooser.choose(0.0)
     assert asked == ["costs"]
 

@@ -137,12 +137,16 @@ service = yaml.safe_load(sys.stdin)
 predictor = service["spec"]["predictor"]
 (container,) = predictor["containers"]
 kinds = [
-    (service, kserve.V1beta1InferenceService), (service["spec"], kserve.V1beta1InferenceServiceSpec),
-    (predictor, kserve.V1beta1PredictorSpec), (container, kubernetes.client.V1Container),
+    (service, kserve.V1beta1InferenceService),
+    (service["spec"], kserve.V1beta1InferenceServiceSpec),
+    (predictor, kserve.V1beta1PredictorSpec),
+    (container, kubernetes.client.V1Container),
     (container["ports"][0], kubernetes.client.V1ContainerPort),
 ]
-print([field for found, kind in kinds for field in found if field not in kind.attribute_map.values()])
-print(service["apiVersion"], service["kind"], service["metadata"], container["args"], container["image"])
+known = [(found, kind.attribute_map.values()) for found, kind in kinds]
+print([field for found, fields in known for field in found if field not in fields])
+print(*(service[key] for key in ("apiVersion", "kind", "metadata")), end=" ")
+print(container["args"], container["image"])
 """
 
 
@@ -159,7 +163,10 @@ def test_kserve_knows_every_field_of_the_service(lone_bundle, tmp_path):
     )
     assert done.stdout.splitlines() == [
         "[]",
-        f"{KSERVE_API} InferenceService {{'name': 'digits'}} ['--model_name=digits'] registry.example/digits:1",
+        (
+            f"{KSERVE_API} InferenceService {{'name': 'digits'}} ['--model_name=digits'] "
+            "registry.example/digits:1"
+        ),
     ], done.stderr
 
 

@@ -54,7 +54,10 @@ def test_a_connection_ends_when_the_client_wants_it(version, server):
 
 
 def test_a_body_is_asked_for_only_when_it_is_wanted(server):
-    head = b"POST /v2/models/onnx/infer HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: "
+    head = (
+        b"POST /v2/models/onnx/infer HTTP/1.1\r\nhost: x\r\n"
+        b"expect: 100-continue\r\ncontent-length: "
+    )
     assert said(server, head + b"2\r\n\r\n", b"Continue").startswith(b"HTTP/1.1 100 Continue")
     assert said(server, head + b"999999999\r\n\r\n", b"too_large").startswith(b"HTTP/1.1 413 ")
 
@@ -80,7 +83,10 @@ def test_a_head_without_end_is_cut_off(head, server):
 
 
 def test_trailers_without_end_are_cut_off(server):
-    head = b"POST /v2/models/onnx/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    head = (
+        b"POST /v2/models/onnx/infer HTTP/1.1\r\nhost: x\r\n"
+        b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    )
     answer = said(server, head + b"x: y\r\n" * (1 << 20))
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
 

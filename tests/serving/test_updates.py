@@ -226,7 +226,8 @@ NOT_NEEDED = """
 import sys
 import irsplit.runtime
 irsplit.runtime.update
-print(sorted({"onnx", "tflite", "flatbuffers", "grpc", "prometheus_client", "google"} & set(sys.modules)))
+unwanted = {"onnx", "tflite", "flatbuffers", "grpc", "prometheus_client", "google"}
+print(sorted(unwanted & set(sys.modules)))
 """
 
 

@@ -27,8 +27,8 @@ class LimitBoundary:
             sent = sum(type.size_bytes(1) or 0 for type in types if isinstance(type, TensorType))
             if sent > self.size_bytes:
                 raise PassError(
-                    f"pass '{self.name}': segment @{graph.name} sends {sent} bytes, {self.size_bytes} are allowed; "
-                    "cut elsewhere or raise the limit"
+                    f"pass '{self.name}': segment @{graph.name} sends {sent} bytes, "
+                    f"{self.size_bytes} are allowed; cut elsewhere or raise the limit"
                 )
             if 10 * sent > 8 * self.size_bytes:
                 context.remark(
