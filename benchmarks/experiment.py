@@ -450,10 +450,10 @@ breaker.
 
 ![latency of every call](experiment.svg)
 
-The adaptive client took: {choices}. Its first calls after a change still go the old way; what it
-does not use it tries once in five seconds. The same with real processes and sockets:
-[measured](experiment-measured.md); what the kernel's TCP makes of such a link, by packets:
-[packets](packets.md).
+The adaptive client took: {choices}.
+Its first calls after a change still go the old way; what it does not use it tries once in five
+seconds. The same with real processes and sockets: [measured](experiment-measured.md); what the
+kernel's TCP makes of such a link, by packets: [packets](packets.md).
 """
 
 
