@@ -38,8 +38,7 @@ LAYERS, WIDTH = 4, 1024
 
 
 def dense(folder: Path) -> Path:
-    """A model whose server half is four dense layers: 16.8 MB of weights, which every run reads
-    once."""
+    """A model whose server half is four dense layers: 16.8 MB of weights, all read in every run."""
     random = np.random.default_rng(0)
     names = ["cut", *(f"h{layer}" for layer in range(1, LAYERS)), "y"]
     nodes = [helper.make_node("Relu", ["x"], ["cut"])]
@@ -74,8 +73,7 @@ def cpu_s(call: Callable[[], object]) -> float:
 
 
 def measure(bundle: Path, name: str, shape: tuple[int, ...]) -> dict[str, float]:
-    """Milliseconds of CPU a frame, ratios to alone, and the largest difference between both
-    ways."""
+    """Milliseconds of CPU a frame, ratios to alone, and the largest difference of both ways."""
     served = ServedBundle(Manifest.load(bundle), "model", Limits(), EngineOptions(threads=1))
     reasons = served.allow_batches()
     assert not reasons, reasons

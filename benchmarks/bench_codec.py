@@ -41,8 +41,7 @@ LINKS_BIT_S = (10e6, 100e6, 400e6, 1000e6)
 
 @dataclass(frozen=True)
 class Coder:
-    """Encoder and decoder of one tensor; a coder without decoder is measured for size and encoding
-    only."""
+    """Encoder and decoder of one tensor; without a decoder, only size and encoding are measured."""
 
     encode: Encode
     decode: Decode | None
@@ -367,8 +366,7 @@ def print_table(kind: str, rows: list[dict[str, Any]], count: int) -> None:
 
 
 def raw_path(size: int = 1 << 20) -> list[dict[str, Any]]:
-    """Rate of encoding and decoding a raw frame, CRC included, over that of two copies of the same
-    bytes."""
+    """Rate of encoding and decoding a raw frame, with its CRC, over that of copying it twice."""
     spec = TensorSpec("x", "u8", (size,))
     coder = _frame_coder(spec)
     array = np.random.default_rng(0).integers(0, 256, size).astype(np.uint8)

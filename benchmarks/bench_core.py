@@ -74,8 +74,7 @@ class _Tensor(ctypes.Structure):
 
 @dataclass
 class Core:
-    """An opened boundary of one build, with the buffers of one frame; `decoded` is written by
-    `decode`."""
+    """An opened boundary of one build, with the buffers of one frame; `decode` sets `decoded`."""
 
     library: ctypes.CDLL
     vector: Vector
@@ -157,8 +156,7 @@ def build(runtime: Path, flags: Sequence[str], target: Path) -> ctypes.CDLL:
 
 
 def trained_vectors(level: int, cuts: int) -> list[Vector]:
-    """One test tensor for every boundary of bench_codec.py's 8-bit table, with `cuts` of them a
-    network."""
+    """A test tensor for each boundary of bench_codec.py's 8-bit table, `cuts` of them a network."""
     vectors: list[Vector] = []
     for case in tensors("int8", network_names(), cuts, 1 << 20):
         array = np.ascontiguousarray(case.test[0])

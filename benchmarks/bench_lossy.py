@@ -49,8 +49,7 @@ CLASSIFIERS = {
     "resnet8_cifar_float.tflite": (CALIBRATION_PICTURES, TEST_PICTURES),
     "squeezenet_fp16.onnx": (CALIBRATION_PICTURES, TEST_PICTURES),
 }
-"""Pictures to calibrate with and to measure on, of what a network classifies: one for birds has no
-class for pets."""
+"""Pictures to calibrate with and to measure on, of what a network has classes for."""
 FLIPPED = 0.001
 
 
@@ -136,8 +135,7 @@ def _step(found: QuantizationSpec | None) -> str:
 def pictures_row(
     path: Path, network: Network, pictures: Sequence[Floats], feeds: Sequence[Array], whole: Engine
 ) -> str:
-    """Bytes of the input as a picture, and agreement of the whole network on what is decoded from
-    it."""
+    """Bytes of the input as a picture, and how the whole network agrees on what it decodes to."""
     expected = [np.array(whole.run([feed])[0]).ravel() for feed in feeds]
     cells: list[str] = []
     for name, options in (
@@ -169,8 +167,7 @@ def typed(path: Path, feeds: Sequence[Floats]) -> list[Array]:
 def cuts_of(
     path: Path, count: int, wanted: Sequence[str] | None = None
 ) -> list[tuple[str, TensorType]]:
-    """The wanted or evenly spaced legal cuts of one tensor of 256 elements at least, with the
-    tensor's type."""
+    """The wanted or evenly spaced legal cuts of one tensor of 256 elements at least, with types."""
     entry = dialect_of(path).read(path).entry
     legal = [
         cut

@@ -1,5 +1,4 @@
-"""What it costs to split a TFLite model: against copying its bytes, and against rewriting it
-through objects.
+"""What it costs to split a TFLite model, against copying its bytes and rewriting it as objects.
 
     python benchmarks/bench_split_tflite.py [--json] [--rounds 7] [--layers 24]
 
@@ -56,8 +55,7 @@ class Case:
 
 
 def make_model(case: Case, path: Path) -> None:
-    """Write the model of a case; weights are seeded noise, scaled so that activations neither
-    vanish nor explode."""
+    """Write the model of a case; its weights are seeded noise that keeps activations in range."""
     generator = np.random.default_rng(SEED)
     tensors = [_tensor("x", [1, case.width], 0)]
     buffers = [new("Buffer")]
@@ -109,8 +107,7 @@ def _tensor(name: str, shape: list[int], buffer: int) -> Edit:
 
 
 def split_with_objects(source: Path, folder: Path) -> list[Path]:
-    """The same cut through LiteRT's objects, for a chain: the first and the second half of the
-    operators."""
+    """The same cut through LiteRT's objects, for a chain: both halves of the operators."""
     written: list[Path] = []
     model: Any
     for half, name in enumerate(PLACES):
@@ -151,8 +148,7 @@ METHODS: dict[str, Callable[[Path, Path], list[Path]]] = {
 
 
 def run(paths: list[Path], width: int) -> bytes:
-    """The bits that a chain of model files makes of a seeded input, on one thread without
-    delegates."""
+    """The bits that a chain of model files makes of a seeded input: one thread, no delegates."""
     value = np.random.default_rng(SEED).standard_normal((1, width), np.float32)
     for path in paths:
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -165,8 +161,7 @@ def run(paths: list[Path], width: int) -> bytes:
 
 
 def seconds(method: str, source: Path, folder: Path) -> float:
-    """Time of one split into a new folder: replacing a file makes some file systems wait for the
-    disk."""
+    """Time of one split into a new folder: some file systems wait when a file is replaced."""
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         start = time.perf_counter()
         METHODS[method](source, Path(fresh))
@@ -174,8 +169,7 @@ def seconds(method: str, source: Path, folder: Path) -> float:
 
 
 def peak_of(method: str, source: Path, folder: Path) -> int:
-    """Peak resident memory in bytes of a fresh process that imports what the method needs and does
-    it once."""
+    """Peak resident memory, in bytes, of a fresh process that imports what it needs and does it."""
     command = [str(Path(__file__).with_name("tflite_split.py")), str(source), str(folder)]
     if method != "irsplit":
         command = [__file__, "--only", method, *command[1:]]

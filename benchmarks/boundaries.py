@@ -1,5 +1,4 @@
-"""Boundary tensors of trained networks, for codec measurements: dumped from the corpus at first to
-last useful cuts.
+"""Boundary tensors of trained networks, for codec measurements, from first to last useful cuts.
 
 Calibration and test tensors come from different pictures (or different seconds of audio). Images
 are random crops with the network's own preprocessing. Dumps are cached as .npz outside of the
@@ -41,8 +40,7 @@ LEAST_ELEMENTS = 256
 
 @dataclass(frozen=True)
 class Network:
-    """How a network of the corpus is fed: its input's height and width, and what is done with RGB
-    bytes [h, w, 3]."""
+    """How a network is fed: its input's height and width, and what becomes of RGB [h, w, 3]."""
 
     name: str
     size: tuple[int, int]

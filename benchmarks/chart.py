@@ -1,5 +1,4 @@
-"""A chart of values over time as SVG: bands behind, one line a series, the axis of values
-logarithmic."""
+"""A chart of values over time as SVG: bands behind, a line for each series, a logarithmic axis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

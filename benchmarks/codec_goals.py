@@ -11,8 +11,7 @@ Rows = Mapping[str, Row]
 
 @dataclass(frozen=True)
 class Goal:
-    """`value` of the rows of a kind shall be at least `least`; a codec that was left out makes it
-    unknown."""
+    """`value` of a kind's rows shall be at least `least`; it is unknown for a codec left out."""
 
     kind: str
     text: str

@@ -1,5 +1,4 @@
-"""The benchmark suite: `pytest benchmarks --benchmark-only`; `python -m benchmarks.page` runs it
-and makes the page.
+"""The benchmark suite: `pytest benchmarks --benchmark-only`; `benchmarks.page` makes the page.
 
 A group holds what does the same job: ours, other tools where they are installed, and a yardstick
 that no tool can beat, such as copying the bytes. Every result is checked before it is timed. The

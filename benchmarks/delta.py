@@ -50,8 +50,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
 
 
 def models(folder: Path, epochs: int) -> dict[str, Mapping[str, Path]]:
-    """Files of the example by format, as it is, with all layers trained on, and with its last layer
-    trained on."""
+    """Files of the example by format: as it is, and trained on in all layers or in the last one."""
     sys.path.insert(0, str(DIGITS))
     train, exporter = importlib.import_module("train"), importlib.import_module("export_onnx")
     split, _ = importlib.import_module("dataset").load_splits(train.SEED)
@@ -91,8 +90,7 @@ def _trained_on(
 
 
 def sizes(old: Path, new: Path, folder: Path) -> dict[str, int]:
-    """Bytes of the update from bundle `old` to `new` by every way; ours is applied and compared
-    first."""
+    """Bytes of the update from `old` to `new` by every way; ours is applied and compared first."""
     patch = folder / "patch"
     found = {"the files": sum(path.stat().st_size for path in _segments(new))}
     ours = write_delta(old, new, patch).patch_bytes

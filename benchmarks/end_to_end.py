@@ -1,5 +1,4 @@
-"""End-to-end latency of the cuts of a model, by the clock on the wall: client, emulated link,
-server process.
+"""End-to-end latency of a model's cuts by the clock: client, emulated link, server process.
 
 The client is the real one (`irsplit.runtime.connect` over gRPC), the server `irsplit serve` in a
 process of its own, the link the proxy of `benchmarks.link`. The slow device is this thread, which
@@ -97,8 +96,7 @@ def run_on_device(engine: Engine, call: Inputs, names: Sequence[str], slowdown: 
 def whole_on_server(
     engine: Engine, call: Inputs, names: Sequence[str], over: Link
 ) -> Generator[Callable[[], float]]:
-    """A function that sends the raw inputs over the link, lets the whole model run behind it, and
-    gets the outputs.
+    """A function that sends the raw inputs over the link, runs the whole model and gets outputs.
 
     Plain TCP without a protocol: the least that any server would need.
     """
@@ -144,8 +142,7 @@ def race(
     rounds: int,
     always: Sequence[str],
 ) -> dict[str, float]:
-    """Median seconds of everyone who might be the best, run in turns; those in `always` stay to the
-    end.
+    """Median seconds of all who might be the best, run in turns; those in `always` stay in.
 
     `least_s` is what a run takes at least: who is above the best by then is not run at all.
     Nobody's first run counts.

@@ -37,8 +37,7 @@ TRIAL_LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to run a call: seconds here, bytes sent, seconds there. Nothing sent: all of it runs
-    here."""
+    """One way to run a call: seconds here, bytes sent, seconds there. Nothing sent: all is here."""
 
     name: str
     device_s: float
@@ -47,8 +46,7 @@ class Way:
 
 
 def ways(network: Network) -> list[Way]:
-    """The paper's cuts with 8 bits an element, the bottleneck after conv3_x in its place, and the
-    device alone."""
+    """The paper's cuts in 8 bits, the bottleneck after conv3_x in its place, the device alone."""
     ends = {
         "pool1": "pool1",
         "conv2_3": "conv2_x",
@@ -213,8 +211,7 @@ class Client:
             )
 
     def _try(self, stops: Sequence[Way]) -> None:
-        """What `LinkProber` does: while the device goes alone, one call in a few seconds is also
-        sent."""
+        """What `LinkProber` does: while the device goes alone, a call in a few seconds is sent."""
         chooser = self.chooser
         if chooser is None or self.now - self._tried < chooser.policy.trial_s:
             return
@@ -246,8 +243,7 @@ def fixed(way: Way) -> Callable[[float], Way]:
 
 
 def adaptive(stops: Sequence[Way], planned: Link) -> CutSwitcher:
-    """The client's own chooser over these stops, priced as the compiler would price them for a
-    link."""
+    """The client's own chooser over these stops, at the prices that the compiler would set."""
     rows = [
         {
             "cut": str(stop) if way.up_bytes else "device only",
@@ -286,8 +282,7 @@ def client(
 
 
 def pipelined_rate(way: Way, over: Link, depth: int = 4, count: int = 200) -> float:
-    """Calls a second with up to `depth` under way: device, link and server work on successive calls
-    at once."""
+    """Calls a second with up to `depth` under way: device, link and server work at once."""
     air, done = Air(((0.0, over),), Random(2018)), list[float]()
     device_free = server_free = 0.0
     for index in range(count):
@@ -399,8 +394,7 @@ def told(changes: Sequence[tuple[float, str]]) -> str:
 
 
 def figure(network: Network) -> str:
-    """Latency of every call over the scenario, for the device alone, a fixed cut and the adaptive
-    client."""
+    """Latency of every call of the scenario: device alone, a fixed cut, and the adaptive client."""
     stops = ways(network)
     shown = {
         "device only": stops[-1],

@@ -1,5 +1,4 @@
-"""The experiment of `benchmarks/experiment.py` with the real client: sessions, a server process,
-sockets.
+"""The experiment of `benchmarks/experiment.py` with the real client, a server process, sockets.
 
 python -m benchmarks.experiment_measured [-o docs/experiment-measured.md]     loopback, two minutes
 

@@ -28,8 +28,7 @@ SOURCES = [ROOT / "runtime" / "c" / "irs.c"]
 INCLUDE = f"-I{ROOT / 'runtime' / 'c' / 'include'}"
 DIGITS = ROOT / "examples" / "digits"
 HOOKED = re.compile(r"\bframe(_decode)?\.c:")
-"""Where the core calls the codec hooks of its caller, which are the only calls through a
-pointer."""
+"""Where the core calls the codec hooks of its caller: the only calls through a pointer."""
 
 SEND = ("irs_schema_open", "irs_encode")
 BOTH = (*SEND, "irs_frame_dims", "irs_decode")
@@ -147,8 +146,7 @@ def deepest(
     calls: Mapping[str, set[str]],
     above: tuple[str, ...] = (),
 ) -> int:
-    """Bytes of the deepest path of calls that begins with a function. Raises ValueError for
-    recursion."""
+    """Bytes of the deepest path of calls from a function. Raises ValueError for recursion."""
     if function in above:
         raise ValueError(f"recursion: {' > '.join((*above, function))}")
     below = [

@@ -1,5 +1,4 @@
-"""Measure how the code reads: how dense its functions are, how often they pause, how long its lines
-get.
+"""Measure how the code reads: how dense functions are, how often they pause, how long lines get.
 
     python benchmarks/house.py [FOLDER...]
 

@@ -1,5 +1,4 @@
-"""Frames of HTTP/2, for clients of the gRPC door that no library would be: they stop halfway, or
-read nothing."""
+"""Frames of HTTP/2, for clients of the gRPC door that stop halfway or read nothing."""
 
 _DATA, _HEADERS, _SETTINGS, _PING = 0, 1, 4, 6
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1

@@ -1,5 +1,4 @@
-"""A link that is slow, far away and breaks: a model on a virtual clock, and a TCP proxy that makes
-real bytes obey it.
+"""A slow link that is far away and breaks: a model on a virtual clock, and a real TCP proxy.
 
 What the link is like says a link profile, the same that the planner prices. The model sends packets
 through a token bucket and a queue, delays each (normal jitter), and loses, damages or reorders
@@ -34,8 +33,7 @@ Outages = Sequence[tuple[float, float]]
 
 
 def read_trace(path: Path) -> list[tuple[float, Link]]:
-    """A trace file: a JSON object a line, `at_s` and the `link` from then on, as `--link` takes
-    it."""
+    """A trace file: a JSON object a line, `at_s` and the `link` from then on, as in `--link`."""
     lines = [
         json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
     ]
@@ -52,8 +50,7 @@ class Delivery:
 
 @dataclass
 class Channel:
-    """One direction of a link, on a virtual clock: callers say when they send, and learn when it
-    arrives."""
+    """One direction of a link, on a virtual clock: callers say when they send; it says arrivals."""
 
     link: Link
     random: Random
@@ -114,8 +111,7 @@ class Channel:
 
 
 class Proxy:
-    """Stands before 127.0.0.1:`target`; `link` may be changed while it runs, and connections cut or
-    frozen."""
+    """Stands before 127.0.0.1:`target`; the link may change, and connections be cut or frozen."""
 
     def __init__(
         self,
@@ -218,8 +214,7 @@ class Proxy:
     async def _pass(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, up: bool
     ) -> None:
-        """Bytes of one direction, packet by packet, each written when the link would have delivered
-        it."""
+        """Bytes of one direction, packet by packet, each written when the link would deliver it."""
         queue = asyncio.Queue[tuple[float, bytes]](256)
         writing = asyncio.create_task(self._write(queue, sink, 0.0 if up else self._drip_s))
         channel = Channel(self.link, self._random, up, self.outages)

@@ -1,5 +1,4 @@
-"""The measured columns of the Ushakov table: our ResNet-v2-101, really cut. Not the same from
-machine to machine."""
+"""The measured columns of the Ushakov table: our ResNet-v2-101, really cut, on this machine."""
 
 import tempfile
 from pathlib import Path

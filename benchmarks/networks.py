@@ -1,5 +1,4 @@
-"""Networks of the papers as layer tables, computed from their architecture: shapes, parameters,
-multiply-adds.
+"""Networks of the papers as layer tables: shapes, parameters and multiply-adds, computed.
 
 A layer here is what the paper plans over: a single operator, or a residual unit that stays
 together.
@@ -28,8 +27,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One step of a chain: its work by operator class, its parameters, and the activation that
-    leaves it."""
+    """One step of a chain: its work by operator class, its parameters, its output activation."""
 
     name: str
     macs: dict[str, int]
@@ -119,16 +117,14 @@ class _Builder:
         self._add(name, {}, 0, self.shape.elements + out.elements, out)
 
     def unit(self, name: str, depth: int, stride: int, *, pre_activation: bool) -> None:
-        """A bottleneck residual unit: 1x1, 3x3 (with the stride), 1x1, and a projection where the
-        shape changes."""
+        """A bottleneck unit: 1x1, 3x3 (with the stride), 1x1; projected where the shape changes."""
         shape, inner = self.shape, depth // 4
         out = Shape(-(-shape.height // stride), -(-shape.width // stride), depth)
         project = shape.channels != depth or stride != 1
         weights = shape.channels * inner + 9 * inner * inner + inner * depth
         macs = shape.height * shape.width * shape.channels * inner
         macs += out.height * out.width * (9 * inner * inner + inner * depth)
-        # Version 2 normalises before the unit and after its first two convolutions; the others have
-        # biases.
+        # Version 2 normalises before the unit and after two convolutions; the others have biases.
         norms = shape.channels + 2 * inner if pre_activation else 2 * inner + depth
         biases = depth if pre_activation else 0
         if shape.channels != depth:
@@ -212,8 +208,7 @@ RESNET101_BLOCKS = ((3, 256), (4, 512), (23, 1024), (3, 2048))
 
 
 def resnet101_v2() -> Network:
-    """ResNet-v2-101, 224 x 224, by residual units; strides in the first unit of a block (He et al.
-    2016)."""
+    """ResNet-v2-101, 224 x 224, by residual units; a block's first has the stride (He 2016)."""
     b = _Builder("ResNet-v2-101", 224, 224, 3)
     b.conv("conv1", 64, 7, stride=2, padding=3)
     b.pool("pool1", 3, 2, padding=1)
@@ -232,8 +227,7 @@ def resnet101_v2() -> Network:
 
 
 def autoencoder() -> Network:
-    """A convolutional autoencoder, 224 x 224: its output is as large as its input, its middle
-    small."""
+    """A convolutional autoencoder, 224 x 224: input and output are large, its middle is small."""
     b = _Builder("autoencoder", 224, 224, 3)
     for index, channels in enumerate((32, 64, 128, 256), 1):
         b.conv(f"down{index}", channels, 3, stride=2)
@@ -254,8 +248,7 @@ def cost_table(
     *,
     input_bytes_per_element: int = 1,
 ) -> CostTable:
-    """The chain of a network's layers, times estimated from two device profiles; activations travel
-    as float32."""
+    """The chain of a network's layers, timed by two device profiles; activations are float32."""
     groups: list[StageCost] = []
     sizes = [network.input.elements * input_bytes_per_element]
     for layer in network.layers:

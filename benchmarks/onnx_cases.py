@@ -43,8 +43,7 @@ def make(folder: Path, scale: int) -> list[tuple[str, str, str, list[str]]]:
 
 
 def check_weights(source: Path, cut: str, shared: bool) -> None:
-    """The halves must hold every weight of the source bit for bit, once; the two shapes that all
-    layers read, twice."""
+    """The halves hold every weight of the source bit for bit, once; two shared shapes, twice."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         halves = [
             ONNX.read(path).entry for path in split_with_irsplit(source, Path(folder), cut, shared)
@@ -67,8 +66,7 @@ def same_bytes(left: memoryview, right: memoryview) -> bool:
 
 
 def check_results(folder: Path) -> None:
-    """The halves of a small transformer must give the bits of the whole, however the weights are
-    stored."""
+    """The halves of a small transformer must give the bits of the whole, wherever weights lie."""
     case = Transformer(4, 64)
     value: Any = np.random.default_rng(SEED).standard_normal((1, SEQUENCE, case.hidden), np.float32)
     for inline, shared in ((True, False), (False, False), (False, True)):

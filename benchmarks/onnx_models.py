@@ -1,5 +1,4 @@
-"""Models for bench_split_onnx.py, made from a seed: a transformer of any size, and a graph of any
-number of nodes."""
+"""Models for bench_split_onnx.py from a seed: transformers, and graphs of any number of nodes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class Transformer:
-    """`layers` encoder layers of `hidden` features and four heads; a layer has 12 * hidden^2 float
-    weights."""
+    """`layers` encoder layers of `hidden` features, four heads; 12 * hidden^2 weights a layer."""
 
     layers: int
     hidden: int
@@ -51,8 +49,7 @@ def write_transformer(case: Transformer, path: Path, *, inline: bool) -> None:
 
 
 def write_chain(nodes: int, path: Path) -> None:
-    """MatMul, Add, LeakyRelu, Softmax and a residual Add, over and over, with names as exporters
-    make them."""
+    """MatMul, Add, LeakyRelu, Softmax and a residual Add, over and over, with exporters' names."""
     rng = np.random.default_rng(SEED)
     protos: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []

@@ -27,8 +27,7 @@ def with_onnx(source: Path, folder: Path, cut: str) -> None:
 
 
 def with_onnx_ir(source: Path, folder: Path, cut: str) -> None:
-    """`onnx_ir.convenience.extract`; weights are written as they lay, inside the model or beside
-    it."""
+    """`onnx_ir.convenience.extract`; weights stay where they were, in the model or beside it."""
     onnx_ir: Any = import_module("onnx_ir")  # not installed where the linter runs
     model = onnx_ir.load(source)
     first, last = (

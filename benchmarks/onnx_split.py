@@ -1,5 +1,4 @@
-"""One split of an ONNX model; as a script it prints seconds after imports and peak memory in bytes,
-as JSON.
+"""One split of an ONNX model; as a script it prints seconds and peak memory in bytes as JSON.
 
     python benchmarks/onnx_split.py SOURCE FOLDER CUT [--share-weights]
 
@@ -27,8 +26,7 @@ PLACES = ("device", "server")
 def split_with_irsplit(
     source: Path, folder: Path, cut: str, share_weights: bool = False
 ) -> list[Path]:
-    """Read, find all cuts with reasons, partition at the one with this id or tensor, verify, write
-    both halves."""
+    """Read, find cuts with reasons, partition at this id or tensor, verify, write both halves."""
     model = ONNX.read(source)
     plan = schedule(model.entry)
     model.graphs[:1] = split(plan, [select_cut(find_cuts(plan), cut)], PLACES)
@@ -39,8 +37,7 @@ def split_with_irsplit(
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process since it was started (`getrusage` would inherit that of
-    its parent)."""
+    """Peak resident memory of this process alone (`getrusage` would inherit its parent's)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 

@@ -1,5 +1,4 @@
-"""Is the planned cut the best one when measured? Every cut of some models, run for real: `python -m
-benchmarks.oracle`.
+"""Is the planned cut the best when measured? All cuts, run: `python -m benchmarks.oracle`.
 
 The device is emulated by one thread at a stated slow-down, the server by one thread. Every legal
 cut becomes a bundle, and the planner sees nothing of it: it plans from a profile that was measured
@@ -72,8 +71,7 @@ class Measured:
 
 
 def _thread_ns(call: Callable[[], Any]) -> tuple[int, Any]:
-    """The calling thread's CPU time, which a busy machine does not change; engines here have no
-    other thread."""
+    """The calling thread's CPU time, which a busy machine does not change; engines use no other."""
     start = time.thread_time_ns()
     result = call()
     return time.thread_time_ns() - start, result
@@ -101,8 +99,7 @@ def prepare(path: Path, folder: Path) -> Subject:
 
 
 def sweep(subject: Subject, rounds: int) -> dict[str, Measured]:
-    """Every legal cut, and the whole model at either place, run `rounds` times in turns; medians of
-    CPU times."""
+    """Every legal cut, and the whole at either place, `rounds` times in turns: median CPU times."""
     sessions = {
         cut: (DeviceSession(bundle, ONE_THREAD), ServerSession(bundle, ONE_THREAD))
         for cut, bundle in subject.bundles.items()
@@ -139,8 +136,7 @@ def sweep(subject: Subject, rounds: int) -> dict[str, Measured]:
 def clock_times(
     subject: Subject, seen: dict[str, Measured], over: Link, planned: str, rounds: int
 ) -> dict[str, int]:
-    """End-to-end latencies by the clock on the wall, ns, of all that can be the best by what the
-    sweep has seen."""
+    """End-to-end latencies by the clock, in ns, of all that can be best by what the sweep saw."""
     least_s = {name: _LEAST * measured.total_ns(over) / 1e9 for name, measured in seen.items()}
     with contextlib.ExitStack() as stack:
         runs = stack.enter_context(split_runs(subject.bundles, subject.call, over, SLOWDOWN))

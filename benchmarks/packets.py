@@ -1,5 +1,4 @@
-"""The emulated link at packet level: two network namespaces, and a relay that does to packets what
-a link does.
+"""The emulated link at packet level: two network namespaces, and a relay that acts as the link.
 
 python -m benchmarks.packets [-o docs/packets.md]     needs root and /dev/net/tun; about two minutes
 
@@ -234,8 +233,7 @@ def transfer(near: Side, far: Side, data: bytes) -> Transfer:
 
 
 def calls_over(near: Side, far: Side, bundle: Path, count: int) -> list[float]:
-    """Seconds of calls of a session over HTTP (its sockets belong to the thread that calls);
-    answers compared."""
+    """Seconds of calls of a session over HTTP, in the thread that owns it; answers are compared."""
     image = (
         np.load(ROOT / "examples" / "digits" / "test_images.npz")["images"][0].astype(np.float32)
         / 255

@@ -81,8 +81,7 @@ VERSIONS = (
 
 
 def run_suite(path: Path) -> None:
-    """Runs pytest; raises CalledProcessError when a benchmark fails, so that no page comes of
-    it."""
+    """Runs pytest; raises CalledProcessError when a benchmark fails, and then there is no page."""
     words = (
         "--benchmark-only",
         "--benchmark-quiet",
@@ -136,8 +135,7 @@ def _section(topic: str, timings: Sequence[dict[str, Any]]) -> str:
 
 
 def _groups(topic: str, timings: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The timings of a topic by what follows its name in the group's; in the order in which they
-    ran."""
+    """The timings of a topic by what follows its name in the group's, in the order of the run."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for timing in timings:
         first, _, rest = timing["group"].partition(": ")
@@ -147,8 +145,7 @@ def _groups(topic: str, timings: Sequence[dict[str, Any]]) -> dict[str, list[dic
 
 
 def _table(timings: Sequence[dict[str, Any]]) -> str:
-    """Times, each over that of the group's first row; and what share of the raw bytes a frame has,
-    where one is."""
+    """Times, each over that of the group's first row; and a frame's share of the raw bytes."""
     first = timings[0]["stats"]["median"]
     coded = all("frame_bytes" in timing["extra_info"] for timing in timings)
     rows: list[list[str]] = []

@@ -23,8 +23,7 @@ ALEXNET_PARAMETERS = (
     4_097_000,
 )
 
-# Share of communication in a server-only inference of AlexNet, percent, per link; one free constant
-# in the paper.
+# AlexNet on the server only: percent of communication per link; the paper has one free constant.
 SHARES = {"3g": 99, "4g": 93, "wifi": 81}
 CLOUD_NS = 15_400_000
 

@@ -57,8 +57,7 @@ def links(data: Path) -> dict[str, Link]:
 
 
 def cost_tables(data: Path) -> dict[tuple[str, str, str], CostTable]:
-    """(network, mobile processor, link) -> its chain. The result's way down is free, as in the
-    published model."""
+    """(network, mobile processor, link) -> its chain. As published, the way down is free."""
     layers: dict[str, list[Row]] = {}
     for row in _rows(data, "layers.csv"):
         layers.setdefault(row["app"], []).append(row)

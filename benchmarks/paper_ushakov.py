@@ -22,12 +22,10 @@ RULE_LEVELS = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "all")
 MEMORY_MAX = 64_000_000
 SENT_MAX = 1_664_000
 
-# Traffic for one image as printed, in thousandths of its unit, which reads as megabyte or as
-# megabit; `all` in bytes.
+# Traffic of an image as printed, in thousandths of its unit (megabyte or megabit); `all` in bytes.
 PUBLISHED = {"conv1": 38_000, "conv2_x": 2_700, "conv3_x": 1_300}
 PUBLISHED_RESULT_BYTES = 100
-# CPUmax in percent -> (j, k, q, g, feasible) that the rule gives, the second through the fuzzy
-# bound.
+# CPUmax in percent -> (j, k, q, g, feasible) by the rule, the second through the fuzzy bound.
 RULE_CHECKS = {25: (3, 3, 3, 3, True), 20: (3, 3, 3, 3, True), 12: (3, 2, 3, 2, False)}
 
 
@@ -56,8 +54,7 @@ def levels(network: Network) -> list[Level]:
 
 
 def rule(cpu_max_percent: int) -> UshakovCut:
-    """The paper's rule over its six levels; CPU is the share of multiply-adds in hundredths of a
-    percent."""
+    """The paper's rule over six levels; CPU is a share of multiply-adds, in 1/100 of a percent."""
     network = resnet101_v2()
     known = {level.name: level for level in levels(network)}
     prefixes = [
@@ -72,8 +69,7 @@ def rule(cpu_max_percent: int) -> UshakovCut:
 
 
 def images_per_1000_s(size_bytes: int, over: Link, seed: int = 2018, images: int = 50) -> int:
-    """Images in 1000 s with one image in flight, on a virtual clock: no compute, the link alone
-    under TCP.
+    """Images in 1000 s, one in flight, on a virtual clock: no compute, the link alone under TCP.
 
     Damaged packets are sent again like lost ones; the next image leaves when the answer to this one
     is there.

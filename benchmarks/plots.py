@@ -36,8 +36,7 @@ def duration(seconds: float) -> str:
 
 
 def bar_chart(groups: Sequence[tuple[str, Sequence[Bar]]]) -> str:
-    """Horizontal bars in groups, each group on a scale of its own that begins at zero; quartiles as
-    a line."""
+    """Horizontal bars in groups, each on a scale of its own that begins at zero, with quartiles."""
     parts: list[str] = []
     y = 0.0
     for title, bars in groups:

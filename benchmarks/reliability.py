@@ -1,5 +1,4 @@
-"""Break the link and the server in every way the table names, and count what becomes of the
-requests.
+"""Break the link and the server in every way the table names, and count what requests become.
 
 python -m benchmarks.reliability [-o docs/reliability.md]     loopback only, about six minutes
 
@@ -169,8 +168,7 @@ def slow_link(stage: Stage, count: Count, scheme: str) -> str:
 def _ask_stubbornly(
     url: str, bundle: Path, name: str, calls: Sequence[Call], expected: Sequence[Any], count: Count
 ) -> None:
-    """Four callers with eight calls each over one session, which never takes the link for dead;
-    deadline 1 s."""
+    """Four callers, eight calls each, over a session that never gives the link up; deadline 1 s."""
     patience = replace(PATIENCE, breaker_failures=1_000_000)
     with irsplit.runtime.connect(url, bundle, name=name, retry_policy=patience) as session:
 
@@ -356,8 +354,7 @@ def _counter(folder: Path) -> Path:
 
 
 def answers_not_read(stage: Stage, count: Count) -> str:
-    """Requests whose answers stay: pipelined over HTTP; over gRPC as many streams as there may be,
-    with no window."""
+    """Requests whose answers stay: pipelined over HTTP; many gRPC streams without a window."""
     before, stop = stage.memory_bytes(), threading.Event()
     asked = [0] * 40
 

@@ -1,5 +1,4 @@
-"""A real ResNet-v2-101 as ONNX, 224 x 224, with seeded weights: made here, because the published
-one is not."""
+"""A real ResNet-v2-101 as ONNX, 224 x 224, with seeded weights: made here, not downloaded."""
 
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,7 @@ class _Builder:
         return self.add("Relu", [self.add("BatchNormalization", inputs, f"{name}/norm")], name)
 
     def unit(self, source: str, name: str, ins: int, depth: int, stride: int) -> str:
-        """Pre-activation bottleneck; the small gain of its last convolution keeps 33 sums in
-        range."""
+        """Pre-activation bottleneck; its last convolution's small gain keeps 33 sums in range."""
         inner = depth // 4
         active = self.norm(source, f"{name}/preact", ins)
         shortcut = source
@@ -86,8 +84,7 @@ class _Builder:
 
 
 def build(path: Path) -> int:
-    """Write the model to `path`; the number of its learned parameters. Units are named as in
-    `networks.py`."""
+    """Write the model to `path`; the number of its parameters. Units have `networks.py`'s names."""
     b = _Builder()
     value = b.conv("image", "conv1", 3, 64, 7, 2, bias=True)
     value = b.add(

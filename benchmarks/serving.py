@@ -40,8 +40,7 @@ ELEMENTS = 25_600
 
 
 def echo() -> None:
-    """A grpc.aio server that answers the same request with nothing: what the library itself
-    takes."""
+    """A grpc.aio server that answers the same request with nothing: what the library takes."""
 
     async def answer(message: Any, context: Any) -> Any:
         return protobuf.message("ModelInferResponse")()
@@ -90,8 +89,7 @@ class Process:
 
 
 def large_frame(folder: Path) -> tuple[Path, bytes, Any]:
-    """A bundle whose server half only looks for the largest element of 100 kB, a frame, and what it
-    gives."""
+    """A bundle whose server half finds the largest of 100 kB; a frame, and what it gives."""
     nodes = [
         helper.make_node("Neg", ["x"], ["cut"]),
         helper.make_node("ReduceMax", ["cut"], ["y"], keepdims=0),

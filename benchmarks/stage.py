@@ -1,5 +1,4 @@
-"""A server that can be treated badly, callers that compare every answer, and what became of their
-calls."""
+"""A server that can be treated badly, callers that compare every answer, and what they got."""
 
 import contextlib
 import os
@@ -52,8 +51,7 @@ class Count:
 
 
 class Stage:
-    """The example's bundles, what their calls must give, and a server process that can be treated
-    badly."""
+    """The example's bundles, what their calls must give, and a server that can be treated badly."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,5 +1,4 @@
-"""Coding one boundary tensor into a frame and back, codecs side by side; `bench_codec.py` has all
-networks."""
+"""Coding a boundary tensor into a frame and back; `bench_codec.py` has all networks."""
 
 from functools import cache
 from pathlib import Path
@@ -41,8 +40,7 @@ NETWORKS = {"int8": "mobilenet_v1_025_128_uint8.tflite", "f32": "ultraface_rfb32
 
 @cache
 def _digits(folder: Path) -> Case:
-    """What crosses behind the example's first stage, for training pictures and for test
-    pictures."""
+    """What crosses behind the example's first stage, for training and for test pictures."""
     irsplit.compile_model(DIGITS / "digits.onnx", folder / "bundle", ["stem/relu"], codec="raw")
     device = irsplit.DeviceSession(folder / "bundle")
 

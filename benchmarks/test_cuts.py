@@ -1,5 +1,4 @@
-"""Finding every legal cut, with a reason for every other position: against reading the file at
-all."""
+"""Finding every legal cut, and a reason for all other positions, against reading the file."""
 
 from pathlib import Path
 from typing import Any

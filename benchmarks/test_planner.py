@@ -1,5 +1,4 @@
-"""Planning over a cost table: the exact planner against the papers' own algorithms, which have no
-limits."""
+"""Planning over a cost table: the exact planner against the papers' own algorithms."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,4 @@
-"""A split inference in one process: sessions and frames against the whole model and against halves
-made by hand."""
+"""A split inference in one process, against the whole model and halves made by hand."""
 
 from collections.abc import Callable
 from pathlib import Path

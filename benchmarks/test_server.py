@@ -1,5 +1,4 @@
-"""A resume over gRPC on loopback: the service against the resume itself and against an empty
-grpc.aio server."""
+"""A resume over gRPC on loopback, against the resume itself and an empty grpc.aio server."""
 
 from pathlib import Path
 from typing import Any

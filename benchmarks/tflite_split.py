@@ -1,5 +1,4 @@
-"""One split of a TFLite model in the middle; as a script it prints the peak memory of doing so, in
-bytes.
+"""One split of a TFLite model in the middle; as a script it prints its peak memory in bytes.
 
     python benchmarks/tflite_split.py SOURCE FOLDER
 
@@ -29,8 +28,7 @@ def split_with_irsplit(source: Path, folder: Path) -> list[Path]:
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process since it was started (`getrusage` would inherit that of
-    its parent)."""
+    """Peak resident memory of this process alone (`getrusage` would inherit its parent's)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 

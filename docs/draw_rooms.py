@@ -1,5 +1,4 @@
-"""Draw the rooms of the project and who imports whom: docs/rooms.svg, made from the imports
-themselves.
+"""Draw the rooms of the project and who imports whom: docs/rooms.svg, made from the imports.
 
     python docs/draw_rooms.py            # write the drawing
     python docs/draw_rooms.py --check    # exit 1 when it no longer shows the imports

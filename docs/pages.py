@@ -1,5 +1,4 @@
-"""Pages of the site that are made of something else: the README, the frame format, the examples,
-the command line.
+"""Pages of the site made of something else: README, frame format, examples, command line.
 
 MkDocs calls the `on_*` functions (`hooks` in mkdocs.yml).
 """
@@ -48,8 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links between files of the repository become links between pages; what is no page keeps its
-    name only."""
+    """Links between files of the repository become links between pages; the rest keep a name."""
     name = page.file.src_uri
     source = next((path for path, copy in COPIES.items() if copy == name), f"docs/{name}")
 

@@ -1,5 +1,4 @@
-"""Run a command as on a fresh machine: Python, make and gcc are there, no optional tool works,
-there is no network.
+"""Run a command as on a fresh machine: Python, make and gcc, no optional tool, no network.
 
     python tests/bare.py COMMAND...
 
@@ -35,8 +34,7 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 
 def bare_path(path: str, folder: Path) -> str:
-    """A PATH with the programs of `path`, without the optional ones. Folders that have one are
-    mirrored in `folder`."""
+    """A PATH without the optional programs of `path`; folders that have one are mirrored."""
     entries: list[str] = []
     for number, entry in enumerate(path.split(os.pathsep)):
         programs = os.listdir(entry) if os.path.isdir(entry) else []
@@ -72,8 +70,7 @@ def _without_32_bits(path: Path, compiler: Path) -> None:
 
 
 def leave_network() -> str:
-    """Move this process to a network namespace with loopback alone. Why that cannot be done; empty
-    when it was."""
+    """Move this process to a namespace with loopback alone; why it cannot be done, or nothing."""
     if sys.platform != "linux":
         return "network namespaces are Linux's"
     libc = ctypes.CDLL(None, use_errno=True)

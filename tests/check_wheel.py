@@ -1,5 +1,4 @@
-"""Run by `make wheel` with the environment that has the wheel alone: the package is whole and does
-the main job.
+"""Run by `make wheel` with the wheel alone: the package is whole and does the main job.
 
 python tests/check_wheel.py CHECKOUT
 
@@ -27,8 +26,7 @@ OURS = {"packaging"}
 
 
 def required(name: str = "irsplit", extras: tuple[str, ...] = ("",)) -> set[str]:
-    """The distributions that one requires, and they in turn. Raises AssertionError for a version
-    not allowed."""
+    """The distributions one requires, and theirs. AssertionError for a version not allowed."""
     found: set[str] = set()
     pending = [(name, extras)]
     while pending:

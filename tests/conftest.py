@@ -1,5 +1,4 @@
-"""What the whole test run shares: a cache of its own, properties without a deadline, and a word on
-a missing corpus."""
+"""What the whole run shares: a cache, properties without a deadline, a word on a missing corpus."""
 
 from collections.abc import Iterator
 
@@ -15,8 +14,7 @@ settings.load_profile("tests")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where sources lie is remembered per process that runs tests: others at the same time know
-    other places."""
+    """Where sources lie is remembered per test process: others may know other places."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -1,5 +1,4 @@
-"""The corpus of real models, for tests: where it is, what its manifest says, and seeded inputs for
-every model.
+"""The corpus of real models, for tests: where it is, its manifest, seeded inputs.
 
 The corpus is a folder beside the project (`IRSPLIT_CORPUS`, default `../shared/models`) and not
 part of it. Without it
@@ -29,8 +28,7 @@ DIGEST_LENGTH = 12
 
 Array = NDArray[Any]
 
-# The manifest's names of input types; a trailing q marks a quantized tensor and changes nothing
-# here.
+# The manifest's names of input types; a trailing q marks a quantized tensor, nothing else.
 DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
     "FLOAT32": np.dtype(np.float32),
@@ -46,8 +44,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class Input:
-    """A model input, its dynamic dimensions bound as the manifest binds them. Names may repeat or
-    be empty."""
+    """A model input, dynamic dimensions bound by the manifest. Names may repeat or be empty."""
 
     name: str
     dtype: np.dtype[Any]
@@ -79,20 +76,17 @@ class CorpusModel:
 
     @property
     def needs_delegate(self) -> bool:
-        """Whether LiteRT runs it only through its default delegate, that is, only as an optimized
-        engine."""
+        """Whether LiteRT runs it only through its default delegate: as an optimized engine."""
         return any(f"CUSTOM:{op}" in self.entry.get("custom_ops", ()) for op in DELEGATE_ONLY)
 
     @property
     def strict_cuts(self) -> tuple[str, ...]:
-        """Tensors on every path from every input to every output, graph inputs and outputs
-        excluded."""
+        """Tensors on every path from every input to every output, both of them excluded."""
         return tuple(self.entry.get("cuts", ()))
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """In the model's order. Only for a model that runs: the manifest binds no shapes for the
-        others."""
+        """In the model's order, for models that run: the manifest binds no others' shapes."""
         bound = self.entry["bound_inputs"]
         declared = self.entry.get("inputs", ())
         return tuple(
@@ -113,8 +107,7 @@ def folder() -> Path | None:
 
 @cache
 def load(section: str) -> tuple[CorpusModel, ...]:
-    """The models of a section of the manifest: `models`, `micro` or `hostile`; none without a
-    corpus."""
+    """The models of a section (`models`, `micro` or `hostile`); none without a corpus."""
     place = folder()
     if place is None:
         return ()
@@ -128,8 +121,7 @@ def models(*sections: str) -> list[CorpusModel]:
 
 
 def cases(chosen: Iterable[CorpusModel]) -> list[Any]:
-    """For `pytest.mark.parametrize`: a case for every model, or a skipped one that says what is
-    missing."""
+    """For `pytest.mark.parametrize`: a case for each model, or a skipped one that says why."""
     if folder() is None:
         return [
             pytest.param(
@@ -142,8 +134,7 @@ def cases(chosen: Iterable[CorpusModel]) -> list[Any]:
 
 
 def feeds(model: CorpusModel, calls: int = 1) -> list[list[Array]]:
-    """Seeded inputs for a sequence of calls, each in the order of `model.inputs`; the first is the
-    manifest's own."""
+    """Seeded inputs for a sequence of calls, in `model.inputs` order; the first the manifest's."""
     generator = np.random.default_rng(SEED)
     rules: dict[str, Any] = model.entry["feed"]
     return [
@@ -156,8 +147,7 @@ def feeds(model: CorpusModel, calls: int = 1) -> list[list[Array]]:
 
 
 def digest(outputs: Sequence[object]) -> str:
-    """The manifest's `output_digest`: the first digits of SHA-256 over the bytes of all outputs in
-    order.
+    """The manifest's `output_digest`: first digits of SHA-256 over all outputs' bytes in order.
 
     An output that is no tensor (a sequence, an empty optional) counts by its text.
     """
@@ -168,8 +158,7 @@ def digest(outputs: Sequence[object]) -> str:
 
 
 def _values(source: Input, rule: dict[str, Any], generator: np.random.Generator) -> Array:
-    """Floats uniform in [0, 1), 8-bit integers over their full range, wider ones below `max` (10);
-    `fill` overrides."""
+    """Uniform floats in [0, 1), 8-bit integers, wider ones below `max` (10); or `fill`."""
     dtype, shape = source.dtype, source.shape
     if "fill" in rule:
         return np.full(shape, rule["fill"], dtype)

@@ -1,5 +1,4 @@
-"""What the planner tests share: random cost tables small enough to try every placement, and the
-trying."""
+"""What the planner tests share: random tables small enough to try every placement."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -57,8 +56,7 @@ def links() -> st.SearchStrategy[Link]:
 
 @st.composite
 def dags(draw: st.DrawFn, most: int = 6) -> CostTable:
-    """Any DAG: forks, joins, several inputs and outputs, unread values, pins, tensors that cannot
-    cross."""
+    """Any DAG: forks, joins, many inputs and outputs, unread values, pins, what cannot cross."""
     count = draw(st.integers(1, most))
     every = range(count)
     tensors = [

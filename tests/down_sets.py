@@ -1,5 +1,4 @@
-"""A cut by its definition and brute force: every set of nodes closed under predecessors, path and
-dominator."""
+"""A cut by definition and brute force: sets closed under predecessors, path and dominator."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -53,8 +52,7 @@ class Sides:
 
 
 class Brute:
-    """The runtime graph by its definition: live nodes that depend on a fed input, or are random or
-    stateful."""
+    """The runtime graph by definition: live nodes that read an input, are random or stateful."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -142,8 +140,7 @@ class Brute:
 
     @cached_property
     def dominators(self) -> dict[Vertex, set[Vertex]]:
-        """For each vertex, those without which no input leads to it; only itself where none does
-        anyway."""
+        """For each vertex, those without which no input leads to it; else only itself."""
         fed = self.reached(self.fed, None)
         lost = {vertex: fed - self.reached(self.fed, vertex) for vertex in self.edges}
         return {
@@ -153,8 +150,7 @@ class Brute:
 
     @cached_property
     def postdominators(self) -> dict[Vertex, set[Vertex]]:
-        """For each vertex, those without which it leads to no output; only itself where it does not
-        anyway."""
+        """For each vertex, those without which it leads to no output; else only itself."""
         return {
             vertex: {other for other in self.edges if not self.reaches_an_output(vertex, other)}
             if self.reaches_an_output(vertex)

@@ -25,8 +25,7 @@ _CHANGES = (
 
 
 def attempt(work: Callable[[], object], folder: str, fatal: int) -> int:
-    """Exit code of a fork that does the work and dies at its operation number `fatal` inside of
-    `folder`."""
+    """Exit code of a fork that works and dies at its operation number `fatal` in `folder`."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,5 +1,4 @@
-"""Every legal cut of every model of the corpus: the segments compute what the stock engine computes
-on the whole.
+"""Every legal cut of the corpus: the segments compute what the engine computes of the whole.
 
 As a script (`python tests/every_cut.py --cuts 60 -o docs/coverage.md`) it writes the coverage
 table. Models are run in this process, one thread, optimisations off, over a sequence of calls;
@@ -33,8 +32,7 @@ TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class Cuts:
-    """The legal cuts of a model: one tensor, one tensor with side values recomputed, up to four
-    tensors."""
+    """The legal cuts of a model: one tensor, with side values recomputed, up to four tensors."""
 
     plain: list[Cut]
     rematerialised: list[Cut]

@@ -1,5 +1,4 @@
-"""What the frame tests share: hypothesis strategies for boundaries with matching arrays, both
-engines side by side."""
+"""What frame tests share: strategies for boundaries with arrays, both engines side by side."""
 
 import math
 from collections.abc import Callable, Sequence

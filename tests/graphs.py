@@ -1,5 +1,4 @@
-"""Random models in the `test` dialect: forks and joins, several inputs and outputs, and everything
-that is awkward."""
+"""Random models of the `test` dialect: forks, joins, many inputs, everything awkward."""
 
 from dataclasses import dataclass, field
 from typing import cast
@@ -127,8 +126,7 @@ class _Builder:
         return Graph(name, inputs, outputs, nodes, constants)
 
     def callee(self) -> Graph:
-        """A graph of the model that nodes call: an earlier one, or a new one that may call an
-        earlier one."""
+        """A graph of the model that nodes call: an earlier one, or a new one."""
         if self.callees and self.chance(2):
             return self.draw(st.sampled_from(self.callees))
         given, made = self.value("p"), self.value("q")

@@ -1,5 +1,4 @@
-"""What `test.*` operations compute: bits that depend on the operation, its attributes and every bit
-it reads.
+"""What `test.*` operations compute: bits of the operation, its attributes and its inputs.
 
 A wire that goes wrong anywhere therefore changes the result. Values are numpy arrays of their
 declared type; a type that no array has (unknown, opaque, strings) is four bytes.
@@ -25,8 +24,7 @@ SYMBOL = 3
 
 @dataclass
 class Machine:
-    """What outlives one call: the states, and the tape of random numbers, from which every
-    execution takes the next."""
+    """What outlives one call: the states, and the tape of random numbers for executions."""
 
     states: dict[str, bytes] = field(default_factory=dict[str, bytes])
     tape: dict[str, int] = field(default_factory=dict[str, int])
@@ -65,8 +63,7 @@ def run_model(model: Model, inputs: Arrays, machine: Machine) -> dict[str, Array
 
 
 def run_segments(model: Model, inputs: Arrays, machines: Sequence[Machine]) -> dict[str, Array]:
-    """Outputs of a partitioned model by name: one machine a segment, and real frames from each to
-    the next."""
+    """Outputs of a partitioned model by name: a machine for each segment, real frames between."""
     outputs: dict[str, Array] = {}
     received: list[Array] = []
     for segment, machine in zip(model.segments, machines, strict=True):

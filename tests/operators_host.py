@@ -1,5 +1,4 @@
-"""Stock onnxruntime with our operators, and whether a library of them gives the frames of some
-cases and takes them.
+"""Stock onnxruntime with our operators: does a library give and take the frames of some cases?
 
 As a script (`python operators_host.py LIBRARY CASES`) it needs little else: a library with
 sanitizers is tested so.
@@ -21,8 +20,7 @@ Array = NDArray[np.generic]
 
 
 class Host:
-    """onnxruntime with a library of ours. Tensors go by ONNX's number of their type, which numpy
-    may not have."""
+    """onnxruntime with a library of ours. Tensors go by ONNX's number of their type."""
 
     def __init__(self, library: Path) -> None:
         self._library = library
@@ -71,8 +69,7 @@ class Case:
 
 
 def check(host: Host, case: Case, damaged: Sequence[bytes]) -> None:
-    """The case's frame byte for byte, both ways; every damaged one is refused, and the next call is
-    as the first."""
+    """The case's frame both ways; damaged ones are refused, and the next call is as the first."""
     assert run(host.session(case.encoder), case.arrays, case.numbers) == [
         ([len(case.frame)], case.frame)
     ]
@@ -84,8 +81,7 @@ def check(host: Host, case: Case, damaged: Sequence[bytes]) -> None:
 
 
 def refusal(session: Any, frame: bytes) -> str:
-    """What is said of a frame; nothing, when it is taken. onnxruntime's errors share no base class
-    below Exception."""
+    """What is said of a frame, or nothing. onnxruntime's errors have no base but Exception."""
     try:
         decode(session, frame)
     except Exception as error:

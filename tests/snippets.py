@@ -1,5 +1,4 @@
-"""The snippets of a documentation page, run in order as a reader would run them from the
-repository's root.
+"""The snippets of a documentation page, run in order as from the repository's root.
 
     python tests/snippets.py PAGE.md        runs the page's snippets in the current folder
 
@@ -121,8 +120,7 @@ def _run(block: Block, text: str, names: dict[str, Any]) -> None:
     elif block.language == "console":
         for command, expected in sessions(text):
             done = _bash(command)
-            # Engines chatter on the error stream; a command that fails is shown with what it says
-            # there.
+            # Engines chatter on the error stream; if a command fails, it is shown with that.
             said = done.output + done.errors if done.status else done.output
             if not doctest.OutputChecker().check_output(expected, said, _LIKE):
                 raise AssertionError(f"$ {command}\nsaid\n{said}\nnot\n{expected}")

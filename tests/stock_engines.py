@@ -1,5 +1,4 @@
-"""Stock onnxruntime and LiteRT, one thread, for tests: the judges of what irsplit writes, so they
-use nothing of it.
+"""Stock onnxruntime and LiteRT, one thread, for tests: judges that use nothing of irsplit.
 
 `open_model` runs in this process. LiteRT may abort the process on a malformed file: `run_isolated`
 is for files that are not trusted, in a process of their own (this file, run as a script).
@@ -19,8 +18,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# Kernels that LiteRT's Python wheel has in its default delegate only; without it such a model does
-# not open.
+# Kernels that LiteRT's wheel has in its default delegate only: needed to open such a model.
 DELEGATE_ONLY = ("Convolution2DTransposeBias",)
 
 
@@ -89,8 +87,7 @@ class TfliteEngine:
         return [_array(self._interpreter.get_tensor(index)) for index in self._output_indices]
 
     def _fit(self, values: Sequence[Array]) -> None:
-        """Resize inputs whose shape differs; only then, because allocating anew clears variable
-        tensors."""
+        """Resize inputs whose shape differs: allocating anew clears variable tensors."""
         details = zip(self._interpreter.get_input_details(), values, strict=True)
         changed = [
             (source["index"], value.shape)
@@ -121,8 +118,7 @@ def run_model(path: Path, values: Sequence[Array], *, optimized: bool = False) -
 def run_isolated(
     path: Path, values: Sequence[Array], *, optimized: bool = False, timeout_s: float = 300
 ) -> list[Any]:
-    """`run_model` in a process of its own. Raises EngineFailed when it refuses, aborts, or outlives
-    `timeout_s`."""
+    """`run_model` in a process of its own. EngineFailed if it refuses, aborts or is too late."""
     command = [sys.executable, __file__, str(path), "optimized" if optimized else "plain"]
     try:
         done = subprocess.run(
@@ -140,14 +136,12 @@ def run_isolated(
 
 
 def same_bits(left: Sequence[Any], right: Sequence[Any]) -> bool:
-    """Whether two lists of outputs are equal bit for bit: NaN equals the same NaN, 0.0 differs from
-    -0.0."""
+    """Whether outputs are equal bit for bit: NaN equals the same NaN, 0.0 differs from -0.0."""
     return len(left) == len(right) and all(map(_same, left, right))
 
 
 def _array(output: Any) -> Any:
-    """Engines give a tensor without dimensions as a numpy scalar; sequences and None stay as they
-    are."""
+    """Engines give a tensor without dimensions as a scalar; sequences and None stay."""
     return np.asarray(output) if isinstance(output, np.generic) else output
 
 

@@ -1,5 +1,4 @@
-"""Execution providers and delegates: the engines use those that were asked for, or say why they
-cannot."""
+"""Execution providers and delegates: engines use those asked for, or say why they cannot."""
 
 import ctypes
 import subprocess
@@ -73,8 +72,7 @@ def test_a_provider_that_is_not_there_is_an_error_and_no_silent_cpu(bundle, capf
 
 
 def test_a_provider_whose_libraries_are_missing_is_an_error(monkeypatch):
-    """onnxruntime-gpu on a machine without CUDA lists the provider, and opens a session without
-    it."""
+    """onnxruntime-gpu without CUDA lists the provider, and opens a session without it."""
 
     class WithoutCuda(onnxruntime.InferenceSession):
         def __init__(self, *arguments, providers, **rest):

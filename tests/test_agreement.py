@@ -226,8 +226,7 @@ def test_likelihoods_of_classes_and_masks() -> None:
     assert LabelMap("y", threshold=0.5).score([{"y": mask}], [{"y": np.cbrt(mask)}]).share < 1.0
 
 
-# -- what is reached, what is recognised
-# ---------------------------------------------------------------------------
+# -- what is reached, what is recognised -----------------------------------------------------------
 
 
 def test_reach() -> None:
@@ -403,13 +402,11 @@ def test_a_function_in_a_file(tmp_path: Path) -> None:
         heads(graph, sample, f"{file}:near")
 
 
-# -- whole compilations
-# --------------------------------------------------------------------------------------------
+# -- whole compilations ----------------------------------------------------------------------------
 
 
 def detector(path: Path, *, early: bool = False) -> Path:
-    """A detector in ONNX: rows of four corners and a score, suppressed, and gathered by what was
-    selected."""
+    """A detector in ONNX: rows of four corners and a score, suppressed and gathered."""
     constants = {
         "one": np.ones(1, np.float32),
         "sizes": np.array([4, 1], np.int64),
@@ -460,8 +457,7 @@ def scenes(score: float, count: int = 4) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("early", [False, True], ids=["detections alone", "beside an early output"])
 def test_all_detections_lost_is_no_agreement(early: bool, tmp_path: Path) -> None:
-    """Scores just above the threshold, in one tensor with boxes of hundreds: no step of 8 bits
-    keeps them."""
+    """Scores just above the threshold beside boxes of hundreds: no 8-bit step keeps them."""
     model = detector(tmp_path / "detector.onnx", early=early)
     options: dict[str, Any] = {"boundary": "agreement=0.99", "calibration": scenes(0.51)}
     with pytest.raises(

@@ -1,5 +1,4 @@
-"""Estimates count with the sizes that a model takes when open dimensions are given; types and cuts
-stay."""
+"""Estimates count with sizes given for open dimensions; types and cuts stay."""
 
 import json
 from pathlib import Path
@@ -22,8 +21,7 @@ SIZED = ("--dim", "height=64", "--dim", "image.3=32")
 
 
 def convolutional(path: Path, shape: list[Any], limit: int = 0) -> Path:
-    """image -> wide (more bytes than the image) -> narrow (a quarter) -> flat, whose rank the
-    shapes decide."""
+    """image -> wide (more bytes) -> narrow (a quarter) -> flat, whose rank the shapes decide."""
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
     result = helper.make_tensor_value_info("result", TensorProto.FLOAT, None)
     weights = [
@@ -133,8 +131,7 @@ def test_without_sizes_nothing_is_compared(
 def test_calibration_inputs_say_how_large_they_are(
     opened: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Published ratios and measured ones are then of the same sizes, and what is chosen is what
-    --dim would choose."""
+    """Published and measured ratios are of the same sizes, and the choice is that of --dim."""
     inputs = tmp_path / "inputs.npy"
     np.save(inputs, np.random.default_rng(0).random((1, 3, 64, 32), np.float32))
     words = [str(opened), "--device", "pixel-2"]

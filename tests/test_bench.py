@@ -87,8 +87,7 @@ def test_rejected_positions_are_listed(capsys: pytest.CaptureFixture[str], tmp_p
 
 
 def made(**figures: float) -> Bench:
-    """A bench of one cut; every time is 1 ms with a spread of 20 us unless a figure says
-    otherwise."""
+    """A bench of one cut; times are 1 ms with a spread of 20 us unless a figure differs."""
     times = {
         name: Timing(round(figures.get(name, 1e6)), 20_000, 15)
         for name in ("whole", *PHASES, "total")

@@ -1,5 +1,4 @@
-"""boundary.h: compiles without warnings and frames a tensor exactly as Python does, with the sizes
-it names."""
+"""boundary.h: compiles without warnings and frames a tensor exactly as Python does."""
 
 import subprocess
 from pathlib import Path
@@ -61,8 +60,7 @@ def gcc(*words: str | Path, cwd: Path) -> None:
 
 @pytest.fixture(scope="module", params=["separate", "amalgamated"])
 def core(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> list[Path]:
-    """The object files of the C core, which every boundary shares: one for each source, and one for
-    all."""
+    """The object files of the C core, for every boundary: one a source, and one for all."""
     needs_compiler("gcc", *FLAGS)
     folder = tmp_path_factory.mktemp("core")
     sources = sorted((RUNTIME / "c" / "src").rglob("*.c"))

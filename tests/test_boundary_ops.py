@@ -1,5 +1,4 @@
-"""Segments that quantize by themselves: stock engines alone exchange integers, on the example and
-on real models."""
+"""Segments that quantize by themselves: stock engines alone exchange integers."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Quantization and codec of a boundary as the passes choose them, on the example's real
-activations."""
+"""Quantization and codec of a boundary as passes choose them, on real activations."""
 
 import json
 import re
@@ -102,8 +101,7 @@ def test_fewer_bits_for_a_lower_target(tmp_path: Path) -> None:
 
 
 def test_a_floor_where_calibration_is_easy(tmp_path: Path) -> None:
-    """Any answer will do for an agreement of 0, and the floor alone decides; whichever is finer
-    otherwise."""
+    """For an agreement of 0 any answer will do, and the floor decides; else the finer one."""
     bits = {
         boundary: compiled(tmp_path / boundary, boundary=boundary)["quantization"][0]["bits"]
         for boundary in (
@@ -119,8 +117,7 @@ def test_a_floor_where_calibration_is_easy(tmp_path: Path) -> None:
 
 
 def of_integers(folder: Path, **options: Any) -> tuple[TensorSpec, float, float]:
-    """What crosses in the 8-bit network, the mean frame, and the agreement on images that
-    calibration has not seen."""
+    """What crosses in the 8-bit network, the mean frame, and the agreement on unseen images."""
     model = EXAMPLE / "digits_int8.tflite"
     calibration = integer_calls("calibration_images.npz", 12)
     irsplit.compile_model(

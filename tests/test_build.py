@@ -1,5 +1,4 @@
-"""Build pipelines: irsplit.toml, its cache, logs, depfiles for make and ninja, the same bytes
-wherever it lies."""
+"""Build pipelines: irsplit.toml, cache, logs, depfiles for make and ninja, the same bytes."""
 
 import hashlib
 import json

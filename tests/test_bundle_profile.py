@@ -1,5 +1,4 @@
-"""A profile of a bundle, measured where it runs without its model, and planned with where the model
-is."""
+"""A profile of a bundle, measured without its model, and planned with where the model is."""
 
 import json
 import re

@@ -33,8 +33,7 @@ def first_compile(folder: str) -> None:
 
 
 def attempts(function: str, tmp_path: Path, *, prepared: bool) -> list[Path]:
-    """The folders of as many attempts as the function has operations on files, and of one that came
-    through."""
+    """The folders of an attempt for each operation on files, and of one that came through."""
     for number in range(1, 60):
         (tmp_path / f"run{number}").mkdir()
         if prepared:

@@ -1,5 +1,4 @@
-"""The C core outside of Python: warnings are errors, sanitizers on, other machines; the same frames
-everywhere.
+"""The C core outside of Python: no warnings, sanitizers on, other machines; the same frames.
 
 A target whose compiler or emulator does not work is skipped, see `tools`; `.ci/run` installs them.
 """
@@ -284,8 +283,7 @@ def test_size_on_cortex_m4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_reduced_build(tmp_path: Path) -> None:
-    """The same frames for what is left; what is left out is refused when its descriptor is
-    opened."""
+    """The same frames for what is left; what is left out is refused when it is opened."""
     needs("gcc")
     program, path = tmp_path / "check_vectors", tmp_path / "vectors.bin"
     build("gcc", ("-O2", *BYTES), program, [*SOURCES, FOLDER / "check_vectors.c"])

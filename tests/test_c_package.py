@@ -1,5 +1,4 @@
-"""The C library as others take it in: its header, amalgamation, CMake package, Zephyr module,
-ESP-IDF component.
+"""The C library as others take it: header, amalgamation, CMake, Zephyr module, ESP-IDF component.
 
 Zephyr and ESP-IDF are too large for every checkout: their build files are run by CMake with
 stand-ins for the commands of these systems. Their manifests are checked by the systems' own
@@ -224,8 +223,7 @@ add_subdirectory(CORE core)
 
 @pytest.mark.parametrize("system", [ZEPHYR, ESP_IDF], ids=["Zephyr", "ESP-IDF"])
 def test_the_build_of_a_firmware(system: str, tmp_path: Path) -> None:
-    """All sources, with the switches that its configuration sets, and no decoder in what is
-    built."""
+    """All sources, with the switches of its configuration, and no decoder in what is built."""
     needs("cmake", "gcc", "nm")
     switches = "".join(f"set(CONFIG_{switch} y)\n" for switch in FIRMWARE_SWITCHES)
     project = "cmake_minimum_required(VERSION 3.16)\nproject(firmware LANGUAGES C)\n" + switches
@@ -252,8 +250,7 @@ def test_firmware_options_are_switches_of_the_header() -> None:
 
 
 def test_the_module_of_zephyr() -> None:
-    """The files it names are there; by Zephyr's own schema where ZEPHYR_BASE says where Zephyr
-    is."""
+    """The files it names are there; by Zephyr's own schema where ZEPHYR_BASE is set."""
     module = yaml.safe_load((CORE / "zephyr" / "module.yml").read_text())
     assert set(module) == {"name", "build"}
     assert (CORE / module["build"]["cmake"] / "CMakeLists.txt").is_file()
@@ -265,8 +262,7 @@ def test_the_module_of_zephyr() -> None:
 
 
 def test_the_component_of_esp_idf() -> None:
-    """By the program that ESP-IDF takes components in with, and that refuses fields it does not
-    know."""
+    """By the program that takes components in for ESP-IDF and refuses fields it does not know."""
     manager = pytest.importorskip(
         "idf_component_tools.manager",
         reason="IDF-COMPONENT-MANAGER IS NOT INSTALLED: idf_component.yml is not checked",
@@ -276,8 +272,7 @@ def test_the_component_of_esp_idf() -> None:
     assert str(manifest.load().version) == VERSION
 
 
-# ---- numbers of element types
-# ---------------------------------------------------------------------------------------
+# ---- numbers of element types --------------------------------------------------------------------
 
 
 def test_element_types_are_the_same_everywhere() -> None:

@@ -53,8 +53,7 @@ def outcome(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def recorded(before: str, expected: str, result: str) -> str:
-    """The text of a case with its new result. Raises AssertionError for an error out of the
-    blue."""
+    """The text of a case with its new result. Raises AssertionError for an unexpected error."""
     if result.startswith(ERROR.rstrip()) and not expected.startswith(ERROR.rstrip()):
         raise AssertionError(
             f"the case ends in an error that it does not expect; write '{ERROR}' below "

@@ -1,5 +1,4 @@
-"""choose-cut: stretches and their costs, what is chosen and said, and the command line around
-it."""
+"""choose-cut: stretches and their costs, what is chosen and said, and the command line."""
 
 import json
 from dataclasses import replace
@@ -167,8 +166,7 @@ def test_a_profile_of_another_model_with_the_same_ids_is_refused():
 
 
 def test_a_chain_prices_what_its_boundaries_are():
-    """Sends of the table at every cut are the tensors of its boundary, side values that are
-    recomputed left out."""
+    """Sends of the table at every cut are its boundary's tensors, without recomputed values."""
     model = parse_model(MASKED)
     for max_tensors in (1, 2):
         for parts in chains(find_cuts(model.entry, max_tensors, recompute=RULES)):
@@ -191,8 +189,7 @@ def test_results_of_unknown_shape_return_all_the_same():
 
 
 def test_cuts_of_every_order_are_priced_and_compiled():
-    """Two branches that the file interleaves: what crosses between them is small in another order
-    alone."""
+    """Two branches that the file interleaves: only in another order is little sent."""
     model = parse_model(INTERLEAVED)
     context = Context()
     legal = {cut.id for cut in context.cuts(model, 2) if cut.legal}
@@ -314,8 +311,7 @@ def test_any_pattern_may_come_back(tmp_path: Path):
 
 
 def test_jointdnn_takes_blocks_as_they_were_measured(tmp_path: Path):
-    """The middle alone is far cheaper than what it adds to a prefix or suffix, and so a visit to
-    the server pays."""
+    """Alone, the middle is far cheaper than in a prefix or suffix, so visiting the server pays."""
     near = profile(
         stretches=(load(1), load(8 * 10**9), load(1)),
         prefixes=(load(1), load(8 * 10**9)),

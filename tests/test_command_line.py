@@ -1,5 +1,4 @@
-"""The command line as a user meets it: what it prints, its exit codes, and that nothing is left
-half written."""
+"""The command line as a user meets it: what it prints, exit codes, nothing half written."""
 
 import json
 import os
@@ -345,8 +344,7 @@ def save_typed(folder: Path) -> None:
 
 
 def loaded(code: str, words: str, folder: Path) -> set[str]:
-    """The modules that a process has at its end which runs the code with these words as its
-    arguments."""
+    """The modules that a process has at its end after running code with these arguments."""
     probe = f"import sys\ntry: {code}\nfinally: print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", probe, *words.split()]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent / "benchmarks")}

@@ -1,5 +1,4 @@
-"""Shell completion: bash is asked as it asks itself at the TAB key; zsh and fish read their scripts
-where they are."""
+"""Shell completion: bash is asked as at the TAB key; zsh and fish read their scripts."""
 
 import subprocess
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The corpus, end to end: the legal cuts that the manifest counts, halves equal to the whole,
-hostile files refused."""
+"""The corpus, end to end: the manifest's legal cuts, halves equal to the whole, hostile files."""
 
 from pathlib import Path
 
@@ -20,8 +19,7 @@ SLOW = {
     "basic_pitch.tflite",
 }
 
-# An operator that no stock engine has, and a type that only an engine finds wrong: they are split,
-# but do not run.
+# An operator that no engine has, and a type that only an engine finds wrong: split, not run.
 ENGINE_REFUSES = ("custom_bsign.tflite", "bad_graph.onnx")
 
 

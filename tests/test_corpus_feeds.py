@@ -1,5 +1,4 @@
-"""The helpers of the corpus tests: seeded inputs are the manifest's, and stock engines behave as it
-says."""
+"""The helpers of the corpus tests: inputs and stock engines are as the manifest says."""
 
 from pathlib import Path
 

@@ -42,8 +42,7 @@ MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 
 
 def retrained(path: Path, change: float, only: str = "") -> Path:
-    """The example with its weights moved by a share `change` of each; those of the layer `only`, or
-    all."""
+    """The example with weights moved by a share `change` each: of the layer `only`, or all."""
     model = onnx.load(MODEL)
     generator = np.random.default_rng(3)
     for tensor in model.graph.initializer:
@@ -265,8 +264,7 @@ def test_patch_of_an_earlier_release_is_refused_by_its_version(old, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_files(tmp_path, monkeypatch):
-    """Blocks of 64 kB against weights of 4 MB, some changed, some new: both ways hold a few blocks
-    at a time."""
+    """Blocks of 64 kB against weights of 4 MB: both ways hold a few blocks at a time."""
     for module in (
         irsplit.compilation.delta,
         irsplit.runtime.bundle.patch,
@@ -290,8 +288,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path, monkeypatch):
 
 
 def layers(path: Path, seed: int) -> Path:
-    """Three dense layers of 4 MB: one that stays, one that moves a little, one that has another
-    name by `seed`."""
+    """Three dense layers of 4 MB: one stays, one moves a little, one is renamed by `seed`."""
     base = np.random.default_rng(0).standard_normal((3, 1024, 1024), np.float32)
     base[1] *= 1 + 1e-4 * seed
     names = ["w0", "w1", f"w2-{seed}"]

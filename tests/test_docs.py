@@ -1,5 +1,4 @@
-"""Every snippet of the documentation runs (tests/snippets.py has the convention), and every example
-of --help."""
+"""Every snippet of the docs runs (see tests/snippets.py), and every example of --help."""
 
 import contextlib
 import os
@@ -36,8 +35,7 @@ def label(page: Path) -> str:
 
 
 def checkout(folder: Path) -> dict[str, str]:
-    """Make `folder` look like the repository's root with irsplit installed; the environment to run
-    in."""
+    """Make `folder` look like the repository's root; the environment with irsplit in it."""
     shutil.copytree(
         ROOT / "examples",
         folder / "examples",
@@ -78,8 +76,7 @@ def checkout(folder: Path) -> dict[str, str]:
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)]),
         "PIP_TARGET": str(site),
-        # irsplit and setuptools are there, so nothing is fetched; pip reads the 0 of the second as
-        # yes.
+        # irsplit and setuptools are there, so nothing is fetched; pip reads the second's 0 as yes.
         "PIP_NO_DEPS": "1",
         "PIP_NO_BUILD_ISOLATION": "0",
         "XDG_CACHE_HOME": str(folder / "cache"),

@@ -1,5 +1,4 @@
-"""The committed example: accurate, the same network in every format, and what its own code makes of
-its weights."""
+"""The committed example: accurate, the same in every format, and as its own code has it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +21,7 @@ FOLDER = Path(__file__).parent.parent / "examples" / "digits"
 MODELS = ("digits.onnx", "digits.tflite", "digits_int8.tflite")
 SIZE_LIMIT = 1_000_000
 ACCURACY = 0.975
-# Engines sum a convolution in another order than numpy; the largest difference seen is 2e-5 on
-# logits of up to 30.
+# Engines sum a convolution in another order than numpy: 2e-5 seen on logits of up to 30.
 LOGIT_TOLERANCE = 1e-4
 
 Floats = NDArray[np.float32]
@@ -140,8 +138,7 @@ def test_tflite_buffers_are_aligned(name: str):
 
 def test_gradients_match_finite_differences():
     generator = np.random.default_rng(1)
-    # In double precision, and away from the zero start of the residual blocks, where some gradients
-    # vanish.
+    # In double precision, away from the residual blocks' zero start, where gradients vanish.
     start = initial_parameters(generator)
     point = {name: value + generator.normal(0, 0.05, value.shape) for name, value in start.items()}
     images, labels = generator.random((3, 16, 16, 1)), np.array([3, 1, 4])

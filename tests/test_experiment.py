@@ -1,5 +1,4 @@
-"""The simulated experiment: the docs have what it gives, and the adaptive client is near the best
-way throughout."""
+"""The simulated experiment: the docs have its results, and the client is near the best."""
 
 from pathlib import Path
 from statistics import mean

@@ -1,5 +1,4 @@
-"""What `irsplit export --to onnxruntime` writes gives on stock onnxruntime, bit for bit, what the
-bundle gives here."""
+"""What `irsplit export --to onnxruntime` writes gives the bundle's bits on stock onnxruntime."""
 
 import json
 import subprocess
@@ -32,8 +31,7 @@ Call = dict[str, Any]
 
 
 class Exported:
-    """The models of an exported bundle, chained as their description says, states fed back from
-    call to call."""
+    """The models of an exported bundle, chained by their description, states fed back."""
 
     def __init__(self, folder: Path) -> None:
         self.models = json.loads((folder / "models.json").read_text())["models"]

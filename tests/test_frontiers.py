@@ -1,5 +1,4 @@
-"""Frontiers of several tensors: how good those are that find_cuts lists, against every down-set of
-small graphs."""
+"""Frontiers of several tensors: how good find_cuts' are, against all down-sets."""
 
 from random import Random
 

@@ -1,5 +1,4 @@
-"""Frames written once by each format version, decoded for ever. Files are never regenerated; new
-ones are added."""
+"""Frames of each format version, decoded for ever: files are added, never regenerated."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""Damaged and hostile frames and descriptors: both engines refuse them with one status, allocating
-little."""
+"""Damaged and hostile frames: both engines refuse them with one status, allocating little."""
 
 import struct
 from collections.abc import Iterator
@@ -83,8 +82,7 @@ def test_every_bit_flip_is_detected() -> None:
 def test_attackers_bytes_are_refused_alike(
     case: tuple[FrameSchema, list[Array]], data: st.DataObject
 ) -> None:
-    """Random changes with checksums made right: no crash, and both engines give the same tensors or
-    the same status."""
+    """Random changes with right checksums: no crash, and the same result in both engines."""
     boundary, arrays = case
     coded = bytearray(frame.encode(boundary, arrays))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -140,8 +138,7 @@ def test_max_bytes_is_checked_before_allocation() -> None:
 
 
 def test_more_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """103 bytes that a damaged dim makes stand for 800 MB: below max_bytes, and more than this
-    machine has."""
+    """103 bytes that a damaged dim makes stand for 800 MB: below max_bytes, above memory."""
 
     def exhausted(*_: object) -> None:
         raise MemoryError

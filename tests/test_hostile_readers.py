@@ -1,5 +1,4 @@
-"""Some mutants for every reader (`python -m benchmarks.fuzz_readers` has thousands), and that
-escapes are found."""
+"""Some mutants for every reader (`benchmarks.fuzz_readers` has more); escapes are found."""
 
 import pytest
 

@@ -1,5 +1,4 @@
-"""The rooms and words of the project: each class has one home, each term one meaning, each drawing
-tells the truth."""
+"""The rooms and words of the project: each class has one home, each term one meaning."""
 
 import ast
 import re

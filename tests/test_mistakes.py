@@ -1,5 +1,4 @@
-"""What users get wrong at the command line: one line says what, where and how to fix it, and
-nothing is written."""
+"""What users get wrong at the command line: one line says what, where and how to fix it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The C core and the numpy reference: same bytes, same tensors; decode(encode(x)) == x unless
-quantized."""
+"""The C core and the numpy reference: same bytes, same tensors; exact unless quantized."""
 
 import numpy as np
 import pytest

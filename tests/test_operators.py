@@ -1,5 +1,4 @@
-"""The operators for ONNX Runtime: on the stock package they give our frames and take them, and
-refuse what is none."""
+"""The operators for ONNX Runtime: on the stock package they give our frames and take them."""
 
 import os
 import pickle
@@ -80,8 +79,7 @@ def rans_arrays() -> list[Array]:
 def model(
     operator: str, boundary: FrameSchema, descriptor: bytes = b"", **attributes: Any
 ) -> bytes:
-    """One node of an operator; the model's tensors are the boundary's, of other types where
-    `attributes` say so."""
+    """One node of an operator on the boundary's tensors, other types as in `attributes`."""
     infos = [
         helper.make_tensor_value_info(
             spec.name, ELEMENT_CODES[BY_NAME[attributes.pop(spec.name, spec.dtype)]], [*spec.shape]

@@ -1,5 +1,4 @@
-"""One file of each side: the same results as the folder, read where it lies, refused when it is not
-what we wrote."""
+"""One file of each side: the same results as the folder, read in place, refused if not ours."""
 
 import contextlib
 import shutil

@@ -1,5 +1,4 @@
-"""The papers' checks: architectures, the rule of Ushakov, communication shares, the Neurosurgeon
-measurements."""
+"""The papers' checks: architectures, Ushakov's rule, communication shares, Neurosurgeon."""
 
 from pathlib import Path
 

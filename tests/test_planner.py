@@ -1,5 +1,4 @@
-"""The planner against brute force over every placement: values, bounds that are never wrong, limits
-named."""
+"""The planner against every placement: values, bounds that are never wrong, limits named."""
 
 import json
 from dataclasses import replace
@@ -37,8 +36,7 @@ def raw(size_bytes: int) -> tuple[TransferOption, ...]:
 
 
 def diamond() -> CostTable:
-    """A fork whose value is read twice, and a join: 8 bits a nanosecond, so a byte costs a
-    nanosecond."""
+    """A fork whose value is read twice, and a join: at 8 bits a ns, a byte costs 1 ns."""
     groups = (
         StageCost("fork", 1, 1),
         StageCost("left", 90, 1),
@@ -302,8 +300,7 @@ def test_the_ranking_is_that_of_every_cut_evaluated_alone(
 
 
 def cut_alone(table: CostTable, goal: Goal, count: int) -> tuple[int, int, bool, Costs] | None:
-    """The best way to send what crosses after `count` groups; None where the pins or a tensor
-    forbid the cut."""
+    """The best way to send what crosses after `count` groups; None where the cut is forbidden."""
     columns, here = table.columns, np.arange(len(table.stages)) < count
     if (columns.pinned_device & ~here).any() or (columns.pinned_server & here).any():
         return None

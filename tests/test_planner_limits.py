@@ -1,5 +1,4 @@
-"""Limits on large tables: cuts that stop early, repairs by moves, and bounds that hold all the
-same."""
+"""Limits on large tables: early stops, repairs by moves, and bounds that hold all the same."""
 
 from dataclasses import replace
 from itertools import product
@@ -83,8 +82,7 @@ def test_a_cut_that_stops_early_is_near_below(arcs: list[tuple[int, int, int]], 
 
 
 def knapsack(costs: list[tuple[int, int]]) -> CostTable:
-    """Independent groups that read the input: on the device each takes time and memory, on the
-    server only time."""
+    """Independent groups that read the input: time on both, memory on the device only."""
     groups = tuple(
         StageCost(f"g{i}", time, 1_000, weight_bytes=weight)
         for i, (time, weight) in enumerate(costs)

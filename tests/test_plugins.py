@@ -1,5 +1,4 @@
-"""Passes, dialects and codecs of other packages: the template, installed as a user would, and
-packages that clash."""
+"""Passes, dialects and codecs of other packages: the template, installed; and clashes."""
 
 import json
 import os

@@ -1,5 +1,4 @@
-"""Prices of boundary tensors where nothing was measured, and what is said about limits that exclude
-each other."""
+"""Prices of boundary tensors that were not measured, and limits that exclude each other."""
 
 import pytest
 

@@ -1,5 +1,4 @@
-"""Profiles: what comes with irsplit reads to the published figures, and what is wrong with a file
-is named."""
+"""Profiles: irsplit's read to the published figures, and faults of a file are named."""
 
 from pathlib import Path
 

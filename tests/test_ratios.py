@@ -1,5 +1,4 @@
-"""What codecs really do to a model's tensors, measured on calibration inputs before the cut is
-chosen."""
+"""What codecs do to a model's tensors, measured before the cut is chosen."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,4 @@
-"""What the server side recomputes instead of receiving it: which values, from what, and what is
-refused."""
+"""What the server recomputes instead of receiving it: which values, and what is refused."""
 
 import json
 
@@ -173,8 +172,7 @@ def test_pipeline_prints_the_limits():
     )
 
 
-# Random graphs: values are described by the expression that computes them, so that equal text means
-# equal results.
+# Random graphs: values are texts of their expressions, so equal text means equal results.
 
 
 @st.composite
@@ -187,8 +185,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     for index in range(draw(st.integers(2, 12))):
         op = draw(st.sampled_from(["test.op", "test.op", "test.cheap", "test.cheap", "test.shape"]))
         count = 1 if op == "test.shape" else draw(st.integers(1, 3))
-        # Mostly recent values: with any, nearly every graph has all its branches pending
-        # everywhere.
+        # Mostly recent values: with any, nearly every graph has all branches pending.
         picks = [values[-1 - min(draw(st.integers(0, 4)), len(values) - 1)] for _ in range(count)]
         type = TensorType(I64, (2,)) if op == "test.shape" else TensorType(F32, (4, 4))
         result = Value(f"v{index}", type)

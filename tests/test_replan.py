@@ -1,5 +1,4 @@
-"""Re-planning from a manifest: the same answer as the planner for the same link, another for
-another one."""
+"""Re-planning from a manifest: the planner's answer for that link, and for others."""
 
 import pytest
 

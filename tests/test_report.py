@@ -1,5 +1,4 @@
-"""The report page in a real browser: it loads without a network or an error, and re-plans when a
-slider moves."""
+"""The report page in a real browser: loads without network or error, and sliders re-plan."""
 
 import json
 import shutil

@@ -32,8 +32,7 @@ def test_a_graph_of_fifty_thousand_nodes_is_cut_and_partitioned() -> None:
 
 
 def test_every_cut_of_fifty_thousand_nodes_is_priced() -> None:
-    """Ranking looks at all cuts at once: a look at each alone would take a hundred times as
-    long."""
+    """Ranking looks at all cuts at once: one by one would take a hundred times as long."""
     choice = ChooseCut(device="pixel-2", link="lte").choose(ladder(NODES), Context())
     assert len(choice.ranked) == 4 + NODES // 5 - 1 + 2
     assert [option.row.value for option in choice.ranked] == sorted(

@@ -1,5 +1,4 @@
-"""Signed builds: a device with the public key takes what the owner of the private one has signed,
-and nothing else."""
+"""Signed builds: with the public key, a device takes only what its owner has signed."""
 
 import shutil
 import sys
@@ -52,8 +51,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
-    """The folders old, new (signed) and plain (the same, not signed), and the patches signed and
-    unsigned."""
+    """The folders old, new (signed) and plain (not signed), and patches signed and unsigned."""
     folder = tmp_path_factory.mktemp("builds")
     shutil.copytree(scene().old, folder / "old")
     shutil.copytree(scene().new, folder / "new")
@@ -123,8 +121,7 @@ def test_patch_that_is_not_signed_is_refused(builds, keys, device):
 
 
 def test_signature_of_another_build_is_refused(builds, keys, device):
-    """What is signed is the manifest, and with it every file: a signature does not fit anything
-    else."""
+    """What is signed is the manifest, and so every file: a signature fits nothing else."""
     trailer = (builds / "signed").read_bytes()[-len(SIGNED) - SIGNATURE_SIZE :]
     parts = scene().patch.with_manifest(lambda manifest: manifest.__setitem__("name", "forged"))
     patch = with_checksum(replace(parts, coded=parts.coded + trailer).together())

@@ -1,5 +1,4 @@
-"""Random models, every legal cut: the segments, joined by real frames, compute what the whole
-computes, bit for bit."""
+"""Random models, every legal cut: segments and real frames compute the whole's bits."""
 
 from itertools import combinations, pairwise
 

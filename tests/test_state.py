@@ -1,5 +1,4 @@
-"""State given as inputs and outputs: found or named, kept with its layer, fed back by sessions,
-equal to the whole."""
+"""State as inputs and outputs: found or named, kept with its layer, fed back by sessions."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""static-rans: trained models on real-looking tensors; both engines alike, exact, safe, and better
-than zstandard."""
+"""static-rans: trained models on real-looking tensors; exact, safe, and beating zstandard."""
 
 import struct
 from dataclasses import replace
@@ -114,8 +113,7 @@ MODELS = {
 def test_any_input_decodes_exactly(
     key: tuple[str, int], pattern: bytes, height: int, width: int
 ) -> None:
-    """Nothing like the training data: NaN payloads, -0.0, values no table holds, empty, one
-    pixel."""
+    """Nothing like the training data: NaN payloads, -0.0, unknown values, empty, one pixel."""
     spec = replace(MODELS[key], shape=(None, None, None, 9), chunk=9 * 11)
     size = height * width * 9 * spec.storage.itemsize
     array = np.frombuffer((pattern * (size // len(pattern) + 1))[:size], spec.storage).reshape(
@@ -173,8 +171,7 @@ def test_quantized_tensors(level: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["u8", "f16"])
 def test_damage_within_a_payload(dtype: str) -> None:
-    """Every byte of a frame changed and its checksums made right: refused, or decoded alike by both
-    engines."""
+    """Every byte of a frame changed, checksums right: refused, or decoded alike by both."""
     boundary = FrameSchema(0, "b", (MODELS[dtype, 2],))
     native, reference = engines(boundary)
     coded = native.encode([feature_map(4, (1, 5, 6, 9), dtype)])
@@ -195,8 +192,7 @@ def opened(descriptor: bytes) -> object:
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_hostile_models_are_refused_at_open(level: int) -> None:
-    """Every byte of the parameters set to other values: the C core opens exactly what Python's
-    checks accept."""
+    """Every byte of the parameters changed: the C core opens what Python's checks accept."""
     spec = trained("u8", (1, 5, 6, 37), level)
     descriptor = FrameSchema(0, "b", (spec,)).to_bytes()
     start = descriptor.index(spec.parameters)
@@ -280,8 +276,7 @@ def test_smaller_than_zstandard_on_feature_maps() -> None:
 
 
 def test_tables_survive_more_training() -> None:
-    """The example trained on at its full rate: tables from before are within 3 % of what tables of
-    its own reach."""
+    """The example trained on at full rate: old tables are within 3 % of its own."""
     before = parameters_of(onnx.load(ROOT / "examples" / "digits" / "digits.onnx"))
     train_split, held_out = load_splits(SEED)
     after = {name: value.copy() for name, value in before.items()}
@@ -327,8 +322,7 @@ def test_choice_of_a_codec() -> None:
 
 
 def words(seed: int, count: int) -> Array:
-    """Text of few words, which repeats itself at all distances: what matches shrink and tables of
-    symbols do not."""
+    """Few words, repeated at all distances: matches shrink them, tables of symbols do not."""
     rng = np.random.default_rng(seed)
     known = [
         np.random.default_rng(word).integers(0, 256, 3 + word % 7, np.uint8) for word in range(60)

@@ -1,5 +1,4 @@
-"""What `verify` answers: nothing to compare, random models, maps and sequences; requirements that
-make it a gate."""
+"""What `verify` answers: nothing to compare, random models, maps; requirements as a gate."""
 
 import json
 import re
@@ -155,8 +154,7 @@ def test_real_random_models_verify(name: str, cut: str, tmp_path: Path) -> None:
     assert outcome.random
 
 
-# -- maps and sequences
-# --------------------------------------------------------------------------------------------
+# -- maps and sequences ----------------------------------------------------------------------------
 
 
 def test_maps_and_sequences_are_compared_by_their_numbers(tmp_path: Path) -> None:

@@ -97,8 +97,7 @@ def test_the_cache_is_keyed_by_all_that_bundles_are_made_of(checkout: Path) -> N
     }
     assert len(files) > 2
     assert all(any(fnmatch(file, pattern) for pattern in patterns) for file in files)
-    # What the cache brings back is looked at by digest: files of a checkout are as old as the
-    # checkout.
+    # What the cache brings back is looked at by digest: a checkout gives files its own time.
     for file in (checkout / "models").rglob("*"):
         os.utime(file)
     run(checkout, compiling)

@@ -1,5 +1,4 @@
-"""Small TFLite models for tests, made by LiteRT's objects and so independent of what irsplit knows
-of the format."""
+"""Small TFLite models for tests, made by LiteRT's objects and so independent of irsplit."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +26,7 @@ ELEMENTS = {
 
 @dataclass
 class Sketch:
-    """A model in the making; `subgraph` starts the next graph, `tensor` and `operator` add to the
-    last one."""
+    """A model in the making; `subgraph` starts a graph, `tensor` and `operator` add to it."""
 
     model: Any = field(default_factory=lambda: schema.ModelT(version=3))
 
@@ -75,8 +73,7 @@ class Sketch:
     def operator(
         self, name: str, inputs: list[int], outputs: list[int], options: Any = None, **fields: Any
     ) -> Any:
-        """Append an operator by its name in the schema; a name in lower case is that of a custom
-        one."""
+        """Append an operator by its name in the schema; lower case is a custom one's."""
         custom = name == name.lower()
         if name not in self.codes:
             number = (

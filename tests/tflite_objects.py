@@ -1,5 +1,4 @@
-"""Model files as LiteRT's objects, for tests: what a file says, whatever its layout; and segments
-to look at."""
+"""Model files as LiteRT's objects, for tests: what a file says; and segments to look at."""
 
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,7 @@ def difference(left: Any, right: Any, where: str = "model") -> str | None:
 
 
 def halves(model: Model, position: int | None = None) -> list[Graph]:
-    """The engine graphs of the two segments at the legal cut of this position, by default the
-    middle one."""
+    """The engine graphs of both segments at the legal cut of this position, or the middle one."""
     plan = schedule(model.entry)
     cuts = [cut for cut in legal_cuts(plan, max_tensors=2) if position in (None, cut.position)]
     return [

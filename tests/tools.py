@@ -72,8 +72,7 @@ def needs(*names: str) -> None:
 
 
 def needs_compiler(name: str, *flags: str) -> None:
-    """Skip the running test, loudly, unless this compiler makes programs that run with these
-    flags."""
+    """Skip the test, loudly, unless this compiler makes programs that run with these flags."""
     reason = lack(name, *flags)
     if reason:
         pytest.skip(reason)

@@ -1,5 +1,4 @@
-"""Small transformers as ONNX files, the way exporters write them: masks, positions and shapes
-computed in the graph."""
+"""Small transformers as ONNX files, as exporters write them: shapes computed in the graph."""
 
 from pathlib import Path
 
@@ -44,8 +43,7 @@ class _Writer:
         )
 
     def heads(self, x: str) -> str:
-        """[batch, n, width] to [batch, heads, n, width / heads], with the shape computed as
-        exporters do."""
+        """[batch, n, width] to [batch, heads, n, width / heads], with exporters' shapes."""
         shape = self.op("Shape", x)
         sizes = [self.op("Gather", shape, self.ints(axis), axis=0) for axis in (0, 1)]
         target = self.op("Concat", *sizes, self.ints(HEADS), self.ints(WIDTH // HEADS), axis=0)
@@ -106,8 +104,7 @@ def encoder(path: Path, layers: int = 3) -> Path:
 
 
 def decoder(path: Path, layers: int = 3) -> Path:
-    """A decoder that takes one token a call and keeps keys and values of earlier ones:
-    `past_key_values.0.key`..."""
+    """A decoder of one token a call that keeps earlier keys and values: `past_key_values.0.key`"""
     g = _Writer(layers)
     x = g.normalized(g.op("Gather", g.weight(VOCABULARY, WIDTH), "input_ids"), "embedded")
     inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, 1])]

@@ -1,5 +1,4 @@
-"""Scikit-learn's handwritten digits as 16x16 grey images of bytes, and the files of them kept
-beside the models."""
+"""Scikit-learn's handwritten digits as 16x16 grey images of bytes, and the files of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +41,7 @@ def load_splits(seed: int) -> tuple[Split, Split]:
 
 
 def enlarge(source: NDArray[np.float64]) -> Images:
-    """Bilinear resize of [N, 8, 8] values in 0..16 to bytes; sample centres aligned, as image
-    libraries do it."""
+    """Bilinear resize of [N, 8, 8] values in 0..16 to bytes, with aligned sample centres."""
     centres = (np.arange(IMAGE_SIZE) + 0.5) * SOURCE_SIZE / IMAGE_SIZE - 0.5
     distance = np.abs(centres.clip(0, SOURCE_SIZE - 1)[:, None] - np.arange(SOURCE_SIZE)[None, :])
     weights = np.maximum(1.0 - distance, 0.0)

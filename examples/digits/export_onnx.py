@@ -65,8 +65,7 @@ def _nodes() -> list[NodeProto]:
 
 
 def _layer_nodes(layer: Layer, tensor: str, size: int) -> tuple[list[NodeProto], str, int]:
-    """The nodes of a layer that reads `tensor`, the tensor they end in, and its height and
-    width."""
+    """The nodes of a layer that reads `tensor`, the tensor they end in, its height and width."""
     match layer:
         case Conv():
             nodes, result = _conv_nodes(layer, tensor, size)
@@ -131,8 +130,7 @@ def _network_layout(stored: Parameters) -> Parameters:
 
 
 def _kernel_size(layer: Conv | Dense) -> tuple[int, int]:
-    """Height and width that a row of weights spans; the dense layer sees the whole last
-    activation."""
+    """Height and width that a row of weights spans; a dense layer sees the whole activation."""
     return (FINAL_SIZE, FINAL_SIZE) if isinstance(layer, Dense) else (KERNEL, KERNEL)
 
 

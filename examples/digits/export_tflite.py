@@ -1,5 +1,4 @@
-"""The network as TFLite, NHWC with dynamic batch and fused activations: in float32, and fully in
-8-bit integers.
+"""The network as TFLite, NHWC with dynamic batch and fused activations: float32 and 8 bits.
 
 Both files come from one walk over the layers; `Float32` and `Int8` say how a tensor is stored.
 """
@@ -24,8 +23,7 @@ RANGE_STEP = 1 / 16
 
 
 class Storage(Protocol):
-    """How a model stores its tensors; `versions` and `min_runtime` say since when the engine knows
-    such operators."""
+    """How a model stores its tensors; `versions` and `min_runtime` say which engines it needs."""
 
     dtype: ClassVar[type[np.generic]]
     min_runtime: ClassVar[str]
@@ -60,8 +58,7 @@ class Float32:
 
 @dataclass(frozen=True)
 class Int8:
-    """TFLite's 8-bit scheme: activations affine per tensor, kernels symmetric per output channel,
-    biases int32."""
+    """TFLite's 8-bit scheme: affine activations, symmetric kernels by channel, biases of int32."""
 
     dtype: ClassVar[type[np.generic]] = np.int8
     min_runtime: ClassVar[str] = "1.14.0"
@@ -86,8 +83,7 @@ class Int8:
         ), Quantization(scale)
 
     def _weight_scale(self, layer: Conv | Dense) -> Array:
-        """One scale per output channel; a single one for a dense layer, which older engines
-        demand."""
+        """One scale per output channel; one for a dense layer, as older engines demand."""
         magnitude = np.abs(self.parameters[f"{layer.name}/weights"])
         axes = None if isinstance(layer, Dense) else tuple(range(1, magnitude.ndim))
         return (magnitude.max(axis=axes) / np.float32(INT8_LIMIT)).astype(np.float32).reshape(-1)

@@ -42,8 +42,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Residual:
-    """relu(x + b(relu(a(x)))): x forks to the first convolution and to the addition, where both
-    paths join."""
+    """relu(x + b(relu(a(x)))): x forks to the first convolution and to the addition."""
 
     name: str
     channels: int
@@ -148,8 +147,7 @@ def loss_and_gradients(
 def _run(
     parameters: Parameters, images: Array
 ) -> tuple[dict[str, Array], list[Backward], Gradients]:
-    """Tensors by name, one backward step per layer of LAYERS, and the dictionary that those steps
-    fill."""
+    """Tensors by name, one backward step per layer of LAYERS, and what those steps fill."""
     values = {"image": images}
     gradients: Gradients = {}
     tape: list[Backward] = []

@@ -1,5 +1,4 @@
-"""A flat list of tensors and operators to the bytes of a .tflite file, through LiteRT's generated
-schema classes."""
+"""A flat list of tensors and operators to the bytes of a .tflite file, by LiteRT's schema."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,16 +33,14 @@ class AlignedBuffer(schema.BufferT):
 
     def Pack(self, builder: Any) -> Any:
         if self.data is not None:
-            # The Python builder ignores `force_align`; padding up to the vector's end here aligns
-            # its start.
+            # The Python builder ignores `force_align`; padding up to the end aligns the start.
             builder.Prep(ALIGNMENT, len(self.data))
         return super().Pack(builder)
 
 
 @dataclass
 class TfliteModel:
-    """One subgraph in the making; tensors are referred to by the index that `activation` and
-    `constant` return."""
+    """A subgraph in the making; `activation` and `constant` give the indices of tensors."""
 
     name: str
     tensors: list[Any] = field(default_factory=list[Any])
@@ -58,8 +55,7 @@ class TfliteModel:
         shape: tuple[int, ...],
         quantization: Quantization | None = None,
     ) -> int:
-        """A tensor computed at run time. `shape` is without the batch, which is 1 until the input
-        is resized."""
+        """A tensor computed at run time. `shape` is without the batch: 1 until it is resized."""
         tensor = _tensor(name, np.dtype(dtype), (1, *shape), quantization)
         tensor.shapeSignature = np.array((-1, *shape), np.int32)
         self.tensors.append(tensor)
@@ -76,8 +72,7 @@ class TfliteModel:
     def operator(
         self, operator: str, version: int, inputs: list[int], output: int, **options: Any
     ) -> None:
-        """Append a builtin operator, by its name in the schema (CONV_2D); `options` are fields of
-        its options table."""
+        """Append a builtin operator by its name (CONV_2D); `options` go to its options table."""
         code = (getattr(schema.BuiltinOperator, operator), version)
         if code not in self.codes:
             self.codes.append(code)

@@ -1,5 +1,4 @@
-"""Train the digit classifier from nothing and write every file of this folder: `python
-examples/digits/train.py`.
+"""Train the digit classifier and write all files of this folder: `examples/digits/train.py`.
 
 Seeded and on one BLAS thread, so that the same machine and library versions give the same bytes.
 """

@@ -1,5 +1,4 @@
-"""Real converters in front of a split: what they return is split as it is. Skipped, loudly, where
-they are absent."""
+"""Real converters before a split: what they return is split. Skipped, loudly, without them."""
 
 import subprocess
 import sys
@@ -31,8 +30,7 @@ def pictures(count: int) -> np.ndarray:
 @pytest.mark.parametrize("recipe", ["dynamic_wi8_afp32", "weight_only_wi8_afp32", "static_wi8_ai8"])
 def test_ai_edge_quantizer(recipe: str, tmp_path: Path) -> None:
     host("ai_edge_quantizer", "test-tflite")
-    # In a process of its own: it calibrates with an interpreter that warns, and warnings are errors
-    # here.
+    # In a process of its own: its interpreter warns, and warnings are errors here.
     program = f"""
 from ai_edge_quantizer import quantizer, recipe
 import numpy as np

@@ -1,5 +1,4 @@
-"""`irsplit compile` with weights beside the segments: in files of their own, or in those of the
-source."""
+"""`irsplit compile` with weights beside the segments: in own files, or in the source's."""
 
 import hashlib
 import json

@@ -1,5 +1,4 @@
-"""What a pass changes is written as changed: new nodes and constants, other names, other types,
-edited bodies."""
+"""What a pass changes is written as changed: new nodes, constants, names, types and bodies."""
 
 from pathlib import Path
 from typing import Any
@@ -146,8 +145,7 @@ def test_other_contents_of_a_constant(tmp_path: Path):
 
 
 def test_an_edited_body_and_what_is_beside_it(tmp_path: Path):
-    """One branch gets another node; the other one, the node's name and its documentation stay as
-    they are."""
+    """One branch gets another node; the other, the node's name and its documentation stay."""
     branches = [
         helper.make_graph(
             [helper.make_node(op, ["x"], [op])], f"branch{op}", [], [info(op)], doc_string="kept"

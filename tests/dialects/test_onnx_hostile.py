@@ -1,5 +1,4 @@
-"""What is no ONNX model, or a damaged one, is refused by one line that says what, where and what to
-do."""
+"""What is no ONNX model, or a damaged one, is refused by a line: what, where, what to do."""
 
 import re
 import struct
@@ -206,8 +205,7 @@ def test_tensor_attributes_in_other_files_that_cannot_be_read(
 
 
 def test_bytes_that_reading_left_alone_are_refused_when_looked_at(tmp_path: Path):
-    """An attribute cut short: the node is copied as it is, but its multiply-accumulates cannot be
-    counted."""
+    """An attribute cut short: the node is copied as it is, but its MACs cannot be counted."""
     model = small_model()
     model.graph.node[0].CopyFrom(helper.make_node("Gemm", ["x", "w"], ["h"], "first", transA=1))
     content = model.SerializeToString().replace(
@@ -234,8 +232,7 @@ def test_the_source_is_never_overwritten(tmp_path: Path):
 def test_a_model_that_the_engine_refuses_is_read_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    """Shapes that contradict each other leave types open: the engine is asked, and what it says is
-    passed on."""
+    """Shapes that contradict each other leave types open: the engine's word is passed on."""
     ends = {"a": [3, 4], "b": [4, 1], "y": [3, 1]}
     infos = {
         name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

@@ -1,5 +1,4 @@
-"""Reading and writing an untouched model gives the same file: on every ONNX model of the corpus,
-and on small ones."""
+"""Reading and writing an untouched ONNX model gives the same file: the corpus, and small ones."""
 
 from pathlib import Path
 
@@ -21,8 +20,7 @@ def has_external_data(proto: onnx.ModelProto) -> bool:
 
 
 def loaded(path: Path) -> onnx.ModelProto:
-    """The model with all weights in memory; onnx leaves a trace of where they came from, which is
-    taken out."""
+    """The model with all weights in memory, without onnx's trace of where they came from."""
     proto = onnx.load(path)
     for tensor in proto.graph.initializer:
         tensor.ClearField("data_location")

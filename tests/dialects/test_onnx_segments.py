@@ -135,8 +135,7 @@ def test_each_half_has_the_weights_and_types_that_it_uses(tmp_path: Path):
 
 
 def test_a_body_keeps_what_it_captures_on_its_side(tmp_path: Path):
-    """`early` is read only inside the branches, one of which is nested, and both name their inner
-    value alike."""
+    """`early` is read only inside the branches, one of them nested, with the same inner name."""
     inner = helper.make_graph(
         [helper.make_node("Add", ["early", "w"], ["t"])], "inner", [], [info("t")]
     )
@@ -428,8 +427,7 @@ def test_external_weights_come_inline_when_they_fit(tmp_path: Path):
 
 @pytest.mark.parametrize("in_body", [False, True])
 def test_constant_nodes_may_have_their_elements_in_other_files(in_body: bool, tmp_path: Path):
-    """As weights of the graph they are copied, or shared, like those of initializers; those of a
-    body are copied."""
+    """Weights of the graph are copied or shared, like initializers; those of a body are copied."""
     proto = external(tmp_path)
     first, second, third = proto.graph.initializer
     third.name = ""

@@ -1,5 +1,4 @@
-"""Types that a file leaves out are found: by ONNX's inference, by stand-ins, at last by asking the
-engine."""
+"""Types that a file leaves out are found by ONNX's inference, stand-ins, or the engine."""
 
 import subprocess
 import sys
@@ -56,8 +55,7 @@ def test_the_rank_of_every_value_of_the_corpus_is_known(model: corpus.CorpusMode
 
 
 def test_the_onnx_package_may_be_imported_after_its_inference(tmp_path: Path):
-    """Inference loads an extension of the package alone; here the two meet in the order that
-    nothing else tests."""
+    """Inference loads an extension alone; here it meets the package in an order not tested else."""
     read(
         tmp_path / "m.onnx",
         [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],

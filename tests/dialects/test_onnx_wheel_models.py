@@ -20,8 +20,7 @@ from stock_engines import Engine, open_model
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 HALF_ULP = 2**-11
-"""onnxruntime computes float16 models in float32 and rounds where a tensor leaves the graph: a cut
-rounds once more."""
+"""onnxruntime computes float16 in float32 and rounds at graph outputs: a cut rounds again."""
 
 
 MIXED = "softmax_precision"
@@ -53,8 +52,7 @@ def stored_inputs(path: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
-    """Models of single operators, and of their expansions into simpler ones, which the wheel
-    generates."""
+    """Models of single operators, and their expansions to simpler ones, made by the wheel."""
     folder = tmp_path_factory.mktemp("generated")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the generators divide by zero on purpose
@@ -69,8 +67,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
 
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Types that only the engine knows do not matter to a round trip, and a process for every odd
-    model does."""
+    """A round trip needs no types that only the engine knows, nor a process per odd model."""
     monkeypatch.setattr(inference, "_ask_engine", lambda *_: {})
 
 

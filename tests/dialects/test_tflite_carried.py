@@ -1,5 +1,4 @@
-"""What the IR does not model rides along into segments: tables, options, quantization, fields of
-newer schemas."""
+"""What the IR does not model goes along: tables, options, quantization, newer schemas' fields."""
 
 from pathlib import Path
 from typing import Any

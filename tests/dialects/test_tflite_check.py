@@ -1,5 +1,4 @@
-"""The second reader: what we write is sound for the `tflite` package, and what is damaged is
-named."""
+"""The second reader: what we write is sound for `tflite`, and what is damaged is named."""
 
 import random
 import struct

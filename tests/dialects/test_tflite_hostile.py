@@ -1,5 +1,4 @@
-"""Damaged files are refused with a text that says what and where; nothing else flies, nothing is
-half written."""
+"""Damaged files are refused with what and where; nothing else flies, nothing is half written."""
 
 import random
 import struct
@@ -18,8 +17,7 @@ from tflite_models import Sketch
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
 SMALL = EXAMPLES / "digits_int8.tflite"
-# Files that are sound for irsplit, though engines cannot run all of them: operators that only
-# another engine has.
+# Files sound for irsplit that engines cannot run: operators that only another engine has.
 SOUND = {"empty_model.tflite", "custom_bsign.tflite", "fake_op.tflite", "fork_violation.tflite"}
 HOSTILE = [model for model in corpus.load("hostile") if model.format == "tflite"]
 

@@ -1,5 +1,4 @@
-"""TFLite Micro, the engine of microcontrollers, runs segments as they are: it is stricter than
-LiteRT.
+"""TFLite Micro, for microcontrollers, runs segments as they are: it is stricter than LiteRT.
 
 It reads weights inside the flatbuffer only, checks alignment, and finds initialisers and variables
 by itself.

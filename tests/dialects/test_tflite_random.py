@@ -31,8 +31,7 @@ MAX_CUTS = 6
 
 @st.composite
 def sketches(draw: st.DrawFn) -> Sketch:
-    """A graph of a few inputs, constants that may share a buffer, operators that read anything
-    before them."""
+    """A graph of a few inputs, constants with shared buffers, operators that read them."""
     sketch = Sketch()
     sketch.subgraph("main")
     values = [sketch.input(f"input{index}", SHAPE) for index in range(draw(st.integers(1, 3)))]

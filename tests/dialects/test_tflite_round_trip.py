@@ -1,5 +1,4 @@
-"""Reading and writing an untouched model loses nothing: equal objects, equal text, equal outputs,
-aligned weights."""
+"""Reading and writing an untouched model loses nothing: objects, text, outputs, alignment."""
 
 import subprocess
 import sys
@@ -22,8 +21,7 @@ from stock_engines import open_model, same_bits
 from tflite_models import Sketch
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "digits").glob("*.tflite"))
-# One operator reads a tensor that nothing produces: LiteRT opens the file and cannot run it;
-# irsplit refuses it.
+# An operator reads what nothing produces: LiteRT opens it and cannot run it; irsplit refuses.
 UNREADABLE = {"add_shared_tensors.tflite"}
 MODELS = [
     model
@@ -93,8 +91,7 @@ def test_weights_start_at_multiples_of_16(path: Path, external_over: int | None,
 
 
 def misaligned(table: Table) -> Iterator[str]:
-    """Fields of a table and of all that it refers to that do not start at a multiple of their
-    width."""
+    """Fields of a table, and below it, that do not start at a multiple of their width."""
     source = table.source
     for slot, offset in enumerate(table.shape.offsets):
         spec = table.layout.slots[slot] if slot < len(table.layout.slots) else None
@@ -126,8 +123,7 @@ def test_written_fields_are_aligned(path: Path, tmp_path: Path):
 
 
 def test_model_is_written_any_number_of_times(tmp_path: Path):
-    """The reader's guard against files that refer to themselves in fans counts one walk, not all
-    that were made."""
+    """The guard against files that refer to themselves in fans counts one walk, not all."""
     sketch = Sketch()
     sketch.subgraph("main")
     sketch.chain(*(f"value{index}" for index in range(20)))
@@ -156,8 +152,7 @@ def test_same_bytes_every_time(tmp_path: Path):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_nothing_follows_a_written_model(path: Path, tmp_path: Path):
-    """The end of a flatbuffer is found: neither its last table nor its padding is taken for
-    something else."""
+    """The end of a flatbuffer is found: no table or padding is taken for something else."""
     model = TFLITE.read(path)
     (written,) = TFLITE.write(model, model.entry, tmp_path / path.name)
     once = TFLITE.read(written)

@@ -1,5 +1,4 @@
-"""A segment is a model file of its own: it has exactly what it uses, and stock LiteRT runs it by
-its signature."""
+"""A segment is a model file with exactly what it uses, and stock LiteRT runs its signature."""
 
 from pathlib import Path
 
@@ -22,8 +21,7 @@ CUTS_PER_MODEL = 5
 
 
 def segments(model: Model, position: int | None = None) -> list[Graph]:
-    """The engine graphs of the two halves at the legal cut of this position, by default the middle
-    one."""
+    """The engine graphs of both halves at the legal cut of this position, or the middle one."""
     plan = schedule(model.entry)
     cuts = legal_cuts(plan, max_tensors=2)
     chosen = [cut for cut in cuts if position in (None, cut.position)]

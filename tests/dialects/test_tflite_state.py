@@ -1,5 +1,4 @@
-"""State of TFLite models: what ties nodes together, what does not, and initialisers that go where
-they are needed."""
+"""State of TFLite models: what ties nodes together, and where initialisers go."""
 
 from pathlib import Path
 
@@ -246,8 +245,7 @@ def _kin(nodes: list[Node], start: set[Node], *, forward: bool) -> set[Node]:
     ),
 )
 def test_states_agree_with_the_manifest(model: CorpusModel):
-    """A strict cut is consistent there when no state is touched both before and after its
-    tensor."""
+    """A strict cut is consistent there if no state is touched on both sides of its tensor."""
     entry = TFLITE.read(model.path).entry
     assert len({state for node in entry.nodes for state in node.states}) == model.entry["n_states"]
     consistent = 0

@@ -1,5 +1,4 @@
-"""New numbers for tensors, subgraphs, buffers, signatures and metadata of a segment; names that
-stay."""
+"""New numbers for a segment's tensors, subgraphs, buffers and signatures; names that stay."""
 
 from pathlib import Path
 from typing import Any
@@ -249,8 +248,7 @@ def test_shared_buffer_is_written_once(tmp_path: Path):
 
 
 def test_what_passes_add_gets_tables_of_its_own(tmp_path: Path):
-    """A pass may add nodes, values and constants that no source table stands for, and give a value
-    other bytes."""
+    """A pass may add nodes, values and constants that no table has, and change a value's bytes."""
     sketch = Sketch()
     sketch.subgraph("main")
     weights = sketch.constant("w", np.ones((1, 2), np.float32))

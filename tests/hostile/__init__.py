@@ -1,5 +1,4 @@
-"""Mutants for whatever reads what a stranger sends: a module a kind, each with `mutants(seed,
-count)` and `TARGETS`.
+"""Mutants for what reads strangers' files: modules with `mutants(seed, count)` and `TARGETS`.
 
 `target` says what a target is, `damage` changes bytes, `worker` reads mutants in a bounded process.
 All of them run in `python -m benchmarks.fuzz_readers`, some of each in

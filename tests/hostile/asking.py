@@ -1,5 +1,4 @@
-"""The command line under attack: whatever a file holds, a command ends with an exit code, and one
-line if it is 2."""
+"""The command line under attack: a command ends with a code, and one line if that is 2."""
 
 import contextlib
 import io

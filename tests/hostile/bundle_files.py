@@ -95,8 +95,7 @@ def mutants(seed: int, count: int) -> Iterator[Damage]:
 
 
 def packed_mutants(seed: int, count: int) -> Iterator[Damage]:
-    """Mostly where the structure is: weights are the largest part by far, and damage to them is all
-    of one kind."""
+    """Mostly in the structure: weights are most bytes, and damage to them is all alike."""
     random = Random(seed)
     for _ in range(count):
         name = random.choice(sorted(INPUTS))
@@ -119,8 +118,7 @@ def _regions(path: Path) -> list[tuple[int, int]]:
 
 
 def run_both(name: str, device: Path, server: Path, damaged_manifest: bool) -> None:
-    """Start on one side, resume on the other. Unless the manifest was damaged, too, what runs runs
-    as before."""
+    """Start on one side, resume on the other. With a sound manifest, what runs runs as before."""
     errors: list[irsplit.IrsplitError] = []
     try:
         sent = bytes(irsplit.DeviceSession(device).start(INPUTS[name]))

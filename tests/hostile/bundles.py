@@ -1,5 +1,4 @@
-"""Bundles and packed sides with a damaged manifest, descriptor or model: refused, or run with the
-right result."""
+"""Bundles with damaged manifest, descriptor or model: refused, or run with the right result."""
 
 import json
 import shutil
@@ -80,8 +79,7 @@ def damaged_files(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
 
 
 def run_with_damaged_file(mutant: tuple[str, bytes], folder: Path) -> None:
-    """A session is refused whatever byte of its files has changed; neither device nor server opens
-    it."""
+    """A session is refused whatever byte of its files changed; neither side opens it."""
     copy, (name, data) = folder / "bundle", mutant
     shutil.copytree(bundle(), copy)
     (copy / name).write_bytes(data)

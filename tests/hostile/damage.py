@@ -34,8 +34,7 @@ ODD_VALUES: tuple[Any, ...] = (
 
 
 def damaged(data: bytes, random: Random, most: int = 3) -> bytes:
-    """`data` after one to `most` changes, at least one of which took effect (unless there is
-    nothing to change)."""
+    """`data` after one to `most` changes, at least one of which took effect, if any can."""
     for _ in range(20):
         changed = data
         for _ in range(random.randint(1, most)):
@@ -61,8 +60,7 @@ def _set_byte(data: bytes, random: Random) -> bytes:
 
 
 def _set_word(data: bytes, random: Random) -> bytes:
-    """A number of four or eight bytes at the edge of its range, at an even place, where formats
-    have theirs."""
+    """A number of four or eight bytes at its range's edge, at an even place, as formats do."""
     width = random.choice((4, 8))
     position = random.randrange(len(data) // 4 + 1) * 4
     word = struct.pack("<Q", random.choice(WIDE_EDGES))[:width]
@@ -97,8 +95,7 @@ CHANGES = (_flip_bit, _set_byte, _set_word, _truncate, _append, _remove, _repeat
 
 
 def odd_value(random: Random) -> Any:
-    """A value of JSON that no reader expects: of another type, at the edge of a range, or deeply
-    nested."""
+    """A value of JSON that no reader expects: another type, an edge of a range, deep nesting."""
     if random.random() < 0.05:
         nested: Any = 0
         for _ in range(random.choice((10, 900))):
@@ -108,8 +105,7 @@ def odd_value(random: Random) -> Any:
 
 
 def damaged_json(value: Any, random: Random) -> Any:
-    """A copy of a JSON value in which one place is replaced by an odd one, removed, doubled or
-    renamed."""
+    """A copy of a JSON value with one place replaced, removed, doubled or renamed."""
     value = copy.deepcopy(value)
     places = list(_places(value))
     if not places:

@@ -1,5 +1,4 @@
-"""Frames and descriptors, damaged: the golden ones, which never change, and one of each boundary of
-the example."""
+"""Damaged frames and descriptors: the golden ones, and one for each boundary of the example."""
 
 import hashlib
 import struct
@@ -72,8 +71,7 @@ def with_checksums(frame: bytes) -> bytes:
 
 
 def damaged_frame(frame: bytes, random: Random) -> bytes:
-    """Three of four with the checksums right; of those, most with the header of the boundary as it
-    was."""
+    """Three of four have right checksums; most of those keep the header of the boundary."""
     if random.random() < 0.25:
         return damaged(frame, random)
     kept = HEADER.size if random.random() < 0.8 else 0
@@ -110,8 +108,7 @@ def descriptor_mutants(seed: int, count: int) -> Iterator[bytes]:
 
 
 def read_alike(mutant: Coded, _: Path) -> None:
-    """Both engines give the same tensors or refuse with the same status; the public reader gives
-    these tensors too."""
+    """Both engines and the public reader give the same tensors or refuse with the same status."""
     native, reference = engines(mutant.boundary)
     try:
         arrays = framing.decode(mutant.boundary, mutant.frame, max_bytes=MAX_BYTES)

@@ -1,5 +1,4 @@
-"""Frames that nobody sane sends: damaged, cut, with sizes that were changed and checksums that are
-right again."""
+"""Frames that nobody sane sends: damaged, cut, with odd sizes and right checksums."""
 
 import struct
 from collections.abc import Iterator

@@ -1,5 +1,4 @@
-"""Requests that nobody sane sends, for both doors: too many parts, too long words, bodies that are
-none."""
+"""Requests that nobody sane sends, to both doors: too many parts, long words, odd bodies."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -71,8 +70,7 @@ def mutants(seed: int, count: int) -> Iterator[Message]:
 
 
 def read(message: Message, _: Path) -> None:
-    """What a door does with a body. Raises ServiceError for one that is refused, and nothing
-    else."""
+    """What a door does with a body. Raises nothing but ServiceError, for one that is refused."""
     if message.door == "grpc":
         request = protobuf.request_from_bytes(message.body)
     else:

@@ -1,5 +1,4 @@
-"""Mutants of model files and of IR text, and models that are valid but for being far too deep, wide
-or large.
+"""Mutants of model files and of IR text, and valid models far too deep, wide or large.
 
 `onnx_mutants`, `tflite_mutants` and `text_mutants` damage small real models: anywhere, or
 (protobuf) by taking messages out, doubling them, putting one inside another and setting numbers to
@@ -192,15 +191,13 @@ TARGETS = (
     Target("models: IR text parser", text_mutants, read_text),
 )
 
-# -- models that are too much
-# -------------------------------------------------------------------------------------
+# -- models that are too much ----------------------------------------------------------------------
 
 FLOAT = TensorProto.FLOAT
 
 
 def bodies_and_functions() -> bytes:
-    """A small model with a loop, a branch, functions that call each other, a sparse and a typed
-    weight."""
+    """A small model with a loop, a branch, nested functions, a sparse and a typed weight."""
     call = helper.make_node("Twice", ["x"], ["t"], domain="local")
     inner = helper.make_node("Add", ["a", "a"], ["b"])
     relay = helper.make_node("Sum", ["a"], ["b"], domain="local")
@@ -357,8 +354,7 @@ def message(number: int, payload: bytes) -> bytes:
 
 
 class Wrapped:
-    """A protobuf message that becomes a field of another one, again and again, without a copy each
-    time."""
+    """A protobuf message that becomes a field of another, again and again, without copies."""
 
     def __init__(self, payload: bytes) -> None:
         self.before: list[bytes] = []
@@ -377,8 +373,7 @@ class Wrapped:
 
 
 def long_names(length: int, branches: int = 20) -> bytes:
-    """Values and nodes with names of many letters, and branches that are pending, so that reasons
-    speak of them."""
+    """Values and nodes with long names, and pending branches, so that reasons name them."""
     nodes = [helper.make_node("Relu", ["x"], ["a" * length], "n" * length)]
     nodes += [
         helper.make_node("Relu", ["x" if not i else f"h{i - 1}"], [f"h{i}"], f"{i}" * 50)

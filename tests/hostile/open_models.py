@@ -1,5 +1,4 @@
-"""Small models whose inputs are open: rows, tokens, samples of sound, pixels. Made, not trained;
-seeded."""
+"""Small models with open inputs: rows, tokens, samples of sound, pixels. Seeded weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,7 @@ def bundle(kind: str, folder: Path) -> Manifest:
 
 
 def memory_of(folder: Path, shape: Sequence[int]) -> tuple[int, int]:
-    """Bytes that resuming a frame of this shape takes at most, and those that are kept afterwards;
-    for `isolated`."""
+    """Bytes that resuming such a frame takes at most, and bytes that are kept; for `isolated`."""
     manifest = Manifest.load(folder)
     served = ServedBundle(manifest, "open", Limits(), ONE_THREAD)
     frame = framing.encode(manifest.boundaries[0], [np.zeros(shape, np.float32)])

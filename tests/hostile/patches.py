@@ -35,8 +35,7 @@ from test_delta import MODEL, build, contents, retrained
 
 @dataclass(frozen=True)
 class Parts:
-    """A patch between two builds. `final` is the manifest that the result has, with every
-    digest."""
+    """A patch between two builds. `final` is the result's manifest, with every digest."""
 
     old: bytes
     words: Any
@@ -103,16 +102,14 @@ def taken_apart(patch: bytes, old: Path, new: Path) -> Parts:
 
 
 def compressed(data: bytes, *, announced: int | None = None) -> bytes:
-    """As patches have it, but fast, and without what the old build has. `announced` is what it says
-    of its size."""
+    """As patches have it, but fast, and without the old build; `announced` is its size."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
         1, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False
     )
     frame = zstandard.ZstdCompressor(compression_params=parameters).compress(data)
     if announced is None:
         return frame
-    # The descriptor of a frame: one segment, a size of eight bytes; then the blocks, behind
-    # descriptor and window.
+    # The descriptor of a frame: one segment, 8 bytes of size; the blocks follow the window.
     return bytes([0b11100000]) + struct.pack("<Q", announced) + frame[2:]
 
 
@@ -150,8 +147,7 @@ def _damaged_words(parts: Parts, random: Random) -> bytes:
 
 
 def _damaged_manifest(parts: Parts, random: Random) -> bytes:
-    """The same damage in what is sent and in what is promised, so that the result is true to its
-    digest."""
+    """The same damage in what is sent and in what is promised, so that digests agree."""
     state = random.getstate()
     manifest = damaged_json(parts.manifest, random)
     random.setstate(state)
@@ -336,8 +332,7 @@ def _text(manifest: Any) -> bytes:
 
 
 def apply_in_place(mutant: bytes, folder: Path) -> None:
-    """Apply a patch over the old build; what is there afterwards is the old build, or one with all
-    its digests."""
+    """Apply a patch over the old build; afterwards it is the old build or a whole new one."""
     bundle = folder / "bundle"
     shutil.copytree(scene().old, bundle)
     _apply(mutant, bundle, contents)

@@ -1,5 +1,4 @@
-"""Profiles of devices and links, measured profiles and runs of bench, as a stranger might write
-them."""
+"""Profiles of devices and links, measured profiles and bench runs, as a stranger's."""
 
 import hashlib
 import json
@@ -102,8 +101,7 @@ def plan_over_link(mutant: bytes, folder: Path) -> None:
 
 @cache
 def _profile() -> Any:
-    """A profile of the digits as `irsplit profile` writes it, but for the figures: measuring takes
-    a minute."""
+    """A profile of the digits as `irsplit profile` writes it, with figures made up."""
     dialect = dialect_of(DIGITS)
     model = dialect.read(DIGITS)
     legal = [cut for cut in prepared(model, dialect).cuts(model) if cut.legal]

@@ -20,8 +20,7 @@ from hostile.worker import mutant_text
 
 TESTS = Path(__file__).parent.parent
 GRACE_S = 10.0
-"""How long a worker whose time is up may take to say so before it is killed: C code does not hear
-the alarm."""
+"""How long a worker whose time is up may take to say so: C code does not hear the alarm."""
 START_S = 300.0
 """How long a worker may take to import everything and make the first mutant."""
 MOST_DEATHS = 20
@@ -79,8 +78,7 @@ def fuzz(target: Target, seed: int, count: int, module: str = "") -> Result:
 def _work(
     target: Target, count: int, start: int, result: Result, module: str
 ) -> tuple[int, str] | None:
-    """Run one worker from mutant `start` on. None at the end, or the mutant that ended the worker,
-    and how."""
+    """Run one worker from mutant `start` on; the mutant that ended it, and how, or None."""
     command = [
         sys.executable,
         "-m",
@@ -139,8 +137,7 @@ def _work(
 
 
 def _lines(stream: IO[bytes], first_s: float, each_s: float) -> Iterator[dict[str, Any]]:
-    """JSON lines until the stream ends. Raises TimeoutError when the next one does not come in
-    time."""
+    """JSON lines until the stream ends. Raises TimeoutError when the next one is late."""
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)

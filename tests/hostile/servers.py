@@ -1,5 +1,4 @@
-"""Servers that mean harm: what they send is made of what an honest server answers, from a seed, and
-for a bounded time.
+"""Servers that mean harm: they change an honest server's answers, from a seed, for a bounded time.
 
 Over HTTP an evil is a function of the honest reply's bytes, and yields what to send and how long to
 pause before it. Over gRPC it is a function of the honest answer's bytes. What a server signs
@@ -219,8 +218,7 @@ HTTP_EVILS: dict[str, Evil] = {
 
 
 class EvilHttpServer:
-    """Passes requests on to an honest server at `target`, and sends what `evil` makes of the
-    reply."""
+    """Passes requests to an honest server at `target`; sends what `evil` makes of replies."""
 
     def __init__(self, target: int, evil: Evil, seed: int = 0, bound_s: float = BOUND_S) -> None:
         self.outlasted = False
@@ -342,8 +340,7 @@ def nothing(answer: bytes, random: Random) -> bytes:
 
 
 def huge(answer: bytes, random: Random) -> bytes:
-    """More than any answer of the bundle can have, and a field that is not known is no reason to
-    refuse it."""
+    """More than any answer of the bundle has; an unknown field is no reason to refuse it."""
     return answer + b"\xfa\x7f" + b"\x80\x80\xc0\x01" + bytes(3 << 20)
 
 
@@ -360,8 +357,7 @@ GRPC_EVILS: dict[str, Callable[[bytes, Random], bytes | None]] = {
 def evil_grpc_server(
     target: int, evil: Callable[[bytes, Random], bytes | None], seed: int = 0
 ) -> Generator[int]:
-    """The port of a server that passes calls on to an honest one, and sends what `evil` makes of
-    the answers."""
+    """The port of a server that passes calls on, and sends what `evil` makes of the answers."""
     random = Random(seed)
     name = f"/{protobuf.SERVICE}/ModelInfer"
     with grpc.insecure_channel(f"127.0.0.1:{target}") as channel:

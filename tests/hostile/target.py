@@ -26,8 +26,7 @@ from irsplit.base.errors import IrsplitError
 
 @dataclass(frozen=True)
 class Target:
-    """A reader under attack; everything runs in a worker process that is bounded in time and
-    memory.
+    """A reader under attack; all runs in a worker process that is bounded in time and memory.
 
     Attributes:
         name: `KIND: READER`, as the table of the fuzz run shows it; one of a kind.
@@ -60,8 +59,7 @@ class Target:
 
 
 def targets(only: str = "", module: str = "") -> list[Target]:
-    """The targets whose name contains `only`, in the order of their names: of a module, or of all
-    of this package."""
+    """The targets whose name contains `only`, by name: of one module, or of this package."""
     package = importlib.import_module("hostile")
     ours = [
         info.name

@@ -1,5 +1,4 @@
-"""A frame's head says what it costs: what costs too much is refused before anything is decoded or
-allocated."""
+"""A frame's head says what it costs: too much is refused before anything is allocated."""
 
 import contextlib
 import json
@@ -38,8 +37,7 @@ USUAL = {
     "sound": (1, 1, 160_000),
     "picture": (1, 3, 1080, 1920),
 }
-"""What must pass with the limits as they are: a batch, 512 tokens, 10 s at 16 kHz, a picture of
-1080 lines."""
+"""What must pass with the limits as they are: a batch, 512 tokens, 10 s of sound, a picture."""
 TOO_LARGE = {
     "rows": (1_000_000,),
     "tokens": (1, 30_000),

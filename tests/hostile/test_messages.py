@@ -1,5 +1,4 @@
-"""What a stranger can send around frames, over both doors: it is refused, counted, and nobody else
-waits for it."""
+"""What a stranger sends around frames, over both doors: refused, counted, and nobody waits."""
 
 import contextlib
 import http.client

@@ -1,5 +1,4 @@
-"""Models of strangers: whatever they claim, reading ends soon, in bounded memory, with a model or
-one clear line."""
+"""Models of strangers: reading ends soon, in bounded memory, with a model or one clear line."""
 
 import json
 import os

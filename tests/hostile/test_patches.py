@@ -1,5 +1,4 @@
-"""Patches of strangers: the old bundle is there and runs whatever they say, nothing outside is read
-or written."""
+"""Patches of strangers: the old bundle still runs, nothing outside is read or written."""
 
 import os
 import shutil
@@ -129,8 +128,7 @@ def test_attacks_take_little_memory(name, tmp_path):
 
 
 def old_with(tmp_path: Path, make: Callable[[Path], object]) -> Path:
-    """The old bundle, in which something else is in the place of the device's model, a file that a
-    patch copies."""
+    """The old bundle, with something else instead of the device's model, which a patch copies."""
     bundle = tmp_path / "old"
     shutil.copytree(scene().old, bundle)
     model = bundle / "device" / "model.onnx"
@@ -292,8 +290,7 @@ def test_packed_side_that_unpacks_to_links_is_refused(tmp_path):
 
 
 def test_packed_side_whose_members_overlap_is_refused(tmp_path):
-    """1 000 entries of the directory for the same bytes: whoever sums digests would read them 1 000
-    times."""
+    """1 000 entries for the same bytes: who sums digests would read them 1 000 times."""
     data = scene().packed.read_bytes()
     with zipfile.ZipFile(scene().packed) as archive:
         start, infos = archive.start_dir, archive.infolist()

@@ -1,5 +1,4 @@
-"""Files that are damaged, odd or hostile: a reader refuses them in one line, or what it made of
-them holds."""
+"""Damaged, odd or hostile files: a reader refuses them in one line, or its result holds."""
 
 import io
 import json
@@ -358,8 +357,7 @@ def test_a_boundary_leaves_defects_and_our_own_errors_alone() -> None:
         raise AssertionError
 
 
-# -- control characters
-# --------------------------------------------------------------------------------------
+# -- control characters ----------------------------------------------------------------------------
 
 
 def test_nothing_in_a_bundle_steers_a_terminal(

@@ -1,5 +1,4 @@
-"""Clients of servers that mean harm: in time, and with the right answer, the device's own or one
-clear error."""
+"""Clients of servers that mean harm: a right answer, the device's own or a clear error, in time."""
 
 import contextlib
 import threading
@@ -67,8 +66,7 @@ def expected(bundles: dict[str, Path], call: dict[str, Any]) -> Any:
 def ask(
     url: str, name: str, bundles: dict[str, Path], call: Any, expected: Any, timeout_s: float = 0.3
 ) -> str:
-    """Ask twice over one session: the path of the last answer, which must be right, or the error,
-    which must be one."""
+    """Ask twice over one session: the path of the last answer, which is right, or the error."""
     with irsplit.runtime.connect(url, bundles[name], name=name, retry_policy=PATIENCE) as session:
         for _ in range(2):
             try:
@@ -200,8 +198,7 @@ def test_a_name_server_that_does_not_answer_is_waited_for_once(bundles, call, mo
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
 def test_a_handshake_that_never_ends(scheme, server, bundles, call, expected):
-    """TLS to a server that waits for the end of a request's headers, which a ClientHello has
-    not."""
+    """TLS to a server that waits for the end of a request's headers, which TLS lacks."""
     with EvilHttpServer(server.http_port, HTTP_EVILS["drip_everything"]).running() as stranger:
         outcome = ask(f"{scheme}://127.0.0.1:{stranger.port}", "alone", bundles, call, expected)
         assert outcome == "device"

@@ -19,8 +19,7 @@ WAITED_FOR = (
     "a chunk that is none",
     "a chunk of 2^200 bytes",
 )
-"""What a link that breaks or a server with much to do may give, so that it is asked again until
-time is up."""
+"""What a broken link or a busy server may give, so that it is asked again until time is up."""
 
 
 @pytest.fixture

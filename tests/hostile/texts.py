@@ -42,8 +42,7 @@ def build_files(seed: int, count: int) -> Iterator[bytes]:
 
 
 def check_build_file(mutant: bytes, folder: Path) -> None:
-    """Everything up to the compilations, which fail at once: no target is chosen that a build file
-    has."""
+    """Everything up to the compilations, which fail at once: no build file has that target."""
     path = folder / "build.toml"
     path.write_bytes(mutant)
     build = BuildFile.load(path)

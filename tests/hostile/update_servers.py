@@ -1,5 +1,4 @@
-"""Update servers that do not mean well: every answer is bytes of our choosing, checksums of pieces
-are right.
+"""Update servers that mean no good: answers are bytes of our choosing, checksums are right.
 
 `Evil` answers each request, one a connection, with the next of its answers, and with the last one
 from then on.
@@ -105,8 +104,7 @@ def piece(
     checksum: str | None = None,
     length: int | None = None,
 ) -> bytes:
-    """A piece of a patch that says where it belongs, with the right checksum unless another one is
-    given."""
+    """A piece of a patch that says where it belongs, with the right checksum by default."""
     headers = {
         name: value
         for name, value in (("content-range", place), ("etag", tag))
@@ -150,8 +148,7 @@ def _other_tags() -> Answers:
 
 
 def _shrinking() -> Answers:
-    """The second piece is of a patch that is shorter than the first one: refused, again and
-    again."""
+    """The second piece is of a shorter patch than the first: refused, again and again."""
     refused = answer(400, {}, b'{"error": "the patch has 5 bytes, none from 10 to 19"}')
     return tuple(
         refused if number % 2 else piece(bytes(10), "bytes 0-9/20") for number in range(100)
@@ -225,8 +222,7 @@ SERVERS: dict[str, Callable[[], Answers]] = {
 
 
 def mutants(seed: int, count: int) -> Iterator[Answers]:
-    """Answers of servers: one of `SERVERS`, or an honest one's, with damage in some, repeated or
-    left out."""
+    """Answers of servers, one of `SERVERS` or an honest one, some damaged, doubled or left out."""
     random = Random(seed)
     honest = pieces(scene().patch.together())
     for _ in range(count):
@@ -279,8 +275,7 @@ class Clock:
 
 @contextmanager
 def own_clock() -> Generator[Clock]:
-    """Updates do not wait between their attempts, and are out of time all the same when they would
-    have waited."""
+    """Updates do not wait between attempts, and their time is up as if they had."""
     clock, real = Clock(), update_module.time
     update_module.time = clock
     try:

@@ -1,5 +1,4 @@
-"""Reads the mutants of one target in this process, which is bounded; `runner` starts it and reads
-what it says.
+"""Reads the mutants of one target in this process, which is bounded and talks to `runner`.
 
     python -m hostile.worker TARGET SEED COUNT START [MODULE]
 
@@ -75,8 +74,7 @@ def _place(error: BaseException) -> str:
 
 
 def limit_memory(extra: int) -> None:
-    """No more address space than `extra` bytes above what this process has, no larger file, no
-    core."""
+    """No more address space than `extra` bytes above today's, no larger file, no core."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     size = pages * os.sysconf("SC_PAGE_SIZE") + extra
     resource.setrlimit(resource.RLIMIT_AS, (size, size))

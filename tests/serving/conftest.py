@@ -53,8 +53,7 @@ class _Records(logging.Handler):
 
 @pytest.fixture
 def server_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[logging.LogRecord]]:
-    """What servers of this process log meanwhile, whether a command has configured their log before
-    or not.
+    """What servers of this process log meanwhile, whether a command configured the log or not.
 
     All of it: what the test before caused was logged a moment ago.
     """

@@ -1,5 +1,4 @@
-"""Existing engines as processes on this machine, each running what `irsplit export` wrote for
-it."""
+"""Existing engines as processes on this machine, each running what `irsplit export` wrote."""
 
 import contextlib
 import importlib.util
@@ -26,8 +25,7 @@ _START_S = 240
 
 @dataclass(frozen=True)
 class Running:
-    """An engine that answers at `urls` (by scheme); `checked` when its answers carry our
-    checksum."""
+    """An engine that answers at `urls` (by scheme); `checked`: answers have our checksum."""
 
     urls: dict[str, str]
     checked: bool
@@ -117,8 +115,7 @@ def _running(checked: bool) -> Running:
 def _engine(
     command: Sequence[str], folder: Path, running: Running, **variables: str
 ) -> Generator[Running]:
-    """Run the engine until the block ends. Its own files go to a folder with a short name: Ray has
-    sockets there."""
+    """Run the engine until the block ends, in a folder with a short name: Ray has sockets there."""
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as home:
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

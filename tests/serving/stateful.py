@@ -11,8 +11,7 @@ SHAPE = (1, 2)
 
 
 def counting_model(path: Path, *, shown: bool = False) -> Path:
-    """x -> cut = |x| -> count = cut + variable, which count then becomes; the variable begins at
-    zero.
+    """x -> cut = |x| -> count = cut + variable, which becomes count; the variable begins at zero.
 
     With `shown`, |count| is what comes out: work behind the state.
     """

@@ -33,8 +33,7 @@ Nodes = Sequence[onnx.NodeProto]
 def bundle(
     folder: Path, nodes: Nodes, shape: Sequence[str | int], dtype: int = TensorProto.FLOAT
 ) -> Path:
-    """A bundle whose device gives `cut`, of the input's type and shape, and whose server gives
-    `y`."""
+    """A bundle whose device gives `cut`, like the input, and whose server gives `y`."""
     x = helper.make_tensor_value_info("x", dtype, shape)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", None][: len(shape)])
     table = helper.make_tensor("table", TensorProto.FLOAT, [4, 2], np.arange(8, dtype=np.float32))

@@ -1,5 +1,4 @@
-"""What tells messages apart: real frames, which end with a CRC of their own, and the answers to
-them."""
+"""What tells messages apart: real frames, which end with a CRC, and answers to them."""
 
 import itertools
 import threading

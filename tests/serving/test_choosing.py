@@ -1,5 +1,4 @@
-"""The choice among several cuts on a virtual clock: what is learnt of the link, what is chosen, and
-when it changes."""
+"""The choice among cuts on a virtual clock: what is learnt of the link, and what is chosen."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,8 +227,7 @@ def test_every_cut_gives_the_same_answer(bundles, calls, kind):
 
 
 def test_the_cut_follows_the_link(bundles, calls):
-    """A good link: as little as possible here. A bad one: the smallest frame. None: alone. And
-    back."""
+    """A good link: little is done here. A bad one: the smallest frame. None: alone. And back."""
     call, output = (
         calls["onnx"][0],
         irsplit.LocalSession(bundles["onnx"]).run(calls["onnx"][0])["logits"],
@@ -316,8 +314,7 @@ def planned(
 def call(
     chooser: CutSwitcher, now: float, rate: float, sizes: tuple[int, ...]
 ) -> tuple[int, float]:
-    """One call over an exact link without latency, 100 ms a segment; the stop and the time when it
-    is done."""
+    """One call over an exact link, 100 ms a segment; the stop, and the time at the end."""
     stop = chooser.choose(now)
     now += 0.1 * stop
     if stop > len(sizes):
@@ -374,8 +371,7 @@ def test_a_client_says_which_cuts_there_are(bundles):
 
 
 def test_adaptive_without_autonomy(tmp_path, calls):
-    """The device has all but the last segment, the server all but the first; no weight is there
-    twice."""
+    """The device lacks the last segment, the server the first; no weight is there twice."""
     irsplit.compile_model(DIGITS / "digits.onnx", tmp_path / "bundle", CUTS, adaptive=True)
     manifest = Manifest.load(tmp_path / "bundle")
     device = SegmentRunner(manifest, "device")

@@ -1,5 +1,4 @@
-"""The client against a server that comes and goes: right answers by a path that is told, or a clear
-error."""
+"""The client against a server that comes and goes: right answers, or a clear error."""
 
 import threading
 import time

@@ -1,5 +1,4 @@
-"""Exported bundles on the engines they are for: our client, and stock ones, get what one process
-computes."""
+"""Exported bundles on the engines they are for: clients get what one process computes."""
 
 import runpy
 import subprocess

@@ -122,8 +122,7 @@ def stuck_over_grpc(server: Server) -> socket.socket:
 def test_bodies_that_never_end_do_not_keep_others_out(
     scheme, stuck, onnx_bundle: Path, calls, monkeypatch
 ):
-    """Each frontend has room for four or five of the twelve; a second later there is some for those
-    who go on."""
+    """Each frontend has room for four or five of twelve; a second later others have it."""
     monkeypatch.setattr(memory_budget, "EVICT_AFTER_S", 0.05)
     call = calls["onnx"][0]
     expected = irsplit.LocalSession(onnx_bundle).run(call)["logits"]
@@ -169,8 +168,7 @@ def test_a_request_is_not_read_before_its_token(onnx_bundle):
 def test_grpc_clients_that_read_no_answers_hold_little_and_are_dropped(
     onnx_bundle, calls, monkeypatch
 ):
-    """Of a hundred answers as many stay as a connection may ask for; all are gone when it is too
-    old."""
+    """Of a hundred answers as many stay as one may ask for; all are gone when it is too old."""
     monkeypatch.setattr(grpc_server, "AGE_S", 1.0)
     monkeypatch.setattr(grpc_server, "AGE_GRACE_S", 0.1)
     frame = bytes(irsplit.DeviceSession(onnx_bundle).start(calls["onnx"][0]))

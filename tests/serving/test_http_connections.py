@@ -1,5 +1,4 @@
-"""Connections to the HTTP door that are made to last: long headers, half requests, answers that
-nobody reads."""
+"""Connections to the HTTP door made to last: long headers, half requests, unread answers."""
 
 import contextlib
 import http.client
@@ -92,8 +91,7 @@ def test_trailers_without_end_are_cut_off(server):
 
 
 def test_quiet_clients_are_let_go_and_a_long_computation_is_not(onnx_bundle, calls, monkeypatch):
-    """The answer is computed only when all who say nothing, or read nothing, are gone: else this
-    waits in vain."""
+    """The answer is computed only when all the silent ones are gone: else this waits in vain."""
     answer, infer = HttpFrontend.answer, ServedBundle.infer
     goes_on = threading.Event()
 

@@ -1,5 +1,4 @@
-"""The emulated link on its virtual clock: it does what its profile says, and the same again with
-the same seed."""
+"""The emulated link on its virtual clock: as its profile says, the same with the same seed."""
 
 import json
 from dataclasses import replace

@@ -1,5 +1,4 @@
-"""The packet-level link: the kernel's TCP meets real losses, with the congestion control that was
-asked for."""
+"""The packet-level link: the kernel's TCP meets real losses, with the congestion control asked."""
 
 import random
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Bundles that come back to the device, over real connections: device, server, device, and so
-on."""
+"""Bundles that come back to the device, over real connections: device, server, device..."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The Open Inference Protocol as a hostile tester has it: every form of a request, and what is
-none."""
+"""The Open Inference Protocol as a hostile tester has it: all forms of a request, and others."""
 
 import gzip
 import http.client
@@ -214,8 +213,7 @@ def test_bodies_that_do_not_decompress_are_refused(coding, body, status, server)
 
 
 def test_json_that_would_fill_the_memory_is_not_read():
-    """Small lists: 3 bytes each on the way, 64 in memory. Tensors behind it may be as large as a
-    frame."""
+    """Small lists: 3 bytes each on the way, 64 in memory; tensors may be as large as a frame."""
     lists = (
         json.dumps({"inputs": [as_json(b"", data=[[]])]})
         .encode()

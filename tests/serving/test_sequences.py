@@ -1,5 +1,4 @@
-"""Sessions of a stateful bundle whose clients do everything wrong: an error, and never another
-one's answer."""
+"""Sessions of a stateful bundle with clients that err: an error, never another's answer."""
 
 from collections.abc import Callable
 from typing import Any

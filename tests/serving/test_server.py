@@ -1,5 +1,4 @@
-"""The server as stock clients meet it: same outputs as in one process, clear refusals, nothing open
-by accident."""
+"""The server as stock clients meet it: same outputs as in one process, clear refusals."""
 
 import asyncio
 import http.client
@@ -254,8 +253,7 @@ def test_oversized_requests_are_refused_before_they_are_read(onnx_bundle, calls)
             == grpc.StatusCode.RESOURCE_EXHAUSTED
         )
         assert _announced(server, len(huge)) == 413
-        # 256 bytes of tensor behind a small frame: over the limit of what it may decode to, which
-        # its header tells
+        # 256 bytes of tensor behind a small frame: over the limit, which its header tells
         assert (
             _raw_infer(server, InferRequest("onnx", "", [frame_tensor(frame)]))
             == grpc.StatusCode.OUT_OF_RANGE

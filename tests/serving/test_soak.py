@@ -1,5 +1,4 @@
-"""A second of the soak: two processes, both formats, one client and four; `python -m
-benchmarks.soak` does a minute."""
+"""A second of the soak: both formats, one client and four (`benchmarks.soak` has a minute)."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""A decoder whose cache stays where its layers run, on both sides of a link; and calls that
-overlap."""
+"""A decoder whose cache stays where its layers run, on both sides; and calls that overlap."""
 
 import contextlib
 import subprocess
@@ -132,8 +131,7 @@ def test_clients_of_one_session_id_and_a_server_that_was_killed(bundle, expected
 
 @pytest.mark.parametrize("finishing", [1, 2])
 def test_the_next_call_begins_while_this_one_is_finished(finishing):
-    """A call is finished only when the next one has begun: one after the other, this would wait for
-    ever."""
+    """A call is finished only when the next has begun: in turns, this would wait for ever."""
     count = 20
     begun = [threading.Event() for _ in range(count + 1)]
     begun[count].set()

@@ -1,5 +1,4 @@
-"""A device asks its server for an update: nothing, a patch or the whole build; over links that
-break."""
+"""A device asks its server for an update: nothing, a patch or the build; links break."""
 
 import shutil
 import subprocess

@@ -11,8 +11,7 @@ from irsplit.passes.send_attributes import sends
 
 @dataclass(frozen=True)
 class LimitBoundary:
-    """Refuse a partitioned model of which a boundary sends more than `size_bytes`, uncoded; a
-    warning from 80 % on.
+    """Refuse a model of which a boundary sends more than `size_bytes`, uncoded; warn from 80 % on.
 
     Dimensions that are not known count as 1. The fields are the options:
     `limit-boundary{size-bytes=4096}`.

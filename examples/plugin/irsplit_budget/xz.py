@@ -7,8 +7,7 @@ _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 20}]
 
 
 class Xz:
-    """`open` gives what codes chunks of a tensor; this one has no parameters, so it serves any
-    tensor itself."""
+    """`open` gives what codes chunks of a tensor; without parameters, that is this codec itself."""
 
     code = 128
 
