@@ -7,9 +7,8 @@ project to compare, for example the folder of xDSL, onnx/ir-py, httpx or starlet
 where they are installed.
 
 * decisions per 100 function lines: one a function, and one for each if, for, while, except, case,
-  conditional
-  expression, `and`, `or`, and for each `for` and `if` of a comprehension. That is the sum of
-  McCabe's complexities.
+  conditional expression, `and`, `or`, and for each `for` and `if` of a comprehension. That is the
+  sum of McCabe's complexities.
 * comprehensions per 100 function lines, and those inside of another comprehension.
 * blank and comment lines, as a share of function lines.
 * lines over 100 columns, as a share of all lines.

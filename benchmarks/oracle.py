@@ -3,9 +3,8 @@
 The device is emulated by one thread at a stated slow-down, the server by one thread. Every legal
 cut becomes a bundle, and the planner sees nothing of it: it plans from a profile that was measured
 before, part by part. Two ways to measure the cuts: by CPU time with the link's rates on a virtual
-clock, on any machine, however busy; and with
-`--end-to-end` by the clock on the wall, through client, shaped link and server process, on a quiet
-one.
+clock, on any machine, however busy; and with `--end-to-end` by the clock on the wall, through
+client, shaped link and server process, on a quiet machine.
 """
 
 import argparse

@@ -1,9 +1,8 @@
 """The corpus of real models, for tests: where it is, its manifest, seeded inputs.
 
 The corpus is a folder beside the project (`IRSPLIT_CORPUS`, default `../shared/models`) and not
-part of it. Without it
-`cases` yields one skipped case that says so, and the summary of the test run repeats it. An
-`IRSPLIT_CORPUS` that names no corpus is an error.
+part of it. Without it `cases` yields one skipped case that says so, and the summary of the test run
+repeats it. An `IRSPLIT_CORPUS` that names no corpus is an error.
 """
 
 import hashlib

@@ -3,8 +3,8 @@
     python tests/snippets.py PAGE.md        runs the page's snippets in the current folder
 
 sh          bash runs the block; it must succeed
-console     what follows `$ ` runs; the lines below it are its output, in which `...` stands for
-anything python      runs; all Python blocks of a page share their names
+console     what follows `$ ` runs; the lines below it are its output; there, `...` is any text
+python      runs; all Python blocks of a page share their names
 any other   is only shown, or with title="NAME" in its first line written to the file NAME
 
 Above a block, `<!-- needs: torch, cmake -->` names modules, or tools of `tools.TOOLS`, without

@@ -57,8 +57,7 @@ class Tool:
     Attributes:
         packages: What to install on Debian for it.
         probe: Called with an empty folder and with the flags of a compiler. Raises ToolError or
-        OSError where the
-            tool does not work.
+            OSError where the tool does not work.
     """
 
     packages: str

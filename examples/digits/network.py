@@ -2,8 +2,7 @@
 
 Arrays are NHWC and kernels OHWI, as in TFLite. Padding is "same" as TFLite defines it: with stride
 2 on an even size the one missing row and column are added at the end. Parameters live in a flat
-dictionary, `<layer>/weights` and
-`<layer>/bias`.
+dictionary, `<layer>/weights` and `<layer>/bias`.
 """
 
 from collections.abc import Callable

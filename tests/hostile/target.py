@@ -31,22 +31,21 @@ class Target:
     Attributes:
         name: `KIND: READER`, as the table of the fuzz run shows it; one of a kind.
         mutants: Called with a seed and a count, gives that many mutants, the same ones for the same
-        seed. Iterated
-            lazily, and from the start again after a mutant has ended the worker: make each one when
-            it is asked for. Any type will do; of what is not bytes, a report of an escape shows the
-            `repr`.
+            seed. Iterated lazily, and from the start again after a mutant has ended the worker:
+            make each one when it is asked for. Any type will do; of what is not bytes, a report of
+            an escape shows the `repr`.
         read: Called with a mutant and an empty folder of its own, which is deleted afterwards. It
-        returns when the
-            mutant was accepted, and raises one of `refusals` when it was refused. Anything else is
-            an escape: another exception, a warning, a worker that died, and more time or memory
-            than allowed. To check what an accepted mutant led to, assert it here. Expensive things
-            that all calls share belong in a function with
-            `functools.cache`; a worker reads the mutants of one target, one after the other.
+            returns when the mutant was accepted, and raises one of `refusals` when it was refused.
+            Anything else is an escape: another exception, a warning, a worker that died, and more
+            time or memory than allowed. To check what an accepted mutant led to, assert it here.
+            Expensive things that all calls share belong in a function with `functools.cache`; a
+            worker reads the mutants of one target, one after the other.
         refusals: The exceptions with which this reader may refuse.
         seconds: Wall-clock limit of one read, generous enough for a busy machine.
         memory: Bytes of address space that the worker may have above what it has when the first
-        read begins. in_tests: Mutants that the tests read, all of them together for a few seconds;
-        fewer for a slow reader.
+            read begins.
+        in_tests: Mutants that the tests read, all of them together for a few seconds; fewer for a
+            slow reader.
     """
 
     name: str
