@@ -1,4 +1,4 @@
-"""What is installed: passes, dialects, codecs and measures, and what is wrong with each."""
+"""What is installed: passes, dialects, codecs, engines, policies and measures, and what is wrong."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +10,7 @@ from irsplit.base.errors import VERSION
 from irsplit.codec_training.agreement import measures
 from irsplit.dialects import registry as dialects
 from irsplit.passes import pipeline as passes
+from irsplit.passes.planning import policies
 from irsplit.runtime.frame import codec_plugins
 from irsplit.runtime.frame.descriptor import CODECS
 from irsplit.runtime.run import engines
@@ -20,6 +21,7 @@ GROUPS = {
     codec_plugins.ENTRY_POINTS: "codec",
     measures.ENTRY_POINTS: "measure",
     engines.ENTRY_POINTS: "engine",
+    policies.ENTRY_POINTS: "policy",
 }
 """Kinds of plugins by the group of their entry points."""
 

@@ -145,7 +145,7 @@ class ChooseCut:
 
     def _check(self, goal: Goal) -> None:
         """Raise PlanError for options that are unknown or do not go together."""
-        if self.rule not in rules.POLICIES:
+        if self.rule not in rules.PolicyNames():
             raise PlanError(f"unknown rule {self.rule!r}; known rules: {', '.join(rules.POLICIES)}")
         if self.pattern not in PATTERNS:
             raise PlanError(

@@ -21,10 +21,11 @@ from irsplit.passes.analysis.cuts import find_cuts, schedule
 from irsplit.passes.analysis.recompute import Recompute
 from irsplit.passes.choose_cut import ChooseCut, parse_limits
 from irsplit.passes.partition import Partition
+from irsplit.passes.planning import policies
 from irsplit.passes.planning.cost_tables import cost_table
 from irsplit.passes.planning.stages import chains, measured_times, moved_bytes
 from irsplit.planner import Goal, plan, rank_cuts
-from irsplit.planner.cost import link_ns
+from irsplit.planner.cost import Placement, link_ns
 from irsplit.profiles import Message, link
 from irsplit.profiles.measured import Load, MeasuredTransfer, ModelProfile, load_profile, to_json
 
@@ -544,3 +545,37 @@ def test_a_plan_without_an_allowed_split_still_tells_what_it_knows(
     assert told.err.startswith(
         "error: no split is allowed: no cut keeps memory=1 B; loosen a limit"
     )
+
+
+@pytest.mark.parametrize(
+    ("placements", "problem"),
+    [
+        (("server", "device", "device"), "comes back to the device"),
+        (("device",), "places 1 of 3 stages"),
+        (("device", "device", "server"), ""),
+    ],
+)
+def test_a_policy_of_a_package(
+    placements: tuple[str, ...], problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Point:
+        name = value = "theirs"
+
+        def load(self):
+            return lambda table, objective: tuple(map(Placement, placements))
+
+    monkeypatch.setattr(policies, "entry_points", lambda group: [Point()])
+    model = parse_model(
+        "graph @main(%x: f32[1,1000]) -> (%y) {\n"
+        "  %a = test.op(%x) : f32[1,100]\n"
+        "  %b = test.op(%a) : f32[1,10]\n"
+        "  %y = test.op(%b) : f32[1,10]\n"
+        "}\n"
+    )
+    chooser = ChooseCut(rule="theirs")
+    if problem:
+        with pytest.raises(PlanError, match=problem):
+            chooser.choose(model, Context())
+        return
+    choice = chooser.choose(model, Context())
+    assert (choice.policy, [cut.id for cut in choice.cuts]) == ("theirs", ["2"])

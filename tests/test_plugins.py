@@ -80,6 +80,7 @@ def test_the_list_names_origins(site: Path) -> None:
     assert listed["pass", "limit-boundary"]["origin"] == "irsplit-budget 1.0"
     assert listed["codec", "xz"]["origin"] == "irsplit-budget 1.0"
     assert listed["dialect", "dense"]["origin"] == "irsplit-budget 1.0"
+    assert listed["policy", "half"]["origin"] == "irsplit-budget 1.0"
     assert listed["pass", "partition"]["origin"].startswith("irsplit ")
     assert listed["dialect", "onnx"]["origin"].startswith("irsplit ")
     assert {name for kind, name in listed if kind == "codec"} == {
@@ -88,6 +89,19 @@ def test_the_list_names_origins(site: Path) -> None:
         "static-rans",
         "xz",
     }
+
+
+def test_a_policy_of_a_package_chooses_the_cut(site: Path) -> None:
+    model = DIGITS / "digits.onnx"
+    done = irsplit([site], "plan", model, "--rule", "half", "--json")
+    assert done.returncode == 0, done.stderr
+    choice = json.loads(done.stdout)
+    assert choice["rule"] == "half"
+    assert choice["places"] == ["device", "server"]
+
+    done = irsplit([site], "plan", model, "--rule", "half", "--limit", "memory=1MB")
+    assert (done.returncode, "rule half has no limits" in done.stderr) == (2, True)
+    assert irsplit([], "plan", model, "--rule", "half").returncode == 2
 
 
 def test_a_bundle_made_and_run_with_a_foreign_pass_and_codec(site: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ with code 2. A defect of our own is never an `IrsplitError`: assertions and othe
 their traceback.
 """
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 _LONGEST_NAME = 120
 """Letters of a name in a line of text; exporters make names of 80 letters and more."""

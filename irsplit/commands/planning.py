@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 
 from irsplit.commands.arguments import add_link, positive
 from irsplit.passes.choose_cut import OBJECTIVES, PATTERNS
-from irsplit.passes.planning.policies import POLICIES
+from irsplit.passes.planning.policies import PolicyNames
 
 
 def add_plan_arguments(parser: ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rule",
-        choices=POLICIES,
+        choices=PolicyNames(),
         default="exact",
         dest="policy",
         help="exact (default), or the policy of a paper",

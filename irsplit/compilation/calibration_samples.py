@@ -74,7 +74,7 @@ class CalibrationSamples:
                 # The file has a number for a name: that of the graph may be a path.
                 path = Path(folder) / f"{index}{self.dialect.extensions[0]}"
                 self.dialect.write(model, engine_graph(graph), path)
-                files.append(SegmentFile(path, model.dialect, *edges(graph)))
+                files.append(SegmentFile(path, self.dialect.engine, *edges(graph)))
 
             return isolated(run_segments, files, list(samples), names)
 

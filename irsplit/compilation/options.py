@@ -20,7 +20,7 @@ Quantization = Literal["lossless", "int8", "int6", "int4"] | str
 Objective = Literal["latency", "energy", "bytes", "device-memory", "throughput"] | str
 """What a plan minimises."""
 
-Policy = Literal["exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov"]
+Policy = Literal["exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov"] | str
 """How a plan chooses: the exact planner, or the policy of a paper."""
 
 Pattern = Literal["single", "several", "any"]

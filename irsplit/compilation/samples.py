@@ -21,7 +21,7 @@ def whole_file(file: ModelFile) -> SegmentFile:
     entry = file.model.entry
     outputs = tuple(value.name for value in entry.outputs)
     names = tuple(info.name for info in input_infos(entry))
-    return SegmentFile(file.path, file.model.dialect, names, outputs)
+    return SegmentFile(file.path, file.dialect.engine, names, outputs)
 
 
 def input_infos(graph: Graph) -> list[TensorInfo]:

@@ -154,7 +154,7 @@ class _Parts:
         self.dialect.write(self.model, lowered, path)
         inputs = tuple(value.name for value in lowered.inputs if value.constant is None)
         outputs = tuple(value.name for value in lowered.outputs)
-        return SegmentFile(path, self.model.dialect, inputs, outputs)
+        return SegmentFile(path, self.dialect.engine, inputs, outputs)
 
     def measure(self, file: SegmentFile, values: Mapping[str, Any]) -> MeasuredPart:
         """Measure a part for the first time."""

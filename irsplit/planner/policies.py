@@ -19,7 +19,7 @@ from irsplit.base.errors import PlanError
 from irsplit.planner import Costs, Goal
 from irsplit.planner.chain import BlockCost, is_chain, shortest_path
 from irsplit.planner.cost import CostTable, Placement
-from irsplit.planner.placement import Solution, Sweep, evaluate, stuck_steps, sweep
+from irsplit.planner.placement import Solution, Sweep, crossing, evaluate, stuck_steps, sweep
 from irsplit.planner.result import describe, placements_of
 from irsplit.planner.terms import TERMS, Mask, metric_terms
 
@@ -268,6 +268,36 @@ def _sweep(table: CostTable, objective: str) -> Sweep:
     everything = np.arange(len(table.stages))
     up, down = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
     return sweep(columns, nothing, everything, up, down)
+
+
+def choice_of_placements(
+    policy: str, table: CostTable, objective: str, placements: Sequence[Placement]
+) -> PolicyChoice:
+    """Price placements that somebody else chose.
+
+    Args:
+        policy: The name of the policy, for messages.
+        table: The cost table.
+        objective: What the value is of, such as "latency".
+        placements: One for every stage, in the order of the table.
+
+    Raises:
+        PlanError: There are not as many placements as stages, or a tensor would cross that cannot.
+    """
+    if len(placements) != len(table.stages):
+        raise PlanError(
+            f"policy {policy} places {len(placements)} of {len(table.stages)} stages; "
+            "it must place each of them"
+        )
+
+    on_device = np.array([placement == Placement.DEVICE for placement in placements], dtype=bool)
+    columns = table.columns
+    weights = metric_terms(dict.fromkeys(Goal(objective, {}).metrics, 1))
+    up_choice, down_choice = columns.up.fold(weights)[1], columns.down.fold(weights)[1]
+    up, down = crossing(columns, on_device)
+    if (up_choice[up] < 0).any() or (down_choice[down] < 0).any():
+        raise PlanError(f"policy {policy} sends a tensor that cannot be sent; it must keep it")
+    return _choice(policy, table, Goal(objective, {}), on_device)
 
 
 def _choice(policy: str, table: CostTable, goal: Goal, on_device: Mask) -> PolicyChoice:

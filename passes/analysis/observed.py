@@ -58,7 +58,7 @@ def observed_shapes(
     with tempfile.TemporaryDirectory(prefix="irsplit-") as folder:
         path = Path(folder) / f"whole{dialect.extensions[0]}"
         dialect.write(model, replace(entry, outputs=outputs), path)
-        file = SegmentFile(path, model.dialect, tuple(value.name for value in inputs), ())
+        file = SegmentFile(path, dialect.engine, tuple(value.name for value in inputs), ())
         infos = [tensor_info(value) for value in inputs]
         samples, output_shapes = first_taken(
             lambda samples: isolated(run_shapes, file, samples[0]), infos, 1, dims=sizes

@@ -1,16 +1,24 @@
 """The policies that choose a cut: the exact planner, and those of papers with their own limits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from irsplit import planner
+from irsplit.base.entry_points import entry_points, load
 from irsplit.base.errors import PlanError
 from irsplit.passes.planning.blocks import block_costs
 from irsplit.passes.planning.choice import Decision, PricedStages, RankedPlacement, prefix
 from irsplit.passes.planning.devices import DeviceSource
 from irsplit.planner import Goal, best_cut, human, policies
+from irsplit.planner.cost import CostTable, Placement
 
 POLICIES = ("exact", "neurosurgeon", "dads", "collabdnn", "jointdnn", "ushakov")
-"""What the pass option `rule` may name."""
+"""The policies of irsplit itself, by the names that the pass option `rule` takes."""
+
+ENTRY_POINTS = "irsplit.policies"
+"""Group of the policies of other packages: functions of a cost table and an objective that return
+a placement for every stage."""
+
+PluginPolicy = Callable[[CostTable, str], Sequence[Placement]]
 
 _WITHOUT_LIMITS = {
     "neurosurgeon": policies.neurosurgeon,
@@ -22,6 +30,19 @@ _JOINTDNN_LIMITS = ("energy", "server", "latency")  # battery, cloud load and Qo
 
 _USHAKOV_LIMITS = {"memory": "memory", "cpu": "device", "link": "bytes"}
 """The planner's limits that are the maxima of the paper, by the paper's names for them."""
+
+
+class PolicyNames:
+    """The names of all policies, for whoever checks or lists them.
+
+    Looking for those of other packages takes a moment, so it waits for a name that is not ours.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        return name in POLICIES or any(point.name == name for point in entry_points(ENTRY_POINTS))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(POLICIES)
 
 
 def exact(
@@ -82,7 +103,7 @@ def paper_policy(
     """Choose by the policy of a paper, which knows one order of the model only.
 
     Args:
-        policy: The name of the policy, any of POLICIES but `exact`.
+        policy: The name of the policy, any but `exact`.
         chain: The chain of the graph's own order.
         goal: The objective and the limits.
         sources: What is known of the device and of the server.
@@ -92,6 +113,8 @@ def paper_policy(
         PlanError: The policy does not have one of the limits, lacks one that it needs, or finds
             nothing within them.
     """
+    if policy not in POLICIES:
+        return plugin_policy(policy, chain, goal)
     if policy == "ushakov":
         return _ushakov(chain, goal)
     if policy == "jointdnn":
@@ -99,6 +122,34 @@ def paper_policy(
     if goal.limits:
         raise PlanError(f"rule {policy} has no limits; leave them out, or use rule exact")
     choice = _WITHOUT_LIMITS[policy](chain.table, goal.objective)
+    return Decision(chain, choice.placements, choice.value)
+
+
+def plugin_policy(policy: str, chain: PricedStages, goal: Goal) -> Decision:
+    """Choose by the policy of another package.
+
+    Args:
+        policy: The name of its entry point.
+        chain: The chain of the graph's own order.
+        goal: The objective. Such policies know no limits.
+
+    Raises:
+        PlanError: There are limits, or the placements are none that a chain of cuts can have.
+        IrsplitError: The policy cannot be loaded.
+    """
+    if goal.limits:
+        raise PlanError(f"rule {policy} has no limits; leave them out, or use rule exact")
+
+    point = next(point for point in entry_points(ENTRY_POINTS) if point.name == policy)
+    choose: PluginPolicy = load(point, "policy")
+    placements = tuple(choose(chain.table, goal.objective))
+    device_stages = placements.count(Placement.DEVICE)
+    in_order = prefix(len(placements), device_stages)
+    if placements != in_order:
+        raise PlanError(
+            f"rule {policy} comes back to the device; it must place a first part of the stages there"
+        )
+    choice = policies.choice_of_placements(policy, chain.table, goal.objective, placements)
     return Decision(chain, choice.placements, choice.value)
 
 

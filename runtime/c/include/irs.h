@@ -108,7 +108,7 @@ extern "C" {
 
 /* Version of this header, and as one number that grows with every release. */
 #define IRS_VERSION_MAJOR 0
-#define IRS_VERSION_MINOR 1
+#define IRS_VERSION_MINOR 2
 #define IRS_VERSION_PATCH 0
 #define IRS_VERSION (IRS_VERSION_MAJOR * 10000 + IRS_VERSION_MINOR * 100 + IRS_VERSION_PATCH)
 
