@@ -1,4 +1,4 @@
-"""What is installed: passes, dialects, codecs, engines, policies and measures, and what is wrong."""
+"""What is installed (passes, dialects, codecs, engines, policies, measures), and what is wrong."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

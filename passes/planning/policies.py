@@ -147,7 +147,8 @@ def plugin_policy(policy: str, chain: PricedStages, goal: Goal) -> Decision:
     in_order = prefix(len(placements), device_stages)
     if placements != in_order:
         raise PlanError(
-            f"rule {policy} comes back to the device; it must place a first part of the stages there"
+            f"rule {policy} comes back to the device; "
+            "it must place a first part of the stages there"
         )
     choice = policies.choice_of_placements(policy, chain.table, goal.objective, placements)
     return Decision(chain, choice.placements, choice.value)

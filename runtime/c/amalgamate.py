@@ -1,7 +1,9 @@
-"""Makes the C library two files that any build takes in, irs.c and irs.h: `python amalgamate.py FOLDER`.
+"""Makes the C library two files that any build takes in, irs.c and irs.h.
 
-The irs.c beside this script includes all sources of the library. Here, every such include is replaced by the file that
-it names. Nothing else changes: frames are the same.
+    python amalgamate.py FOLDER
+
+The irs.c beside this script includes all sources of the library. Here, every such include is
+replaced by the file that it names. Nothing else changes: frames are the same.
 """
 
 import re
@@ -34,8 +36,8 @@ def amalgamate() -> str:
 def _expanded(path: Path, present: set[Path], certain: bool) -> str:
     """The text of a file with its includes replaced, under a line that names it.
 
-    `present` are the files with a guard that every build has seen by now, which are not repeated. A file that is
-    included for some machines only is not `certain`, nor is what it includes.
+    `present` are the files with a guard that every build has seen by now, which are not repeated.
+    A file that is included for some machines only is not `certain`, nor is what it includes.
     """
     if path in present:
         return ""
