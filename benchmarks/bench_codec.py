@@ -1,6 +1,6 @@
 """Boundary codecs side by side on tensors of trained networks: ratio and speed of whole frames.
 
-    python benchmarks/bench_codec.py [--kinds int8,f32,f16,bf16,raw] [--networks NAME,...]
+    python -m benchmarks.bench_codec [--kinds int8,f32,f16,bf16,raw] [--networks NAME,...]
                                      [--cuts 3] [--json]
 
 One thread, every tensor's codecs interleaved, results checked before timing, best of several
@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from boundaries import Case, cases, network_names
-from codec_goals import judged
 from numpy.typing import NDArray
 
+from benchmarks.boundaries import Case, cases, network_names
+from benchmarks.codec_goals import judged
 from irsplit.codec_training.codec import train, with_zstandard
 from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 from irsplit.runtime.frame.frame import open_codec

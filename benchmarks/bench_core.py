@@ -1,6 +1,6 @@
 """Rates of the C core by path, without Python around it.
 
-    python benchmarks/bench_core.py [--levels 0,1] [--cuts 2] [--repeats 20] [--beside FOLDER]
+    python -m benchmarks.bench_core [--levels 0,1] [--cuts 2] [--repeats 20] [--beside FOLDER]
                                     [--each] [--vectors FILE]
 
 Every path is a build of its own that leaves out the faster ones, `zstd-3` the anchor of the
@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
-from bench_codec import tensors
-from boundaries import network_names
 from numpy.typing import NDArray
-from tables import markdown
 
+from benchmarks.bench_codec import tensors
+from benchmarks.boundaries import network_names
+from benchmarks.tables import markdown
 from irsplit.codec_training.codec import train
 from irsplit.runtime.frame.descriptor import FrameSchema, TensorSpec
 

@@ -1,6 +1,6 @@
 """How small a boundary becomes when classifiers of the corpus are compiled for an agreement.
 
-    python benchmarks/bench_lossy.py [--networks NAME,...] [--cuts 6] [--agreement 0.975]
+    python -m benchmarks.bench_lossy [--networks NAME,...] [--cuts 6] [--agreement 0.975]
                                      [--test PICTURE,...]
 
 `compile --quantize agreement=... --codec auto` decides on crops of some pictures; frames and
@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from boundaries import (
+from numpy.typing import NDArray
+from PIL import Image
+
+import irsplit
+from benchmarks.boundaries import (
     CALIBRATION_PICTURES,
     CORPUS,
     NETWORKS,
@@ -29,10 +33,6 @@ from boundaries import (
     crops,
     feeds_of,
 )
-from numpy.typing import NDArray
-from PIL import Image
-
-import irsplit
 from irsplit.codec_training.agreement.top1 import top1
 from irsplit.dialects.registry import dialect_of
 from irsplit.ir import TensorType, required_inputs

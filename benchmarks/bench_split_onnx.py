@@ -1,6 +1,6 @@
 """What it costs to split an ONNX model: against copying its bytes, and against other tools.
 
-    python benchmarks/bench_split_onnx.py [--json] [--rounds 5] [--peers] [--small]
+    python -m benchmarks.bench_split_onnx [--json] [--rounds 5] [--peers] [--small]
 
 Four models are made, each cut in the middle into two saved files:
 
@@ -41,7 +41,7 @@ from typing import Any
 
 import irsplit
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Run:
 
 def make_cases(folder: Path, scale: int) -> list[Case]:
     """Make the models in a process of their own, so that this one stays small."""
-    command = [sys.executable, str(HERE / "onnx_cases.py"), str(folder), str(scale)]
-    made = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "benchmarks.onnx_cases", str(folder), str(scale)]
+    made = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     return [
         Case(name, Path(source), cut, tuple(options))
         for name, source, cut, options in json.loads(made)
@@ -77,7 +77,8 @@ def make_cases(folder: Path, scale: int) -> list[Case]:
 def commands(case: Case, peers: bool, out: Path) -> dict[str, list[str]]:
     split = [
         sys.executable,
-        str(HERE / "onnx_split.py"),
+        "-m",
+        "benchmarks.onnx_split",
         str(case.source),
         str(out),
         case.cut,
@@ -86,16 +87,16 @@ def commands(case: Case, peers: bool, out: Path) -> dict[str, list[str]]:
     files = [str(path) for path in (case.source, Path(f"{case.source}.data")) if path.exists()]
     methods = {"irsplit": split, "cp": ["cp", *files, str(out)]}
     if peers and not case.options:
-        script = str(HERE / "onnx_peers.py")
+        script = [sys.executable, "-m", "benchmarks.onnx_peers"]
         for peer in ("onnx-ir", "extract-model"):
-            methods[peer] = [sys.executable, script, peer, str(case.source), str(out), case.cut]
+            methods[peer] = [*script, peer, str(case.source), str(out), case.cut]
     return methods
 
 
 def run(command: list[str]) -> Run:
     """Run one split to its end. What it wrote is left to the kernel, as `cp` leaves it."""
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         said = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
@@ -179,7 +180,7 @@ def main() -> None:
         package / "runtime",
     ):  # links, in a checkout: not followed
         compileall.compile_dir(part.resolve(), quiet=1)
-    folder = Path(tempfile.mkdtemp(prefix="irsplit-bench-", dir=options.folder))
+    folder = Path(tempfile.mkdtemp(prefix="irsplit-bench-", dir=options.folder)).absolute()
     try:
         cases = make_cases(folder, 50 if options.small else 1)
         measured = [measure(case, options.rounds, options.peers) for case in cases]

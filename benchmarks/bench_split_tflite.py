@@ -1,6 +1,6 @@
 """What it costs to split a TFLite model, against copying its bytes and rewriting it as objects.
 
-    python benchmarks/bench_split_tflite.py [--json] [--rounds 7] [--layers 24]
+    python -m benchmarks.bench_split_tflite [--json] [--rounds 7] [--layers 24]
 
 Two models are made: a large one of few tensors (24 layers of 4 MB: the cost is that of bytes) and a
 small one of many (90 layers, 180 buffers, 4 MB: the cost is that of tables). Each is cut in the
@@ -35,13 +35,14 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from tflite_split import PLACES, peak_bytes, split_with_irsplit
 
+from benchmarks.tflite_split import PLACES, peak_bytes, split_with_irsplit
 from irsplit.dialects.tflite.builder import Builder, Edit, Payload, new
 from irsplit.dialects.tflite.file import write_file
 from irsplit.dialects.tflite.operators import NUMBERS
 from irsplit.ir import Constant
 
+ROOT = Path(__file__).parent.parent
 SEED = 7
 
 
@@ -170,14 +171,11 @@ def seconds(method: str, source: Path, folder: Path) -> float:
 
 def peak_of(method: str, source: Path, folder: Path) -> int:
     """Peak resident memory, in bytes, of a fresh process that imports what it needs and does it."""
-    command = [str(Path(__file__).with_name("tflite_split.py")), str(source), str(folder)]
-    if method != "irsplit":
-        command = [__file__, "--only", method, *command[1:]]
-    return int(
-        subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, check=True
-        ).stdout
-    )
+    words = ["tflite_split"] if method == "irsplit" else ["bench_split_tflite", "--only", method]
+    command = [sys.executable, "-m", f"benchmarks.{words[0]}", *words[1:]]
+    command += [str(source), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return int(done.stdout)
 
 
 def measure(case: Case, rounds: int, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Makes the models of bench_split_onnx.py and checks irsplit on them; prints the cases as JSON.
 
-python benchmarks/onnx_cases.py FOLDER SCALE
+python -m benchmarks.onnx_cases FOLDER SCALE
 """
 
 import json
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx_models import SEED, SEQUENCE, Transformer, write_chain, write_transformer
-from onnx_split import split_with_irsplit
 
+from benchmarks.onnx_models import SEED, SEQUENCE, Transformer, write_chain, write_transformer
+from benchmarks.onnx_split import split_with_irsplit
 from irsplit.dialects.onnx import ONNX
 
 BLOCK = 1 << 24

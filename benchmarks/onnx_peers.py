@@ -1,6 +1,6 @@
 """The same split by other tools; as a script like onnx_split.py, for the optional group `bench`.
 
-python benchmarks/onnx_peers.py extract-model|onnx-ir SOURCE FOLDER CUT
+python -m benchmarks.onnx_peers extract-model|onnx-ir SOURCE FOLDER CUT
 """
 
 import json
@@ -13,7 +13,8 @@ from typing import Any
 
 import onnx
 from onnx.utils import extract_model
-from onnx_split import PLACES, peak_bytes
+
+from benchmarks.onnx_split import PLACES, peak_bytes
 
 
 def with_onnx(source: Path, folder: Path, cut: str) -> None:

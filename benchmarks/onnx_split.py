@@ -1,6 +1,6 @@
 """One split of an ONNX model; as a script it prints seconds and peak memory in bytes as JSON.
 
-    python benchmarks/onnx_split.py SOURCE FOLDER CUT [--share-weights]
+    python -m benchmarks.onnx_split SOURCE FOLDER CUT [--share-weights]
 
 It imports nothing but irsplit, so that the figures are those of a user's process; like the command
 line it does without garbage collections, which would walk a large graph again and again.

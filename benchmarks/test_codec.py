@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_codec import FLOAT, INT8, Coder, available, tensors
-from boundaries import CORPUS, Case
 from pytest_benchmark.fixture import BenchmarkFixture
-from suite import Kind, describe
 
 import irsplit
+from benchmarks.bench_codec import FLOAT, INT8, Coder, available, tensors
+from benchmarks.boundaries import CORPUS, Case
+from benchmarks.suite import Kind, describe
 from irsplit.runtime.frame.descriptor import TensorSpec
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"

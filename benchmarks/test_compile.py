@@ -5,16 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bench_split_tflite
 import numpy as np
-import onnx_peers
 import onnxruntime
 import pytest
-from onnx_models import Transformer, write_chain, write_transformer
-from onnx_split import split_with_irsplit
 from pytest_benchmark.fixture import BenchmarkFixture
-from suite import Kind, describe, time_writing
 
+from benchmarks import bench_split_tflite, onnx_peers
+from benchmarks.onnx_models import Transformer, write_chain, write_transformer
+from benchmarks.onnx_split import split_with_irsplit
+from benchmarks.suite import Kind, describe, time_writing
 from irsplit import compile_model
 from irsplit.compilation.old_names import verify_bundle
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import onnx
 import pytest
-from onnx_models import write_chain
 from pytest_benchmark.fixture import BenchmarkFixture
-from suite import describe
 
+from benchmarks.onnx_models import write_chain
+from benchmarks.suite import describe
 from irsplit.dialects.onnx import ONNX
 from irsplit.passes import find_cuts
 

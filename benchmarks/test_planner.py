@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bench_planner import FAMILIES, table
 from pytest_benchmark.fixture import BenchmarkFixture
-from suite import Kind, describe
 
+from benchmarks.bench_planner import FAMILIES, table
+from benchmarks.suite import Kind, describe
 from irsplit.planner import Plan, plan, policies
 from irsplit.planner.cost import CostTable
 

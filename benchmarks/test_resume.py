@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_peers
 import onnxruntime
 import pytest
-from boundaries import CORPUS
 from pytest_benchmark.fixture import BenchmarkFixture
-from suite import Kind, describe
 
 import irsplit
+from benchmarks import onnx_peers
+from benchmarks.boundaries import CORPUS
+from benchmarks.suite import Kind, describe
 from irsplit.compilation.compiler import whole_model
 from irsplit.engines.inputs import seeded_calls
 from irsplit.runtime.run.engines import EngineOptions, open_engine

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from suite import describe
 
 import irsplit
+from benchmarks.serving import Process, large_frame
+from benchmarks.suite import describe
 from irsplit.runtime.serving.protocol.messages import InferRequest, frame_tensor
-from serving import Process, large_frame
 
 GROUP = "server: a frame of 100 kB"
 QUIET = ("--port", "0", "--no-http", "--log-level", "error")

@@ -1,6 +1,6 @@
 """One split of a TFLite model in the middle; as a script it prints its peak memory in bytes.
 
-    python benchmarks/tflite_split.py SOURCE FOLDER
+    python -m benchmarks.tflite_split SOURCE FOLDER
 
 It imports nothing but irsplit, so that the figure is that of a user's process.
 """
