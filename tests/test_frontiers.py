@@ -1,4 +1,4 @@
-"""Frontiers of several tensors: how good find_cuts' are, against all down-sets."""
+"""Frontiers of several tensors that find_cuts lists, against every down-set of small graphs."""
 
 from random import Random
 

@@ -55,7 +55,7 @@ def test_the_rank_of_every_value_of_the_corpus_is_known(model: corpus.CorpusMode
 
 
 def test_the_onnx_package_may_be_imported_after_its_inference(tmp_path: Path):
-    """Inference loads an extension alone; here it meets the package in an order not tested else."""
+    """Inference loads an extension alone; here both meet in an order tested nowhere else."""
     read(
         tmp_path / "m.onnx",
         [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],

@@ -198,7 +198,7 @@ def test_a_name_server_that_does_not_answer_is_waited_for_once(bundles, call, mo
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
 def test_a_handshake_that_never_ends(scheme, server, bundles, call, expected):
-    """TLS to a server that waits for the end of a request's headers, which TLS lacks."""
+    """TLS to a server that waits for the end of the headers, which a ClientHello lacks."""
     with EvilHttpServer(server.http_port, HTTP_EVILS["drip_everything"]).running() as stranger:
         outcome = ask(f"{scheme}://127.0.0.1:{stranger.port}", "alone", bundles, call, expected)
         assert outcome == "device"

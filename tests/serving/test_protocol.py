@@ -1,4 +1,4 @@
-"""The Open Inference Protocol as a hostile tester has it: all forms of a request, and others."""
+"""The Open Inference Protocol for a hostile tester: every form of a request, and what is none."""
 
 import gzip
 import http.client
