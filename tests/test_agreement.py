@@ -459,7 +459,7 @@ def scenes(score: float, count: int = 4) -> list[dict[str, Any]]:
 def test_all_detections_lost_is_no_agreement(early: bool, tmp_path: Path) -> None:
     """Scores just above the threshold beside boxes of hundreds: no 8-bit step keeps them."""
     model = detector(tmp_path / "detector.onnx", early=early)
-    options: dict[str, Any] = {"boundary": "agreement=0.99", "calibration": scenes(0.51)}
+    options: dict[str, Any] = {"quantize": "agreement=0.99", "calibration": scenes(0.51)}
     with pytest.raises(
         PassError, match=r"do not agree in 99.00% .* at best the worst output has 0 by f1 of %found"
     ):
@@ -502,7 +502,7 @@ def test_the_measure_is_an_option_of_every_door(tmp_path: Path) -> None:
     file = tmp_path / "measure.py"
     file.write_text("def always(expected, found):\n    return 1\n")
     model = detector(tmp_path / "detector.onnx")
-    options: dict[str, Any] = {"boundary": "agreement=0.99", "calibration": scenes(0.51)}
+    options: dict[str, Any] = {"quantize": "agreement=0.99", "calibration": scenes(0.51)}
     split = irsplit.split_bytes(
         model.read_bytes(), "head", agreement_measure=f"{file}:always", **options
     )

@@ -88,7 +88,7 @@ class Server:
         self._grpc = GrpcFrontend(
             self.service, self._budget, self._authenticator, streams, self._most
         )
-        self._http: uvicorn.Server | None = None
+        self._http: _UvicornServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     def _on_drop(self, frontend: str) -> Callable[[], None]:
@@ -209,6 +209,7 @@ class Server:
             # The first task is the HTTP server, which ends by itself once it is told to.
             self._http.should_exit = True
             await self._tasks[0]
+            await self._http.abort_connections()
 
         for task in self._tasks:
             task.cancel()
@@ -220,6 +221,13 @@ class Server:
 
 class _UvicornServer(uvicorn.Server):
     """A uvicorn server that leaves signals to whoever runs both frontends."""
+
+    async def abort_connections(self) -> None:
+        """Close what shutting down has left: connections that came meanwhile, or never ended."""
+        await asyncio.sleep(0)  # a connection that was accepted last has not been announced yet
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        await asyncio.sleep(0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
