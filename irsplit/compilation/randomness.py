@@ -55,7 +55,8 @@ def random_outputs(names: Sequence[str], one: Run, other: Run) -> tuple[str, ...
     """Return the outputs in which two runs of a model on the same samples differ."""
     different: list[str] = []
     for name in names:
-        first, second = ([outputs[name] for outputs in run] for run in (one, other))
+        first = [outputs[name] for outputs in one]
+        second = [outputs[name] for outputs in other]
         if not compare(name, first, second).bit_equal:
             different.append(name)
     return tuple(different)
