@@ -46,7 +46,7 @@ MISTAKES = {
     "compile MODEL -o out --device pixel-2 --objective energy": "has no active_power, so energy cannot be planned",
     "compile MODEL -o out --external-over -5": "--external-over: '-5' is no whole number above 0",
     "compile MODEL -o out --target digits": "--target: only for build files (.toml), and this is a model; leave it out",
-    "compile build.toml -o out": '-o: a build file says it itself, the folder as output = "DIR" at its top',
+    "compile build.toml -o out": '-o: a build file has these itself: the folder as output = "DIR" at its top',
     "compile build.toml --target nope": "there is no target 'nope'; targets: digits",
     "plan MODEL --load many": "--load: 'many' is no whole number above 0",
     "plan MODEL --link wify": "unknown link 'wify'; known: 3g",

@@ -41,5 +41,6 @@ def run(arguments: Namespace) -> int:
             public_key=arguments.public_key,
             progress=show,
         )
+
     print(f"{arguments.output}  {manifest.name} {manifest.digest[:16]}")
     return 0

@@ -32,6 +32,8 @@ irsplit bench examples/digits/digits.onnx --cuts 4,11 --quick --link lte --basel
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
+
+    # What is measured, and in which conditions.
     parser.add_argument(
         "--cuts",
         default="legal",
@@ -48,6 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="X",
         help="how many times slower than this computer the device is; default 1",
     )
+
     add_cuts(parser)
     add_coding(parser)
     add_state(parser)
@@ -59,6 +62,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="a real input; without it, inputs are made up",
     )
     add_dims(parser)
+
+    # How carefully it is measured.
     add_engine(parser)
     parser.add_argument(
         "--runs", type=int, default=30, help="how many rounds; their median counts; default 30"
@@ -71,6 +76,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="measure in one process: several times faster, but without memory",
     )
+
+    # What becomes of the result.
     parser.add_argument(
         "--json",
         type=Path,
@@ -103,6 +110,7 @@ def run(arguments: Namespace) -> int:
     old = load_bench(arguments.baseline) if arguments.baseline is not None else None
     infos = input_infos(file.model.entry)
     inputs = parse_inputs(arguments.input, infos)
+
     with progress() as show:
         result = bench(
             file,
@@ -114,6 +122,7 @@ def run(arguments: Namespace) -> int:
             effort=Effort(engine, arguments.warmup, arguments.runs, fresh=not arguments.quick),
             progress=show,
         )
+
     if arguments.json == Path("-"):
         print(to_json(result), end="")
     else:

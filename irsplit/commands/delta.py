@@ -26,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--place", choices=PLACES, default="", help="only the files of this side; default: both"
     )
+
     parser.add_argument(
         "--sign",
         type=Path,
@@ -46,6 +47,7 @@ def run(arguments: Namespace) -> int:
             sign_with=arguments.sign,
             progress=show,
         )
+
     patch, build = size(report.patch_bytes), size(report.new_bytes)
     print(
         f"{arguments.output}  {patch} for {build} in {report.files} files, "

@@ -54,6 +54,7 @@ def engine_options(arguments: Namespace, format: str = "") -> EngineOptions:
 
     providers = tuple(Accelerator.parse(text) for text in arguments.provider)
     delegates = tuple(Accelerator.parse(text) for text in arguments.delegate)
+
     if format == "onnx" and delegates:
         raise EngineError(
             f"--delegate {delegates[0]} is for LiteRT, and this runs on onnxruntime; see --provider"

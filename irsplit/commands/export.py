@@ -44,6 +44,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--name", default="", help="name of the model in the engine; default: the bundle's"
     )
+
+    # How it runs there.
     parser.add_argument(
         "--replicas",
         type=int,
@@ -69,6 +71,7 @@ def run(arguments: Namespace) -> int:
         arguments.image,
         options,
     )
+
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(path)
     return 0

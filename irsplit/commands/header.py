@@ -29,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--boundary", type=int, default=0, metavar="N", help="number of the boundary; default 0"
     )
+
     parser.add_argument(
         "--dim",
         action="append",
@@ -56,6 +57,7 @@ def run(arguments: Namespace) -> int:
     words = [word for word in arguments.dim if word not in numbers]
     dims = tensor_sizes(words, {spec.name: spec.shape for spec in boundary.tensors}, manifest)
     text = c_header(boundary, int(numbers[-1]) if numbers else None, dims)
+
     if arguments.output is None:
         print(text, end="")
     else:
@@ -70,6 +72,7 @@ def _warn_of_codecs(boundary: FrameSchema) -> None:
     if outside:
         print(
             f"warning: {boundary} is coded with {', '.join(outside)}, "
-            "which the C core takes from irs_hooks only; compile with --codec raw or --codec static-rans",
+            "which the C core takes from irs_hooks only; "
+            "compile with --codec raw or --codec static-rans",
             file=sys.stderr,
         )

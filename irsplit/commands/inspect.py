@@ -23,8 +23,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "path",
         type=Path,
-        help="a model file, which is printed as IR text, or a bundle (its folder or a packed side), "
-        "which is printed as a table",
+        help="a model file, which is printed as IR text, or a bundle (its folder or a packed "
+        "side), which is printed as a table",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest of a bundle")
 

@@ -208,7 +208,9 @@ def _report(
     Returns the contents of its files by name. Where nothing can be planned there is no file, and
     a remark says why.
     """
-    crossing = [[value.name for value in values] for values in _crossing(model)]
+    crossing: list[list[str]] = []
+    for values in _crossing(model):
+        crossing.append([value.name for value in values])
     inputs = coded_inputs(calibration[0]) if calibration else {}
     try:
         data = report_data(
