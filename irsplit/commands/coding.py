@@ -12,8 +12,8 @@ def add_coding(parser: ArgumentParser) -> None:
     _add_quantize(
         parser,
         f"how floats and quantized 8-bit integers cross: {', '.join(TARGETS)}; default lossless. "
-        f"Options follow, joined by commas: {', '.join(TARGET_OPTIONS)} (min-max, percentile, mse "
-        "or entropy), as in int8,range=mse,per-channel or agreement=0.98,snr=20",
+        f"Options follow, joined by commas: {', '.join(TARGET_OPTIONS)}; METHOD is min-max, "
+        "percentile, mse or entropy. Examples: int8,range=mse,per-channel; agreement=0.98,snr=20",
     )
     add_measure(parser, "agreement=SHARE reads")
     parser.add_argument(

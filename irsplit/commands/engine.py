@@ -23,7 +23,7 @@ def add_engine(parser: ArgumentParser, threads: int = 1) -> None:
         default=[],
         metavar="NAME[,KEY=VALUE]",
         help="execution provider of onnxruntime, such as cuda,device_id=0; repeat it in order of "
-        "preference; what none of them takes runs on the CPU; default: everything does",
+        "preference; what none of them takes runs on the CPU; default: all runs on the CPU",
     )
     parser.add_argument(
         "--delegate",

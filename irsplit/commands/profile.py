@@ -117,6 +117,7 @@ def _profile_model(arguments: Namespace) -> None:
             progress=show,
         )
     assert isinstance(measured, ModelProfile)
+
     _write(arguments.output, measured)
     latency = human("latency", measured.whole.wall_ns)
     print(f"whole model: {latency}, {human('memory', measured.whole.peak_bytes)}")
@@ -148,6 +149,7 @@ def _profile_bundle(arguments: Namespace) -> None:
             progress=show,
         )
     assert isinstance(measured, BundleProfile)
+
     _write(arguments.output, measured)
 
     for segment, load in zip(manifest.segments, measured.segments, strict=True):

@@ -30,7 +30,7 @@ def escaped(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Escape control characters, tabs and newlines, for a cell of a table."""
-    return escaped(_BREAKING.sub(lambda found: {"\t": "\\t", "\n": "\\n"}[found[0]], text))
+    return escaped(_BREAKING.sub(lambda match: {"\t": "\\t", "\n": "\\n"}[match[0]], text))
 
 
 def message(text: str) -> str:
@@ -41,8 +41,8 @@ def message(text: str) -> str:
     return escaped(_UNINDENTED.sub(r"\\n", text))
 
 
-def _escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 class _Escaping:

@@ -72,22 +72,37 @@ def compare(name: str, expected: Sequence[Any], computed: Sequence[Any]) -> Outp
     elements = sum(a.size for a, _ in pairs)
     bit_equal = all(_bits(a) == _bits(b) for a, b in pairs)
     numeric = [(_wide(a), _wide(b)) for a, b in pairs if a.dtype.kind in "biufc" and a.size]
-    if not numeric:
-        error, snr_db = (0.0, np.inf) if bit_equal else (np.inf, -np.inf)
-        return OutputDifference(name, bit_equal, error, error, 0.0, None, snr_db, elements)
+    if numeric:
+        return _compare_numbers(name, numeric, elements, bit_equal=bit_equal)
+    if bit_equal:
+        return OutputDifference(name, True, 0.0, 0.0, 0.0, None, np.inf, elements)
+    return OutputDifference(name, False, np.inf, np.inf, 0.0, None, -np.inf, elements)
+
+
+def _compare_numbers(
+    name: str, pairs: Sequence[Pair], elements: int, *, bit_equal: bool
+) -> OutputDifference:
+    """Compare pairs of arrays of the same shapes, with at least one element each."""
+    max_error = scale = signal = noise = 0.0
+    means: list[float] = []
 
     # Infinite values and those near the largest double are compared like others.
     with np.errstate(all="ignore"):
-        errors = [_errors(a, b) for a, b in numeric]
-        rows = top1([a for a, _ in numeric], [b for _, b in numeric])
-        signal = sum(float(np.square(np.abs(np.nan_to_num(a))).sum()) for a, _ in numeric)
-        noise = sum(float(np.square(error).sum()) for error in errors)
+        for expected, computed in pairs:
+            errors = _errors(expected, computed)
+            magnitudes = np.nan_to_num(np.abs(expected))
+            max_error = max(max_error, float(errors.max()))
+            means.append(float(errors.mean()))
+            scale = max(scale, float(magnitudes.max()))
+            signal += float(np.square(np.abs(np.nan_to_num(expected))).sum())
+            noise += float(np.square(errors).sum())
+        rows = top1([expected for expected, _ in pairs], [computed for _, computed in pairs])
         return OutputDifference(
             name,
             bit_equal,
-            max(float(error.max()) for error in errors),
-            float(np.mean([error.mean() for error in errors])),
-            max(float(np.nan_to_num(np.abs(a)).max()) for a, _ in numeric),
+            max_error,
+            float(np.mean(means)),
+            scale,
             rows.share if rows.compared else None,
             _decibels(signal, noise),
             elements,
@@ -117,17 +132,15 @@ def leaves(value: Any) -> Iterator[NDArray[Any]]:
 def _same_structure(expected: Any, computed: Any) -> bool:
     """Whether two values have the same keys, counts, shapes and types."""
     if isinstance(expected, Mapping):
-        return (
-            isinstance(computed, Mapping)
-            and list(expected) == list(computed)
-            and all(_same_structure(expected[key], computed[key]) for key in expected)
-        )
+        if not isinstance(computed, Mapping) or list(expected) != list(computed):
+            return False
+        return all(_same_structure(expected[key], computed[key]) for key in expected)
+
     if isinstance(expected, list | tuple):
-        return (
-            isinstance(computed, list | tuple)
-            and len(expected) == len(computed)
-            and all(map(_same_structure, expected, computed))
-        )
+        if not isinstance(computed, list | tuple) or len(expected) != len(computed):
+            return False
+        return all(map(_same_structure, expected, computed))
+
     if expected is None or computed is None:
         return expected is computed
 
