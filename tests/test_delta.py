@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 import irsplit
 import irsplit.compilation.delta
+import irsplit.compilation.weights
 import irsplit.runtime.bundle.patch
 import irsplit.runtime.bundle.patch_format
 from irsplit.base.atomic_files import MANIFEST
@@ -267,11 +268,12 @@ def test_memory_does_not_grow_with_the_files(tmp_path, monkeypatch):
     """Blocks of 64 kB against weights of 4 MB: both ways hold a few blocks at a time."""
     for module in (
         irsplit.compilation.delta,
+        irsplit.compilation.weights,
         irsplit.runtime.bundle.patch,
         irsplit.runtime.bundle.patch_format,
     ):
         monkeypatch.setattr(module, "BLOCK", 1 << 16)
-        monkeypatch.setattr(module, "REST_BLOCK", 1 << 16)
+        monkeypatch.setattr(module, "REST_BLOCK", 1 << 16, raising=False)
     monkeypatch.setattr(irsplit.runtime.bundle.patch_format, "REST_AROUND", 1 << 15)
     for name, seed in (("old", 0), ("new", 1)):
         (tmp_path / "source" / name).mkdir(parents=True)

@@ -71,7 +71,7 @@ MISTAKES = {
         "--target: only for build files (.toml), and this is a model; leave it out"
     ),
     "compile build.toml -o out": (
-        '-o: a build file says it itself, the folder as output = "DIR" at its top'
+        '-o: a build file has these itself: the folder as output = "DIR" at its top'
     ),
     "compile build.toml --target nope": "there is no target 'nope'; targets: digits",
     "plan MODEL --load many": "--load: 'many' is no whole number above 0",

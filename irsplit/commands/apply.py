@@ -1,4 +1,4 @@
-"""irsplit apply OLD PATCH -o NEW"""
+"""irsplit apply OLD PATCH -o NEW: make the new build of a bundle."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -9,13 +9,15 @@ from irsplit.runtime.bundle.patch import apply_delta
 
 EXAMPLES = """
 irsplit compile examples/digits/digits.onnx -o build/old
-irsplit compile examples/digits/digits.onnx -o build/new --quantize int8 --calibration examples/digits/pictures
+irsplit compile examples/digits/digits.onnx -o build/new --quantize int8 \
+--calibration examples/digits/pictures
 irsplit delta build/old build/new -o build/update.irsd
 irsplit apply build/old build/update.irsd -o build/updated
 """
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument("old", type=Path, help="the bundle that the patch was made against")
     parser.add_argument("patch", type=Path, help="a file that 'irsplit delta' wrote")
     parser.add_argument(
@@ -30,13 +32,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    with progress() as told:
+    """Apply a patch, and print the new build."""
+    with progress() as show:
         manifest = apply_delta(
             arguments.old,
             arguments.patch,
             arguments.output,
             public_key=arguments.public_key,
-            progress=told,
+            progress=show,
         )
+
     print(f"{arguments.output}  {manifest.name} {manifest.digest[:16]}")
     return 0

@@ -1,4 +1,4 @@
-"""irsplit bench MODEL"""
+"""irsplit bench MODEL: measure what each cut costs."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -30,13 +30,17 @@ irsplit bench examples/digits/digits.onnx --cuts 4,11 --quick --link lte --basel
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
+
+    # What is measured, and in which conditions.
     parser.add_argument(
         "--cuts",
         default="legal",
         dest="which",
         metavar="legal|all|ID,...",
-        help="which to measure: every legal cut (default), some by id; 'all' lists the rejected positions too",
+        help="the cuts to measure: all legal ones (default), or some by id; "
+        "'all' also lists the rejected positions",
     )
     add_link(parser)
     parser.add_argument(
@@ -44,8 +48,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="X",
-        help="the device is X times slower than this machine",
+        help="how many times slower than this computer the device is; default 1",
     )
+
     add_cuts(parser)
     add_coding(parser)
     add_state(parser)
@@ -54,67 +59,81 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="real inputs; default: made up",
+        help="a real input; without it, inputs are made up",
     )
     add_dims(parser)
+
+    # How carefully it is measured.
     add_engine(parser)
     parser.add_argument(
-        "--runs", type=int, default=30, help="rounds, of which the median counts; default 30"
+        "--runs", type=int, default=30, help="how many rounds; their median counts; default 30"
     )
-    parser.add_argument("--warmup", type=int, default=3, help="rounds before those; default 3")
+    parser.add_argument(
+        "--warmup", type=int, default=3, help="rounds before those that count; default 3"
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="measure in one process: several times faster, without memory",
+        help="measure in one process: several times faster, but without memory",
     )
+
+    # What becomes of the result.
     parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
-        help="write everything; '-' prints it instead of tables",
+        help="write the result as JSON; '-' prints it instead of the tables",
     )
     parser.add_argument(
         "--baseline",
         type=Path,
         metavar="OLD.json",
-        help="an earlier run: say what has changed since",
+        help="the JSON of an earlier run: print what has changed since",
     )
     parser.add_argument(
         "--fail-above",
         type=float,
         metavar="PERCENT",
-        help="with --baseline: exit with 1 when a total or a frame grew by more, and beyond the spread",
+        help="with --baseline: exit with 1 when a total or a frame grew by more than this "
+        "and by more than the spread",
     )
 
 
 def run(arguments: Namespace) -> int:
+    """Measure the cuts, print a table, and compare with the baseline.
+
+    Returns 1 when a figure grew by more than --fail-above, else 0.
+    """
     _check(arguments)
     file = ModelFile.read(arguments.model)
     engine = engine_options(arguments, file.dialect.name)
     old = load_bench(arguments.baseline) if arguments.baseline is not None else None
     infos = input_infos(file.model.entry)
-    given = parse_inputs(arguments.input, infos)
-    with progress() as told:
-        found = bench(
+    inputs = parse_inputs(arguments.input, infos)
+
+    with progress() as show:
+        result = bench(
             file,
             arguments.which,
             options_of(arguments),
-            inputs=given,
+            inputs=inputs,
             calibration=arguments.calibration,
             slowdown=arguments.slowdown,
             effort=Effort(engine, arguments.warmup, arguments.runs, fresh=not arguments.quick),
-            progress=told,
+            progress=show,
         )
+
     if arguments.json == Path("-"):
-        print(to_json(found), end="")
+        print(to_json(result), end="")
     else:
-        _print(found, made_up=len(given) < len(infos) and not arguments.calibration)
+        _print(result, made_up=len(inputs) < len(infos) and not arguments.calibration)
     if arguments.json not in (None, Path("-")):
-        write_file(arguments.json, lambda file: file.write(to_json(found).encode()))
-    return 0 if old is None else _compare(old, found, arguments)
+        write_file(arguments.json, lambda file: file.write(to_json(result).encode()))
+    return 0 if old is None else _compare(old, result, arguments)
 
 
 def _check(arguments: Namespace) -> None:
+    """Raise PlanError for numbers out of range, and options that need another."""
     if min(arguments.threads, arguments.runs, arguments.warmup) < 1 or arguments.slowdown <= 0:
         raise PlanError(
             "--threads, --runs and --warmup must be at least 1, and --slowdown positive"
@@ -126,12 +145,13 @@ def _check(arguments: Namespace) -> None:
 
 
 def _print(bench: Bench, *, made_up: bool) -> None:
-    threads = f"{bench.conditions['threads']} thread" + (
-        "s" if bench.conditions["threads"] > 1 else ""
-    )
+    """Print the conditions, a table of the cuts, and the rejected positions."""
+    count = bench.conditions["threads"]
+    threads = f"{count} thread{'s' if count > 1 else ''}"
     print(f"{bench.machine}, {bench.cpus} CPUs; {bench.engine}, {threads}")
     memory = f", {size(bench.whole_peak_bytes)} of memory" if bench.whole_peak_bytes else ""
     print(f"{bench.model}: whole model {_time(bench.whole)}{memory}\n")
+
     over = f"over {bench.conditions['link']}"
     head = (
         "cut",
@@ -152,14 +172,11 @@ def _print(bench: Bench, *, made_up: bool) -> None:
             ("-", "", "", sent, "", "", "", "", "", human("latency", case.latency_ns), case.name)
         )
     print(table(head, rows))
+
     if bench.rejected:
         print()
-        print(
-            table(
-                ("rejected", "why"),
-                [(id, shorten(reason, 100)) for id, reason in bench.rejected.items()],
-            )
-        )
+        reasons = [(id, shorten(reason, 100)) for id, reason in bench.rejected.items()]
+        print(table(("rejected", "why"), reasons))
     if made_up:
         print(
             "note: the inputs were made up; frames of real ones may be smaller (--input)",
@@ -168,6 +185,7 @@ def _print(bench: Bench, *, made_up: bool) -> None:
 
 
 def _row(cut: CutCost, *, best: bool) -> tuple[str, ...]:
+    """Return the cells of a cut; the best one is marked."""
     device, encode, decode, server = (
         human("latency", cut.times[phase].median_ns) for phase in PHASES
     )
@@ -190,41 +208,48 @@ def _row(cut: CutCost, *, best: bool) -> tuple[str, ...]:
 
 
 def _time(timing: Timing) -> str:
+    """Return the median, with half the spread in percent of it."""
     share = 50 * timing.spread_ns / max(timing.median_ns, 1)
     return f"{human('latency', timing.median_ns)} ±{share:.1f} %"
 
 
 def _compare(old: Bench, new: Bench, arguments: Namespace) -> int:
-    found = compare(old, new)
+    """Print what has changed since the baseline, and return the exit code."""
+    comparison = compare(old, new)
     print(f"\nagainst {arguments.baseline}:")
-    for text in found.conditions:
+    for text in comparison.conditions:
         print(f"  differs: {text}")
-    print(_changes(found))
-    for which, names in (("now", found.only_new), ("then", found.only_old)):
+    print(_changes(comparison))
+    for which, names in (("now", comparison.only_new), ("then", comparison.only_old)):
         if names:
             print(f"{len(names)} cuts were measured only {which}: {shorten(', '.join(names), 80)}")
-    worse = () if arguments.fail_above is None else found.worse(arguments.fail_above)
+
+    worse = () if arguments.fail_above is None else comparison.worse(arguments.fail_above)
     if worse:
         print(f"FAILED: {len(worse)} figures grew by more than {arguments.fail_above:g} %")
     return 1 if worse else 0
 
 
-def _changes(found: Comparison) -> str:
-    beyond = found.beyond()
-    cuts = {change.cut for change in found.changes}
+def _changes(comparison: Comparison) -> str:
+    """Return a table of the changes beyond the spread, and a line on all other cuts."""
+    beyond = comparison.beyond()
+    cuts = {change.cut for change in comparison.changes}
     count = len(cuts) - len({change.cut for change in beyond})
     same = f"{count} of {len(cuts)} cuts changed by no more than their spread"
     if not beyond:
         return same
+
     rows: Sequence[tuple[str, ...]] = [_change(change) for change in beyond]
     return f"{table(('cut', 'figure', 'then', 'now', 'change', 'boundary'), rows)}\n{same}"
 
 
 def _change(change: Change) -> tuple[str, ...]:
-    sizes = change.figure.endswith(("memory", "frame"))
-    then, now = (
-        size(value) if sizes else human("latency", value) for value in (change.old, change.new)
-    )
+    """Return the cells of a change."""
+    values = (change.old, change.new)
+    if change.figure.endswith(("memory", "frame")):
+        then, now = map(size, values)
+    else:
+        then, now = (human("latency", value) for value in values)
     return (
         change.cut,
         change.figure,

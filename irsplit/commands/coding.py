@@ -1,4 +1,4 @@
-"""Arguments that say how a boundary is coded."""
+"""Declare the arguments that say how a boundary is coded."""
 
 from argparse import SUPPRESS, ArgumentParser
 from pathlib import Path
@@ -8,32 +8,34 @@ from irsplit.passes.targets import TARGET_OPTIONS, TARGETS
 
 
 def add_coding(parser: ArgumentParser) -> None:
-    """How a boundary is made ready and coded: the options that `compile` and `bench` share."""
+    """Declare how a boundary is quantized and coded, for `compile` and `bench`."""
     _add_quantize(
         parser,
-        f"how floats and quantized 8-bit integers cross: {', '.join(TARGETS)}; default lossless. Options follow "
-        f"with commas: {', '.join(TARGET_OPTIONS)} (min-max, percentile, mse or entropy), "
-        "as in int8,range=mse,per-channel or agreement=0.98,snr=20",
+        f"how floats and quantized 8-bit integers cross: {', '.join(TARGETS)}; default lossless. "
+        f"Options follow, joined by commas: {', '.join(TARGET_OPTIONS)}; METHOD is min-max, "
+        "percentile, mse or entropy. Examples: int8,range=mse,per-channel; agreement=0.98,snr=20",
     )
     add_measure(parser, "agreement=SHARE reads")
     parser.add_argument(
         "--boundary-ops",
         action="store_true",
-        help="the segments quantize by operators of their own format: a host without irsplit's runtime exchanges int8",
+        help="let the segments quantize by operators of their own format, so that a host without "
+        "irsplit's runtime exchanges int8",
     )
     _add_calibration(
         parser,
-        "inputs to calibrate a quantized boundary and a codec that learns, and to price cuts",
+        "inputs for what learns, a quantized boundary or a codec, and for pricing cuts",
     )
     parser.add_argument(
         "--codec",
         default="zstandard",
         help="lossless codec of the boundary: raw, zstandard (default), static-rans or auto; "
-        "the last two learn from the calibration data",
+        "the last two learn from --calibration",
     )
 
 
 def _add_quantize(parser: ArgumentParser, text: str) -> None:
+    """Declare --quantize, and --boundary as its old name."""
     parser.add_argument("--quantize", default="lossless", metavar="TARGET", help=text)
     parser.add_argument(
         "--boundary",
@@ -46,17 +48,23 @@ def _add_quantize(parser: ArgumentParser, text: str) -> None:
 
 
 def add_measure(parser: ArgumentParser, what: str) -> None:
-    """How outputs are read when two runs are compared."""
+    """Declare how outputs are read when two runs are compared.
+
+    Args:
+        parser: The parser of the command.
+        what: The subject and the verb of the help text, such as "--min-agreement reads".
+    """
     parser.add_argument(
         "--agreement-measure",
         default="",
         metavar="MEASURE",
-        help=f"how {what} the outputs: top1, iou (label maps), f1 or f1@SCORE (detections), FILE.py:FUNCTION, or one "
-        "of 'irsplit plugins'; default: as recognised in the model",
+        help=f"how {what} the outputs: top1, iou (label maps), f1 or f1@SCORE (detections), "
+        "FILE.py:FUNCTION, or one of 'irsplit plugins'; default: as recognised in the model",
     )
 
 
 def _add_calibration(parser: ArgumentParser, purpose: str) -> None:
+    """Declare --calibration."""
     files = "files or folders of .npy, .npz, images, .wav"
     parser.add_argument(
         "--calibration",
@@ -69,11 +77,12 @@ def _add_calibration(parser: ArgumentParser, purpose: str) -> None:
 
 
 def add_pricing(parser: ArgumentParser) -> None:
-    """How a boundary would be coded: for commands that price cuts and compile none."""
+    """Declare how a boundary would be coded, for commands that price cuts and compile none."""
     parser.add_argument(
         "--codec",
         default="zstandard",
-        help="of the boundary, as for compile: raw, zstandard (default), static-rans, auto",
+        help="lossless codec of the boundary, as for compile: raw, zstandard (default), "
+        "static-rans or auto",
     )
     _add_quantize(
         parser, "how floats and quantized integers cross, as for compile; default lossless"

@@ -1,4 +1,4 @@
-"""irsplit completion SHELL"""
+"""irsplit completion SHELL: print a script that completes commands."""
 
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
@@ -32,16 +32,18 @@ _OFFERED: dict[str, Callable[[], Iterable[str]]] = {
     "link": lambda: profiles.names("link"),
     "objective": lambda: OBJECTIVES,
 }
-"""Options that take more than names, but mostly one of these."""
+"""What to offer for options that may have other values too."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     places = "; ".join(f"{shell}: {place}" for shell, place in PLACES.items())
-    text = f"which script to print, and the file it belongs into: {places}"
+    text = f"the shell; the script belongs into a file: {places}"
     parser.add_argument("shell", choices=tuple(PLACES), metavar="SHELL", help=text)
 
 
 def run(arguments: Namespace) -> int:
+    """Print the script for a shell."""
     parser = _Described(prog="irsplit")
     parser.add_argument("--version", action="version")
     commands = parser.add_subparsers(metavar="COMMAND")
@@ -52,9 +54,13 @@ def run(arguments: Namespace) -> int:
 
 
 class _Described(ArgumentParser):
-    """A parser, and parsers of its commands, that say what is worth offering for an argument; they never parse."""
+    """A parser that knows what to offer for an argument; it never parses.
+
+    The parsers of its commands are of this class too.
+    """
 
     def add_argument(self, *names: Any, **options: Any) -> Action:
+        """Declare an argument, with its choices or as a file."""
         action = super().add_argument(*names, **options)
         if action.dest in _OFFERED:
             action.choices = list(_OFFERED[action.dest]())

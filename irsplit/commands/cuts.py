@@ -1,4 +1,4 @@
-"""irsplit cuts MODEL"""
+"""irsplit cuts MODEL: list the positions at which a model can be cut."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -20,6 +20,7 @@ irsplit cuts examples/digits/digits.onnx --max-tensors 2
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument("model", type=Path, help="an .onnx or .tflite file")
     add_cuts(parser)
     add_state(parser)
@@ -29,6 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    """Print the positions as a table or JSON."""
     with working("looking at every position"):
         cuts = find_cuts(
             arguments.model,
@@ -37,25 +39,23 @@ def run(arguments: Namespace) -> int:
             state=arguments.state,
             dims=arguments.dims,
         )
+
     shown = cuts.legal if arguments.legal else cuts
     say_remarks(cuts.remarks)
     if arguments.json:
         print_json(shown.to_json())
         return 0
-    legal = sum(cut.legal for cut in cuts)
+
     if shown:
-        print(
-            table(
-                ("id", "kind", "bytes", "weights", "MACs", "after", "boundary or reason"),
-                [*map(_row, shown)],
-            )
-        )
+        header = ("id", "kind", "bytes", "weights", "MACs", "after", "boundary or reason")
+        print(table(header, [*map(_row, shown)]))
+    legal = sum(cut.legal for cut in cuts)
     print(f"{legal} legal of {len(cuts)} positions")
     return 0
 
 
 def _bytes(cut: Cut) -> str:
-    """Bytes that cross: exact, "~" in assumed sizes, or "x ?" for open dimensions of size 1."""
+    """Return the bytes that cross: exact, "~" for assumed sizes, or "x ?" with open dimensions."""
     if cut.size_bytes() is not None:
         return size(cut.size_bytes())
     types = [value.type for value in cut.boundary if isinstance(value.type, TensorType)]
@@ -64,20 +64,27 @@ def _bytes(cut: Cut) -> str:
     return f"{size(cut.estimated_bytes)} x ?" if cut.estimated_bytes else size(None)
 
 
+def _extras(cut: Cut) -> str:
+    """Name the values that a cut treats apart from those that cross."""
+    groups = {
+        "shapes": cut.shapes,
+        "recomputes": cut.rematerialised,
+        "forwards": cut.forwards,
+        "early outputs": cut.early_outputs,
+    }
+    extras = ""
+    for word, values in groups.items():
+        if values:
+            names = ", ".join(short(value.name) for value in values)
+            extras += f"; {word} {names}"
+    return extras
+
+
 def _row(cut: Cut) -> tuple[str, ...]:
+    """Return the cells of a position."""
     share = "" if cut.macs_share is None else f"{100 * cut.macs_share:.1f} %"
     crossing = "+".join(value.name for value in cut.tensors)
-    extras = "".join(
-        f"; {word} {', '.join(short(value.name) for value in values)}"
-        for word, values in (
-            ("shapes", cut.shapes),
-            ("recomputes", cut.rematerialised),
-            ("forwards", cut.forwards),
-            ("early outputs", cut.early_outputs),
-        )
-        if values
-    )
-    text = shorten(crossing, 80) + extras if cut.legal else str(cut.reason)
+    text = shorten(crossing, 80) + _extras(cut) if cut.legal else str(cut.reason)
     return (
         cut.id,
         cut.kind or "-",

@@ -1,4 +1,4 @@
-"""irsplit export BUNDLE --to ENGINE -o DIR"""
+"""irsplit export BUNDLE --to ENGINE -o DIR: write what an existing engine runs."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -19,17 +19,19 @@ irsplit export build/raw --to onnxruntime -o build/ort
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument(
         "bundle",
         type=Path,
-        help="a folder that 'irsplit compile' wrote, or a packed server's side (not for onnxruntime)",
+        help="a folder that 'irsplit compile' wrote, or a packed server side (not for onnxruntime)",
     )
     parser.add_argument(
         "--to",
         choices=ENGINES,
         required=True,
         dest="engine",
-        help="what shall run it: the server's side on an engine, or both sides on ONNX Runtime without irsplit",
+        help="what runs it: an engine for the server side, or ONNX Runtime for both sides without "
+        "irsplit",
     )
     parser.add_argument(
         "-o",
@@ -37,17 +39,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder to write; Triton's model repository",
+        help="folder to write; for Triton, the model repository",
     )
     parser.add_argument(
-        "--name", default="", help="the engine's name for it; default: the bundle's name"
+        "--name", default="", help="name of the model in the engine; default: the bundle's"
     )
+
+    # How it runs there.
     parser.add_argument(
         "--replicas",
         type=int,
         default=4,
         metavar="N",
-        help="at most (Triton: always) that many; default 4, and 1 for bundles with state",
+        help="how many replicas at most (Triton: always); default 4, and 1 for bundles with state",
     )
     parser.add_argument(
         "--image", default="irsplit:latest", help="KServe's container image; default irsplit:latest"
@@ -56,6 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    """Export the bundle, and print the files."""
     options = engine_options(arguments, Manifest.load(arguments.bundle).segments[0].format)
     folder = export_bundle(
         arguments.bundle,
@@ -66,6 +71,7 @@ def run(arguments: Namespace) -> int:
         arguments.image,
         options,
     )
+
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(path)
     return 0

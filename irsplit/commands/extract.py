@@ -1,4 +1,4 @@
-"""irsplit extract MODEL ENTRY -o FILE"""
+"""irsplit extract MODEL ENTRY -o FILE: write one signature as a model of its own."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
@@ -14,6 +14,7 @@ irsplit extract examples/digits/digits.tflite main -o build/main.tflite
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument(
         "model", type=Path, help="a .tflite file of several signatures or subgraphs"
     )
@@ -24,8 +25,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    """Write the model, and print its files."""
     dialect = dialect_of(arguments.model)
     model = dialect.read(arguments.model, arguments.entry)
+
     # A graph with a place is written with what it uses and nothing else.
     written = dialect.write(model, replace(model.entry, placement=PLACES[0]), arguments.output)
     for path in written:

@@ -1,4 +1,4 @@
-"""What a build says on standard error: lines for people, or one JSON object per line."""
+"""Log on standard error what happens: lines for people, or one JSON object per line."""
 
 import json
 import sys
@@ -16,20 +16,20 @@ _SPEAKING = threading.Lock()
 
 
 def say(line: str) -> None:
-    """Write one line whole: the targets of a build file speak from several threads."""
+    """Write one line whole, since the targets of a build file write from several threads."""
     with _SPEAKING:
         print(line, file=sys.stderr, flush=True)
 
 
 def say_remarks(remarks: Iterable["Remark"]) -> None:
-    """What passes had to say, as lines for people."""
+    """Write the remarks of passes as lines for people."""
     log = Log(structured=False)
     for remark in remarks:
         log.remark(remark)
 
 
 class Log:
-    """Where a command says what happens.
+    """The log of a command.
 
     Args:
         structured: Whether every event is a line {"event": ..., ...}; otherwise notes, remarks
@@ -40,12 +40,12 @@ class Log:
         self.structured = structured
 
     def event(self, name: str, **details: Any) -> None:
-        """Something that people need not read."""
+        """Log something that people need not read."""
         if self.structured:
             say(json.dumps({"event": name, **details}, ensure_ascii=False))
 
     def remark(self, remark: "Remark") -> None:
-        """What a pass said, with flags in place of names of the Python interface."""
+        """Log a remark of a pass, with flags in place of names of the Python interface."""
         text = in_flags(remark.text)
         if self.structured:
             said = {"pass": remark.pass_name, "warning": remark.warning, "text": text}
@@ -54,13 +54,14 @@ class Log:
             say(f"{'warning' if remark.warning else 'note'}: {message(text)}")
 
     def note(self, text: str) -> None:
-        """Something that people should know."""
+        """Log something that people should know."""
         if self.structured:
             self.event("note", text=text)
         else:
             say(f"note: {message(text)}")
 
     def error(self, text: str) -> None:
+        """Log an error."""
         if self.structured:
             self.event("error", text=text)
         else:

@@ -1,4 +1,4 @@
-"""irsplit olive-config"""
+"""irsplit olive-config: write the package config with which Olive finds our passes."""
 
 import importlib.util
 import json
@@ -26,21 +26,24 @@ olive run --config workflow.json --package-config olive-irsplit.json
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE.json", help="write it there"
+        "-o", "--output", type=Path, required=True, metavar="FILE.json", help="file to write"
     )
 
 
 def run(arguments: Namespace) -> int:
-    """A package config takes the place of Olive's own, so it has Olive's passes beside ours."""
+    """Write Olive's own package config with our passes added, since ours replaces it."""
     spec = importlib.util.find_spec("olive")
     if spec is None or not spec.submodule_search_locations:
         raise EngineError("Olive is not installed; install it with: pip install olive-ai")
+
     own = Path(spec.submodule_search_locations[0]) / "olive_config.json"
     config: dict[str, Any] = json.loads(own.read_text(encoding="utf-8"))
     config["passes"] |= {
         name: {"module_path": f"{_MODULE}.{name}", **_ANYWHERE} for name in _PASSES
     }
+
     text = json.dumps(config, indent=1) + "\n"
     write_file(arguments.output, lambda file: file.write(text.encode()))
     return 0

@@ -1,4 +1,4 @@
-"""Arguments of the command line as fields of `CompileOptions`."""
+"""Read arguments of the command line as fields of `CompileOptions`."""
 
 from argparse import Namespace
 from dataclasses import fields
@@ -7,15 +7,16 @@ from typing import Any
 from irsplit.compilation.options import CompileKeywords, CompileOptions
 
 OPTION_NAMES = frozenset(field.name for field in fields(CompileOptions))
+"""The fields of `CompileOptions`, which arguments are named after."""
 
 
 def options_of(arguments: Namespace) -> CompileOptions:
-    """The options that the arguments stand for; what they do not say has its default."""
+    """Return the options that the arguments give; all others have their defaults."""
     return CompileOptions(**given_options(arguments))
 
 
 def given_options(arguments: Namespace) -> CompileKeywords:
-    """The fields of `CompileOptions` that the arguments have, where they are not None."""
+    """Return the fields of `CompileOptions` that the arguments give and that are not None."""
     keywords: Any = {
         name: value
         for name, value in vars(arguments).items()

@@ -1,4 +1,4 @@
-"""What commands print: aligned tables, sizes for people, JSON for machines."""
+"""Format what commands print: aligned tables, sizes for people, JSON for programs."""
 
 import json
 import shutil
@@ -10,47 +10,57 @@ from typing import Any
 from irsplit.commands.terminal import one_line
 
 _NARROW, _TOO_NARROW = 24, 8
-"""Letters left for the last column: with fewer than the first its text goes on below the others,
-with fewer than the second it is not wrapped."""
+"""Widths of the last column: below the first its text continues under the other columns, below the
+second it is not wrapped."""
 
 
 def print_json(data: Any) -> None:
+    """Print data as JSON."""
     print(json.dumps(data, indent=1, ensure_ascii=False))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned to the left, two spaces apart; one that is nothing but "?" is left out.
+    """Format a table with columns aligned to the left, two spaces apart.
 
     On a terminal the last column is wrapped; elsewhere a row is a line.
+
+    Args:
+        header: The heads of the columns.
+        rows: The cells of every row. A column with nothing but "?" is left out.
+
+    Returns:
+        The lines of the table.
     """
-    known = [
+    shown = [
         column
         for column in range(len(header))
         if not rows or any(row[column] != "?" for row in rows)
     ]
-    lines = [[one_line(line[column]) for column in known] for line in (header, *rows)]
+    lines = [[one_line(line[column]) for column in shown] for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = sum(widths[:-1]) + 2 * len(widths[:-1])
     begun = [
         "".join(f"{cell:{width}}  " for cell, width in zip(line[:-1], widths, strict=False))
         for line in lines
     ]
+
     columns = shutil.get_terminal_size().columns
     if not sys.stdout.isatty() or columns - left < _TOO_NARROW:
         return "\n".join(
             f"{start}{line[-1]}".rstrip() for start, line in zip(begun, lines, strict=True)
         )
+
     wrapper = textwrap.TextWrapper(columns, break_on_hyphens=False, break_long_words=False)
     wrapper.subsequent_indent = " " * (left if columns - left >= _NARROW else 4)
-    found: list[str] = []
+    wrapped: list[str] = []
     for start, line in zip(begun, lines, strict=True):
         wrapper.initial_indent = start
-        found.append((wrapper.fill(line[-1]) or start).rstrip())
-    return "\n".join(found)
+        wrapped.append((wrapper.fill(line[-1]) or start).rstrip())
+    return "\n".join(wrapped)
 
 
 def size(count: int | None) -> str:
-    """Bytes for people, in powers of 1000 as link rates are; '?' when they are not known."""
+    """Format a number of bytes in powers of 1000, as link rates are; '?' for None."""
     if count is None:
         return "?"
     if count < 10_000:
@@ -62,8 +72,7 @@ def size(count: int | None) -> str:
 
 
 def shorten(text: str, width: int = 60) -> str:
-    return (
-        text
-        if len(text) <= width
-        else f"{text[: width // 2 - 1]}...{text[len(text) - width // 2 + 2 :]}"
-    )
+    """Shorten a text to `width` characters, with "..." in its middle."""
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 2 - 1]}...{text[len(text) - width // 2 + 2 :]}"

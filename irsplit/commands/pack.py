@@ -1,4 +1,4 @@
-"""irsplit pack BUNDLE -o DIR"""
+"""irsplit pack BUNDLE -o DIR: make one file of each side of a bundle."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -14,6 +14,7 @@ irsplit inspect build/packed/digits.device.irsb
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
     parser.add_argument(
         "-o",
@@ -26,6 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    """Pack the bundle, and print the files."""
     for path in pack(arguments.bundle, arguments.output):
         print(f"{path}  {size(path.stat().st_size)}")
     return 0

@@ -1,4 +1,4 @@
-"""Arguments of the planner, which `plan` and `compile` share."""
+"""Declare the arguments of the planner, which `plan`, `compile` and `report` share."""
 
 from argparse import ArgumentParser
 
@@ -8,23 +8,28 @@ from irsplit.passes.planning.policies import PolicyNames
 
 
 def add_plan_arguments(parser: ArgumentParser) -> None:
-    """Everything but --max-tensors, which commands without a plan have too."""
+    """Declare all but --max-tensors, which commands without a plan have too."""
     parser.add_argument(
         "--device",
         default="",
         metavar="PROFILE",
-        help="device by name or .toml, or measured, of the model or a bundle of it: profile.json[,slowdown=4]",
+        help="the device: a name, a .toml file, or what 'irsplit profile' measured, as in "
+        "profile.json[,slowdown=4]",
     )
     parser.add_argument(
         "--server",
         default="",
         metavar="PROFILE",
-        help="the same for the server; default: the device's profile without its slowdown, when it is measured of the "
-        "whole model, else tesla-k40",
+        help="the server, given as the device is; default: a measured profile of the whole model "
+        "given as --device, without its slowdown, else tesla-k40",
     )
     add_link(parser)
+
+    # What the planner minimises, and how it chooses.
     parser.add_argument(
-        "--objective", default="latency", help=f"one of {', '.join(OBJECTIVES)}; default latency"
+        "--objective",
+        default="latency",
+        help=f"what to minimise: {', '.join(OBJECTIVES)}; default latency",
     )
     parser.add_argument(
         "--limit",
@@ -32,21 +37,23 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         default=[],
         dest="limits",
         metavar="METRIC=VALUE",
-        help="such as memory=64MB or energy=2J",
+        help="what a cut may cost at most, such as memory=64MB or energy=2J; repeat it for several",
     )
     parser.add_argument(
         "--rule",
         choices=PolicyNames(),
         default="exact",
         dest="policy",
-        help="exact (default), or the policy of a paper",
+        help="how the cut is chosen: exact (default), or by the policy of a paper",
     )
     parser.add_argument(
         "--pattern",
         choices=PATTERNS,
         default="single",
-        help="one cut (default), several for the client to choose from at run time, or any number to and fro",
+        help="one cut (default), several for the client to choose from at run time, or any number "
+        "back and forth",
     )
+
     parser.add_argument(
         "--load",
         type=positive,

@@ -1,4 +1,4 @@
-"""irsplit profile MODEL -o profile.json, irsplit profile BUNDLE -o profile.json"""
+"""irsplit profile MODEL|BUNDLE -o profile.json: measure on this device."""
 
 import datetime
 from argparse import ArgumentParser, Namespace
@@ -34,46 +34,60 @@ irsplit plan examples/digits/digits.onnx --device build/device.json --link lte
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument(
         "model",
         type=Path,
-        help="an .onnx or .tflite file; or a bundle (folder or packed side), of which those segments are measured "
-        "that are there, without the model",
+        help="an .onnx or .tflite file; or a bundle (folder or packed side), whose segments are "
+        "measured without the model, as far as they are there",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="the profile, .json"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the profile to write, .json",
     )
+
+    # What is measured, and how carefully.
     add_cuts(parser)
     add_engine(parser)
     parser.add_argument(
         "--runs",
         type=int,
         default=15,
-        help="runs of each part, of which the median counts; default 15",
+        help="how often each stage runs; the median counts; default 15",
     )
-    parser.add_argument("--warmup", type=int, default=3, help="runs before those; default 3")
+    parser.add_argument(
+        "--warmup", type=int, default=3, help="runs before those that count; default 3"
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="measure in one process: ten times faster, memory is then a guess",
+        help="measure in one process: ten times faster, but memory is then a guess",
     )
+
+    # On which inputs, and what else is written.
     parser.add_argument(
         "--input",
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="real inputs; default: made up",
+        help="a real input; without it, inputs are made up",
     )
     parser.add_argument(
         "--fit",
         type=Path,
         metavar="FILE.toml",
-        help="also learn this machine's rates by operator class, as a device profile for other models",
+        help="also learn the rates of this device by operator class, and write them as a device "
+        "profile for other models",
     )
     add_dims(parser)
 
 
 def run(arguments: Namespace) -> int:
+    """Measure a model or a bundle, and write the profile."""
     if min(arguments.threads, arguments.runs, arguments.warmup) < 1:
         raise PlanError("--threads, --runs and --warmup must be at least 1")
     if is_bundle(arguments.model):
@@ -84,13 +98,15 @@ def run(arguments: Namespace) -> int:
 
 
 def _effort(arguments: Namespace, format: str) -> Effort:
+    """Read how carefully to measure."""
     options = engine_options(arguments, format)
     return Effort(options, arguments.warmup, arguments.runs, fresh=not arguments.quick)
 
 
 def _profile_model(arguments: Namespace) -> None:
+    """Measure a model, and learn rates where --fit asks for them."""
     file = ModelFile.read(arguments.model)
-    with progress() as told:
+    with progress() as show:
         measured = profile(
             file,
             inputs=parse_inputs(arguments.input, input_infos(file.model.entry)),
@@ -98,9 +114,10 @@ def _profile_model(arguments: Namespace) -> None:
             max_tensors=arguments.max_tensors,
             rematerialise=arguments.rematerialise,
             effort=_effort(arguments, file.dialect.name),
-            progress=told,
+            progress=show,
         )
     assert isinstance(measured, ModelProfile)
+
     _write(arguments.output, measured)
     latency = human("latency", measured.whole.wall_ns)
     print(f"whole model: {latency}, {human('memory', measured.whole.peak_bytes)}")
@@ -110,27 +127,31 @@ def _profile_model(arguments: Namespace) -> None:
 
 
 def _profile_bundle(arguments: Namespace) -> None:
+    """Measure a bundle. Raises PlanError for options that only a model has."""
     useless = {
         "--fit": arguments.fit is not None,
         "--max-tensors": arguments.max_tensors > 1,
         "--no-rematerialise": not arguments.rematerialise,
     }
-    if flags := [flag for flag, is_given in useless.items() if is_given]:
+    flags = [flag for flag, is_given in useless.items() if is_given]
+    if flags:
         raise PlanError(
             f"{', '.join(flags)}: only for a model, and {arguments.model} is a bundle; leave it out"
         )
 
     manifest = Manifest.load(arguments.model)
-    with progress() as told:
+    with progress() as show:
         measured = profile(
             arguments.model,
             inputs=parse_inputs(arguments.input, tensors_to_feed(manifest)),
             dims=arguments.dims,
             effort=_effort(arguments, manifest.segments[0].format),
-            progress=told,
+            progress=show,
         )
     assert isinstance(measured, BundleProfile)
+
     _write(arguments.output, measured)
+
     for segment, load in zip(manifest.segments, measured.segments, strict=True):
         text = "not here"
         if load is not None:
@@ -142,6 +163,7 @@ def _profile_bundle(arguments: Namespace) -> None:
 
 
 def _write(path: Path, profile: Measured) -> None:
+    """Write a profile, and print its conditions."""
     write_file(path, lambda file: file.write(to_json(profile).encode()))
     print(f"{profile.machine}; {profile.engine}, {profile.threads} thread(s)")
 

@@ -1,4 +1,4 @@
-"""Progress on standard error while a command works, on a terminal only."""
+"""Show progress on standard error while a command works, on a terminal only."""
 
 import sys
 from collections.abc import Generator
@@ -19,14 +19,21 @@ else:
 
 @contextmanager
 def progress(*, shown: bool = True) -> Generator[Progress]:
-    """A line with a bar, what is being done and for how long, which vanishes at the end.
+    """Show a line with a bar, what is being done and for how long; it vanishes at the end.
 
-    Nothing is printed when standard error is no terminal or `shown` is false; rich is imported only to draw. What is
-    printed meanwhile appears above the line.
+    What is printed meanwhile appears above the line. Rich is imported only to draw.
+
+    Args:
+        shown: Whether to show anything; nothing is shown either where standard error is no
+            terminal.
+
+    Yields:
+        The function to call with every step.
     """
     if not shown or not sys.stderr.isatty():
         yield silent
         return
+
     console = consoles.Console(file=steerable(sys.stderr))
     columns = (
         rich.SpinnerColumn(),
@@ -48,7 +55,7 @@ def progress(*, shown: bool = True) -> Generator[Progress]:
 
 @contextmanager
 def working(what: str) -> Generator[None]:
-    """Progress of work in one part."""
-    with progress() as told:
-        told(0, 1, what)
+    """Show progress of work that has one step."""
+    with progress() as show:
+        show(0, 1, what)
         yield

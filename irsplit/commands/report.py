@@ -1,4 +1,4 @@
-"""irsplit report MODEL|DIR"""
+"""irsplit report MODEL|DIR: write a page with what every cut costs."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -24,23 +24,30 @@ irsplit report examples/digits/digits.onnx -o build/int8.html --quantize int8 --
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument(
-        "path", type=Path, help="a model file, or a bundle, whose own options count unless given"
+        "path", type=Path, help="a model file; or a bundle, whose options are the defaults"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("report.html"), help="default report.html"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        help="page to write; default report.html",
     )
     _add_conditions(parser)
+
     # None stands for an option that is not given: a bundle then has its own.
     conditions = ArgumentParser()
     _add_conditions(conditions)
     parser.set_defaults(**dict.fromkeys(vars(conditions.parse_args([]))))
+
     parser.add_argument(
         "--input",
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="a real input, to know what sending it costs",
+        help="a real input, to find what sending it costs",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the report's data instead of writing a page"
@@ -48,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_conditions(parser: ArgumentParser) -> None:
-    """Options that a bundle has values of its own for."""
+    """Declare the options for which a bundle has values of its own."""
     add_plan_arguments(parser)
     add_cuts(parser)
     add_state(parser)
@@ -57,6 +64,7 @@ def _add_conditions(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    """Write the page, or print its data."""
     source = ReportSource.of(arguments.path)
     inputs = parse_inputs(arguments.input, input_infos(source.file.model.entry))
     with working("pricing cuts"):
@@ -66,12 +74,14 @@ def run(arguments: Namespace) -> int:
             calibration=arguments.calibration or (),
             **cast(PlanKeywords, given_options(arguments)),
         )
+
     say_remarks(made.remarks)
     if made.data["open"]:
         say(f"note: {in_flags(made.data['open'])}")
     if arguments.json:
         print_json(made.data)
         return 0
+
     made.save(arguments.output)
     print(arguments.output)
     return 0

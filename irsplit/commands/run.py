@@ -1,4 +1,4 @@
-"""irsplit run BUNDLE"""
+"""irsplit run BUNDLE: run all segments of a bundle."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -23,6 +23,7 @@ irsplit run build/digits --input image=examples/digits/pictures/3.png -o build/o
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument(
         "bundle",
         type=Path,
@@ -33,20 +34,23 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="an input from .npy, an image or a .wav; once for every input",
+        help="an input: a .npy file, an image, a .wav file or a number; repeat it for every input",
     )
     add_engine(parser, threads=0)
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="OUT.npz", help="write the outputs by name"
+        "-o", "--output", type=Path, metavar="OUT.npz", help="file to write the outputs to, by name"
     )
 
 
 def run(arguments: Namespace) -> int:
+    """Run the bundle once, and print its outputs and the sizes of its frames."""
     manifest = Manifest.load(arguments.bundle)
     inputs = check_inputs(manifest.inputs, parse_inputs(arguments.input, manifest.inputs))
     options = engine_options(arguments, manifest.segments[0].format)
+
     with working("running"):
         outputs, frames = isolated(run_bundle, arguments.bundle, [inputs], options)
+
     for name, value in outputs[0].items():
         print(f"{name}  {_described(value)}")
     print("frames:", ", ".join(size(count) for count in frames[0]))
@@ -57,6 +61,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _described(value: Any) -> str:
+    """Describe an output by type, shape, first elements and index of the largest."""
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or not array.size:
         return f"{array.dtype}{list(array.shape)}"

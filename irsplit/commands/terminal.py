@@ -1,7 +1,8 @@
-"""Escapes in text of models, bundles, profiles and servers what would steer a terminal.
+"""Escape control characters that would steer a terminal.
 
-The command line replaces standard output and standard error while it runs, so no command has to
-think of it. Escapes are those of JSON, so that JSON stays JSON and means the same.
+Names in models, bundles, profiles and answers of servers may hold them. The command line replaces
+standard output and standard error while it runs, so that no command has to think of it. Escapes
+are those of JSON, so that JSON stays JSON and means the same.
 """
 
 import re
@@ -23,26 +24,29 @@ _UNINDENTED = re.compile(r"\n(?!  )")
 
 
 def escaped(text: str) -> str:
-    """The text with control characters as \\u001b, but for tabs and newlines."""
+    """Escape control characters as \\u001b, except tabs and newlines."""
     return _STEERING.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """As `escaped`, tabs and newlines too: for a cell of a table."""
-    return escaped(_BREAKING.sub(lambda found: {"\t": "\\t", "\n": "\\n"}[found[0]], text))
+    """Escape control characters, tabs and newlines, for a cell of a table."""
+    return escaped(_BREAKING.sub(lambda match: {"\t": "\\t", "\n": "\\n"}[match[0]], text))
 
 
 def message(text: str) -> str:
-    """As `escaped`, newlines too, unless the next line is indented, as notes of our errors are."""
+    """Escape control characters, and newlines unless the next line is indented.
+
+    Notes of our errors are indented lines.
+    """
     return escaped(_UNINDENTED.sub(r"\\n", text))
 
 
-def _escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 class _Escaping:
-    """A text stream that escapes; `steerable` is the stream below, for drawing."""
+    """A text stream that escapes what is written; `steerable` is the stream below."""
 
     def __init__(self, stream: TextIO) -> None:
         self.steerable = stream
@@ -62,14 +66,14 @@ class _Escaping:
 @contextmanager
 def escaping(name: Literal["stdout", "stderr"]) -> Generator[None]:
     """Escape what the block writes to `sys.stdout` or `sys.stderr`."""
-    before = getattr(sys, name)
-    setattr(sys, name, _Escaping(before))
+    stream = getattr(sys, name)
+    setattr(sys, name, _Escaping(stream))
     try:
         yield
     finally:
-        setattr(sys, name, before)
+        setattr(sys, name, stream)
 
 
 def steerable(stream: TextIO) -> TextIO:
-    """The stream below one that escapes: for drawing, with words that are escaped already."""
+    """Return the stream below one that escapes, for drawing words that are escaped already."""
     return cast(TextIO, getattr(stream, "steerable", stream))

@@ -1,4 +1,4 @@
-"""The bearer token of a server, for those who serve and for those who ask."""
+"""Declare and read the bearer token, for servers and for their clients."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -8,19 +8,22 @@ from irsplit.base.errors import ServeError
 from irsplit.base.reading import read_text, reading
 
 TOKEN_VARIABLE = "IRSPLIT_TOKEN"
-
+"""The environment variable that has the token where no file is given."""
 
 _LARGEST_TOKEN = 1 << 16
 
 
 def add_token(parser: ArgumentParser, purpose: str) -> None:
+    """Declare --token-file; `purpose` says what the token is for."""
     parser.add_argument(
-        "--token-file", type=Path, help=f"bearer token {purpose}; or the variable {TOKEN_VARIABLE}"
+        "--token-file",
+        type=Path,
+        help=f"file with the bearer token {purpose}; default: the variable {TOKEN_VARIABLE}",
     )
 
 
 def token_of(arguments: Namespace) -> str:
-    """The token to ask a server with; empty when none is given.
+    """Return the token, from the file or the variable; empty when none is given.
 
     Raises:
         ServeError: The file has no token.

@@ -1,4 +1,4 @@
-"""irsplit verify DIR"""
+"""irsplit verify DIR: compare a bundle with its model."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -21,56 +21,70 @@ irsplit verify build/digits --inputs examples/digits/pictures --min-agreement 0.
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
     parser.add_argument("bundle", type=Path, help="a folder that 'irsplit compile' wrote")
     parser.add_argument(
         "--model",
         type=Path,
         help="the source model, when it is no longer where it was compiled from",
     )
+
+    # On which inputs both run.
     parser.add_argument(
         "--input",
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="an input of every call: .npy, an image, a .wav, or a number; the other inputs are made up",
+        help="an input that is the same in every sample: a .npy file, an image, a .wav file or a "
+        "number; the other inputs are made up",
     )
     parser.add_argument(
-        "--inputs", type=Path, nargs="+", default=[], metavar="FILE", help="inputs of several calls"
+        "--inputs",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="samples with the inputs: files or folders of .npy, .npz, images, .wav",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="for inputs that are made up; default 0"
+        "--seed", type=int, default=0, help="seed for inputs that are made up; default 0"
     )
     add_dims(parser)
+
+    # What the bundle must keep.
     add_measure(parser, "--min-agreement reads")
     parser.add_argument(
         "--min-agreement",
         type=float,
         metavar="SHARE",
-        help="exit with 1 when the outputs agree less, as 0.99",
+        help="exit with 1 when the outputs agree less than this, such as 0.99",
     )
     parser.add_argument(
         "--max-error",
         type=float,
         metavar="X",
-        help="exit with 1 when an element of an output is off by more",
+        help="exit with 1 when an element of an output is off by more than this",
     )
     parser.add_argument(
         "--min-snr",
         type=float,
         metavar="DB",
-        help="exit with 1 when an output's signal to noise ratio is lower, in dB",
+        help="exit with 1 when the signal to noise ratio of an output is lower, in dB",
     )
     parser.add_argument(
         "--allow-nothing",
         action="store_true",
         help="exit with 0 when all outputs are empty and nothing is compared",
     )
+
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: Namespace) -> int:
-    with progress() as told:
-        outcome = checks_of(arguments).run(arguments.bundle, arguments.model, told)
+    """Verify the bundle, and print what was compared. Returns 0 when it holds, else 1."""
+    with progress() as show:
+        outcome = checks_of(arguments).run(arguments.bundle, arguments.model, show)
+
     if arguments.json:
         print_json(outcome.to_json())
     else:
@@ -79,7 +93,7 @@ def run(arguments: Namespace) -> int:
 
 
 def checks_of(arguments: Namespace) -> CheckOptions:
-    """What the arguments ask for."""
+    """Read the arguments as the options of a verification."""
     return CheckOptions(
         samples=arguments.inputs,
         inputs=arguments.input,
@@ -92,12 +106,15 @@ def checks_of(arguments: Namespace) -> CheckOptions:
 
 
 def _print(outcome: Verification, infos: Sequence[TensorInfo]) -> None:
+    """Print the comparison for every setting, the agreement, and why the bundle does not hold."""
     if outcome.random:
         names = ", ".join(f"%{output.name}" for output in outcome.random)
         print(
-            f"the model is random: two runs of the whole differ in {names}, which are compared by statistics"
+            f"the model is random: two runs of the whole differ in {names}, "
+            "which are compared by statistics"
         )
         print(_statistics(outcome.random))
+
     settings = (
         ("optimisations off:", outcome.exact, outcome.tolerance),
         ("engine defaults:  ", outcome.optimized, max(outcome.tolerance, TOLERANCE)),
@@ -105,16 +122,16 @@ def _print(outcome: Verification, infos: Sequence[TensorInfo]) -> None:
     for setting, outputs, tolerance in settings:
         if outputs:
             _print_setting(setting, outputs, tolerance, lossless=outcome.lossless)
+
     if outcome.agreement.worst is not None and not outcome.lossless:
         print(f"agreement {outcome.agreement.worst}{_others(outcome)}")
-    if empty := [output.name for output in outcome.exact if not output.elements]:
-        print(
-            f"nothing to compare in {', '.join(f'%{name}' for name in empty)}: empty in every call"
-        )
+    empty = ", ".join(f"%{output.name}" for output in outcome.exact if not output.elements)
+    if empty:
+        print(f"nothing to compare in {empty}: empty in every call")
+
+    count = f"{outcome.calls} call{'s' if outcome.calls > 1 else ''}"
     frames = ", ".join(f"{size} B" for size in outcome.frame_bytes)
-    print(
-        f"{outcome.calls} call{'s' if outcome.calls > 1 else ''}{_sizes(infos, outcome.shapes)}, frames of {frames}"
-    )
+    print(f"{count}{_sizes(infos, outcome.shapes)}, frames of {frames}")
     for reason in outcome.failures:
         print(f"FAILED: {reason}")
 
@@ -122,37 +139,40 @@ def _print(outcome: Verification, infos: Sequence[TensorInfo]) -> None:
 def _print_setting(
     setting: str, outputs: Sequence[OutputDifference], tolerance: float, *, lossless: bool
 ) -> None:
+    """Print a line on one setting of the engine, and a table where outputs differ."""
     equal = all(output.bit_equal for output in outputs)
-    close = all(output.close(tolerance) for output in outputs)
-    within = f"close, within {tolerance:.2g} of the largest value" if lossless else "quantized"
     if not any(output.elements for output in outputs):
         print(setting, "nothing could be compared")
+    elif equal:
+        print(setting, "bit-equal")
+    elif not all(output.close(tolerance) for output in outputs):
+        print(setting, "differs")
+    elif lossless:
+        print(setting, f"close, within {tolerance:.2g} of the largest value")
     else:
-        print(setting, "bit-equal" if equal else within if close else "differs")
+        print(setting, "quantized")
     if not equal:
         print(_differences(outputs))
 
 
 def _others(outcome: Verification) -> str:
-    """What else was read, where the worst is one of several."""
+    """Say of how many readings the printed one is the worst."""
     count = sum(head.compared > 0 for head in outcome.agreement.heads)
     return f", the worst of {count} readings of the outputs" if count > 1 else ""
 
 
 def _sizes(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]]) -> str:
-    """Shapes of the inputs where dimensions that may vary are not just 1."""
-    told = [
-        f"{info.name} {list(shapes[info.name])}"
-        for info in infos
-        if any(
-            dim is None and size != 1
-            for dim, size in zip(info.shape or (), shapes[info.name], strict=False)
-        )
-    ]
-    return f" with {', '.join(told)}" if told else ""
+    """Name the shapes of inputs that have an open dimension of a size other than 1."""
+    texts: list[str] = []
+    for info in infos:
+        sizes = zip(info.shape or (), shapes[info.name], strict=False)
+        if any(dim is None and size != 1 for dim, size in sizes):
+            texts.append(f"{info.name} {list(shapes[info.name])}")
+    return f" with {', '.join(texts)}" if texts else ""
 
 
 def _differences(outputs: Sequence[OutputDifference]) -> str:
+    """Return a table of how outputs differ."""
     header = ("  output", "max error", "mean error", "largest value", "snr", "same argmax")
     rows = [
         (
@@ -169,6 +189,7 @@ def _differences(outputs: Sequence[OutputDifference]) -> str:
 
 
 def _statistics(outputs: Sequence[RandomOutput]) -> str:
+    """Return a table of the statistics of random outputs."""
     header = ("  output", "two runs differ by", "whole model", "bundle", "deviation", "")
     rows = [
         (

@@ -1,4 +1,7 @@
-"""Write a bundle: segment files for both sides, boundary descriptors, manifest; all at once or not at all."""
+"""Write a bundle: the segments of both sides, the schema of every boundary, and the manifest.
+
+The bundle appears whole or not at all.
+"""
 
 import hashlib
 import json
@@ -29,7 +32,7 @@ from irsplit.runtime.run.state import StateInfo
 
 @dataclass(frozen=True, slots=True)
 class BundleSource:
-    """Where a bundle comes from: what its manifest says of the source and of how it was made."""
+    """What a manifest says of the model file and of how the bundle was made."""
 
     file: str
     sha256: str
@@ -49,36 +52,38 @@ def write_bundle(
     carried: int = 0,
     beside: Mapping[str, bytes] | None = None,
 ) -> Manifest:
-    """Write the partitioned `model`; `source` is the entry graph before partition, for the order of its outputs.
+    """Write a partitioned model as a bundle.
 
-    `origin` is asked for last, when everything else is written: until then the source may be read for its `digests`.
-    The first `carried` segments are on the device too, wherever they run. Files `beside` the manifest, by name, belong
-    to no side: no digest has them, and patches leave them out.
+    The folder appears whole, in place of an older bundle there; on failure nothing of it is left
+    and the older one stays. The same model, pipeline and version give the same bytes.
 
-    The folder appears whole, replacing an older bundle there; on failure nothing of it is left and an older one
-    stays. The same model, pipeline and version give the same bytes. Raises BundleError when the folder holds
-    something else, or cannot be written.
+    Args:
+        model: The partitioned model.
+        dialect: The format of the segments.
+        source: The entry graph before partition, which has the order of inputs and outputs.
+        folder: Where the bundle goes.
+        origin: Called last, when everything else is written: until then the model file may still
+            be read for `digests`.
+        digests: Computes the digest of every file.
+        options: How weights are laid out.
+        carried: How many segments, from the first on, the device side has too, wherever they run.
+        beside: Contents of files beside the manifest, by name. They belong to no side: no digest
+            covers them, and patches leave them out.
+
+    Returns:
+        The manifest of the bundle.
+
+    Raises:
+        BundleError: The folder holds something else, or cannot be written.
     """
     with new_folder(folder) as build:
         segments = _write_segments(model, dialect, build, options, carried)
         files = _digests(build, digests)
+
         tensors = [tuple(specs(send)) for _, send in sends(model)]
         digest = _content_digest(files, segments, tensors)
-        boundaries = [
-            FrameSchema(index, _boundary_name(crossing), crossing, bytes.fromhex(digest))
-            for index, crossing in enumerate(tensors)
-        ]
-        described: list[dict[str, Any]] = []
-        places = sorted(
-            {place for segment in segments for place in (segment.placement, *segment.copies)}
-        )
-        for boundary in boundaries:
-            paths = {place: f"{place}/boundary{boundary.index}.irsd" for place in places}
-            for path in paths.values():
-                data = boundary.to_bytes()
-                (build / path).write_bytes(data)
-                files[path] = hashlib.sha256(data).hexdigest()
-            described.append(_boundary_json(boundary, paths))
+        boundaries = _write_boundaries(build, files, digest, segments, tensors)
+
         made = origin()
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -90,7 +95,7 @@ def write_bundle(
             "inputs": [tensor_info(value).to_json() for value in required_inputs(source)],
             "outputs": [tensor_info(value).to_json() for value in dict.fromkeys(source.outputs)],
             "segments": [segment.to_json() for segment in segments],
-            "boundaries": described,
+            "boundaries": boundaries,
             **_symbols(source, model),
             **made.details,
             "files": dict(sorted(files.items())),
@@ -101,42 +106,80 @@ def write_bundle(
     return Manifest.load(folder)
 
 
+def _write_boundaries(
+    build: Path,
+    files: dict[str, str],
+    digest: str,
+    segments: Sequence[SegmentInfo],
+    tensors: Sequence[Sequence[TensorSpec]],
+) -> list[dict[str, Any]]:
+    """Write the descriptor of every boundary to each side, and add its digest to `files`.
+
+    Returns the manifest's entries on the boundaries.
+    """
+    places: set[str] = set()
+    for segment in segments:
+        places.update((segment.placement, *segment.copies))
+
+    entries: list[dict[str, Any]] = []
+    for index, crossing in enumerate(tensors):
+        name = _boundary_name(crossing)
+        boundary = FrameSchema(index, name, tuple(crossing), bytes.fromhex(digest))
+        paths = {place: f"{place}/boundary{index}.irsd" for place in sorted(places)}
+        data = boundary.to_bytes()
+        for path in paths.values():
+            (build / path).write_bytes(data)
+            files[path] = hashlib.sha256(data).hexdigest()
+        entries.append(_boundary_json(boundary, paths))
+    return entries
+
+
 def _symbols(source: Graph, model: Model) -> dict[str, dict[str, str]]:
-    """Symbols of the open dimensions of inputs, outputs and what crosses, by "<tensor>.<axis>"; nothing without any."""
-    crossing = [value for _, send in sends(model) for value in send.inputs if value is not None]
-    tensors = (*required_inputs(source), *source.outputs, *crossing)
+    """Return the manifest's entry on symbols of open dimensions, by "<tensor>.<axis>".
+
+    It covers inputs, outputs and what crosses, and is empty where none has a symbol.
+    """
+    tensors = [*required_inputs(source), *source.outputs]
+    for _, send in sends(model):
+        tensors += [value for value in send.inputs if value is not None]
     symbols = symbols_of(dict.fromkeys(tensors))
     return {"symbols": symbols} if symbols else {}
+
+
+# -- segments ------------------------------------------------------------------------------------
 
 
 def _write_segments(
     model: Model, dialect: Dialect, build: Path, options: WriteOptions, carried: int
 ) -> list[SegmentInfo]:
-    """Write the files of all segments, each once a place that has it: the device has the first `carried` ones too."""
+    """Write the file of every segment to each side that has it."""
     written: list[tuple[Graph, Path]] = []
     segments: list[SegmentInfo] = []
     for index, graph in enumerate(model.segments):
+        copied_to = ("device",) if index < carried else ()
+        paths = _segment_paths(graph, dialect.extensions[0], copied_to)
         lowered = engine_graph(graph)
-        paths = _segment_paths(graph, dialect.extensions[0], ("device",) if index < carried else ())
         written += [(lowered, build / path) for path in paths.values()]
         segments.append(_segment_info(model, graph, paths))
+
     for _, path in written:
         path.parent.mkdir(exist_ok=True)
     write_graphs(dialect, model, written, options)
     return segments
 
 
-def _segment_paths(graph: Graph, extension: str, also: Sequence[str]) -> dict[str, str]:
-    """Where in the bundle the segment lies, by place: its own first, then the other ones in `also`."""
+def _segment_paths(graph: Graph, extension: str, copied_to: Sequence[str]) -> dict[str, str]:
+    """Return the paths of a segment in the bundle, by side: first that on which it runs."""
     place = graph.placement or "server"
     stem = "model" if graph.name == place else graph.name
-    others = {other: f"{other}/{graph.name}{extension}" for other in also if other != place}
-    return {place: f"{place}/{stem}{extension}", **others}
+    copies = {other: f"{other}/{graph.name}{extension}" for other in copied_to if other != place}
+    return {place: f"{place}/{stem}{extension}", **copies}
 
 
 def _segment_info(model: Model, graph: Graph, paths: Mapping[str, str]) -> SegmentInfo:
+    """Describe a segment as manifests do."""
     (place, file), *copies = paths.items()
-    inputs, outputs, kept = edges(graph)
+    inputs, outputs, state = edges(graph)
     return SegmentInfo(
         graph.name,
         place,
@@ -147,27 +190,68 @@ def _segment_info(model: Model, graph: Graph, paths: Mapping[str, str]) -> Segme
         tuple(value.name for value in graph.outputs),
         any(node.states for node in graph.nodes),
         dict(copies),
-        kept,
+        state,
     )
 
 
+def edges(segment: Graph) -> tuple[tuple[str, ...], tuple[str, ...], tuple[StateInfo, ...]]:
+    """Name the inputs and outputs of a segment's file.
+
+    Args:
+        segment: A segment of a partitioned model.
+
+    Returns:
+        The inputs, the outputs, and the state. Values of the state are left out of the first two,
+        unless they are sent as well; in the file they come behind the others.
+    """
+    pairs = states(segment)
+    lowered = engine_graph(segment)
+    loaded = {before for before, _ in pairs}
+    stored = {after for _, after in pairs}
+
+    inputs = [
+        value.name for value in lowered.inputs if value.constant is None and value not in loaded
+    ]
+    sent: set[Value | None] = set()
+    for node in segment.nodes:
+        if node.op == "irsplit.send":
+            sent.update(node.inputs)
+    outputs = [value.name for value in lowered.outputs if value not in stored or value in sent]
+    state = tuple(_state_info(before, after) for before, after in pairs)
+    return tuple(inputs), tuple(outputs), state
+
+
+def _state_info(before: Value, after: Value) -> StateInfo:
+    """Describe a state as manifests do; the node that loads it has the shape it begins with."""
+    assert isinstance(before.type, TensorType)
+    assert before.producer is not None
+    shape: Any = before.producer.attributes["shape"]
+    return StateInfo(before.name, after.name, before.type.dtype.name, tuple(shape))
+
+
+# -- digests and boundaries ----------------------------------------------------------------------
+
+
 def _digests(build: Path, digests: Digests) -> dict[str, str]:
-    """SHA-256 of every file, by its path in the bundle."""
+    """Return the SHA-256 of every file, by its path in the bundle."""
     paths = [path for path in sorted(build.rglob("*")) if path.is_file()]
-    return dict(zip([_relative(path, build) for path in paths], digests.of(paths), strict=True))
+    names = [path.relative_to(build).as_posix() for path in paths]
+    return dict(zip(names, digests.of(paths), strict=True))
 
 
 def _content_digest(
     files: dict[str, str], segments: Sequence[SegmentInfo], tensors: Sequence[Sequence[TensorSpec]]
 ) -> str:
-    """SHA-256 of everything that two sides must agree on; boundary digests derive from it."""
+    """Return the SHA-256 of everything that both sides must agree on."""
+    boundaries: list[list[dict[str, Any]]] = []
+    for crossing in tensors:
+        boundaries.append(
+            [spec.to_json() | {"parameters": spec.parameters.hex()} for spec in crossing]
+        )
     content = {
         "files": files,
         "segments": [segment.to_json() for segment in segments],
-        "tensors": [
-            [spec.to_json() | {"parameters": spec.parameters.hex()} for spec in each]
-            for each in tensors
-        ],
+        "tensors": boundaries,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -178,39 +262,17 @@ def _boundary_name(tensors: Sequence[TensorSpec]) -> str:
 
 
 def _boundary_json(boundary: FrameSchema, paths: dict[str, str]) -> dict[str, Any]:
+    """Return the manifest's entry on a boundary."""
     data = boundary.to_json()
+    tensors: list[dict[str, Any]] = []
+    for tensor in data["tensors"]:
+        tensors.append({key: tensor[key] for key in ("name", "dtype", "shape")})
     return {
         "index": boundary.index,
         "name": boundary.name,
         "digest": data["digest"],
         "descriptor": paths,
-        "tensors": [
-            {key: tensor[key] for key in ("name", "dtype", "shape")} for tensor in data["tensors"]
-        ],
+        "tensors": tensors,
         "quantization": [tensor["quantization"] for tensor in data["tensors"]],
         "codec": [tensor["codec"] for tensor in data["tensors"]],
     }
-
-
-def edges(segment: Graph) -> tuple[tuple[str, ...], tuple[str, ...], tuple[StateInfo, ...]]:
-    """Inputs and outputs of a segment's file by name, without the state, which comes behind both; and the state."""
-    pairs, lowered = states(segment), engine_graph(segment)
-    loaded, stored = {before for before, _ in pairs}, {after for _, after in pairs}
-    inputs = tuple(
-        value.name for value in lowered.inputs if value.constant is None and value not in loaded
-    )
-    passed = {value for node in segment.nodes if node.op == "irsplit.send" for value in node.inputs}
-    outputs = [value.name for value in lowered.outputs if value not in stored or value in passed]
-    return inputs, tuple(outputs), tuple(_state_info(before, after) for before, after in pairs)
-
-
-def _state_info(before: Value, after: Value) -> StateInfo:
-    """A state as manifests carry it; the node that loads it says in which shape it begins."""
-    assert isinstance(before.type, TensorType)
-    assert before.producer is not None
-    shape: Any = before.producer.attributes["shape"]
-    return StateInfo(before.name, after.name, before.type.dtype.name, tuple(shape))
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()

@@ -97,13 +97,18 @@ class RecordedSamples:
 
     def outputs(self, model: Model) -> Sequence[Mapping[str, Any]]:
         """Return the recorded outputs. Raises EngineError where one was not recorded."""
-        names = [value.name for graph in model.segments for value in graph.outputs]
+        names: list[str] = []
+        for graph in model.segments:
+            names += [value.name for value in graph.outputs]
         missing = [name for name in names if name not in self.arrays]
         if missing:
             raise EngineError(f"output %{missing[0]} is not recorded; put it into the .npz file")
 
         count = min((len(self.arrays[name]) for name in names), default=0)
-        return [{name: self.arrays[name][index] for name in names} for index in range(count)]
+        outputs: list[dict[str, Any]] = []
+        for index in range(count):
+            outputs.append({name: self.arrays[name][index] for name in names})
+        return outputs
 
     def observed(self, model: Model, values: Sequence[Value], most: int) -> Mapping[str, Samples]:
         """Return the recorded arrays of some values. Raises EngineError where one has none."""

@@ -1,4 +1,4 @@
-"""One call, one artefact: a model file in, a bundle out."""
+"""Compile a model file into a bundle."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from irsplit.compilation.samples import SampleSource, input_infos, load_samples,
 from irsplit.compilation.selection import conditions_of, passes_after, passes_before
 from irsplit.dialects.base import Dialect
 from irsplit.engines.execute import Inputs, SegmentFile
-from irsplit.ir import Graph, Model, required_inputs
+from irsplit.ir import Graph, Model, Value, required_inputs
 from irsplit.passes import Context, Pipeline, Remark
 from irsplit.passes.analysis.observed import shapes_at
 from irsplit.passes.analysis.shape_grid import Grid, observed_grid
@@ -43,7 +43,7 @@ class Compiled:
     """The model file and the data files beside it."""
 
     def __repr__(self) -> str:
-        """The folder and the start of the digest, on one line."""
+        """Return the folder and the start of the digest, on one line."""
         return f"Compiled({str(self.manifest.folder)!r}, {self.manifest.digest[:16]})"
 
 
@@ -85,6 +85,7 @@ def compile(
     file = ModelFile.of(model).fork()
     source, dialect, loaded = file.path, file.dialect, file.model
     files = source_files(loaded, source)
+
     # A state is no input of the bundle, and a pipeline may bind one.
     complete = not (options.state or options.pipeline)
     calls = load_samples(calibration, input_infos(file.model.entry), complete=complete)
@@ -142,25 +143,32 @@ def compile(
 def _check_segments(
     model: Model, passes: Pipeline, options: CompileOptions, context: Context
 ) -> None:
-    """Raise an IrsplitError unless the passes made the segments that the options need."""
+    """Check that the passes made the segments that the options need.
+
+    Raises:
+        CutError: The model is whole, or has too few segments.
+        PassError: A pass warned, and warnings are errors.
+    """
     count = len(model.segments)
     if not count:
         raise CutError(
             f"the pipeline '{passes}' leaves the model whole",
             remedy="put partition{cut=ID} into it",
         )
+
     if options.adaptive and count < 3:
         raise CutError(
             "one cut leaves nothing to choose from",
             remedy='give several `cuts`, or let a plan find them with `pattern` "several"',
         )
+
     warnings = [f"{said.pass_name}: {said.text}" for said in context.remarks if said.warning]
     if options.warnings_are_errors and warnings:
         raise PassError(f"warnings are errors here: {'; '.join(warnings)}")
 
 
 def _carried(model: Model, options: CompileOptions) -> int:
-    """How many segments, from the first on, the device side has."""
+    """Return how many segments the device side has, from the first on."""
     count = len(model.segments)
     if options.autonomous:
         return count
@@ -168,17 +176,23 @@ def _carried(model: Model, options: CompileOptions) -> int:
 
 
 def _working_memory(model: Model, entry: Graph, grid: Grid | None) -> dict[str, Any]:
-    """The manifest's entry on the memory that runs of the segments take.
+    """Return the manifest's entry on the memory that runs of the segments take.
 
-    It is empty where no dimension is open.
+    It is empty where no dimension is open: the sizes in the manifest then say it all.
     """
     if grid is None:
         return {}
-    crossing = [[value for value in send.inputs if value is not None] for _, send in sends(model)]
+
+    crossing = _crossing(model)
     functions = working_memory(model.segments, required_inputs(entry), crossing, grid)
     if not any(functions):
         return {}
     return {"working_memory": [function and function.to_json() for function in functions]}
+
+
+def _crossing(model: Model) -> list[list[Value]]:
+    """Return the values that cross at every boundary."""
+    return [list(filter(None, send.inputs)) for _, send in sends(model)]
 
 
 def _report(
@@ -189,10 +203,14 @@ def _report(
     title: str,
     calibration: Sequence[Inputs],
 ) -> dict[str, bytes]:
-    """The report of a partitioned model as files; none, but a remark, where there can be none."""
-    crossing = [
-        [value.name for value in send.inputs if value is not None] for _, send in sends(model)
-    ]
+    """Render the report of a partitioned model.
+
+    Returns the contents of its files by name. Where nothing can be planned there is no file, and
+    a remark says why.
+    """
+    crossing: list[list[str]] = []
+    for values in _crossing(model):
+        crossing.append([value.name for value in values])
     inputs = coded_inputs(calibration[0]) if calibration else {}
     try:
         data = report_data(
@@ -217,6 +235,16 @@ def _report(
 
 
 def whole_model(path: Path | str) -> tuple[SegmentFile, list[TensorInfo]]:
-    """A model file as one segment, and its inputs."""
+    """Read a model file to run it whole.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        The model as one segment, and its inputs.
+
+    Raises:
+        IrsplitError: The file cannot be read.
+    """
     file = ModelFile.read(path)
     return whole_file(file), input_infos(file.model.entry)

@@ -88,7 +88,11 @@ class ReportSource:
         """The names of the tensors that cross at each boundary of the bundle."""
         if self.bundle is None:
             return []
-        return [[spec.name for spec in schema.tensors] for schema in self.bundle.boundaries]
+
+        names: list[list[str]] = []
+        for schema in self.bundle.boundaries:
+            names.append([spec.name for spec in schema.tensors])
+        return names
 
 
 def report(

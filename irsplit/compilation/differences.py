@@ -1,4 +1,7 @@
-"""How the values of one output differ between two runs: arrays, and maps and sequences of them, by their numbers."""
+"""Compare the values of one output between two runs.
+
+An output may be an array, or a map or sequence of arrays; it is compared number by number.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,64 +15,94 @@ from irsplit.codec_training.agreement.top1 import top1
 TOLERANCE = 1e-3
 """Largest error, relative to the largest magnitude of the output, that counts as `close`.
 
-With optimisations on, an engine fuses operators across the cut in the whole model and cannot in the halves; sums are
-then rounded in another order. Measured on float models: mostly 1e-6, at most 3e-4 after thousands of summands.
+With optimisations on, an engine fuses operators of the whole model that the cut separates in the
+segments; sums are then rounded in another order. Measured on float models: mostly 1e-6, at most
+3e-4 after thousands of summands.
 """
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
+"""An expected array, and the one that was computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputDifference:
-    """How one output differs over all calls; errors are absolute, `scale` is the output's largest magnitude."""
+    """How one output differs over all samples."""
 
     name: str
     bit_equal: bool
     max_error: float
+    """Absolute; infinite where structure, type or shape differ."""
     mean_error: float
     scale: float
+    """The largest expected magnitude."""
     agreement: float | None
-    """Share of the rows (along the last axis) with their largest element in the same place; None without any."""
+    """Share of the rows along the last axis that have their largest element in the same place;
+    None without any row."""
     snr_db: float
     """Power of the expected values over that of the error, in dB; infinite without an error."""
     elements: int
-    """How many were compared."""
+    """How many elements were compared."""
 
     def close(self, tolerance: float = TOLERANCE) -> bool:
+        """Whether the largest error is within `tolerance`, as a share of `scale`."""
         return self.bit_equal or self.max_error <= tolerance * self.scale
 
 
-def compare(name: str, expected: Sequence[Any], found: Sequence[Any]) -> OutputDifference:
-    """How the values of one output over several calls differ from the expected ones.
+def compare(name: str, expected: Sequence[Any], computed: Sequence[Any]) -> OutputDifference:
+    """Compare the values of one output over several samples with the expected ones.
 
-    A missing value, or one of another type or shape, is infinitely wrong; so is text that differs, and a map with other
-    keys. NaN where NaN is expected is no error.
+    A missing value, or one of another type or shape, has an infinite error; so have text that
+    differs and a map with other keys. NaN where NaN is expected is no error.
+
+    Args:
+        name: The output.
+        expected: Its value for every sample.
+        computed: The values to compare, one a sample.
+
+    Returns:
+        The differences, over all samples together.
     """
     pairs: list[Pair] = []
-    for a, b in zip(expected, found, strict=True):
+    for a, b in zip(expected, computed, strict=True):
         if not _same_structure(a, b):
-            return OutputDifference(name, False, np.inf, np.inf, 0.0, 0.0, -np.inf, _size(a))
+            size = sum(leaf.size for leaf in leaves(a))
+            return OutputDifference(name, False, np.inf, np.inf, 0.0, 0.0, -np.inf, size)
         pairs.extend(zip(leaves(a), leaves(b), strict=True))
 
     elements = sum(a.size for a, _ in pairs)
     bit_equal = all(_bits(a) == _bits(b) for a, b in pairs)
     numeric = [(_wide(a), _wide(b)) for a, b in pairs if a.dtype.kind in "biufc" and a.size]
-    if not numeric:
-        error, snr_db = (0.0, np.inf) if bit_equal else (np.inf, -np.inf)
-        return OutputDifference(name, bit_equal, error, error, 0.0, None, snr_db, elements)
+    if numeric:
+        return _compare_numbers(name, numeric, elements, bit_equal=bit_equal)
+    if bit_equal:
+        return OutputDifference(name, True, 0.0, 0.0, 0.0, None, np.inf, elements)
+    return OutputDifference(name, False, np.inf, np.inf, 0.0, None, -np.inf, elements)
+
+
+def _compare_numbers(
+    name: str, pairs: Sequence[Pair], elements: int, *, bit_equal: bool
+) -> OutputDifference:
+    """Compare pairs of arrays of the same shapes, with at least one element each."""
+    max_error = scale = signal = noise = 0.0
+    means: list[float] = []
 
     # Infinite values and those near the largest double are compared like others.
     with np.errstate(all="ignore"):
-        errors = [_errors(a, b) for a, b in numeric]
-        rows = top1([a for a, _ in numeric], [b for _, b in numeric])
-        signal = sum(float(np.square(np.abs(np.nan_to_num(a))).sum()) for a, _ in numeric)
-        noise = sum(float(np.square(error).sum()) for error in errors)
+        for expected, computed in pairs:
+            errors = _errors(expected, computed)
+            magnitudes = np.nan_to_num(np.abs(expected))
+            max_error = max(max_error, float(errors.max()))
+            means.append(float(errors.mean()))
+            scale = max(scale, float(magnitudes.max()))
+            signal += float(np.square(np.abs(np.nan_to_num(expected))).sum())
+            noise += float(np.square(errors).sum())
+        rows = top1([expected for expected, _ in pairs], [computed for _, computed in pairs])
         return OutputDifference(
             name,
             bit_equal,
-            max(float(error.max()) for error in errors),
-            float(np.mean([error.mean() for error in errors])),
-            max(float(np.nan_to_num(np.abs(a)).max()) for a, _ in numeric),
+            max_error,
+            float(np.mean(means)),
+            scale,
             rows.share if rows.compared else None,
             _decibels(signal, noise),
             elements,
@@ -77,45 +110,48 @@ def compare(name: str, expected: Sequence[Any], found: Sequence[Any]) -> OutputD
 
 
 def leaves(value: Any) -> Iterator[NDArray[Any]]:
-    """The arrays of an output: a tensor's own, those of a sequence or map in its order. Numbers beside each other in a
-    map (a class each, as of a classifier) are one array; nothing comes of an empty optional."""
+    """Yield the arrays of an output, in the order of a sequence or map.
+
+    A map of numbers, such as a classifier's score of each class, gives one array. An empty
+    optional gives none.
+    """
     if isinstance(value, Mapping):
         scalars = [item for item in value.values() if np.isscalar(item)]
         if len(scalars) == len(value):
             yield np.asarray(scalars)
-        else:
-            yield from (leaf for item in value.values() for leaf in leaves(item))
+            return
+        for item in value.values():
+            yield from leaves(item)
     elif isinstance(value, list | tuple):
-        yield from (leaf for item in value for leaf in leaves(item))
+        for item in value:
+            yield from leaves(item)
     elif value is not None:
         yield np.asarray(value)
 
 
-def _same_structure(expected: Any, found: Any) -> bool:
-    """Whether all parts correspond, in keys, counts, shapes and types."""
+def _same_structure(expected: Any, computed: Any) -> bool:
+    """Whether two values have the same keys, counts, shapes and types."""
     if isinstance(expected, Mapping):
-        return (
-            isinstance(found, Mapping)
-            and list(expected) == list(found)
-            and all(_same_structure(expected[key], found[key]) for key in expected)
-        )
+        if not isinstance(computed, Mapping) or list(expected) != list(computed):
+            return False
+        return all(_same_structure(expected[key], computed[key]) for key in expected)
+
     if isinstance(expected, list | tuple):
-        return (
-            isinstance(found, list | tuple)
-            and len(expected) == len(found)
-            and all(map(_same_structure, expected, found))
-        )
-    if expected is None or found is None:
-        return expected is found
-    a, b = np.asarray(expected), np.asarray(found)
-    return a.shape == b.shape and (a.dtype == b.dtype or a.dtype.kind == b.dtype.kind == "U")
+        if not isinstance(computed, list | tuple) or len(expected) != len(computed):
+            return False
+        return all(map(_same_structure, expected, computed))
 
+    if expected is None or computed is None:
+        return expected is computed
 
-def _size(value: Any) -> int:
-    return sum(leaf.size for leaf in leaves(value))
+    a, b = np.asarray(expected), np.asarray(computed)
+    # Texts of several lengths have several types.
+    both_text = a.dtype.kind == b.dtype.kind == "U"
+    return a.shape == b.shape and (a.dtype == b.dtype or both_text)
 
 
 def _bits(array: NDArray[Any]) -> Any:
+    """Return what is equal for arrays of the same bits; text and objects by their values."""
     return array.tolist() if array.dtype.kind in "OU" else array.tobytes()
 
 
@@ -123,13 +159,17 @@ def _wide(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
-def _errors(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
-    difference = np.abs(expected - found)
-    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+def _errors(expected: NDArray[Any], computed: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the absolute error of every element."""
+    difference = np.abs(expected - computed)
+    both_nan = np.isnan(expected) & np.isnan(computed)
+    same = (expected == computed) | both_nan
     return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
 
 
 def _decibels(signal: float, noise: float) -> float:
     if noise == 0:
         return np.inf
-    return 10 * float(np.log10(signal / noise)) if signal and np.isfinite(noise) else -np.inf
+    if signal == 0 or not np.isfinite(noise):
+        return -np.inf
+    return 10 * float(np.log10(signal / noise))

@@ -1,4 +1,4 @@
-"""The names of 0.1 for one release more: `compile_model`, `verify_bundle` and `pack_bundle`."""
+"""Keep the names of 0.1 for one more release: `compile_model`, `verify_bundle`, `pack_bundle`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ pack_bundle = pack
 
 
 class OldKeywords(CompileKeywords, total=False):
-    """Keywords of `compile_model`, those that have another name now among them."""
+    """Keywords of `compile_model`: those of today, and those that have another name now."""
 
     boundary: str
     dim: Sequence[str]
@@ -35,11 +35,24 @@ def compile_model(
     progress: Progress = silent,
     **keywords: Unpack[OldKeywords],  # pyright: ignore[reportGeneralTypeIssues]
 ) -> Compiled:
-    """`irsplit.compile` by its old name, with the old keywords and without a report by default."""
+    """Compile as `irsplit.compile` does, with old keywords and without a report by default.
+
+    Args:
+        model: The model file.
+        folder: Where the bundle goes.
+        cuts: The cuts to make; without any, the default one.
+        calibration: Inputs of several calls.
+        progress: Called before every pass.
+        **keywords: Fields of `CompileOptions`, by their names of today or of 0.1.
+
+    Returns:
+        The manifest of the bundle, and what the passes said.
+    """
     boundary = keywords.pop("boundary", "lossless")
     options = CompileOptions(
         cuts=cuts, dims=keywords.pop("dim", ()), quantize=boundary, report=False
     )
+
     choose = keywords.pop("choose", None)
     if choose is not None:
         options = options.replaced(
@@ -52,11 +65,14 @@ def compile_model(
             pattern=cast(Pattern, choose.pattern),
             load=choose.load,
         )
+
     layout = keywords.pop("options", WriteOptions())
     options = options.replaced(
         external_over=layout.external_over, share_weights=layout.share_weights
     )
-    return compile(  # the old names are gone from `keywords`
+
+    # Only names of today are left in `keywords`.
+    return compile(
         model,
         folder,
         options,
@@ -80,7 +96,24 @@ def verify_bundle(
     allow_nothing: bool = False,
     progress: Progress = silent,
 ) -> Verification:
-    """`irsplit.verify` by its old name, with the old keywords."""
+    """Verify as `irsplit.verify` does, with the old keywords.
+
+    Args:
+        bundle: The bundle's folder.
+        model: The source model; needed only where it is no longer where it was.
+        calls: The samples.
+        fixed: Arrays of some inputs, the same in every sample.
+        seed: For inputs that are made up.
+        dims: Sizes of open dimensions of inputs that are made up, by "<input>.<axis>".
+        engine_defaults: Whether to compare with the engine's defaults too.
+        agreement_measure: How outputs are read; by default as the bundle was compiled.
+        requirements: What the bundle must keep.
+        allow_nothing: Whether the bundle holds when all outputs are empty.
+        progress: Called before every run.
+
+    Returns:
+        What was compared, and whether the bundle holds.
+    """
     return verify(
         bundle,
         model,

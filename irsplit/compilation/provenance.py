@@ -1,11 +1,11 @@
-"""What a bundle was made of: tools, source files, and the contents of each segment.
+"""Record what a bundle was made of: tools, source files, and the contents of each segment.
 
-It goes into the manifest. Everything follows from the input, the pipeline and the installed
-versions, so that a bundle that is made twice is the same.
+The record goes into the manifest. It follows from the input, the pipeline and the installed
+versions alone, so that a bundle that is made twice is the same.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from irsplit.base.entry_points import entry_points
 from irsplit.base.errors import VERSION
 from irsplit.dialects.registry import ENTRY_POINTS as DIALECTS
-from irsplit.ir import Constant, Graph, Model, Node, Value, is_of_the_runtime
+from irsplit.ir import Constant, Graph, Model, is_of_the_runtime
 from irsplit.passes.pipeline import ENTRY_POINTS as PASSES
 from irsplit.passes.pipeline import Pipeline
 from irsplit.passes.send_attributes import sends, specs
@@ -25,7 +25,7 @@ _LIBRARIES = ("numpy", "zstandard", "onnx")
 
 
 def provenance(model: Model, files: Mapping[Path, str], pipeline: Pipeline) -> dict[str, Any]:
-    """The manifest's entry on what a bundle was made of.
+    """Return the manifest's entry on what a bundle was made of.
 
     Args:
         model: The partitioned model.
@@ -48,55 +48,70 @@ def provenance(model: Model, files: Mapping[Path, str], pipeline: Pipeline) -> d
 
 
 def _name(path: Path, folder: Path) -> str:
+    """Return a path relative to a folder; a link keeps its own name."""
     return (path.parent.resolve() / path.name).relative_to(folder).as_posix()
 
 
 def engine(dialect: str, options: EngineOptions = DEFAULT_OPTIONS) -> str:
-    """Name and version of the engine that runs files of a dialect, and its accelerators."""
+    """Name the engine that runs files of a dialect.
+
+    Args:
+        dialect: The dialect of the files.
+        options: How the engine runs.
+
+    Returns:
+        The engine's name and version and its accelerators, joined by commas.
+    """
     name = _engine(dialect)
-    return ", ".join((f"{name} {_version(name)}".strip(), *map(str, options.accelerators(dialect))))
+    accelerators = map(str, options.accelerators(dialect))
+    return ", ".join((f"{name} {_version(name)}".strip(), *accelerators))
 
 
 def _engine(dialect: str) -> str:
-    """The engine's distribution.
-
-    onnxruntime has builds of other names, such as onnxruntime-gpu.
-    """
+    """Return the engine's distribution, empty for an unknown dialect."""
     name = _ENGINES.get(dialect, "")
     if not name or _version(name):
         return name
+
+    # Builds of onnxruntime have other names, such as onnxruntime-gpu.
     return next(iter(packages_distributions().get(name.replace("-", "_"), ())), name)
 
 
 def source_files(model: Model, source: Path) -> list[Path]:
-    """The model file, and the data files beside it that hold weights."""
-    beside = {
-        buffer.path
-        for buffer in {c.buffer for c in _constants(model.graphs)}
-        if buffer.path is not None
-    }
-    known = source.resolve()
-    return [source, *sorted(path for path in beside if path.resolve() != known)]
+    """List the files that a model consists of.
+
+    Args:
+        model: The model as read.
+        source: Its file.
+
+    Returns:
+        The model file, then the data files beside it that hold weights, sorted.
+    """
+    buffers = {constant.buffer for constant in _constants(model.graphs)}
+    paths = {buffer.path for buffer in buffers if buffer.path is not None}
+    resolved = source.resolve()
+    return [source, *sorted(path for path in paths if path.resolve() != resolved)]
 
 
 def _tools(model: Model, pipeline: Pipeline) -> dict[str, str]:
-    """Versions by distribution: ours, engine, libraries, and packages with a part in the build."""
+    """Return the versions of irsplit, engine, libraries and plugins that took part, by name."""
     names = {*_LIBRARIES, _engine(model.dialect)}
 
     # Passes, dialect and codecs may come from packages of their own.
     used = {(PASSES, pass_.name) for pass_ in pipeline.passes} | {(DIALECTS, model.dialect)}
-    used |= {(CODECS, spec.codec) for _, send in sends(model) for spec in specs(send)}
-    points = [point for group in (PASSES, DIALECTS, CODECS) for point in entry_points(group)]
-    names.update(
-        point.dist.name
-        for point in points
-        if point.dist is not None and (point.group, point.name) in used
-    )
+    for _, send in sends(model):
+        used.update((CODECS, spec.codec) for spec in specs(send))
+    for group in (PASSES, DIALECTS, CODECS):
+        for point in entry_points(group):
+            if point.dist is not None and (point.group, point.name) in used:
+                names.add(point.dist.name)
+
     versions = {name: _version(name) for name in names if name not in ("", "irsplit")}
     return {"irsplit": VERSION} | {name: text for name, text in sorted(versions.items()) if text}
 
 
 def _version(distribution: str) -> str:
+    """Return the version of a distribution, empty where it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -104,11 +119,17 @@ def _version(distribution: str) -> str:
 
 
 def _summary(graph: Graph) -> dict[str, Any]:
-    """Operators by type and weights of a segment, with the graphs that it owns or calls."""
+    """Count the operators by type and the weights of a segment.
+
+    Graphs that the segment owns or calls are counted too, and shared weights once.
+    """
     graphs = _reached([graph])
-    nodes = [node for each in graphs for node in each.nodes if not is_of_the_runtime(node)]
+    operators: Counter[str] = Counter()
+    for reached in graphs:
+        for node in reached.nodes:
+            if not is_of_the_runtime(node):
+                operators[node.op.partition(".")[2]] += 1
     weights = {(c.buffer, c.offset): c.length for c in _constants(graphs)}
-    operators = Counter(node.op.partition(".")[2] for node in nodes)
     return {
         "operators": dict(sorted(operators.items())),
         "weights": {"tensors": len(weights), "bytes": sum(weights.values())},
@@ -116,26 +137,24 @@ def _summary(graph: Graph) -> dict[str, Any]:
 
 
 def _reached(graphs: Iterable[Graph]) -> list[Graph]:
-    """The graphs, and those that their nodes own or call, however deep."""
-    found: dict[Graph, None] = {}
+    """Return the graphs with all that their nodes own or call, however deep, each once."""
+    reached: dict[Graph, None] = {}
     pending = list(graphs)
     while pending:
-        current = pending.pop()
-        if current not in found:
-            found[current] = None
-            pending.extend(inner for node in current.nodes for inner in _inner(node))
-    return list(found)
-
-
-def _inner(node: Node) -> Iterator[Graph]:
-    yield from node.graphs
-    yield from node.callees
+        graph = pending.pop()
+        if graph in reached:
+            continue
+        reached[graph] = None
+        for node in graph.nodes:
+            pending.extend((*node.graphs, *node.callees))
+    return list(reached)
 
 
 def _constants(graphs: Iterable[Graph]) -> list[Constant]:
-    values: Iterator[Value] = (
-        value for graph in _reached(graphs) for value in (*graph.inputs, *graph.constants)
-    )
-    return [
-        value.constant for value in values if value.constant is not None and value.constant.length
-    ]
+    """Return the constants with bytes in the graphs and in all that these own or call."""
+    constants: list[Constant] = []
+    for graph in _reached(graphs):
+        for value in (*graph.inputs, *graph.constants):
+            if value.constant is not None and value.constant.length:
+                constants.append(value.constant)
+    return constants

@@ -1,4 +1,8 @@
-"""Does a bundle compute what its model computes: the whole against the chain of segments, through real frames."""
+"""Check that a bundle computes what its model computes.
+
+The whole model and the chain of segments run on the same samples, the latter through real frames,
+and their outputs are compared.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,24 +38,32 @@ from irsplit.engines.synthetic_inputs import first_taken
 from irsplit.ir import HeadRole, Model, Node, required_inputs, walk
 from irsplit.passes.base import channel_layout
 from irsplit.passes.preparation import head_roles
-from irsplit.runtime.bundle.manifest import Manifest
+from irsplit.runtime.bundle.manifest import Manifest, TensorInfo
 from irsplit.runtime.run.engines import DEFAULT_OPTIONS, EngineOptions
+from irsplit.runtime.run.state import StateInfo
 
 HALF_TOLERANCE = {"f16": 2**-8, "bf16": 2**-5}
-"""What `exact` may differ by for boundaries of these types, 8 units in the last place: engines compute them in f32 from
-operator to operator, even with optimisations off, and round only what crosses."""
+"""What `exact` may differ by for boundaries of these types: 8 units in the last place.
+
+Even with optimisations off, engines compute these types in f32 from operator to operator; only what
+crosses is rounded.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a bundle must keep beside its promise; None asks for nothing."""
+    """What a user requires of a bundle beyond its promise; None requires nothing.
+
+    Raises:
+        EngineError: A requirement is no number of its kind.
+    """
 
     min_agreement: float | None = None
-    """Of the worst head that the boundary reaches, a share."""
+    """Least agreement of the worst head that the boundary reaches, a share."""
     max_error: float | None = None
-    """Of any element of any output, absolute."""
+    """Largest error of any element of any output, absolute."""
     min_snr: float | None = None
-    """Of every output, in dB."""
+    """Least signal to noise ratio of every output, in dB."""
 
     def __post_init__(self) -> None:
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
@@ -62,26 +74,37 @@ class Requirements:
             raise EngineError("a least signal to noise ratio that is no number; give decibels")
 
     def unmet(self, outputs: Sequence[OutputDifference], agreement: Agreement) -> list[str]:
-        """What is not kept, as text."""
-        reasons: list[str] = []
-        asked = (
-            self.min_agreement is not None or self.max_error is not None or self.min_snr is not None
-        )
-        if asked and not outputs:
+        """Check the requirements.
+
+        Args:
+            outputs: The differences of the outputs that are not random.
+            agreement: The agreement of the outputs that the boundary reaches.
+
+        Returns:
+            One text for every requirement that is not met.
+        """
+        if not outputs and (self.min_agreement, self.max_error, self.min_snr) != (None, None, None):
             return ["every output is random, and no requirement can be measured"]
+
+        reasons: list[str] = []
         if self.min_agreement is not None and agreement.worst is None:
             reasons.append("no output has anything of which an agreement could be measured")
         elif self.min_agreement is not None and agreement.share < self.min_agreement:
-            reasons.append(
-                f"agreement {agreement.worst}, and at least {self.min_agreement:g} is asked for"
-            )
+            least = f"{self.min_agreement:g}"
+            reasons.append(f"agreement {agreement.worst}, and at least {least} is asked for")
+
+        # Comparisons are negated, so that NaN meets no requirement.
         for output in outputs:
             if self.max_error is not None and not output.max_error <= self.max_error:
-                text = f"an error of {output.max_error:.4g}, and at most {self.max_error:g} is asked for"
-                reasons.append(f"%{output.name} has {text}")
+                reasons.append(
+                    f"%{output.name} has an error of {output.max_error:.4g}, "
+                    f"and at most {self.max_error:g} is asked for"
+                )
             if self.min_snr is not None and not output.snr_db >= self.min_snr:
-                text = f"{output.snr_db:.1f} dB, and at least {self.min_snr:g} dB are asked for"
-                reasons.append(f"%{output.name} has {text}")
+                reasons.append(
+                    f"%{output.name} has {output.snr_db:.1f} dB, "
+                    f"and at least {self.min_snr:g} dB are asked for"
+                )
         return reasons
 
 
@@ -91,55 +114,62 @@ class RandomOutput:
 
     name: str
     whole_difference: OutputDifference
-    """Between two runs of the whole model."""
+    """How two runs of the whole model differ."""
     statistics: Statistics
+    """How the bundle's values compare with those of the whole model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The outcome of `verify`; `holds` is what its exit code says.
+    """The outcome of `verify`.
 
-    A lossless bundle must be bit-equal with the engine's optimisations off, or close to it where the boundary has a
-    half-precision type. A quantized one has no promise but the numbers here: it holds when every output has the right
-    shape and type. Outputs that are random are compared by statistics instead. Requirements come on top, and something
-    must have been compared.
+    A lossless bundle must be bit-equal with the engine's optimisations off, or close to it where
+    the boundary has a half-precision type. A quantized bundle promises only that every output has
+    the right shape and type. Random outputs are compared by their statistics. Requirements come on
+    top, and something must have been compared.
     """
 
     holds: bool
+    """Whether the bundle keeps its promise and the requirements; the exit code says the same."""
     failures: tuple[str, ...]
     """Why it does not hold, as text."""
     lossless: bool
     calls: int
+    """How many samples ran."""
     shapes: dict[str, tuple[int, ...]]
-    """Of the inputs of the first call, by name."""
+    """Shapes of the inputs of the first sample, by name."""
     exact: tuple[OutputDifference, ...]
-    """Optimisations off, one thread, unless the engine has no such way to run the model; without random outputs."""
+    """Outputs that are not random, with optimisations off and one thread, unless the engine cannot
+    run the model so."""
     optimized: tuple[OutputDifference, ...]
-    """The engine's defaults, as a user runs it."""
+    """The same outputs with the engine's defaults, as a user runs it."""
     random: tuple[RandomOutput, ...]
     agreement: Agreement
-    """Of the outputs that the boundary reaches, with optimisations off."""
+    """Agreement of the outputs that the boundary reaches, with optimisations off."""
     elements: int
     """How many elements of outputs were compared; 0 means that nothing was."""
     tolerance: float
-    """What `exact` may differ by, relative to the largest value; infinite for a quantized boundary."""
+    """What `exact` may differ by, relative to the largest value; infinite for a quantized
+    boundary."""
     frame_bytes: tuple[int, ...]
-    """Bytes of the frame at each boundary, mean over the calls."""
+    """Bytes of the frame at each boundary, mean over the samples."""
 
     @property
     def bit_equal(self) -> bool:
-        """Whether every output has the bits of the whole model's, with the engine's optimisations off; an output that
-        is random has none to equal."""
+        """Whether every output has the bits of the whole model's, with optimisations off.
+
+        A random output has no bits to equal.
+        """
         return not self.random and all(output.bit_equal for output in self.exact)
 
     def to_json(self) -> dict[str, Any]:
-        """What `irsplit verify --json` prints."""
+        """Return what `irsplit verify --json` prints."""
         data = asdict(self) | {"bit_equal": self.bit_equal, "agreement": self.agreement.to_json()}
         return _without_infinities(data)
 
 
 def _without_infinities(data: Any) -> Any:
-    """Null for numbers that JSON does not have."""
+    """Replace numbers that JSON does not have by null."""
     if isinstance(data, Mapping):
         return {key: _without_infinities(item) for key, item in data.items()}
     if isinstance(data, list | tuple):
@@ -148,22 +178,22 @@ def _without_infinities(data: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Compared:
-    """Both runs of some calls in one setting of the engine."""
+class _Runs:
+    """A run of the whole model and one of the bundle, on the same samples and engine options."""
 
-    expected: Run
-    found: Run
+    whole: Run
+    bundle: Run
     frames: list[list[int]]
+    """Bytes of every frame, by sample and boundary."""
 
     def differences(self, names: Sequence[str]) -> tuple[OutputDifference, ...]:
-        return tuple(
-            compare(
-                name,
-                [call[name] for call in self.expected],
-                [call.get(name) for call in self.found],
-            )
-            for name in names
-        )
+        """Compare the outputs of these names."""
+        differences: list[OutputDifference] = []
+        for name in names:
+            expected = [outputs[name] for outputs in self.whole]
+            computed = [outputs.get(name) for outputs in self.bundle]
+            differences.append(compare(name, expected, computed))
+        return tuple(differences)
 
 
 def verify(
@@ -182,15 +212,15 @@ def verify(
 ) -> Verification:
     """Compare a bundle with the model that it was compiled from, as `irsplit verify` does.
 
-    Whole model and bundle run on the same inputs, both in processes of their own. Without
-    samples, three calls of seeded inputs are made up, in sizes that the engine takes. A model
-    with state sees the calls as a sequence.
+    The whole model and the bundle run on the same samples, each in a process of its own. Without
+    samples, three are made up from the seed, in sizes that the engine takes. A model with state
+    sees the samples as a sequence.
 
     Args:
         bundle: The bundle's folder.
         model: The source model; needed only where it is no longer where it was.
         samples: Inputs of several calls: arrays by input name, or files and folders.
-        inputs: Arrays of some inputs, the same in every call; the others are made up.
+        inputs: Arrays of some inputs, the same in every sample; the others are made up.
         seed: For inputs that are made up.
         dims: Sizes of open dimensions of inputs that are made up: words as NAME=N, or numbers by
             "<input>.<axis>".
@@ -219,119 +249,142 @@ def verify(
     path = sources.find(manifest, None if model is None else Path(model))
     dialect = dialect_of(path)
     source = dialect.read(path)
-    kept = tuple(info for segment in manifest.segments for info in segment.state)
     whole = _whole(source, path, manifest)
-    states = {info.input for info in kept}
-    infos = [
-        info for info in map(tensor_info, required_inputs(source.entry)) if info.name not in states
-    ]
+
+    # Run both, exactly and as users do.
     steps = Steps(progress, 4 if engine_defaults else 2)
-    calls: Sequence[Inputs] = load_samples(samples, infos, complete=False)
-    if calls:
-        exact = _run(manifest, whole, calls, EXACT, steps)
+    infos = _infos(source, whole)
+    taken: Sequence[Inputs] = load_samples(samples, infos, complete=False)
+    if taken:
+        exact = _run(manifest, whole, taken, EXACT, steps)
     else:
-        calls, exact = first_taken(
-            lambda calls: _run(manifest, whole, calls, EXACT, steps),
+        taken, exact = first_taken(
+            lambda candidates: _run(manifest, whole, candidates, EXACT, steps),
             infos,
             3,
             seed=seed,
             dims=input_sizes(dims, manifest.inputs, manifest),
             given=inputs,
         )
-    optimized = _run(manifest, whole, calls, DEFAULT_OPTIONS, steps) if engine_defaults else None
+    optimized = _run(manifest, whole, taken, DEFAULT_OPTIONS, steps) if engine_defaults else None
 
-    specs = [spec for boundary in manifest.boundaries for spec in boundary.tensors]
-    lossless = (
-        all(spec.quantization is None for spec in specs) and "boundary_ops" not in manifest.raw
-    )
-    tolerance = (
-        max((HALF_TOLERANCE.get(spec.dtype, 0.0) for spec in specs), default=0.0)
-        if lossless
-        else np.inf
-    )
+    # Compare the outputs, random ones apart.
+    lossless = _is_lossless(manifest)
+    tolerance = _tolerance(manifest) if lossless else np.inf
     names = [info.name for info in manifest.outputs]
     outputs = exact.differences(names)
     random: tuple[RandomOutput, ...] = ()
     if _may_be_random(source) or not all(output.close(tolerance) for output in outputs):
-        random = _random(manifest, whole, calls, exact, max(tolerance, TOLERANCE))
-    drawn = {output.name for output in random}
-    outputs = tuple(output for output in outputs if output.name not in drawn)
-    settled = [name for name in names if name not in drawn]
+        random = _random(manifest, whole, taken, exact, max(tolerance, TOLERANCE))
+    random_names = {output.name for output in random}
+    outputs = tuple(output for output in outputs if output.name not in random_names)
+    settled = [name for name in names if name not in random_names]
 
+    # Judge what was found.
     role_of = head_roles(dialect) or _no_role
-    agreement = _agreement(
-        manifest, source, role_of, exact, settled, agreement_measure or _measure_of(manifest)
-    )
-    elements = sum(output.elements for output in outputs) + sum(
-        output.whole_difference.elements for output in random
-    )
+    measure = agreement_measure or _measure_of(manifest)
+    agreement = _agreement(manifest, source, role_of, exact, settled, measure)
+    elements = sum(output.elements for output in outputs)
+    elements += sum(output.whole_difference.elements for output in random)
     failures = [*_broken(outputs, random, tolerance), *requirements.unmet(outputs, agreement)]
     if not elements and not allow_nothing:
         failures.append(
-            "nothing could be compared: all outputs are empty; give inputs for which the model finds some"
+            "nothing could be compared: all outputs are empty; "
+            "give inputs for which the model finds some"
         )
-    means = tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*exact.frames, strict=True))
-    shapes = {name: np.shape(array) for name, array in calls[0].items()}
+
     return Verification(
         not failures,
         tuple(failures),
         lossless,
-        len(calls),
-        shapes,
+        len(taken),
+        {name: np.shape(array) for name, array in taken[0].items()},
         outputs,
         () if optimized is None else optimized.differences(settled),
         random,
         agreement,
         elements,
         tolerance,
-        means,
+        tuple(round(sum(sizes) / len(sizes)) for sizes in zip(*exact.frames, strict=True)),
     )
 
 
+def _infos(source: Model, whole: SegmentFile) -> list[TensorInfo]:
+    """Describe the inputs of the model that are no state."""
+    states = {info.input for info in whole.state}
+    infos = [tensor_info(value) for value in required_inputs(source.entry)]
+    return [info for info in infos if info.name not in states]
+
+
+def _is_lossless(manifest: Manifest) -> bool:
+    """Whether neither frames nor operators at the boundary quantize."""
+    for boundary in manifest.boundaries:
+        if any(spec.quantization is not None for spec in boundary.tensors):
+            return False
+    return "boundary_ops" not in manifest.raw
+
+
+def _tolerance(manifest: Manifest) -> float:
+    """Return what the outputs of a lossless bundle may differ by, from the types that cross."""
+    tolerance = 0.0
+    for boundary in manifest.boundaries:
+        for spec in boundary.tensors:
+            tolerance = max(tolerance, HALF_TOLERANCE.get(spec.dtype, 0.0))
+    return tolerance
+
+
 def _whole(source: Model, path: Path, manifest: Manifest) -> SegmentFile:
-    """The model file as one segment, with the state that the bundle's segments keep."""
-    kept = tuple(info for segment in manifest.segments for info in segment.state)
+    """Describe the model file as one segment, with the state that the bundle's segments keep."""
+    state: list[StateInfo] = []
+    for segment in manifest.segments:
+        state.extend(segment.state)
     inputs = tuple(value.name for value in required_inputs(source.entry))
     outputs = tuple(value.name for value in source.entry.outputs)
-    return SegmentFile(path, source.dialect, inputs, outputs, kept)
+    return SegmentFile(path, source.dialect, inputs, outputs, tuple(state))
 
 
 def _run(
     manifest: Manifest,
     whole: SegmentFile,
-    calls: Sequence[Inputs],
+    samples: Sequence[Inputs],
     options: EngineOptions,
     steps: Steps,
-) -> _Compared:
+) -> _Runs:
+    """Run the whole model and the bundle."""
     setting = "engine defaults" if options.optimize else "optimisations off"
     steps.begin(f"whole model, {setting}")
-    expected, optimized = isolated(run_whole, whole, calls, options)
-    options = replace(
-        options, optimize=optimized
-    )  # halves must not be run more exactly than the whole could be
+    expected, optimized = isolated(run_whole, whole, samples, options)
+
+    # Segments must not run more exactly than the whole model could.
+    options = replace(options, optimize=optimized)
     steps.begin(f"bundle, {setting}")
-    return _Compared(expected, *isolated(run_bundle, manifest.folder, calls, options))
+    computed, frames = isolated(run_bundle, manifest.folder, samples, options)
+    return _Runs(expected, computed, frames)
 
 
 def _broken(
     outputs: Sequence[OutputDifference], random: Sequence[RandomOutput], tolerance: float
 ) -> list[str]:
-    """What of a bundle's own promise is not kept, as text."""
-    broken = [o for o in outputs if not o.close(tolerance) or not np.isfinite(o.max_error)]
-    strange = [o for o in random if not o.statistics.agree and np.isfinite(tolerance)]
+    """Say which outputs break the promise of the bundle itself."""
     reasons: list[str] = []
+    broken = [o.name for o in outputs if not o.close(tolerance) or not np.isfinite(o.max_error)]
     if broken:
-        names = ", ".join(f"%{output.name}" for output in broken)
+        names = ", ".join(f"%{name}" for name in broken)
         reasons.append(f"the bundle does not compute what its model computes: {names}")
-    if strange:
-        names = ", ".join(f"%{output.name}" for output in strange)
+
+    # Quantization may change statistics too: it has no promise there.
+    if not np.isfinite(tolerance):
+        return reasons
+    deviating = [output.name for output in random if not output.statistics.agree]
+    if deviating:
+        names = ", ".join(f"%{name}" for name in deviating)
         reasons.append(
             f"random outputs of the bundle have other statistics than the model's: {names}"
         )
     return reasons
 
 
-# -- random outputs ------------------------------------------------------------------------------------------------
+# -- random outputs ------------------------------------------------------------------------------
 
 
 def _may_be_random(source: Model) -> bool:
@@ -342,74 +395,85 @@ def _may_be_random(source: Model) -> bool:
 def _random(
     manifest: Manifest,
     whole: SegmentFile,
-    calls: Sequence[Inputs],
-    exact: _Compared,
+    samples: Sequence[Inputs],
+    exact: _Runs,
     tolerance: float,
 ) -> tuple[RandomOutput, ...]:
-    """The outputs in which a second run of the whole model differs from the first."""
-    second, optimized = isolated(run_whole, whole, calls, EXACT)
-    names = random_outputs([info.name for info in manifest.outputs], exact.expected, second)
+    """Compare by statistics the outputs in which a second run of the whole model differs."""
+    second, optimized = isolated(run_whole, whole, samples, EXACT)
+    names = random_outputs([info.name for info in manifest.outputs], exact.whole, second)
     if not names:
         return ()
+
     options = replace(EXACT, optimize=optimized)
     stateful = bool(whole.state) or any(segment.stateful for segment in manifest.segments)
-    model_runs = runs_of_whole(whole, calls, options, stateful=stateful)
-    bundle_runs = runs_of_bundle(manifest, calls, options, stateful=stateful)
-    found: list[RandomOutput] = []
+    model_runs = runs_of_whole(whole, samples, options, stateful=stateful)
+    bundle_runs = runs_of_bundle(manifest, samples, options, stateful=stateful)
+
+    random: list[RandomOutput] = []
     for name in names:
-        twice = compare(
-            name, [call[name] for call in exact.expected], [call[name] for call in second]
-        )
-        found.append(
-            RandomOutput(name, twice, statistics(name, model_runs, bundle_runs, tolerance))
-        )
-    return tuple(found)
+        expected = [outputs[name] for outputs in exact.whole]
+        again = [outputs[name] for outputs in second]
+        compared = statistics(name, model_runs, bundle_runs, tolerance)
+        random.append(RandomOutput(name, compare(name, expected, again), compared))
+    return tuple(random)
 
 
-# -- agreement -----------------------------------------------------------------------------------------------------
+# -- agreement -----------------------------------------------------------------------------------
 
 
 def _agreement(
     manifest: Manifest,
     source: Model,
     role_of: RoleOf,
-    exact: _Compared,
+    exact: _Runs,
     names: Sequence[str],
     measure: str,
 ) -> Agreement:
-    """Of the outputs that the boundary reaches, random ones apart."""
+    """Measure the agreement of the outputs in `names` that the boundary reaches."""
     if not names:
         return Agreement(())
     reached = _reached(manifest, source)
-    view = View((source.entry,), tuple(names), role_of, channel_layout(source), exact.expected[0])
+    view = View((source.entry,), tuple(names), role_of, channel_layout(source), exact.whole[0])
     heads: list[OutputHead] = [
         head for head in heads_of(measure, view) if not reached.isdisjoint(head.outputs)
     ]
-    return measured(heads, exact.expected, exact.found)
+    return measured(heads, exact.whole, exact.bundle)
 
 
 def _reached(manifest: Manifest, source: Model) -> set[str]:
-    """Names of the outputs that a lossy boundary reaches; of a lossless bundle all."""
+    """Name the outputs that a lossy boundary reaches; of a lossless bundle all."""
     outputs = {info.name for info in manifest.outputs}
-    lossy = [
-        {spec.name for spec in boundary.tensors if spec.quantization is not None}
-        for boundary in manifest.boundaries
-    ]
-    if "boundary_ops" in manifest.raw:
-        lossy = [{spec.name for spec in boundary.tensors} for boundary in manifest.boundaries]
+    lossy = _lossy_tensors(manifest)
     first = next((index for index, names in enumerate(lossy) if names), None)
     if first is None:
         return outputs
-    early = {name for segment in manifest.segments[: first + 1] for name in segment.results}
-    changing = set[str]().union(*lossy)
-    known = {value.name for value in source.entry.values()}
-    if not changing <= known:  # an operator at the boundary gave it a name of its own
+
+    early: set[str] = set()
+    for segment in manifest.segments[: first + 1]:
+        early.update(segment.results)
+    changed = set[str]().union(*lossy)
+    if not changed <= {value.name for value in source.entry.values()}:
+        # An operator at the boundary gave a tensor a name of its own.
         return outputs - early
-    return reached_outputs([source.entry], [changing]) - early
+    return reached_outputs([source.entry], [changed]) - early
+
+
+def _lossy_tensors(manifest: Manifest) -> list[set[str]]:
+    """Name the tensors of each boundary that quantization changes."""
+    by_operators = "boundary_ops" in manifest.raw
+    lossy: list[set[str]] = []
+    for boundary in manifest.boundaries:
+        specs = boundary.tensors
+        lossy.append({s.name for s in specs if by_operators or s.quantization is not None})
+    return lossy
 
 
 def _measure_of(manifest: Manifest) -> str:
-    """The measure that the bundle was compiled with; a function in a file runs only when its user names it."""
+    """Return the agreement measure that the bundle was compiled with.
+
+    It is empty where that is a function in a file, which runs only when its user names it.
+    """
     asked = manifest.raw.get("agreement", {}).get("asked", "")
     return "" if measure_file(asked) is not None else asked
 

@@ -1,4 +1,4 @@
-"""`irsplit.profile` and `irsplit.bench`: what the commands of these names do."""
+"""Measure models and bundles on this device: `irsplit.profile` and `irsplit.bench`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +21,7 @@ from irsplit.runtime.bundle.manifest import Manifest
 from irsplit.runtime.bundle.store import is_bundle
 
 BENCH_EFFORT = Effort(runs=30)
+"""How carefully `bench` measures by default."""
 
 
 def profile(
@@ -36,22 +37,23 @@ def profile(
     """Measure a model, or a bundle, on this device, as `irsplit profile` does.
 
     Args:
-        source: A model file; or a bundle, its folder or a packed side, of which the segments are
-            measured that are there.
+        source: A model file; or a bundle (its folder or a packed side), whose segments are
+            measured as far as they are there.
         inputs: Real inputs by name; the others are made up.
         dims: Sizes of open dimensions of inputs that are made up: words as NAME=N, or numbers by
             "<input>.<axis>".
-        max_tensors: How many tensors may cross at a cut; it counts for a model only.
-        rematerialise: Whether cheap side values are computed on both sides; for a model only.
+        max_tensors: How many tensors may cross at a cut; for a model only.
+        rematerialise: Whether cheap values are computed on both sides instead of sent; for a model
+            only.
         effort: How carefully to measure, and on which engine.
-        progress: Called before every part.
+        progress: Called before every step.
 
     Returns:
         The measured profile, which `irsplit.profiles.measured.to_json` prints.
 
     Raises:
         PlanError: The model has no legal cut.
-        BundleError: No segment of the bundle is here.
+        BundleError: No segment of the bundle is there.
         EngineError: Inputs do not fit, or the engine refuses the model.
 
     Example:
@@ -97,12 +99,12 @@ def bench(
             ids joined by commas.
         options: How to compile every cut, and the link. The sizes in `dims` are those of inputs
             that are made up.
-        inputs: Real inputs by name; the first of the calibration samples has the others, and
+        inputs: Real inputs by name. The others come from the first calibration sample, and
             without samples they are made up.
         calibration: Inputs of several calls, from which quantization and codecs learn.
         slowdown: How many times slower the device is than this one.
         effort: How carefully to measure, and on which engine.
-        progress: Called before every part.
+        progress: Called before every step.
         **changes: Fields of `options` by name, which replace those of `options`.
 
     Returns:
@@ -121,9 +123,12 @@ def bench(
     chosen_link = link(options.link)
     file = ModelFile.of(model)
     samples = load_samples(calibration, input_infos(file.model.entry))
+
+    # Inputs by name take precedence over those of the sample.
+    real_inputs = {**(samples[0] if samples else {}), **(inputs or {})}
     return bench_model(
         file,
-        {**(samples[0] if samples else {}), **(inputs or {})},
+        real_inputs,
         chosen_link,
         which,
         options,
@@ -136,7 +141,7 @@ def bench(
 
 
 def _model_sizes(sizes: Sizes, file: ModelFile) -> dict[str, int]:
-    """Sizes of open dimensions of the model's inputs, by "<input>.<axis>"."""
+    """Return the sizes of open dimensions of the model's inputs, by "<input>.<axis>"."""
     if isinstance(sizes, Mapping):
         return dict(sizes)
     return given_sizes(sizes, file.model.entry) if sizes else {}
