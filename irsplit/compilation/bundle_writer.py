@@ -160,7 +160,7 @@ def _write_segments(
         paths = _segment_paths(graph, dialect.extensions[0], copied_to)
         lowered = engine_graph(graph)
         written += [(lowered, build / path) for path in paths.values()]
-        segments.append(_segment_info(model, graph, paths))
+        segments.append(_segment_info(dialect.engine, graph, paths))
 
     for _, path in written:
         path.parent.mkdir(exist_ok=True)
@@ -176,7 +176,7 @@ def _segment_paths(graph: Graph, extension: str, copied_to: Sequence[str]) -> di
     return {place: f"{place}/{stem}{extension}", **copies}
 
 
-def _segment_info(model: Model, graph: Graph, paths: Mapping[str, str]) -> SegmentInfo:
+def _segment_info(engine: str, graph: Graph, paths: Mapping[str, str]) -> SegmentInfo:
     """Describe a segment as manifests do."""
     (place, file), *copies = paths.items()
     inputs, outputs, state = edges(graph)
@@ -184,7 +184,7 @@ def _segment_info(model: Model, graph: Graph, paths: Mapping[str, str]) -> Segme
         graph.name,
         place,
         file,
-        model.dialect,
+        engine,
         inputs,
         outputs,
         tuple(value.name for value in graph.outputs),

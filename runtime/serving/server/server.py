@@ -226,7 +226,8 @@ class _UvicornServer(uvicorn.Server):
         """Close what shutting down has left: connections that came meanwhile, or never ended."""
         await asyncio.sleep(0)  # a connection that was accepted last has not been announced yet
         for connection in list(self.server_state.connections):
-            connection.transport.abort()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+            transport: asyncio.Transport = connection.transport
+            transport.abort()
         await asyncio.sleep(0)
 
     @contextlib.contextmanager
