@@ -31,29 +31,33 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Returns:
         The lines of the table.
     """
-    shown = [
-        column
-        for column in range(len(header))
-        if not rows or any(row[column] != "?" for row in rows)
-    ]
-    lines = [[one_line(line[column]) for column in shown] for line in (header, *rows)]
+    shown: list[int] = []
+    for column in range(len(header)):
+        if not rows or any(row[column] != "?" for row in rows):
+            shown.append(column)
+
+    lines: list[list[str]] = []
+    for cells in (header, *rows):
+        lines.append([one_line(cells[column]) for column in shown])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = sum(widths[:-1]) + 2 * len(widths[:-1])
-    begun = [
-        "".join(f"{cell:{width}}  " for cell, width in zip(line[:-1], widths, strict=False))
-        for line in lines
-    ]
+
+    # Every line without its last cell.
+    starts: list[str] = []
+    for line in lines:
+        padded = [f"{cell:{width}}  " for cell, width in zip(line[:-1], widths, strict=False)]
+        starts.append("".join(padded))
 
     columns = shutil.get_terminal_size().columns
     if not sys.stdout.isatty() or columns - left < _TOO_NARROW:
         return "\n".join(
-            f"{start}{line[-1]}".rstrip() for start, line in zip(begun, lines, strict=True)
+            f"{start}{line[-1]}".rstrip() for start, line in zip(starts, lines, strict=True)
         )
 
     wrapper = textwrap.TextWrapper(columns, break_on_hyphens=False, break_long_words=False)
     wrapper.subsequent_indent = " " * (left if columns - left >= _NARROW else 4)
     wrapped: list[str] = []
-    for start, line in zip(begun, lines, strict=True):
+    for start, line in zip(starts, lines, strict=True):
         wrapper.initial_indent = start
         wrapped.append((wrapper.fill(line[-1]) or start).rstrip())
     return "\n".join(wrapped)
