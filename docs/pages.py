@@ -4,6 +4,7 @@ MkDocs calls the `on_*` functions (`hooks` in mkdocs.yml).
 """
 
 import contextlib
+import io
 import os
 import re
 import tempfile
@@ -72,7 +73,7 @@ def report() -> str:
             ROOT / "examples/digits/digits.onnx",
             ROOT / "examples/digits/pictures/3.png",
         )
-        with contextlib.redirect_stdout(None):
+        with contextlib.redirect_stdout(io.StringIO()):
             main(
                 [
                     "report",

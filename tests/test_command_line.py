@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, exit codes, nothing half written."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -409,3 +410,11 @@ def test_a_pipeline_stands_for_itself(tmp_path: Path, capsys: pytest.CaptureFixt
         == 0
     )
     assert json.loads(capsys.readouterr().out)["boundaries"][0]["codec"] == ["raw"]
+
+
+def test_a_program_without_standard_streams(tmp_path: Path) -> None:
+    with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+        assert (
+            main(["report", str(EXAMPLE / "digits.onnx"), "-o", str(tmp_path / "page.html")]) == 0
+        )
+    assert (tmp_path / "page.html").is_file()

@@ -65,8 +65,12 @@ class _Escaping:
 
 @contextmanager
 def escaping(name: Literal["stdout", "stderr"]) -> Generator[None]:
-    """Escape what the block writes to `sys.stdout` or `sys.stderr`."""
+    """Escape what the block writes to `sys.stdout` or `sys.stderr`; a program may have neither."""
     stream = getattr(sys, name)
+    if stream is None:
+        yield
+        return
+
     setattr(sys, name, _Escaping(stream))
     try:
         yield
