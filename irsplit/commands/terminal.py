@@ -5,6 +5,7 @@ standard output and standard error while it runs, so that no command has to thin
 are those of JSON, so that JSON stays JSON and means the same.
 """
 
+import io
 import re
 import sys
 from collections.abc import Generator, Iterable
@@ -65,13 +66,10 @@ class _Escaping:
 
 @contextmanager
 def escaping(name: Literal["stdout", "stderr"]) -> Generator[None]:
-    """Escape what the block writes to `sys.stdout` or `sys.stderr`; a program may have neither."""
+    """Escape what the block writes to `sys.stdout` or `sys.stderr`."""
     stream = getattr(sys, name)
-    if stream is None:
-        yield
-        return
-
-    setattr(sys, name, _Escaping(stream))
+    # A program without a console has no streams: what is written goes nowhere.
+    setattr(sys, name, _Escaping(io.StringIO() if stream is None else stream))
     try:
         yield
     finally:
