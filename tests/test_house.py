@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -135,3 +136,15 @@ def test_the_measures_count_what_they_say(tmp_path: Path):
     assert measures.comprehensions == 3
     assert measures.nested_comprehensions == 1
     assert (measures.blank_lines, measures.comment_lines, measures.function_lines) == (1, 1, 6)
+
+
+def test_every_package_is_in_the_wheel():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    shipped = set(project["tool"]["setuptools"]["packages"])
+
+    found: set[str] = set()
+    for path in SOURCES:
+        if path.name == "__init__.py":
+            parts = path.parent.relative_to(ROOT).parts
+            found.add(".".join(parts if parts[0] == "irsplit" else ("irsplit", *parts)))
+    assert shipped == found

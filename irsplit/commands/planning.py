@@ -44,7 +44,8 @@ def add_plan_arguments(parser: ArgumentParser) -> None:
         choices=PolicyNames(),
         default="exact",
         dest="policy",
-        help="how the cut is chosen: exact (default), or by the policy of a paper",
+        help="how the cut is chosen: exact (default), or by the policy of a paper or of a package "
+        "('irsplit plugins' lists them)",
     )
     parser.add_argument(
         "--pattern",

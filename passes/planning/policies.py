@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from irsplit import planner
 from irsplit.base.entry_points import entry_points, load
 from irsplit.base.errors import PlanError
+from irsplit.base.reading import reason
 from irsplit.passes.planning.blocks import block_costs
 from irsplit.passes.planning.choice import Decision, PricedStages, RankedPlacement, prefix
 from irsplit.passes.planning.devices import DeviceSource
@@ -142,7 +143,11 @@ def plugin_policy(policy: str, chain: PricedStages, goal: Goal) -> Decision:
 
     point = next(point for point in entry_points(ENTRY_POINTS) if point.name == policy)
     choose: PluginPolicy = load(point, "policy")
-    placements = tuple(choose(chain.table, goal.objective))
+    try:
+        placements = tuple(choose(chain.table, goal.objective))
+    except Exception as error:
+        raise PlanError(f"rule {policy} of {point.value} failed: {reason(error)}") from error
+
     device_stages = placements.count(Placement.DEVICE)
     in_order = prefix(len(placements), device_stages)
     if placements != in_order:

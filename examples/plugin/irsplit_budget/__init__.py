@@ -1,1 +1,1 @@
-"""A pass, a frame codec, a dialect and an engine for irsplit, as a template."""
+"""A pass, a frame codec, a policy, a dialect and an engine for irsplit, as a template."""

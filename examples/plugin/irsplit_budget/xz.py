@@ -23,6 +23,8 @@ class Xz:
             data = decoder.decompress(payload, max_length=size)
         except lzma.LZMAError as error:
             raise ValueError(str(error)) from error
+        if len(data) != size:
+            raise ValueError(f"{len(data)} bytes, not {size}")
         if decoder.unused_data or (not decoder.eof and decoder.decompress(b"", max_length=1)):
             raise ValueError("bytes left over")
         return data

@@ -47,6 +47,8 @@ def test_codec() -> None:
     assert XZ.decompress(payload, len(data)) == data
     for size, damaged in (
         (len(data) - 1, payload),
+        (len(data) + 1, payload),
+        (len(data), payload[:-3]),
         (len(data), b"\xff" + payload[1:]),
         (len(data), payload + b"x"),
     ):
