@@ -658,7 +658,7 @@ def idle_connections(stage: Stage, count: Count) -> str:
         ask(stage, stage.url("grpc"), count, 3)
         after = stage.memory_bytes()
     return (
-        "1024 idle connections to each door of a server that may open 1024 files; it had "
+        "1024 idle connections to each frontend of a server that may open 1024 files; it had "
         f"{before / 1e6:.0f} MB before and {after / 1e6:.0f} MB after; worst call "
         f"{1e3 * count.worst_s:.0f} ms"
     )
